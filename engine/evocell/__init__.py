@@ -1,0 +1,93 @@
+"""Runs evolved, untrusted Python in WebAssembly sandboxes: hard limits, reproducible fitness, fast forks.
+
+>>> import evocell
+>>> task = evocell.Evaluation("solve", cases=[evocell.Case(args=(3,), expected=9)])
+>>> with evocell.Engine() as engine:  # doctest: +SKIP
+...     engine.evaluate_one("def solve(n): return n * n", task).fitness_score
+1.0
+"""
+
+from evocell.api.async_engine import AsyncEngine
+from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.default import default_engine, evaluate
+from evocell.api.engine import Engine
+from evocell.api.sandbox import Sandbox
+from evocell.config import Config
+from evocell.errors import (
+    CapacityError,
+    ConfigurationError,
+    EngineClosed,
+    EngineForked,
+    EvocellError,
+    ImageError,
+    OutcomeError,
+    ProtocolError,
+    SandboxExists,
+    SandboxNotFound,
+    ScoringError,
+    StoreError,
+)
+from evocell.models import (
+    Case,
+    CaseResult,
+    Completed,
+    Evaluation,
+    FitnessResult,
+    GuestCrashed,
+    LimitExceeded,
+    Limits,
+    Outcome,
+    PopulationState,
+    Raised,
+    Rejected,
+    SandboxSpec,
+    SandboxState,
+    SandboxStatus,
+    Source,
+    Transition,
+    WorkerLost,
+    fitness_statistics,
+)
+from evocell_guest.arrays import Array
+
+__all__ = [
+    "Array",
+    "AsyncEngine",
+    "AsyncSandbox",
+    "CapacityError",
+    "Case",
+    "CaseResult",
+    "Completed",
+    "Config",
+    "ConfigurationError",
+    "Engine",
+    "EngineClosed",
+    "EngineForked",
+    "Evaluation",
+    "EvocellError",
+    "FitnessResult",
+    "GuestCrashed",
+    "ImageError",
+    "LimitExceeded",
+    "Limits",
+    "Outcome",
+    "OutcomeError",
+    "PopulationState",
+    "ProtocolError",
+    "Raised",
+    "Rejected",
+    "Sandbox",
+    "SandboxExists",
+    "SandboxNotFound",
+    "SandboxSpec",
+    "SandboxState",
+    "SandboxStatus",
+    "ScoringError",
+    "Source",
+    "StoreError",
+    "Transition",
+    "WorkerLost",
+    "default_engine",
+    "evaluate",
+    "fitness_statistics",
+]

@@ -1,0 +1,1 @@
+"""What callers hold: the blocking engine, its trio-native twin, and their sandboxes."""

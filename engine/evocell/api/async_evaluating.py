@@ -1,0 +1,160 @@
+"""The engine as trio programs use it: evaluating sources."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+
+import trio
+
+from evocell.api.lifecycle import EngineLifecycle
+from evocell.api.options import Parents, SandboxRef, check_evaluation, individuals, source_list
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.source import Source
+from evocell.orchestration.evaluator import Progress
+
+__all__ = ["AsyncEvaluating"]
+
+
+class AsyncEvaluating(EngineLifecycle):
+    """The part of `AsyncEngine` that evaluates sources; see there."""
+
+    async def evaluate(
+        self,
+        sources: Sequence[Source],
+        evaluation: Evaluation,
+        *,
+        population: str | None = None,
+        generation: int = 0,
+        parents: Parents | None = None,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[FitnessResult]:
+        """Evaluate many sources.
+
+        Args:
+            sources: Text, files by path, a `Path`, or the bytes of a zip or wheel, each.
+            evaluation: What to run of them and how to score it.
+            population: Keep them as sandboxes of this population; None keeps nothing but the results.
+            generation: The generation they belong to, from 0.
+            parents: For each source None, its parent, or a tuple of its parents.
+            deadline_s: Seconds in which everything must be over, waiting and scoring included; what is not
+                evaluated by then is invalid with the reason ``"timeout"``.
+            progress: Called in the engine's loop with each result, how many there are, and how many there
+                will be.
+
+        Returns:
+            One result for each source, in order. A source that fails is an invalid result.
+
+        Raises:
+            ConfigurationError: The evaluation or an argument cannot be used.
+            ScoringError: A function of the evaluation raised for every source.
+            CapacityError: The population would have too many sandboxes.
+
+        Cancellation: Every call is stopped; nothing is kept.
+        """
+        given = source_list(sources)
+        new = individuals(given, population=population, generation=generation, parents=parents)
+        with self._request():
+            plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=deadline_s)
+            return await self._batches.new(plan, new, progress=progress)
+
+    async def evaluate_one(
+        self,
+        source: Source,
+        evaluation: Evaluation,
+        *,
+        population: str | None = None,
+        generation: int = 0,
+        parents: Sequence[SandboxRef] | SandboxRef | None = None,
+        deadline_s: float | None = None,
+    ) -> FitnessResult:
+        """Evaluate one source, as `evaluate` does many.
+
+        A function of the evaluation that raises makes the result invalid with the reason ``"score"``: one
+        individual is too few to tell whether the function or the individual is at fault.
+        """
+        new = individuals([source], population=population, generation=generation, parents=[parents])
+        with self._request():
+            plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=deadline_s)
+            return await self._batches.one(plan, new[0])
+
+    @trio.as_safe_channel
+    async def as_completed(
+        self,
+        sources: Iterable[Source],
+        evaluation: Evaluation,
+        *,
+        population: str | None = None,
+        generation: int = 0,
+    ) -> AsyncGenerator[tuple[int, FitnessResult], None]:
+        """Evaluate sources and hand out each result as soon as it is there, for steady-state loops.
+
+        Use it as ``async with engine.as_completed(...) as results: async for index, result in results: ...``.
+        Sources are taken one at a time, when there is room for one, so that a generator may make them from
+        the results so far. The index is the source's place.
+
+        Args:
+            sources: Any iterable, even an endless one.
+            evaluation: What to run of them and how to score it.
+            population: Keep them as sandboxes of this population.
+            generation: The generation they belong to, from 0.
+
+        Cancellation: Leaving the block stops what is under way.
+        """
+        evaluate = await self.open_stream(evaluation, population=population, generation=generation)
+        finished_in, finished_out = trio.open_memory_channel[tuple[int, FitnessResult | Exception]](0)
+
+        async def one(index: int, source: Source) -> None:
+            result: FitnessResult | Exception
+            try:
+                result = await evaluate(source)
+            except Exception as error:  # noqa: BLE001 - raised again where the results are taken
+                result = error
+            await finished_in.send((index, result))
+
+        waiting = iter(enumerate(sources))
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            n_running = 0
+            while True:
+                while n_running < self.slots + 1 and (taken := next(waiting, None)) is not None:
+                    nursery.start_soon(one, *taken)
+                    n_running += 1
+                if not n_running:
+                    break
+                index, result = await finished_out.receive()
+                n_running -= 1
+                if isinstance(result, Exception):
+                    failure = result
+                    nursery.cancel_scope.cancel()
+                    break
+                yield index, result
+        if failure is not None:
+            raise failure
+
+    async def open_stream(
+        self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
+    ) -> Callable[[Source], Awaitable[FitnessResult]]:
+        """Make an evaluation ready once, for a loop that evaluates one source after the other with it.
+
+        Args:
+            evaluation: What to run of them and how to score it.
+            population: Keep them as sandboxes of this population.
+            generation: The generation they belong to, from 0.
+
+        Returns:
+            An async function that does what `evaluate_one` does; it may run many times at once.
+
+        Raises:
+            ConfigurationError: The evaluation cannot be used.
+        """
+        with self._request():
+            plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=None)
+
+        async def evaluate(source: Source) -> FitnessResult:
+            new = individuals([source], population=population, generation=generation, parents=None)
+            with self._request():
+                return await self._batches.one(plan, new[0])
+
+        return evaluate

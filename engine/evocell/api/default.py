@@ -1,0 +1,73 @@
+"""The engine of whoever does not want to hold one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+
+from evocell.api.engine import Engine
+from evocell.api.options import Parents
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.source import Source
+from evocell.orchestration.evaluator import Progress
+
+__all__ = ["default_engine", "evaluate"]
+
+
+class _Default:
+    """The default engine of this process, if there is one yet."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.engine: Engine | None = None
+
+    def get(self) -> Engine:
+        with self.lock:
+            if self.engine is None or self.engine.closed:
+                self.engine = Engine()
+            return self.engine
+
+    def forget(self) -> None:
+        """Start anew in a forked child, where the lock may be held by a thread that is not here."""
+        self.lock = threading.Lock()
+        self.engine = None
+
+
+_default = _Default()
+os.register_at_fork(after_in_child=_default.forget)
+
+
+def default_engine() -> Engine:
+    """Return the one engine of this process, made at the first call with the settings of `Config.load`.
+
+    It is closed at exit. One that was closed is replaced by a new one; so is one that was inherited by
+    ``os.fork``.
+
+    Raises:
+        ImageError: The image cannot be found, built or trusted.
+    """
+    return _default.get()
+
+
+def evaluate(
+    sources: Sequence[Source],
+    evaluation: Evaluation,
+    *,
+    population: str | None = None,
+    generation: int = 0,
+    parents: Parents | None = None,
+    deadline_s: float | None = None,
+    progress: Progress | None = None,
+) -> list[FitnessResult]:
+    """Evaluate many sources with the default engine; see `Engine.evaluate`."""
+    return default_engine().evaluate(
+        sources,
+        evaluation,
+        population=population,
+        generation=generation,
+        parents=parents,
+        deadline_s=deadline_s,
+        progress=progress,
+    )

@@ -1,0 +1,369 @@
+"""The engine as most programs use it: blocking, from any thread."""
+
+from __future__ import annotations
+
+import queue
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from evocell.api.async_engine import AsyncEngine, AsyncFitness, Fitness
+from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.options import Parents, SandboxRef
+from evocell.api.portal import Task, TrioThread
+from evocell.api.sandbox import Sandbox
+from evocell.config import Config
+from evocell.execution.local import open_local_worker
+from evocell.execution.worker import OpenWorker
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.limits import Limits
+from evocell.models.outcome import Outcome
+from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
+from evocell.models.state import SandboxState
+from evocell.orchestration.calls import RunIsolation
+from evocell.orchestration.evaluator import Progress
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
+
+    It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited
+    for. It may be used from any thread, also in notebooks and where another event loop runs (which then
+    waits as well). An interrupt (Ctrl-C) during a call cancels that call alone and is raised again.
+
+    It begins to work when it is made, and builds its image if there is none yet (minutes, once). Close it,
+    or use it as a context manager; what is forgotten is closed at exit.
+
+    Args:
+        config: Settings; None loads them from environment and file, see `Config.load`.
+        progress: Called with the steps of an image build, in the engine's thread.
+        open_worker: Opens the worker that runs the guests.
+
+    Raises:
+        ImageError: The image cannot be found, built or trusted.
+        EngineForked: By every method, in a process that inherited the engine by ``os.fork``.
+        EngineClosed: By every method but `close`, once it is closed.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        progress: Callable[..., None] | None = None,
+        open_worker: OpenWorker = open_local_worker,
+    ) -> None:
+        opening = partial(AsyncEngine, config, progress=progress, open_worker=open_worker)
+        self._thread: TrioThread[AsyncEngine] = TrioThread(opening, name="evocell-engine")
+        self._engine = self._thread.resource
+        # The thread does not know this object: dropping the last reference to it ends the thread.
+        weakref.finalize(self, self._thread.stop_soon).atexit = False
+
+    def close(self) -> None:
+        """Stop what is running, whose callers get `EngineClosed`, and give everything back. Idempotent."""
+        self._thread.close()
+
+    def __enter__(self) -> Self:
+        """Return the engine itself, which is open already."""
+        self._thread.check()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or cannot work here because it was inherited by ``os.fork``."""
+        return not self._thread.usable
+
+    @property
+    def config(self) -> Config:
+        """The settings it was made with."""
+        return self._engine.config
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the image that every sandbox starts from."""
+        self._thread.check()
+        return self._engine.image_id
+
+    def evaluate(
+        self,
+        sources: Sequence[Source],
+        evaluation: Evaluation,
+        *,
+        population: str | None = None,
+        generation: int = 0,
+        parents: Parents | None = None,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[FitnessResult]:
+        """Evaluate many sources; see `AsyncEngine.evaluate`.
+
+        Cancellation: Ctrl-C stops every call; nothing is kept.
+        """
+        return self._thread.call(
+            partial(
+                self._engine.evaluate,
+                sources,
+                evaluation,
+                population=population,
+                generation=generation,
+                parents=parents,
+                deadline_s=deadline_s,
+                progress=progress,
+            )
+        )
+
+    def evaluate_one(
+        self,
+        source: Source,
+        evaluation: Evaluation,
+        *,
+        population: str | None = None,
+        generation: int = 0,
+        parents: Sequence[SandboxRef] | SandboxRef | None = None,
+        deadline_s: float | None = None,
+    ) -> FitnessResult:
+        """Evaluate one source; see `AsyncEngine.evaluate_one`."""
+        return self._thread.call(
+            partial(
+                self._engine.evaluate_one,
+                source,
+                evaluation,
+                population=population,
+                generation=generation,
+                parents=parents,
+                deadline_s=deadline_s,
+            )
+        )
+
+    def as_completed(
+        self,
+        sources: Iterable[Source],
+        evaluation: Evaluation,
+        *,
+        population: str | None = None,
+        generation: int = 0,
+    ) -> Iterator[tuple[int, FitnessResult]]:
+        """Evaluate sources and hand out (index, result) as soon as each is there, for steady-state loops.
+
+        Sources are taken in the caller's thread, one at a time, when there is room for one, so that a
+        generator may make them from the results so far.
+
+        Args:
+            sources: Any iterable, even an endless one.
+            evaluation: What to run of them and how to score it.
+            population: Keep them as sandboxes of this population.
+            generation: The generation they belong to, from 0.
+
+        Cancellation: Closing the iterator, or Ctrl-C, stops what is under way.
+        """
+        evaluate = self._thread.call(
+            partial(self._engine.open_stream, evaluation, population=population, generation=generation)
+        )
+        running: dict[Future[FitnessResult], tuple[int, Task[FitnessResult]]] = {}
+        finished: queue.SimpleQueue[Future[FitnessResult]] = queue.SimpleQueue()
+        waiting = iter(enumerate(sources))
+        try:
+            while True:
+                while len(running) < self._engine.slots + 1 and (taken := next(waiting, None)) is not None:
+                    index, source = taken
+                    task = self._thread.submit(partial(evaluate, source))
+                    running[task.future] = index, task
+                    task.future.add_done_callback(finished.put)
+                if not running:
+                    return
+                future = finished.get()
+                index, _ = running.pop(future)
+                yield index, future.result()
+        finally:
+            for _, task in running.values():
+                task.cancel()
+
+    def create_sandbox(
+        self,
+        id: str | None = None,  # noqa: A002 - the word the architecture has for it
+        *,
+        source: Source | None = None,
+        bundle: bytes | None = None,
+        image: str | None = None,
+        limits: Limits | None = None,
+        population: str | None = None,
+        generation: int = 0,
+        parent_ids: Sequence[str] = (),
+        mutation_type: str = "seed",
+    ) -> Sandbox:
+        """Create a sandbox; see `AsyncEngine.create_sandbox`."""
+        return self._handle(
+            self._thread.call(
+                partial(
+                    self._engine.create_sandbox,
+                    id,
+                    source=source,
+                    bundle=bundle,
+                    image=image,
+                    limits=limits,
+                    population=population,
+                    generation=generation,
+                    parent_ids=parent_ids,
+                    mutation_type=mutation_type,
+                )
+            )
+        )
+
+    def batch_create(self, specs: Sequence[SandboxSpec]) -> list[Sandbox]:
+        """Create many sandboxes, all or none; see `AsyncEngine.batch_create`."""
+        return [self._handle(twin) for twin in self._thread.call(partial(self._engine.batch_create, specs))]
+
+    def destroy_sandbox(self, sandbox: SandboxRef) -> SandboxState:
+        """Destroy a sandbox and return its last state; see `AsyncEngine.destroy_sandbox`."""
+        return self._thread.call(partial(self._engine.destroy_sandbox, sandbox))
+
+    def batch_destroy(
+        self, sandboxes: Sequence[SandboxRef], *, missing_ok: bool = False
+    ) -> list[SandboxState]:
+        """Destroy many sandboxes and return their last states; see `AsyncEngine.batch_destroy`."""
+        return self._thread.call(partial(self._engine.batch_destroy, sandboxes, missing_ok=missing_ok))
+
+    def batch_evaluate(
+        self,
+        sandboxes: Sequence[SandboxRef],
+        fitness: Evaluation | Fitness | AsyncFitness,
+        *,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[FitnessResult]:
+        """Find the fitness of sandboxes; see `AsyncEngine.batch_evaluate`.
+
+        A plain function runs in a thread with a `Sandbox`; an async one in the engine's trio loop with an
+        `AsyncSandbox`.
+        """
+        return self._thread.call(
+            partial(self._engine.batch_evaluate, sandboxes, fitness, deadline_s=deadline_s, progress=progress)
+        )
+
+    def run(
+        self,
+        sandbox: SandboxRef,
+        entry: str,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        limits: Limits | None = None,
+        isolation: RunIsolation = "session",
+        deadline_s: float | None = None,
+    ) -> Outcome:
+        """Call a function of a sandbox; see `AsyncEngine.run`.
+
+        Cancellation: Ctrl-C stops the call; the session it ran in loses its state.
+        """
+        return self._thread.call(
+            partial(
+                self._engine.run,
+                sandbox,
+                entry,
+                args=args,
+                kwargs=kwargs,
+                seed=seed,
+                limits=limits,
+                isolation=isolation,
+                deadline_s=deadline_s,
+            )
+        )
+
+    def run_with_timeout(
+        self,
+        sandbox: SandboxRef,
+        entry: str,
+        *,
+        timeout_s: float,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        limits: Limits | None = None,
+        isolation: RunIsolation = "session",
+        deadline_s: float | None = None,
+    ) -> Outcome:
+        """Call a function of a sandbox for a limited time; see `AsyncEngine.run_with_timeout`."""
+        return self._thread.call(
+            partial(
+                self._engine.run_with_timeout,
+                sandbox,
+                entry,
+                timeout_s=timeout_s,
+                args=args,
+                kwargs=kwargs,
+                seed=seed,
+                limits=limits,
+                isolation=isolation,
+                deadline_s=deadline_s,
+            )
+        )
+
+    def hot_reload(
+        self, sandbox: SandboxRef, bundle: bytes, *, mutation_type: str = "mutation", keep_state: bool = False
+    ) -> Outcome:
+        """Put the code of a zip or wheel into a sandbox; see `AsyncEngine.hot_reload`."""
+        return self._thread.call(
+            partial(
+                self._engine.hot_reload, sandbox, bundle, mutation_type=mutation_type, keep_state=keep_state
+            )
+        )
+
+    def hot_reload_source(
+        self,
+        sandbox: SandboxRef,
+        source: Source,
+        *,
+        mutation_type: str = "mutation",
+        keep_state: bool = False,
+    ) -> Outcome:
+        """Put other code into a sandbox; see `AsyncEngine.hot_reload_source`."""
+        return self._thread.call(
+            partial(
+                self._engine.hot_reload_source,
+                sandbox,
+                source,
+                mutation_type=mutation_type,
+                keep_state=keep_state,
+            )
+        )
+
+    def get_info(self, sandbox: SandboxRef) -> SandboxState:
+        """Return what is known about a sandbox at this moment; see `AsyncEngine.get_info`."""
+        return self._thread.call(partial(self._engine.get_info, sandbox))
+
+    def get_module_version(self, sandbox: SandboxRef, module: str) -> str | None:
+        """Return the version a sandbox's module belongs to; see `AsyncEngine.get_module_version`."""
+        return self._thread.call(partial(self._engine.get_module_version, sandbox, module))
+
+    def list_sandboxes(self, *, population: str | None = None) -> list[SandboxState]:
+        """Return the state of every sandbox, oldest first; see `AsyncEngine.list_sandboxes`."""
+        return self._thread.call(partial(self._engine.list_sandboxes, population=population))
+
+    def guest_notes(self) -> str:
+        """Describe the guest's Python for whoever writes its code; see `AsyncEngine.guest_notes`."""
+        return self._thread.call(self._engine.guest_notes)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an Engine cannot be pickled: it owns a thread and running sandboxes of this process; send its "
+            "config, or the data classes, and make an Engine in the other process"
+        )
+
+    def _handle(self, twin: AsyncSandbox) -> Sandbox:
+        return Sandbox(self._thread, twin)

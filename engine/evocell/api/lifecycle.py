@@ -1,0 +1,129 @@
+"""How an engine begins and ends, and how a request is tied to its life."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import trio
+
+from evocell.code.snapshots import SnapshotStore
+from evocell.config import Config
+from evocell.errors import EngineClosed, EvocellError
+from evocell.execution.local import open_local_worker
+from evocell.execution.worker import OpenWorker, Worker
+from evocell.orchestration.batch import Batches
+from evocell.orchestration.manager import Manager
+from evocell.orchestration.versions import Versions
+
+__all__ = ["EngineLifecycle"]
+
+
+class EngineLifecycle:
+    """The part of `AsyncEngine` that opens and closes; see there."""
+
+    _worker: Worker
+    _manager: Manager
+    _batches: Batches
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        progress: Callable[..., None] | None = None,
+        open_worker: OpenWorker = open_local_worker,
+    ) -> None:
+        self.config = Config.load() if config is None else config
+        self._progress = progress
+        self._open_worker = open_worker
+        self._resources: AsyncExitStack | None = None
+        self._requests: set[trio.CancelScope] = set()
+        self._idle = trio.Event()
+        self._closed = True
+
+    async def __aenter__(self) -> Self:
+        """Open the worker."""
+        if self._resources is not None:
+            raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
+        async with AsyncExitStack() as opening:
+            root = self.config.state_dir
+            if root is None:
+                directory = tempfile.TemporaryDirectory(prefix="evocell-", ignore_cleanup_errors=True)
+                root = Path(opening.enter_context(directory))
+            snapshots = SnapshotStore(root / "code")
+            worker = self._open_worker(self.config, snapshots, progress=self._progress)
+            self._start(await opening.enter_async_context(worker), snapshots)
+            self._resources = opening.pop_all()
+        self._closed = False
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop what is running and give everything back."""
+        try:
+            await self.aclose()
+        finally:
+            if self._resources is not None:
+                await self._resources.aclose()
+
+    async def aclose(self) -> None:
+        """Refuse further calls and stop the ones under way, which raise `EngineClosed`. Idempotent.
+
+        The worker itself is given back when the block of the context manager ends.
+        """
+        self._closed = True
+        for scope in tuple(self._requests):
+            scope.cancel()
+        with trio.CancelScope(shield=True):
+            while self._requests:
+                await self._idle.wait()
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the image that every sandbox starts from."""
+        return self._worker.image_id
+
+    @property
+    def slots(self) -> int:
+        """How many calls run at once; more of them wait."""
+        return self._worker.slots
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled: it owns running sandboxes; send its Config or the "
+            "data classes instead, and make an engine in the other process"
+        )
+
+    def _start(self, worker: Worker, snapshots: SnapshotStore) -> None:
+        versions = Versions(worker, snapshots, blocked=self.config.blocked_modules)
+        self._worker = worker
+        self._manager = Manager(worker, versions, self.config)
+        self._batches = Batches(worker, versions, self._manager, self.config.limits())
+
+    @contextmanager
+    def _request(self) -> Iterator[None]:
+        """Do something until it is done or the engine is closed, which raises `EngineClosed`."""
+        if self._closed:
+            raise EngineClosed(_NOT_OPEN if self._resources is None else _CLOSED)
+        with trio.CancelScope() as scope:
+            self._requests.add(scope)
+            try:
+                yield
+            finally:
+                self._requests.discard(scope)
+                if not self._requests:
+                    self._idle.set()
+        if scope.cancelled_caught:
+            raise EngineClosed("the engine was closed during this call")
+
+
+_NOT_OPEN = "the engine is not open; use it inside `async with AsyncEngine() as engine:`"
+_CLOSED = "the engine is closed; create a new one to go on"

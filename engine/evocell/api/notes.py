@@ -1,0 +1,51 @@
+"""Prompt text: what code inside a sandbox can count on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evocell.config import Config
+
+__all__ = ["guest_notes"]
+
+_CLOCK = {
+    "deterministic": (
+        "The clock is virtual: it starts at a fixed instant, and sleeping returns at once. "
+        "Random sources are seeded."
+    ),
+    "realtime": "The clock is real; sleeping counts towards the time limit.",
+}
+
+
+def guest_notes(info: Mapping[str, object], config: Config) -> str:
+    """Describe the guest for whoever, or whatever, writes code for it.
+
+    Args:
+        info: The guest's own account: ``python``, ``packages`` and ``warm``.
+        config: The engine's settings.
+
+    Returns:
+        A few lines of text, the same for the same image and settings.
+    """
+    packages = info.get("packages")
+    listed = ""
+    if isinstance(packages, Mapping):
+        listed = ", ".join(f"{name} {version}".strip() for name, version in sorted(packages.items()))
+    limits = config.limits()
+    lines = [
+        f"The code runs in CPython {info.get('python', '3')} compiled to WebAssembly.",
+        f"Packages besides the standard library: {listed or 'none'}.",
+        "There are no threads, no subprocesses, no network, and no files but the program's own, read-only.",
+        _CLOCK[config.profile],
+        (
+            f"A call may execute {limits.fuel:,} WebAssembly instructions, take {limits.memory_bytes >> 20} "
+            f"MiB of memory, run {limits.timeout_s:g} s, and print {limits.output_bytes >> 10} KiB."
+        ),
+        (
+            "Arguments and results are plain data: None, bool, int, float, complex, str, bytes, list, tuple, "
+            "dict, set, and numpy arrays of numbers."
+        ),
+    ]
+    if config.blocked_modules:
+        lines.append(f"These modules may not be imported: {', '.join(config.blocked_modules)}.")
+    return "\n".join(lines)

@@ -1,0 +1,137 @@
+"""Check and complete what callers pass to the engine's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from evocell.errors import ConfigurationError
+from evocell.models.evaluation import Evaluation
+from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
+from evocell.orchestration.batch import NewIndividual
+
+if TYPE_CHECKING:
+    from evocell.api.async_sandbox import AsyncSandbox
+    from evocell.api.sandbox import Sandbox
+
+__all__ = [
+    "Parents",
+    "SandboxRef",
+    "check_evaluation",
+    "individuals",
+    "sandbox_id",
+    "sandbox_ids",
+    "source_list",
+]
+
+SandboxRef: TypeAlias = "str | Sandbox | AsyncSandbox"
+"""A sandbox, or its id."""
+
+Parents: TypeAlias = "Sequence[SandboxRef | Sequence[SandboxRef] | None]"
+"""The parents of each source: none, one, or several."""
+
+
+def sandbox_id(ref: object) -> str:
+    """Return the id of a sandbox given by its id or itself.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if isinstance(ref, str):
+        return ref
+    found = getattr(ref, "id", None)
+    if not isinstance(found, str):
+        raise ConfigurationError(f"a sandbox is named by its id or given itself, not by {ref!r}", "id")
+    return found
+
+
+def sandbox_ids(refs: object) -> list[str]:
+    """Return the ids of several sandboxes; raises as `sandbox_id` does."""
+    if isinstance(refs, str) or not isinstance(refs, Iterable):
+        raise ConfigurationError(f"ids must be a list of sandboxes or ids, not {refs!r}", "ids")
+    return [sandbox_id(ref) for ref in refs]
+
+
+def source_list(sources: object) -> list[Source]:
+    """Return sources as a list, and refuse a single source where several are meant.
+
+    Raises:
+        ConfigurationError: It is one source, or not a sequence.
+    """
+    if isinstance(sources, str | bytes | Path | Mapping) or not isinstance(sources, Iterable):
+        raise ConfigurationError(
+            f"sources must be a list of sources, not {type(sources).__name__}; "
+            "use evaluate_one for a single one",
+            "sources",
+        )
+    return list(sources)
+
+
+def check_evaluation(evaluation: object) -> Evaluation:
+    """Refuse what is no evaluation.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if not isinstance(evaluation, Evaluation):
+        raise ConfigurationError(
+            f"evaluation must be an evocell.Evaluation, not {type(evaluation).__name__}", "evaluation"
+        )
+    return evaluation
+
+
+def individuals(
+    sources: Sequence[Source], *, population: str | None, generation: int, parents: object
+) -> list[NewIndividual]:
+    """Put sources and what is known about them together.
+
+    Args:
+        sources: The code of each.
+        population: The population they join; None if they are not to be kept.
+        generation: The generation they belong to.
+        parents: None, or one entry for each source: None, a parent, or several.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+    ids = _parent_ids(parents, len(sources))
+    return [
+        NewIndividual(
+            source,
+            SandboxSpec(
+                population=population,
+                generation=generation,
+                parent_ids=parent_ids,
+                mutation_type=_mutation_type(len(parent_ids)),
+            ),
+            keep=population is not None,
+        )
+        for source, parent_ids in zip(sources, ids, strict=True)
+    ]
+
+
+def _parent_ids(parents: object, n_sources: int) -> list[tuple[str, ...]]:
+    if parents is None:
+        return [()] * n_sources
+    if isinstance(parents, str) or not isinstance(parents, Sequence) or len(parents) != n_sources:
+        raise ConfigurationError(
+            f"parents must be a list with one entry for each of the {n_sources} sources (None, a parent, or "
+            f"a tuple of parents), not {parents!r}",
+            "parents",
+        )
+    return [_entry(entry) for entry in parents]
+
+
+def _mutation_type(n_parents: int) -> str:
+    """Name how an individual came to be, by how many parents it has."""
+    return ("seed", "mutation")[n_parents] if n_parents < 2 else "crossover"  # noqa: PLR2004
+
+
+def _entry(entry: object) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    if isinstance(entry, tuple | list | set | frozenset):
+        return tuple(sandbox_id(one) for one in entry)
+    return (sandbox_id(entry),)

@@ -1,0 +1,241 @@
+"""A thread that runs trio, and the doors into it from every other thread."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+import trio
+
+from evocell.errors import EngineClosed, EngineForked, EvocellError
+
+__all__ = ["Portal", "Task", "TokenPortal", "TrioThread"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Portal(Protocol):
+    """Runs an async function in some trio loop for a thread that waits for it."""
+
+    def call(self, function: Callable[[], Awaitable[R]]) -> R:
+        """Run `function` to its end; its result or exception becomes the caller's."""
+        ...
+
+
+class Task(Generic[R]):
+    """One async function on its way in a trio loop.
+
+    Attributes:
+        future: Gets the result; done only when the function has unwound completely.
+    """
+
+    def __init__(self, function: Callable[[], Awaitable[R]], token: trio.lowlevel.TrioToken) -> None:
+        self.future: Future[R] = Future()
+        self._function = function
+        self._token = token
+        self._scope = trio.CancelScope()
+
+    def cancel(self) -> None:
+        """Ask for the function to be cancelled; safe from any thread and after its end."""
+        with suppress(trio.RunFinishedError):  # a loop that has ended took the function with it
+            self._token.run_sync_soon(self._scope.cancel)
+
+    def result(self) -> R:
+        """Wait for the end.
+
+        Cancellation: An interrupt (Ctrl-C) while waiting cancels this function only, waits for it to
+        unwind, and is raised again. A second interrupt does not wait.
+        """
+        try:
+            return self.future.result()
+        except BaseException:
+            if not self.future.done():
+                self.cancel()
+                self.future.exception()
+            raise
+
+    async def run(self) -> None:
+        """Run in the loop and settle the future; the function's failure goes there and nowhere else."""
+        try:
+            with self._scope:
+                try:
+                    result = await self._function()
+                except trio.Cancelled:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
+                    self.future.set_exception(error)
+                else:
+                    self.future.set_result(result)
+        finally:
+            if not self.future.done():
+                self.future.set_exception(EngineClosed("the engine was closed during this call"))
+
+
+class TrioThread(Generic[T]):
+    """Owns one thread that runs trio with one async context manager open in it.
+
+    Args:
+        open_resource: Makes the context manager; called and entered inside the loop.
+        name: The thread's name.
+
+    Raises:
+        Exception: Whatever entering the context manager raised.
+    """
+
+    def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T]], *, name: str) -> None:
+        self._open_resource = open_resource
+        self._pid = os.getpid()
+        self._ready: Future[T] = Future()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
+        self._stop = trio.Event()
+        self._startup = trio.CancelScope()
+        self._abandoned = False
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+        _running.add(self)
+        try:
+            self.resource = self._ready.result()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def call(self, function: Callable[[], Awaitable[R]]) -> R:
+        """Run `function` in the loop and wait for it.
+
+        Raises:
+            EngineClosed: The loop has been closed, before or during the call.
+            EngineForked: This process inherited the loop by ``os.fork``.
+        """
+        if threading.current_thread() is self._thread:
+            raise EvocellError(
+                "a blocking Engine method was called inside the engine's own thread (from a progress "
+                "callback or an async fitness function), where it would wait for itself for ever; "
+                "call it from another thread, or use the AsyncSandbox that an async fitness function is given"
+            )
+        return self.submit(function).result()
+
+    def submit(self, function: Callable[[], Awaitable[R]]) -> Task[R]:
+        """Start `function` in the loop and return at once; raises as `call` does."""
+        self.check()
+        token = self._token
+        if token is None:
+            raise EngineClosed
+        task = Task(function, token)
+
+        def start() -> None:
+            # Runs in the loop, so that nothing closes between the look and the start.
+            if self._nursery is None:
+                task.future.set_exception(EngineClosed())
+            else:
+                self._nursery.start_soon(task.run)
+
+        try:
+            token.run_sync_soon(start)
+        except trio.RunFinishedError:
+            raise EngineClosed from self._failure
+        return task
+
+    @property
+    def usable(self) -> bool:
+        """Whether the loop runs and belongs to this process."""
+        return os.getpid() == self._pid and not self._closing
+
+    def check(self) -> None:
+        """Refuse a process that inherited the loop, and a closed loop."""
+        if os.getpid() != self._pid:
+            raise EngineForked(owner_pid=self._pid)
+        if self._closing:
+            raise EngineClosed from self._failure
+
+    def close(self) -> None:
+        """Cancel what is running, leave the context manager and end the thread. Idempotent.
+
+        In a process that inherited the loop by ``os.fork`` nothing happens: its thread is not here.
+        """
+        if os.getpid() != self._pid:
+            return
+        self.stop_soon()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def stop_soon(self) -> None:
+        """Ask for what `close` does without waiting for it; safe where waiting could be for oneself."""
+        if os.getpid() == self._pid:
+            self._closing = True
+            self._soon(self._stop.set)
+
+    def _abandon(self) -> None:
+        self._abandoned = True  # seen by a loop that has not started yet
+        self._soon(self._startup.cancel)
+        self._thread.join()
+
+    def _soon(self, function: Callable[[], None]) -> None:
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):  # what was to be ended has ended
+                self._token.run_sync_soon(function)
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main)
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever calls next
+            self._failure = _bare(error)
+        finally:
+            self._closing = True
+            if not self._ready.done():
+                self._ready.set_exception(self._failure or EngineClosed())
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        if self._abandoned:
+            return
+        with self._startup:
+            async with self._open_resource() as resource, trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._ready.set_result(resource)
+                try:
+                    await self._stop.wait()
+                finally:
+                    self._nursery = None
+                    nursery.cancel_scope.cancel()
+
+
+def _bare(error: BaseException) -> BaseException:
+    """Take the wrapping of nurseries off an error that is alone in it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+_running: weakref.WeakSet[TrioThread[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # A guest must not be cut off in native code by the end of the interpreter under it.
+    for thread in tuple(_running):
+        thread.close()
+
+
+class TokenPortal:
+    """The door into a trio loop that somebody else runs.
+
+    Args:
+        token: The loop.
+    """
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self._token = token
+
+    def call(self, function: Callable[[], Awaitable[R]]) -> R:
+        """Run `function` in the loop and wait for it."""
+        return trio.from_thread.run(function, trio_token=self._token)

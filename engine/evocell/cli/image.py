@@ -1,0 +1,282 @@
+"""`evocell image build | list | show | verify | remove`: the cache of sandbox images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from evocell.cli.progress import console_progress
+from evocell.config import Config
+from evocell.errors import ImageError
+
+if TYPE_CHECKING:
+    # The runtime loads wasmtime, which `--help` does not need.
+    from evocell_runtime.cache import ImageCache, ImageManifest
+    from evocell_runtime.spec import ImageSpec
+
+_SHORT_ID = 12
+
+
+def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `image` and its sub-commands to the parser."""
+    image = commands.add_parser(
+        "image",
+        help="build, list, show, verify and remove sandbox images",
+        description="An image is an interpreter frozen after its imports; every sandbox is a fork of one.",
+    )
+    actions = image.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    build = _action(actions, "build", "build the image now rather than on first use")
+    build.add_argument(
+        "--warm",
+        action="append",
+        metavar="MODULE",
+        help="import MODULE before the freeze; repeat for more (default: the configuration's)",
+    )
+    build.add_argument(
+        "--layer",
+        action="append",
+        metavar="ZIP",
+        type=Path,
+        help="put a zip of pure-Python packages on the guest's path; repeat for more",
+    )
+    build.set_defaults(run=run_build)
+
+    listing = _action(actions, "list", "list the images in the cache")
+    listing.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    listing.set_defaults(run=run_list)
+
+    show = _action(actions, "show", "show everything known about one image")
+    _image_argument(show, optional=True)
+    show.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    show.set_defaults(run=run_show)
+
+    verify = _action(actions, "verify", "check an image's files against the hashes taken at its build")
+    _image_argument(verify, optional=True)
+    verify.set_defaults(run=run_verify)
+
+    remove = _action(actions, "remove", "remove one image, or all")
+    _image_argument(remove, optional=True)
+    remove.add_argument("--all", action="store_true", help="remove every image")
+    remove.set_defaults(run=run_remove)
+
+
+def run_build(args: argparse.Namespace) -> int:
+    """Build the image that the configuration asks for, unless the cache has it."""
+    from evocell_runtime.build import build_image
+
+    config = Config.load()
+    cache = open_cache(args.cache_dir, config)
+    spec = configured_spec(config, warm=args.warm, layers=args.layer)
+    with console_progress() as progress:
+        manifest = build_image(spec, cache, progress)
+    sys.stdout.write(f"{manifest.image_id}\n")
+    return 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print the images in the cache, newest first."""
+    cache = open_cache(args.cache_dir, Config.load())
+    manifests = newest_first(cache.list())
+    if args.json:
+        _print_json([facts(manifest, cache) for manifest in manifests])
+        return 0
+    if not manifests:
+        sys.stdout.write("no images; `evocell image build` makes one, and so does the first use\n")
+        return 0
+    table = Table(show_edge=False)
+    for heading in ("image", "created", "python", "wasmtime", "warm", "layers", "on disk"):
+        table.add_column(heading, no_wrap=heading in ("image", "on disk"))
+    for manifest in manifests:
+        table.add_row(
+            manifest.image_id[:_SHORT_ID],
+            manifest.created,
+            manifest.python,
+            manifest.wasmtime,
+            str(len(manifest.warm)),
+            str(len(manifest.layers)),
+            megabytes(cache.size_bytes(manifest.image_id)),
+        )
+    Console().print(table)
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print one image's manifest."""
+    cache = open_cache(args.cache_dir, Config.load())
+    known = facts(choose(args.image, cache.list()), cache)
+    if args.json:
+        _print_json(known)
+        return 0
+    width = max(map(len, known))
+    for name, value in known.items():
+        text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        sys.stdout.write(f"{name:<{width}}  {text}\n")
+    return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Check one image or all; the exit code is 1 if any is damaged."""
+    cache = open_cache(args.cache_dir, Config.load())
+    manifests = cache.list()
+    chosen = newest_first(manifests) if args.image is None else [choose(args.image, manifests)]
+    if not chosen:
+        sys.stdout.write("no images to verify\n")
+    damaged = 0
+    for manifest in chosen:
+        problems = cache.verify(manifest.image_id)
+        damaged += bool(problems)
+        for problem in problems or ["sound"]:
+            sys.stdout.write(f"{manifest.image_id[:_SHORT_ID]}: {problem}\n")
+    return 1 if damaged else 0
+
+
+def run_remove(args: argparse.Namespace) -> int:
+    """Remove one image or all; running sandboxes keep what they have mapped."""
+    if args.all == (args.image is not None):
+        raise ImageError("name one image to remove, or give --all")
+    cache = open_cache(args.cache_dir, Config.load())
+    kept = cache.list()
+    for manifest in kept.copy() if args.all else [choose(args.image, kept)]:
+        kept.remove(manifest)
+        freed = megabytes(freed_bytes(manifest, kept, cache))
+        cache.remove(manifest.image_id)
+        sys.stdout.write(f"{manifest.image_id[:_SHORT_ID]}: removed, {freed} freed\n")
+    return 0
+
+
+def open_cache(directory: Path | None, config: Config) -> ImageCache:
+    """Open the image cache a command works on.
+
+    Args:
+        directory: What `--cache-dir` named, which goes before the configuration.
+        config: Says where the cache is otherwise.
+    """
+    from evocell_runtime.cache import ImageCache
+
+    return ImageCache(directory or config.cache_path())
+
+
+def configured_spec(
+    config: Config,
+    *,
+    warm: Sequence[str] | None = None,
+    layers: Sequence[Path] | None = None,
+) -> ImageSpec:
+    """Describe the image an engine with this configuration would fork from.
+
+    Args:
+        config: Where the warm set and the layers come from.
+        warm: Modules to import before the freeze, in place of the configuration's.
+        layers: Zip files for the guest's path, in place of the configuration's.
+    """
+    from evocell_runtime.spec import ImageSpec
+
+    return ImageSpec(
+        warm=tuple(warm if warm is not None else config.warm),
+        layers=tuple(Path(layer) for layer in (layers if layers is not None else config.layers)),
+    )
+
+
+def choose(wanted: str | None, manifests: Sequence[ImageManifest]) -> ImageManifest:
+    """Find the image a person means.
+
+    Args:
+        wanted: An id or the beginning of one; None means the newest.
+        manifests: What the cache holds.
+
+    Raises:
+        ImageError: No image begins like this, or several do.
+    """
+    if not manifests:
+        raise ImageError("the cache holds no image; `evocell image build` makes one")
+    if wanted is None:
+        return newest_first(manifests)[0]
+    found = [manifest for manifest in manifests if manifest.image_id.startswith(wanted)]
+    if not found:
+        ids = ", ".join(manifest.image_id[:_SHORT_ID] for manifest in manifests)
+        raise ImageError(f"no image's id begins with {wanted!r}; there are {ids}")
+    if len(found) > 1:
+        ids = ", ".join(manifest.image_id for manifest in found)
+        raise ImageError(f"{wanted!r} is the beginning of more than one id; give more of it: {ids}")
+    return found[0]
+
+
+def newest_first(manifests: Sequence[ImageManifest]) -> list[ImageManifest]:
+    """Sort images by their build time, newest first."""
+    return sorted(manifests, key=lambda manifest: (manifest.created, manifest.image_id), reverse=True)
+
+
+def facts(manifest: ImageManifest, cache: ImageCache) -> dict[str, object]:
+    """Collect what `show` prints of an image, in the order it is printed.
+
+    Args:
+        manifest: The image.
+        cache: Where it lies; asked for the space it takes.
+    """
+    return {
+        "image_id": manifest.image_id,
+        "created": manifest.created,
+        "python": manifest.python,
+        "wasmtime": manifest.wasmtime,
+        "cpu": manifest.cpu,
+        "code_key": manifest.code_key,
+        "warm": list(manifest.warm),
+        "layers": [str(layer) for layer in manifest.layers],
+        "memory_bytes": manifest.memory_bytes,
+        "code_bytes": manifest.code_bytes,
+        "snapshot_bytes": manifest.snapshot_bytes,
+        "snapshot_sha256": manifest.snapshot_sha256,
+        "build_s": manifest.build_s,
+        "disk_bytes": cache.size_bytes(manifest.image_id),
+    }
+
+
+def freed_bytes(manifest: ImageManifest, others: Sequence[ImageManifest], cache: ImageCache) -> int:
+    """Work out what removing an image frees: its compiled interpreter stays while others share it.
+
+    Args:
+        manifest: The image to remove.
+        others: The images that stay.
+        cache: Asked for the space the image takes, interpreter included.
+    """
+    shared = any(other.code_key == manifest.code_key for other in others)
+    return cache.size_bytes(manifest.image_id) - (manifest.code_bytes if shared else 0)
+
+
+def megabytes(size_bytes: int) -> str:
+    """Render a size on disk in MB (10^6 bytes)."""
+    return f"{size_bytes / 1e6:.0f} MB"
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    action = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    action.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="the image cache (default: the configuration's, else the user's cache directory)",
+    )
+    return action
+
+
+def _image_argument(action: argparse.ArgumentParser, *, optional: bool) -> None:
+    action.add_argument(
+        "image",
+        nargs="?" if optional else None,
+        metavar="IMAGE",
+        help="an image's id or the beginning of one",
+    )
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,78 @@
+"""The `evocell` command: its parser, and how errors reach a person."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
+
+from evocell.cli.demo import add_demo_parser, run_demo
+from evocell.cli.doctor import add_doctor_parser
+from evocell.cli.image import add_image_parser
+from evocell.errors import EvocellError
+from evocell_runtime.errors import ImageError as RuntimeImageError
+
+_FAILED = 2
+_INTERRUPTED = 130
+_READER_GONE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one `evocell` command.
+
+    Args:
+        argv: The arguments after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 1 a check found a problem, 2 an error that one sentence on standard
+        error explains, 130 interrupted, 141 whoever read the output has gone.
+    """
+    args = build_parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int | None] = args.run
+    try:
+        return command(args) or 0
+    except (EvocellError, RuntimeImageError) as error:
+        sys.stderr.write(f"evocell: {error}\n")
+        return _FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("evocell: interrupted\n")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Put together the parser of every sub-command."""
+    parser: argparse.ArgumentParser = _Parser(
+        prog="evocell",
+        description="Runs evolved, untrusted Python in WebAssembly sandboxes.",
+    )
+    parser.add_argument("--version", action="version", version=version_line())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_demo_parser(commands)
+    commands.choices["demo"].set_defaults(run=run_demo)
+    add_image_parser(commands)
+    add_doctor_parser(commands)
+    return parser
+
+
+def version_line() -> str:
+    """Name this release and the runtime it drives."""
+    try:
+        own = version("evocell")
+    except PackageNotFoundError:
+        own = "(not installed)"
+    return f"evocell {own} (wasmtime {version('wasmtime')})"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, in the form of every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong with the arguments and where help is, and leave."""
+        self.exit(_FAILED, f"evocell: {message}; `{self.prog} --help` lists what there is\n")

@@ -1,0 +1,1 @@
+"""Code of individuals: what callers hand in, how it is kept, and its byte code."""

@@ -1,0 +1,185 @@
+"""Every exception that evocell raises on purpose.
+
+An individual that fails is data (`evocell.models.outcome.Outcome`); what is raised from here
+means that the caller asked for something impossible, or that the engine itself cannot go on.
+All of them derive from `EvocellError`, carry what they know as attributes, and survive pickling:
+each constructor hands all its positional arguments to ``super().__init__``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class EvocellError(Exception):
+    """Base of everything evocell raises on purpose.
+
+    Attributes:
+        message: One sentence: what is wrong, and how to mend it.
+    """
+
+    def __init__(self, message: str, *details: object) -> None:
+        super().__init__(message, *details)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigurationError(EvocellError):
+    """A setting, limit, case or source handed in by the caller cannot be used.
+
+    Attributes:
+        key: The offending setting, argument or path; empty if no single one is to blame.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message, key)
+        self.key = key
+
+
+class SandboxNotFound(EvocellError):
+    """No sandbox of this engine has the given id.
+
+    Attributes:
+        sandbox_id: The id that was asked for.
+        hint: An optional sentence to add, such as a similar id that exists.
+    """
+
+    def __init__(self, sandbox_id: str, hint: str = "") -> None:
+        Exception.__init__(self, sandbox_id, hint)
+        self.sandbox_id = sandbox_id
+        self.hint = hint
+        text = f"no sandbox has the id {sandbox_id!r}; it was never created or is destroyed"
+        self.message = f"{text}; {hint}" if hint else text
+
+
+class SandboxExists(EvocellError):
+    """A sandbox with the given id is there already; ids are unique within an engine.
+
+    Attributes:
+        sandbox_id: The id that is taken.
+        hint: An optional sentence to add.
+    """
+
+    def __init__(self, sandbox_id: str, hint: str = "") -> None:
+        Exception.__init__(self, sandbox_id, hint)
+        self.sandbox_id = sandbox_id
+        self.hint = hint
+        text = f"a sandbox with the id {sandbox_id!r} exists already; destroy it first or choose another id"
+        self.message = f"{text}; {hint}" if hint else text
+
+
+class CapacityError(EvocellError):
+    """The request would go over a limit on how much may live at once.
+
+    Attributes:
+        resource: What has run out, such as ``"sandboxes"``.
+        limit: How many are allowed; None if the bound is not a single number.
+        requested: How many there would have been; None if unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        resource: str = "",
+        limit: int | None = None,
+        requested: int | None = None,
+    ) -> None:
+        super().__init__(message, resource, limit, requested)
+        self.resource = resource
+        self.limit = limit
+        self.requested = requested
+
+
+class ImageError(EvocellError):
+    """The image the sandboxes fork from is missing, damaged, or cannot be built.
+
+    Attributes:
+        path: The file or directory concerned; empty if none is.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message, path)
+        self.path = path
+
+
+class ProtocolError(EvocellError):
+    """A peer, or a guest, sent bytes that are not a valid message or are over a limit."""
+
+
+class StoreError(EvocellError):
+    """The durable store cannot be read or written.
+
+    Attributes:
+        path: The file or directory concerned; empty if none is.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message, path)
+        self.path = path
+
+
+class ScoringError(EvocellError):
+    """The caller's scoring function failed for every result of a batch: it is what is broken.
+
+    Attributes:
+        failures: What the scoring function raised, one sentence each, without repetition.
+    """
+
+    def __init__(self, message: str, failures: Sequence[str] = ()) -> None:
+        kept = tuple(failures)
+        super().__init__(message, kept)
+        self.failures = kept
+
+
+class EngineClosed(EvocellError):
+    """The engine has been closed and takes no more calls."""
+
+    def __init__(self, message: str = "the engine is closed; create a new Engine to go on") -> None:
+        super().__init__(message)
+
+
+class EngineForked(EvocellError):
+    """The engine is used in a process that inherited it by ``os.fork``, where it cannot work.
+
+    Attributes:
+        owner_pid: Process id of the process that created the engine; None if unknown.
+    """
+
+    def __init__(
+        self,
+        message: str = (
+            "this engine belongs to the process that created it and does not survive os.fork; "
+            "create a new Engine in the child process"
+        ),
+        owner_pid: int | None = None,
+    ) -> None:
+        super().__init__(message, owner_pid)
+        self.owner_pid = owner_pid
+
+
+class FailedOutcome(Protocol):
+    """What `OutcomeError` reads of an outcome; `evocell.models.outcome.Outcome` satisfies it."""
+
+    @property
+    def kind(self) -> str:
+        """The failure's kind, such as ``"fuel"``."""
+
+    @property
+    def error(self) -> str | None:
+        """One sentence that says what happened."""
+
+
+class OutcomeError(EvocellError):
+    """`Outcome.unwrap` was called on an outcome that holds no value.
+
+    Attributes:
+        outcome: The outcome, complete with captured output and readings.
+    """
+
+    def __init__(self, outcome: FailedOutcome) -> None:
+        Exception.__init__(self, outcome)
+        self.outcome = outcome
+        self.message = outcome.error or f"the call ended as {outcome.kind!r}"

@@ -1,0 +1,1 @@
+"""Where guests run: forks, the threads that drive them, and the outcomes read from them."""

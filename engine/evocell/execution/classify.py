@@ -1,0 +1,150 @@
+"""From what the host saw of a call to the outcome the caller gets.
+
+Kinds by trap, fuel, memory and time are the host's own readings. Only if the call returned
+normally is the guest's answer looked at, and then decoded under limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+from evocell_runtime.instance import CallResult
+from evocell_runtime.membrane import StopReason
+
+from evocell.errors import ProtocolError
+from evocell.models.limits import Limits
+from evocell.models.outcome import (
+    Completed,
+    GuestCrashed,
+    LimitExceeded,
+    LimitKind,
+    Outcome,
+    Raised,
+    Rejected,
+    RejectedKind,
+)
+from evocell.wire.values import decode_hostile
+
+NEAR_LIMIT = 0.9
+"""A trap with this much of the memory limit used is put down to memory."""
+
+_TEXT_CHARS = 64 << 10
+_TRAPS = {
+    "UNREACHABLE": "it reached code that aborts",
+    "MEMORY_OUT_OF_BOUNDS": "it accessed memory outside its own",
+    "TABLE_OUT_OF_BOUNDS": "it called through a table index out of bounds",
+    "INDIRECT_CALL_TO_NULL": "it called a null function",
+    "BAD_SIGNATURE": "it called a function with the wrong signature",
+    "INTEGER_DIVISION_BY_ZERO": "it divided by zero in native code",
+    "UNCAUGHT_EXCEPTION": "a native exception was not caught",
+}
+
+
+def readings(result: CallResult, image_bytes: int, *, deterministic: bool) -> dict[str, Any]:
+    """The fields every outcome has, from the host's readings."""
+    return {
+        "fuel_used": result.fuel_used,
+        "wall_s": result.ran_s,
+        "peak_memory_bytes": max(0, result.memory_bytes - image_bytes),
+        "stdout": result.stdout.decode(errors="replace"),
+        "stderr": result.stderr.decode(errors="replace"),
+        "deterministic": deterministic,
+    }
+
+
+def classify(
+    result: CallResult, limits: Limits, image_bytes: int, *, timed_out: bool, deterministic: bool = True
+) -> Outcome:
+    """The outcome of a call.
+
+    Args:
+        result: What the host saw.
+        limits: The call's limits.
+        image_bytes: Size of the image's memory, which is not the variant's.
+        timed_out: Whether the host killed the call at its deadline.
+        deterministic: Whether the profile promises the same again.
+    """
+    common = readings(result, image_bytes, deterministic=deterministic and not timed_out)
+    if timed_out:
+        return LimitExceeded(kind="timeout", limit=limits.timeout_s, reached=result.ran_s, **common)
+    if not result.returned:
+        return _stopped(result, limits, common)
+    if result.response_bytes > limits.payload_bytes:
+        return LimitExceeded(
+            kind="payload", limit=limits.payload_bytes, reached=result.response_bytes, **common
+        )
+    if result.response is None or result.status:
+        return GuestCrashed(reason="it returned without an answer", **common)
+    try:
+        answer = decode_hostile(
+            result.response,
+            max_bytes=limits.payload_bytes,
+            max_items=limits.payload_items + _ENVELOPE_ITEMS,
+            max_depth=limits.payload_depth + _ENVELOPE_DEPTH,
+        )
+        return _answered(answer, limits, common)
+    except ProtocolError as e:
+        return GuestCrashed(reason=f"its answer cannot be read: {e}", **common)
+
+
+_ENVELOPE_ITEMS, _ENVELOPE_DEPTH = 32, 2
+
+
+def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outcome:
+    if result.stop_reason is StopReason.EXIT:
+        return GuestCrashed(
+            reason=f"it exited with code {result.exit_code}", exit_code=result.exit_code, **common
+        )
+    if result.stop_reason is StopReason.OUTPUT:
+        reached = len(result.stdout) + len(result.stderr)
+        return LimitExceeded(kind="output", limit=limits.output_bytes, reached=reached, **common)
+    if result.stop_reason is StopReason.FILES:
+        return LimitExceeded(kind="files", limit=limits.scratch_bytes, **common)
+    if result.trap == "OUT_OF_FUEL":
+        return LimitExceeded(kind="fuel", limit=limits.fuel, reached=result.fuel_used, **common)
+    if result.trap == "STACK_OVERFLOW":
+        return LimitExceeded(kind="stack", message="the call nested deeper than the guest's stack", **common)
+    if common["peak_memory_bytes"] >= NEAR_LIMIT * limits.memory_bytes:
+        return LimitExceeded(
+            kind="memory", limit=limits.memory_bytes, reached=common["peak_memory_bytes"], **common
+        )
+    trap = result.trap or "unknown"
+    return GuestCrashed(reason=_TRAPS.get(trap, f"it trapped ({trap})"), **common)
+
+
+def _answered(answer: object, limits: Limits, common: dict[str, Any]) -> Outcome:
+    if not isinstance(answer, Mapping):
+        msg = "it is not a map"
+        raise ProtocolError(msg)
+    what = answer.get("t")
+    if what == "completed":
+        return Completed(value=answer.get("v"), **common)
+    if what == "raised":
+        return Raised(
+            type_name=_text(answer, "type"),
+            message=_text(answer, "message"),
+            traceback=_text(answer, "traceback"),
+            **common,
+        )
+    if what == "rejected" and answer.get("kind") in get_args(RejectedKind):
+        return Rejected(
+            kind=cast("RejectedKind", answer["kind"]), message=_text(answer, "message"), **common
+        )
+    if what == "limit" and answer.get("kind") in get_args(LimitKind):
+        kind = cast("LimitKind", answer["kind"])
+        limit = {"memory": limits.memory_bytes, "payload": limits.payload_bytes}.get(kind)
+        reached = common["peak_memory_bytes"] if kind == "memory" else None
+        return LimitExceeded(
+            kind=kind, limit=limit, reached=reached, message=_text(answer, "message"), **common
+        )
+    msg = "it says neither what was returned nor what was raised"
+    raise ProtocolError(msg)
+
+
+def _text(answer: Mapping[object, object], key: str) -> str:
+    value = answer.get(key, "")
+    if not isinstance(value, str):
+        msg = f"its {key} is not a text"
+        raise ProtocolError(msg)
+    return value[:_TEXT_CHARS]

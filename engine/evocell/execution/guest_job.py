@@ -1,0 +1,184 @@
+"""One request to a guest, from the fork to the outcome, as the driver's threads run it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import evolve
+from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.image import Image
+from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
+
+from evocell.models.limits import Limits
+
+PROGRAM = b"serve()"
+"""What each call runs in the guest's `__main__`; the boot put `serve` there."""
+
+
+class Fork:
+    """A guest and the scratch directory made for it. Closed by its owner, in any thread.
+
+    Args:
+        image: What to fork.
+        app: Directory at `/app`.
+        harness: Directory at `/harness`, or None.
+        limits: Bounds that hold for the fork's whole life: memory, scratch space.
+    """
+
+    def __init__(self, image: Image, *, app: Path | None, harness: Path | None, limits: Limits) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix="evocell-tmp-")) if limits.scratch_bytes else None
+        try:
+            self.instance: Instance = image.fork(
+                app=app, harness=harness, scratch=self.scratch, growth_bytes=limits.memory_bytes
+            )
+        except BaseException:
+            self._remove_scratch()
+            raise
+
+    def close(self) -> None:
+        """Free the guest and its scratch directory; idempotent."""
+        self.instance.close()
+        self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+class GuestJob:
+    """A request, run in a fork of its own or in one that is kept.
+
+    Exactly one of `result`, `unforked` and `undelivered` is set when `done` is called, unless the
+    job was cancelled.
+
+    Args:
+        make_fork: Makes the fork, or returns the kept one.
+        request: The agent's mail.
+        limits: The call's limits.
+        seed: The call's seed.
+        realtime: The profile.
+        keep: Whether a sound fork outlives the job. A fork that is not kept is closed here.
+        done: Called on the driver's thread when all is over.
+        clock: Time in seconds.
+    """
+
+    def __init__(
+        self,
+        make_fork: Callable[[], Fork],
+        request: bytes,
+        limits: Limits,
+        *,
+        seed: int,
+        realtime: bool,
+        keep: bool,
+        done: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make_fork = make_fork
+        self._request = request
+        self._limits = limits
+        self._seed = seed
+        self._realtime = realtime
+        self._keep = keep
+        self._done = done
+        self._clock = clock
+        self._call: Call | None = None
+        self._cancelled = threading.Event()
+        self._slept_s = 0.0
+        self._asleep: tuple[float, float] | None = None
+        self.fork: Fork | None = None
+        """The fork the job ran in, if it is kept and still sound."""
+        self.result: CallResult | None = None
+        """What the host saw of the call."""
+        self.timed_out = False
+        """Whether the host killed the call at its deadline."""
+        self.unforked: BaseException | None = None
+        """Why there was no fork: the engine's trouble, not the variant's."""
+        self.undelivered: BaseException | None = None
+        """Why the request did not reach the guest: an earlier call had ruined its heap or filled it."""
+
+    def cancel(self) -> None:
+        """Kill the call at its next slice. From any thread; idempotent."""
+        self._cancelled.set()
+
+    def begin(self) -> bool:
+        """Fork, hand the request over, start."""
+        if self._cancelled.is_set():
+            return True
+        try:
+            self.fork = self._make_fork()
+        except (RuntimeImageError, OSError) as e:
+            self.unforked = e
+            return True
+        try:
+            limits = CallLimits(
+                fuel=self._limits.fuel,
+                response_bytes=self._limits.payload_bytes,
+                output_bytes=self._limits.output_bytes,
+                open_files=self._limits.open_files,
+                scratch_bytes=self._limits.scratch_bytes,
+            )
+            self._call = self.fork.instance.start(
+                PROGRAM, self._request, limits, seed=self._seed, realtime=self._realtime
+            )
+        except (RuntimeImageError, MemoryError) as e:
+            self.undelivered = e
+            return True
+        return False
+
+    def step(self) -> bool:
+        """Run a slice; over when the call ended, was cancelled or is past its deadline."""
+        call = self._call
+        if call is None or self._cancelled.is_set():
+            return True
+        if self._asleep is not None and not self._woken(call):
+            return True
+        if call.poll():
+            return True
+        if call.ran_s + self._slept_s >= self._limits.timeout_s:
+            self.timed_out = True
+            return True
+        if self._realtime and (duration := call.instance.sleeping_ns()):
+            left = self._limits.timeout_s - call.ran_s - self._slept_s
+            now = self._clock()
+            self._asleep = (now, now + min(duration / 1e9, left))
+        return False
+
+    def _woken(self, call: Call) -> bool:
+        """Count the sleep; False if it reached the deadline, and the call is to end."""
+        assert self._asleep is not None
+        began, _ = self._asleep
+        self._asleep = None
+        self._slept_s += self._clock() - began
+        if call.ran_s + self._slept_s >= self._limits.timeout_s:
+            self.timed_out = True
+            return False
+        call.instance.wake()
+        return True
+
+    def wake_at(self) -> float | None:
+        """When a sleeping guest goes on; at once if it was cancelled."""
+        if self._asleep is None or self._cancelled.is_set():
+            return None
+        return self._asleep[1]
+
+    def end(self) -> None:
+        """Read what there is to read, free what is not kept, tell the waiting task."""
+        try:
+            if self._call is not None:
+                if self._cancelled.is_set():
+                    self._call.abandon()
+                else:
+                    result = self._call.finish()
+                    self.result = evolve(result, ran_s=result.ran_s + self._slept_s)
+        finally:
+            fork = self.fork
+            if fork is not None and not (self._keep and fork.instance.sound and self._call is not None):
+                self.fork = None
+                fork.close()
+            self._done()

@@ -1,0 +1,141 @@
+"""What a worker is: the one place where guests run, seen from above.
+
+Orchestration talks to this interface only. `evocell.execution.local` implements it in the calling
+process; a worker in a process of its own implements the same methods over a pipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from attrs import field, frozen
+
+from evocell.code.compiler import CompiledVersion
+from evocell.code.snapshots import SnapshotStore
+from evocell.code.sources import FileTree
+from evocell.config import Config
+from evocell.models.limits import Limits
+from evocell.models.outcome import Outcome, Rejected
+
+__all__ = ["CallJob", "CallReport", "CompileJob", "OpenWorker", "Worker"]
+
+
+@frozen(kw_only=True)
+class CompileJob:
+    """Compile every Python file of a tree, in a guest fork that runs none of it.
+
+    Attributes:
+        tree: The files; the ones that are not Python are left alone.
+        root: Where the tree will be mounted: ``/app`` for a variant, ``/harness`` for a harness. It
+            becomes part of the file names in tracebacks.
+        blocked: Top-level module names that the code may not import.
+    """
+
+    tree: FileTree
+    root: str = "/app"
+    blocked: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class CallJob:
+    """One call of one function in a fork.
+
+    Attributes:
+        session: Name of the fork that keeps its state from call to call, made at its first call;
+            `None` for a fork that is thrown away afterwards.
+        code: The variant. A session that has it loaded already does not load it again.
+        entry: ``"module:qualname"``.
+        payload: `evocell_guest.values.encode([list_of_args, dict_of_kwargs])`.
+        seed: Reseeds the guest's random sources before the call.
+        limits: Bounds of this call.
+        harness: Trusted files that are importable beside the variant.
+        reload: For a session only: load `code` in place, over what is loaded, before the call.
+    """
+
+    session: str | None = None
+    code: CompiledVersion
+    entry: str
+    payload: bytes = field(repr=False)
+    seed: int = 0
+    limits: Limits
+    harness: CompiledVersion | None = None
+    reload: bool = False
+
+
+@frozen(kw_only=True)
+class CallReport:
+    """What came of a call.
+
+    Attributes:
+        outcome: The result, or how the call failed.
+        session_alive: Whether the session it ran in still holds its state. Always False for a
+            throw-away fork.
+    """
+
+    outcome: Outcome
+    session_alive: bool = False
+
+
+class Worker(Protocol):
+    """Compiles and calls guest code. Every method may be used from many trio tasks at once."""
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the image that every fork starts from."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many calls it can usefully have in flight; more than that wait inside."""
+        ...
+
+    async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
+        """Compile a tree.
+
+        Cancellation: The fork is discarded; nothing is kept.
+        """
+        ...
+
+    async def call(self, job: CallJob) -> CallReport:
+        """Run one call to its end or to a limit.
+
+        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        """
+        ...
+
+    async def end_session(self, session: str) -> None:
+        """Drop a session and its fork; one that does not exist is fine."""
+        ...
+
+    async def info(self) -> dict[str, object]:
+        """Ask the image's interpreter for its version, packages and warm modules."""
+        ...
+
+    async def aclose(self) -> None:
+        """Drop every fork. Idempotent."""
+        ...
+
+
+class OpenWorker(Protocol):
+    """Opens a worker; `evocell.execution.local.open_local_worker` is one."""
+
+    def __call__(
+        self,
+        config: Config,
+        snapshots: SnapshotStore,
+        *,
+        progress: Callable[..., None] | None = None,
+    ) -> AbstractAsyncContextManager[Worker]:
+        """Open the worker, building its image first if there is none yet.
+
+        Args:
+            config: The engine's configuration.
+            snapshots: Where version trees are kept, to be mounted.
+            progress: Called with the steps of an image build.
+
+        Raises:
+            ImageError: The image could not be found, built or trusted.
+        """
+        ...

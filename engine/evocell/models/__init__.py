@@ -1,0 +1,54 @@
+"""Immutable records that every layer speaks in."""
+
+from evocell.models.equality import ByContent, same_value
+from evocell.models.evaluation import Case, Evaluation, normalise_entry
+from evocell.models.fitness import CaseResult, FitnessResult, fitness_statistics
+from evocell.models.limits import Limits
+from evocell.models.outcome import (
+    Completed,
+    GuestCrashed,
+    LimitExceeded,
+    LimitKind,
+    Outcome,
+    Raised,
+    Rejected,
+    RejectedKind,
+    WorkerLost,
+)
+from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
+from evocell.models.state import (
+    PopulationState,
+    SandboxState,
+    SandboxStatus,
+    Transition,
+    utc_now,
+)
+
+__all__ = [
+    "ByContent",
+    "Case",
+    "CaseResult",
+    "Completed",
+    "Evaluation",
+    "FitnessResult",
+    "GuestCrashed",
+    "LimitExceeded",
+    "LimitKind",
+    "Limits",
+    "Outcome",
+    "PopulationState",
+    "Raised",
+    "Rejected",
+    "RejectedKind",
+    "SandboxSpec",
+    "SandboxState",
+    "SandboxStatus",
+    "Source",
+    "Transition",
+    "WorkerLost",
+    "fitness_statistics",
+    "normalise_entry",
+    "same_value",
+    "utc_now",
+]

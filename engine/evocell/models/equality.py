@@ -1,0 +1,78 @@
+"""Equality of plain values by content, for comparing the results of two runs.
+
+``==`` is not enough: NaN differs from itself, numpy arrays answer with an array, and
+``1 == 1.0 == True`` although a codec tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """Say whether two values are of the same types and content, down to the last element.
+
+    NaN equals NaN, and 0.0 differs from -0.0, as in an encoded value. Arrays (anything with
+    ``dtype``, ``shape`` and ``tobytes`` or the buffer protocol) are compared by those. Mappings
+    are the same whatever the order of their keys.
+    """
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, float):
+        return bool(left.hex() == right.hex())
+    if isinstance(left, complex):
+        return same_value(left.real, right.real) and same_value(left.imag, right.imag)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same_value, left, right))
+    if isinstance(left, Mapping):
+        return len(left) == len(right) and all(
+            key in right and same_value(item, right[key]) for key, item in left.items()
+        )
+    if hasattr(left, "dtype") and hasattr(left, "shape"):
+        return _same_array(left, right)
+    return _plainly_equal(left, right)
+
+
+def _same_array(left: Any, right: Any) -> bool:
+    if str(left.dtype) != str(right.dtype) or tuple(left.shape) != tuple(right.shape):
+        return False
+    return _array_bytes(left) == _array_bytes(right)
+
+
+def _array_bytes(array: Any) -> bytes:
+    if hasattr(array, "tobytes"):
+        return bytes(array.tobytes())
+    return bytes(memoryview(array))
+
+
+def _plainly_equal(left: object, right: object) -> bool:
+    try:
+        return bool(left == right)
+    except Exception:  # noqa: BLE001 - a host object whose == fails equals only itself
+        return False
+
+
+@frozen(eq=False)
+class ByContent:
+    """Comparison key for attrs fields (``field(eq=ByContent)``) that hold arbitrary values.
+
+    Its hash is coarse (one per type of value), so that a record stays hashable whatever it holds.
+
+    Attributes:
+        value: The value to compare.
+    """
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ByContent):
+            return NotImplemented
+        return same_value(self.value, other.value)
+
+    def __hash__(self) -> int:
+        return hash(type(self.value).__qualname__)

@@ -1,0 +1,243 @@
+"""What to run of an individual, on what, and how to score it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from attrs import field, frozen
+
+from evocell.errors import ConfigurationError
+from evocell.models.equality import ByContent
+from evocell.models.fitness import CaseResult
+from evocell.models.limits import Limits
+from evocell.models.source import Source
+
+#: The module a bare entry is looked up in, and the name a bare source text is given.
+DEFAULT_MODULE = "program"
+MAX_SEED = (1 << 64) - 1
+
+_NAME = r"[^\W\d]\w*"
+_ENTRY = re.compile(rf"(?:{_NAME}(?:\.{_NAME})*:)?{_NAME}(?:\.{_NAME})*\Z")
+
+Direction = Literal["maximize", "minimize"]
+Isolation = Literal["case", "candidate"]
+Score: TypeAlias = float | Mapping[str, float]
+ScoreFunction: TypeAlias = "Callable[[Case, Any], Score]"
+AggregateFunction: TypeAlias = Callable[[list[CaseResult]], Score | tuple[float, ...]]
+StopPredicate: TypeAlias = Callable[[list[CaseResult]], bool]
+
+
+def normalise_entry(entry: object) -> str:
+    """Return an entry as ``"module:qualname"``; a bare ``"f"`` means ``"program:f"``.
+
+    Raises:
+        ConfigurationError: It is not the name of a function, with or without its module.
+    """
+    if not isinstance(entry, str) or not _ENTRY.match(entry):
+        raise ConfigurationError(
+            f'entry must name a function as "function" or "module:function", not {entry!r}',
+            "entry",
+        )
+    return entry if ":" in entry else f"{DEFAULT_MODULE}:{entry}"
+
+
+def check_seed(seed: object, what: str) -> None:
+    """Refuse a seed that is not a whole number of 64 bits, from 0.
+
+    Raises:
+        ConfigurationError: The seed cannot be used; ``what`` names it in the message.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+        raise ConfigurationError(f"{what} must be a whole number from 0 to 2**64 - 1, not {seed!r}", what)
+
+
+def _args_tuple(args: object) -> tuple[Any, ...]:
+    if not isinstance(args, tuple | list):
+        raise ConfigurationError(
+            f"case args must be a tuple or list of arguments, not {type(args).__name__}; "
+            "write args=(value,) for one argument",
+            "args",
+        )
+    return tuple(args)
+
+
+def _kwargs_dict(kwargs: object) -> dict[str, Any]:
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise ConfigurationError("case kwargs must be a mapping with names as keys", "kwargs")
+    return dict(kwargs)
+
+
+@frozen
+class Case:
+    """One call of the entry, and what the host knows about it.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Arguments by name.
+        expected: What the scoring needs to judge the value; never sent to the guest.
+        name: Name to report it under; empty for its number.
+        seed: Seed of the guest's random sources; None for the evaluation's.
+        public: Whether its outcome may be shown to whoever writes the next variant.
+
+    Raises:
+        ConfigurationError: A field is not of the right kind.
+    """
+
+    args: tuple[Any, ...] = field(default=(), converter=_args_tuple, eq=ByContent)
+    kwargs: Mapping[str, Any] = field(factory=dict, converter=_kwargs_dict, eq=ByContent)
+    expected: Any = field(default=None, kw_only=True, eq=ByContent)
+    name: str = field(default="", kw_only=True)
+    seed: int | None = field(default=None, kw_only=True)
+    public: bool = field(default=True, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ConfigurationError(f"case name must be a string, not {self.name!r}", "name")
+        if self.seed is not None:
+            check_seed(self.seed, "case seed")
+        if not isinstance(self.public, bool):
+            raise ConfigurationError(f"case public must be True or False, not {self.public!r}", "public")
+
+
+def _case_tuple(cases: object) -> tuple[Case, ...]:
+    if isinstance(cases, Case):
+        raise ConfigurationError("cases must be a sequence; write cases=[case] for one", "cases")
+    try:
+        found = tuple(cast("Sequence[object]", cases))
+    except TypeError as error:
+        raise ConfigurationError(
+            f"cases must be a sequence of Case, not {type(cases).__name__}", "cases"
+        ) from error
+    if not found:
+        raise ConfigurationError("cases is empty; an evaluation needs at least one Case", "cases")
+    for index, case in enumerate(found):
+        if not isinstance(case, Case):
+            raise ConfigurationError(
+                f"cases[{index}] must be a Case, not {type(case).__name__}", f"cases[{index}]"
+            )
+    return cast("tuple[Case, ...]", found)
+
+
+def _direction_tuple(directions: object) -> tuple[Direction, ...]:
+    if not isinstance(directions, tuple | list) or not directions:
+        raise ConfigurationError(
+            "directions must be a tuple with one direction per objective, such as "
+            f'("minimize",), not {directions!r}',
+            "directions",
+        )
+    for direction in directions:
+        if direction not in ("maximize", "minimize"):
+            raise ConfigurationError(
+                f'each direction must be "maximize" or "minimize", not {direction!r}', "directions"
+            )
+    return tuple(directions)
+
+
+@frozen
+class Evaluation:
+    """What to run of an individual, on what, and how to score it.
+
+    Attributes:
+        entry: The function to call, as ``"module:qualname"``. With a harness it may be one of the
+            harness' modules, which are importable beside the candidate's.
+        cases: The calls to make.
+        score: ``"equal"``, ``"close"`` or a function of case and value, run on the host.
+        aggregate: ``"mean"`` or a function of all case results that gives the score, its parts by
+            name, or one number per objective.
+        harness: Trusted driver files, importable beside the candidate. It shares the candidate's
+            interpreter, so what it returns is a claim for ``score`` to verify.
+        image: Name of the image to fork from; None for the engine's own.
+        limits: Limits of each call; None for the engine's.
+        total_limits: Limits of all calls together; None for none.
+        seed: Seed of the guest's random sources, of 64 bits.
+        isolation: ``"case"`` gives each case a fresh fork; ``"candidate"`` runs all in one.
+        stop: None, ``"first_failure"``, or a function of the results so far that says when enough
+            is known.
+        directions: ``"maximize"`` or ``"minimize"`` for each objective.
+        failure: The objective, or tuple of objectives, of an invalid individual. Left out it is
+            0.0, which is only accepted for one maximised objective.
+
+    Raises:
+        ConfigurationError: A field cannot be used, or ``failure`` is needed and left out.
+    """
+
+    entry: str = field(converter=normalise_entry)
+    cases: tuple[Case, ...] = field(converter=_case_tuple, repr=False)
+    score: Literal["equal", "close"] | ScoreFunction = "equal"
+    aggregate: Literal["mean"] | AggregateFunction = field(default="mean", kw_only=True)
+    harness: Source | None = field(default=None, kw_only=True, repr=False, eq=ByContent)
+    image: str | None = field(default=None, kw_only=True)
+    limits: Limits | None = field(default=None, kw_only=True)
+    total_limits: Limits | None = field(default=None, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    isolation: Isolation = field(default="case", kw_only=True)
+    stop: Literal["first_failure"] | StopPredicate | None = field(default=None, kw_only=True)
+    directions: tuple[Direction, ...] = field(default=("maximize",), kw_only=True, converter=_direction_tuple)
+    failure: float | tuple[float, ...] | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        _choice("score", self.score, ("equal", "close"), "a function of case and value")
+        _choice("aggregate", self.aggregate, ("mean",), "a function of the case results")
+        if self.stop is not None:
+            _choice("stop", self.stop, ("first_failure",), "a function of the results so far")
+        if self.isolation not in ("case", "candidate"):
+            raise ConfigurationError(
+                f'isolation must be "case" or "candidate", not {self.isolation!r}', "isolation"
+            )
+        for name, value in (("limits", self.limits), ("total_limits", self.total_limits)):
+            if value is not None and not isinstance(value, Limits):
+                raise ConfigurationError(f"{name} must be a Limits, not {value!r}", name)
+        if self.harness is not None and not isinstance(self.harness, str | Mapping | Path | bytes):
+            raise ConfigurationError(
+                "harness must be text, files by path, a Path or the bytes of a zip or wheel, "
+                f"not {type(self.harness).__name__}",
+                "harness",
+            )
+        if self.image is not None and not isinstance(self.image, str):
+            raise ConfigurationError(f"image must be a name, not {self.image!r}", "image")
+        check_seed(self.seed, "evaluation seed")
+        _check_failure(self.failure, self.directions)
+
+    @property
+    def failure_objectives(self) -> tuple[float, ...]:
+        """What an invalid individual gets, one number per objective."""
+        if self.failure is None:
+            return (0.0,)
+        return self.failure if isinstance(self.failure, tuple) else (self.failure,)
+
+
+def _choice(name: str, value: object, words: tuple[str, ...], otherwise: str) -> None:
+    if value in words or callable(value):
+        return
+    known = " or ".join(f'"{word}"' for word in words)
+    raise ConfigurationError(f"{name} must be {known} or {otherwise}, not {value!r}", name)
+
+
+def _check_failure(failure: object, directions: tuple[Direction, ...]) -> None:
+    if failure is None:
+        if directions != ("maximize",):
+            raise ConfigurationError(
+                f"failure must be given for directions {directions!r}: 0.0 could win there. "
+                "Give an invalid individual a finite number per objective that is worse than any "
+                "real one, such as failure=1e9 for one that is minimised",
+                "failure",
+            )
+        return
+    numbers = failure if isinstance(failure, tuple) else (failure,)
+    if len(numbers) != len(directions):
+        raise ConfigurationError(
+            f"failure has {len(numbers)} numbers for {len(directions)} directions; "
+            "give a tuple with one for each",
+            "failure",
+        )
+    for number in numbers:
+        usable = isinstance(number, int | float) and not isinstance(number, bool)
+        if not usable or not math.isfinite(number):
+            raise ConfigurationError(
+                f"failure must be finite, not {number!r}; pick a number worse than any real score",
+                "failure",
+            )

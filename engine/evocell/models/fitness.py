@@ -1,0 +1,133 @@
+"""The result of scoring one individual."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from attrs import Factory, field, frozen
+
+from evocell.models import report
+from evocell.models.outcome import Outcome
+from evocell.models.state import utc_now
+
+
+@frozen
+class CaseResult:
+    """How one case went.
+
+    Attributes:
+        name: The case's name; empty if it has none.
+        index: Its place among the evaluation's cases, from 0.
+        outcome: How the call ended.
+        score: What the scoring function gave; None if it was not asked or failed.
+        passed: Whether the case counts as passed.
+        public: Whether the case may be shown to whoever writes the next variant.
+        error: Why there is no score, in a sentence; may hold what only the host may know.
+    """
+
+    name: str
+    index: int
+    outcome: Outcome
+    score: float | Mapping[str, float] | None = None
+    passed: bool = False
+    public: bool = True
+    error: str | None = None
+
+
+def _only_score(result: FitnessResult) -> tuple[float, ...]:
+    return (result.fitness_score,)
+
+
+@frozen
+class FitnessResult:
+    """How good one individual is, and how that was found out.
+
+    Two results of the same deterministic evaluation compare equal: when it ran and how long it
+    took are left out of equality.
+
+    Attributes:
+        sandbox_id: The individual.
+        generation: The generation it belongs to.
+        fitness_score: The score; of an invalid individual, the evaluation's ``failure``. Any
+            finite number; 0 to 1 is convention.
+        components: Parts of the score by name.
+        evaluated_at: When, in UTC.
+        evaluation_time_ms: Wall time from the first call to the score, in milliseconds.
+        test_results: Each case that ran.
+        error: Why the individual is invalid, in a sentence; None if it is valid.
+        valid: Whether the score is a real one. Selection must never prefer an invalid one.
+        objectives: All objectives in order; by default the score alone.
+        reason: The kind of failure, as `Outcome.kind` names it, or ``"score"`` if the scoring
+            failed; None if it is valid.
+        fuel_used: WebAssembly instructions, all cases together.
+        peak_memory_bytes: The most memory any case had above the image.
+        deterministic: Whether evaluating again must give the same.
+    """
+
+    sandbox_id: str
+    generation: int
+    fitness_score: float
+    components: Mapping[str, float] = field(factory=dict)
+    evaluated_at: datetime = field(factory=utc_now, eq=False)
+    evaluation_time_ms: float = field(default=0.0, eq=False)
+    test_results: tuple[CaseResult, ...] = ()
+    error: str | None = None
+    valid: bool = False
+    objectives: tuple[float, ...] = Factory(_only_score, takes_self=True)
+    reason: str | None = None
+    fuel_used: int = 0
+    peak_memory_bytes: int = 0
+    deterministic: bool = True
+
+    def feedback(self, max_chars: int = 4000) -> str:
+        """Describe the result for a language model that writes the next variant.
+
+        Holds the score, the validity and the public cases, failed ones first, each with its
+        outcome, error, ends of traceback and output, and fuel. Never holds expected values, nor
+        anything of cases that are not public beyond how many there are and how many failed.
+
+        Args:
+            max_chars: Characters the text may have at most, from 1.
+
+        Raises:
+            ConfigurationError: ``max_chars`` is below 1.
+        """
+        return report.feedback(self, max_chars)
+
+    def artifacts(self) -> dict[str, str]:
+        """Return what is known of the first public case that failed, by name.
+
+        Keys, each there only if it has something to say: ``case``, ``outcome``, ``error``,
+        ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. Empty if no public case failed
+        and the individual was not refused as a whole.
+        """
+        return report.artifacts(self)
+
+
+def fitness_statistics(results: Iterable[FitnessResult]) -> dict[str, float]:
+    """Summarise a population's scores; invalid members are counted and otherwise left out.
+
+    Args:
+        results: Latest result of each member.
+
+    Returns:
+        ``n_valid`` and ``n_invalid``; and, if any member is valid, ``min``, ``max``, ``mean``,
+        ``median`` and ``stdev`` (of the population, 0 for one member) of the fitness scores.
+    """
+    scores: list[float] = []
+    n_invalid = 0
+    for result in results:
+        if result.valid:
+            scores.append(result.fitness_score)
+        else:
+            n_invalid += 1
+    stats: dict[str, float] = {"n_valid": len(scores), "n_invalid": n_invalid}
+    if scores:
+        stats["min"] = min(scores)
+        stats["max"] = max(scores)
+        stats["mean"] = statistics.fmean(scores)
+        stats["median"] = statistics.median(scores)
+        stats["stdev"] = statistics.pstdev(scores)
+    return stats

@@ -1,0 +1,98 @@
+"""Hard limits of one call into a sandbox."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from attrs import Attribute, evolve, field, fields, frozen
+
+from evocell.errors import ConfigurationError
+
+#: The capture buffer for stdout and stderr is part of the image, so it cannot be larger.
+MAX_OUTPUT_BYTES = 1 << 20
+#: A 32-bit WebAssembly memory cannot be larger, image included.
+MAX_MEMORY_BYTES = 4 << 30
+#: The guest's decoder and encoder recurse; deeper values would meet its recursion limit first.
+MAX_PAYLOAD_DEPTH = 256
+
+_MAX_INT = (1 << 63) - 1
+_UPPER_BOUNDS = {
+    "output_bytes": MAX_OUTPUT_BYTES,
+    "memory_bytes": MAX_MEMORY_BYTES,
+    "payload_depth": MAX_PAYLOAD_DEPTH,
+}
+
+
+def _whole(_: object, attribute: Attribute[int], value: object) -> None:
+    """Refuse anything but a whole number between the field's bounds."""
+    name = attribute.name
+    lowest = 0 if name == "scratch_bytes" else 1
+    highest = _UPPER_BOUNDS.get(name, _MAX_INT)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"limits: {name} must be a whole number, not {value!r}", f"limits.{name}")
+    if not lowest <= value <= highest:
+        raise ConfigurationError(
+            f"limits: {name} must be between {lowest:,} and {highest:,}, not {value:,}",
+            f"limits.{name}",
+        )
+
+
+def _seconds(_: object, attribute: Attribute[float], value: object) -> None:
+    """Refuse anything but a finite number of seconds above zero."""
+    name = attribute.name
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    if not usable or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
+        raise ConfigurationError(
+            f"limits: {name} must be a finite number of seconds above 0, not {value!r}",
+            f"limits.{name}",
+        )
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What one call may use before it is stopped.
+
+    Attributes:
+        fuel: WebAssembly instructions, host calls included; the default is about 10 s of work.
+        memory_bytes: Growth of the guest's memory above what the image holds already.
+        timeout_s: Seconds in which the call itself ran, as a backstop to ``fuel``; time in which
+            the call waited for its turn does not count.
+        output_bytes: Bytes written to stdout and stderr together, at most 1 MiB.
+        payload_bytes: Bytes of the encoded arguments, and again of the encoded result.
+        payload_items: Elements in the arguments, and again in the result, all levels together.
+        payload_depth: Levels of nesting in the arguments, and again in the result.
+        open_files: Files and directories the guest may have open at once.
+        scratch_bytes: Bytes of writable ``/tmp``; 0 leaves it read-only and empty.
+
+    Raises:
+        ConfigurationError: A limit is not a number of the right kind or out of its range.
+    """
+
+    fuel: int = field(default=100_000_000_000, validator=_whole)
+    memory_bytes: int = field(default=128 << 20, validator=_whole)
+    timeout_s: float = field(default=300.0, validator=_seconds)
+    output_bytes: int = field(default=1 << 20, validator=_whole)
+    payload_bytes: int = field(default=16 << 20, validator=_whole)
+    payload_items: int = field(default=1_000_000, validator=_whole)
+    payload_depth: int = field(default=64, validator=_whole)
+    open_files: int = field(default=64, validator=_whole)
+    scratch_bytes: int = field(default=0, validator=_whole)
+
+    def evolve(self, **changes: Any) -> Limits:
+        """Return a copy with some limits changed.
+
+        Args:
+            **changes: New values by the names of the attributes.
+
+        Raises:
+            ConfigurationError: There is no such limit, or its value cannot be used.
+        """
+        known = [attribute.name for attribute in fields(Limits)]
+        for name in changes:
+            if name not in known:
+                raise ConfigurationError(
+                    f"there is no limit named {name!r}; there are {', '.join(known)}",
+                    f"limits.{name}",
+                )
+        return evolve(self, **changes)

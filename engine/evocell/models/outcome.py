@@ -1,0 +1,212 @@
+"""How a call into a sandbox ended: a closed family of immutable records.
+
+An individual that fails is normal, so failure is data. What kind of failure it was (trap, fuel,
+memory, time) and every reading are the host's own; `Completed.value` is the guest's claim.
+Thousands of these are made per second, so nothing here validates.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NoReturn
+
+from attrs import field, frozen
+
+from evocell.errors import OutcomeError
+from evocell.models.equality import ByContent
+
+RejectedKind = Literal["syntax", "security", "compile", "load"]
+LimitKind = Literal["fuel", "timeout", "memory", "stack", "output", "files", "payload"]
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """What every outcome has, whatever happened. Only the subclasses are ever made.
+
+    Two outcomes of the same deterministic call compare equal: wall time is left out of equality.
+
+    Attributes:
+        fuel_used: WebAssembly instructions executed, host calls included.
+        wall_s: Seconds in which the call itself ran.
+        peak_memory_bytes: The most memory the guest had above its image, read by the host.
+        stdout: Captured standard output, cut at the limit.
+        stderr: Captured standard error, cut at the limit.
+        deterministic: False if running again may end otherwise, as after a wall-clock kill.
+    """
+
+    fuel_used: int = 0
+    wall_s: float = field(default=0.0, eq=False)
+    peak_memory_bytes: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    deterministic: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """True only if the call returned a value."""
+        return False
+
+    @property
+    def kind(self) -> str:
+        """One word for what happened, from a closed set, such as ``"completed"`` or ``"fuel"``."""
+        return type(self).__name__.lower()
+
+    @property
+    def error(self) -> str | None:
+        """None for a completed call, else one sentence that says what happened."""
+        return f"the call ended as {self.kind!r}"
+
+    def unwrap(self) -> Any:
+        """Return the value of a completed call.
+
+        Raises:
+            OutcomeError: The call did not complete; the exception holds this outcome.
+        """
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise OutcomeError(self)
+
+
+@frozen
+class Completed(Outcome):
+    """The call returned.
+
+    Attributes:
+        value: What it returned, decoded under the limits: a claim of untrusted code.
+    """
+
+    value: Any = field(default=None, eq=ByContent)
+
+    @property
+    def ok(self) -> bool:
+        """True: there is a value."""
+        return True
+
+    @property
+    def error(self) -> str | None:
+        """None: nothing went wrong."""
+        return None
+
+    def unwrap(self) -> Any:
+        """Return the value."""
+        return self.value
+
+
+@frozen
+class Raised(Outcome):
+    """The code raised an exception, while it was imported or while it ran.
+
+    Attributes:
+        type_name: Name of the exception's class, such as ``"ValueError"``.
+        message: The exception's text, cut to a few KiB.
+        traceback: The formatted traceback, the variant's own frames only.
+    """
+
+    type_name: str
+    message: str = ""
+    traceback: str = ""
+
+    @property
+    def error(self) -> str | None:
+        """The exception's type and message, as Python prints them."""
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+@frozen
+class Rejected(Outcome):
+    """The code was refused before it ran.
+
+    Attributes:
+        kind: ``"syntax"``, ``"security"``, ``"compile"`` or ``"load"`` (the entry is not there).
+        message: What is wrong, in a sentence.
+        path: File the fault is in, relative to the variant's root.
+        line: Line, counted from 1.
+        column: Column, counted from 1.
+        text: The source line itself.
+    """
+
+    kind: RejectedKind
+    message: str
+    path: str | None = None
+    line: int | None = None
+    column: int | None = None
+    text: str | None = None
+
+    @property
+    def error(self) -> str | None:
+        """The message, preceded by its place as ``path:line:column``."""
+        place = ":".join(str(part) for part in (self.path, self.line, self.column) if part is not None)
+        return f"{place}: {self.message}" if place else self.message
+
+
+@frozen
+class LimitExceeded(Outcome):
+    """The call was stopped at one of its limits, or what it handed over was over one.
+
+    Attributes:
+        kind: Which limit: fuel, timeout, memory, stack, output, files or payload.
+        limit: The limit's value, in the unit of `Limits`; None if it has no single number.
+        reached: How far the call got, in the same unit; None if unknown.
+        message: A sentence with more to say than the numbers; may be empty.
+    """
+
+    kind: LimitKind
+    limit: float | None = None
+    reached: float | None = None
+    message: str = ""
+
+    @property
+    def error(self) -> str | None:
+        """The message, or a sentence made of the numbers."""
+        if self.message:
+            return self.message
+        parts = [f"stopped at the {self.kind} limit"]
+        if self.limit is not None:
+            parts.append(f"of {self.limit:,}")
+        if self.reached is not None:
+            parts.append(f"(reached {self.reached:,})")
+        return " ".join(parts)
+
+
+@frozen
+class GuestCrashed(Outcome):
+    """The guest ended itself: a trap, an abort, or ``os._exit``.
+
+    Attributes:
+        reason: What was seen, such as the trap's name.
+        exit_code: The code it exited with, if it did.
+    """
+
+    reason: str
+    exit_code: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """``"crashed"``."""
+        return "crashed"
+
+    @property
+    def error(self) -> str | None:
+        """The reason, in a sentence."""
+        return f"the guest crashed: {self.reason}"
+
+
+@frozen
+class WorkerLost(Outcome):
+    """The process that ran the call died, or was lost, before there was a result.
+
+    Attributes:
+        reason: What is known about it.
+    """
+
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """``"worker_lost"``."""
+        return "worker_lost"
+
+    @property
+    def error(self) -> str | None:
+        """The reason, in a sentence."""
+        return f"the worker was lost: {self.reason}"

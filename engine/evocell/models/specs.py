@@ -1,0 +1,112 @@
+"""What a sandbox is created from."""
+
+from __future__ import annotations
+
+from attrs import Attribute, evolve, field, frozen
+from attrs.validators import instance_of, optional
+
+from evocell.errors import ConfigurationError
+from evocell.models.equality import ByContent
+from evocell.models.limits import Limits
+from evocell.models.source import Source
+
+MAX_ID_CHARS = 200
+
+
+def check_id(value: object, what: str) -> None:
+    """Refuse an id that is not 1 to 200 printable characters.
+
+    Args:
+        value: The id.
+        what: What it is the id of, for the message.
+
+    Raises:
+        ConfigurationError: The id cannot be used.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{what} must be a string, not {type(value).__name__}", what)
+    if not 0 < len(value) <= MAX_ID_CHARS or not value.isprintable():
+        raise ConfigurationError(
+            f"{what} must be 1 to {MAX_ID_CHARS} printable characters, not {value[:50]!r}", what
+        )
+
+
+def _optional_id(_: object, attribute: Attribute[str | None], value: object) -> None:
+    if value is not None:
+        check_id(value, f"sandbox {attribute.name}")
+
+
+def _required_id(_: object, attribute: Attribute[str], value: object) -> None:
+    check_id(value, f"sandbox {attribute.name}")
+
+
+def _ids(_: object, attribute: Attribute[tuple[str, ...]], value: tuple[object, ...]) -> None:
+    for item in value:
+        check_id(item, f"each of sandbox {attribute.name}")
+
+
+def _id_tuple(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise ConfigurationError(
+            f"sandbox parent_ids must be a sequence of ids; write ({value!r},) for one parent",
+            "parent_ids",
+        )
+    if not isinstance(value, tuple | list):
+        raise ConfigurationError(
+            f"sandbox parent_ids must be a tuple or list, not {type(value).__name__}", "parent_ids"
+        )
+    return tuple(value)
+
+
+def _generation(_: object, __: Attribute[int], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigurationError(
+            f"sandbox generation must be a whole number from 0, not {value!r}", "generation"
+        )
+
+
+@frozen
+class SandboxSpec:
+    """One sandbox to create, as `batch_create` takes it.
+
+    Attributes:
+        id: Name of the sandbox, unique within its engine; None has one made.
+        source: The code as text, files by path, a file or a directory.
+        bundle: The code as the bytes of a zip or wheel; instead of ``source``.
+        image: Name of the image to fork from; None is the engine's own.
+        limits: Limits of each call; None is the engine's defaults.
+        population: Name of the population it joins.
+        generation: Generation it belongs to, from 0.
+        parent_ids: Its parents; crossover has two, and the first is its `parent_id`.
+        mutation_type: How it came to be, such as ``"seed"``, ``"mutation"``, ``"crossover"``.
+
+    Raises:
+        ConfigurationError: A field cannot be used, or both ``source`` and ``bundle`` are given.
+    """
+
+    id: str | None = field(default=None, validator=_optional_id)
+    source: Source | None = field(default=None, kw_only=True, repr=False, eq=ByContent)
+    bundle: bytes | None = field(
+        default=None, kw_only=True, repr=False, validator=optional(instance_of(bytes))
+    )
+    image: str | None = field(default=None, kw_only=True, validator=_optional_id)
+    limits: Limits | None = field(default=None, kw_only=True, validator=optional(instance_of(Limits)))
+    population: str | None = field(default=None, kw_only=True, validator=_optional_id)
+    generation: int = field(default=0, kw_only=True, validator=_generation)
+    parent_ids: tuple[str, ...] = field(default=(), kw_only=True, converter=_id_tuple, validator=_ids)
+    mutation_type: str = field(default="seed", kw_only=True, validator=_required_id)
+
+    def __attrs_post_init__(self) -> None:
+        if self.source is not None and self.bundle is not None:
+            raise ConfigurationError(
+                "a sandbox takes either source or bundle, not both; leave one of them out", "bundle"
+            )
+
+    @property
+    def code(self) -> Source | None:
+        """The source or the bundle, whichever was given; None if the sandbox starts empty."""
+        return self.source if self.source is not None else self.bundle
+
+    def without_code(self) -> SandboxSpec:
+        """Return a copy that holds no code, to be kept for the life of the sandbox."""
+        return evolve(self, source=None, bundle=None)

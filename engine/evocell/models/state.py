@@ -1,0 +1,152 @@
+"""What the engine knows about a sandbox and about a population, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from attrs import Factory, evolve, field, frozen
+
+from evocell.models.specs import SandboxSpec
+
+
+class SandboxStatus(StrEnum):
+    """Where a sandbox is in its life. The values are what is stored and sent."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    ERROR = "error"
+    STOPPED = "stopped"
+
+
+#: Which statuses may follow which. A sandbox in error comes back by loading code that works.
+ALLOWED_TRANSITIONS: Mapping[SandboxStatus, frozenset[SandboxStatus]] = MappingProxyType(
+    {
+        SandboxStatus.CREATING: frozenset(
+            {SandboxStatus.RUNNING, SandboxStatus.ERROR, SandboxStatus.STOPPED}
+        ),
+        SandboxStatus.RUNNING: frozenset({SandboxStatus.ERROR, SandboxStatus.STOPPED}),
+        SandboxStatus.ERROR: frozenset({SandboxStatus.RUNNING, SandboxStatus.STOPPED}),
+        SandboxStatus.STOPPED: frozenset(),
+    }
+)
+
+
+def utc_now() -> datetime:
+    """Return the time of day, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+@frozen
+class Transition:
+    """One step of a sandbox through its life.
+
+    Attributes:
+        before: The status it left; None when it was created.
+        after: The status it entered.
+        at: When, in UTC.
+        reason: Why, in a sentence; may be empty.
+    """
+
+    before: SandboxStatus | None
+    after: SandboxStatus
+    at: datetime = field(factory=utc_now)
+    reason: str = ""
+
+
+def _first_parent(state: SandboxState) -> str | None:
+    return state.parent_ids[0] if state.parent_ids else None
+
+
+@frozen
+class SandboxState:
+    """Everything the engine knows about one sandbox.
+
+    Attributes:
+        id: Its name, unique within the engine.
+        status: Where it is in its life.
+        config: What it was created from, without the code.
+        supervisor: Name of the worker that holds its session; None while it holds none.
+        monitor: Name of the task that watches it; None while nothing of it is alive.
+        created_at: When it was created, in UTC.
+        restart_count: How often it was replaced by a fresh fork after a failure.
+        error: Why it is in status ``error``, in a sentence.
+        generation: Generation it belongs to, from 0.
+        parent_ids: All its parents.
+        parent_id: The first parent; None for a seed.
+        mutation_type: How it came to be.
+        fitness: Its latest fitness score.
+        evaluated_at: When that was computed, in UTC.
+        lineage_depth: Generations between it and the seed it descends from.
+        population: The population it belongs to.
+        version: Digest of the code it holds; None while it holds none.
+        transitions: Its life so far, oldest first.
+    """
+
+    id: str
+    status: SandboxStatus = SandboxStatus.CREATING
+    config: SandboxSpec = field(factory=SandboxSpec)
+    supervisor: str | None = None
+    monitor: str | None = None
+    created_at: datetime = field(factory=utc_now)
+    restart_count: int = 0
+    error: str | None = None
+    generation: int = 0
+    parent_ids: tuple[str, ...] = ()
+    parent_id: str | None = Factory(_first_parent, takes_self=True)
+    mutation_type: str = "seed"
+    fitness: float | None = None
+    evaluated_at: datetime | None = None
+    lineage_depth: int = 0
+    population: str | None = None
+    version: str | None = None
+    transitions: tuple[Transition, ...] = ()
+
+    def moved_to(
+        self,
+        status: SandboxStatus,
+        reason: str = "",
+        **changes: Any,
+    ) -> SandboxState:
+        """Return the state after a step of its life, with the step noted in `transitions`.
+
+        Moving to the status it has already notes nothing and only applies the changes.
+
+        Args:
+            status: The status to enter.
+            reason: Why, in a sentence.
+            **changes: Other fields that change with it.
+
+        Raises:
+            ValueError: No sandbox may go from its status to that one; the engine is at fault.
+        """
+        if status is self.status:
+            return evolve(self, **changes)
+        if status not in ALLOWED_TRANSITIONS[self.status]:
+            raise ValueError(f"sandbox {self.id!r} cannot go from {self.status.value!r} to {status.value!r}")
+        step = Transition(self.status, status, reason=reason)
+        return evolve(self, status=status, transitions=(*self.transitions, step), **changes)
+
+
+@frozen
+class PopulationState:
+    """A group of sandboxes that belong together.
+
+    Attributes:
+        id: Its name.
+        generation: The latest generation in it, from 0.
+        sandbox_ids: Its members.
+        fitness_stats: Statistics of the valid members, see `fitness_statistics`.
+        created_at: When it was created, in UTC.
+        parent_population_id: The population it descends from.
+    """
+
+    id: str
+    generation: int = 0
+    sandbox_ids: tuple[str, ...] = ()
+    fitness_stats: Mapping[str, float] = field(factory=dict)
+    created_at: datetime = field(factory=utc_now)
+    parent_population_id: str | None = None

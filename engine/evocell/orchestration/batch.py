@@ -1,0 +1,235 @@
+"""Batches: sources or sandboxes in, fitness results in the same order out, and noted where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import trio
+from attrs import field, frozen
+
+from evocell.errors import EngineClosed
+from evocell.execution.worker import Worker
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.limits import Limits
+from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
+from evocell.orchestration.calls import check_deadline, deadline_outcome
+from evocell.orchestration.concurrency import map_bounded
+from evocell.orchestration.evaluator import (
+    Candidate,
+    Progress,
+    evaluate_all,
+    evaluate_candidate,
+    refuse_broken_scoring,
+)
+from evocell.orchestration.manager import Manager
+from evocell.orchestration.plan import Plan, prepare
+from evocell.orchestration.records import SandboxRecord
+from evocell.orchestration.scoring import Scored, from_function
+from evocell.orchestration.versions import Versions
+
+__all__ = ["Batches", "NewIndividual", "SandboxFunction"]
+
+SandboxFunction = Callable[[SandboxRecord], Awaitable[object]]
+"""Finds the fitness of a sandbox in a way of its own."""
+
+
+@frozen
+class NewIndividual:
+    """A source to evaluate, and what it will be called.
+
+    Attributes:
+        source: Its code.
+        spec: What is known about it.
+        keep: Whether it stays as a sandbox; otherwise it leaves nothing but its result.
+    """
+
+    source: Source = field(repr=False)
+    spec: SandboxSpec = field(factory=SandboxSpec)
+    keep: bool = False
+
+
+class Batches:
+    """Evaluates many at once.
+
+    Args:
+        worker: Where calls run.
+        versions: Where code is made ready.
+        manager: Where sandboxes are kept.
+        limits: Limits of a call if the evaluation has none.
+    """
+
+    def __init__(self, worker: Worker, versions: Versions, manager: Manager, limits: Limits) -> None:
+        self._worker = worker
+        self._versions = versions
+        self._manager = manager
+        self._limits = limits
+
+    async def plan(
+        self, evaluation: Evaluation, *, deadline_s: float | None, calls: int | None = None
+    ) -> Plan:
+        """Make an evaluation ready.
+
+        Args:
+            evaluation: What to make ready.
+            deadline_s: Seconds from now in which everything must be over; None for no deadline.
+            calls: How many calls may be in the worker at once; None for as many as it can use.
+
+        Raises:
+            ConfigurationError: Something in it cannot be used.
+        """
+        seconds = check_deadline(deadline_s)
+        self._manager.check_image(evaluation.image)
+        return await prepare(
+            evaluation,
+            self._versions,
+            default_limits=self._limits,
+            deadline_s=seconds,
+            ends_at=trio.current_time() + seconds,
+            calls_at_once=calls or self._worker.slots,
+        )
+
+    async def new(
+        self, plan: Plan, individuals: Sequence[NewIndividual], *, progress: Progress | None = None
+    ) -> list[FitnessResult]:
+        """Evaluate sources; those to be kept become sandboxes.
+
+        Raises:
+            CapacityError: They would be too many sandboxes.
+            ScoringError: The caller's own functions raised for every one.
+
+        Cancellation: Every call is stopped, and none of the sandboxes remains.
+        """
+        with self._candidates(individuals) as (candidates, records):
+
+            def done(index: int, result: FitnessResult) -> None:
+                if records:
+                    self._manager.record_fitness(records[index], result)
+                reporter(result)
+
+            reporter = _reporter(progress, len(candidates))
+            return await evaluate_all(self._worker, plan, candidates, done=done)
+
+    async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
+        """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
+        with self._candidates([individual]) as (candidates, records):
+            scored = await evaluate_candidate(self._worker, plan, candidates[0])
+            if records:
+                self._manager.record_fitness(records[0], scored.result)
+            return scored.result
+
+    async def sandboxes(
+        self, plan: Plan, records: Sequence[SandboxRecord], *, progress: Progress | None = None
+    ) -> list[FitnessResult]:
+        """Evaluate the code that sandboxes hold, in forks that leave their sessions alone.
+
+        Raises:
+            ScoringError: The caller's own functions raised for every one.
+        """
+        reporter = _reporter(progress, len(records))
+
+        def done(index: int, result: FitnessResult) -> None:
+            self._manager.record_fitness(records[index], result)
+            reporter(result)
+
+        candidates = [
+            Candidate(
+                sandbox_id=record.id,
+                generation=record.state.generation,
+                load=partial(self._manager.held_code, record),
+            )
+            for record in records
+        ]
+        return await evaluate_all(self._worker, plan, candidates, done=done)
+
+    async def by_function(
+        self,
+        function: SandboxFunction,
+        records: Sequence[SandboxRecord],
+        *,
+        deadline_s: float | None,
+        progress: Progress | None = None,
+    ) -> list[FitnessResult]:
+        """Have a function find the fitness of each sandbox.
+
+        Raises:
+            ScoringError: It raised for every one.
+        """
+        seconds = check_deadline(deadline_s)
+        ends_at = trio.current_time() + seconds
+        reporter = _reporter(progress, len(records))
+
+        async def one(record: SandboxRecord) -> Scored:
+            value, raised = None, None
+            started = trio.current_time()
+            with trio.CancelScope(deadline=ends_at) as scope:
+                try:
+                    value = await function(record)
+                except EngineClosed:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
+                    raised = error
+            if scope.cancelled_caught:
+                why = deadline_outcome(seconds)
+                return Scored(_out_of_time(record, why.error or why.kind))
+            scored = from_function(
+                value,
+                raised,
+                sandbox_id=record.id,
+                generation=record.state.generation,
+                evaluation_time_ms=(trio.current_time() - started) * 1000,
+            )
+            self._manager.record_fitness(record, scored.result)
+            reporter(scored.result)
+            return scored
+
+        scored = await map_bounded(one, records, at_once=self._worker.slots)
+        refuse_broken_scoring(scored)
+        return [one.result for one in scored]
+
+    @contextmanager
+    def _candidates(
+        self, individuals: Sequence[NewIndividual]
+    ) -> Iterator[tuple[list[Candidate], list[SandboxRecord]]]:
+        """Name the individuals; either all of them are kept or none is."""
+        if not (individuals and individuals[0].keep):
+            yield [self._passing(individual) for individual in individuals], []
+            return
+        with self._manager.reserved([individual.spec for individual in individuals]) as records:
+            candidates = [
+                Candidate(
+                    sandbox_id=record.id,
+                    generation=record.state.generation,
+                    load=partial(self._manager.load, record, individual.source),
+                )
+                for record, individual in zip(records, individuals, strict=True)
+            ]
+            yield candidates, records
+
+    def _passing(self, individual: NewIndividual) -> Candidate:
+        return Candidate(
+            sandbox_id=individual.spec.id or self._manager.new_id(),
+            generation=individual.spec.generation,
+            load=partial(self._versions.load, individual.source),
+        )
+
+
+def _reporter(progress: Progress | None, total: int) -> Callable[[FitnessResult], None]:
+    done = 0
+
+    def report(result: FitnessResult) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(result, done, total)
+
+    return report
+
+
+def _out_of_time(record: SandboxRecord, sentence: str) -> FitnessResult:
+    return FitnessResult(
+        record.id, record.state.generation, 0.0, error=sentence, reason="timeout", deterministic=False
+    )

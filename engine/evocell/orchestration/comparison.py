@@ -1,0 +1,177 @@
+"""Compare an expected value with what a guest returned, and say where they part.
+
+The built-in scorers use this on the host. Containers must have the same shape and kind (a list is not a
+tuple, and neither is an array); scalars compare as Python compares them, except that NaN equals NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evocell_guest.arrays import Array
+
+__all__ = ["REL_TOLERANCE", "difference"]
+
+REL_TOLERANCE = 1e-6
+"""Relative tolerance of ``"close"``."""
+
+ABS_TOLERANCE = 1e-9
+"""Absolute tolerance of ``"close"``, which decides near zero."""
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (str, "a string"),
+    ((bytes, bytearray), "bytes"),
+    (list, "a list"),
+    (tuple, "a tuple"),
+    (dict, "a dict"),
+    (frozenset, "a frozenset"),
+    (set, "a set"),
+)
+_CONTAINERS = frozenset({"a list", "a tuple", "a dict", "a frozenset", "a set", "an array"})
+
+_short = reprlib.Repr()
+_short.maxother = _short.maxstring = _short.maxlong = 80
+
+
+def difference(expected: object, value: object, *, close: bool = False) -> str | None:
+    """Find the first place in which two values differ.
+
+    Args:
+        expected: What the caller said the answer is.
+        value: What the guest returned.
+        close: Allow numbers to differ by a relative 1e-6 or an absolute 1e-9.
+
+    Returns:
+        None if they are equal; otherwise a phrase such as ``"at [2]: expected 9, got 8"``.
+
+    Raises:
+        RecursionError: Both are nested deeper than Python recurses.
+    """
+    same = _close if close else _equal
+    return _differ(expected, value, "", same)
+
+
+def _differ(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
+    kind, got = _kind(expected), _kind(value)
+    if kind != got and (kind in _CONTAINERS or got in _CONTAINERS):
+        return _say(path, f"expected {kind}, got {got}")
+    if kind in {"a list", "a tuple"}:
+        return _differ_sequences(expected, value, path, same)
+    if kind == "a dict":
+        return _differ_mappings(expected, value, path, same)
+    if kind in {"a set", "a frozenset"}:
+        return _differ_sets(expected, value, path, same)
+    if kind == "an array":
+        return _differ_arrays(expected, value, path, same)
+    if same(expected, value):
+        return None
+    return _say(path, f"expected {shown(expected)}, got {shown(value)}")
+
+
+def _differ_sequences(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
+    if len(expected) != len(value):
+        return _say(path, f"expected {len(expected)} items, got {len(value)}")
+    for index, (wanted, item) in enumerate(zip(expected, value, strict=True)):
+        found = _differ(wanted, item, f"{path}[{index}]", same)
+        if found is not None:
+            return found
+    return None
+
+
+def _differ_mappings(
+    expected: Mapping[Any, Any],
+    value: Mapping[Any, Any],
+    path: str,
+    same: Callable[[Any, Any], bool],
+) -> str | None:
+    for key in expected:
+        if key not in value:
+            return _say(path, f"the key {shown(key)} is missing")
+    for key in value:
+        if key not in expected:
+            return _say(path, f"the key {shown(key)} is not expected")
+    for key, wanted in expected.items():
+        found = _differ(wanted, value[key], f"{path}[{shown(key)}]", same)
+        if found is not None:
+            return found
+    return None
+
+
+def _differ_sets(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
+    if expected == value:
+        return None
+    if len(expected) == len(value):
+        try:
+            pairs = zip(sorted(expected), sorted(value), strict=True)
+            if all(same(wanted, item) for wanted, item in pairs):
+                return None
+        except TypeError:  # members without an order cannot be paired: equality has decided
+            pass
+    return _say(path, f"expected {shown(expected)}, got {shown(value)}")
+
+
+def _differ_arrays(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
+    if tuple(expected.shape) != tuple(value.shape):
+        return _say(
+            path,
+            f"expected an array of shape {tuple(expected.shape)}, got {tuple(value.shape)}",
+        )
+    wanted, items = expected.tolist(), value.tolist()
+    if wanted == items:
+        return None
+    return _differ(wanted, items, path, same)
+
+
+def _equal(expected: Any, value: Any) -> bool:
+    if isinstance(expected, float) and isinstance(value, float) and expected != expected:  # noqa: PLR0124
+        return value != value  # noqa: PLR0124 - NaN equals NaN here
+    if isinstance(expected, complex) and isinstance(value, complex):
+        return _equal(expected.real, value.real) and _equal(expected.imag, value.imag)
+    return bool(expected == value)
+
+
+def _close(expected: Any, value: Any) -> bool:
+    if _equal(expected, value):
+        return True
+    if isinstance(expected, complex) or isinstance(value, complex):
+        try:
+            expected, value = complex(expected), complex(value)
+        except (TypeError, ValueError, OverflowError):
+            return False
+        return _close(expected.real, value.real) and _close(expected.imag, value.imag)
+    if isinstance(expected, str | bytes) or isinstance(value, str | bytes):
+        return False
+    try:
+        return math.isclose(expected, value, rel_tol=REL_TOLERANCE, abs_tol=ABS_TOLERANCE)
+    except (TypeError, OverflowError):
+        return False
+
+
+def _kind(value: object) -> str:
+    for types, name in _KINDS:
+        if isinstance(value, types):
+            return name
+    if isinstance(value, Array) or _is_numpy_array(value):
+        return "an array"
+    return f"{shown(value)}"
+
+
+def _is_numpy_array(value: object) -> bool:
+    # Scalars of numpy have a shape too, the empty one, but no length; an array of no dimension is an array.
+    return type(value).__name__ == "ndarray" and hasattr(value, "tolist")
+
+
+def shown(value: object) -> str:
+    """Render a value for a sentence, in at most about 80 characters, whatever it is."""
+    try:
+        text = _short.repr(value)
+    except Exception:  # noqa: BLE001 - a repr may fail in any way; an int of a million digits does
+        return f"a value of type {type(value).__name__}"
+    return text
+
+
+def _say(path: str, phrase: str) -> str:
+    return f"at {path}: {phrase}" if path else phrase

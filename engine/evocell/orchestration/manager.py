@@ -1,0 +1,315 @@
+"""The manager: which sandboxes there are, and the one way each of them goes through its life.
+
+``creating`` → ``running`` once its code is loaded, or ``error`` if the code was rejected; ``error`` →
+``running`` when code that works is loaded; ``stopped`` when it is destroyed, after which the id is free
+again. A session that dies is a step to ``error`` and back: the sandbox goes on with a fresh fork.
+
+One sandbox may be used from many tasks at once. What changes it, or runs in its session, takes turns in
+the order of arrival. Destroying does not wait its turn: it cancels whatever uses the sandbox, and those
+calls raise `SandboxNotFound`. An id is taken from the start of its creation to the end of its destruction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import trio
+from attrs import evolve
+
+from evocell.code.compiler import CompiledVersion
+from evocell.config import Config
+from evocell.errors import CapacityError, ConfigurationError, SandboxExists, SandboxNotFound
+from evocell.execution.worker import Worker
+from evocell.models.fitness import FitnessResult
+from evocell.models.outcome import Completed, Outcome, Rejected
+from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
+from evocell.models.state import SandboxState, SandboxStatus, Transition
+from evocell.orchestration.records import SandboxRecord
+from evocell.orchestration.versions import Versions, read_source
+
+__all__ = ["Manager"]
+
+
+class Manager:
+    """Creates, reloads and destroys sandboxes.
+
+    Args:
+        worker: Where their sessions live.
+        versions: Where their code is made ready.
+        config: Default limits and capacities.
+    """
+
+    def __init__(self, worker: Worker, versions: Versions, config: Config) -> None:
+        self._worker = worker
+        self._versions = versions
+        self._limits = config.limits()
+        self._capacity = config.default_max_processes
+        self._records: dict[str, SandboxRecord] = {}
+        self._members: Counter[str] = Counter()
+        self._ids = count(1)
+        self._sessions = count(1)
+
+    def get(self, sandbox_id: str) -> SandboxRecord:
+        """Return a sandbox that is there and is not being destroyed.
+
+        Raises:
+            SandboxNotFound: There is none.
+        """
+        record = self._records.get(sandbox_id)
+        if record is None or record.stopping:
+            raise SandboxNotFound(sandbox_id)
+        return record
+
+    def get_all(self, sandbox_ids: Sequence[str]) -> list[SandboxRecord]:
+        """Return several sandboxes; raises as `get` does."""
+        return [self.get(sandbox_id) for sandbox_id in sandbox_ids]
+
+    def states(self) -> list[SandboxState]:
+        """Return the state of every sandbox, in the order of their creation."""
+        return [record.state for record in self._records.values()]
+
+    def new_id(self, taken: Collection[str | None] = ()) -> str:
+        """Return an id that no sandbox has and that is not among those taken."""
+        while (made := f"sandbox-{next(self._ids)}") in self._records or made in taken:
+            pass
+        return made
+
+    def reserve(self, specs: Sequence[SandboxSpec]) -> list[SandboxRecord]:
+        """Enter sandboxes, all or none, in status ``creating``; they have no code yet.
+
+        Raises:
+            SandboxExists: An id is taken, or is there twice.
+            CapacityError: There would be too many sandboxes, in all or in a population.
+            ConfigurationError: An image is named that this engine does not have.
+        """
+        for spec in specs:
+            self.check_image(spec.image)
+        self._check_ids(specs)
+        self._check_capacity(specs)
+        chosen = {spec.id for spec in specs}
+        return [self._enter(spec, chosen) for spec in specs]
+
+    def check_image(self, image: str | None) -> None:
+        """Refuse an image that is not the engine's.
+
+        Raises:
+            ConfigurationError: It is another one; the message names the one there is.
+        """
+        if image is not None and image != self._worker.image_id:
+            raise ConfigurationError(
+                f"image {image!r} is not this engine's, whose only one is {self._worker.image_id!r}; "
+                "leave image out",
+                "image",
+            )
+
+    async def load(self, record: SandboxRecord, source: Source | None) -> CompiledVersion | Rejected:
+        """Give a reserved sandbox its first code.
+
+        Args:
+            record: The sandbox.
+            source: Its code; None leaves it empty, and its calls rejected, until a reload.
+
+        Raises:
+            SandboxNotFound: It was destroyed meanwhile.
+
+        Cancellation: The sandbox is gone, as after any failure of the engine.
+        """
+        try:
+            with record.in_use():
+                async with record.lock:
+                    try:
+                        made = _empty(record.id) if source is None else await self._versions.load(source)
+                    finally:
+                        record.loaded.set()
+                    _install(record, made, broken=source is not None)
+                    return made
+        except BaseException:
+            self.discard([record])
+            raise
+
+    async def held_code(self, record: SandboxRecord) -> CompiledVersion | Rejected:
+        """Return the code a sandbox holds, or why it holds none, once its first load is over."""
+        await record.loaded.wait()
+        return record.code or record.rejected or _empty(record.id)
+
+    async def reload(
+        self, record: SandboxRecord, source: Source, *, mutation_type: str, keep_state: bool
+    ) -> Outcome:
+        """Put other code into a sandbox.
+
+        Without `keep_state` its session ends, so that nothing of the former code remains; rejected code
+        leaves the sandbox in ``error``. With it the code is loaded over what runs, at the next call in the
+        session; rejected code then changes nothing.
+
+        Returns:
+            `Completed` with the version's digest, or `Rejected`.
+
+        Raises:
+            ConfigurationError: The source is no tree of files.
+            SandboxNotFound: It was destroyed meanwhile.
+
+        Cancellation: Nothing has changed.
+        """
+        tree = await read_source(source)
+        with record.in_use():
+            await record.loaded.wait()
+            async with record.lock:
+                made = await self._versions.compiled(tree)
+                in_place = keep_state and record.session_live and record.code is not None
+                if isinstance(made, Rejected) and keep_state and record.code is not None:
+                    return made
+                if in_place:
+                    record.reload_pending = True
+                else:
+                    await self._end_session(record)
+                _install(record, made, broken=True, mutation_type=mutation_type)
+                return made if isinstance(made, Rejected) else Completed(value=made.digest)
+
+    async def module_version(self, record: SandboxRecord, module: str) -> str | None:
+        """Return the digest of the version that a module of a sandbox belongs to; None if it holds no code.
+
+        Raises:
+            ConfigurationError: Its code has no such module.
+        """
+        code = await self.held_code(record)
+        if isinstance(code, Rejected):
+            return None
+        if not await trio.to_thread.run_sync(_has_module, code.path, module):
+            raise ConfigurationError(f"sandbox {record.id!r} holds no module {module!r}", "module")
+        return code.digest
+
+    async def destroy(self, record: SandboxRecord) -> SandboxState:
+        """Stop whatever uses a sandbox and take it apart.
+
+        Returns:
+            Its last state, ``stopped``.
+
+        Raises:
+            SandboxNotFound: It is being destroyed already.
+
+        Cancellation: Too late: it is destroyed all the same.
+        """
+        if record.stopping:
+            raise SandboxNotFound(record.id)
+        record.stop()
+        with trio.CancelScope(shield=True):
+            try:
+                async with record.lock:
+                    await self._end_session(record)
+            finally:
+                self.discard([record])
+        return record.state
+
+    def discard(self, records: Sequence[SandboxRecord]) -> None:
+        """Forget sandboxes that own nothing; ones that are forgotten already are fine."""
+        for record in records:
+            if self._records.get(record.id) is record:
+                del self._records[record.id]
+                if record.state.population is not None:
+                    self._members[record.state.population] -= 1
+            if not record.stopping:
+                record.stop()
+
+    def record_fitness(self, record: SandboxRecord, result: FitnessResult) -> None:
+        """Note a sandbox's latest fitness."""
+        record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
+
+    @contextmanager
+    def reserved(self, specs: Sequence[SandboxSpec]) -> Iterator[list[SandboxRecord]]:
+        """Reserve sandboxes for a block of work; if it fails or is cancelled, none of them remains."""
+        records = self.reserve(specs)
+        try:
+            yield records
+        except BaseException:
+            self.discard(records)
+            raise
+
+    async def _end_session(self, record: SandboxRecord) -> None:
+        if record.session_live:
+            with trio.CancelScope(shield=True):
+                await self._worker.end_session(record.session)
+            record.note_session(live=False)
+
+    def _check_ids(self, specs: Sequence[SandboxSpec]) -> None:
+        seen: set[str] = set()
+        for spec in specs:
+            if spec.id is None:
+                continue
+            if spec.id in self._records:
+                stopping = self._records[spec.id].stopping
+                raise SandboxExists(spec.id, "it is being destroyed at this moment" if stopping else "")
+            if spec.id in seen:
+                raise SandboxExists(spec.id, "the batch holds the id twice")
+            seen.add(spec.id)
+
+    def _check_capacity(self, specs: Sequence[SandboxSpec]) -> None:
+        self._refuse_over("the engine", len(self._records) + len(specs))
+        joining = Counter(spec.population for spec in specs if spec.population is not None)
+        for population, n_new in joining.items():
+            self._refuse_over(f"population {population!r}", self._members[population] + n_new)
+
+    def _refuse_over(self, place: str, requested: int) -> None:
+        if requested > self._capacity:
+            raise CapacityError(
+                f"{place} would have {requested:,} live sandboxes, and {self._capacity:,} are allowed; "
+                "destroy some, or raise default_max_processes",
+                "sandboxes",
+                self._capacity,
+                requested,
+            )
+
+    def _enter(self, spec: SandboxSpec, chosen: Collection[str | None]) -> SandboxRecord:
+        sandbox_id = self.new_id(chosen) if spec.id is None else spec.id
+        parents = [self._records[parent] for parent in spec.parent_ids if parent in self._records]
+        depth = 1 + max((parent.state.lineage_depth for parent in parents), default=0)
+        state = SandboxState(
+            id=sandbox_id,
+            config=evolve(spec.without_code(), id=sandbox_id),
+            generation=spec.generation,
+            parent_ids=spec.parent_ids,
+            mutation_type=spec.mutation_type,
+            lineage_depth=depth if spec.parent_ids else 0,
+            population=spec.population,
+            transitions=(Transition(None, SandboxStatus.CREATING),),
+        )
+        record = SandboxRecord(
+            state=state,
+            limits=spec.limits or self._limits,
+            session=f"{sandbox_id}/{next(self._sessions)}",
+        )
+        self._records[sandbox_id] = record
+        if spec.population is not None:
+            self._members[spec.population] += 1
+        return record
+
+
+def _has_module(root: Path, module: str) -> bool:
+    parts = module.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return False
+    place = root.joinpath(*parts)
+    return place.with_suffix(".py").is_file() or place.joinpath("__init__.py").is_file()
+
+
+def _empty(sandbox_id: str) -> Rejected:
+    return Rejected("load", f"sandbox {sandbox_id!r} holds no code yet; give it some with hot_reload_source")
+
+
+def _install(
+    record: SandboxRecord, made: CompiledVersion | Rejected, *, broken: bool, **changes: object
+) -> None:
+    """Put what came of a load into the record; `broken` says whether a rejection is an error."""
+    changes |= {"fitness": None, "evaluated_at": None}
+    if isinstance(made, Rejected):
+        record.code, record.rejected = None, made
+        status = SandboxStatus.ERROR if broken else SandboxStatus.RUNNING
+        error = made.error if broken else None
+        record.move(status, error or "created without code", error=error, version=None, **changes)
+    else:
+        record.code, record.rejected = made, None
+        record.move(SandboxStatus.RUNNING, "code loaded", error=None, version=made.digest, **changes)

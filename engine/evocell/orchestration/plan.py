@@ -1,0 +1,189 @@
+"""An evaluation made ready once for all its candidates: payloads encoded, harness compiled."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import trio
+from attrs import evolve, field, frozen
+
+from evocell.code.compiler import CompiledVersion
+from evocell.errors import ConfigurationError
+from evocell.models.evaluation import Evaluation
+from evocell.models.limits import Limits
+from evocell.models.outcome import LimitExceeded, Outcome, Rejected
+from evocell.orchestration.calls import encode_arguments
+from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
+
+__all__ = ["Budget", "Plan", "prepare"]
+
+
+@frozen(kw_only=True)
+class Plan:
+    """An evaluation, ready to be run on any number of candidates.
+
+    Attributes:
+        evaluation: What it was made of.
+        payloads: The encoded arguments of each case.
+        seeds: The seed of each case.
+        limits: Limits of each call.
+        harness: The compiled harness, if there is one.
+        deadline_s: Seconds the caller gave for everything; infinite for no deadline.
+        ends_at: When that is over, on trio's clock.
+        calls: Bounds how many calls of this evaluation are in the worker at once.
+        scoring: Lets one function of the caller's run at a time.
+    """
+
+    evaluation: Evaluation
+    payloads: tuple[bytes, ...] = field(repr=False)
+    seeds: tuple[int, ...]
+    limits: Limits
+    harness: CompiledVersion | None
+    deadline_s: float
+    ends_at: float
+    calls: trio.CapacityLimiter
+    scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+
+    @property
+    def own_functions(self) -> bool:
+        """Whether a function of the caller's takes part, which then runs in a thread."""
+        evaluation = self.evaluation
+        return any(map(callable, (evaluation.score, evaluation.aggregate, evaluation.stop)))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a candidate's cases depend on the ones before and so must run in turn."""
+        evaluation = self.evaluation
+        return (
+            evaluation.isolation == "candidate"
+            or evaluation.stop is not None
+            or evaluation.total_limits is not None
+        )
+
+
+async def prepare(
+    evaluation: Evaluation,
+    versions: Versions,
+    *,
+    default_limits: Limits,
+    deadline_s: float,
+    ends_at: float,
+    calls_at_once: int,
+) -> Plan:
+    """Make an evaluation ready.
+
+    Args:
+        evaluation: What to make ready.
+        versions: Compiles the harness.
+        default_limits: Limits of a call if the evaluation has none.
+        deadline_s: Seconds given for everything; may be infinite.
+        ends_at: When they are over, on trio's clock.
+        calls_at_once: How many calls may be in the worker at once.
+
+    Raises:
+        ConfigurationError: A case cannot be encoded, or the harness cannot be used.
+    """
+    limits = evaluation.limits or default_limits
+    payloads = []
+    for index, case in enumerate(evaluation.cases):
+        name = f"cases[{index}] ({case.name})" if case.name else f"cases[{index}]"
+        payloads.append(encode_arguments(case.args, case.kwargs, limits, name))
+    return Plan(
+        evaluation=evaluation,
+        payloads=tuple(payloads),
+        seeds=tuple(evaluation.seed if case.seed is None else case.seed for case in evaluation.cases),
+        limits=limits,
+        harness=await _harness(evaluation, versions),
+        deadline_s=deadline_s,
+        ends_at=ends_at,
+        calls=trio.CapacityLimiter(calls_at_once),
+    )
+
+
+async def _harness(evaluation: Evaluation, versions: Versions) -> CompiledVersion | None:
+    if evaluation.harness is None:
+        return None
+    tree = await read_source(evaluation.harness)
+    made = await versions.compiled(tree, root=HARNESS_ROOT, trusted=True)
+    if isinstance(made, Rejected):
+        raise ConfigurationError(f"the harness cannot be compiled: {made.error}", "harness")
+    return made
+
+
+class Budget:
+    """What `Evaluation.total_limits` leaves of a candidate's fuel, time and output after some calls.
+
+    Args:
+        limits: Limits of each call.
+        total: Limits of all calls together; None for none.
+    """
+
+    def __init__(self, limits: Limits, total: Limits | None) -> None:
+        self._limits = limits
+        self._total = total
+        self._fuel = 0
+        self._wall_s = 0.0
+        self._output_bytes = 0
+
+    def next_limits(self) -> Limits | LimitExceeded:
+        """Return the limits of the next call, or the limit that leaves nothing for one."""
+        total = self._total
+        if total is None:
+            return self._limits
+        fuel = total.fuel - self._fuel
+        timeout_s = total.timeout_s - self._wall_s
+        output_bytes = total.output_bytes - self._output_bytes
+        if fuel <= 0:
+            return _spent("fuel", total.fuel, self._fuel)
+        if timeout_s <= 0:
+            return _spent("timeout", total.timeout_s, self._wall_s)
+        limits = self._limits
+        return limits.evolve(
+            fuel=min(fuel, limits.fuel),
+            timeout_s=min(timeout_s, limits.timeout_s),
+            # Having written it all is no fault: only a call that writes one byte more is stopped.
+            output_bytes=max(1, min(output_bytes, limits.output_bytes)),
+            memory_bytes=min(total.memory_bytes, limits.memory_bytes),
+            payload_bytes=min(total.payload_bytes, limits.payload_bytes),
+            payload_items=min(total.payload_items, limits.payload_items),
+            payload_depth=min(total.payload_depth, limits.payload_depth),
+            open_files=min(total.open_files, limits.open_files),
+            scratch_bytes=min(total.scratch_bytes, limits.scratch_bytes),
+        )
+
+    def spend(self, outcome: Outcome, given: Limits) -> Outcome:
+        """Take off what a call used.
+
+        Args:
+            outcome: How it ended.
+            given: What `next_limits` had given it.
+
+        Returns:
+            The outcome; one that ended where the total did says so.
+        """
+        self._fuel += outcome.fuel_used
+        self._wall_s += outcome.wall_s
+        self._output_bytes += len(outcome.stdout.encode("utf-8", "replace"))
+        self._output_bytes += len(outcome.stderr.encode("utf-8", "replace"))
+        if self._total is None or not isinstance(outcome, LimitExceeded):
+            return outcome
+        if outcome.kind == "fuel" and given.fuel < self._limits.fuel:
+            return _in_total(outcome, self._total.fuel, self._fuel)
+        if outcome.kind == "timeout" and given.timeout_s < self._limits.timeout_s:
+            return _in_total(outcome, self._total.timeout_s, self._wall_s)
+        return outcome
+
+
+def _in_total(outcome: LimitExceeded, limit: float, reached: float) -> LimitExceeded:
+    message = f"the {outcome.kind} of all cases together, {limit:,}, ran out in this case"
+    return evolve(outcome, limit=limit, reached=reached, message=message)
+
+
+def _spent(kind: Literal["fuel", "timeout"], limit: float, reached: float) -> LimitExceeded:
+    return LimitExceeded(
+        kind,
+        limit=limit,
+        reached=reached,
+        message=f"the {kind} of all cases together, {limit:,}, was used up before this case",
+        deterministic=kind == "fuel",
+    )

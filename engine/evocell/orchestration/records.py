@@ -1,0 +1,116 @@
+"""One sandbox as the engine keeps it: a record, and for a while perhaps a session in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+from attrs import define, evolve, field
+
+from evocell.code.compiler import CompiledVersion
+from evocell.errors import SandboxNotFound
+from evocell.models.limits import Limits
+from evocell.models.outcome import Outcome, Rejected
+from evocell.models.state import SandboxState, SandboxStatus
+
+__all__ = ["KEPT_TRANSITIONS", "SandboxRecord"]
+
+KEPT_TRANSITIONS = 100
+"""How many steps of its life a sandbox remembers; the oldest are forgotten first."""
+
+_LOCAL = "local"
+
+
+@define(eq=False)
+class SandboxRecord:
+    """A sandbox: what is known about it, the code it holds, and who is using it.
+
+    It owns nothing outside this process's memory unless `session_live` is set.
+
+    Attributes:
+        state: What callers see.
+        limits: Limits of a call that brings none of its own.
+        session: Name of its session in the worker; never used again by another sandbox.
+        code: The code it holds; None if there is none, or if it was rejected.
+        rejected: Why the code was rejected; None if it was not.
+        session_live: Whether the worker holds a fork with this sandbox's state.
+        reload_pending: Whether the next call in the session must first load `code` in place.
+        lock: Held by whoever creates, reloads, runs in the session, or takes the sandbox apart.
+        loaded: Set once the first load is over, whatever came of it.
+        stopping: Whether it is being destroyed; nothing may start any more.
+    """
+
+    state: SandboxState
+    limits: Limits
+    session: str
+    code: CompiledVersion | None = None
+    rejected: Rejected | None = None
+    session_live: bool = False
+    reload_pending: bool = False
+    lock: trio.Lock = field(factory=trio.Lock)
+    loaded: trio.Event = field(factory=trio.Event)
+    stopping: bool = False
+    _scopes: set[trio.CancelScope] = field(factory=set, repr=False)
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self.state.id
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Do something with the sandbox until it is done or the sandbox is destroyed.
+
+        Raises:
+            SandboxNotFound: It was destroyed meanwhile; what was running has been cancelled.
+        """
+        if self.stopping:
+            raise SandboxNotFound(self.id)
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise SandboxNotFound(self.id, "it was destroyed during this call")
+
+    def stop(self) -> None:
+        """Enter the final state and cancel whatever is using the sandbox."""
+        self.stopping = True
+        self.move(SandboxStatus.STOPPED, "destroyed")
+        for scope in tuple(self._scopes):
+            scope.cancel()
+
+    def move(self, status: SandboxStatus, reason: str = "", **changes: object) -> None:
+        """Go to another status, or stay and change other fields of the state."""
+        state = self.state.moved_to(status, reason, **changes)
+        if len(state.transitions) > KEPT_TRANSITIONS:
+            state = evolve(state, transitions=state.transitions[-KEPT_TRANSITIONS:])
+        self.state = state
+
+    def note_session(self, *, live: bool) -> None:
+        """Note whether the worker holds a session; the state names the worker while it does."""
+        if live != self.session_live:
+            self.session_live = live
+            self.state = evolve(self.state, supervisor=_LOCAL if live else None)
+        if not live:
+            self.reload_pending = False
+
+    def note_restart(self, outcome: Outcome | None) -> None:
+        """Note that the session was lost and the next call starts from a fresh fork.
+
+        Args:
+            outcome: The call that killed it; None if the call was cancelled.
+        """
+        self.note_session(live=False)
+        if self.stopping:
+            return
+        reason = "the call was cancelled" if outcome is None else outcome.error or outcome.kind
+        self.move(SandboxStatus.ERROR, reason)
+        self.move(
+            SandboxStatus.RUNNING,
+            "replaced by a fresh fork",
+            restart_count=self.state.restart_count + 1,
+        )

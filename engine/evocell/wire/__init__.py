@@ -1,0 +1,5 @@
+"""The frame codec: bytes from a side nobody trusts become values, or a `ProtocolError`. No I/O."""
+
+from evocell.wire.values import decode_hostile, decode_response
+
+__all__ = ["decode_hostile", "decode_response"]

@@ -1,0 +1,264 @@
+"""The scan that hostile bytes pass before anything is built from them.
+
+One pass over the headers, without recursion and without allocating what they announce. What it lets
+through costs its reader memory in proportion to its length: nesting, number of values, copies of nested
+payloads, array headers and everything that will be hashed are bounded here.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from evocell.errors import ProtocolError
+from evocell_guest.arrays import MAX_DIMENSIONS, check_data, check_header
+from evocell_guest.walk import (
+    COPY_FACTOR,
+    COPY_SLACK_BYTES,
+    HASHED_BYTES_PER_KEY,
+    HASHED_ITEMS_PER_KEY,
+    MAX_HASHED_KEYS,
+    MAX_INT_BYTES,
+)
+
+# What surrounds the value being read; it decides what may come next.
+_PLAIN, _MAP, _SET, _KEY_TUPLE = range(4)
+
+# First byte -> bytes of a scalar that follow it.
+_SCALAR_BYTES = {
+    0xC0: 0,
+    0xC2: 0,
+    0xC3: 0,
+    0xCA: 4,
+    0xCB: 8,
+    0xCC: 1,
+    0xCD: 2,
+    0xCE: 4,
+    0xCF: 8,
+    0xD0: 1,
+    0xD1: 2,
+    0xD2: 4,
+    0xD3: 8,
+}
+# First byte -> bytes of the length that follows it.
+_BLOB_LENGTH = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_ARRAY_LENGTH = {0xDC: 2, 0xDD: 4}
+_MAP_LENGTH = {0xDE: 2, 0xDF: 4}
+_EXT_LENGTH = {0xC7: 1, 0xC8: 2, 0xC9: 4}
+_FIXED_EXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+
+
+def scan(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> None:
+    """Check one encoded value.
+
+    Args:
+        data: Bytes that nobody vouches for.
+        max_bytes: Most bytes it may have.
+        max_items: Most values it may hold, dict keys and all nested ones included.
+        max_depth: Most containers around one another.
+
+    Raises:
+        ProtocolError: It is malformed or over a limit; the sentence says which, and where.
+    """
+    if len(data) > max_bytes:
+        msg = f"a message of {len(data)} bytes is over the limit of {max_bytes} bytes"
+        raise ProtocolError(msg)
+    _Scan(data, max_bytes, max_items, max_depth).run()
+
+
+class _Scan:
+    """One pass over one message; `_position` is the next byte to be read."""
+
+    def __init__(self, data: bytes, max_bytes: int, max_items: int, max_depth: int) -> None:
+        self._data = data
+        self._position = 0
+        self._max_items = max_items
+        self._max_depth = max_depth
+        self._max_copied = max_bytes * COPY_FACTOR + COPY_SLACK_BYTES
+        self._items = 1
+        self._copied = self._hashed = self._hashed_items = self._hashed_bytes = 0
+        # The innermost container: values left in it, its kind, and the end of the extension payload
+        # that it must fill exactly (-1 if it lies in no payload of its own).
+        self._left = 1
+        self._kind = _PLAIN
+        self._stop = -1
+        # Nothing may reach beyond this: the end of the innermost payload, or of the message.
+        self._end = len(data)
+        self._outer: list[tuple[int, int, int, int]] = []
+
+    def run(self) -> None:
+        data = self._data
+        while True:
+            while self._left == 0:
+                if self._stop not in {-1, self._position}:
+                    self._fail("a tuple or set does not fill its payload")
+                if not self._outer:
+                    if self._position != len(data):
+                        self._fail("the value ends before the message does")
+                    return
+                self._left, self._kind, self._stop, self._end = self._outer.pop()
+            if self._position >= self._end:
+                self._fail("the message ends inside a value")
+            first = data[self._position]
+            self._position += 1
+            self._left -= 1
+            if first < 0x80 or first >= 0xE0:
+                continue
+            if 0xA0 <= first < 0xC0:
+                self._skip(first & 0x1F)
+                continue
+            scalar = _SCALAR_BYTES.get(first)
+            if scalar is not None:
+                self._skip(scalar)
+                continue
+            # Values of a map alternate: an odd number of them is left after a key.
+            key = self._kind >= _SET or (self._kind == _MAP and self._left & 1 == 1)
+            self._long(first, key=key)
+
+    def _long(self, first: int, *, key: bool) -> None:
+        """Read on after the first byte of anything with a length."""
+        size = _BLOB_LENGTH.get(first)
+        if size is not None:
+            self._skip(self._number(size))
+        elif first in _FIXED_EXT:
+            self._extension(_FIXED_EXT[first], key=key)
+        elif first in _EXT_LENGTH:
+            self._extension(self._number(_EXT_LENGTH[first]), key=key)
+        elif key:
+            self._fail("a list or dict stands where a dict key or set element must")
+        elif first < 0x90:
+            self._enter(2 * (first & 0x0F), _MAP)
+        elif first < 0xA0:
+            self._enter(first & 0x0F, _PLAIN)
+        elif first in _ARRAY_LENGTH:
+            self._enter(self._number(_ARRAY_LENGTH[first]), _PLAIN)
+        elif first in _MAP_LENGTH:
+            self._enter(2 * self._number(_MAP_LENGTH[first]), _MAP)
+        else:
+            self._fail(f"0x{first:02x} begins no value")
+
+    def _extension(self, size: int, *, key: bool) -> None:
+        code = self._number(1)
+        start = self._position
+        if size > self._end - start:
+            self._fail("an extension is longer than what is left")
+        if key:
+            if code not in {1, 2}:
+                self._fail(f"extension type {code} cannot be a dict key or set element")
+            self._count_hashed(size)
+        if code in {2, 3, 4}:
+            self._copied += size
+            if self._copied > self._max_copied:
+                self._fail("tuples or sets are nested around too much data")
+            count = self._header(start + size)
+            kind = _PLAIN
+            if code != 2:
+                kind = _SET
+            elif key:
+                kind = _KEY_TUPLE
+                self._count_hashed_items(count)
+            self._enter(count, kind, start + size)
+            return
+        if code == 1:
+            if not 1 <= size <= MAX_INT_BYTES:
+                self._fail(f"a big int has {size} bytes; 1 to {MAX_INT_BYTES} may come")
+        elif code == 5:
+            self._array(start + size)
+        elif code in {6, 7}:
+            if size % 8:
+                self._fail("a list of numbers has a broken length")
+            self._count(size // 8)
+        elif code != 8:
+            self._fail(f"there is no extension type {code}")
+        elif size != 16:
+            self._fail("a complex number does not have 16 bytes")
+        self._position = start + size
+
+    def _enter(self, count: int, kind: int, stop: int = -1) -> None:
+        """Step into a container of `count` values."""
+        end = self._end if stop < 0 else stop
+        if count > end - self._position:
+            self._fail("a container announces more values than there are bytes left")
+        if len(self._outer) >= self._max_depth:
+            self._fail(f"values are nested deeper than {self._max_depth} levels")
+        self._count(count)
+        self._outer.append((self._left, self._kind, self._stop, self._end))
+        self._left, self._kind, self._stop, self._end = count, kind, stop, end
+
+    def _header(self, end: int) -> int:
+        """Read the header of the array that a payload ending at `end` must be."""
+        if self._position >= end:
+            self._fail("a payload that must be an array is empty")
+        first = self._number(1)
+        if 0x90 <= first < 0xA0:
+            return first & 0x0F
+        if first not in _ARRAY_LENGTH:
+            self._fail("a payload that must be an array is something else")
+        return self._number(_ARRAY_LENGTH[first])
+
+    def _array(self, end: int) -> None:
+        """Check a numeric array: ``[dtype, [shape], data]``."""
+        outer, self._end = self._end, end
+        if self._header(end) != 3:
+            self._fail("an array is not made of dtype, shape and data")
+        size = self._number(1) - 0xA0
+        if not 0 <= size < 0x20:
+            self._fail("an array's dtype is not a short string")
+        dtype = self._take(size).decode("ascii", "replace")
+        dimensions = self._header(end)
+        if dimensions > MAX_DIMENSIONS:
+            self._fail(f"an array has more than {MAX_DIMENSIONS} dimensions")
+        shape = [self._length() for _ in range(dimensions)]
+        first = self._number(1)
+        if first not in {0xC4, 0xC5, 0xC6}:
+            self._fail("an array's data are not bytes")
+        data = self._take(self._number(_BLOB_LENGTH[first]))
+        try:
+            check_header(dtype, shape, len(data))
+            check_data(dtype, data)
+        except ValueError as error:
+            self._fail(str(error))
+        if self._position != end:
+            self._fail("an array does not fill its payload")
+        self._end = outer
+
+    def _length(self) -> int:
+        first = self._number(1)
+        if first < 0x80:
+            return first
+        if not 0xCC <= first <= 0xCF:
+            self._fail("an array's shape holds something that is not a length")
+        return self._number(1 << (first - 0xCC))
+
+    def _count(self, items: int) -> None:
+        self._items += items
+        if self._items > self._max_items:
+            self._fail(f"there are more than {self._max_items} values")
+
+    def _count_hashed(self, size: int) -> None:
+        self._hashed += 1
+        self._hashed_bytes += size
+        if self._hashed > MAX_HASHED_KEYS or self._hashed_bytes > MAX_HASHED_KEYS * HASHED_BYTES_PER_KEY:
+            self._fail("too many dict keys or set elements are tuples or big ints, whose hashes can collide")
+
+    def _count_hashed_items(self, items: int) -> None:
+        self._hashed_items += items
+        if self._hashed_items > MAX_HASHED_KEYS * HASHED_ITEMS_PER_KEY:
+            self._fail("tuples among dict keys or set elements are too long")
+
+    def _number(self, size: int) -> int:
+        return int.from_bytes(self._take(size), "big")
+
+    def _take(self, size: int) -> bytes:
+        start = self._position
+        self._skip(size)
+        return self._data[start : start + size]
+
+    def _skip(self, size: int) -> None:
+        self._position += size
+        if self._position > self._end:
+            self._fail("the message ends inside a value")
+
+    def _fail(self, what: str) -> NoReturn:
+        size = len(self._data)
+        msg = f"a malformed message: {what} (at byte {min(self._position, size)} of {size})"
+        raise ProtocolError(msg)

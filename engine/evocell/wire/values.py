@@ -1,0 +1,117 @@
+"""Reading of values and responses that come out of a sandbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evocell.errors import ProtocolError
+from evocell.wire.scan import scan
+from evocell_guest.values import decode
+
+# What a response may have beyond the value that it carries: messages and tracebacks of the agent are
+# at most 20 KiB together, in a map of at most 8 entries.
+ENVELOPE_BYTES = 64 << 10
+ENVELOPE_ITEMS = 64
+ENVELOPE_DEPTH = 1
+
+_TEXT = (str,)
+_MAYBE_TEXT = (str, type(None))
+_MAYBE_NUMBER = (int, type(None))
+_NUMBER_RANGE = range(1 << 31)
+
+# Kind of response -> its fields and what each may be; `object` stands for any value.
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "completed": {"v": (object,)},
+    "raised": {"type": _TEXT, "message": _TEXT, "traceback": _TEXT},
+    "rejected": {
+        "kind": _TEXT,
+        "message": _TEXT,
+        "path": _MAYBE_TEXT,
+        "line": _MAYBE_NUMBER,
+        "column": _MAYBE_NUMBER,
+        "text": _MAYBE_TEXT,
+    },
+    "limit": {"kind": _TEXT, "message": _TEXT},
+    "compiled": {"code": (bytes,), "imports": (list,)},
+    "info": {"python": _TEXT, "packages": (dict,), "warm": (list,)},
+}
+_KINDS = {
+    "rejected": frozenset({"syntax", "security", "compile", "load"}),
+    "limit": frozenset({"payload", "memory"}),
+}
+
+
+def decode_hostile(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> Any:
+    """Decode one value from bytes that nobody vouches for.
+
+    Args:
+        data: The bytes.
+        max_bytes: Most bytes it may have.
+        max_items: Most values it may hold, dict keys and all nested ones included.
+        max_depth: Most containers around one another.
+
+    Returns:
+        The value: plain Python data and arrays, nothing else.
+
+    Raises:
+        ProtocolError: The bytes are not a value, or are over a limit: their sender is at fault.
+    """
+    scan(data, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
+    try:
+        return decode(data)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The scan leaves text that is not UTF-8; whatever else a decoder might find is the sender's too.
+        msg = f"a malformed message: {type(error).__name__} while decoding it"
+        raise ProtocolError(msg) from error
+
+
+def decode_response(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> dict[str, Any]:
+    """Decode a guest agent's response and check its form.
+
+    Args:
+        data: The bytes out of the guest's memory.
+        max_bytes: The call's limit on the encoded result; the response around it may be longer.
+        max_items: The call's limit on values in the result.
+        max_depth: The call's limit on nesting of the result.
+
+    Returns:
+        The response: its kind under ``"t"`` and exactly the fields of that kind.
+
+    Raises:
+        ProtocolError: It is not a response; the sandbox cannot be trusted to be in order.
+    """
+    response = decode_hostile(
+        data,
+        max_bytes=max_bytes + ENVELOPE_BYTES,
+        max_items=max_items + ENVELOPE_ITEMS,
+        max_depth=max_depth + ENVELOPE_DEPTH,
+    )
+    if not isinstance(response, dict):
+        raise ProtocolError("a malformed response: it is not a map")
+    kind = response.get("t")
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise ProtocolError("a malformed response: it is not of a known kind")
+    if response.keys() != fields.keys() | {"t"}:
+        msg = f"a malformed response: a {kind!r} one must have exactly the fields {', '.join(sorted(fields))}"
+        raise ProtocolError(msg)
+    for name, types in fields.items():
+        if not isinstance(response[name], types) or not _plausible(response[name], types):
+            msg = f"a malformed response: the field {name!r} of a {kind!r} one has the wrong type"
+            raise ProtocolError(msg)
+    if kind in _KINDS and response["kind"] not in _KINDS[kind]:
+        msg = f"a malformed response: a {kind!r} one has an unknown kind"
+        raise ProtocolError(msg)
+    return response
+
+
+def _plausible(value: Any, types: tuple[type, ...]) -> bool:
+    if types is _MAYBE_NUMBER and value is not None:
+        return type(value) is int and value in _NUMBER_RANGE
+    if types == (list,):
+        return all(isinstance(item, str) for item in value)
+    if types == (dict,):
+        return all(isinstance(item, str) for pair in value.items() for item in pair)
+    return True

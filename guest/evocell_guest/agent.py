@@ -1,0 +1,194 @@
+"""The agent: takes one request, does it, gives one response. It runs inside the sandbox.
+
+Every instruction here is charged to every call, so the way of a plain call is short. Whatever a
+variant raises, returns or prints becomes an answer; the host in turn believes none of it.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from msgpack import packb as _packb
+
+from .compiler import compile_version
+from .loader import Loader, LoadError
+from .reseed import reseed, reseed_numpy
+from .tracebacks import clip, message, render, type_name
+from .values import EncodeError, TooLarge, decode, encode
+from .walk import MAX_HASHED_KEYS
+
+# The interpreter's own default: what a variant sets must not hold for the agent.
+_RECURSION_LIMIT = 1000
+
+_MODULES = sys.modules
+_set_recursion_limit = sys.setrecursionlimit
+_encode_value = encode
+_decode_value = decode
+
+# A map {"t": "completed", "v": ...} up to the value, so that the value is encoded only once.
+_COMPLETED = b"\x82\xa1t\xa9completed\xa1v"
+# Ready-made, because nothing can be allocated when they are needed.
+_OUT_OF_MEMORY: bytes = _packb(
+    {"t": "limit", "kind": "memory", "message": "the call ran out of memory and did not catch MemoryError"}
+)
+_UNREPORTABLE: bytes = _packb(
+    {
+        "t": "raised",
+        "type": "UnreportableError",
+        "message": "the call failed, and so did the description of its failure",
+        "traceback": "",
+    }
+)
+
+loader = Loader()
+_streams: tuple[Any, ...] = ()
+_warm: tuple[str, ...] = ()
+_response = b""
+
+
+def adopt(streams: tuple[Any, ...], warm: tuple[str, ...]) -> None:
+    """Tell the agent which streams to flush before each response, and what `boot` imported."""
+    global _streams, _warm
+    _streams, _warm = streams, warm
+
+
+def server(call: Callable[[bytes], bytes]) -> Callable[[], None]:
+    """Return the function that serves one request over `call`, the host's mailbox.
+
+    Args:
+        call: Sends bytes and returns bytes; an empty message asks for the request.
+    """
+
+    def serve() -> None:
+        # The host reads the response where it lies after this has returned: keep it alive.
+        global _response  # noqa: PLW0603
+        _response = handle(call(b""))
+        call(_response)
+
+    return serve
+
+
+def handle(data: bytes) -> bytes:
+    """Do one request and return the encoded response.
+
+    Args:
+        data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"`` or ``"info"``.
+    """
+    _set_recursion_limit(_RECURSION_LIMIT)
+    request = _decode_value(data)
+    operation = request["op"]
+    if operation == "call":
+        response = _call(request)
+        _flush()
+        return response
+    if operation == "compile":
+        return encode(
+            compile_version(
+                request["files"],
+                request.get("blocked", ()),
+                request.get("optimize", -1),
+                request.get("root", "/app"),
+            )
+        )
+    if operation == "info":
+        return encode(_info())
+    return _rejected(f"the agent knows no operation {str(operation)[:80]!r}")
+
+
+def _call(request: dict[str, Any]) -> bytes:
+    try:
+        seed = request["seed"]
+        reseed(seed)
+        code, harness = request["code"], request["harness"]
+        had_numpy = "numpy.random" in _MODULES
+        if code is not None or harness is not None:
+            loader.install(code, harness)
+        function = loader.resolve(request["entry"])
+        if not had_numpy:
+            reseed_numpy(seed)
+        args, kwargs = _decode_value(request["args"])
+        value = function(*args, **kwargs)
+        _set_recursion_limit(_RECURSION_LIMIT)
+        return _COMPLETED + _encode_value(
+            value,
+            max_bytes=request["payload_bytes"],
+            max_items=request["payload_items"],
+            max_depth=request["payload_depth"],
+            max_hashed_keys=MAX_HASHED_KEYS,
+            root="result",
+        )
+    except MemoryError:
+        return _OUT_OF_MEMORY
+    except BaseException as error:
+        try:
+            _set_recursion_limit(_RECURSION_LIMIT)
+            return _failed(error)
+        except MemoryError:
+            return _OUT_OF_MEMORY
+        except BaseException:
+            return _UNREPORTABLE
+
+
+def _failed(error: BaseException) -> bytes:
+    """Describe what ended a call; the agent's own refusals carry no traceback."""
+    kind = type(error)
+    if kind is LoadError:
+        return _rejected(str(error))
+    if kind is TooLarge:
+        return _pack({"t": "limit", "kind": "payload", "message": clip(str(error), 4096)})
+    if kind is EncodeError:
+        return _raised("UnencodableResult", clip(str(error), 4096), "")
+    return _raised(type_name(error), message(error), render(error, loader.roots))
+
+
+def _raised(name: str, text: str, traceback: str) -> bytes:
+    return _pack({"t": "raised", "type": name, "message": text, "traceback": traceback})
+
+
+def _rejected(text: str) -> bytes:
+    return _pack(
+        {
+            "t": "rejected",
+            "kind": "load",
+            "message": clip(text, 4096),
+            "path": None,
+            "line": None,
+            "column": None,
+            "text": None,
+        }
+    )
+
+
+def _pack(answer: dict[str, Any]) -> bytes:
+    data: bytes = _packb(answer)
+    return data
+
+
+def _flush() -> None:
+    """Give out what is buffered, also in streams that a variant has put in place of the agent's."""
+    known = _streams
+    for stream in known:
+        _flush_one(stream)
+    out, err = getattr(sys, "stdout", None), getattr(sys, "stderr", None)
+    if len(known) != 2 or out is not known[0] or err is not known[1]:
+        _flush_one(out)
+        _flush_one(err)
+
+
+def _flush_one(stream: Any) -> None:
+    # It may be closed, over the host's cap on output, or the variant's own invention.
+    with suppress(BaseException):
+        stream.flush()
+
+
+def _info() -> dict[str, Any]:
+    packages = {}
+    for name, module in sorted(_MODULES.items()):
+        version = getattr(module, "__version__", None)
+        if "." not in name and isinstance(version, str) and not name.startswith("_"):
+            packages[name] = version
+    return {"t": "info", "python": platform.python_version(), "packages": packages, "warm": list(_warm)}

@@ -1,0 +1,119 @@
+"""What runs once in the guest before it is frozen into an image: nothing here is charged to a call."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import agent
+from .loader import pack
+from .values import decode, encode
+
+# Enough for the interpreter to specialise the agent's byte code; the image keeps the specialised form.
+_REHEARSALS = 24
+_REHEARSAL = b"""
+import sys
+class Trouble(Exception): pass
+def answer(x, y=2):
+    print(x)
+    return {"x": x, "list": [1, 2.5, None, "text"], "tuple": (y, True)}
+def trouble(x):
+    raise Trouble(x)
+"""
+
+
+class WarmUpError(RuntimeError):
+    """A module of the warm set cannot be imported in the guest.
+
+    Attributes:
+        module: Its name.
+    """
+
+    def __init__(self, module: str, reason: str) -> None:
+        super().__init__(module, reason)
+        self.module = module
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the module {self.module!r} of the warm set cannot be imported in the guest: {self.reason}"
+
+
+def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> None:
+    """Prepare the interpreter for the freeze and bind ``serve`` in ``__main__``.
+
+    Args:
+        warm: Modules to import, so that no fork has to.
+        call: The host's mailbox; None for that of the guest's own ``_host`` module.
+
+    Raises:
+        WarmUpError: A module of the warm set cannot be imported.
+    """
+    if call is None:
+        import _host
+
+        call = _host.call
+    names = tuple(warm)
+    for name in names:
+        _warm_up(name)
+    sys.argv[:] = ["evocell"]
+    sys.dont_write_bytecode = True
+    _hide_agent()
+    rehearse()
+    sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)
+    agent.adopt((sys.stdout, sys.stderr), names)
+    vars(sys.modules["__main__"])["serve"] = agent.server(call)
+    gc.collect()
+    gc.freeze()
+
+
+def rehearse() -> None:
+    """Run the agent's usual ways until the interpreter has specialised them, then forget it all."""
+    request = {"op": "compile", "files": [["rehearsal.py", _REHEARSAL]], "blocked": ["_host"], "optimize": -1}
+    compiled = decode(agent.handle(encode(request)))["code"]
+    harness = pack("/harness", {})
+    limits = {"payload_bytes": 1 << 20, "payload_items": 1000, "payload_depth": 64}
+    stdout, sys.stdout = sys.stdout, io.StringIO()
+    try:
+        for turn in range(_REHEARSALS):
+            for entry in ("answer", "trouble", "missing"):
+                call = {
+                    "op": "call",
+                    "code": compiled if entry == "answer" else None,
+                    "harness": harness if entry == "answer" else None,
+                    "entry": f"rehearsal:{entry}",
+                    "args": encode([[turn], {}]),
+                    "seed": turn,
+                    **limits,
+                }
+                agent.handle(encode(call))
+            agent.loader.forget()
+    finally:
+        sys.stdout = stdout
+
+
+def _warm_up(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        raise WarmUpError(name, f"{type(error).__name__}: {error}") from error
+
+
+def _line_buffered(stream: Any) -> Any:
+    """Make a stream give out every line at once, and never fail on a character."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    return stream
+
+
+def _hide_agent() -> None:
+    """Take the places the agent was imported from off `sys.path`: a variant has no use for them."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - no pathlib in the image
+    sys.path[:] = [entry for entry in sys.path if entry and os.path.normpath(entry) != here]
+    for finder_path in list(sys.path_importer_cache):
+        if finder_path == here or finder_path.startswith(here + "/"):
+            del sys.path_importer_cache[finder_path]

@@ -1,0 +1,236 @@
+"""Import of variants from byte code that was compiled elsewhere, without touching a file.
+
+A version arrives as one opaque blob: its root directory and a table of its modules, each with its
+marshalled code. A finder placed first on `sys.meta_path` serves them, so an import costs the same
+fuel whatever the file system holds. Only the sandbox's own compile step writes such blobs, in a
+fork that runs no variant code.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from collections.abc import Sequence
+from importlib import import_module, invalidate_caches, reload
+from importlib.machinery import ModuleSpec
+from io import open_code
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+# Module name -> is it a package, its file (its directory for a namespace package), marshalled code
+# (None for a namespace package).
+Table = dict[str, tuple[bool, str, bytes | None]]
+
+_MODULES = sys.modules
+# Bound now: a variant may replace the modules' attributes.
+_import_module = import_module
+_reload = reload
+_dumps = marshal.dumps
+_loads = marshal.loads
+# A version's own module goes before one of the image, as a script's directory does; replacing these
+# would pull the interpreter from under the agent.
+_KEPT = frozenset({"__main__", "_host", "builtins", "sys"})
+_MAX_NAMES = 20
+
+
+class LoadError(Exception):
+    """The entry point does not exist in the loaded version; the message says what does."""
+
+
+def pack(root: str, table: Table) -> bytes:
+    """Pack a compiled version for `Loader.install`."""
+    return _dumps((root, table))
+
+
+class ModuleLoader:
+    """Loads one module of a version (the loader protocol of `importlib`)."""
+
+    def __init__(self, owner: Loader, name: str, path: str, code: bytes, *, package: bool) -> None:
+        self.name = name
+        self.path = path
+        self._owner = owner
+        self._code = code
+        self._package = package
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Leave it to the import system to make the module object."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module's code in its namespace."""
+        exec(_loads(self._code), module.__dict__)
+        self._owner.finished[self.name] = None
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the module's code object."""
+        del fullname
+        code: CodeType = _loads(self._code)
+        return code
+
+    def get_source(self, fullname: str) -> str:
+        """Read the module's text, for `inspect` and `linecache`."""
+        del fullname
+        return self.get_data(self.path).decode("utf-8", "replace")
+
+    def get_filename(self, fullname: str) -> str:
+        """Return the path of the module's text."""
+        del fullname
+        return self.path
+
+    def is_package(self, fullname: str) -> bool:
+        """Say whether the module is a package."""
+        del fullname
+        return self._package
+
+    def get_data(self, path: str) -> bytes:
+        """Read a file of the version, for `pkgutil.get_data`."""
+        with open_code(path) as file:
+            return file.read()
+
+    def get_resource_reader(self, fullname: str) -> Any:
+        """Return a reader for `importlib.resources`, which packages have and modules have not."""
+        del fullname
+        if not self._package:
+            return None
+        from importlib.readers import FileReader
+
+        return FileReader(self)  # type: ignore[arg-type]
+
+
+class Loader:
+    """The versions loaded in this interpreter: the variant's, and a harness's beside it.
+
+    Where both have a module of one name the harness's is found: a variant cannot replace its driver.
+
+    Attributes:
+        finished: Names of the modules whose code has run, in the order in which it ended, so that a
+            reload runs a module after those it imports.
+        roots: The versions' root directories, each with a ``/`` at its end.
+    """
+
+    def __init__(self) -> None:
+        self.finished: dict[str, None] = {}
+        self.roots: tuple[str, ...] = ()
+        self._code: tuple[str, Table] | None = None
+        self._harness: tuple[str, Table] | None = None
+        self._harness_blob: bytes | None = None
+        self._table: Table = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
+        """Find a module of a loaded version (the finder protocol of `importlib`)."""
+        del path, target
+        entry = self._table.get(name)
+        if entry is None:
+            return None
+        package, file, code = entry
+        if code is None:
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [file]
+            return spec
+        loader = ModuleLoader(self, name, file, code, package=package)
+        spec = ModuleSpec(name, loader, origin=file, is_package=package)  # type: ignore[arg-type]
+        spec.has_location = True
+        if package:
+            spec.submodule_search_locations = [file.rpartition("/")[0]]
+        return spec
+
+    def install(self, code: bytes | None, harness: bytes | None) -> None:
+        """Make a version's modules importable; nothing is imported yet.
+
+        A version that replaces one of the same role is a reload: modules that were imported keep
+        their objects and their code runs again in them, as with `importlib.reload`; modules that
+        the new version lacks are forgotten.
+
+        Args:
+            code: The variant's blob; None to keep the loaded one.
+            harness: The harness's blob; None to keep the loaded one.
+
+        Raises:
+            BaseException: Whatever a module's code raises when it is run again.
+        """
+        reloading = code is not None and self._code is not None
+        if code is not None:
+            self._code = _loads(code)
+        if harness is not None and harness != self._harness_blob:
+            reloading = reloading or self._harness is not None
+            self._harness_blob = harness
+            self._harness = _loads(harness)
+        versions = [version for version in (self._code, self._harness) if version is not None]
+        self.roots = tuple([root + "/" for root, _ in versions])
+        old = self._table
+        self._table = (
+            versions[0][1] if len(versions) == 1 else {k: v for _, t in versions for k, v in t.items()}
+        )
+        if sys.meta_path[:1] != [self]:
+            sys.meta_path.insert(0, self)
+        for name in self._table.keys() & _MODULES.keys():
+            if name not in old and name not in _KEPT:
+                del _MODULES[name]
+        if reloading:
+            self._replace(old)
+
+    def _replace(self, old: Table) -> None:
+        for name in old.keys() - self._table.keys():
+            _MODULES.pop(name, None)
+            self.finished.pop(name, None)
+        invalidate_caches()
+        for name in list(self.finished):
+            module = _MODULES.get(name)
+            if module is not None:
+                _reload(module)
+
+    def forget(self) -> None:
+        """Unload everything, as if nothing had ever been loaded."""
+        for name in self._table:
+            _MODULES.pop(name, None)
+        while self in sys.meta_path:
+            sys.meta_path.remove(self)
+        self.__init__()  # type: ignore[misc]
+
+    def resolve(self, entry: str) -> Any:
+        """Import the entry's module and return what it names.
+
+        Args:
+            entry: ``"module:qualified.name"``.
+
+        Raises:
+            LoadError: There is no such module, name or callable.
+            BaseException: Whatever the module's own code raises.
+        """
+        module_name, _, qualname = entry.partition(":")
+        module: Any = _MODULES.get(module_name)
+        if module is None or module_name not in self.finished:
+            try:
+                module = _import_module(module_name)
+            except ModuleNotFoundError as error:
+                missing = error.name
+                if type(missing) is not str or not (module_name + ".").startswith(missing + "."):
+                    raise
+                known = ", ".join(sorted(self._table)[:_MAX_NAMES]) or "no module at all"
+                msg = f"entry {entry!r}: there is no module {module_name!r} in this version; it has {known}"
+                raise LoadError(msg) from None
+        found = module
+        for part in qualname.split("."):
+            try:
+                found = getattr(found, part)
+            except AttributeError:
+                msg = f"entry {entry!r}: module {module_name!r} has no {qualname!r}; {_callables(module)}"
+                raise LoadError(msg) from None
+        if not callable(found):
+            msg = f"entry {entry!r} is not something that can be called; {_callables(module)}"
+            raise LoadError(msg)
+        return found
+
+
+def _callables(module: ModuleType) -> str:
+    names = []
+    for name, value in list(vars(module).items()):
+        if type(name) is str and not name.startswith("_"):
+            own = type(value) is FunctionType and value.__module__ == module.__name__
+            if own or (type(value) is type and value.__dict__.get("__module__") == module.__name__):
+                names.append(name)
+    if not names:
+        return "it defines no function"
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"it defines {', '.join(sorted(names)[:_MAX_NAMES])}{more}"

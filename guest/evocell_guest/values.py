@@ -1,0 +1,177 @@
+"""The value codec that guest and host share: Python values as MessagePack, and back.
+
+Plain values are plain MessagePack. What it lacks travels in extension types:
+
+==== ======================================== =====================================================
+code value                                    payload
+==== ======================================== =====================================================
+1    int beyond 64 bits                       two's complement, big-endian, at most 64 KiB
+2    tuple                                    MessagePack array
+3    set                                      MessagePack array, elements sorted by their bytes
+4    frozenset                                the same
+5    array                                    MessagePack ``[dtype, [shape], C-order data]``
+6    list of 16 or more floats, no other type float64, little-endian
+7    list of 16 or more ints of 64 bits       int64, little-endian
+8    complex                                  two float64, little-endian
+==== ======================================== =====================================================
+
+Equal values give equal bytes: NaNs are written in one form and sets in one order. Subclasses of
+plain types travel as their base, numpy scalars as Python scalars, and what is none of these is
+refused by the path that leads to it. No method of a refused or subclassed object is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from struct import Struct
+from types import ModuleType
+from typing import Any
+
+from msgpack import packb as _packb
+from msgpack import unpackb as _unpackb
+
+from .arrays import Array
+from .walk import INT_MAX, INT_MIN, MAX_DEPTH, Refused, Walk
+
+_TWO_DOUBLES = Struct("<dd")
+_LITTLE = sys.byteorder == "little"
+_MODULES = sys.modules
+
+
+class EncodeError(ValueError):
+    """A value holds something that has no encoding.
+
+    Attributes:
+        path: Where it is, such as ``"result['a'][3]"``.
+        reason: What is wrong there and how to mend it; continues the sentence that `path` starts.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
+
+
+class TooLarge(ValueError):
+    """A value is over one of the caller's limits.
+
+    Attributes:
+        path: Where the limit was passed.
+        which: ``"bytes"``, ``"items"``, ``"depth"`` or ``"keys"``.
+        limit: The limit in that unit.
+    """
+
+    def __init__(self, path: str, which: str, limit: int) -> None:
+        super().__init__(path, which, limit)
+        self.path = path
+        self.which = which
+        self.limit = limit
+
+    def __str__(self) -> str:
+        if self.which == "depth":
+            return f"{self.path} is nested deeper than {self.limit} levels; flatten it"
+        if self.which == "keys":
+            return (
+                f"{self.path} brings more than {self.limit} dict keys or set elements that are tuples or "
+                "very large ints, or very long ones; use strings or small ints instead"
+            )
+        return f"{self.path} takes the whole beyond {self.limit} {self.which}; make it smaller"
+
+
+def encode(
+    value: object,
+    *,
+    max_bytes: int | None = None,
+    max_items: int | None = None,
+    max_depth: int = MAX_DEPTH,
+    max_hashed_keys: int | None = None,
+    root: str = "value",
+) -> bytes:
+    """Encode a value.
+
+    Args:
+        value: What to encode.
+        max_bytes: Limit on the encoded size in bytes; None for no limit.
+        max_items: Limit on the number of values in it, dict keys and all nested ones included.
+        max_depth: Limit on nesting; a flat list has depth 1. Over `MAX_DEPTH` it counts as that.
+        max_hashed_keys: Limit on dict keys and set elements whose hashes can be forged (tuples and
+            ints beyond 64 bits). A sender whose reader distrusts it passes `MAX_HASHED_KEYS`.
+        root: What to call the value in a path.
+
+    Returns:
+        The encoded bytes, the same for equal values.
+
+    Raises:
+        EncodeError: Something in the value has no encoding.
+        TooLarge: The value is over a limit.
+    """
+    kind = type(value)
+    if kind is bool or value is None or (kind is int and INT_MIN <= value <= INT_MAX):  # type: ignore[operator]
+        return _packb(value)  # type: ignore[no-any-return]
+    walk = Walk(max_bytes, max_items, max_depth, max_hashed_keys)
+    try:
+        data: bytes = _packb(walk.value(value, 1))
+    except Refused as refused:
+        path = refused.path(root)
+        if refused.which:
+            raise TooLarge(path, refused.which, refused.limit) from None
+        raise EncodeError(path, refused.reason) from None
+    if len(data) > walk.max_bytes:
+        raise TooLarge(root, "bytes", walk.max_bytes)
+    return data
+
+
+def decode(data: bytes) -> Any:
+    """Decode bytes that come from a side one trusts; the other direction is `evocell.wire`.
+
+    Arrays come as numpy arrays where numpy can be imported, otherwise as `Array`.
+
+    Raises:
+        ValueError: The bytes are not a value; other exceptions are possible for malformed ones.
+    """
+    return _unpackb(data, strict_map_key=False, ext_hook=_from_ext)
+
+
+def _from_ext(code: int, payload: bytes) -> Any:
+    if code == 2:
+        return tuple(decode(payload))
+    if code in {6, 7}:
+        numbers = array("d" if code == 6 else "q")
+        numbers.frombytes(payload)
+        if not _LITTLE:
+            numbers.byteswap()
+        return numbers.tolist()
+    if code == 5:
+        return _to_array(*decode(payload))
+    if code == 3:
+        return set(decode(payload))
+    if code == 4:
+        return frozenset(decode(payload))
+    if code == 1:
+        return int.from_bytes(payload, "big", signed=True)
+    if code == 8:
+        return complex(*_TWO_DOUBLES.unpack(payload))
+    msg = f"unknown extension type {code}"
+    raise ValueError(msg)
+
+
+def _to_array(dtype: str, shape: list[int], data: bytes) -> Any:
+    numpy = _numpy()
+    if numpy is None:
+        return Array(dtype, shape, data)
+    # Writable, as the array was where it came from.
+    return numpy.ndarray(tuple(shape), dtype, bytearray(data))
+
+
+def _numpy() -> ModuleType | None:
+    if "numpy" not in _MODULES:
+        try:
+            import numpy as np
+        except ImportError:
+            return None
+        return np
+    return _MODULES["numpy"]

@@ -1,0 +1,354 @@
+"""The walk that turns a value into what msgpack packs as it is, and counts on the way."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import OrderedDict
+from struct import Struct
+from typing import Any, NoReturn
+
+from msgpack import ExtType
+from msgpack import packb as _packb
+
+from .arrays import Array, item_bytes
+
+# Deeper nesting would exhaust the interpreter's own stack while packing or unpacking.
+MAX_DEPTH = 128
+MAX_INT_BYTES = 1 << 16
+RAW_LIST_MIN = 16
+# Payloads of tuples and sets are copied once per level by whoever reads them.
+COPY_FACTOR = 8
+COPY_SLACK_BYTES = 1 << 20
+# Hashes of tuples and big ints can be made to collide, which makes reading a dict quadratic.
+MAX_HASHED_KEYS = 4096
+HASHED_ITEMS_PER_KEY = 4
+HASHED_BYTES_PER_KEY = 64
+
+INT_MIN = -(2**63)
+INT_MAX = 2**64 - 1
+_UNLIMITED = 1 << 62
+_MAX_PATH_CHARS = 240
+_TWO_DOUBLES = Struct("<dd")
+_ARRAY_16 = Struct(">BH")
+_ARRAY_32 = Struct(">BI")
+_LITTLE = sys.byteorder == "little"
+_MODULES = sys.modules
+_ALLOWED = "None, bool, int, float, complex, str, bytes, list, tuple, dict, set or a numpy array"
+_ALLOWED_KEYS = "None, bool, int, float, str, bytes or a tuple of these"
+_type_name = type.__dict__["__name__"].__get__
+
+
+class Refused(Exception):
+    """Carries a refusal up to the root, gathering the path on its way."""
+
+    def __init__(self, which: str, reason: str, limit: int = 0) -> None:
+        super().__init__(which, reason, limit)
+        self.which = which
+        self.reason = reason
+        self.limit = limit
+        self.steps: list[str] = []
+
+    def path(self, root: str) -> str:
+        """Return the path from `root` to what was refused, shortened in its middle."""
+        path = root + "".join(reversed(self.steps))
+        if len(path) > _MAX_PATH_CHARS:
+            half = _MAX_PATH_CHARS // 2
+            path = f"{path[:half]}…{path[-half:]}"
+        return path
+
+
+class Walk:
+    """Turns one value into what msgpack packs as it is, counting on the way."""
+
+    __slots__ = (
+        "bytes",
+        "copied",
+        "hashed",
+        "hashed_bytes",
+        "hashed_items",
+        "items",
+        "max_bytes",
+        "max_copied",
+        "max_depth",
+        "max_hashed",
+        "max_items",
+    )
+
+    def __init__(
+        self, max_bytes: int | None, max_items: int | None, max_depth: int, max_hashed: int | None
+    ) -> None:
+        self.bytes = self.copied = self.hashed = self.hashed_items = self.hashed_bytes = 0
+        self.items = 1
+        self.max_bytes = _UNLIMITED if max_bytes is None else max_bytes
+        self.max_copied = _UNLIMITED if max_bytes is None else max_bytes * COPY_FACTOR + COPY_SLACK_BYTES
+        self.max_items = _UNLIMITED if max_items is None else max_items
+        self.max_depth = min(max_depth, MAX_DEPTH)
+        self.max_hashed = _UNLIMITED if max_hashed is None else max_hashed
+
+    def value(self, value: Any, depth: int) -> Any:
+        """Return what msgpack packs for `value`, a member of a container nested `depth - 1` deep.
+
+        Raises:
+            Refused: It has no encoding, or is over a limit.
+        """
+        kind = type(value)
+        if kind is str:
+            return self._text(value)
+        if kind is int:
+            return value if INT_MIN <= value <= INT_MAX else self._big_int(value)
+        if kind is float:
+            return value if value == value else float("nan")  # noqa: PLR0124 - only NaN differs from itself
+        if kind is bool or value is None:
+            return value
+        if kind is list:
+            return self._list(value, depth)
+        if kind is dict:
+            return self._dict(value.items(), len(value), depth)
+        if kind is tuple:
+            return ExtType(2, self._nested(self._sequence(value, depth)))
+        if kind is bytes:
+            self._grow(len(value))
+            return value
+        if kind is set or kind is frozenset:
+            return self._set(value, depth)
+        return self._other(value, kind, depth)
+
+    def _other(self, value: Any, kind: type, depth: int) -> Any:
+        """Encode the rarer types, and subclasses as their base, without running their methods."""
+        if kind is complex or issubclass(kind, complex):
+            parts = (complex.real.__get__(value), complex.imag.__get__(value))
+            return ExtType(8, _TWO_DOUBLES.pack(*(self.value(part, depth) for part in parts)))
+        if issubclass(kind, str):
+            return self._text(str.__str__(value))
+        if issubclass(kind, int):
+            return self.value(int.__int__(value), depth)
+        if issubclass(kind, float):
+            return self.value(float.__float__(value), depth)
+        if issubclass(kind, bytes):
+            return self.value(bytes.__getitem__(value, slice(None)), depth)
+        if issubclass(kind, bytearray):
+            self._grow(bytearray.__len__(value))
+            return bytes(memoryview(value))
+        if kind is memoryview:
+            self._grow(value.nbytes)
+            return value.tobytes()
+        if issubclass(kind, list):
+            return self._list(list.copy(value), depth)
+        if issubclass(kind, OrderedDict):
+            return self._dict(OrderedDict.items(value), dict.__len__(value), depth)
+        if issubclass(kind, dict):
+            return self._dict(dict.items(value), dict.__len__(value), depth)
+        if issubclass(kind, tuple):
+            return ExtType(2, self._nested(self._sequence(tuple.__getitem__(value, slice(None)), depth)))
+        if issubclass(kind, set | frozenset):
+            return self._set(value, depth)
+        if kind is Array:
+            return self._array(value.dtype, value.shape, value.data)
+        numpy = _MODULES.get("numpy")
+        if numpy is not None:
+            if issubclass(kind, numpy.ndarray):
+                return self._ndarray(value, numpy)
+            if issubclass(kind, numpy.generic):
+                item = value.item()
+                if type(item) in {bool, int, float, complex, str, bytes}:
+                    return self.value(item, depth)
+        return refuse(kind, f"return {_ALLOWED}")
+
+    def _grow(self, size: int) -> None:
+        self.bytes += size
+        if self.bytes > self.max_bytes:
+            raise Refused("bytes", "", self.max_bytes)
+
+    def _enter(self, items: int, depth: int) -> None:
+        if depth > self.max_depth:
+            raise Refused("depth", "", self.max_depth)
+        self.items += items
+        if self.items > self.max_items:
+            raise Refused("items", "", self.max_items)
+
+    def _nested(self, values: Any) -> bytes:
+        data: bytes = _packb(values)
+        self._count_copy(len(data))
+        return data
+
+    def _count_copy(self, size: int) -> None:
+        self.copied += size
+        if self.copied > self.max_copied:
+            raise Refused("bytes", "", self.max_bytes)
+
+    def _text(self, value: str) -> str:
+        self._grow(len(value))
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise Refused("", "is a str with a lone surrogate, which is not valid Unicode") from None
+        return value
+
+    def _big_int(self, value: int) -> ExtType:
+        size = value.bit_length() // 8 + 1
+        if size > MAX_INT_BYTES:
+            raise Refused("", f"is an int of {size} bytes; at most {MAX_INT_BYTES} may travel")
+        self._grow(size)
+        return ExtType(1, value.to_bytes(size, "big", signed=True))
+
+    def _list(self, value: Any, depth: int) -> Any:
+        # Types by identity: hashing or comparing one may run its metaclass.
+        if len(value) >= RAW_LIST_MIN and len(set(map(id, map(type, value)))) == 1:
+            kind = type(value[0])
+            raw = None
+            if issubclass(kind, float):
+                raw = _raw_floats(value)
+            elif issubclass(kind, int) and kind is not bool:
+                raw = _raw_ints(value)
+            if raw is not None:
+                self._enter(len(value), depth)
+                self._grow(len(raw))
+                return ExtType(6 if issubclass(kind, float) else 7, raw)
+        return self._sequence(value, depth)
+
+    def _sequence(self, value: Any, depth: int) -> Any:
+        self._enter(len(value), depth)
+        values = []
+        index = 0
+        encode_value = self.value
+        try:
+            for item in value:
+                values.append(encode_value(item, depth + 1))
+                index += 1
+        except Refused as refused:
+            refused.steps.append(f"[{index}]")
+            raise
+        return values
+
+    def _dict(self, pairs: Any, length: int, depth: int) -> Any:
+        self._enter(2 * length, depth)
+        values = {}
+        for key, item in pairs:
+            try:
+                name = self._text(key) if type(key) is str else self._key(key, depth + 1)
+            except Refused as refused:
+                refused.steps.append(".<a key>")
+                raise
+            try:
+                values[name] = self.value(item, depth + 1)
+            except Refused as refused:
+                refused.steps.append(f"[{_label(key)}]")
+                raise
+        return values
+
+    def _set(self, value: Any, depth: int) -> ExtType:
+        base = set if issubclass(type(value), set) else frozenset
+        self._enter(base.__len__(value), depth)
+        try:
+            packed = [_packb(self._key(item, depth + 1)) for item in base.__iter__(value)]
+        except Refused as refused:
+            refused.steps.append(".<an element>")
+            raise
+        packed.sort()
+        data = _array_header(len(packed)) + b"".join(packed)
+        self._count_copy(len(data))
+        return ExtType(3 if base is set else 4, data)
+
+    def _key(self, value: Any, depth: int) -> Any:
+        """Encode what a reader will have to hash."""
+        kind = type(value)
+        if issubclass(kind, tuple):
+            items = value if kind is tuple else tuple.__getitem__(value, slice(None))
+            self._enter(len(items), depth)
+            data = self._nested([self._key(item, depth + 1) for item in items])
+            self._count_hashed(len(items), len(data))
+            return ExtType(2, data)
+        if value is not None and not issubclass(kind, int | float | str | bytes):
+            numpy = _MODULES.get("numpy")
+            if numpy is None or not issubclass(kind, numpy.generic):
+                refuse(kind, f"use {_ALLOWED_KEYS} here")
+            value = value.item()
+            if type(value) not in {bool, int, float}:
+                refuse(kind, f"use {_ALLOWED_KEYS} here")
+        packed = self.value(value, depth)
+        if type(packed) is ExtType:
+            self._count_hashed(0, len(packed.data))
+        return packed
+
+    def _count_hashed(self, items: int, size: int) -> None:
+        limit = self.max_hashed
+        self.hashed += 1
+        self.hashed_items += items
+        self.hashed_bytes += size
+        if (
+            self.hashed > limit
+            or self.hashed_items > limit * HASHED_ITEMS_PER_KEY
+            or self.hashed_bytes > limit * HASHED_BYTES_PER_KEY
+        ):
+            raise Refused("keys", "", limit)
+
+    def _ndarray(self, value: Any, numpy: Any) -> ExtType:
+        masked = _MODULES.get("numpy.ma")
+        if masked is not None and issubclass(type(value), masked.MaskedArray):
+            raise Refused("", "is a masked array; return .filled(value) instead")
+        plain = numpy.ndarray.view(value, numpy.ndarray)
+        dtype = plain.dtype.newbyteorder("<")
+        try:
+            item_bytes(dtype.str)
+        except ValueError as error:
+            raise Refused("", f"is an array whose {error}") from None
+        if plain.nbytes > self.max_bytes:
+            raise Refused("bytes", "", self.max_bytes)
+        plain = numpy.asarray(plain, dtype=dtype, order="C")
+        if dtype.kind in "fc":
+            reals = plain.reshape(-1).view(f"<f{dtype.itemsize // (2 if dtype.kind == 'c' else 1)}")
+            nans = reals != reals  # noqa: PLR0124 - only NaN differs from itself
+            if nans.any():
+                reals = reals.copy()
+                reals[nans] = numpy.nan
+            return self._array(dtype.str, plain.shape, reals.tobytes())
+        return self._array(dtype.str, plain.shape, plain.tobytes())
+
+    def _array(self, dtype: str, shape: tuple[int, ...], data: bytes) -> ExtType:
+        self._grow(len(data))
+        return ExtType(5, _packb([dtype, list(shape), data]))
+
+
+def refuse(kind: type, hint: str) -> NoReturn:
+    """Refuse an object by the name of its type."""
+    name = _type_name(kind)[:80].encode("ascii", "backslashreplace").decode()
+    article = "an" if name[:1].lower() in {"a", "e", "i", "o", "u"} else "a"
+    raise Refused("", f"is {article} {name}, which cannot leave or enter the sandbox; {hint}")
+
+
+def _label(key: Any) -> str:
+    """Name a dict key in a path, without running any method of it."""
+    kind = type(key)
+    if kind is str or kind is bytes:
+        return repr(key) if len(key) <= 40 else f"{key[:40]!r}…"
+    if kind is float or kind is bool or key is None or (kind is int and INT_MIN <= key <= INT_MAX):
+        return repr(key)
+    return f"<{_type_name(kind)[:40]}>"
+
+
+def _array_header(length: int) -> bytes:
+    if length <= 15:
+        return bytes((0x90 | length,))
+    return _ARRAY_16.pack(0xDC, length) if length <= 0xFFFF else _ARRAY_32.pack(0xDD, length)
+
+
+def _raw_floats(value: list[float]) -> bytes:
+    numbers = array("d", value)
+    total = sum(numbers)
+    if total != total:  # noqa: PLR0124 - a NaN among them makes the sum one; inf - inf does too
+        numbers = array("d", [x if x == x else float("nan") for x in numbers])  # noqa: PLR0124
+    if not _LITTLE:
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _raw_ints(value: list[int]) -> bytes | None:
+    try:
+        numbers = array("q", value)
+    except OverflowError:
+        return None
+    if not _LITTLE:
+        numbers.byteswap()
+    return numbers.tobytes()

@@ -1,0 +1,162 @@
+"""Engines for tests: a real one for the whole run, and one whose worker is a few lines of Python."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+import evocell
+from evocell.code.compiler import CompiledVersion
+from evocell.code.snapshots import SnapshotStore
+from evocell.config import Config
+from evocell.execution.worker import CallJob, CallReport, CompileJob
+from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
+from evocell_guest.values import decode
+
+KILLED = LimitExceeded("fuel", limit=10, reached=10)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[evocell.Engine]:
+    """A real engine for tests that leave nothing behind in it."""
+    with evocell.Engine(Config.load()) as shared:
+        yield shared
+
+
+class FakeWorker:
+    """Runs the tests' own code in this process; what it is asked for is counted.
+
+    A function that raises `KeyboardInterrupt` is taken as killed for its fuel, one that raises `SystemExit` as a
+    crash, and one that returns the string ``"hang"`` never ends.
+    """
+
+    image_id = "fake"
+    slots = 2
+
+    def __init__(self, snapshots: SnapshotStore) -> None:
+        self.snapshots = snapshots
+        self.sessions: dict[str, dict[str, Any]] = {}
+        self.count: Counter[str] = Counter()
+        self.jobs: list[CallJob] = []
+        self.running = 0
+        self.most_running = 0
+        self.hanging = trio.Event()
+        self.compile_gate: trio.Event | None = None
+
+    async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
+        self.count["compile"] += 1
+        await trio.lowlevel.checkpoint()
+        if self.compile_gate is not None:
+            self.hanging.set()
+            await self.compile_gate.wait()
+        snapshot = self.snapshots.put(job.tree)
+        source = b"\n".join(content for path, content in job.tree.files if path.endswith(".py"))
+        try:
+            compile(source, "program.py", "exec")
+        except SyntaxError as error:
+            return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
+        return CompiledVersion(snapshot.digest, snapshot.path, source)
+
+    async def call(self, job: CallJob) -> CallReport:
+        self.count["call"] += 1
+        self.jobs.append(job)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self._call(job)
+        except trio.Cancelled:
+            if job.session is not None:
+                self.sessions.pop(job.session, None)
+            raise
+        finally:
+            self.running -= 1
+
+    async def _call(self, job: CallJob) -> CallReport:
+        await trio.lowlevel.checkpoint()
+        names: dict[str, Any] | None = None
+        if job.session is not None:
+            names = self.sessions.get(job.session)
+        if names is None or job.reload:
+            names = {} if names is None else names
+            exec(job.code.code, names)
+            if job.harness is not None:
+                exec(job.harness.code, names)
+        args, kwargs = decode(job.payload)
+        outcome: Outcome
+        alive = job.session is not None
+        try:
+            value = names[job.entry.partition(":")[2]](*args, **kwargs)
+        except KeyboardInterrupt:
+            outcome, alive = KILLED, False
+        except SystemExit:
+            outcome, alive = GuestCrashed("exit"), False
+        except Exception as error:
+            outcome = Raised(type(error).__name__, str(error), fuel_used=7)
+        else:
+            if value == "hang":
+                self.hanging.set()
+                await trio.sleep_forever()
+            outcome = Completed(value=value, fuel_used=7, wall_s=0.25)
+        if job.session is not None:
+            if alive:
+                self.sessions[job.session] = names
+            else:
+                self.sessions.pop(job.session, None)
+        return CallReport(outcome=outcome, session_alive=alive)
+
+    async def end_session(self, session: str) -> None:
+        self.count["end_session"] += 1
+        await trio.lowlevel.checkpoint()
+        self.sessions.pop(session, None)
+
+    async def info(self) -> dict[str, object]:
+        return {"python": "3.15.0", "packages": {"numpy": "2.5"}, "warm": []}
+
+    async def aclose(self) -> None:
+        self.sessions.clear()
+
+
+class FakeWorkers:
+    """Opens fake workers and remembers them."""
+
+    def __init__(self) -> None:
+        self.opened: list[FakeWorker] = []
+
+    @property
+    def last(self) -> FakeWorker:
+        return self.opened[-1]
+
+    def __call__(
+        self, config: Config, snapshots: SnapshotStore, *, progress: Callable[..., None] | None = None
+    ) -> AbstractAsyncContextManager[FakeWorker]:
+        return self._open(snapshots)
+
+    @asynccontextmanager
+    async def _open(self, snapshots: SnapshotStore) -> AsyncIterator[FakeWorker]:
+        worker = FakeWorker(snapshots)
+        self.opened.append(worker)
+        yield worker
+        await worker.aclose()
+
+
+@pytest.fixture
+def fake_workers() -> FakeWorkers:
+    return FakeWorkers()
+
+
+@pytest.fixture
+def fake_engine(fake_workers: FakeWorkers) -> Iterator[evocell.Engine]:
+    with contextlib.closing(evocell.Engine(Config(), open_worker=fake_workers)) as made:
+        yield made
+
+
+@pytest.fixture
+async def async_engine(fake_workers: FakeWorkers) -> AsyncIterator[evocell.AsyncEngine]:
+    async with evocell.AsyncEngine(Config(), open_worker=fake_workers) as made:
+        yield made

@@ -1,0 +1,106 @@
+"""The display of an image's build, on a terminal and in a log."""
+
+import io
+
+import pytest
+from attrs import frozen
+from rich.console import Console
+
+from evocell.cli.progress import ConsoleProgress, announcement, duration
+
+
+@frozen
+class Report:
+    """The shape of `evocell_runtime.build.BuildProgress`."""
+
+    step: str
+    steps_done: int
+    steps_total: int
+    fraction: float
+    elapsed_s: float
+    eta_s: float | None
+
+
+BUILD = [
+    Report("rewriting the interpreter", 0, 3, 0.0, 0.0, 110.0),
+    Report("compiling the interpreter", 1, 3, 0.1, 1.0, 109.0),
+    Report("compiling the interpreter", 1, 3, 0.2, 9.0, 101.0),
+    Report("compiling the interpreter", 1, 3, 0.3, 17.0, 93.0),
+    Report("freezing", 2, 3, 0.9, 100.0, None),
+    Report("freezing", 3, 3, 1.0, 112.0, 0.0),
+]
+
+
+def shown(reports, *, terminal):
+    text = io.StringIO()
+    progress = ConsoleProgress(Console(file=text, force_terminal=terminal, width=100))
+    with progress:
+        for report in reports:
+            progress(report)
+    return text.getvalue()
+
+
+def test_a_log_gets_the_announcement_and_a_line_a_step():
+    assert shown(BUILD, terminal=False).splitlines() == [
+        announcement(110.0),
+        "image: step 1/3: rewriting the interpreter (0 s so far, about 1 min 50 s left)",
+        "image: step 2/3: compiling the interpreter (1 s so far, about 1 min 49 s left)",
+        "image: step 2/3: compiling the interpreter (17 s so far, about 1 min 33 s left)",
+        "image: step 3/3: freezing (1 min 40 s so far)",
+        "image: ready after 1 min 52 s",
+    ]
+
+
+def test_a_log_has_no_control_characters():
+    assert "\x1b" not in shown(BUILD, terminal=False)
+
+
+def test_a_terminal_gets_the_announcement_first_and_its_cursor_back():
+    text = shown(BUILD, terminal=True)
+    assert text.startswith("Building the sandbox image: about 0.7 GB")
+    assert text.rstrip().endswith("image: ready after 1 min 52 s")
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def build_that_fails(console):
+    with ConsoleProgress(console) as progress:
+        progress(BUILD[1])
+        raise ZeroDivisionError
+
+
+def test_a_build_that_fails_gives_the_cursor_back_and_is_not_called_ready():
+    text = io.StringIO()
+    with pytest.raises(ZeroDivisionError):
+        build_that_fails(Console(file=text, force_terminal=True))
+    assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")
+    assert "ready" not in text.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_end_of_the_block_says_ready_if_no_report_did(terminal):
+    assert shown(BUILD[:-1], terminal=terminal).rstrip().endswith("image: ready after 1 min 40 s")
+
+
+def test_nothing_is_drawn_without_a_report():
+    assert shown([], terminal=True) == ""
+
+
+def test_the_announcement_says_what_a_first_build_takes():
+    assert announcement(None) == announcement(110.0)
+    assert announcement(None).startswith(
+        "Building the sandbox image: about 0.7 GB of disk and two minutes, once."
+    )
+
+
+def test_a_quick_build_does_not_announce_two_minutes():
+    assert announcement(8.0) == (
+        "Building a sandbox image from native code that is there already: 8 s, once."
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1.0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (112.0, "1 min 52 s")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,51 @@
+"""The files a newcomer meets first agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from evocell.config import keys
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKED = dict(
+    line.split("==")
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_the_lock_holds_a_version_within_the_bounds(requirement):
+    assert requirement.specifier.contains(LOCKED[requirement.name])
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_every_dependency_has_its_reason_in_the_docs(requirement):
+    assert f"`{requirement.name}`" in (ROOT / "docs" / "dependencies.md").read_text()
+
+
+def test_the_lock_names_versions_only():
+    assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in LOCKED.values())
+
+
+@pytest.mark.parametrize("recipe", ["demo", "test"])
+def test_the_readme_starts_with_the_locked_just(recipe):
+    command = (
+        f"python3 -m venv .venv && .venv/bin/pip install -q rust-just=={LOCKED['rust-just']} "
+        f"&& .venv/bin/just {recipe}"
+    )
+    assert command in (ROOT / "README.md").read_text().splitlines()
+
+
+def test_the_changelog_has_a_place_for_the_next_change():
+    assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("key", keys())
+def test_every_setting_is_documented(key):
+    assert f"| `{key}` |" in (ROOT / "docs" / "configuration.md").read_text()

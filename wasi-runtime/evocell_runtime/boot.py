@@ -1,0 +1,93 @@
+"""Bring an interpreter up to the moment at which it is frozen. One function a step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import wasmtime
+
+from evocell_runtime import membrane
+from evocell_runtime.agent_zip import GUEST_PATH
+from evocell_runtime.errors import ImageError
+from evocell_runtime.instance import CallLimits, Instance
+from evocell_runtime.native import PAGE_BYTES
+from evocell_runtime.rewrite import SplitModule
+
+BOOT_STATE = {"clock_ns": 0, "rng": 0, "arena": 0, "open_files": 0, "quota_bytes": 0}
+"""The membrane's globals before the interpreter has run."""
+
+BOOT_MEMORY_BYTES = 2 << 30
+"""The most memory a boot may take; the frozen image is far smaller."""
+
+_BOOT_FUEL = 400_000_000_000
+_BOOT_SEED = 0x5EED
+
+
+def membrane_pre(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.InstancePre:
+    """Link a membrane with WASI, once for all stores."""
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    return linker.instantiate_pre(module)
+
+
+def start_interpreter(
+    engine: wasmtime.Engine, code: wasmtime.Module, parts: SplitModule, root: Path, empty: Path
+) -> Instance:
+    """A fresh interpreter: memory filled from the data segments, `_initialize` run.
+
+    Args:
+        engine: The engine `code` was compiled by.
+        code: The compiled interpreter.
+        parts: What the split left beside the code.
+        root: The guest's `/`.
+        empty: An empty directory, for `/app`, `/harness` and `/tmp`.
+
+    Raises:
+        ImageError: The interpreter does not start.
+    """
+    text = membrane.render(parts.imports, pages=parts.min_pages, state=BOOT_STATE)
+    module = wasmtime.Module(engine, bytes(wasmtime.wat2wasm(text)))
+    directories = (str(root), str(empty), str(empty), str(empty))
+    instance = Instance(
+        engine, membrane_pre(engine, module), code, directories, memory_limit_bytes=BOOT_MEMORY_BYTES
+    )
+    if instance.memory.size_bytes < parts.min_pages * PAGE_BYTES:
+        instance.close()
+        msg = "the interpreter's memory is smaller than its data"
+        raise ImageError(msg)
+    for segment in parts.segments:
+        instance.memory.write(segment.offset, segment.data)
+    instance.initialize()
+    return instance
+
+
+def load_agent(instance: Instance, warm: tuple[str, ...], layers: tuple[str, ...]) -> None:
+    """Import the agent and the warm set, so that every fork starts with them.
+
+    Args:
+        instance: A started interpreter.
+        warm: Modules to import, in order.
+        layers: Guest paths of zip files to put on the path first.
+
+    Raises:
+        ImageError: An import failed; the guest's own traceback is in the message.
+    """
+    text = (
+        "import sys\n"
+        f"sys.path[:0] = [{('/' + GUEST_PATH)!r}]\n"
+        f"sys.path += {json.dumps(list(layers))}\n"
+        "from evocell_guest.boot import boot\n"
+        f"boot({json.dumps(list(warm))})\n"
+    )
+    call = instance.start(text.encode(), b"", CallLimits(fuel=_BOOT_FUEL, open_files=256), seed=_BOOT_SEED)
+    while not call.poll():
+        pass
+    result = call.finish()
+    if not result.returned or result.status:
+        shown = (result.stderr or result.stdout).decode(errors="replace").strip()
+        why = shown.splitlines()[-1] if shown else f"it ended with {result.trap or 'no message'}"
+        msg = f"the image could not be warmed: {why}"
+        error = ImageError(msg)
+        error.add_note(shown)
+        raise error

@@ -1,0 +1,308 @@
+"""The directory that keeps built images, and the checks before anything in it is run.
+
+It holds native code, so it must be ours and closed to others. Files are written under another
+name and renamed, never changed in place and removed only by unlinking: a mapped file that is
+truncated kills the process that maps it.
+
+    <root>/code/<key>/      interpreter.cwasm and its record
+    <root>/images/<id>/     membrane.cwasm, imports.json, root/ (the guest's /), empty/, manifest.json
+    <root>/lock             held while an image is built
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+from attrs import asdict, field, frozen
+
+from evocell_runtime.errors import ImageError
+from evocell_runtime.spec import ImageSpec
+
+MANIFEST = "manifest.json"
+_MANIFEST_BYTES = 1 << 20
+_CWASM_HEADER = b"\x7fELF"
+_LOCK_POLL_S = 0.1
+
+
+@frozen(kw_only=True)
+class FileRecord:
+    """One file of an image: its size in bytes and its SHA-256, taken when it was built."""
+
+    size: int
+    sha256: str
+
+
+@frozen(kw_only=True)
+class ImageManifest:
+    """What is known of a built image.
+
+    Attributes:
+        image_id: Hash over everything that went into it; its name.
+        code_key: Names the compiled interpreter it shares with other images.
+        created: When it was built, ISO 8601 in UTC.
+        wasmtime: The release that compiled it.
+        python: The guest's Python version.
+        warm: Modules imported before the freeze.
+        layers: Names of the layers on the guest's path.
+        memory_bytes: Size of the guest's memory at the start of a fork.
+        code_bytes: Size of the compiled interpreter.
+        snapshot_bytes: Size of the memory's used part, as it lies in the image.
+        snapshot_sha256: Hash of the snapshot itself: memory and globals.
+        build_s: How long the build took, in seconds.
+        cpu: The instruction sets it was compiled for.
+        files: Files of the image, by path relative to its directory.
+    """
+
+    image_id: str
+    code_key: str
+    created: str
+    wasmtime: str
+    python: str
+    warm: tuple[str, ...] = field(converter=tuple)
+    layers: tuple[str, ...] = field(converter=tuple)
+    memory_bytes: int
+    code_bytes: int
+    snapshot_bytes: int
+    snapshot_sha256: str
+    build_s: float
+    cpu: str
+    files: Mapping[str, FileRecord]
+
+
+def default_cache_dir() -> Path:
+    """`EVOCELL_CACHE_DIR`, or the user's cache directory for evocell."""
+    given = os.environ.get("EVOCELL_CACHE_DIR")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("evocell", appauthor=False))
+
+
+class ImageCache:
+    """Built images under one directory.
+
+    Args:
+        root: The directory; made with mode 0700 when first written to.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (default_cache_dir() if root is None else Path(root)).absolute()
+
+    # ------------------------------------------------------------------ reading
+
+    def list(self) -> list[ImageManifest]:
+        """Every complete image, the newest first."""
+        found = [self.get(path.name) for path in sorted((self.root / "images").glob("*/"))]
+        return sorted((m for m in found if m is not None), key=lambda m: m.created, reverse=True)
+
+    def get(self, spec_or_id: ImageSpec | str) -> ImageManifest | None:
+        """The image a specification makes, or the one with this name or unambiguous beginning of it.
+
+        Returns:
+            Its manifest, or None if it is not there or its manifest cannot be read.
+        """
+        if isinstance(spec_or_id, ImageSpec):
+            return self._read(self.image_dir(spec_or_id.image_id()))
+        if not spec_or_id or not all(c in "0123456789abcdef" for c in spec_or_id):
+            return None
+        matches = list((self.root / "images").glob(f"{spec_or_id}*/"))
+        return self._read(matches[0]) if len(matches) == 1 else None
+
+    def image_dir(self, image_id: str) -> Path:
+        """Where an image lies or would lie."""
+        return self.root / "images" / image_id
+
+    def code_dir(self, code_key: str) -> Path:
+        """Where a compiled interpreter lies or would lie."""
+        return self.root / "code" / code_key
+
+    def size_bytes(self, image_id: str) -> int:
+        """Disk an image uses, its share of the compiled interpreter included whole; 0 if unknown."""
+        manifest = self.get(image_id)
+        return 0 if manifest is None else sum(record.size for record in manifest.files.values())
+
+    # ------------------------------------------------------------------ trust
+
+    def check(self, manifest: ImageManifest) -> list[str]:
+        """What a load checks: owner, mode, presence, size and header. Cheap.
+
+        Returns:
+            A sentence for each thing wrong; empty if the image may be loaded.
+        """
+        problems = self._place_problems()
+        for name, record in manifest.files.items():
+            path = self._file(manifest, name)
+            try:
+                info = path.lstat()
+            except OSError:
+                problems.append(f"{path} is missing")
+                continue
+            if not stat.S_ISREG(info.st_mode):
+                problems.append(f"{path} is not a regular file")
+            elif info.st_uid != os.getuid():
+                problems.append(f"{path} belongs to another user")
+            elif info.st_mode & 0o022:
+                problems.append(f"{path} can be written by others")
+            elif info.st_size != record.size:
+                problems.append(f"{path} has {info.st_size} bytes, not the {record.size} it was built with")
+            elif name.endswith(".cwasm") and not _starts_with(path, _CWASM_HEADER):
+                problems.append(f"{path} does not begin as compiled code does")
+        return problems
+
+    def verify(self, image_id: str) -> list[str]:
+        """What `check` looks at, and every file's hash. Reads some 400 MB.
+
+        Returns:
+            A sentence for each thing wrong; empty if the image is sound.
+        """
+        manifest = self.get(image_id)
+        if manifest is None:
+            return [f"there is no image {image_id} in {self.root}"]
+        problems = self.check(manifest)
+        if problems:
+            return problems
+        for name, record in manifest.files.items():
+            path = self._file(manifest, name)
+            if file_sha256(path) != record.sha256:
+                problems.append(f"{path} has other contents than when it was built")
+        return problems
+
+    def _place_problems(self) -> list[str]:
+        try:
+            info = self.root.stat()
+        except OSError:
+            return [f"{self.root} does not exist"]
+        if info.st_uid != os.getuid():
+            return [f"{self.root} belongs to another user; set EVOCELL_CACHE_DIR to a directory of your own"]
+        if info.st_mode & 0o077:
+            return [f"{self.root} is open to others; run: chmod 700 {self.root}"]
+        return []
+
+    # ------------------------------------------------------------------ writing
+
+    def prepare(self) -> None:
+        """Make the directory, or refuse one that is not safely ours.
+
+        Raises:
+            ImageError: It cannot be made, belongs to another user or is open to others.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in ("code", "images"):
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as e:
+            msg = f"the image cache {self.root} cannot be made: {e.strerror}; set EVOCELL_CACHE_DIR elsewhere"
+            raise ImageError(msg) from e
+        problems = self._place_problems()
+        if problems:
+            raise ImageError(problems[0])
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image, and its compiled interpreter if no other image uses it; idempotent.
+
+        Raises:
+            ImageError: It could not be removed.
+        """
+        manifest = self.get(image_id)
+        target = self.image_dir(manifest.image_id if manifest else image_id)
+        try:
+            self._discard(target)
+            used = {m.code_key for m in self.list()}
+            for folder in (self.root / "code").glob("*/"):
+                if folder.name not in used and manifest is not None and folder.name == manifest.code_key:
+                    self._discard(folder)
+        except OSError as e:
+            msg = f"the image {image_id} cannot be removed: {e.strerror}"
+            raise ImageError(msg) from e
+
+    def _discard(self, folder: Path) -> None:
+        """Rename a directory out of the way first, so that nobody sees it half removed."""
+        if not folder.exists():
+            return
+        doomed = Path(tempfile.mkdtemp(prefix=".removed-", dir=self.root)) / folder.name
+        folder.rename(doomed)
+        shutil.rmtree(doomed.parent)
+
+    @contextmanager
+    def new_directory(self, target: Path) -> Iterator[Path]:
+        """A private directory that becomes `target` if the block ends well, and vanishes otherwise."""
+        made = Path(tempfile.mkdtemp(prefix=".new-", dir=self.root))
+        try:
+            yield made
+            self._discard(target)
+            made.rename(target)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def lock(self, waiting: Callable[[float], None] | None = None) -> Iterator[None]:
+        """Hold the build lock: one build at a time. A process that dies lets go of it.
+
+        Args:
+            waiting: Called now and then, with the seconds waited so far, while another holds it.
+        """
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        begun = time.monotonic()
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if waiting is not None:
+                        waiting(time.monotonic() - begun)
+                    time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def sweep(self) -> None:
+        """Remove what builds that were killed left behind. Call it while holding a build lock."""
+        for left in [*self.root.glob(".new-*"), *self.root.glob(".removed-*")]:
+            shutil.rmtree(left, ignore_errors=True)
+
+    # ------------------------------------------------------------------ manifests
+
+    def write_manifest(self, folder: Path, manifest: ImageManifest) -> None:
+        """Write an image's manifest, last of all its files."""
+        (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True), encoding="utf-8")
+
+    def _read(self, folder: Path) -> ImageManifest | None:
+        path = folder / MANIFEST
+        try:
+            with path.open("rb") as stream:
+                raw = json.loads(stream.read(_MANIFEST_BYTES))
+            raw["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
+            manifest = ImageManifest(**raw)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return manifest if manifest.image_id == folder.name else None
+
+    def _file(self, manifest: ImageManifest, name: str) -> Path:
+        folder = self.code_dir(manifest.code_key) if name == "interpreter.cwasm" else None
+        return (folder or self.image_dir(manifest.image_id)) / name
+
+
+def file_sha256(path: Path) -> str:
+    """A file's SHA-256 in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def record_of(path: Path) -> FileRecord:
+    """Size and hash of a file as it is now."""
+    return FileRecord(size=path.stat().st_size, sha256=file_sha256(path))
+
+
+def _starts_with(path: Path, header: bytes) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(header)) == header

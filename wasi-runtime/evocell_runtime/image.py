@@ -1,0 +1,131 @@
+"""A loaded image, from which guests are forked."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import wasmtime
+
+from evocell_runtime.boot import membrane_pre
+from evocell_runtime.build import Progress, build_image
+from evocell_runtime.builder import CODE_FILE, MEMBRANE_FILE
+from evocell_runtime.cache import ImageCache, ImageManifest
+from evocell_runtime.errors import ImageError
+from evocell_runtime.instance import Instance
+from evocell_runtime.native import new_engine
+from evocell_runtime.spec import ImageSpec
+
+
+class Image:
+    """An interpreter frozen after its imports, mapped and linked. Safe to fork from any thread.
+
+    Args:
+        cache: Where it lies.
+        manifest: Which one.
+
+    Raises:
+        ImageError: It is damaged, or was not compiled for this machine.
+    """
+
+    def __init__(self, cache: ImageCache, manifest: ImageManifest) -> None:
+        problems = cache.check(manifest)
+        if problems:
+            raise ImageError(problems[0])
+        folder = cache.image_dir(manifest.image_id)
+        self.manifest = manifest
+        self._root, self._empty = str(folder / "root"), str(folder / "empty")
+        self._engine = _engine()
+        try:
+            self._code = _code(self._engine, cache.code_dir(manifest.code_key) / CODE_FILE)
+            sealed = wasmtime.Module.deserialize_file(self._engine, str(folder / MEMBRANE_FILE))
+        except wasmtime.WasmtimeError as e:
+            msg = f"the image {manifest.image_id} cannot be loaded: {e}"
+            raise ImageError(msg) from e
+        self._membrane = membrane_pre(self._engine, sealed)
+
+    @property
+    def image_id(self) -> str:
+        """The image's name: a hash over everything that went into it."""
+        return self.manifest.image_id
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of a fork's memory at its start."""
+        return self.manifest.memory_bytes
+
+    def fork(
+        self,
+        *,
+        app: Path | None = None,
+        harness: Path | None = None,
+        scratch: Path | None = None,
+        growth_bytes: int = 128 << 20,
+    ) -> Instance:
+        """A guest that starts where the image was frozen; its pages are copied when written to.
+
+        Args:
+            app: Host directory to mount read-only at `/app`.
+            harness: Host directory to mount read-only at `/harness`.
+            scratch: Host directory to mount at `/tmp`, writable within a call's quota.
+            growth_bytes: How far its memory may grow beyond the image's.
+
+        Raises:
+            ImageError: The process has no room for another guest (memory, mappings, descriptors).
+        """
+        directories = (
+            self._root,
+            self._empty if app is None else str(app),
+            self._empty if harness is None else str(harness),
+            self._empty if scratch is None else str(scratch),
+        )
+        try:
+            return Instance(
+                self._engine,
+                self._membrane,
+                self._code,
+                directories,
+                memory_limit_bytes=self.memory_bytes + growth_bytes,
+                scratch=scratch is not None,
+            )
+        except wasmtime.WasmtimeError as e:
+            msg = f"the image cannot be forked: {str(e).splitlines()[0]}"
+            raise ImageError(msg) from e
+
+
+def open_image(spec: ImageSpec, cache: ImageCache, progress: Progress | None = None) -> Image:
+    """Load the image a specification asks for, building it first if need be. Blocks.
+
+    An image that passes the checks but does not load is built again, once.
+
+    Raises:
+        ImageError: It can be neither loaded nor built.
+    """
+    manifest = build_image(spec, cache, progress)
+    try:
+        return Image(cache, manifest)
+    except ImageError:
+        return Image(cache, build_image(spec, cache, progress, force=True))
+
+
+_lock = threading.Lock()
+_shared: dict[str, object] = {}
+
+
+def _engine() -> wasmtime.Engine:
+    """The process's one engine."""
+    with _lock:
+        engine = _shared.setdefault("engine", None) or new_engine()
+        _shared["engine"] = engine
+        assert isinstance(engine, wasmtime.Engine)
+        return engine
+
+
+def _code(engine: wasmtime.Engine, path: Path) -> wasmtime.Module:
+    """A compiled interpreter, mapped once a process."""
+    key = f"{path}:{path.stat().st_ino}"
+    with _lock:
+        module = _shared.get(key)
+        if not isinstance(module, wasmtime.Module):
+            module = _shared[key] = wasmtime.Module.deserialize_file(engine, str(path))
+        return module

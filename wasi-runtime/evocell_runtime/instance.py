@@ -1,0 +1,352 @@
+"""One live guest: a store with its membrane and its interpreter, and the calls made into it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import wasmtime
+from attrs import frozen
+from wasmtime import _ffi as ffi
+
+from evocell_runtime import membrane
+from evocell_runtime.errors import ImageError
+from evocell_runtime.membrane import StopReason
+from evocell_runtime.native import I32, I64, AsyncCall, Names, RawFunction, RawMemory
+from evocell_runtime.native import read_global, set_slice, write_global
+
+SLICE_FUEL = 5_000_000
+"""Fuel a guest uses before the host gets the thread back: about half a millisecond to 3 ms."""
+
+_OWN_FUEL = 20_000_000
+"""Fuel for handing a request over: two allocations in the guest, whose heap it may have ruined."""
+
+_FIRST = Names("memory", "begin", *membrane.GLOBALS)
+_AFTER = Names("response", "response_len", "stdout_len", "stderr_len", "stop_reason", "exit_code")
+_CODE = Names("host_alloc", "turn")
+_INITIALIZE = Names("_initialize")
+
+
+@frozen(kw_only=True)
+class CallLimits:
+    """What one call may use.
+
+    Attributes:
+        fuel: Instructions, host calls included.
+        response_bytes: The largest response taken, in bytes.
+        output_bytes: stdout and stderr together, in bytes; at most `membrane.OUTPUT_BYTES`.
+        open_files: Files open at once.
+        scratch_bytes: What may be written under `/tmp`, in bytes.
+    """
+
+    fuel: int
+    response_bytes: int = 16 << 20
+    output_bytes: int = membrane.OUTPUT_BYTES
+    open_files: int = 64
+    scratch_bytes: int = 0
+
+
+@frozen(kw_only=True)
+class CallResult:
+    """What the host saw of a call.
+
+    Attributes:
+        returned: Whether the guest came back by itself. Only then is `response` worth reading.
+        status: What `turn` returned: 0, or 1 when Python code raised outside the agent.
+        trap: The trap's code name, `"ERROR"`, or None.
+        message: The trap's own text, for a log.
+        stop_reason: Why the membrane ended the call, if it did.
+        exit_code: What the guest passed to `proc_exit`, for `StopReason.EXIT`.
+        response: The bytes the guest left, or None if it left none or too many.
+        response_bytes: How many it claimed to leave.
+        stdout: Captured bytes.
+        stderr: Captured bytes.
+        fuel_used: Instructions, host calls included.
+        ran_s: Time the guest held a thread, in seconds.
+        memory_bytes: The guest's memory at the end, in bytes; a memory never shrinks.
+    """
+
+    returned: bool
+    status: int
+    trap: str | None
+    message: str | None
+    stop_reason: StopReason
+    exit_code: int
+    response: bytes | None
+    response_bytes: int
+    stdout: bytes
+    stderr: bytes
+    fuel_used: int
+    ran_s: float
+    memory_bytes: int
+
+
+class Instance:
+    """A store, its membrane and its interpreter. Not safe to use from two threads at once.
+
+    Args:
+        engine: The engine all parts were compiled by.
+        membrane_pre: The membrane, linked with WASI.
+        code: The interpreter.
+        directories: Host directories for `membrane.PREOPENS`, in order.
+        memory_limit_bytes: The most its memory may be, in bytes.
+        scratch: Whether the last directory may be written to.
+    """
+
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        membrane_pre: wasmtime.InstancePre,
+        code: wasmtime.Module,
+        directories: tuple[str, str, str, str],
+        *,
+        memory_limit_bytes: int,
+        scratch: bool = False,
+    ) -> None:
+        store = self._store = wasmtime.Store(engine)
+        try:
+            store.set_limits(memory_size=memory_limit_bytes)
+            wasi = wasmtime.WasiConfig()
+            last = membrane.PREOPENS[-1]
+            for host_path, guest_path in zip(directories, membrane.PREOPENS, strict=True):
+                wasi.preopen_dir(host_path, guest_path, scratch and guest_path == last)
+            store.set_wasi(wasi)
+            outer = membrane_pre.instantiate(store)
+            linker = wasmtime.Linker(engine)
+            linker.define_instance(store, "evocell", outer)
+            inner = linker.instantiate(store, code)
+            linker.close()
+            self._context = context = store._context()  # noqa: SLF001
+            memory, begin, *state = _FIRST.find(context, outer)
+            self.memory = RawMemory(context, memory)
+            self._begin = RawFunction(begin, (I64, I32, I32, I32, I64, I32, I32), 0)
+            self._state = dict(zip(membrane.GLOBALS, state, strict=True))
+            alloc, turn = _CODE.find(context, inner)
+            self._alloc = RawFunction(alloc, (I32,), 1)
+            self._turn = RawFunction(turn, (I32, I32), 1)
+            self._outer, self._inner = outer, inner
+            self._after = _AFTER.find(context, outer)
+            self._cell = ffi.wasmtime_val_t()
+            self._call: Call | None = None
+            self.sound = True
+            set_slice(context, SLICE_FUEL)
+        except BaseException:
+            store.close()
+            raise
+
+    # ------------------------------------------------------------------ life
+
+    def close(self) -> None:
+        """Free everything; idempotent. A call in flight is killed first."""
+        if self._call is not None:
+            self._call.abandon()
+        self._store.close()
+
+    def initialize(self) -> None:
+        """Run the interpreter's `_initialize`, once, on memory that was just filled.
+
+        Raises:
+            ImageError: It trapped.
+        """
+        (handle,) = _INITIALIZE.find(self._context, self._inner)
+        self._short(RawFunction(handle, (), 0), fuel=1 << 50)
+        arena = self._short(self._alloc, membrane.ARENA_BYTES)
+        if not arena:
+            msg = "the interpreter could not allocate the membrane's room in its memory"
+            raise ImageError(msg)
+        self.memory.clear(arena, membrane.ARENA_BYTES)
+        write_global(self._context, self._state["arena"], arena, wide=False)
+
+    def state(self) -> Mapping[str, int]:
+        """The membrane's saved globals, by name."""
+        return {n: read_global(self._context, h, self._cell) for n, h in self._state.items()}
+
+    @property
+    def open_files(self) -> int:
+        """Files the guest has open now."""
+        return read_global(self._context, self._state["open_files"], self._cell)
+
+    # ------------------------------------------------------------------ calls
+
+    def start(
+        self,
+        program: bytes,
+        request: bytes,
+        limits: CallLimits,
+        *,
+        seed: int = 0,
+        realtime: bool = False,
+    ) -> Call:
+        """Begin a call: `program` is run as Python source in `__main__`, `request` is its mail.
+
+        Args:
+            program: UTF-8 source text, short: it is compiled every time.
+            request: What the first empty `_host.call` in the guest returns.
+            limits: What the call may use.
+            seed: Seed of everything random in the guest, taken modulo 2**64.
+            realtime: Real clock and entropy, and sleeps that take time.
+
+        Returns:
+            The call; drive it with `poll`, end it with `finish` or `abandon`.
+
+        Raises:
+            RuntimeError: A call is in flight, or an earlier one was killed.
+            MemoryError: The guest has no room for the request.
+            ImageError: Handing the request over trapped: the guest had ruined its own heap.
+        """
+        if self._call is not None or not self.sound:
+            msg = "the instance has a call in flight or was killed; close it and fork another"
+            raise RuntimeError(msg)
+        source = self._put(program)
+        mail = self._put(request)
+        self._short(
+            self._begin,
+            seed & 0xFFFFFFFFFFFFFFFF,
+            int(realtime),
+            limits.output_bytes,
+            limits.open_files,
+            limits.scratch_bytes,
+            mail,
+            len(request),
+        )
+        self._store.set_fuel(limits.fuel)
+        self._call = Call(self, AsyncCall(self._context, self._turn, source, len(program)), limits)
+        return self._call
+
+    def _put(self, data: bytes) -> int:
+        """Copy bytes into a block of the guest's heap, which the guest will free."""
+        at = self._short(self._alloc, max(1, len(data)))
+        if not at:
+            msg = f"the guest has no room for {len(data)} bytes"
+            raise MemoryError(msg)
+        try:
+            self.memory.write(at, data)
+        except IndexError as e:
+            self.sound = False
+            msg = "the guest's allocator returned an address outside its memory"
+            raise ImageError(msg) from e
+        return at
+
+    def _short(self, function: RawFunction, *values: int, fuel: int = _OWN_FUEL) -> int:
+        """Call one of our own functions to its end."""
+        self._store.set_fuel(fuel)
+        call = AsyncCall(self._context, function, *values)
+        try:
+            while not call.poll():
+                pass
+        finally:
+            trap, message = call.close()
+        if trap is not None:
+            self.sound = False
+            msg = f"the guest trapped ({trap}) outside a call: {message}"
+            raise ImageError(msg)
+        return call.result if function.nresults else 0
+
+    def _finish(self, call: AsyncCall, limits: CallLimits, *, ended: bool, ran_s: float) -> CallResult:
+        status = call.result if ended else 1
+        trap, message = call.close()
+        returned = ended and trap is None
+        self.sound = returned
+        self._call = None
+        response, size, out, err, reason, code = (
+            read_global(self._context, handle, self._cell) for handle in self._after
+        )
+        arena = read_global(self._context, self._state["arena"], self._cell)
+        wanted = returned and 0 < size <= limits.response_bytes
+        return CallResult(
+            returned=returned,
+            status=status,
+            trap=trap,
+            message=message,
+            stop_reason=StopReason(reason),
+            exit_code=code,
+            response=self._claimed(response, size) if wanted else None,
+            response_bytes=size,
+            stdout=self._claimed(arena + membrane.AT_STDOUT, out) or b"",
+            stderr=self._claimed(arena + membrane.AT_STDERR, err) or b"",
+            fuel_used=limits.fuel - self._store.get_fuel(),
+            ran_s=ran_s,
+            memory_bytes=self.memory.size_bytes,
+        )
+
+    def _claimed(self, offset: int, size: int) -> bytes | None:
+        """Bytes at an address the guest named, or None if they lie outside its memory."""
+        try:
+            return self.memory.read(offset, size)
+        except IndexError:
+            return None
+
+    def sleeping_ns(self) -> int:
+        """How long the guest asked to sleep, in nanoseconds, or 0. Realtime profile only."""
+        arena = read_global(self._context, self._state["arena"], self._cell)
+        raw = self._claimed(arena + membrane.AT_SLEEP, 8) or bytes(8)
+        return int.from_bytes(raw, "little")
+
+    def wake(self) -> None:
+        """Let a sleeping guest go on at its next slice."""
+        arena = read_global(self._context, self._state["arena"], self._cell)
+        self.memory.write(arena + membrane.AT_SLEEP, bytes(8))
+
+
+class Call:
+    """One call in flight. The owner polls it, then finishes or abandons it."""
+
+    __slots__ = ("_call", "_clock", "_ended", "_instance", "_limits", "_result", "ran_s", "slices")
+
+    def __init__(
+        self,
+        instance: Instance,
+        call: AsyncCall,
+        limits: CallLimits,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._instance = instance
+        self._call: AsyncCall | None = call
+        self._limits = limits
+        self._clock = clock
+        self._ended = False
+        self._result: CallResult | None = None
+        self.ran_s = 0.0
+        """Time the guest has held the thread so far, in seconds."""
+        self.slices = 0
+        """Slices of fuel run so far."""
+
+    @property
+    def instance(self) -> Instance:
+        """The instance the call runs in."""
+        return self._instance
+
+    def poll(self) -> bool:
+        """Run one slice; the interpreter lock is free meanwhile.
+
+        Returns:
+            Whether the call has ended.
+        """
+        if self._call is None or self._ended:
+            return True
+        begun = self._clock()
+        self._ended = self._call.poll()
+        self.ran_s += self._clock() - begun
+        self.slices += 1
+        return self._ended
+
+    def finish(self) -> CallResult:
+        """End the call and tell what the host saw of it. One that has not ended is killed."""
+        if self._result is None:
+            call, self._call = self._call, None
+            if call is None:
+                msg = "the call was abandoned"
+                raise RuntimeError(msg)
+            self._result = self._instance._finish(  # noqa: SLF001
+                call, self._limits, ended=self._ended, ran_s=self.ran_s
+            )
+        return self._result
+
+    def abandon(self) -> None:
+        """Kill the call and forget it; idempotent."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.close()
+            self._instance.sound = False
+            self._instance._call = None  # noqa: SLF001

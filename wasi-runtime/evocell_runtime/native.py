@@ -1,0 +1,295 @@
+"""The seam to wasmtime: the engine's settings and the few raw calls its public classes do not offer.
+
+Everything of wasmtime that is not its documented Python surface is named in this module and
+nowhere else: calling asynchronously in slices of fuel, the size of the fiber's stack, and reading
+memory through its data pointer. `check` says by name what an upgrade has changed.
+
+Source: wasmtime's C API, `wasmtime/async.h` and `wasmtime/store.h`, release 49.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+from evocell_runtime.errors import AbiError
+
+WASM_STACK_BYTES = 8 << 20
+"""Stack a guest may use, in bytes. The default of 512 KiB traps on ordinary json and repr."""
+
+FIBER_STACK_BYTES = 16 << 20
+"""Stack the guest runs on, in bytes: its own and what a WASI call needs."""
+
+PAGE_BYTES = 1 << 16
+"""A WebAssembly page."""
+
+I32, I64 = "i32", "i64"
+_I32, _I64 = ffi.WASMTIME_I32.value, ffi.WASMTIME_I64.value
+_FUNC, _GLOBAL = ffi.WASMTIME_EXTERN_FUNC.value, ffi.WASMTIME_EXTERN_GLOBAL.value
+
+_NEEDED = (
+    "wasmtime_config_async_stack_size_set",
+    "wasmtime_context_fuel_async_yield_interval",
+    "wasmtime_func_call_async",
+    "wasmtime_call_future_poll",
+    "wasmtime_call_future_delete",
+    "wasmtime_memory_data",
+    "wasmtime_memory_data_size",
+    "wasmtime_error_message",
+    "wasmtime_error_delete",
+    "wasmtime_instance_export_get",
+    "wasmtime_global_get",
+    "wasmtime_global_set",
+)
+
+
+def check() -> None:
+    """Say by name what this wasmtime lacks.
+
+    Raises:
+        AbiError: A needed call is missing.
+    """
+    missing = [name for name in _NEEDED if not hasattr(ffi, name)]
+    if missing:
+        msg = (
+            f"wasmtime {wasmtime.__version__} lacks {', '.join(missing)}; "
+            "install a release evocell was tested with (wasmtime>=49,<50)"
+        )
+        raise AbiError(msg)
+
+
+def new_engine() -> wasmtime.Engine:
+    """An engine with the settings every image is compiled and run under.
+
+    Raises:
+        AbiError: See `check`.
+    """
+    check()
+    config = wasmtime.Config()
+    # Before max_wasm_stack: a guest stack larger than the fiber's aborts the process.
+    ffi.wasmtime_config_async_stack_size_set(config.ptr(), FIBER_STACK_BYTES)
+    config.max_wasm_stack = WASM_STACK_BYTES
+    config.consume_fuel = True
+    config.wasm_relaxed_simd = False
+    config.wasm_exceptions = True
+    return wasmtime.Engine(config)
+
+
+def _take_error(pointer: Any) -> str:
+    message = ffi.wasm_byte_vec_t()
+    ffi.wasmtime_error_message(pointer, ctypes.byref(message))
+    try:
+        return ctypes.string_at(message.data, message.size).decode(errors="replace")
+    finally:
+        ffi.wasm_byte_vec_delete(ctypes.byref(message))
+        ffi.wasmtime_error_delete(pointer)
+
+
+class RawFunction:
+    """An exported function with its argument and result cells allocated once."""
+
+    __slots__ = ("args", "func", "kinds", "nargs", "nresults", "results")
+
+    def __init__(self, handle: Any, kinds: tuple[str, ...], nresults: int) -> None:
+        self.func = handle
+        self.kinds = kinds
+        self.nargs, self.nresults = len(kinds), nresults
+        self.args = (ffi.wasmtime_val_t * max(1, self.nargs))()
+        self.results = (ffi.wasmtime_val_t * max(1, nresults))()
+        for cell, kind in zip(self.args, kinds, strict=False):
+            cell.kind = _I64 if kind == I64 else _I32
+
+    def fill(self, values: tuple[int, ...]) -> None:
+        """Set the arguments; integers are taken modulo the width of their type."""
+        for cell, kind, value in zip(self.args, self.kinds, values, strict=False):
+            if kind == I64:
+                cell.of.i64 = value
+            else:
+                cell.of.i32 = value
+
+
+def set_slice(context: Any, fuel: int) -> None:
+    """Let calls into a store come up for air every `fuel` units; 0 turns that off.
+
+    Raises:
+        wasmtime.WasmtimeError: The engine does not meter fuel.
+    """
+    error = ffi.wasmtime_context_fuel_async_yield_interval(context, fuel)
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
+
+
+class AsyncCall:
+    """One call in flight, run in slices of fuel on a stack of its own.
+
+    It owns the future and the cells the future writes to, and frees them in the one order that is
+    sound: the future first. Deleting the future of a call that has not ended kills the call; its
+    instance must not be entered again.
+    """
+
+    __slots__ = ("_error", "_function", "_future", "_trap")
+
+    def __init__(self, context: Any, function: RawFunction, *values: int) -> None:
+        function.fill(values)
+        self._function = function
+        self._trap = ctypes.POINTER(ffi.wasm_trap_t)()
+        self._error = ctypes.POINTER(ffi.wasmtime_error_t)()
+        self._future: Any = ffi.wasmtime_func_call_async(
+            context,
+            ctypes.byref(function.func),
+            function.args,
+            function.nargs,
+            function.results,
+            function.nresults,
+            ctypes.byref(self._trap),
+            ctypes.byref(self._error),
+        )
+
+    def poll(self) -> bool:
+        """Run one slice. The interpreter lock is free meanwhile.
+
+        Returns:
+            Whether the call has ended.
+        """
+        return bool(ffi.wasmtime_call_future_poll(self._future))
+
+    def close(self) -> tuple[str | None, str | None]:
+        """Free the future, and take what the call left. Call it once.
+
+        Returns:
+            The trap's code name (`"UNKNOWN"` if it has none) or None, and its text or an
+            error's text, or None. Both are None for a call that returned or was killed.
+        """
+        future, self._future = self._future, None
+        if future is not None:
+            ffi.wasmtime_call_future_delete(future)
+        if self._error:
+            error, self._error = self._error, None
+            return "ERROR", _take_error(error)
+        if self._trap:
+            trap, self._trap = self._trap, None
+            return _take_trap(trap)
+        return None, None
+
+    @property
+    def result(self) -> int:
+        """The call's first result as an unsigned 32-bit integer."""
+        value: int = self._function.results[0].of.i32
+        return value & 0xFFFFFFFF
+
+
+def _take_trap(pointer: Any) -> tuple[str, str]:
+    trap = wasmtime.Trap._from_ptr(pointer)  # noqa: SLF001
+    try:
+        code = trap.trap_code
+        return ("UNKNOWN" if code is None else code.name), trap.message[:2000]
+    finally:
+        trap.close()
+
+
+class Names:
+    """Export names as the C buffers that looking them up needs, made once.
+
+    Args:
+        names: The exports' names, in the order in which `find` returns them.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._buffers = [(n, ctypes.create_string_buffer(n.encode()), len(n.encode())) for n in names]
+
+    def find(self, context: Any, instance: wasmtime.Instance) -> list[Any]:
+        """Raw handles of the exports: a `wasmtime_func_t`, `_global_t` or `_memory_t` each.
+
+        Raises:
+            AbiError: The instance lacks one.
+        """
+        found, raw = [], ctypes.byref(instance._instance)  # noqa: SLF001
+        for name, buffer, size in self._buffers:
+            item = ffi.wasmtime_extern_t()
+            if not ffi.wasmtime_instance_export_get(context, raw, buffer, size, ctypes.byref(item)):
+                msg = f"the module does not export {name}"
+                raise AbiError(msg)
+            if item.kind == _FUNC:
+                found.append(item.of.func)
+            elif item.kind == _GLOBAL:
+                found.append(item.of.global_)
+            else:
+                found.append(item.of.memory)
+        return found
+
+
+def read_global(context: Any, handle: Any, cell: Any) -> int:
+    """An integer global's value, unsigned; `cell` is a `wasmtime_val_t` to use for it."""
+    ffi.wasmtime_global_get(context, ctypes.byref(handle), ctypes.byref(cell))
+    if cell.kind == _I64:
+        return int(cell.of.i64) & 0xFFFFFFFFFFFFFFFF
+    return int(cell.of.i32) & 0xFFFFFFFF
+
+
+def write_global(context: Any, handle: Any, value: int, *, wide: bool) -> None:
+    """Set an integer global; `wide` for a 64-bit one.
+
+    Raises:
+        wasmtime.WasmtimeError: The global is constant or of the other width.
+    """
+    cell = ffi.wasmtime_val_t()
+    if wide:
+        cell.kind, cell.of.i64 = _I64, value
+    else:
+        cell.kind, cell.of.i32 = _I32, value
+    error = ffi.wasmtime_global_set(context, ctypes.byref(handle), ctypes.byref(cell))
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
+
+
+class RawMemory:
+    """A linear memory, read and written through its data pointer.
+
+    The pointer is taken anew for every access, since the memory may have grown; every access is
+    checked against the size of that moment.
+    """
+
+    __slots__ = ("_context", "_handle")
+
+    def __init__(self, context: Any, handle: Any) -> None:
+        self._context = context
+        self._handle = ctypes.byref(handle)
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory's size now."""
+        return int(ffi.wasmtime_memory_data_size(self._context, self._handle))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Copy bytes out.
+
+        Raises:
+            IndexError: They lie outside the memory.
+        """
+        return ctypes.string_at(self._address(offset, size), size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Copy bytes in.
+
+        Raises:
+            IndexError: They lie outside the memory.
+        """
+        ctypes.memmove(self._address(offset, len(data)), data, len(data))
+
+    def clear(self, offset: int, size: int) -> None:
+        """Set bytes to zero.
+
+        Raises:
+            IndexError: They lie outside the memory.
+        """
+        ctypes.memset(self._address(offset, size), 0, size)
+
+    def _address(self, offset: int, size: int) -> int:
+        if offset < 0 or size < 0 or offset + size > self.size_bytes:
+            msg = f"{size} bytes at {offset} lie outside the guest's memory of {self.size_bytes} bytes"
+            raise IndexError(msg)
+        pointer = ffi.wasmtime_memory_data(self._context, self._handle)
+        return ctypes.addressof(pointer.contents) + offset

@@ -1,0 +1,106 @@
+"""What an image is made from, and the keys that name the results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from attrs import field, frozen
+
+from evocell_runtime import agent_zip, artifacts
+from evocell_runtime.errors import ImageError
+from evocell_runtime.membrane import COSTS, ENVIRONMENT
+from evocell_runtime.warm import DEFAULT_WARM
+
+FORMAT = 1
+"""Bump when what is in an image changes in a way that no other input of its key shows."""
+
+ENGINE_SETTINGS = "fuel;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"
+"""The engine's settings (`native.new_engine`), as far as they change compiled code."""
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+@frozen(kw_only=True)
+class ImageSpec:
+    """What an image is made from.
+
+    Attributes:
+        warm: Modules imported before the freeze, in order.
+        layers: Zip files of pure-Python packages, put on the guest's path in order.
+    """
+
+    warm: tuple[str, ...] = field(default=DEFAULT_WARM, converter=tuple)
+    layers: tuple[Path, ...] = field(default=(), converter=lambda paths: tuple(Path(p) for p in paths))
+
+    def code_key(self) -> str:
+        """Names the compiled interpreter, which images that differ only in what is warm share."""
+        return _digest(
+            {
+                "format": FORMAT,
+                "artifacts": artifacts.locate().key,
+                "wasmtime": version("wasmtime"),
+                "settings": ENGINE_SETTINGS,
+                "cpu": cpu_features(),
+            }
+        )
+
+    def image_id(self) -> str:
+        """Names the image: a hash over everything that goes into it.
+
+        Raises:
+            ImageError: A layer cannot be read.
+        """
+        return _digest(
+            {
+                "code": self.code_key(),
+                "membrane": _text_digest("membrane.wat"),
+                "costs": dict(COSTS),
+                "environment": ENVIRONMENT,
+                "agent": hashlib.sha256(agent_zip.build()).hexdigest(),
+                "warm": list(self.warm),
+                "layers": [hashlib.sha256(read_layer(path)).hexdigest() for path in self.layers],
+            }
+        )
+
+
+def read_layer(path: Path) -> bytes:
+    """A layer's bytes.
+
+    Raises:
+        ImageError: It cannot be read or is no zip file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        msg = f"the layer {path} cannot be read: {e.strerror}"
+        raise ImageError(msg) from e
+    if data[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):
+        msg = f"the layer {path} is not a zip file"
+        raise ImageError(msg)
+    return data
+
+
+def cpu_features() -> str:
+    """This processor's instruction sets, hashed: compiled code is only for its like."""
+    flags = ""
+    try:
+        for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                flags = " ".join(sorted(line.split(":", 1)[1].split()))
+                break
+    except OSError:
+        flags = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(flags.encode()).hexdigest()[:16]}"
+
+
+def _text_digest(name: str) -> str:
+    return hashlib.sha256(files(__package__).joinpath(name).read_bytes()).hexdigest()
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,31 @@
+"""The modules that an image imports by default. It stands alone so that reading it loads nothing."""
+
+DEFAULT_WARM: tuple[str, ...] = (
+    "numpy",
+    "numpy.linalg",
+    "numpy.random",
+    "abc",
+    "array",
+    "bisect",
+    "collections",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "time",
+    "typing",
+)
+"""Modules imported before the freeze, so that a fork need not: numpy and the usual stdlib."""

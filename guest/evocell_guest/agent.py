@@ -16,6 +16,7 @@ from msgpack import packb as _packb
 
 from .compiler import compile_version
 from .loader import Loader, LoadError
+from .requests import read_request
 from .reseed import reseed, reseed_numpy
 from .tracebacks import clip, message, render, type_name
 from .values import EncodeError, TooLarge, decode, encode
@@ -28,6 +29,7 @@ _MODULES = sys.modules
 _set_recursion_limit = sys.setrecursionlimit
 _encode_value = encode
 _decode_value = decode
+_read_request = read_request
 
 # A map {"t": "completed", "v": ...} up to the value, so that the value is encoded only once.
 _COMPLETED = b"\x82\xa1t\xa9completed\xa1v"
@@ -72,6 +74,17 @@ def server(call: Callable[[bytes], bytes]) -> Callable[[], None]:
     return serve
 
 
+def hold(message: bytes) -> None:
+    """Keep a message alive for the host to read where it lies, until the next response."""
+    global _response  # noqa: PLW0603
+    _response = message
+
+
+def held() -> bytes:
+    """Return the message that is kept alive."""
+    return _response
+
+
 def handle(data: bytes) -> bytes:
     """Do one request and return the encoded response.
 
@@ -79,7 +92,7 @@ def handle(data: bytes) -> bytes:
         data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"`` or ``"info"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
-    request = _decode_value(data)
+    request = _read_request(data)
     operation = request["op"]
     if operation == "call":
         response = _call(request)

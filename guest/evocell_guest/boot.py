@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import agent
+from .immortal import lasting_objects
 from .loader import pack
+from .reseed import DEFAULT_SEED, prepare
 from .values import decode, encode
 
 # Enough for the interpreter to specialise the agent's byte code; the image keeps the specialised form.
@@ -67,8 +69,16 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)
     agent.adopt((sys.stdout, sys.stderr), names)
     vars(sys.modules["__main__"])["serve"] = agent.server(call)
+    prepare(DEFAULT_SEED)
     gc.collect()
     gc.freeze()
+    _tell_lasting_objects(call)
+
+
+def _tell_lasting_objects(call: Callable[[bytes], bytes]) -> None:
+    """Tell the host what it may make immortal. The agent holds the message until its next response."""
+    agent.hold(lasting_objects())
+    call(agent.held())
 
 
 def rehearse() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from evocell_guest import agent
 from evocell_guest.values import decode, encode
 
@@ -49,7 +50,9 @@ class Guest:
             {"op": "compile", "files": pairs, "blocked": list(blocked), "optimize": -1, "root": root}
         )
 
-    def call(self, entry: str, *args: Any, code: bytes | None = None, harness: bytes | None = None, **options: Any):
+    def call(
+        self, entry: str, *args: Any, code: bytes | None = None, harness: bytes | None = None, **options: Any
+    ):
         request = {
             "op": "call",
             "code": code,

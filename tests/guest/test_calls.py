@@ -58,7 +58,11 @@ def test_an_exception_at_import_is_an_answer_and_the_module_is_not_kept(guest):
         ("raise KeyboardInterrupt('stop')", "KeyboardInterrupt", "stop"),
         ("raise BaseException('bare')", "BaseException", "bare"),
         ("raise GeneratorExit", "GeneratorExit", ""),
-        ("raise ExceptionGroup('many', [ValueError('a'), TypeError('b')])", "ExceptionGroup", "many (2 sub-exceptions)"),
+        (
+            "raise ExceptionGroup('many', [ValueError('a'), TypeError('b')])",
+            "ExceptionGroup",
+            "many (2 sub-exceptions)",
+        ),
     ],
 )
 def test_every_base_exception_is_an_answer(guest, statement, name, message):
@@ -116,7 +120,8 @@ def test_what_cannot_be_encoded_is_named_by_its_path(guest, expression, path):
     ],
 )
 def test_a_result_over_a_limit_is_named_by_its_path(guest, body, words):
-    answer = guest.run(f"def f():\n  {body}")
+    items = 100_000 if "dict" in words else 10_000
+    answer = guest.run(f"def f():\n  {body}", payload_items=items)
 
     assert (answer["t"], answer["kind"]) == ("limit", "payload")
     assert words in answer["message"]
@@ -187,7 +192,9 @@ def test_numbers_drawn_at_import_follow_the_seed(guest):
 
 
 def test_numpy_scalars_and_nans_leave_as_plain_numbers(guest):
-    answer = guest.run("import numpy as np\ndef f(): return [np.int64(3), np.float32(0.5), np.bool_(True), -np.nan]")
+    answer = guest.run(
+        "import numpy as np\ndef f(): return [np.int64(3), np.float32(0.5), np.bool_(True), -np.nan]"
+    )
 
     assert answer["v"][:3] == [3, 0.5, True]
     assert [type(x) for x in answer["v"]] == [int, float, bool, float]

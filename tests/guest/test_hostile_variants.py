@@ -111,7 +111,9 @@ def test_a_fake_numpy_in_the_variant_cannot_stop_the_agent(guest, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "numpy", sys.modules["numpy"])
-    answer = guest.run("import sys, types\ndef f():\n  sys.modules['numpy'] = types.ModuleType('numpy')\n  return object()")
+    answer = guest.run(
+        "import sys, types\ndef f():\n  sys.modules['numpy'] = types.ModuleType('numpy')\n  return object()"
+    )
 
     assert answer["t"] == "raised"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import wasmtime
@@ -10,8 +11,8 @@ import wasmtime
 from evocell_runtime import membrane
 from evocell_runtime.agent_zip import GUEST_PATH
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import CallLimits, Instance
-from evocell_runtime.native import PAGE_BYTES
+from evocell_runtime.instance import CallLimits, CallResult, Instance
+from evocell_runtime.native import PAGE_BYTES, RawMemory
 from evocell_runtime.rewrite import SplitModule
 
 BOOT_STATE = {"clock_ns": 0, "rng": 0, "arena": 0, "open_files": 0, "quota_bytes": 0}
@@ -20,8 +21,12 @@ BOOT_STATE = {"clock_ns": 0, "rng": 0, "arena": 0, "open_files": 0, "quota_bytes
 BOOT_MEMORY_BYTES = 2 << 30
 """The most memory a boot may take; the frozen image is far smaller."""
 
+_WORD = 4
+_LEAST_IMMORTAL = 1 << 30
+_MOST_REFERENCES = 1 << 24
 _BOOT_FUEL = 400_000_000_000
 _BOOT_SEED = 0x5EED
+_BOOT_OPEN_FILES = 256
 
 
 def membrane_pre(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.InstancePre:
@@ -80,10 +85,7 @@ def load_agent(instance: Instance, warm: tuple[str, ...], layers: tuple[str, ...
         "from evocell_guest.boot import boot\n"
         f"boot({json.dumps(list(warm))})\n"
     )
-    call = instance.start(text.encode(), b"", CallLimits(fuel=_BOOT_FUEL, open_files=256), seed=_BOOT_SEED)
-    while not call.poll():
-        pass
-    result = call.finish()
+    result = _run(instance, text.encode())
     if not result.returned or result.status:
         shown = (result.stderr or result.stdout).decode(errors="replace").strip()
         why = shown.splitlines()[-1] if shown else f"it ended with {result.trap or 'no message'}"
@@ -91,3 +93,52 @@ def load_agent(instance: Instance, warm: tuple[str, ...], layers: tuple[str, ...
         error = ImageError(msg)
         error.add_note(shown)
         raise error
+    make_immortal(instance.memory, result.response or b"")
+    _run(instance, b"import evocell_guest.agent as agent; agent.hold(b'')\ndel agent\n")
+
+
+def make_immortal(memory: RawMemory, addresses: bytes) -> int:
+    """Give objects the reference count of an immortal one, so that looking at them dirties no page.
+
+    Args:
+        memory: The guest's memory, at rest.
+        addresses: What `evocell_guest.immortal.lasting_objects` returned: `None` first.
+
+    Returns:
+        How many objects were changed.
+
+    Raises:
+        ImageError: An address or a count is not what such an object has.
+    """
+    count = len(addresses) // _WORD
+    listed = struct.unpack(f"<{count}I", addresses[: count * _WORD])
+    if not listed:
+        return 0
+    size = memory.size_bytes
+    raw = bytearray(memory.read(0, size))
+    (immortal,) = struct.unpack_from("<I", raw, listed[0])
+    if immortal < _LEAST_IMMORTAL:
+        msg = f"None has a reference count of {immortal} in the guest, which is not an immortal one"
+        raise ImageError(msg)
+    changed = 0
+    for address in listed[1:]:
+        if address % _WORD or address + _WORD > size:
+            msg = f"the guest named an object at {address}, which cannot be one"
+            raise ImageError(msg)
+        (references,) = struct.unpack_from("<I", raw, address)
+        if not 0 < references < _MOST_REFERENCES:
+            if references >= _LEAST_IMMORTAL:
+                continue
+            msg = f"the object at {address} has {references} references, which cannot be"
+            raise ImageError(msg)
+        memory.write(address, struct.pack("<I", immortal))
+        changed += 1
+    return changed
+
+
+def _run(instance: Instance, program: bytes) -> CallResult:
+    limits = CallLimits(fuel=_BOOT_FUEL, open_files=_BOOT_OPEN_FILES)
+    call = instance.start(program, b"", limits, seed=_BOOT_SEED)
+    while not call.poll():
+        pass
+    return call.finish()

@@ -146,6 +146,7 @@ def _run_builder(
     }
     child = subprocess.Popen(
         [sys.executable, "-m", "evocell_runtime.builder"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

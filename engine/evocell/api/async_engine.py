@@ -59,6 +59,7 @@ class AsyncEngine(AsyncEvaluating):
 
     Raises:
         ImageError: On entering: the image cannot be found, built or trusted.
+        EngineForked: On entering: this process was forked from one in which an engine has run.
     """
 
     async def create_sandbox(

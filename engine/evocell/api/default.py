@@ -42,11 +42,12 @@ os.register_at_fork(after_in_child=_default.forget)
 def default_engine() -> Engine:
     """Return the one engine of this process, made at the first call with the settings of `Config.load`.
 
-    It is closed at exit. One that was closed is replaced by a new one; so is one that was inherited by
-    ``os.fork``.
+    It is closed at exit, and replaced by a new one if it was closed before. One that was inherited by
+    ``os.fork`` is never used.
 
     Raises:
         ImageError: The image cannot be found, built or trusted.
+        EngineForked: This process was forked from one in which an engine has run.
     """
     return _default.get()
 

@@ -48,7 +48,7 @@ class Engine:
 
     Raises:
         ImageError: The image cannot be found, built or trusted.
-        EngineForked: By every method, in a process that inherited the engine by ``os.fork``.
+        EngineForked: Also by every method, in a process that inherited an engine by ``os.fork``.
         EngineClosed: By every method but `close`, once it is closed.
     """
 

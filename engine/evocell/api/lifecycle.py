@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -13,7 +14,7 @@ import trio
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.errors import EngineClosed, EvocellError
+from evocell.errors import EngineClosed, EngineForked, EvocellError
 from evocell.execution.local import open_local_worker
 from evocell.execution.worker import OpenWorker, Worker
 from evocell.orchestration.batch import Batches
@@ -21,6 +22,31 @@ from evocell.orchestration.manager import Manager
 from evocell.orchestration.versions import Versions
 
 __all__ = ["EngineLifecycle"]
+
+
+class _Ancestry:
+    """Remembers, across ``os.fork``, that an engine has run guests in the calling process.
+
+    The native runtime has threads of its own, which a fork does not copy: in a child of such a process the
+    first guest that touches a file would wait for them for ever, and nothing could stop it.
+    """
+
+    def __init__(self) -> None:
+        self._pid: int | None = None
+
+    def refuse_forked(self) -> None:
+        """Note this process, and raise `EngineForked` if it was forked from one that is noted."""
+        if self._pid not in {None, os.getpid()}:
+            raise EngineForked(
+                "this process was forked from one in which an engine has run, and guests do not work after "
+                "os.fork; start it with multiprocessing's spawn method (or as a subprocess), or fork before "
+                "the first engine is made",
+                self._pid,
+            )
+        self._pid = os.getpid()
+
+
+_ancestry = _Ancestry()
 
 
 class EngineLifecycle:
@@ -49,6 +75,7 @@ class EngineLifecycle:
         """Open the worker."""
         if self._resources is not None:
             raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
+        _ancestry.refuse_forked()
         async with AsyncExitStack() as opening:
             root = self.config.state_dir
             if root is None:
@@ -103,7 +130,12 @@ class EngineLifecycle:
         )
 
     def _start(self, worker: Worker, snapshots: SnapshotStore) -> None:
-        versions = Versions(worker, snapshots, blocked=self.config.blocked_modules)
+        versions = Versions(
+            worker,
+            snapshots,
+            blocked=self.config.blocked_modules,
+            durable=self.config.state_dir is not None,
+        )
         self._worker = worker
         self._manager = Manager(worker, versions, self.config)
         self._batches = Batches(worker, versions, self._manager, self.config.limits())

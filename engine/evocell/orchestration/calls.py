@@ -12,7 +12,7 @@ from attrs import field, frozen
 from evocell.errors import ConfigurationError
 from evocell.execution.worker import CallJob, Worker
 from evocell.models.limits import Limits
-from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.orchestration.records import SandboxRecord
 from evocell_guest.values import EncodeError, TooLarge, encode
 
@@ -28,6 +28,9 @@ __all__ = [
 RunIsolation = Literal["session", "call"]
 
 _ROOT = "call"
+
+KILLING = frozenset({"fuel", "timeout", "memory", "stack", "output", "crashed", "worker_lost"})
+"""Kinds of outcome after which a session is replaced by a fresh fork."""
 
 
 @frozen(kw_only=True)
@@ -154,13 +157,16 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
         record.note_session(live=False)
         raise
     record.reload_pending = False
-    if report.session_alive:
-        return report.outcome
-    if isinstance(report.outcome, LimitExceeded | GuestCrashed | WorkerLost):
-        record.note_restart(report.outcome)
-    else:
+    outcome = report.outcome
+    if outcome.kind in KILLING:
+        if report.session_alive:
+            # It ran out of memory and lives: what it had begun is half done, and the memory stays taken.
+            with trio.CancelScope(shield=True):
+                await worker.end_session(record.session)
+        record.note_restart(outcome)
+    elif not report.session_alive:
         record.note_session(live=False)
-    return report.outcome
+    return outcome
 
 
 def _rejection(record: SandboxRecord) -> Outcome:

@@ -15,7 +15,7 @@ from evocell.execution.worker import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
-from evocell.orchestration.calls import deadline_outcome
+from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.concurrency import map_bounded
 from evocell.orchestration.plan import Budget, Plan
 from evocell.orchestration.scoring import Judged, Scored, judge, should_stop, summarise, unscored
@@ -195,7 +195,7 @@ async def _in_turn(worker: Worker, plan: Plan, code: CompiledVersion, trail: _Tr
                 return
             report = await _call(worker, plan, code, index, limits, session=session)
             trail.outcomes.append(budget.spend(report.outcome, limits))
-            if shares_fork and not report.session_alive:
+            if shares_fork and (not report.session_alive or report.outcome.kind in KILLING):
                 return
             if plan.evaluation.stop is None:
                 continue

@@ -39,11 +39,15 @@ class Versions:
         worker: Where code is compiled.
         snapshots: Where trees and byte code are kept.
         blocked: Modules that a variant may not import.
+        durable: Whether the store outlives this engine, so that byte code is worth writing to it.
     """
 
-    def __init__(self, worker: Worker, snapshots: SnapshotStore, *, blocked: Iterable[str]) -> None:
+    def __init__(
+        self, worker: Worker, snapshots: SnapshotStore, *, blocked: Iterable[str], durable: bool
+    ) -> None:
         self._worker = worker
         self._snapshots = snapshots
+        self._durable = durable
         self._blocked = tuple(sorted(set(blocked)))
         self._kept: OrderedDict[str, CompiledVersion | Rejected] = OrderedDict()
         self._kept_bytes = 0
@@ -95,6 +99,8 @@ class Versions:
                 del self._pending[key]
 
     async def _make(self, job: CompileJob, key: str) -> CompiledVersion | Rejected:
+        if not self._durable:
+            return await self._worker.compile(job)
         stored = await trio.to_thread.run_sync(self._from_store, job.tree, key)
         if stored is not None:
             return stored

@@ -11,7 +11,7 @@ from evocell.models import Limits
 def test_defaults():
     limits = Limits()
 
-    assert limits.fuel == 20_000_000_000
+    assert limits.fuel == 100_000_000_000
     assert limits.memory_bytes == 128 << 20
     assert limits.timeout_s == 300
     assert limits.output_bytes == 1 << 20

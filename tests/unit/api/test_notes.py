@@ -1,0 +1,15 @@
+"""The text for whoever writes code for the guest."""
+
+from evocell.api.notes import guest_notes
+from evocell.config import Config
+
+
+def test_what_the_guest_is_like():
+    info = {"python": "3.15.0", "packages": {"numpy": "2.5.2", "attrs": "1"}}
+    text = guest_notes(info, Config(default_max_fuel=7, blocked_modules=("socket",)))
+    assert "CPython 3.15.0" in text
+    assert "attrs 1, numpy 2.5.2" in text
+    assert "execute 7 WebAssembly" in text
+    assert "virtual" in text
+    assert "imported: socket" in text
+    assert "real" in guest_notes({}, Config(profile="realtime", blocked_modules=()))

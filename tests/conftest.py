@@ -96,7 +96,7 @@ class FakeWorker:
             outcome, alive = KILLED, False
         except SystemExit:
             outcome, alive = GuestCrashed("exit"), False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a guest's exception is an outcome
             outcome = Raised(type(error).__name__, str(error), fuel_used=7)
         else:
             if value == "hang":

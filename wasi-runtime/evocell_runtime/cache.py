@@ -19,7 +19,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,6 +43,10 @@ class FileRecord:
     sha256: str
 
 
+def _pairs(rows: Iterable[Iterable[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(offset), int(size)) for offset, size in rows)
+
+
 @frozen(kw_only=True)
 class ImageManifest:
     """What is known of a built image.
@@ -61,6 +65,7 @@ class ImageManifest:
         snapshot_sha256: Hash of the snapshot itself: memory and globals.
         build_s: How long the build took, in seconds.
         cpu: The instruction sets it was compiled for.
+        hot_pages: Offset and size in bytes of the runs of memory that every call writes to.
         files: Files of the image, by path relative to its directory.
     """
 
@@ -77,6 +82,7 @@ class ImageManifest:
     snapshot_sha256: str
     build_s: float
     cpu: str
+    hot_pages: tuple[tuple[int, int], ...] = field(converter=_pairs)
     files: Mapping[str, FileRecord]
 
 

@@ -12,6 +12,7 @@ from evocell_runtime.build import Progress, build_image
 from evocell_runtime.builder import CODE_FILE, MEMBRANE_FILE
 from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError
+from evocell_runtime.hot_pages import Run
 from evocell_runtime.instance import Instance
 from evocell_runtime.native import new_engine
 from evocell_runtime.spec import ImageSpec
@@ -43,6 +44,7 @@ class Image:
             msg = f"the image {manifest.image_id} cannot be loaded: {e}"
             raise ImageError(msg) from e
         self._membrane = membrane_pre(self._engine, sealed)
+        self._hot = tuple(Run(offset, size) for offset, size in manifest.hot_pages)
 
     @property
     def image_id(self) -> str:
@@ -87,6 +89,7 @@ class Image:
                 directories,
                 memory_limit_bytes=self.memory_bytes + growth_bytes,
                 scratch=scratch is not None,
+                hot=self._hot,
             )
         except wasmtime.WasmtimeError as e:
             msg = f"the image cannot be forked: {str(e).splitlines()[0]}"

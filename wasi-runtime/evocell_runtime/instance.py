@@ -12,9 +12,21 @@ from wasmtime import _ffi as ffi
 
 from evocell_runtime import membrane
 from evocell_runtime.errors import ImageError
+from evocell_runtime.hot_pages import Run, populate
 from evocell_runtime.membrane import StopReason
-from evocell_runtime.native import I32, I64, AsyncCall, Names, RawFunction, RawMemory
-from evocell_runtime.native import read_global, set_slice, write_global
+from evocell_runtime.native import (
+    I32,
+    I64,
+    AsyncCall,
+    Names,
+    RawFunction,
+    RawMemory,
+    get_fuel,
+    read_global,
+    set_fuel,
+    set_slice,
+    write_global,
+)
 
 SLICE_FUEL = 5_000_000
 """Fuel a guest uses before the host gets the thread back: about half a millisecond to 3 ms."""
@@ -92,6 +104,7 @@ class Instance:
         directories: Host directories for `membrane.PREOPENS`, in order.
         memory_limit_bytes: The most its memory may be, in bytes.
         scratch: Whether the last directory may be written to.
+        hot: Pages that the first call will write to.
     """
 
     def __init__(
@@ -103,7 +116,9 @@ class Instance:
         *,
         memory_limit_bytes: int,
         scratch: bool = False,
+        hot: tuple[Run, ...] = (),
     ) -> None:
+        self._hot = hot
         store = self._store = wasmtime.Store(engine)
         try:
             store.set_limits(memory_size=memory_limit_bytes)
@@ -198,6 +213,9 @@ class Instance:
         if self._call is not None or not self.sound:
             msg = "the instance has a call in flight or was killed; close it and fork another"
             raise RuntimeError(msg)
+        if self._hot:
+            populate(self.memory.address, self._hot)
+            self._hot = ()
         source = self._put(program)
         mail = self._put(request)
         self._short(
@@ -210,7 +228,7 @@ class Instance:
             mail,
             len(request),
         )
-        self._store.set_fuel(limits.fuel)
+        set_fuel(self._context, limits.fuel)
         self._call = Call(self, AsyncCall(self._context, self._turn, source, len(program)), limits)
         return self._call
 
@@ -230,11 +248,10 @@ class Instance:
 
     def _short(self, function: RawFunction, *values: int, fuel: int = _OWN_FUEL) -> int:
         """Call one of our own functions to its end."""
-        self._store.set_fuel(fuel)
+        set_fuel(self._context, fuel)
         call = AsyncCall(self._context, function, *values)
         try:
-            while not call.poll():
-                pass
+            call.run_short()
         finally:
             trap, message = call.close()
         if trap is not None:
@@ -265,7 +282,7 @@ class Instance:
             response_bytes=size,
             stdout=self._claimed(arena + membrane.AT_STDOUT, out) or b"",
             stderr=self._claimed(arena + membrane.AT_STDERR, err) or b"",
-            fuel_used=limits.fuel - self._store.get_fuel(),
+            fuel_used=limits.fuel - get_fuel(self._context),
             ran_s=ran_s,
             memory_bytes=self.memory.size_bytes,
         )

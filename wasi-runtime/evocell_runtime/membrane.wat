@@ -22,6 +22,7 @@
   (global $quota (export "quota_bytes") (mut i64) (i64.const @INIT_quota_bytes))
   ;; Set by begin for one call.
   (global $realtime (export "realtime") (mut i32) (i32.const 0))
+  (global $scratch (export "scratch") (mut i32) (i32.const 0))
   (global $open_limit (export "open_limit") (mut i32) (i32.const @OPEN_FILES_AT_BOOT))
   (global $output_limit (export "output_limit") (mut i32) (i32.const @OUTPUT_BYTES))
   (global $request (export "request") (mut i32) (i32.const 0))
@@ -42,6 +43,7 @@
     (global.set $output_limit (local.get $output_limit))
     (global.set $open_limit (local.get $open_limit))
     (global.set $quota (local.get $quota))
+    (global.set $scratch (i64.ne (local.get $quota) (i64.const 0)))
     (global.set $request (local.get $request))
     (global.set $request_len (local.get $request_len))
     (global.set $response (i32.const 0))
@@ -130,11 +132,13 @@
     (i64.and (i64.add (local.get $bytes) (i64.const 4095)) (i64.const -4096)))
 
   ;; Charge what a file grows by if it comes to reach `end`, rounded up to 4 KiB, holes included.
+  ;; Without scratch space nothing can be written; with it, used up, the call ends.
   (func $charge_growth (param $fd i32) (param $end i64) (result i32)
     (local $errno i32)
     (local.set $errno (call $real_fd_filestat_get (local.get $fd) (call $stat_cell)))
     (if (local.get $errno) (then (return (local.get $errno))))
     (if (i64.gt_u (local.get $end) (i64.const @FILE_BYTES)) (then (return (i32.const @EFBIG))))
+    (if (i32.eqz (global.get $scratch)) (then (return (i32.const @EROFS))))
     (call $charge (i64.sub (call $round_4k (local.get $end))
       (call $round_4k (i64.load offset=@AT_STAT_SIZE (global.get $arena)))))
     (i32.const 0))
@@ -270,6 +274,7 @@
   (func $now (param $id i32) (result i64)
     (if (global.get $realtime)
       (then
+        (call $burn (i32.const @COST_CLOCK))
         (drop (call $real_clock_time_get (i32.ne (local.get $id) (i32.const 0)) (i64.const 0)
           (i32.add (global.get $arena) (i32.const @AT_CLOCK))))
         (return (i64.load offset=@AT_CLOCK (global.get $arena)))))
@@ -604,7 +609,7 @@
     (if (i32.ge_s (global.get $open_files) (global.get $open_limit)) (then (return (i32.const @EMFILE))))
     (if (i32.and (local.get $oflags) (i32.const 1))                                     ;; O_CREAT
       (then
-        (if (i64.eqz (global.get $quota)) (then (return (i32.const @EROFS))))
+        (if (i32.eqz (global.get $scratch)) (then (return (i32.const @EROFS))))
         (call $charge (i64.const 4096))))
     (local.set $errno (call $real_path_open (local.get $dir) (local.get $lookup) (local.get $path)
       (local.get $len) (local.get $oflags) (local.get $rights) (local.get $inheriting)
@@ -625,7 +630,7 @@
   (func (export "path_create_directory") (param $dir i32) (param $path i32) (param $len i32)
       (result i32)
     (if (call $path_too_long (local.get $len)) (then (return (i32.const @ENAMETOOLONG))))
-    (if (i64.eqz (global.get $quota)) (then (return (i32.const @EROFS))))
+    (if (i32.eqz (global.get $scratch)) (then (return (i32.const @EROFS))))
     (call $charge (i64.const 4096))
     (call $real_path_create_directory (local.get $dir) (local.get $path) (local.get $len)))
   (func (export "path_remove_directory") (param $dir i32) (param $path i32) (param $len i32)

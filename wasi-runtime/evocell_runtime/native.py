@@ -38,12 +38,29 @@ _NEEDED = (
     "wasmtime_call_future_delete",
     "wasmtime_memory_data",
     "wasmtime_memory_data_size",
+    "wasmtime_context_set_fuel",
+    "wasmtime_context_get_fuel",
     "wasmtime_error_message",
     "wasmtime_error_delete",
     "wasmtime_instance_export_get",
     "wasmtime_global_get",
     "wasmtime_global_set",
 )
+
+
+_holding = ctypes.PyDLL(ffi.dll._name)  # noqa: SLF001
+
+
+def _held(name: str) -> Any:
+    """A C function called with the interpreter lock held.
+
+    Letting go of the lock costs nothing by itself, but with several guest threads another one
+    takes it, and a call of a microsecond waits milliseconds to get it back. So only what takes
+    time lets go of it: running a guest, making a store and freeing one.
+    """
+    function, own = getattr(ffi.dll, name), getattr(_holding, name)
+    own.restype, own.argtypes = function.restype, function.argtypes
+    return own
 
 
 def check() -> None:
@@ -59,6 +76,19 @@ def check() -> None:
             "install a release evocell was tested with (wasmtime>=49,<50)"
         )
         raise AbiError(msg)
+
+
+check()
+_call_async = _held("wasmtime_func_call_async")
+_poll_holding = _held("wasmtime_call_future_poll")
+_future_delete = _held("wasmtime_call_future_delete")
+_export_get = _held("wasmtime_instance_export_get")
+_global_get = _held("wasmtime_global_get")
+_global_set = _held("wasmtime_global_set")
+_memory_data = _held("wasmtime_memory_data")
+_memory_data_size = _held("wasmtime_memory_data_size")
+_set_fuel = _held("wasmtime_context_set_fuel")
+_get_fuel = _held("wasmtime_context_get_fuel")
 
 
 def new_engine() -> wasmtime.Engine:
@@ -86,6 +116,30 @@ def _take_error(pointer: Any) -> str:
     finally:
         ffi.wasm_byte_vec_delete(ctypes.byref(message))
         ffi.wasmtime_error_delete(pointer)
+
+
+def set_fuel(context: Any, fuel: int) -> None:
+    """Set the fuel a store has left.
+
+    Raises:
+        wasmtime.WasmtimeError: The engine does not meter fuel.
+    """
+    error = _set_fuel(context, fuel)
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
+
+
+def get_fuel(context: Any) -> int:
+    """The fuel a store has left.
+
+    Raises:
+        wasmtime.WasmtimeError: The engine does not meter fuel.
+    """
+    left = ctypes.c_uint64(0)
+    error = _get_fuel(context, ctypes.byref(left))
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
+    return left.value
 
 
 class RawFunction:
@@ -137,7 +191,7 @@ class AsyncCall:
         self._function = function
         self._trap = ctypes.POINTER(ffi.wasm_trap_t)()
         self._error = ctypes.POINTER(ffi.wasmtime_error_t)()
-        self._future: Any = ffi.wasmtime_func_call_async(
+        self._future: Any = _call_async(
             context,
             ctypes.byref(function.func),
             function.args,
@@ -156,6 +210,11 @@ class AsyncCall:
         """
         return bool(ffi.wasmtime_call_future_poll(self._future))
 
+    def run_short(self) -> None:
+        """Run a call that takes microseconds to its end, with the interpreter lock held."""
+        while not _poll_holding(self._future):
+            pass
+
     def close(self) -> tuple[str | None, str | None]:
         """Free the future, and take what the call left. Call it once.
 
@@ -165,7 +224,7 @@ class AsyncCall:
         """
         future, self._future = self._future, None
         if future is not None:
-            ffi.wasmtime_call_future_delete(future)
+            _future_delete(future)
         if self._error:
             error, self._error = self._error, None
             return "ERROR", _take_error(error)
@@ -209,7 +268,7 @@ class Names:
         found, raw = [], ctypes.byref(instance._instance)  # noqa: SLF001
         for name, buffer, size in self._buffers:
             item = ffi.wasmtime_extern_t()
-            if not ffi.wasmtime_instance_export_get(context, raw, buffer, size, ctypes.byref(item)):
+            if not _export_get(context, raw, buffer, size, ctypes.byref(item)):
                 msg = f"the module does not export {name}"
                 raise AbiError(msg)
             if item.kind == _FUNC:
@@ -223,7 +282,7 @@ class Names:
 
 def read_global(context: Any, handle: Any, cell: Any) -> int:
     """An integer global's value, unsigned; `cell` is a `wasmtime_val_t` to use for it."""
-    ffi.wasmtime_global_get(context, ctypes.byref(handle), ctypes.byref(cell))
+    _global_get(context, ctypes.byref(handle), ctypes.byref(cell))
     if cell.kind == _I64:
         return int(cell.of.i64) & 0xFFFFFFFFFFFFFFFF
     return int(cell.of.i32) & 0xFFFFFFFF
@@ -240,7 +299,7 @@ def write_global(context: Any, handle: Any, value: int, *, wide: bool) -> None:
         cell.kind, cell.of.i64 = _I64, value
     else:
         cell.kind, cell.of.i32 = _I32, value
-    error = ffi.wasmtime_global_set(context, ctypes.byref(handle), ctypes.byref(cell))
+    error = _global_set(context, ctypes.byref(handle), ctypes.byref(cell))
     if error:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
 
@@ -259,9 +318,14 @@ class RawMemory:
         self._handle = ctypes.byref(handle)
 
     @property
+    def address(self) -> int:
+        """Where the memory lies in this process now."""
+        return ctypes.addressof(_memory_data(self._context, self._handle).contents)
+
+    @property
     def size_bytes(self) -> int:
         """The memory's size now."""
-        return int(ffi.wasmtime_memory_data_size(self._context, self._handle))
+        return int(_memory_data_size(self._context, self._handle))
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy bytes out.
@@ -291,5 +355,4 @@ class RawMemory:
         if offset < 0 or size < 0 or offset + size > self.size_bytes:
             msg = f"{size} bytes at {offset} lie outside the guest's memory of {self.size_bytes} bytes"
             raise IndexError(msg)
-        pointer = ffi.wasmtime_memory_data(self._context, self._handle)
-        return ctypes.addressof(pointer.contents) + offset
+        return self.address + offset

@@ -19,6 +19,9 @@ from evocell_runtime.warm import DEFAULT_WARM
 FORMAT = 1
 """Bump when what is in an image changes in a way that no other input of its key shows."""
 
+LAYOUT = 2
+"""Bump when the files or the manifest of an image change shape."""
+
 ENGINE_SETTINGS = "fuel;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"
 """The engine's settings (`native.new_engine`), as far as they change compiled code."""
 
@@ -58,6 +61,7 @@ class ImageSpec:
         return _digest(
             {
                 "code": self.code_key(),
+                "layout": LAYOUT,
                 "membrane": _text_digest("membrane.wat"),
                 "costs": dict(COSTS),
                 "environment": ENVIRONMENT,

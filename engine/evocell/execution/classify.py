@@ -7,7 +7,7 @@ normally is the guest's answer looked at, and then decoded under limits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any
 
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
@@ -18,18 +18,15 @@ from evocell.models.outcome import (
     Completed,
     GuestCrashed,
     LimitExceeded,
-    LimitKind,
     Outcome,
     Raised,
     Rejected,
-    RejectedKind,
 )
-from evocell.wire.values import decode_hostile
+from evocell.wire.values import ENVELOPE_BYTES, decode_response
 
 NEAR_LIMIT = 0.9
 """A trap with this much of the memory limit used is put down to memory."""
 
-_TEXT_CHARS = 64 << 10
 _TRAPS = {
     "UNREACHABLE": "it reached code that aborts",
     "MEMORY_OUT_OF_BOUNDS": "it accessed memory outside its own",
@@ -70,25 +67,22 @@ def classify(
         return LimitExceeded(kind="timeout", limit=limits.timeout_s, reached=result.ran_s, **common)
     if not result.returned:
         return _stopped(result, limits, common)
-    if result.response_bytes > limits.payload_bytes:
+    if result.response_bytes > limits.payload_bytes + ENVELOPE_BYTES:
         return LimitExceeded(
             kind="payload", limit=limits.payload_bytes, reached=result.response_bytes, **common
         )
     if result.response is None or result.status:
         return GuestCrashed(reason="it returned without an answer", **common)
     try:
-        answer = decode_hostile(
+        answer = decode_response(
             result.response,
             max_bytes=limits.payload_bytes,
-            max_items=limits.payload_items + _ENVELOPE_ITEMS,
-            max_depth=limits.payload_depth + _ENVELOPE_DEPTH,
+            max_items=limits.payload_items,
+            max_depth=limits.payload_depth,
         )
-        return _answered(answer, limits, common)
     except ProtocolError as e:
         return GuestCrashed(reason=f"its answer cannot be read: {e}", **common)
-
-
-_ENVELOPE_ITEMS, _ENVELOPE_DEPTH = 32, 2
+    return _answered(answer, limits, common)
 
 
 def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outcome:
@@ -113,38 +107,24 @@ def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outc
     return GuestCrashed(reason=_TRAPS.get(trap, f"it trapped ({trap})"), **common)
 
 
-def _answered(answer: object, limits: Limits, common: dict[str, Any]) -> Outcome:
-    if not isinstance(answer, Mapping):
-        msg = "it is not a map"
-        raise ProtocolError(msg)
-    what = answer.get("t")
-    if what == "completed":
-        return Completed(value=answer.get("v"), **common)
-    if what == "raised":
-        return Raised(
-            type_name=_text(answer, "type"),
-            message=_text(answer, "message"),
-            traceback=_text(answer, "traceback"),
-            **common,
-        )
-    if what == "rejected" and answer.get("kind") in get_args(RejectedKind):
-        return Rejected(
-            kind=cast("RejectedKind", answer["kind"]), message=_text(answer, "message"), **common
-        )
-    if what == "limit" and answer.get("kind") in get_args(LimitKind):
-        kind = cast("LimitKind", answer["kind"])
-        limit = {"memory": limits.memory_bytes, "payload": limits.payload_bytes}.get(kind)
-        reached = common["peak_memory_bytes"] if kind == "memory" else None
-        return LimitExceeded(
-            kind=kind, limit=limit, reached=reached, message=_text(answer, "message"), **common
-        )
-    msg = "it says neither what was returned nor what was raised"
-    raise ProtocolError(msg)
-
-
-def _text(answer: Mapping[object, object], key: str) -> str:
-    value = answer.get(key, "")
-    if not isinstance(value, str):
-        msg = f"its {key} is not a text"
-        raise ProtocolError(msg)
-    return value[:_TEXT_CHARS]
+def _answered(answer: Mapping[str, Any], limits: Limits, common: dict[str, Any]) -> Outcome:
+    match answer["t"]:
+        case "completed":
+            return Completed(value=answer["v"], **common)
+        case "raised":
+            return Raised(
+                type_name=answer["type"], message=answer["message"], traceback=answer["traceback"], **common
+            )
+        case "rejected":
+            return Rejected(kind=answer["kind"], message=answer["message"], **common)
+        case "limit" if answer["kind"] == "memory":
+            limit, reached = limits.memory_bytes, common["peak_memory_bytes"]
+            return LimitExceeded(
+                kind="memory", limit=limit, reached=reached, message=answer["message"], **common
+            )
+        case "limit":
+            return LimitExceeded(
+                kind="payload", limit=limits.payload_bytes, message=answer["message"], **common
+            )
+        case other:
+            return GuestCrashed(reason=f"its answer is to another question ({other})", **common)

@@ -15,6 +15,7 @@ from evocell_runtime.image import Image
 from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
 
 from evocell.models.limits import Limits
+from evocell.wire.values import ENVELOPE_BYTES
 
 PROGRAM = b"serve()"
 """What each call runs in the guest's `__main__`; the boot put `serve` there."""
@@ -118,7 +119,7 @@ class GuestJob:
         try:
             limits = CallLimits(
                 fuel=self._limits.fuel,
-                response_bytes=self._limits.payload_bytes,
+                response_bytes=self._limits.payload_bytes + ENVELOPE_BYTES,
                 output_bytes=self._limits.output_bytes,
                 open_files=self._limits.open_files,
                 scratch_bytes=self._limits.scratch_bytes,

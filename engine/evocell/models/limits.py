@@ -14,7 +14,7 @@ MAX_OUTPUT_BYTES = 1 << 20
 #: A 32-bit WebAssembly memory cannot be larger, image included.
 MAX_MEMORY_BYTES = 4 << 30
 #: The guest's decoder and encoder recurse; deeper values would meet its recursion limit first.
-MAX_PAYLOAD_DEPTH = 256
+MAX_PAYLOAD_DEPTH = 128
 
 _MAX_INT = (1 << 63) - 1
 _UPPER_BOUNDS = {

@@ -80,6 +80,7 @@ class SandboxRecord:
         """Enter the final state and cancel whatever is using the sandbox."""
         self.stopping = True
         self.move(SandboxStatus.STOPPED, "destroyed")
+        self.loaded.set()  # there is nothing left to wait for
         for scope in tuple(self._scopes):
             scope.cancel()
 

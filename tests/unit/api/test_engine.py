@@ -63,8 +63,7 @@ def test_every_method_from_any_thread(fake_engine):
     values = []
 
     def work():
-        for _ in range(10):
-            values.append(sandbox.run("bump").unwrap())
+        values.extend(sandbox.run("bump").unwrap() for _ in range(10))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -234,12 +233,9 @@ def test_a_forked_child_gets_an_error_instead_of_hanging(fake_engine):
             lambda: fake_engine.image_id,
             fake_engine.__enter__,
         ):
-            try:
+            with pytest.raises(EngineForked) as caught:
                 call()
-            except EngineForked as error:
-                assert error.owner_pid == os.getppid()
-            else:
-                return 1
+            assert caught.value.owner_pid == os.getppid()
         fake_engine.close()
         return 0
 

@@ -1,7 +1,7 @@
 """What counts as equal, what counts as close, and where the first difference is said to be."""
 
 import math
-from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,8 +9,12 @@ import pytest
 from evocell.orchestration.comparison import difference, shown
 from evocell_guest.arrays import Array
 
-Pair = namedtuple("Pair", "left right")
 NAN = float("nan")
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from typing import Any, Literal, cast
 
 import platformdirs
 from attrs import Attribute, field, fields, frozen
-from evocell_runtime.warm import DEFAULT_WARM
 
 from evocell.errors import ConfigurationError
 from evocell.models.limits import MAX_MEMORY_BYTES, MAX_OUTPUT_BYTES, Limits
+from evocell_runtime.warm import DEFAULT_WARM
 
 ENV_PREFIX = "EVOCELL_"
 #: Names the TOML file when `Config.load` is given none.

@@ -35,7 +35,7 @@ def reseed(seed: int) -> None:
     Args:
         seed: Any whole number; numpy, which takes 32 bits, gets the lower ones.
     """
-    global _standing  # noqa: PLW0603
+    global _standing
     standing, _standing = _standing, None
     if standing == seed:
         return

@@ -104,7 +104,9 @@ class Probe:
 
     # ------------------------------------------------------------------ calls
 
-    def call(self, name: str, *args: int, fuel: int = FUEL, on_slice: Callable[[], None] | None = None) -> Answer:
+    def call(
+        self, name: str, *args: int, fuel: int = FUEL, on_slice: Callable[[], None] | None = None
+    ) -> Answer:
         """Call an import; `on_slice` runs each time the guest comes up for air."""
         function, instance = self.imports[name], self.instance
         (handle,) = Names(f"call.{name}").find(instance._context, instance._inner)

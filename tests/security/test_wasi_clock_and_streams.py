@@ -160,7 +160,9 @@ def test_in_realtime_a_sleep_waits_in_the_guest_for_the_host_to_let_time_pass(pr
         if len(seen) == 3:
             probe.instance.wake()
 
-    answer = probe.call("poll_oneoff", *subscribe(probe, (5, 0, MONOTONIC, 60_000_000_000, 0)), on_slice=on_slice)
+    answer = probe.call(
+        "poll_oneoff", *subscribe(probe, (5, 0, MONOTONIC, 60_000_000_000, 0)), on_slice=on_slice
+    )
 
     assert (answer.errno, events(probe)) == (0, [(5, 0, 0)])
     assert seen[:3] == [60_000_000_000] * 3
@@ -170,7 +172,9 @@ def test_in_realtime_a_sleep_waits_in_the_guest_for_the_host_to_let_time_pass(pr
 def test_in_realtime_a_sleep_nobody_ends_uses_up_the_fuel(probe):
     probe.begin(realtime=True)
 
-    answer = probe.call("poll_oneoff", *subscribe(probe, (5, 0, MONOTONIC, 60_000_000_000, 0)), fuel=20_000_000)
+    answer = probe.call(
+        "poll_oneoff", *subscribe(probe, (5, 0, MONOTONIC, 60_000_000_000, 0)), fuel=20_000_000
+    )
 
     assert answer.trap == "OUT_OF_FUEL"
 

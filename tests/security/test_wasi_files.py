@@ -170,7 +170,9 @@ def test_only_scratch_space_can_be_changed(probe, directory):
     place = [probe.root, probe.app, probe.harness][directory - 3]
     (place / "file").write_text("kept")
     (place / "folder").mkdir()
-    file, folder, new = (probe.path(n, at=probe.PATH + 64 * i) for i, n in enumerate(("file", "folder", "new")))
+    file, folder, new = (
+        probe.path(n, at=probe.PATH + 64 * i) for i, n in enumerate(("file", "folder", "new"))
+    )
     denied = {
         "open to write": ("path_open", directory, 0, *file, 0, 64, 0, 0, probe.OUT),
         "truncate": ("path_open", directory, 0, *file, 8, 64, 0, 0, probe.OUT),

@@ -132,7 +132,13 @@ def test_what_the_table_refuses_is_refused():
 
     assert {n for n in NAMES if CASES[n].errno in (EINVAL, ENOTSUP)} == refused
     assert refused == {
-        "path_link", "path_readlink", "path_symlink", "sock_accept", "sock_recv", "sock_send", "sock_shutdown"
+        "path_link",
+        "path_readlink",
+        "path_symlink",
+        "sock_accept",
+        "sock_recv",
+        "sock_send",
+        "sock_shutdown",
     }
 
 

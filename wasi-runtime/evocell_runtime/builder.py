@@ -21,8 +21,8 @@ from pathlib import Path
 
 import wasmtime
 from attrs import asdict
-from evocell_guest.values import decode, encode
 
+from evocell_guest.values import decode, encode
 from evocell_runtime import agent_zip, artifacts
 from evocell_runtime.boot import BOOT_MEMORY_BYTES, load_agent, membrane_pre, start_interpreter
 from evocell_runtime.cache import FileRecord, ImageCache, ImageManifest, record_of

@@ -43,6 +43,10 @@ class FileRecord:
     sha256: str
 
 
+def _names(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 def _pairs(rows: Iterable[Iterable[int]]) -> tuple[tuple[int, int], ...]:
     return tuple((int(offset), int(size)) for offset, size in rows)
 
@@ -74,8 +78,8 @@ class ImageManifest:
     created: str
     wasmtime: str
     python: str
-    warm: tuple[str, ...] = field(converter=tuple)
-    layers: tuple[str, ...] = field(converter=tuple)
+    warm: tuple[str, ...] = field(converter=_names)
+    layers: tuple[str, ...] = field(converter=_names)
     memory_bytes: int
     code_bytes: int
     snapshot_bytes: int
@@ -104,7 +108,7 @@ class ImageCache:
 
     # ------------------------------------------------------------------ reading
 
-    def list(self) -> list[ImageManifest]:
+    def images(self) -> list[ImageManifest]:
         """Every complete image, the newest first."""
         found = [self.get(path.name) for path in sorted((self.root / "images").glob("*/"))]
         return sorted((m for m in found if m is not None), key=lambda m: m.created, reverse=True)
@@ -221,7 +225,7 @@ class ImageCache:
         target = self.image_dir(manifest.image_id if manifest else image_id)
         try:
             self._discard(target)
-            used = {m.code_key for m in self.list()}
+            used = {m.code_key for m in self.images()}
             for folder in (self.root / "code").glob("*/"):
                 if folder.name not in used and manifest is not None and folder.name == manifest.code_key:
                     self._discard(folder)
@@ -280,7 +284,9 @@ class ImageCache:
 
     def write_manifest(self, folder: Path, manifest: ImageManifest) -> None:
         """Write an image's manifest, last of all its files."""
-        (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True), encoding="utf-8")
+        (folder / MANIFEST).write_text(
+            json.dumps(asdict(manifest), indent=1, sort_keys=True), encoding="utf-8"
+        )
 
     def _read(self, folder: Path) -> ImageManifest | None:
         path = folder / MANIFEST

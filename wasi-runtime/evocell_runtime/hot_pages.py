@@ -53,7 +53,9 @@ def written_pages(address: int, size: int) -> tuple[Run, ...]:
     except OSError:
         return ()
     entries = struct.unpack(f"={len(raw) // _ENTRY_BYTES}Q", raw)
-    written = [n for n, entry in enumerate(entries) if entry >> _PRESENT & 1 and not entry >> _FILE_OR_SHARED & 1]
+    written = [
+        n for n, entry in enumerate(entries) if entry >> _PRESENT & 1 and not entry >> _FILE_OR_SHARED & 1
+    ]
     return tuple(_runs(written))
 
 

@@ -10,6 +10,7 @@ Source: wasmtime's C API, `wasmtime/async.h` and `wasmtime/store.h`, release 49.
 from __future__ import annotations
 
 import ctypes
+from importlib.metadata import version
 from typing import Any
 
 import wasmtime
@@ -27,8 +28,8 @@ PAGE_BYTES = 1 << 16
 """A WebAssembly page."""
 
 I32, I64 = "i32", "i64"
-_I32, _I64 = ffi.WASMTIME_I32.value, ffi.WASMTIME_I64.value
-_FUNC, _GLOBAL = ffi.WASMTIME_EXTERN_FUNC.value, ffi.WASMTIME_EXTERN_GLOBAL.value
+_I32, _I64 = int(ffi.WASMTIME_I32.value), int(ffi.WASMTIME_I64.value)
+_FUNC, _GLOBAL = int(ffi.WASMTIME_EXTERN_FUNC.value), int(ffi.WASMTIME_EXTERN_GLOBAL.value)
 
 _NEEDED = (
     "wasmtime_config_async_stack_size_set",
@@ -72,7 +73,7 @@ def check() -> None:
     missing = [name for name in _NEEDED if not hasattr(ffi, name)]
     if missing:
         msg = (
-            f"wasmtime {wasmtime.__version__} lacks {', '.join(missing)}; "
+            f"wasmtime {version('wasmtime')} lacks {', '.join(missing)}; "
             "install a release evocell was tested with (wasmtime>=49,<50)"
         )
         raise AbiError(msg)
@@ -189,8 +190,8 @@ class AsyncCall:
     def __init__(self, context: Any, function: RawFunction, *values: int) -> None:
         function.fill(values)
         self._function = function
-        self._trap = ctypes.POINTER(ffi.wasm_trap_t)()
-        self._error = ctypes.POINTER(ffi.wasmtime_error_t)()
+        self._trap: Any = ctypes.POINTER(ffi.wasm_trap_t)()
+        self._error: Any = ctypes.POINTER(ffi.wasmtime_error_t)()
         self._future: Any = _call_async(
             context,
             ctypes.byref(function.func),
@@ -265,7 +266,8 @@ class Names:
         Raises:
             AbiError: The instance lacks one.
         """
-        found, raw = [], ctypes.byref(instance._instance)  # noqa: SLF001
+        found: list[Any] = []
+        raw = ctypes.byref(instance._instance)  # noqa: SLF001
         for name, buffer, size in self._buffers:
             item = ffi.wasmtime_extern_t()
             if not _export_get(context, raw, buffer, size, ctypes.byref(item)):
@@ -294,7 +296,7 @@ def write_global(context: Any, handle: Any, value: int, *, wide: bool) -> None:
     Raises:
         wasmtime.WasmtimeError: The global is constant or of the other width.
     """
-    cell = ffi.wasmtime_val_t()
+    cell: Any = ffi.wasmtime_val_t()
     if wide:
         cell.kind, cell.of.i64 = _I64, value
     else:

@@ -107,7 +107,7 @@ def _split(view: memoryview) -> SplitModule:
     by_id = {sid: body for sid, body in sections if sid != _CUSTOM}
     for needed, what in ((_TYPE, "types"), (_IMPORT, "imports"), (_MEMORY, "a memory"), (_DATA, "data")):
         if needed not in by_id:
-            msg = f"the interpreter module has no section for {what}; a reactor that owns its memory is needed"
+            msg = f"the interpreter has no section for {what}; a reactor that owns its memory is needed"
             raise ImageError(msg)
     if _START in by_id:
         msg = "the interpreter module has a start function; a reactor that exports _initialize is needed"
@@ -130,7 +130,8 @@ def _split(view: memoryview) -> SplitModule:
 
 
 def _sections(view: memoryview) -> list[tuple[int, memoryview]]:
-    at, found = 8, []
+    found: list[tuple[int, memoryview]] = []
+    at = 8
     while at < len(view):
         sid = view[at]
         size, body = read_unsigned(view, at + 1)
@@ -178,7 +179,7 @@ def _read_name(body: memoryview, at: int) -> tuple[str, int]:
 
 def _function_types(body: memoryview) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     count, at = read_unsigned(body, 0)
-    types = []
+    types: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
     for _ in range(count):
         if body[at] != 0x60:
             msg = f"type {len(types)} is not a function type"
@@ -196,7 +197,7 @@ def _value_types(body: memoryview, at: int) -> tuple[tuple[str, ...], int]:
 
 def _function_imports(body: memoryview) -> list[tuple[str, str, int]]:
     count, at = read_unsigned(body, 0)
-    found = []
+    found: list[tuple[str, str, int]] = []
     for _ in range(count):
         module, at = _read_name(body, at)
         name, at = _read_name(body, at)
@@ -210,7 +211,7 @@ def _function_imports(body: memoryview) -> list[tuple[str, str, int]]:
 
 def _segments(body: memoryview) -> tuple[Segment, ...]:
     count, at = read_unsigned(body, 0)
-    found = []
+    found: list[Segment] = []
     for number in range(count):
         if body[at] != 0x00 or body[at + 1] != _I32_CONST:
             msg = f"data segment {number} is passive or has no constant offset"

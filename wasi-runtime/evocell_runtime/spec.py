@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,14 @@ ENGINE_SETTINGS = "fuel;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
+def _names(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _paths(values: Iterable[str | Path]) -> tuple[Path, ...]:
+    return tuple(Path(value) for value in values)
+
+
 @frozen(kw_only=True)
 class ImageSpec:
     """What an image is made from.
@@ -37,8 +46,8 @@ class ImageSpec:
         layers: Zip files of pure-Python packages, put on the guest's path in order.
     """
 
-    warm: tuple[str, ...] = field(default=DEFAULT_WARM, converter=tuple)
-    layers: tuple[Path, ...] = field(default=(), converter=lambda paths: tuple(Path(p) for p in paths))
+    warm: tuple[str, ...] = field(default=DEFAULT_WARM, converter=_names)
+    layers: tuple[Path, ...] = field(default=(), converter=_paths)
 
     def code_key(self) -> str:
         """Names the compiled interpreter, which images that differ only in what is warm share."""

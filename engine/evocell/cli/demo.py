@@ -82,7 +82,7 @@ def run_demo(args: argparse.Namespace) -> int:
     Raises:
         EvocellError: The engine cannot start, or broke.
     """
-    from evocell.api import Engine
+    from evocell.api.engine import Engine
     from evocell.cli.demo_view import open_view, show_result
 
     experiment = load_example("experiment")

@@ -99,7 +99,7 @@ def gather(cache: ImageCache, spec: ImageSpec) -> Facts:
         max_map_count=read_number(_MAX_MAP_COUNT),
         open_files_soft=finite(soft),
         open_files_hard=finite(hard),
-        images=len(cache.list()),
+        images=len(cache.images()),
         image_id=None if manifest is None else manifest.image_id,
         build_disk_bytes=BUILD_DISK_BYTES,
         build_memory_bytes=COMPILE_MEMORY_BYTES,

@@ -84,7 +84,7 @@ def run_build(args: argparse.Namespace) -> int:
 def run_list(args: argparse.Namespace) -> int:
     """Print the images in the cache, newest first."""
     cache = open_cache(args.cache_dir, Config.load())
-    manifests = newest_first(cache.list())
+    manifests = newest_first(cache.images())
     if args.json:
         _print_json([facts(manifest, cache) for manifest in manifests])
         return 0
@@ -111,7 +111,7 @@ def run_list(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Print one image's manifest."""
     cache = open_cache(args.cache_dir, Config.load())
-    known = facts(choose(args.image, cache.list()), cache)
+    known = facts(choose(args.image, cache.images()), cache)
     if args.json:
         _print_json(known)
         return 0
@@ -125,7 +125,7 @@ def run_show(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     """Check one image or all; the exit code is 1 if any is damaged."""
     cache = open_cache(args.cache_dir, Config.load())
-    manifests = cache.list()
+    manifests = cache.images()
     chosen = newest_first(manifests) if args.image is None else [choose(args.image, manifests)]
     if not chosen:
         sys.stdout.write("no images to verify\n")
@@ -143,7 +143,7 @@ def run_remove(args: argparse.Namespace) -> int:
     if args.all == (args.image is not None):
         raise ImageError("name one image to remove, or give --all")
     cache = open_cache(args.cache_dir, Config.load())
-    kept = cache.list()
+    kept = cache.images()
     for manifest in kept.copy() if args.all else [choose(args.image, kept)]:
         kept.remove(manifest)
         freed = megabytes(freed_bytes(manifest, kept, cache))

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evocell_runtime.instance import CallResult
-from evocell_runtime.membrane import StopReason
-
 from evocell.errors import ProtocolError
 from evocell.models.limits import Limits
 from evocell.models.outcome import (
@@ -23,6 +20,8 @@ from evocell.models.outcome import (
     Rejected,
 )
 from evocell.wire.values import ENVELOPE_BYTES, decode_response
+from evocell_runtime.instance import CallResult
+from evocell_runtime.membrane import StopReason
 
 NEAR_LIMIT = 0.9
 """A trap with this much of the memory limit used is put down to memory."""

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attrs import evolve
-from evocell_runtime.errors import ImageError as RuntimeImageError
-from evocell_runtime.image import Image
-from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
 
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES
+from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.image import Image
+from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
 
 PROGRAM = b"serve()"
 """What each call runs in the guest's `__main__`; the boot put `serve` there."""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import trio
 from attrs import define, field
-from evocell_guest.values import encode
-from evocell_runtime.build import BuildProgress, ImageSpec
-from evocell_runtime.cache import ImageCache
-from evocell_runtime.errors import ImageError as RuntimeImageError
-from evocell_runtime.image import Image, open_image
 
 from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
@@ -25,6 +20,12 @@ from evocell.execution.worker import CallJob, CallReport, CompileJob, Worker
 from evocell.models.limits import Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected
 from evocell.wire.values import decode_hostile
+from evocell_guest.values import encode
+from evocell_runtime.build import BuildProgress
+from evocell_runtime.cache import ImageCache
+from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.image import Image, open_image
+from evocell_runtime.spec import ImageSpec
 
 COMPILE_LIMITS = Limits(
     fuel=20_000_000_000, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
@@ -116,9 +117,7 @@ class LocalWorker:
             request = _request(job, load=held is None or job.reload)
             done = await self._run(make, request, job.limits, seed=job.seed, keep=True)
             session.fork = done.fork
-            return CallReport(
-                outcome=self._outcome(done, job.limits), session_alive=session.fork is not None
-            )
+            return CallReport(outcome=self._outcome(done, job.limits), session_alive=session.fork is not None)
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the call in it if there is one; idempotent."""
@@ -181,14 +180,10 @@ class LocalWorker:
         token = trio.lowlevel.current_trio_token()
 
         def done() -> None:
-            try:
+            with suppress(trio.RunFinishedError):  # then nobody is left to wait
                 token.run_sync_soon(over.set)
-            except trio.RunFinishedError:
-                pass  # nobody is left to wait
 
-        job = GuestJob(
-            make_fork, request, limits, seed=seed, realtime=self._realtime, keep=keep, done=done
-        )
+        job = GuestJob(make_fork, request, limits, seed=seed, realtime=self._realtime, keep=keep, done=done)
         self._running.add(job)
         self._driver.submit(job)
         try:

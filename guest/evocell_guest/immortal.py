@@ -27,16 +27,16 @@ _PARTS_OF_CODE = (
 
 
 def lasting_objects() -> bytes:
-    """Return the addresses of all objects that are reachable from the loaded modules.
+    """Return the addresses of all objects that are reachable from the loaded modules and from types.
 
-    Every one of them is held by another that is held, in the end, by `sys.modules`; nothing that
-    belongs to a running function is among them. So they are alive when this has returned.
+    Every one of them is held by another that is held, in the end, by `sys.modules` or `object`;
+    nothing that belongs to a running function is among them. So they are alive when this has returned.
 
     Returns:
         Unsigned 32-bit addresses in the machine's byte order, that of `None` first.
     """
     seen: set[int] = set()
-    pending: list[Any] = [sys.modules]
+    pending: list[Any] = [sys.modules, object]
     while pending:
         found = pending.pop()
         if id(found) in seen:
@@ -49,5 +49,6 @@ def lasting_objects() -> bytes:
         elif isinstance(found, type):
             # A static type does not tell its dictionary to the collector.
             pending.extend(type.__dict__["__dict__"].__get__(found).values())
+            pending.extend(type.__subclasses__(found))
     seen.discard(id(None))
     return array("I", [id(None), *sorted(seen)]).tobytes()

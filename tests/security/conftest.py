@@ -13,7 +13,7 @@ from attrs import field, frozen
 from evocell_runtime import artifacts, membrane
 from evocell_runtime.boot import BOOT_STATE, membrane_pre
 from evocell_runtime.instance import Instance
-from evocell_runtime.native import AsyncCall, Names, RawFunction, new_engine, read_global
+from evocell_runtime.native import AsyncCall, ExportName, RawFunction, new_engine, read_global
 from evocell_runtime.rewrite import FunctionImport, split
 
 PAGES = 96
@@ -109,7 +109,7 @@ class Probe:
     ) -> Answer:
         """Call an import; `on_slice` runs each time the guest comes up for air."""
         function, instance = self.imports[name], self.instance
-        (handle,) = Names(f"call.{name}").find(instance._context, instance._inner)
+        handle = ExportName(f"call.{name}").find(instance._context, instance._inner)
         raw = RawFunction(handle, function.params, len(function.results))
         instance._store.set_fuel(fuel)
         call = AsyncCall(instance._context, raw, *args)
@@ -159,7 +159,7 @@ class Probe:
 
     def state(self, name: str) -> int:
         """A global of the membrane."""
-        (handle,) = Names(name).find(self.instance._context, self.instance._outer)
+        handle = ExportName(name).find(self.instance._context, self.instance._outer)
         return read_global(self.instance._context, handle, self.instance._cell)
 
     def captured(self) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from evocell_runtime.native import (
     I32,
     I64,
     AsyncCall,
-    Names,
+    ExportName,
     RawFunction,
     RawMemory,
     get_fuel,
@@ -33,10 +33,20 @@ SLICE_FUEL = 5_000_000
 _OWN_FUEL = 20_000_000
 """Fuel for handing a request over: two allocations in the guest, whose heap it may have ruined."""
 
-_FIRST = Names("memory", "begin", *membrane.GLOBALS)
-_AFTER = Names("response", "response_len", "stdout_len", "stderr_len", "stop_reason", "exit_code")
-_CODE = Names("host_alloc", "turn")
-_INITIALIZE = Names("_initialize")
+_MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
+_ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")
+_GLOBALS = {
+    name: ExportName(name)
+    for name in (
+        *membrane.GLOBALS,
+        "response",
+        "response_len",
+        "stdout_len",
+        "stderr_len",
+        "stop_reason",
+        "exit_code",
+    )
+}
 
 
 @frozen(kw_only=True)
@@ -132,15 +142,11 @@ class Instance:
             inner = linker.instantiate(store, code)
             linker.close()
             self._context = context = store._context()  # noqa: SLF001
-            memory, begin, *state = _FIRST.find(context, outer)
-            self.memory = RawMemory(context, memory)
-            self._begin = RawFunction(begin, (I64, I32, I32, I32, I64, I32, I32), 0)
-            self._state = dict(zip(membrane.GLOBALS, state, strict=True))
-            alloc, turn = _CODE.find(context, inner)
-            self._alloc = RawFunction(alloc, (I32,), 1)
-            self._turn = RawFunction(turn, (I32, I32), 1)
+            self.memory = RawMemory(context, _MEMORY.find(context, outer))
+            self._begin = RawFunction(_BEGIN.find(context, outer), (I64, I32, I32, I32, I64, I32, I32), 0)
+            self._alloc = RawFunction(_ALLOC.find(context, inner), (I32,), 1)
+            self._turn = RawFunction(_TURN.find(context, inner), (I32, I32), 1)
             self._outer, self._inner = outer, inner
-            self._after = _AFTER.find(context, outer)
             self._cell = ffi.wasmtime_val_t()
             self._call: Call | None = None
             self.sound = True
@@ -155,6 +161,7 @@ class Instance:
         """Free everything; idempotent. A call in flight is killed first."""
         if self._call is not None:
             self._call.abandon()
+        self.sound = False
         self._store.close()
 
     def initialize(self) -> None:
@@ -163,23 +170,32 @@ class Instance:
         Raises:
             ImageError: It trapped.
         """
-        (handle,) = _INITIALIZE.find(self._context, self._inner)
-        self._short(RawFunction(handle, (), 0), fuel=1 << 50)
+        self._short(RawFunction(_INITIALIZE.find(self._context, self._inner), (), 0), fuel=1 << 50)
         arena = self._short(self._alloc, membrane.ARENA_BYTES)
         if not arena:
             msg = "the interpreter could not allocate the membrane's room in its memory"
             raise ImageError(msg)
         self.memory.clear(arena, membrane.ARENA_BYTES)
-        write_global(self._context, self._state["arena"], arena, wide=False)
+        handle = _GLOBALS["arena"].find(self._context, self._outer)
+        write_global(self._context, handle, arena, wide=False)
 
     def state(self) -> Mapping[str, int]:
         """The membrane's saved globals, by name."""
-        return {n: read_global(self._context, h, self._cell) for n, h in self._state.items()}
+        return {name: self._read(name) for name in membrane.GLOBALS}
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no call is in flight and none was killed: its memory is all there is to it."""
+        return self.sound and self._call is None
 
     @property
     def open_files(self) -> int:
         """Files the guest has open now."""
-        return read_global(self._context, self._state["open_files"], self._cell)
+        return self._read("open_files")
+
+    def _read(self, name: str) -> int:
+        """One of the membrane's globals. Most calls need few of them, so each is looked up when asked for."""
+        return read_global(self._context, _GLOBALS[name].find(self._context, self._outer), self._cell)
 
     # ------------------------------------------------------------------ calls
 
@@ -209,8 +225,8 @@ class Instance:
             MemoryError: The guest has no room for the request.
             ImageError: Handing the request over trapped: the guest had ruined its own heap.
         """
-        if self._call is not None or not self.sound:
-            msg = "the instance has a call in flight or was killed; close it and fork another"
+        if not self.at_rest:
+            msg = "the instance has a call in flight, was killed or is closed; close it and fork another"
             raise RuntimeError(msg)
         if self._hot:
             populate(self.memory.address, self._hot)
@@ -265,26 +281,27 @@ class Instance:
         returned = ended and trap is None
         self.sound = returned
         self._call = None
-        response, size, out, err, reason, code = (
-            read_global(self._context, handle, self._cell) for handle in self._after
-        )
-        arena = read_global(self._context, self._state["arena"], self._cell)
-        wanted = returned and 0 < size <= limits.response_bytes
+        size = self._read("response_len") if returned else 0
+        wanted = 0 < size <= limits.response_bytes
         return CallResult(
             returned=returned,
             status=status,
             trap=trap,
             message=message,
-            stop_reason=StopReason(reason),
-            exit_code=code,
-            response=self._claimed(response, size) if wanted else None,
+            stop_reason=StopReason.NONE if returned else StopReason(self._read("stop_reason")),
+            exit_code=0 if returned else self._read("exit_code"),
+            response=self._claimed(self._read("response"), size) if wanted else None,
             response_bytes=size,
-            stdout=self._claimed(arena + membrane.AT_STDOUT, out) or b"",
-            stderr=self._claimed(arena + membrane.AT_STDERR, err) or b"",
+            stdout=self._captured("stdout_len", membrane.AT_STDOUT),
+            stderr=self._captured("stderr_len", membrane.AT_STDERR),
             fuel_used=limits.fuel - get_fuel(self._context),
             ran_s=ran_s,
             memory_bytes=self.memory.size_bytes,
         )
+
+    def _captured(self, length: str, offset: int) -> bytes:
+        size = self._read(length)
+        return (self._claimed(self._read("arena") + offset, size) or b"") if size else b""
 
     def _claimed(self, offset: int, size: int) -> bytes | None:
         """Bytes at an address the guest named, or None if they lie outside its memory."""
@@ -295,13 +312,13 @@ class Instance:
 
     def sleeping_ns(self) -> int:
         """How long the guest asked to sleep, in nanoseconds, or 0. Realtime profile only."""
-        arena = read_global(self._context, self._state["arena"], self._cell)
+        arena = self._read("arena")
         raw = self._claimed(arena + membrane.AT_SLEEP, 8) or bytes(8)
         return int.from_bytes(raw, "little")
 
     def wake(self) -> None:
         """Let a sleeping guest go on at its next slice."""
-        arena = read_global(self._context, self._state["arena"], self._cell)
+        arena = self._read("arena")
         self.memory.write(arena + membrane.AT_SLEEP, bytes(8))
 
 

@@ -250,36 +250,30 @@ def _take_trap(pointer: Any) -> tuple[str, str]:
         trap.close()
 
 
-class Names:
-    """Export names as the C buffers that looking them up needs, made once.
+class ExportName:
+    """An export's name as the C buffer that looking it up needs, made once."""
 
-    Args:
-        names: The exports' names, in the order in which `find` returns them.
-    """
+    __slots__ = ("_buffer", "_size", "name")
 
-    def __init__(self, *names: str) -> None:
-        self._buffers = [(n, ctypes.create_string_buffer(n.encode()), len(n.encode())) for n in names]
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._size = len(name.encode())
+        self._buffer = ctypes.create_string_buffer(name.encode())
 
-    def find(self, context: Any, instance: wasmtime.Instance) -> list[Any]:
-        """Raw handles of the exports: a `wasmtime_func_t`, `_global_t` or `_memory_t` each.
+    def find(self, context: Any, instance: wasmtime.Instance) -> Any:
+        """The export's raw handle: a `wasmtime_func_t`, `wasmtime_global_t` or `wasmtime_memory_t`.
 
         Raises:
-            AbiError: The instance lacks one.
+            AbiError: The instance does not have it.
         """
-        found: list[Any] = []
+        item: Any = ffi.wasmtime_extern_t()
         raw = ctypes.byref(instance._instance)  # noqa: SLF001
-        for name, buffer, size in self._buffers:
-            item = ffi.wasmtime_extern_t()
-            if not _export_get(context, raw, buffer, size, ctypes.byref(item)):
-                msg = f"the module does not export {name}"
-                raise AbiError(msg)
-            if item.kind == _FUNC:
-                found.append(item.of.func)
-            elif item.kind == _GLOBAL:
-                found.append(item.of.global_)
-            else:
-                found.append(item.of.memory)
-        return found
+        if not _export_get(context, raw, self._buffer, self._size, ctypes.byref(item)):
+            msg = f"the module does not export {self.name}"
+            raise AbiError(msg)
+        if item.kind == _FUNC:
+            return item.of.func
+        return item.of.global_ if item.kind == _GLOBAL else item.of.memory
 
 
 def read_global(context: Any, handle: Any, cell: Any) -> int:

@@ -51,10 +51,10 @@ def freeze(instance: Instance) -> Snapshot:
 
     Raises:
         ImageError: The guest has files open (their numbers would mean other files in a fork),
-            or it was killed.
+            a call is in flight, or one was killed.
     """
-    if not instance.sound:
-        msg = "a guest whose call was killed or trapped cannot be frozen; fork another"
+    if not instance.at_rest:
+        msg = "a guest with a call in flight, or whose call was killed or trapped, cannot be frozen"
         raise ImageError(msg)
     if instance.open_files:
         msg = f"the guest has {instance.open_files} files open; close them before the freeze"

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import evocell
-from evocell.cli.progress import console_progress
+from evocell.api.progress import console_progress
 from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise

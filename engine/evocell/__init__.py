@@ -11,6 +11,7 @@ from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.default import default_engine, evaluate
 from evocell.api.engine import Engine
+from evocell.api.progress import silent
 from evocell.api.sandbox import Sandbox
 from evocell.config import Config
 from evocell.errors import (
@@ -90,4 +91,5 @@ __all__ = [
     "default_engine",
     "evaluate",
     "fitness_statistics",
+    "silent",
 ]

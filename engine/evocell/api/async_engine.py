@@ -54,7 +54,8 @@ class AsyncEngine(AsyncEvaluating):
 
     Args:
         config: Settings; None loads them from environment and file, see `Config.load`.
-        progress: Called with the steps of an image build.
+        progress: Called with each step of an image build, in a thread of its own. None shows it on standard
+            error (a start that finds its image shows nothing); `evocell.silent` shows nothing at all.
         open_worker: Opens the worker that runs the guests.
 
     Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 import trio
 
+from evocell.api.progress import console_progress
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import EngineClosed, EngineForked, EvocellError
@@ -82,8 +83,10 @@ class EngineLifecycle:
                 directory = tempfile.TemporaryDirectory(prefix="evocell-", ignore_cleanup_errors=True)
                 root = Path(opening.enter_context(directory))
             snapshots = SnapshotStore(root / "code")
-            worker = self._open_worker(self.config, snapshots, progress=self._progress)
-            self._start(await opening.enter_async_context(worker), snapshots)
+            with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
+                opened = self._open_worker(self.config, snapshots, progress=progress)
+                worker = await opening.enter_async_context(opened)
+            self._start(worker, snapshots)
             self._resources = opening.pop_all()
         self._closed = False
         return self

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from evocell.cli.progress import console_progress
+from evocell.api.progress import console_progress
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from evocell.cli.progress import console_progress
+from evocell.api.progress import console_progress
 from evocell.config import Config
 from evocell.errors import ImageError
 
@@ -234,6 +235,7 @@ def facts(manifest: ImageManifest, cache: ImageCache) -> dict[str, object]:
         "code_bytes": manifest.code_bytes,
         "snapshot_bytes": manifest.snapshot_bytes,
         "snapshot_sha256": manifest.snapshot_sha256,
+        "hot_pages": sum(size for _, size in manifest.hot_pages) // mmap.PAGESIZE,
         "build_s": manifest.build_s,
         "disk_bytes": cache.size_bytes(manifest.image_id),
     }

@@ -1,66 +1,91 @@
-"""`evocell image` over a cache that is not there."""
+"""`evocell image` over a cache of two small images that share a compiled interpreter."""
 
 import json
-from pathlib import Path
+import mmap
 
 import pytest
-from attrs import field, frozen
 
-from evocell.cli import image
 from evocell.cli.image import choose, megabytes, newest_first
 from evocell.cli.main import main
 from evocell.errors import ImageError
+from evocell_runtime.cache import ImageCache, ImageManifest, record_of
+
+CODE_KEY = "c0de" * 8
+CODE_BYTES = 5_000_000
+SNAPSHOT_BYTES = 2_000_000
+IMAGE_BYTES = CODE_BYTES + SNAPSHOT_BYTES
 
 
-@frozen(kw_only=True)
-class Manifest:
-    """The shape of `evocell_runtime.cache.ImageManifest`."""
-
-    image_id: str
-    created: str
-    code_key: str = "c0de" * 8
-    wasmtime: str = "49.0.0"
-    python: str = "3.15.0"
-    warm: tuple[str, ...] = ("numpy", "json")
-    layers: tuple[str, ...] = ()
-    memory_bytes: int = 42_000_000
-    code_bytes: int = 273_000_000
-    snapshot_bytes: int = 42_000_000
-    snapshot_sha256: str = "00" * 32
-    build_s: float = 112.0
-    cpu: str = "x86_64"
-
-
-OLD = Manifest(image_id="aa11" * 8, created="2025-01-01T00:00:00Z")
-NEW = Manifest(image_id="ab22" * 8, created="2025-02-01T00:00:00Z")
+def manifest_of(image_id, created, **changes):
+    known = {
+        "image_id": image_id,
+        "code_key": CODE_KEY,
+        "created": created,
+        "wasmtime": "49.0.0",
+        "python": "3.15.0",
+        "warm": ("numpy", "json"),
+        "layers": (),
+        "memory_bytes": 42_000_000,
+        "code_bytes": CODE_BYTES,
+        "snapshot_bytes": SNAPSHOT_BYTES,
+        "snapshot_sha256": "00" * 32,
+        "build_s": 112.0,
+        "cpu": "x86_64",
+        "hot_pages": ((0, 3 * mmap.PAGESIZE), (1 << 20, mmap.PAGESIZE)),
+        "files": {},
+    }
+    return ImageManifest(**known | changes)
 
 
-@frozen
-class Cache:
-    """Images in memory, some of them damaged."""
-
-    images: list[Manifest] = field(factory=lambda: [OLD, NEW])
-    problems: dict[str, list[str]] = field(factory=dict)
-    root: Path = Path("/nowhere")
-
-    def list(self):
-        return list(self.images)
-
-    def verify(self, image_id):
-        return self.problems.get(image_id, [])
-
-    def remove(self, image_id):
-        self.images[:] = [kept for kept in self.images if kept.image_id != image_id]
-
-    def size_bytes(self, image_id):
-        return 315_000_000
+OLD = manifest_of("aa11" * 8, "2025-01-01T00:00:00Z")
+NEW = manifest_of("ab22" * 8, "2025-02-01T00:00:00Z")
 
 
 @pytest.fixture
-def cache(monkeypatch):
-    cache = Cache()
-    monkeypatch.setattr(image, "open_cache", lambda directory, config: cache)
+def empty_cache(tmp_path, monkeypatch):
+    """The cache that the commands find through the environment."""
+    monkeypatch.setenv("EVOCELL_CACHE_DIR", str(tmp_path / "cache"))
+    cache = ImageCache(tmp_path / "cache")
+    cache.prepare()
     return cache
+
+
+@pytest.fixture
+def cache(empty_cache):
+    """The same with two images."""
+    write_file(empty_cache.code_dir(CODE_KEY) / "interpreter.cwasm", CODE_BYTES)
+    for manifest in (OLD, NEW):
+        write_image(empty_cache, manifest)
+    return empty_cache
+
+
+def write_file(path, size):
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(b"\x7fELF".ljust(size, b"\0"))
+    path.chmod(0o600)
+
+
+def write_image(cache, manifest):
+    folder = cache.image_dir(manifest.image_id)
+    write_file(folder / "membrane.cwasm", SNAPSHOT_BYTES)
+    files = {
+        "interpreter.cwasm": record_of(cache.code_dir(CODE_KEY) / "interpreter.cwasm"),
+        "membrane.cwasm": record_of(folder / "membrane.cwasm"),
+    }
+    cache.write_manifest(folder, manifest_of(manifest.image_id, manifest.created, files=files))
+
+
+def damage(cache, image_id):
+    """Change one byte and nothing that can be seen from outside."""
+    path = cache.image_dir(image_id) / "membrane.cwasm"
+    with path.open("r+b") as stream:
+        stream.seek(100)
+        stream.write(b"!")
+    return path
+
+
+def ids(cache):
+    return [manifest.image_id for manifest in cache.images()]
 
 
 def test_list_puts_the_newest_first(cache, capsys):
@@ -75,11 +100,10 @@ def test_list_as_a_table(cache, capsys):
     assert main(["image", "list"]) == 0
     out = capsys.readouterr().out
     assert "ab22ab22ab22" in out
-    assert "315 MB" in out
+    assert "7 MB" in out
 
 
-def test_list_of_an_empty_cache_says_how_to_build(cache, capsys):
-    cache.images.clear()
+def test_list_of_an_empty_cache_says_how_to_build(empty_cache, capsys):
     assert main(["image", "list"]) == 0
     assert "`evocell image build`" in capsys.readouterr().out
 
@@ -90,7 +114,14 @@ def test_show_prints_a_line_per_fact(cache, capsys):
     assert lines["image_id"] == OLD.image_id
     assert lines["warm"] == "numpy, json"
     assert lines["layers"] == "none"
-    assert lines["disk_bytes"] == "315000000"
+    assert lines["disk_bytes"] == str(IMAGE_BYTES)
+    assert lines["hot_pages"] == "4"
+    assert "files" not in lines
+
+
+def test_another_cache_can_be_named(cache, tmp_path, capsys):
+    assert main(["image", "list", "--json", "--cache-dir", str(tmp_path / "other")]) == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_show_means_the_newest(cache, capsys):
@@ -104,28 +135,41 @@ def test_verify_looks_at_every_image(cache, capsys):
 
 
 def test_verify_names_the_damage(cache, capsys):
-    cache.problems[OLD.image_id] = ["code.cwasm is 12 bytes short"]
+    path = damage(cache, OLD.image_id)
+    assert main(["image", "verify"]) == 1
+    assert capsys.readouterr().out == (
+        f"ab22ab22ab22: sound\naa11aa11aa11: {path} has other contents than when it was built\n"
+    )
+    assert main(["image", "verify", "ab22"]) == 0
+
+
+def test_verify_names_every_file_that_is_missing(cache, capsys):
+    shared = cache.code_dir(CODE_KEY) / "interpreter.cwasm"
+    own = cache.image_dir(OLD.image_id) / "membrane.cwasm"
+    shared.unlink()
+    own.unlink()
     assert main(["image", "verify", "aa11"]) == 1
-    assert capsys.readouterr().out == "aa11aa11aa11: code.cwasm is 12 bytes short\n"
+    assert capsys.readouterr().out == f"aa11aa11aa11: {shared} is missing\naa11aa11aa11: {own} is missing\n"
 
 
-def test_verify_of_an_empty_cache(cache, capsys):
-    cache.images.clear()
+def test_verify_of_an_empty_cache(empty_cache, capsys):
     assert main(["image", "verify"]) == 0
     assert capsys.readouterr().out == "no images to verify\n"
 
 
 def test_remove_one(cache, capsys):
     assert main(["image", "remove", "aa"]) == 0
-    assert cache.images == [NEW]
-    assert capsys.readouterr().out == "aa11aa11aa11: removed, 42 MB freed\n"
+    assert ids(cache) == [NEW.image_id]
+    assert cache.verify(NEW.image_id) == []
+    assert capsys.readouterr().out == "aa11aa11aa11: removed, 2 MB freed\n"
 
 
 def test_remove_all_frees_the_shared_interpreter_with_the_last(cache, capsys):
     assert main(["image", "remove", "--all"]) == 0
-    assert cache.images == []
+    assert ids(cache) == []
+    assert not cache.code_dir(CODE_KEY).exists()
     assert capsys.readouterr().out == (
-        "aa11aa11aa11: removed, 42 MB freed\nab22ab22ab22: removed, 315 MB freed\n"
+        "ab22ab22ab22: removed, 2 MB freed\naa11aa11aa11: removed, 7 MB freed\n"
     )
 
 
@@ -133,7 +177,7 @@ def test_remove_all_frees_the_shared_interpreter_with_the_last(cache, capsys):
 def test_remove_wants_one_image_or_all(cache, capsys, arguments):
     assert main(["image", "remove", *arguments]) == 2
     assert capsys.readouterr().err == "evocell: name one image to remove, or give --all\n"
-    assert len(cache.images) == 2
+    assert len(ids(cache)) == 2
 
 
 @pytest.mark.parametrize(
@@ -155,7 +199,7 @@ def test_nothing_to_choose_from():
 
 
 def test_newest_first_is_stable_for_equal_times():
-    same = Manifest(image_id="cc" * 16, created=NEW.created)
+    same = manifest_of("cc" * 16, NEW.created)
     assert newest_first([OLD, NEW, same]) == [same, NEW, OLD]
 
 

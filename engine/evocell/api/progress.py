@@ -7,12 +7,14 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from evocell_runtime.build import BuildProgress
 
 if TYPE_CHECKING:
-    # Loading the builder loads wasmtime; a display only reads the shape.
-    from evocell_runtime.build import BuildProgress
+    # Loaded when there is something to draw: most starts find their image, and need none of it.
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+__all__ = ["ConsoleProgress", "console_progress", "silent"]
 
 IMAGE_DISK_GB = 0.7
 """What a built image takes on disk.
@@ -71,11 +73,11 @@ class ConsoleProgress:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console if console is not None else Console(stderr=True)
+        self._given = console
         self._lock = threading.Lock()
         self._latest: BuildProgress | None = None
         self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._task: TaskID | None = None
         self._last_step = ""
         self._last_line_s = 0.0
 
@@ -115,6 +117,13 @@ class ConsoleProgress:
         if exc_type is None and latest is not None and latest.fraction < _DONE:
             self._say(ready_line(latest.elapsed_s))
 
+    @property
+    def _console(self) -> Console:
+        from rich.console import Console  # noqa: PLC0415 - see above
+
+        self._given = self._given or Console(stderr=True)
+        return self._given
+
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -123,16 +132,8 @@ class ConsoleProgress:
             self._stop()
             self._say(plain_line(progress))
             return
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[left]}", markup=False),
-                console=self._console,
-                transient=True,
-            )
+        if self._bar is None or self._task is None:
+            self._bar = _bar(self._console)
             self._task = self._bar.add_task(progress.step, total=1.0, left="")
             # A build that raises never reports fraction 1; a terminal must get its cursor back all the same.
             atexit.register(self.close)
@@ -151,10 +152,37 @@ class ConsoleProgress:
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
+            self._bar = self._task = None
             atexit.unregister(self.close)
 
 
 def console_progress() -> ConsoleProgress:
-    """Make a display for an image's build on standard error, to pass wherever a ``progress`` is taken."""
+    """Make a display for an image's build on standard error; what an engine uses if it is given none."""
     return ConsoleProgress()
+
+
+def silent(progress: BuildProgress) -> None:
+    """Show nothing of an image's build: ``Engine(progress=evocell.silent)``.
+
+    Args:
+        progress: Where the build is.
+    """
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import (  # noqa: PLC0415 - see above
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+        console=console,
+        transient=True,
+    )

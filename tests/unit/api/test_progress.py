@@ -1,25 +1,16 @@
 """The display of an image's build, on a terminal and in a log."""
 
 import io
+import subprocess
+import sys
+from contextlib import asynccontextmanager
 
 import pytest
-from attrs import frozen
 from rich.console import Console
 
-from evocell.cli.progress import ConsoleProgress, announcement, duration
-
-
-@frozen
-class Report:
-    """The shape of `evocell_runtime.build.BuildProgress`."""
-
-    step: str
-    steps_done: int
-    steps_total: int
-    fraction: float
-    elapsed_s: float
-    eta_s: float | None
-
+import evocell
+from evocell.api.progress import ConsoleProgress, announcement, duration
+from evocell_runtime.build import BuildProgress as Report
 
 BUILD = [
     Report("rewriting the interpreter", 0, 3, 0.0, 0.0, 110.0),
@@ -104,3 +95,54 @@ def test_a_quick_build_does_not_announce_two_minutes():
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.fixture
+def building_workers(fake_workers):
+    """Opens fake workers as if each had to build its image first."""
+
+    @asynccontextmanager
+    async def build_and_open(config, snapshots, *, progress=None):
+        for report in BUILD:
+            progress(report)
+        async with fake_workers(config, snapshots) as worker:
+            yield worker
+
+    return build_and_open
+
+
+def test_an_engine_shows_the_build_on_standard_error(building_workers, capsys):
+    evocell.Engine(evocell.Config(), open_worker=building_workers).close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[0] == announcement(110.0)
+    assert captured.err.splitlines()[-1] == "image: ready after 1 min 52 s"
+
+
+@pytest.mark.trio
+async def test_so_does_an_async_one(building_workers, capsys):
+    async with evocell.AsyncEngine(evocell.Config(), open_worker=building_workers):
+        assert capsys.readouterr().err.startswith(announcement(110.0))
+
+
+def test_silent_shows_nothing(building_workers, capsys):
+    evocell.Engine(evocell.Config(), progress=evocell.silent, open_worker=building_workers).close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_function_of_ones_own_gets_every_report(building_workers, capsys):
+    seen = []
+    evocell.Engine(evocell.Config(), progress=seen.append, open_worker=building_workers).close()
+    assert seen == BUILD
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_engine_whose_image_is_there_shows_nothing(fake_workers, capsys):
+    evocell.Engine(evocell.Config(), open_worker=fake_workers).close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_start_that_shows_nothing_does_not_load_the_display():
+    program = "import sys, evocell; print([name for name in sys.modules if name.startswith('rich')])"
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert ran.stdout == "[]\n"

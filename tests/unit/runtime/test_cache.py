@@ -46,7 +46,7 @@ def test_an_image_is_found_by_its_name_or_an_unambiguous_beginning(built):
     cache, manifest = built
 
     assert cache.get(manifest.image_id) == cache.get(manifest.image_id[:6]) == manifest
-    assert cache.list() == [manifest]
+    assert cache.images() == [manifest]
     assert cache.size_bytes(manifest.image_id) == sum(r.size for r in manifest.files.values())
     for name in ("", "zz", "..", "*", "../" + manifest.image_id, "0" * 32):
         assert cache.get(name) is None
@@ -62,7 +62,7 @@ def test_a_manifest_that_cannot_be_read_is_no_image(copied, text):
     of(cache, manifest, MANIFEST).write_text(text, encoding="latin-1")
 
     assert cache.get(manifest.image_id) is None
-    assert cache.list() == []
+    assert cache.images() == []
     assert cache.verify(manifest.image_id) == [f"there is no image {manifest.image_id} in {cache.root}"]
 
 
@@ -179,7 +179,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
 def test_a_directory_that_is_not_there_holds_nothing(tmp_path, built):
     cache = ImageCache(tmp_path / "missing")
 
-    assert cache.list() == []
+    assert cache.images() == []
     assert cache.get("ab") is None
     assert cache.check(built[1])[0] == f"{cache.root} does not exist"
 
@@ -201,12 +201,12 @@ def test_removing_an_image_takes_its_interpreter_only_when_nobody_else_uses_it(c
     cache.write_manifest(cache.image_dir(other.image_id), other)
 
     cache.remove(manifest.image_id)
-    assert [m.image_id for m in cache.list()] == [other.image_id]
+    assert [m.image_id for m in cache.images()] == [other.image_id]
     assert cache.code_dir(manifest.code_key).is_dir()
     cache.remove(manifest.image_id)
     cache.remove(other.image_id)
 
-    assert cache.list() == []
+    assert cache.images() == []
     assert not cache.code_dir(manifest.code_key).exists()
     assert sorted(p.name for p in cache.root.iterdir()) == ["code", "images"]
 

@@ -1,0 +1,1 @@
+"""What `just bench` measures, one module for each kind of cost."""

@@ -199,9 +199,13 @@ def _flush_one(stream: Any) -> None:
 
 
 def _info() -> dict[str, Any]:
-    packages = {}
-    for name, module in sorted(_MODULES.items()):
-        version = getattr(module, "__version__", None)
-        if "." not in name and isinstance(version, str) and not name.startswith("_"):
-            packages[name] = version
-    return {"t": "info", "python": platform.python_version(), "packages": packages, "warm": list(_warm)}
+    # Only an image's description asks for this, in a fork of its own: no other call pays for the import.
+    from importlib.metadata import distributions
+
+    packages = {
+        found.metadata["Name"]: found.version
+        for found in distributions()
+        if found.metadata["Name"] is not None
+    }
+    ordered = dict(sorted(packages.items(), key=lambda item: item[0].lower()))
+    return {"t": "info", "python": platform.python_version(), "packages": ordered, "warm": list(_warm)}

@@ -7,7 +7,6 @@ import types
 
 import psutil
 import pytest
-import wasmtime
 
 from evocell_runtime import build, builder
 from evocell_runtime.build import BuildProgress, build_image
@@ -312,5 +311,4 @@ def test_the_name_of_an_image_depends_on_what_goes_into_it(tmp_path, monkeypatch
     names.add(SMALL.image_id())
 
     assert len(names) == 7
-    assert wasmtime.__version__ not in plain
     assert SMALL.code_key() == ImageSpec(warm=("json",)).code_key()

@@ -8,7 +8,6 @@ import sys
 import pytest
 from attrs import evolve
 
-from evocell_runtime.build import build_image
 from evocell_runtime.cache import MANIFEST, ImageCache, default_cache_dir, record_of
 from evocell_runtime.errors import ImageError
 from evocell_runtime.image import Image
@@ -20,10 +19,10 @@ def of(cache, manifest, name):
     return cache.image_dir(manifest.image_id) / name
 
 
-def damaged(path, at, data=b"\0\0\0\0"):
-    """Replace a file by a copy with other bytes somewhere; a compiled one may be mapped, and shared."""
+def damaged(path, at):
+    """Replace a file by a copy with one other byte; a compiled one may be mapped, and shared."""
     whole = bytearray(path.read_bytes())
-    whole[at : at + len(data)] = data
+    whole[at] ^= 0xFF
     path.unlink()
     path.write_bytes(whole)
     path.chmod(0o600)
@@ -295,4 +294,3 @@ def test_the_manifest_tells_what_the_image_is(built):
         "interpreter.cwasm", "membrane.cwasm", "imports.json", "root/evocell/agent.zip",
         "root/usr/local/lib/python315.zip",
     }  # fmt: skip
-    assert build_image.__name__ == "build_image"

@@ -54,13 +54,18 @@ class Row:
         places = max(0, 2 - math.floor(math.log10(scaled))) if 0 < scaled < 1000 else 0  # noqa: PLR2004
         return f"{scaled:,.{places}f}"
 
+    def _spread(self) -> tuple[str, str, str]:
+        if len(self.samples) == 1:
+            return "", self.shown(self.samples[0]), ""
+        return self.shown(min(self.samples)), self.shown(self.median), self.shown(self.p90)
+
     def cells(self) -> tuple[str, ...]:
         """Render the row for the table."""
         sign = "≥" if self.unit in _MORE_IS_BETTER else "≤"
         return (
             self.name,
             self.unit,
-            *(self.shown(value) for value in (min(self.samples), self.median, self.p90)),
+            *self._spread(),
             str(len(self.samples)),
             "" if self.target is None else f"{sign} {self.shown(self.target)}",
             "" if self.ratio is None else f"{self.ratio:,.1f}" if self.ratio < 100 else f"{self.ratio:,.0f}",  # noqa: PLR2004

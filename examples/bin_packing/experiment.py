@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, TypeAlias
-
-from attrs import field, frozen
 
 import evocell
 
@@ -18,6 +15,7 @@ from .arena import HELD_OUT, LIMITS, TRAINING, Arena, packing_task
 from .evolve import Generation, Scored, evolve, lineage, pareto
 from .expressions import size
 from .problem import Instance, best_fit, excess, first_fit, verify
+from .progress import Reporter, Watch
 from .saboteurs import SABOTEURS
 
 Result: TypeAlias = dict[str, Any]
@@ -28,34 +26,13 @@ _BASELINES = {"first_fit": first_fit, "best_fit": best_fit}
 _N_TRAINING_ITEMS = sum(len(instance.items) for instance in TRAINING)
 
 
-@frozen(kw_only=True)
-class Progress:
-    """Where a run is, after one of its generations.
-
-    Attributes:
-        generation: What happened in it.
-        history: Best excess after each generation so far; None where nobody lived.
-        baseline: Excess of best-fit on the same instances.
-        deaths: Programs that died so far, by kind.
-        evaluations: Programs evaluated so far.
-        wall_s: Seconds since the first evaluation began.
-    """
-
-    generation: Generation
-    history: tuple[float | None, ...]
-    baseline: float
-    deaths: Mapping[str, int]
-    evaluations: int
-    wall_s: float = field(eq=False)
-
-
 def run_experiment(
     engine: evocell.Engine,
     *,
     seed: int,
     generations: int,
     population: int,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
 ) -> Result:
     """Evolve a packing heuristic and measure the winner on instances it has never seen.
 
@@ -64,7 +41,7 @@ def run_experiment(
         seed: Decides everything but the readings of the clock.
         generations: At least 1.
         population: Programs born in each generation; more than the five saboteurs.
-        watch: Called after each generation.
+        watch: Called after each evaluation and at the end of each generation.
 
     Returns:
         What ``evocell demo --json`` prints: plain data. Without the fields that end in ``_wall_s``
@@ -74,28 +51,17 @@ def run_experiment(
         ValueError: A number is too small, or nobody survived.
     """
     baselines = {name: _baseline(pack, TRAINING) for name, pack in _BASELINES.items()}
-    began = time.perf_counter()
+    reporter = Reporter(watch, population, baselines["best_fit"])
+    arena = Arena(engine, reporter.judged)
     everyone: list[Scored] = []
     history: list[Result] = []
-    deaths: Counter[str] = Counter()
     survivors: tuple[Scored, ...] = ()
-    for now in evolve(Arena(engine), seed=seed, generations=generations, population=population):
+    for now in evolve(arena, seed=seed, generations=generations, population=population):
         everyone += now.born
         survivors = now.survivors
-        deaths.update(one.verdict.death for one in now.born if one.verdict.death)
         history.append(_generation(now))
-        if watch is not None:
-            watch(
-                Progress(
-                    generation=now,
-                    history=tuple(entry["best_excess"] for entry in history),
-                    baseline=baselines["best_fit"],
-                    deaths=dict(sorted(deaths.items())),
-                    evaluations=len(everyone),
-                    wall_s=time.perf_counter() - began,
-                )
-            )
-    evolution_wall_s = time.perf_counter() - began
+        reporter.over(now)
+    evolution_wall_s = reporter.wall_s
     if not survivors:
         raise ValueError("no program survived; raise the population or the number of generations")
     best = survivors[0]
@@ -105,7 +71,7 @@ def run_experiment(
         "population": population,
         "training": {"instances": [_described(instance) for instance in TRAINING], "excess": baselines},
         "evaluations": len(everyone),
-        "deaths": dict(sorted(deaths.items())),
+        "deaths": dict(sorted(reporter.deaths.items())),
         "saboteurs": _saboteurs(everyone),
         "history": history,
         "best": {**_member(best), "source": best.individual.source},
@@ -120,7 +86,7 @@ def run_experiment(
             for family, instances in HELD_OUT.items()
         },
         "evolution_wall_s": evolution_wall_s,
-        "total_wall_s": time.perf_counter() - began,
+        "total_wall_s": reporter.wall_s,
         "evaluations_per_s": len(everyone) / evolution_wall_s,
     }
     return {**result, "digest": digest(result)}

@@ -42,7 +42,8 @@ NUMERIC = frozenset(
 """Operations that give a number for each bin; with ``where`` the only ones that may stand at the root."""
 CONDITIONS = frozenset({"lt", "and", "or", "true", "false"})
 
-_LINE = 72
+_LINE = 79
+"""Columns of a line of source, indent included; a terminal of 80 shows it unbroken."""
 _NAMED_SIZE = 4
 _OPERATORS = {
     "or": ("|", 1),
@@ -99,41 +100,59 @@ def replace(tree: Tree, path: Path, new: Tree) -> Tree:
 def render(tree: Tree) -> str:
     """Return the source text of a module that defines ``priority(item, bins)``.
 
-    Parts used more than once and parts too long for a line get names of their own. Division is
-    protected: ``div`` of a and b reads ``a / (1 + np.abs(b))``, and the absolute value is left out
-        where b is never negative.
+    Parts used more than once get names of their own, and so do parts of a line that would be too long.
+    Division is protected: ``div`` of a and b reads ``a / (1 + np.abs(b))``, and the absolute value is
+    left out where b is never negative.
     """
     return _Writer(tree).module()
 
 
 class _Writer:
-    """Writes one tree as Python, naming what is shared or long."""
+    """Writes one tree as Python, naming what is shared or makes a line too long."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._statements: list[str] = []
+        self._statements: list[tuple[Tree, str]] = []
         self._names: dict[Tree, str] = {}
         seen = Counter(node for _, node in walk(tree))
-        self._shared = {node for node, times in seen.items() if times > 1 and size(node) >= _NAMED_SIZE}
+        self._to_name = {node for node, times in seen.items() if times > 1 and size(node) >= _NAMED_SIZE}
 
     def module(self) -> str:
+        """Return the text, written again with one more name as long as a line is too long."""
+        while True:
+            body = self._body()
+            splittable = (self._longest_part(tree) for tree, line in body if len(line) > _LINE)
+            part = next((part for part in splittable if part is not None), None)
+            if part is None:
+                lines = [line for _, line in body]
+                if any(node == LEFT for _, node in walk(self._tree)):
+                    lines.insert(0, "    left = bins - item")
+                return "\n".join(("import numpy as np\n\n\ndef priority(item, bins):", *lines, ""))
+            self._to_name.add(part)
+
+    def _body(self) -> list[tuple[Tree, str]]:
+        """Return each line with the tree it writes."""
+        self._statements, self._names = [], {}
         result, _ = self._text(self._tree)
         if not uses_bins(self._tree):
             result = f"np.full(len(bins), {result})"
-        if any(node == LEFT for _, node in walk(self._tree)):
-            self._statements.insert(0, "left = bins - item")
-        body = "\n".join(f"    {line}" for line in [*self._statements, f"return {result}"])
-        return f"import numpy as np\n\n\ndef priority(item, bins):\n{body}\n"
+        lines = [*self._statements, (self._tree, f"return {result}")]
+        return [(tree, f"    {line}") for tree, line in lines]
+
+    def _longest_part(self, tree: Tree) -> Tree | None:
+        """Return the longest operand that has no name yet, None if there is nothing to take out."""
+        unnamed = [part for part in parts(tree) if parts(part) and part not in self._to_name]
+        return max(unnamed, key=size, default=None)
 
     def _text(self, tree: Tree) -> tuple[str, int]:
         """Return the text and how tightly it binds."""
         if tree in self._names:
             return self._names[tree], _ATOM
         text, binding = self._expression(tree)
-        if parts(tree) and tree != self._tree and (tree in self._shared or len(text) > _LINE):
+        if tree in self._to_name and tree != self._tree:
             name = _name(len(self._names))
             self._names[tree] = name
-            self._statements.append(f"{name} = {text}")
+            self._statements.append((tree, f"{name} = {text}"))
             return name, _ATOM
         return text, binding
 

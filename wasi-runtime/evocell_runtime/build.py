@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -168,7 +168,9 @@ def _run_builder(
         raise ImageError(_death(code, stderr))
 
 
-def _watch(request: dict[str, object], tracker: _Tracker, errors: IO[bytes]) -> tuple[str | None, int | None]:
+def _watch(
+    request: Mapping[str, object], tracker: _Tracker, errors: IO[bytes]
+) -> tuple[str | None, int | None]:
     """Run the builder to its end; the error it told, and the code it ended with (None: well)."""
     child = subprocess.Popen(
         [sys.executable, "-m", "evocell_runtime.builder"],

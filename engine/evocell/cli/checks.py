@@ -134,7 +134,7 @@ def _image(facts: Facts) -> Check:
         others = facts.images - 1
         more = f", {others} more in the cache" if others > 0 else ""
         return Check("image", f"{facts.image_id[:12]} ready{more}")
-    advice = "`evocell image build` makes it now: about 0.7 GB of disk and two minutes, once"
+    advice = "`evocell image build` makes it now: about 0.4 GB of disk and two minutes, once"
     return Check("image", "not built", Status.WARNING, advice)
 
 

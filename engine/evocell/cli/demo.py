@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EXAMPLE = "bin_packing"
 DEFAULT_GENERATIONS = 20
 DEFAULT_POPULATION = 50
-SMALLEST_POPULATION = 10
-"""Five places of the first generation go to saboteurs; fewer others than that are no search."""
+SMALLEST_POPULATION = 6
+"""Five places of the first generation go to saboteurs."""
 
 _MODULE = f"evocell_example_{EXAMPLE}"
 
@@ -83,21 +83,25 @@ def run_demo(args: argparse.Namespace) -> int:
         EvocellError: The engine cannot start, or broke.
     """
     from evocell.api.engine import Engine
-    from evocell.cli.demo_view import open_view, show_result
+    from evocell.cli.demo_result import show_result
+    from evocell.cli.demo_view import open_view
 
     experiment = load_example("experiment")
-    options = {"seed": args.seed, "generations": args.generations, "population": args.population}
+    size = {"generations": args.generations, "population": args.population}
     with console_progress() as building:
         engine = Engine(Config.load(), progress=building)
     with engine:
         if args.json:
-            result = experiment.run_experiment(engine, **options)
+            result = experiment.run_experiment(engine, seed=args.seed, **size)
             sys.stdout.write(json.dumps(result, indent=2, sort_keys=True) + "\n")
         else:
-            with open_view(args.generations) as view:
-                result = experiment.run_experiment(engine, **options, watch=view.watch)
+            with open_view(**size, seed=args.seed) as view:
+                result = experiment.run_experiment(engine, seed=args.seed, **size, watch=view.watch)
             show_result(view.console, result, options=repeating_options(args))
-    return 0 if saboteurs_died(result) else 1
+    wrong = unexpected_fates(result)
+    for sentence in wrong:
+        sys.stderr.write(f"evocell: {sentence}\n")
+    return 1 if wrong else 0
 
 
 def repeating_options(args: argparse.Namespace) -> str:
@@ -110,9 +114,14 @@ def repeating_options(args: argparse.Namespace) -> str:
     return options
 
 
-def saboteurs_died(result: dict[str, Any]) -> bool:
-    """Tell whether every saboteur ended the way its label says."""
-    return all(one["died_of"] == one["expected"] for one in result["saboteurs"])
+def unexpected_fates(result: dict[str, Any]) -> list[str]:
+    """Say in a sentence each which saboteurs did not end the way their labels say."""
+    return [
+        f"the saboteur {one['label']!r} should have died of {one['expected']!r}, "
+        f"but it {'died of ' + repr(one['died_of']) if one['died_of'] else 'lived'}"
+        for one in result["saboteurs"]
+        if one["died_of"] != one["expected"]
+    ]
 
 
 def load_example(name: str) -> ModuleType:

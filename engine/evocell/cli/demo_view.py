@@ -1,12 +1,14 @@
-"""How a person sees the demo: a live display while it evolves, then the result."""
+"""How a person watches the demo: a live display on a terminal, one line a generation elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-from rich.console import Console, Group
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -14,26 +16,54 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-NARROWEST = 100
+UNKNOWN_WIDTH = 100
 """Columns given to tables where the output is not a terminal, whose width would be a guess."""
 
+_WIDEST = 110
+_EVERY_S = 0.1
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = " .:-=+*#@"
 _CHART_ROWS = 5
-_BAR_WIDTH = 24
-_BASELINES = ("first_fit", "best_fit", "evolved")
+_CHART_LABEL = 9
+_FACTS_WIDTH = 41
+_LABEL_WIDTH = 11
+_ROWS_WITHOUT_SOURCE = 17
+_INTRODUCTION = (
+    "Evolving priority(item, bins): which bin takes the next item? Programs are untrusted, each in a "
+    "sandbox. Excess: bins used beyond the lower bound; less is better."
+)
 
 
 class Progress(Protocol):
     """What the display reads of the experiment's progress reports."""
 
     @property
-    def generation(self) -> Any:
-        """The state after the latest generation."""
+    def number(self) -> int:
+        """The generation it is in, from 0."""
+
+    @property
+    def judged(self) -> int:
+        """Programs of that generation that have been evaluated."""
+
+    @property
+    def population(self) -> int:
+        """Programs in each generation."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the generation is over."""
 
     @property
     def history(self) -> Sequence[float | None]:
-        """Best excess after each generation so far."""
+        """Best excess after each generation that is over."""
+
+    @property
+    def mean_excess(self) -> float | None:
+        """Mean over the survivors of the last of them."""
+
+    @property
+    def best_source(self) -> str | None:
+        """Program of the best so far."""
 
     @property
     def baseline(self) -> float:
@@ -42,6 +72,10 @@ class Progress(Protocol):
     @property
     def deaths(self) -> Mapping[str, int]:
         """Programs that died so far, by kind."""
+
+    @property
+    def saboteurs(self) -> Mapping[str, str | None]:
+        """What each saboteur died of, by label; None while it is not known."""
 
     @property
     def evaluations(self) -> int:
@@ -55,41 +89,76 @@ class Progress(Protocol):
 class View:
     """Shows the evolution as it goes: in place on a terminal, else one line a generation."""
 
-    def __init__(self, console: Console, generations: int, live: Live | None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        generations: int,
+        live: Live | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.console = console
         self._generations = generations
         self._live = live
+        self._clock = clock
+        self._latest: Progress | None = None
+        self._drawn_s = -_EVERY_S
 
     def watch(self, progress: Progress) -> None:
-        """Show the state after a generation."""
+        """Show where the run is; on a terminal no more than ten times a second."""
+        self._latest = progress
         if self._live is None:
-            self.console.print(
-                _line(progress, self._generations), markup=False, highlight=False, soft_wrap=True
+            if progress.complete:
+                _say(self.console, _line(progress, self._generations))
+        elif progress.complete or self._clock() - self._drawn_s >= _EVERY_S:
+            over = progress.complete and progress.number + 1 == self._generations
+            self._draw(self._live, "measuring the best on held-out instances ..." if over else "")
+            self._drawn_s = self._clock()
+
+    def close(self) -> None:
+        """Draw the last state once more, without a word about what comes next."""
+        if self._live is not None:
+            self._draw(self._live, "")
+
+    def _draw(self, live: Live, note: str) -> None:
+        if self._latest is not None:
+            drawn = dashboard(
+                self._latest,
+                self._generations,
+                width=self.console.width,
+                height=self.console.height,
+                blocks=blocks_of(self.console),
+                note=note,
             )
-        else:
-            self._live.update(
-                dashboard(progress, self._generations, blocks=_blocks(self.console)), refresh=True
-            )
+            live.update(drawn, refresh=True)
 
 
 @contextmanager
-def open_view(generations: int, console: Console | None = None) -> Iterator[View]:
+def open_view(
+    generations: int, *, population: int, seed: int, console: Console | None = None
+) -> Iterator[View]:
     """Open the display of a run.
 
     Args:
         generations: How many there will be.
+        population: Programs in each.
+        seed: What decides the run.
         console: Where to draw; standard output by default.
     """
     if console is None:
         console = Console()
         if not console.is_terminal:
-            console = Console(width=NARROWEST)
+            console = Console(width=UNKNOWN_WIDTH)
+    plan = f"{generations} generations of {population} programs, seed {seed}"
     if not console.is_terminal:
+        _say(console, f"evocell demo: online bin packing, {plan}")
+        _say(console, _INTRODUCTION)
         yield View(console, generations, None)
         return
-    waiting = Panel("evaluating the first generation ...", title="evocell demo: online bin packing")
+    waiting = _panel([Text(f"{_INTRODUCTION}\n\n{plan}")], console.width)
     with Live(waiting, console=console, auto_refresh=False) as live:
-        yield View(console, generations, live)
+        view = View(console, generations, live)
+        yield view
+        view.close()
 
 
 def percent(share: float | None) -> str:
@@ -97,46 +166,85 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def dashboard(progress: Progress, generations: int, *, blocks: str = _BLOCKS) -> Panel:
+def dashboard(
+    progress: Progress,
+    generations: int,
+    *,
+    width: int = UNKNOWN_WIDTH,
+    height: int = 40,
+    blocks: str = _BLOCKS,
+    note: str = "",
+) -> Panel:
     """Draw the live display for one moment.
 
     Args:
         progress: Where the run is.
         generations: How many there will be.
+        width: Columns of the terminal.
+        height: Its rows; the best program is shown if there is room for it.
         blocks: Characters of growing height for the chart.
+        note: What happens now, if it is not the evolution.
     """
-    now = progress.generation
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column()
-    facts.add_row("generation", f"{now.number + 1} of {generations}")
-    facts.add_row("", ProgressBar(total=generations, completed=now.number + 1, width=_BAR_WIDTH))
-    facts.add_row("best excess", Text(percent(progress.history[-1]), style="bold green"))
-    facts.add_row("of best-fit", percent(progress.baseline))
-    facts.add_row("mean excess", percent(now.mean_excess))
-    facts.add_row("evaluations", f"{progress.evaluations:,}")
+    inside = min(width, _WIDEST) - 4
+    facts = _facts()
+    done = progress.number * progress.population + progress.judged
+    rate = f", {progress.evaluations / progress.wall_s:.1f} per second" if progress.wall_s > 0 else ""
+    latest = progress.history[-1] if progress.history else None
+    facts.add_row("generation", f"{progress.number + 1} of {generations}")
+    facts.add_row("", ProgressBar(total=generations * progress.population, completed=done, width=24))
     facts.add_row(
-        "per second", f"{progress.evaluations / progress.wall_s:.1f}" if progress.wall_s > 0 else "-"
+        "best excess",
+        Text.assemble((percent(latest), "bold green"), f" (best-fit {percent(progress.baseline)})"),
     )
-    facts.add_row("deaths", Text(_deaths(progress.deaths), style="red"))
-    picture = Group(Text("best excess by generation", style="dim"), *chart(progress.history, blocks=blocks))
-    both = Table.grid(padding=(0, 4))
+    facts.add_row("mean excess", f"{percent(progress.mean_excess)}")
+    facts.add_row("evaluations", f"{progress.evaluations:,}{rate}")
+    room = inside - _FACTS_WIDTH - _CHART_LABEL
+    picture = Group(
+        Text("best excess (top: best-fit)", style="dim"),
+        *chart(progress.history, columns=generations, width=room, ceiling=progress.baseline, blocks=blocks),
+    )
+    both = Table.grid(padding=(0, 1))
+    both.add_column(width=_FACTS_WIDTH - 1)
     both.add_row(facts, picture)
-    return Panel(both, title="evocell demo: online bin packing", expand=False)
+    deaths = _facts()
+    deaths.add_row("deaths", Text(deaths_by_kind(progress.deaths), style="red"))
+    deaths.add_row("saboteurs", _fates(progress.saboteurs))
+    shown: list[RenderableType] = [Text(_INTRODUCTION, style="dim"), Text(), both, deaths]
+    if note:
+        shown.append(Text(note, style="dim"))
+    source = "def " + (progress.best_source or "").partition("def ")[2].rstrip()
+    if progress.best_source and _ROWS_WITHOUT_SOURCE + len(source.splitlines()) < height:
+        shown += [Text(), python(source)]
+    return _panel(shown, width)
 
 
-def chart(history: Sequence[float | None], *, rows: int = _CHART_ROWS, blocks: str = _BLOCKS) -> list[Text]:
-    """Draw numbers as columns, two characters each, scaled between their extremes.
+def chart(
+    history: Sequence[float | None],
+    *,
+    columns: int,
+    width: int,
+    ceiling: float | None = None,
+    rows: int = _CHART_ROWS,
+    blocks: str = _BLOCKS,
+) -> list[Text]:
+    """Draw numbers as columns scaled between their extremes, or from the lowest to a ceiling above them all.
 
     Args:
         history: One number per column; None leaves the column empty.
+        columns: How many there will be; if they do not fit, some are left out.
+        width: Characters there are for all of them.
+        ceiling: Number at the top, if none is above it.
         rows: Lines of text to use.
         blocks: Characters of growing height.
     """
     known = [value for value in history if value is not None]
     if not known:
         return []
-    low, high = min(known), max(known)
+    wide = 2 if 2 * columns <= width else 1
+    if columns > width:
+        places = [round(place * (columns - 1) / (width - 1)) for place in range(width)]
+        history = [history[place] for place in places if place < len(history)]
+    low, high = min(known), max(known if ceiling is None else [*known, ceiling])
     steps = len(blocks) - 1
     heights = [
         0
@@ -146,123 +254,58 @@ def chart(history: Sequence[float | None], *, rows: int = _CHART_ROWS, blocks: s
     ]
     lines = []
     for row in reversed(range(rows)):
-        label = percent(high) if row == rows - 1 else percent(low) if row == 0 else ""
-        cells = "".join(blocks[min(steps, max(0, height - row * steps))] * 2 for height in heights)
-        lines.append(Text.assemble((f"{label:>8} ", "dim"), (cells, "green")))
+        label = percent(high) if row == rows - 1 and high > low else percent(low) if row == 0 else ""
+        cells = "".join(blocks[min(steps, max(0, height - row * steps))] * wide for height in heights)
+        lines.append(Text.assemble((f"{label:>8} ", "dim"), (cells, "green"), no_wrap=True))
     return lines
 
 
-def show_result(console: Console, result: Mapping[str, Any], *, options: str) -> None:
-    """Print what came of a run: program, quality, ancestry, cost, saboteurs, digest.
-
-    Args:
-        console: Where to print.
-        result: What the experiment returned.
-        options: The command line's options that repeat the run.
-    """
-    best = result["best"]
-    console.print()
-    console.print(
-        f"{result['evaluations']:,} programs evaluated in {result['evolution_wall_s']:.1f} s "
-        f"({result['evaluations_per_s']:.1f} per second). The best, {best['id']}:",
-        highlight=False,
-    )
-    console.print()
-    source = best["source"].rstrip()
-    if console.is_terminal:
-        console.print(Syntax(source, "python", background_color="default", word_wrap=True))
-    else:
-        console.print(source, markup=False, highlight=False, soft_wrap=True)
-    for part in (
-        held_out_table(result["held_out"]),
-        lineage_table(result["lineage"]),
-        fuel_table(result["excess_against_fuel"], blocks=_blocks(console)),
-        saboteur_table(result["saboteurs"]),
-    ):
-        console.print()
-        console.print(part)
-    console.print()
-    console.print(f"digest {result['digest']}", highlight=False, soft_wrap=True)
-    console.print(f"run again with {options}: same digest", highlight=False, soft_wrap=True)
+def python(source: str) -> Syntax:
+    """Render Python source in colour, without padding it to the terminal's width."""
+    return Syntax(source, "python", background_color="default", word_wrap=True)
 
 
-def held_out_table(held_out: Mapping[str, Any]) -> Table:
-    """Compare the evolved program with the classic ones on instances it was not chosen by."""
-    table = _table("Bins beyond the lower bound, held-out instances")
-    table.add_column("instances")
-    for name in ("first-fit", "best-fit", "evolved"):
-        table.add_column(name, justify="right")
-    for family, measured in held_out.items():
-        items = measured["instances"][0]["items"]
-        values = [measured["excess"][name] for name in _BASELINES]
-        best = min(value for value in values if value is not None)
-        cells = [Text(percent(value), style="bold green" if value == best else "") for value in values]
-        table.add_row(f"{family}, {len(measured['instances'])} x {items:,} items", *cells)
-    return table
+def blocks_of(console: Console) -> str:
+    """Return the characters that the console can draw bars with, from an empty one to the fullest."""
+    return _BLOCKS if console.encoding.lower().startswith("utf") else _ASCII_BLOCKS
 
 
-def lineage_table(lineage: Sequence[Mapping[str, Any]]) -> Table:
-    """List the ancestors of the winner, oldest first, along the parent each resembles most."""
-    table = _table("Lineage of the best")
-    table.add_column("program")
-    table.add_column("made by")
-    table.add_column("from")
-    table.add_column("excess (training)", justify="right")
-    table.add_column("nodes", justify="right")
-    for one in lineage:
-        parents = " + ".join(one["parents"]) or "-"
-        table.add_row(one["id"], one["operator"], parents, percent(one["excess"]), str(one["nodes"]))
-    return table
-
-
-def fuel_table(front: Sequence[Mapping[str, Any]], *, blocks: str = _BLOCKS) -> Table:
-    """List the programs that nobody beats in both excess and fuel, cheapest first."""
-    table = _table("Excess against fuel: none beats these in both")
-    table.add_column("program")
-    table.add_column("fuel per item", justify="right")
-    table.add_column("excess (training)", justify="right")
-    table.add_column("")
-    most = max((one["excess"] for one in front), default=0.0) or 1.0
-    for one in front:
-        bar = blocks[-1] * max(1, round(_BAR_WIDTH * one["excess"] / most))
-        table.add_row(
-            one["id"], f"{one['fuel_per_item']:,}", percent(one["excess"]), Text(bar, style="green")
-        )
-    return table
-
-
-def saboteur_table(saboteurs: Sequence[Mapping[str, Any]]) -> Table:
-    """Tell how each hostile program of the first generation died."""
-    table = _table("Saboteurs in the first generation")
-    table.add_column("saboteur")
-    table.add_column("died of")
-    table.add_column("what the engine says", overflow="fold")
-    for one in saboteurs:
-        as_expected = one["died_of"] == one["expected"]
-        died = one["died_of"] or "nothing: it lives"
-        table.add_row(
-            one["label"], Text(died, style="red" if as_expected else "bold yellow"), Text(one["detail"])
-        )
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-
-
-def _line(progress: Progress, generations: int) -> str:
-    now = progress.generation
-    rate = progress.evaluations / progress.wall_s if progress.wall_s > 0 else 0.0
-    return (
-        f"generation {now.number + 1:>{len(str(generations))}}/{generations}  "
-        f"best {percent(progress.history[-1])}  mean {percent(now.mean_excess)}  "
-        f"{rate:.1f} evaluations/s  deaths: {_deaths(progress.deaths)}"
-    )
-
-
-def _deaths(deaths: Mapping[str, int]) -> str:
+def deaths_by_kind(deaths: Mapping[str, int]) -> str:
+    """Render the dead: ``crashed 1, fuel 2``."""
     return ", ".join(f"{kind} {count}" for kind, count in deaths.items()) or "none"
 
 
-def _blocks(console: Console) -> str:
-    return _BLOCKS if console.encoding.lower().startswith("utf") else _ASCII_BLOCKS
+def _facts() -> Table:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", width=_LABEL_WIDTH)
+    facts.add_column()
+    return facts
+
+
+def _fates(saboteurs: Mapping[str, str | None]) -> Columns:
+    """Render what became of each saboteur."""
+    return Columns(
+        [
+            Text.assemble((f"{label}: ", "dim"), (kind or "...", "red" if kind else "dim"))
+            for label, kind in saboteurs.items()
+        ],
+        padding=(0, 2),
+    )
+
+
+def _panel(shown: Sequence[RenderableType], width: int) -> Panel:
+    return Panel(Group(*shown), title="evocell demo: online bin packing", width=min(width, _WIDEST))
+
+
+def _line(progress: Progress, generations: int) -> str:
+    rate = progress.evaluations / progress.wall_s if progress.wall_s > 0 else 0.0
+    best = progress.history[-1] if progress.history else None
+    return (
+        f"generation {progress.number + 1:>{len(str(generations))}}/{generations}  "
+        f"best excess {percent(best)}  mean {percent(progress.mean_excess)}  "
+        f"{rate:.1f} evaluations/s  deaths: {deaths_by_kind(progress.deaths)}"
+    )
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -103,7 +103,12 @@ class Driver:
         """Have a job end at its next slice, or at once if it has not begun or sleeps; idempotent."""
         job.cancel()
         with self._changed:
+            unbegun = job in self._fresh
+            if unbegun:
+                self._fresh.remove(job)
             self._changed.notify_all()
+        if unbegun:  # on this thread: the others may be at work for a long time
+            job.end()
 
     def close(self) -> None:
         """Let the threads finish what they run and end; ends queued jobs unbegun. Blocks; idempotent.
@@ -125,7 +130,7 @@ class Driver:
         while (picked := self._pick(index)) is not None:
             job, begun = picked
             began = self._turn_began[index] = self._clock()
-            over = job.step() if begun else job.begin()
+            over = job.step() if begun else self._closing or job.begin()
             slices = 0
             while not over:
                 if job.wake_at() is not None:

@@ -108,16 +108,11 @@ class LocalWorker:
             fork = self._fresh(job.code, job.harness, job.limits)
             done = await self._run(fork, _request(job, load=True), job.limits, seed=job.seed)
             return CallReport(outcome=self._outcome(done, job.limits))
-        session = self._sessions.setdefault(job.session, _Session())
-        async with session.lock:
-            if self._sessions.get(job.session) is not session:  # it was ended while this call waited
-                session = self._sessions.setdefault(job.session, session)
-            held, session.fork = session.fork, None
-            make = self._fresh(job.code, job.harness, job.limits) if held is None else partial(_same, held)
-            request = _request(job, load=held is None or job.reload)
-            done = await self._run(make, request, job.limits, seed=job.seed, keep=True)
-            session.fork = done.fork
-            return CallReport(outcome=self._outcome(done, job.limits), session_alive=session.fork is not None)
+        while True:
+            session = self._sessions.setdefault(job.session, _Session())
+            async with session.lock:
+                if self._sessions.get(job.session) is session:  # else it was ended while this call waited
+                    return await self._call_in(session, job)
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the call in it if there is one; idempotent."""
@@ -125,7 +120,8 @@ class LocalWorker:
         if held is None:
             return
         async with held.lock:
-            self._sessions.pop(session, None)
+            if self._sessions.get(session) is held:  # else another ended it, and this is a later one's name
+                del self._sessions[session]
             fork, held.fork = held.fork, None
             if fork is not None:
                 fork.close()
@@ -155,6 +151,23 @@ class LocalWorker:
             self._sessions.clear()
 
     # ------------------------------------------------------------------ inside
+
+    async def _call_in(self, session: _Session, job: CallJob) -> CallReport:
+        """Run a call in a session whose lock is held; its fork is kept if it is sound afterwards."""
+        held, session.fork = session.fork, None
+        make = self._fresh(job.code, job.harness, job.limits) if held is None else partial(_same, held)
+        request = _request(job, load=held is None or job.reload)
+        try:
+            done = await self._run(make, request, job.limits, seed=job.seed, keep=True)
+            session.fork = done.fork
+            if self._closed and done.fork is not None:  # nobody else will
+                done.fork.close()
+                session.fork = None
+        finally:
+            # A call that never began (cancelled, or the engine closed) leaves the kept fork unused.
+            if held is not None and held is not session.fork:
+                held.close()
+        return CallReport(outcome=self._outcome(done, job.limits), session_alive=session.fork is not None)
 
     def _fresh(
         self, code: CompiledVersion | None, harness: CompiledVersion | None, limits: Limits

@@ -64,7 +64,7 @@ def test_a_build_that_fails_gives_the_cursor_back_and_is_not_called_ready():
     with pytest.raises(ZeroDivisionError):
         build_that_fails(Console(file=text, force_terminal=True))
     assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")
-    assert "ready" not in text.getvalue()
+    assert "image: ready" not in text.getvalue()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -79,7 +79,7 @@ def test_nothing_is_drawn_without_a_report():
 def test_the_announcement_says_what_a_first_build_takes():
     assert announcement(None) == announcement(110.0)
     assert announcement(None).startswith(
-        "Building the sandbox image: about 0.7 GB of disk and two minutes, once."
+        "Building the sandbox image: about 0.7 GB of disk and two minutes, once (0.3 GB of it is installed already)."
     )
 
 

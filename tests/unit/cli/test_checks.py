@@ -70,7 +70,7 @@ def test_low_capacity_says_what_to_raise():
 def test_no_image_is_a_warning_that_says_what_building_takes():
     check = finding("image", image_id=None, images=0)
     assert check.status is Status.WARNING
-    assert "0.7 GB of disk and two minutes" in check.advice
+    assert "0.4 GB of disk and two minutes" in check.advice
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,13 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.image import Image
 
 MEMBRANE = "membrane.cwasm"
+HOLD_THE_LOCK = """
+import sys
+from evocell_runtime.cache import ImageCache
+with ImageCache(sys.argv[1]).lock():
+    print(1, flush=True)
+    sys.stdin.read()
+"""
 
 
 def of(cache, manifest, name):
@@ -54,7 +61,17 @@ def test_an_image_is_found_by_its_name_or_an_unambiguous_beginning(built):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "{}", '{"files": 3}', '{"files": {"a": {}}}', '{"files": {}, "image_id": "other"}', "\xff"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"files": 3}',
+        '{"files": {"a": {}}}',
+        '{"files": {}, "image_id": "other"}',
+        "\xff",
+    ],
 )
 def test_a_manifest_that_cannot_be_read_is_no_image(copied, text):
     cache, manifest = copied
@@ -228,9 +245,9 @@ def test_a_new_directory_appears_whole_or_not_at_all(tmp_path):
     with cache.new_directory(target) as made:
         (made / "first").touch()
         assert not target.exists()
-    with pytest.raises(KeyboardInterrupt), cache.new_directory(target) as made:
-        (made / "second").touch()
-        raise KeyboardInterrupt
+    interrupted = cache.new_directory(target)
+    (interrupted.__enter__() / "second").touch()
+    assert not interrupted.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
 
     assert [p.name for p in target.iterdir()] == ["first"]
     with cache.new_directory(target) as made:
@@ -256,11 +273,11 @@ def test_the_lock_is_held_by_one_and_let_go_by_the_dead(tmp_path):
     cache = ImageCache(tmp_path)
     cache.prepare()
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from evocell_runtime.cache import ImageCache\n"
-         "with ImageCache(sys.argv[1]).lock(): print(1, flush=True); sys.stdin.read()", str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", HOLD_THE_LOCK, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    )
     assert holder.stdout.readline() == b"1\n"
     waited = []
 

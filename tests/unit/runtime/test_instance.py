@@ -1,5 +1,5 @@
 import gc
-import os
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +19,7 @@ print(2, file=sys.stderr)
 
 
 def descriptors_and_maps():
-    with open("/proc/self/maps") as maps:
-        return len(os.listdir("/proc/self/fd")), sum(1 for _ in maps)
+    return len(list(Path("/proc/self/fd").iterdir())), Path("/proc/self/maps").read_text().count("\n")
 
 
 def to_end(call):
@@ -35,7 +34,12 @@ def to_end(call):
 def test_a_call_gives_output_response_and_readings(guest, run):
     result = run(guest, MAIL, b"abc")
 
-    assert (result.returned, result.status, result.trap, result.stop_reason) == (True, 0, None, StopReason.NONE)
+    assert (result.returned, result.status, result.trap, result.stop_reason) == (
+        True,
+        0,
+        None,
+        StopReason.NONE,
+    )
     assert (result.response, result.response_bytes) == (b"cba", 3)
     assert (result.stdout, result.stderr) == (b"1\n", b"2\n")
     assert 0 < result.fuel_used < 10**9
@@ -46,7 +50,10 @@ def test_forks_do_the_same_for_the_same_fuel(image, run):
     seen = set()
     for _ in range(3):
         instance = image.fork()
-        result = run(instance, "import random, time, uuid\nprint(random.SystemRandom().random(), time.time(), uuid.uuid4())")
+        result = run(
+            instance,
+            "import random, time, uuid\nprint(random.SystemRandom().random(), time.time(), uuid.uuid4())",
+        )
         seen.add((result.stdout, result.fuel_used))
         instance.close()
 
@@ -154,7 +161,7 @@ def test_a_response_of_a_call_that_did_not_return_is_not_read(guest, run):
 def test_a_request_the_guest_has_no_room_for_is_refused(image, run):
     instance = image.fork(growth_bytes=1 << 20)
 
-    with pytest.raises(MemoryError, match="the guest has no room for 67,?108,?864 bytes"):
+    with pytest.raises(MemoryError, match=r"the guest has no room for 67,?108,?864 bytes"):
         instance.start(b"", bytes(64 << 20), FUEL)
     assert run(instance, "print('fine')").stdout == b"fine\n"
     instance.close()
@@ -245,7 +252,10 @@ def test_many_forks_leave_no_descriptors_and_no_mappings(image, run):
     def life(kind):
         instance = image.fork()
         if kind == "called":
-            run(instance, "import os; f = os.open('/usr/local/lib/python315.zip', os.O_RDONLY); x = bytearray(1 << 20)")
+            run(
+                instance,
+                "import os; f = os.open('/usr/local/lib/python315.zip', os.O_RDONLY); x = bytearray(1 << 20)",
+            )
         elif kind == "abandoned":
             instance.start(ENDLESS, b"", FUEL).poll()
         elif kind == "trapped":

@@ -24,7 +24,13 @@ def test_signed_integers_come_back(value, before, after):
 
 @pytest.mark.parametrize(
     ("value", "encoded"),
-    [(0, b"\0"), (127, b"\x7f"), (128, b"\x80\x01"), (624_485, b"\xe5\x8e\x26"), (2**32 - 1, b"\xff\xff\xff\xff\x0f")],
+    [
+        (0, b"\0"),
+        (127, b"\x7f"),
+        (128, b"\x80\x01"),
+        (624_485, b"\xe5\x8e\x26"),
+        (2**32 - 1, b"\xff\xff\xff\xff\x0f"),
+    ],
 )
 def test_unsigned_integers_have_their_shortest_form(value, encoded):
     assert write_unsigned(value) == encoded

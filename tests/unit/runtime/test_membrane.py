@@ -57,9 +57,12 @@ def test_a_large_clock_and_generator_survive(parts):
 
 
 def test_an_import_nobody_decided_is_refused_by_name(parts):
-    strange = (FunctionImport(WASI_MODULE, "fd_renumber", ("i32", "i32"), ("i32",)), FunctionImport("env", "x", (), ()))
+    strange = (
+        FunctionImport(WASI_MODULE, "fd_renumber", ("i32", "i32"), ("i32",)),
+        FunctionImport("env", "x", (), ()),
+    )
 
-    with pytest.raises(ImageError, match="imports env.x, fd_renumber, which the membrane does not decide"):
+    with pytest.raises(ImageError, match=r"imports env\.x, fd_renumber, which the membrane does not decide"):
         render((*parts.imports, *strange), pages=1, state=BOOT_STATE)
 
 

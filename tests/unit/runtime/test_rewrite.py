@@ -113,9 +113,7 @@ def test_a_data_count_is_dropped_with_the_data():
     assert split(counted) == split(wasm)
 
 
-@pytest.mark.parametrize(
-    ("section", "what"), [(1, "types"), (2, "imports"), (5, "a memory"), (11, "data")]
-)
+@pytest.mark.parametrize(("section", "what"), [(1, "types"), (2, "imports"), (5, "a memory"), (11, "data")])
 def test_a_module_without_a_section_it_needs_is_refused(section, what):
     sentence = refusal(without(section, assemble(REACTOR)))
 
@@ -143,7 +141,10 @@ def changed(old, new):
             changed("(data (i32.const 16)", "(data (i32.add (i32.const 1) (i32.const 2))"),
             "data segment 0 has a computed offset",
         ),
-        (changed('(memory (export "memory") 3)', '(memory (export "memory") 3) (memory 1)'), "has 2 memories"),
+        (
+            changed('(memory (export "memory") 3)', '(memory (export "memory") 3) (memory 1)'),
+            "has 2 memories",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused_by_its_sentence(wasm, sentence):

@@ -63,9 +63,7 @@ def fork_of(image, tmp_path, parts):
         module = wasmtime.Module(image._engine, membrane_module(parts.imports, snapshot))
         pre = membrane_pre(image._engine, module)
         directories = (root, str(tmp_path), str(tmp_path), str(tmp_path))
-        instances.append(
-            Instance(image._engine, pre, image._code, directories, memory_limit_bytes=256 << 20)
-        )
+        instances.append(Instance(image._engine, pre, image._code, directories, memory_limit_bytes=256 << 20))
         return instances[-1]
 
     yield fork

@@ -33,7 +33,7 @@ def show_result(console: Console, result: Mapping[str, Any], *, options: str) ->
         f"\n{result['evaluations']:,} programs evaluated in {result['evolution_wall_s']:.1f} s, "
         f"{result['evaluations_per_s']:.1f} per second.\n",
     )
-    console.print(saboteur_table(result["saboteurs"]))
+    _show(console, saboteur_table(result["saboteurs"]))
     _say(console, f"\nThe best program is {best['id']}:\n")
     source = best["source"].rstrip()
     if console.is_terminal:
@@ -45,8 +45,8 @@ def show_result(console: Console, result: Mapping[str, Any], *, options: str) ->
         lineage_table(result["lineage"]),
         fuel_table(result["excess_against_fuel"], blocks=blocks_of(console)),
     ):
-        console.print()
-        console.print(table)
+        _say(console, "")
+        _show(console, table)
     _say(console, "\n" + "\n".join(verdict(result["held_out"])))
     _say(console, f"\ndigest {result['digest']}\nrun again with {options}: same digest")
 
@@ -135,7 +135,7 @@ def verdict(held_out: Mapping[str, Any]) -> list[str]:
         if evolved is None:
             told = f"it died: {measured['error']}"
         else:
-            word = "beats" if evolved < best_fit else "does not beat"
+            word = "beats" if evolved < best_fit else "equals" if evolved == best_fit else "does not beat"
             told = f"it {word} best-fit, {percent(evolved)} against {percent(best_fit)}."
         sentences.append(f"On held-out {family} instances {told}")
     return sentences
@@ -148,6 +148,16 @@ def _table() -> Table:
 def _titled(title: str, table: Table) -> Group:
     """Put a title over a table, which may be narrower than the title."""
     return Group(Text(title, style="bold"), table)
+
+
+def _show(console: Console, table: Group) -> None:
+    """Print a table; where nobody sees colours, without the blanks that fill its lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as printed:
+        console.print(table)
+    _say(console, "\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def _say(console: Console, text: str) -> None:

@@ -148,7 +148,7 @@ def open_view(
         console = Console()
         if not console.is_terminal:
             console = Console(width=UNKNOWN_WIDTH)
-    plan = f"{generations} generations of {population} programs, seed {seed}"
+    plan = f"{generations} generation{'s' if generations > 1 else ''} of {population} programs, seed {seed}"
     if not console.is_terminal:
         _say(console, f"evocell demo: online bin packing, {plan}")
         _say(console, _INTRODUCTION)

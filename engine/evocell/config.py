@@ -64,13 +64,7 @@ def _one_of(*words: str) -> Callable[[Any, Attribute[Any], Any], None]:
 
 def _workers(_: object, attribute: Attribute[int], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _refuse(attribute.name, "0", value)
-    if value != 0:
-        raise ConfigurationError(
-            f"setting workers is {value}, but this version runs sandboxes in the calling process only; "
-            "set workers to 0 (threads says how many run at once)",
-            "workers",
-        )
+        raise _refuse(attribute.name, "a number of processes, or 0 for the calling one", value)
 
 
 def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:

@@ -76,7 +76,8 @@ class EngineLifecycle:
         """Open the worker."""
         if self._resources is not None:
             raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
-        _ancestry.refuse_forked()
+        if self.config.worker_count() == 0:
+            _ancestry.refuse_forked()
         async with AsyncExitStack() as opening:
             root = self.config.state_dir
             if root is None:

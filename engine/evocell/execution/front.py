@@ -95,7 +95,11 @@ class HostWorker:
                 harness=None if job.harness is None else job.harness.path,
             )
         )
-        return CallReport(outcome=self._outcome(seen, job.limits), session_alive=seen.session_alive)
+        return CallReport(
+            outcome=self._outcome(seen, job.limits),
+            session_alive=seen.session_alive,
+            session_fresh=job.session is not None and seen.loaded,
+        )
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the call in it if there is one; idempotent."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from evocell.errors import EngineClosed
 from evocell.execution.driver import Driver
@@ -101,7 +101,7 @@ class GuestHost:
             # A run that never began (cancelled, or the engine closed) leaves the kept fork unused.
             if held is not None and held is not session.fork:
                 held.close()
-        return _sighting(done)
+        return evolve(_sighting(done), loaded=held is None)
 
     async def _drive(
         self, make_fork: Callable[[], Fork], request: bytes, run: Run, *, keep: bool

@@ -21,6 +21,6 @@ async def open_worker(
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> AsyncIterator[Worker]:
     """Open worker processes, or with `workers=0` the one in this process; see there."""
-    opening = open_worker_processes if config.workers else open_local_worker
+    opening = open_worker_processes if config.worker_count() else open_local_worker
     async with opening(config, snapshots, progress=progress) as worker:
         yield worker

@@ -1,8 +1,8 @@
 """Worker processes under one nursery: started, watched, restarted, and given work.
 
 A worker is disposable. When one dies its sessions are gone with it (the next run in one starts from the
-version again), and the runs it had under way are lost. A run that needs no session is tried once more
-elsewhere, since most likely a neighbour killed the worker; lost a second time, it is named as lost.
+version again), and the runs it had under way are lost. A run that needs no session is tried again
+elsewhere, since most likely a neighbour killed the worker; lost a third time, it is named as lost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 GRACE_S = 2.0
 """How long a worker that was told to end may take."""
 
-_TRIES = 2
+_TRIES = 3
 
 
 class _Member:
@@ -52,6 +52,11 @@ class _Member:
         self.under_way = 0
         self.finished = 0
         self.restarts = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can be given work: its process has opened the image and has not ended."""
+        return self.connection is not None and self.process is not None and self.process.poll() is None
 
 
 class HostPool:
@@ -141,9 +146,9 @@ class HostPool:
                 if self._closed:
                     raise EngineClosed("the engine is closed")
                 home = None if session is None else self._homes.get(session)
-                if home is not None and home.connection is not None:
+                if home is not None and home.is_up:
                     return home
-                up = [member for member in self._members if member.connection is not None]
+                up = [member for member in self._members if member.is_up]
                 if up:
                     chosen = min(up, key=lambda member: member.under_way)
                     if session is not None:
@@ -252,7 +257,9 @@ async def open_worker_processes(
     """
     manifest = await ensure_image(config, progress)
     realtime = config.profile == "realtime"
-    pool = HostPool(manifest, str(config.cache_path().absolute()), workers=config.workers, realtime=realtime)
+    pool = HostPool(
+        manifest, str(config.cache_path().absolute()), workers=config.worker_count(), realtime=realtime
+    )
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.supervise)

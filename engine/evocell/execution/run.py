@@ -75,6 +75,7 @@ class Sighting:
         lost: Why nothing is known, in a sentence: the process that ran it is gone.
         timed_out: Whether the host killed the call at its deadline.
         session_alive: Whether the session still holds its state.
+        loaded: Whether the fork was a fresh one, into which the code was loaded.
     """
 
     result: CallResult | None = None
@@ -83,6 +84,7 @@ class Sighting:
     lost: str | None = None
     timed_out: bool = False
     session_alive: bool = False
+    loaded: bool = True
 
     def to_wire(self) -> dict[str, Any]:
         """The sighting as plain data."""

@@ -22,10 +22,10 @@ from evocell_guest.values import decode
 KILLED = LimitExceeded("fuel", limit=10, reached=10)
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[evocell.Engine]:
-    """A real engine for tests that leave nothing behind in it."""
-    with evocell.Engine(Config.load()) as shared:
+@pytest.fixture(scope="session", params=[0, 2], ids=["in-process", "processes"])
+def engine(request: pytest.FixtureRequest) -> Iterator[evocell.Engine]:
+    """A real engine for tests that leave nothing behind in it, once over each kind of worker."""
+    with evocell.Engine(Config.load(workers=request.param)) as shared:
         yield shared
 
 

@@ -62,15 +62,11 @@ def _one_of(*words: str) -> Callable[[Any, Attribute[Any], Any], None]:
     return check
 
 
-def _workers(_: object, attribute: Attribute[int], value: object) -> None:
+def _workers(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None:
+        return
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _refuse(attribute.name, "0", value)
-    if value != 0:
-        raise ConfigurationError(
-            f"setting workers is {value}, but this version runs sandboxes in the calling process only; "
-            "set workers to 0 (threads says how many run at once)",
-            "workers",
-        )
+        raise _refuse(attribute.name, "a number of processes, or 0 for the calling one", value)
 
 
 def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:
@@ -131,8 +127,8 @@ class Config:
         blocked_modules: Modules a variant may not import.
         profile: ``"deterministic"`` (virtual clock, seeded entropy) or ``"realtime"``.
         layers: Zip files with extra pure-Python packages for the guest.
-        workers: Worker processes; 0 runs sandboxes in the calling process.
-        threads: Threads of the calling process that drive guests; None for one per core.
+        workers: Worker processes; None for one per core, 0 to run sandboxes in the calling process.
+        threads: With ``workers=0``, threads of the calling process that drive guests; None for one per core.
         state_dir: Directory of durable state; None for a temporary one.
         cache_dir: Directory of built images; None for the user's cache directory.
         warm: Modules imported before the image is frozen.
@@ -171,7 +167,7 @@ class Config:
         validator=_file_names,
         metadata={"kind": "files"},
     )
-    workers: int = field(default=0, validator=_workers, metadata={"kind": "whole"})
+    workers: int | None = field(default=None, validator=_workers, metadata={"kind": "whole"})
     threads: int | None = field(default=None, validator=_count_or_none, metadata={"kind": "whole"})
     state_dir: Path | None = field(
         default=None,
@@ -230,6 +226,10 @@ class Config:
     def cache_path(self) -> Path:
         """Return the directory of built images: ``cache_dir``, or the user's cache directory."""
         return self.cache_dir or platformdirs.user_cache_path("evocell")
+
+    def worker_count(self) -> int:
+        """Return how many worker processes run guests: ``workers``, or the cores this process may use."""
+        return len(os.sched_getaffinity(0)) if self.workers is None else self.workers
 
     def thread_count(self) -> int:
         """Return how many threads drive guests: ``threads``, or the cores this process may use."""

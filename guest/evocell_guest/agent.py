@@ -202,10 +202,6 @@ def _info() -> dict[str, Any]:
     # Only an image's description asks for this, in a fork of its own: no other call pays for the import.
     from importlib.metadata import distributions
 
-    packages = {
-        found.metadata["Name"]: found.version
-        for found in distributions()
-        if found.metadata["Name"] is not None
-    }
+    packages = {found.name: found.version for found in distributions()}
     ordered = dict(sorted(packages.items(), key=lambda item: item[0].lower()))
     return {"t": "info", "python": platform.python_version(), "packages": ordered, "warm": list(_warm)}

@@ -111,7 +111,10 @@ def encode(
     """
     kind = type(value)
     if kind is bool or value is None or (kind is int and INT_MIN <= value <= INT_MAX):  # type: ignore[operator]
-        return _packb(value)  # type: ignore[no-any-return]
+        short: bytes = _packb(value)
+        if max_bytes is not None and len(short) > max_bytes:
+            raise TooLarge(root, "bytes", max_bytes)
+        return short
     walk = Walk(max_bytes, max_items, max_depth, max_hashed_keys)
     try:
         data: bytes = _packb(walk.value(value, 1))

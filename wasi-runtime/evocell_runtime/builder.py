@@ -7,7 +7,6 @@ one JSON line a step, and at the end `{"image_id": ...}` or `{"error": ...}`. It
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run, written_pages
 from evocell_runtime.instance import CallLimits, Instance
 from evocell_runtime.native import PAGE_BYTES, new_engine
+from evocell_runtime.parent import die_with_parent
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
@@ -43,7 +43,6 @@ CODE_FILE, CODE_RECORD, MEMBRANE_FILE, IMPORTS_FILE = (
     "membrane.cwasm",
     "imports.json",
 )
-_PR_SET_PDEATHSIG = 1
 _REHEARSAL_FUEL = 10_000_000_000
 
 
@@ -208,15 +207,6 @@ def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ..
         path.write_bytes(data)
         path.chmod(0o600)
     return tuple(f"/{name}" for name in layers)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the one that started it ends."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from evocell.api.options import Parents, SandboxRef
 from evocell.api.portal import Task, TrioThread
 from evocell.api.sandbox import Sandbox
 from evocell.config import Config
-from evocell.execution.local import open_local_worker
+from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -58,7 +58,7 @@ class Engine:
         config: Config | None = None,
         *,
         progress: Callable[..., None] | None = None,
-        open_worker: OpenWorker = open_local_worker,
+        open_worker: OpenWorker = open_configured_worker,
     ) -> None:
         opening = partial(AsyncEngine, config, progress=progress, open_worker=open_worker)
         self._thread: TrioThread[AsyncEngine] = TrioThread(opening, name="evocell-engine")

@@ -16,7 +16,7 @@ from evocell.api.progress import console_progress
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import EngineClosed, EngineForked, EvocellError
-from evocell.execution.local import open_local_worker
+from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker, Worker
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.manager import Manager
@@ -62,7 +62,7 @@ class EngineLifecycle:
         config: Config | None = None,
         *,
         progress: Callable[..., None] | None = None,
-        open_worker: OpenWorker = open_local_worker,
+        open_worker: OpenWorker = open_configured_worker,
     ) -> None:
         self.config = Config.load() if config is None else config
         self._progress = progress
@@ -76,7 +76,8 @@ class EngineLifecycle:
         """Open the worker."""
         if self._resources is not None:
             raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
-        _ancestry.refuse_forked()
+        if self.config.worker_count() == 0:
+            _ancestry.refuse_forked()
         async with AsyncExitStack() as opening:
             root = self.config.state_dir
             if root is None:

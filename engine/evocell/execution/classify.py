@@ -27,6 +27,7 @@ NEAR_LIMIT = 0.9
 """A trap with this much of the memory limit used is put down to memory."""
 
 _TRAPS = {
+    "ERROR": "it passed a host function an address outside its memory",
     "UNREACHABLE": "it reached code that aborts",
     "MEMORY_OUT_OF_BOUNDS": "it accessed memory outside its own",
     "TABLE_OUT_OF_BOUNDS": "it called through a table index out of bounds",

@@ -170,7 +170,8 @@ class Driver:
                 # What has not begun goes first, as far as memory allows: most calls are short.
                 now = self._clock()
                 soonest: float | None = None
-                if self._fresh and (self._started < self._most or self._closing):
+                asleep = sum(job.wake_at() is not None for job in self._paused)
+                if self._fresh and (self._started - asleep < self._most or self._closing):
                     if index == 0 or self._closing or self._worth_helping(now):
                         self._started += 1
                         return self._fresh.popleft(), False

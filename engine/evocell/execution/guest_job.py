@@ -113,7 +113,7 @@ class GuestJob:
             return True
         try:
             self.fork = self._make_fork()
-        except (RuntimeImageError, OSError) as e:
+        except Exception as e:  # noqa: BLE001 - a thread that dies takes all that waits for it along
             self.unforked = e
             return True
         try:

@@ -1,7 +1,7 @@
 """What a worker is: the one place where guests run, seen from above.
 
-Orchestration talks to this interface only. `evocell.execution.local` implements it in the calling
-process; a worker in a process of its own implements the same methods over a pipe.
+Orchestration talks to this interface only. `evocell.execution.front` implements it over a
+host of guests: the one in this process, or a pool of worker processes.
 """
 
 from __future__ import annotations
@@ -72,10 +72,13 @@ class CallReport:
         outcome: The result, or how the call failed.
         session_alive: Whether the session it ran in still holds its state. Always False for a
             throw-away fork.
+        session_fresh: Whether a session's fork was a fresh one; one that was believed to hold state had
+            lost it.
     """
 
     outcome: Outcome
     session_alive: bool = False
+    session_fresh: bool = False
 
 
 class Worker(Protocol):
@@ -119,7 +122,7 @@ class Worker(Protocol):
 
 
 class OpenWorker(Protocol):
-    """Opens a worker; `evocell.execution.local.open_local_worker` is one."""
+    """Opens a worker; `evocell.execution.opening.open_worker` is one."""
 
     def __call__(
         self,

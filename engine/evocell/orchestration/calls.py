@@ -12,7 +12,7 @@ from attrs import field, frozen
 from evocell.errors import ConfigurationError
 from evocell.execution.worker import CallJob, Worker
 from evocell.models.limits import Limits
-from evocell.models.outcome import LimitExceeded, Outcome, Rejected
+from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.orchestration.records import SandboxRecord
 from evocell_guest.values import EncodeError, TooLarge, encode
 
@@ -147,6 +147,7 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
         limits=request.limits,
         reload=record.reload_pending,
     )
+    held_state = record.session_live
     record.note_session(live=True)
     try:
         report = await worker.call(job)
@@ -164,6 +165,9 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
             with trio.CancelScope(shield=True):
                 await worker.end_session(record.session)
         record.note_restart(outcome)
+    elif held_state and report.session_fresh:
+        record.note_restart(WorkerLost(reason="the worker that held the session's state is gone"))
+        record.note_session(live=report.session_alive)
     elif not report.session_alive:
         record.note_session(live=False)
     return outcome

@@ -243,10 +243,13 @@ def test_a_forked_child_gets_an_error_instead_of_hanging(fake_engine):
     assert sandbox.run("solve", args=(3,)).unwrap() == 9
 
 
-def test_a_forked_child_cannot_make_an_engine_either(fake_engine, fake_workers):
+def test_a_forked_child_cannot_run_guests_itself_either(fake_workers):
+    here = Config(workers=0)
+    Engine(here, open_worker=fake_workers).close()
+
     def child():
         try:
-            Engine(Config(), open_worker=fake_workers)
+            Engine(here, open_worker=fake_workers)
         except EngineForked as error:
             return 0 if "spawn" in str(error) else 1
         return 2

@@ -153,7 +153,7 @@ def test_a_key_like_no_other_lists_them_all():
         ("blocked_modules", ["not a module"]),
         ("profile", "fast"),
         ("layers", [3]),
-        ("workers", 2),
+        ("workers", 1.5),
         ("workers", -1),
         ("threads", 0),
         ("threads", True),

@@ -1,0 +1,201 @@
+"""Messages over a pair of byte streams: requests that are answered, whatever the order of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from evocell.errors import EvocellError, ProtocolError
+from evocell.wire.frames import FrameLimits, FrameReader, Notification, Request, Response, encode_message
+
+__all__ = ["FRAME_LIMITS", "Connection", "ConnectionLost", "RequestFailed"]
+
+FRAME_LIMITS = FrameLimits(max_bytes=1 << 29, max_items=4096, max_depth=8)
+"""Between an engine and its workers: few values, of which some are long."""
+
+_READ_BYTES = 1 << 16
+_CANCEL = "cancel"
+
+Handler = Callable[[str, dict[str, Any]], Awaitable[Any]]
+
+
+class ConnectionLost(EvocellError):
+    """The other side is gone, or out of step; nothing more will be answered."""
+
+
+class RequestFailed(EvocellError):
+    """The other side answered with an error."""
+
+
+@define(eq=False)
+class _Pending:
+    """A request that waits for its answer."""
+
+    over: trio.Event = field(factory=trio.Event)
+    answer: Response | None = None
+
+
+class Connection:
+    """One end of a pair of streams. Each end may ask and answer.
+
+    Run `serve` in a task; it ends when the other side is gone.
+
+    Args:
+        receive: Where messages come from.
+        send: Where they go.
+        handler: Answers requests: gets a method and its parameters. An `EvocellError` it raises
+            becomes an error for the other side. A request that is cancelled there is cancelled here.
+    """
+
+    def __init__(
+        self, receive: trio.abc.ReceiveStream, send: trio.abc.SendStream, handler: Handler | None = None
+    ) -> None:
+        self._receive = receive
+        self._send = send
+        self._handler = handler
+        self._sending = trio.Lock()
+        self._ids = count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._lost: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for an answer."""
+        return len(self._pending)
+
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
+        """Ask, and wait for the answer.
+
+        Raises:
+            ConnectionLost: The other side went away first.
+            RequestFailed: It answered with an error.
+
+        Cancellation: The other side is told to stop, and this waits until it has.
+        """
+        msgid, pending = self._new_request()
+        try:
+            await self._ask(msgid, pending, method, params)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self.notify(_CANCEL, {"msgid": msgid})
+                await pending.over.wait()
+            raise
+        finally:
+            del self._pending[msgid]
+        return self._result(pending)
+
+    async def probe(self, method: str) -> None:
+        """Ask whether the other side is there, with a request that takes it no time.
+
+        Raises:
+            ConnectionLost: It is gone.
+
+        Cancellation: Nothing waits: a side that hangs would not answer.
+        """
+        msgid, pending = self._new_request()
+        try:
+            await self._ask(msgid, pending, method, {})
+        finally:
+            del self._pending[msgid]
+        self._result(pending)
+
+    def _new_request(self) -> tuple[int, _Pending]:
+        msgid = next(self._ids) & 0xFFFFFFFF
+        pending = self._pending[msgid] = _Pending()
+        return msgid, pending
+
+    async def _ask(self, msgid: int, pending: _Pending, method: str, params: dict[str, Any]) -> None:
+        if self._lost is None:
+            await self._write(Request(msgid, method, params))
+            await pending.over.wait()
+
+    def _result(self, pending: _Pending) -> Any:
+        if pending.answer is None:
+            raise ConnectionLost(self._lost or "the connection is closed")
+        if pending.answer.error is not None:
+            raise RequestFailed(str(pending.answer.error.get("message", "the request failed")))
+        return pending.answer.result
+
+    async def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Tell something; if the other side is gone, nothing happens."""
+        await self._write(Notification(method, params))
+
+    async def serve(self) -> str:
+        """Read until the other side is gone, answering requests on the way.
+
+        Returns:
+            Why it ended, in a sentence.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    self._end(await self._read(nursery))
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._end("the connection was closed")
+        assert self._lost is not None
+        return self._lost
+
+    async def _read(self, nursery: trio.Nursery) -> str:
+        reader = FrameReader(FRAME_LIMITS)
+        while True:
+            try:
+                data = await self._receive.receive_some(_READ_BYTES)
+                if not data:
+                    return "the other side closed the connection"
+                for message in reader.feed(bytes(data)):
+                    self._take(message, nursery)
+            except ProtocolError as error:
+                return str(error)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return "the connection broke"
+
+    def _take(self, message: Request | Response | Notification, nursery: trio.Nursery) -> None:
+        match message:
+            case Response(msgid):
+                if (pending := self._pending.get(msgid)) is not None:
+                    pending.answer = message
+                    pending.over.set()
+            case Request():
+                nursery.start_soon(self._answer, message)
+            case Notification(method, params) if method == _CANCEL:
+                scope = self._scopes.get(params.get("msgid", 0))
+                if scope is not None:
+                    scope.cancel()
+
+    async def _answer(self, request: Request) -> None:
+        error: dict[str, Any] | None = {"code": "cancelled", "message": "the request was cancelled"}
+        result = None
+        with trio.CancelScope() as scope:
+            self._scopes[request.msgid] = scope
+            try:
+                if self._handler is None:
+                    raise ProtocolError("this end answers no requests")
+                result = await self._handler(request.method, request.params)
+                error = None
+            except EvocellError as failure:
+                error = {"code": type(failure).__name__, "message": str(failure)}
+            finally:
+                del self._scopes[request.msgid]
+        with trio.CancelScope(shield=True):
+            await self._write(Response(request.msgid, error, result))
+
+    async def _write(self, message: Request | Response | Notification) -> None:
+        data = encode_message(message)
+        # A message is written whole or the connection is over: half of one would put the reader out of step.
+        with trio.CancelScope(shield=True), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async with self._sending:
+                await self._send.send_all(data)
+
+    def _end(self, why: str) -> None:
+        if self._lost is None:
+            self._lost = why
+        for pending in self._pending.values():
+            pending.over.set()

@@ -1,0 +1,186 @@
+"""The worker as orchestration sees it, over any host: jobs become runs, sightings become outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
+from evocell.code.snapshots import SnapshotStore, VersionSnapshot
+from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError
+from evocell.execution.classify import classify
+from evocell.execution.run import Host, Run, Sighting
+from evocell.execution.worker import CallJob, CallReport, CompileJob
+from evocell.models.limits import Limits
+from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.wire.values import decode_hostile
+from evocell_guest.values import encode
+from evocell_runtime.cache import ImageManifest
+
+COMPILE_LIMITS = Limits(
+    fuel=100_000_000_000, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
+)
+"""The budget of a compilation, apart from what the variant itself may use."""
+
+_INFO_ITEMS = 10_000
+
+
+class HostWorker:
+    """Compiles and calls guest code on a host; implements `evocell.execution.worker.Worker`.
+
+    Args:
+        host: Where guests live.
+        manifest: The image they are forked from.
+        snapshots: Where version trees lie.
+        realtime: Whether guests see the real clock and real entropy.
+    """
+
+    def __init__(
+        self, host: Host, manifest: ImageManifest, snapshots: SnapshotStore, *, realtime: bool
+    ) -> None:
+        self._host = host
+        self._manifest = manifest
+        self._snapshots = snapshots
+        self._realtime = realtime
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the image that every fork starts from."""
+        return self._manifest.image_id
+
+    @property
+    def slots(self) -> int:
+        """How many calls it can usefully have in flight; more than that wait inside."""
+        return self._host.slots
+
+    async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
+        """Compile a tree in a fork that runs none of it.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+        """
+        snapshot = self._snapshots.put(job.tree)
+        request = encode(
+            compile_request(job.tree, job.root, job.blocked),
+            max_bytes=COMPILE_LIMITS.payload_bytes,
+            max_items=COMPILE_LIMITS.payload_items,
+            max_depth=COMPILE_LIMITS.payload_depth,
+        )
+        return self._compiled(await self._run(Run(request=request, limits=COMPILE_LIMITS)), snapshot)
+
+    async def call(self, job: CallJob) -> CallReport:
+        """Run one call to its end or to a limit.
+
+        Raises:
+            ConfigurationError: The encoded arguments are larger than the limits allow.
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+
+        Cancellation: The fork is discarded within a slice, before `Cancelled` leaves here.
+        """
+        if len(job.payload) > job.limits.payload_bytes:
+            msg = (
+                f"the arguments take {len(job.payload):,} bytes encoded and the limit is "
+                f"{job.limits.payload_bytes:,}; raise Limits.payload_bytes or pass less"
+            )
+            raise ConfigurationError(msg, "limits.payload_bytes")
+        seen = await self._run(
+            Run(
+                session=job.session,
+                request=_request(job, load=True),
+                request_again=None if job.session is None or job.reload else _request(job, load=False),
+                limits=job.limits,
+                seed=job.seed,
+                app=job.code.path,
+                harness=None if job.harness is None else job.harness.path,
+            )
+        )
+        return CallReport(
+            outcome=self._outcome(seen, job.limits),
+            session_alive=seen.session_alive,
+            session_fresh=job.session is not None and seen.loaded,
+        )
+
+    async def end_session(self, session: str) -> None:
+        """Drop a session and its fork, after the call in it if there is one; idempotent."""
+        await self._host.end_session(session)
+
+    async def info(self) -> dict[str, object]:
+        """Ask the image's interpreter for its version, packages and warm modules.
+
+        Raises:
+            ImageError: The image does not answer.
+        """
+        request = encode({"op": "info"}, max_bytes=1024, max_items=16, max_depth=4)
+        seen = await self._run(Run(request=request, limits=COMPILE_LIMITS))
+        if seen.result is None or seen.result.response is None:
+            msg = f"the image {self.image_id} does not answer; run: evocell image verify"
+            raise ImageError(msg)
+        answer = decode_hostile(
+            seen.result.response, max_bytes=COMPILE_LIMITS.payload_bytes, max_items=_INFO_ITEMS, max_depth=8
+        )
+        return {str(k): v for k, v in answer.items()} if isinstance(answer, Mapping) else {}
+
+    async def aclose(self) -> None:
+        """Kill every call and drop every fork; idempotent."""
+        await self._host.aclose()
+
+    async def _run(self, run: Run) -> Sighting:
+        seen = await self._host.run(run)
+        if seen.unforked is not None:
+            msg = f"there is no room for another sandbox: {seen.unforked}; close some, or see: evocell doctor"
+            raise CapacityError(msg)
+        return seen
+
+    def _outcome(self, seen: Sighting, limits: Limits) -> Outcome:
+        if seen.result is not None:
+            return classify(
+                seen.result,
+                limits,
+                self._manifest.memory_bytes,
+                timed_out=seen.timed_out,
+                deterministic=not self._realtime,
+            )
+        if seen.lost is not None:
+            return WorkerLost(reason=seen.lost, deterministic=False)
+        if seen.undelivered == "memory":
+            return LimitExceeded(
+                kind="memory", limit=limits.memory_bytes, message="the guest has no room for the arguments"
+            )
+        return GuestCrashed(reason="its memory was left unusable by an earlier call")
+
+    def _compiled(self, seen: Sighting, snapshot: VersionSnapshot) -> CompiledVersion | Rejected:
+        result = seen.result
+        if result is not None and result.returned and not seen.timed_out and result.response is not None:
+            try:
+                answer = decode_hostile(
+                    result.response,
+                    max_bytes=COMPILE_LIMITS.payload_bytes,
+                    max_items=COMPILE_LIMITS.payload_items,
+                    max_depth=COMPILE_LIMITS.payload_depth,
+                )
+                return read_compile_response(answer, snapshot)
+            except ProtocolError as e:
+                return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
+        outcome = self._outcome(seen, COMPILE_LIMITS)
+        return Rejected(kind="compile", message=f"the compilation did not end well: {outcome.error}")
+
+
+def _request(job: CallJob, *, load: bool) -> bytes:
+    limits = job.limits
+    return encode(
+        {
+            "op": "call",
+            "code": job.code.code if load else None,
+            "harness": job.harness.code if load and job.harness is not None else None,
+            "entry": job.entry,
+            "args": job.payload,
+            "seed": job.seed,
+            "payload_bytes": limits.payload_bytes,
+            "payload_items": limits.payload_items,
+            "payload_depth": limits.payload_depth,
+        },
+        max_bytes=1 << 30,
+        max_items=64,
+        max_depth=4,
+    )

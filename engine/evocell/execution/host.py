@@ -1,0 +1,156 @@
+"""The host of guests in this process: forks, sessions, and the threads that drive them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import trio
+from attrs import define, evolve, field
+
+from evocell.errors import EngineClosed
+from evocell.execution.driver import Driver
+from evocell.execution.guest_job import Fork, GuestJob
+from evocell.execution.run import Run, Sighting
+from evocell_runtime.image import Image
+
+_SLOTS_PER_THREAD = 2
+
+
+@define
+class _Session:
+    """A fork that keeps its state, and the lock that lets one run in at a time."""
+
+    lock: trio.Lock = field(factory=trio.Lock)
+    fork: Fork | None = None
+
+
+class GuestHost:
+    """Runs guests in threads of this process.
+
+    Args:
+        image: What is forked.
+        threads: Threads that drive guests.
+        realtime: Whether guests see the real clock and real entropy.
+    """
+
+    def __init__(self, image: Image, *, threads: int, realtime: bool) -> None:
+        self._image = image
+        self._realtime = realtime
+        self._driver = Driver(threads)
+        self._sessions: dict[str, _Session] = {}
+        self._running: set[GuestJob] = set()
+        self._closed = False
+        self.slots = threads * _SLOTS_PER_THREAD
+
+    async def run(self, run: Run) -> Sighting:
+        """Run one request to its end or to a limit; see `Host`.
+
+        Cancellation: The fork is discarded within a slice, before `Cancelled` leaves here.
+        """
+        if run.session is None:
+            return _sighting(await self._drive(self._fresh(run), run.request, run, keep=False))
+        while True:
+            session = self._sessions.setdefault(run.session, _Session())
+            async with session.lock:
+                if self._sessions.get(run.session) is session:  # else it was ended while this run waited
+                    return await self._run_in(session, run)
+
+    async def end_session(self, session: str) -> None:
+        """Drop a session and its fork, after the run in it if there is one; idempotent."""
+        held = self._sessions.get(session)
+        if held is None:
+            return
+        async with held.lock:
+            if self._sessions.get(session) is held:  # else another ended it, and this is a later one's name
+                del self._sessions[session]
+            fork, held.fork = held.fork, None
+            if fork is not None:
+                fork.close()
+
+    async def aclose(self) -> None:
+        """Kill every run, drop every fork, end the threads; idempotent."""
+        self._closed = True
+        with trio.CancelScope(shield=True):
+            for job in list(self._running):
+                self._driver.cancel(job)
+            await trio.to_thread.run_sync(self._driver.close)
+            for session in self._sessions.values():
+                if session.fork is not None:
+                    session.fork.close()
+            self._sessions.clear()
+
+    def _fresh(self, run: Run) -> Callable[[], Fork]:
+        return partial(Fork, self._image, app=run.app, harness=run.harness, limits=run.limits)
+
+    async def _run_in(self, session: _Session, run: Run) -> Sighting:
+        """Run in a session whose lock is held; its fork is kept if it is sound afterwards."""
+        held, session.fork = session.fork, None
+        make, request = self._fresh(run), run.request
+        if held is not None:
+            make = partial(_same, held)
+            request = run.request if run.request_again is None else run.request_again
+        try:
+            done = await self._drive(make, request, run, keep=True)
+            session.fork = done.fork
+            if self._closed and done.fork is not None:  # nobody else will
+                done.fork.close()
+                session.fork = None
+        finally:
+            # A run that never began (cancelled, or the engine closed) leaves the kept fork unused.
+            if held is not None and held is not session.fork:
+                held.close()
+        return evolve(_sighting(done), loaded=held is None)
+
+    async def _drive(
+        self, make_fork: Callable[[], Fork], request: bytes, run: Run, *, keep: bool
+    ) -> GuestJob:
+        """Have the driver run a job, and wait for it; a cancelled wait kills the job first."""
+        if self._closed:
+            msg = "the engine is closed"
+            raise EngineClosed(msg)
+        over = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def done() -> None:
+            with suppress(trio.RunFinishedError):  # then nobody is left to wait
+                token.run_sync_soon(over.set)
+
+        job = GuestJob(
+            make_fork, request, run.limits, seed=run.seed, realtime=self._realtime, keep=keep, done=done
+        )
+        self._running.add(job)
+        self._driver.submit(job)
+        try:
+            await over.wait()
+        except BaseException:
+            self._driver.cancel(job)
+            with trio.CancelScope(shield=True):
+                await over.wait()
+            if job.fork is not None:
+                job.fork.close()
+            raise
+        finally:
+            self._running.discard(job)
+        return job
+
+
+def _same(fork: Fork) -> Fork:
+    return fork
+
+
+def _sighting(job: GuestJob) -> Sighting:
+    """What a job saw, as plain data.
+
+    Raises:
+        EngineClosed: The job was cancelled because the host was closed.
+    """
+    if job.result is not None:
+        return Sighting(result=job.result, timed_out=job.timed_out, session_alive=job.fork is not None)
+    if job.unforked is not None:
+        return Sighting(unforked=str(job.unforked))
+    if job.undelivered is not None:
+        return Sighting(undelivered="memory" if isinstance(job.undelivered, MemoryError) else "ruined")
+    msg = "the engine was closed during this call"
+    raise EngineClosed(msg)

@@ -1,0 +1,95 @@
+"""The worker as a process: `python -m evocell.execution.worker_process`.
+
+It is started by exec, speaks frames on what were its standard input and output, forks guests from one
+image, and drives them on one thread. It ends when its input ends, and the kernel ends it with the
+process that started it. It keeps nothing: whoever started it has all that matters.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from evocell.errors import ImageError, ProtocolError
+from evocell.execution.connection import Connection
+from evocell.execution.host import GuestHost
+from evocell.execution.run import Run
+from evocell_runtime.cache import ImageCache
+from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.image import Image
+from evocell_runtime.parent import die_with_parent
+
+_THREADS = 1
+
+
+class _Service:
+    """Answers an engine's requests."""
+
+    def __init__(self) -> None:
+        self._host: GuestHost | None = None
+
+    async def handle(self, method: str, params: dict[str, Any]) -> Any:
+        """Do what a request asks for."""
+        if method == "open":
+            self._host = _open(params)
+            return os.getpid()
+        if method == "ping":
+            return None
+        host = self._host
+        if host is None:
+            raise ProtocolError(f"the request {method!r} came before 'open'")
+        if method == "run":
+            return (await host.run(Run.from_wire(params))).to_wire()
+        if method == "end_session":
+            await host.end_session(params["session"])
+            return None
+        raise ProtocolError(f"there is no request {method!r}")
+
+    async def aclose(self) -> None:
+        """Drop every fork."""
+        if self._host is not None:
+            await self._host.aclose()
+
+
+def _open(params: dict[str, Any]) -> GuestHost:
+    cache = ImageCache(Path(params["cache"]))
+    manifest = cache.get(params["image_id"])
+    if manifest is None:
+        raise ImageError(f"there is no image {params['image_id']} in {cache.root}")
+    try:
+        image = Image(cache, manifest)
+    except RuntimeImageError as e:
+        raise ImageError(str(e)) from e
+    return GuestHost(image, threads=_THREADS, realtime=params["realtime"])
+
+
+async def _serve(source: int, sink: int) -> None:
+    service = _Service()
+    async with trio.lowlevel.FdStream(source) as receive, trio.lowlevel.FdStream(sink) as send:
+        try:
+            await Connection(receive, send, service.handle).serve()
+        finally:
+            await service.aclose()
+
+
+def main() -> int:
+    """Serve until the input ends."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Frames get descriptors of their own, so that nothing else can write among them.
+    source, sink = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    os.close(null)
+    trio.run(_serve, source, sink)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

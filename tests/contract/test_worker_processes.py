@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -43,10 +44,14 @@ def before():
 def engine(before):
     with evocell.Engine(evocell.Config.load(workers=2)) as made:
         yield made
-    gone, alive = psutil.wait_procs(
+    _, alive = psutil.wait_procs(
         [worker for worker in workers_of(os.getpid()) if worker.pid not in before], timeout=10
     )
     assert not alive
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def own_workers(before):
@@ -166,14 +171,14 @@ def test_the_same_numbers_from_any_number_of_workers():
 
 
 def test_nothing_is_left_of_a_closed_engine(before):
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     with evocell.Engine(evocell.Config.load(workers=2)) as engine:
         engine.evaluate([SQUARE] * 4, TASK)
         wait_until(lambda: len(own_workers(before)) == 2)
         pids = [worker.pid for worker in own_workers(before)]
 
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
 
 
 def test_workers_end_with_a_process_that_is_killed():

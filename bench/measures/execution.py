@@ -1,4 +1,4 @@
-"""The isolator and the worker: what the engine stands on, without its bookkeeping."""
+"""The isolator and the workers: what the engine stands on, without its bookkeeping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
 from evocell.execution.local import open_local_worker
-from evocell.execution.worker import CallJob, CompileJob, Worker
+from evocell.execution.pool import open_worker_processes
+from evocell.execution.worker import CallJob, CompileJob, OpenWorker, Worker
 from evocell_guest import values
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.image import Image, open_image
@@ -26,19 +27,22 @@ from measures.report import Report, Row, timed
 _SOURCE = "def solve(n):\n    return n * n\n"
 _FORKS = 1_000
 _CALLS = 500
-_WARM_UP = 20
 _BURSTS = 7
 _BURST = 200
-_THREADS = (1, 2)
 
 
 def measure(report: Report, baseline: Baseline) -> None:
-    """Measure forks, and calls in forks that are thrown away, one at a time and at full rate."""
+    """Measure forks, and calls in forks that are thrown away: one at a time, and at full rate."""
     config = evocell.Config.load()
     image = open_image(ImageSpec(warm=config.warm, layers=config.layers), ImageCache(config.cache_path()))
     _forks(report, baseline, image)
-    for threads in _THREADS:
-        trio.run(_calls, report, baseline, threads)
+    trio.run(_calls, report, baseline, "in this process", open_local_worker, 1)
+    trio.run(_full_rate, report, baseline, "in this process, 1 thread", open_local_worker, 1)
+    trio.run(_full_rate, report, baseline, "in this process, 2 threads", open_local_worker, 2)
+    trio.run(_calls, report, baseline, "worker process", open_worker_processes, 1)
+    one = trio.run(_full_rate, report, baseline, "1 worker process", open_worker_processes, 1, 500.0)
+    two = trio.run(_full_rate, report, baseline, "2 worker processes", open_worker_processes, 2, 1000.0)
+    report.add(Row(name="2 worker processes against 1", samples=[two / one], unit="×", target=1.8))
 
 
 def _forks(report: Report, baseline: Baseline, image: Image) -> None:
@@ -50,38 +54,63 @@ def _forks(report: Report, baseline: Baseline, image: Image) -> None:
     report.times("isolator: destroy", close_s, baseline_s=baseline.call_s)
 
 
-async def _calls(report: Report, baseline: Baseline, threads: int) -> None:
+async def _calls(report: Report, baseline: Baseline, name: str, open_worker: OpenWorker, count: int) -> None:
+    """Measure one call after the other.
+
+    Args:
+        report: Where the row goes.
+        baseline: What it is compared with.
+        name: Where the guests run.
+        open_worker: Opens the worker.
+        count: Threads or processes of it.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        snapshots = SnapshotStore(Path(directory))
-        async with open_local_worker(evocell.Config.load(threads=threads), snapshots) as worker:
-            compiled = await worker.compile(CompileJob(tree=normalise(_SOURCE)))
-            assert isinstance(compiled, CompiledVersion), compiled
-            job = CallJob(
-                code=compiled,
-                entry="program:solve",
-                payload=values.encode([[3], {}]),
-                limits=evocell.Limits(),
-            )
-            for _ in range(_WARM_UP):
-                await worker.call(job)
-            if threads == 1:
-                taken_s = [await _took(lambda: worker.call(job)) for _ in range(_CALLS)]
-                report.times(
-                    "worker: fork + first call + destroy",
-                    taken_s,
-                    target_s=1.5e-3,
-                    baseline_s=baseline.call_s,
-                )
+        async with open_worker(_config(count), SnapshotStore(Path(directory))) as worker:
+            job = await _job(worker)
+            taken_s = [await _took(lambda: worker.call(job)) for _ in range(_CALLS)]
+    report.times(f"{name}: fork + first call + destroy", taken_s, target_s=1.5e-3, baseline_s=baseline.call_s)
+
+
+async def _full_rate(
+    report: Report,
+    baseline: Baseline,
+    name: str,
+    open_worker: OpenWorker,
+    count: int,
+    target: float | None = None,
+) -> float:
+    """Measure the same with as many calls waiting as the worker has slots; returns the median rate."""
+    with tempfile.TemporaryDirectory() as directory:
+        async with open_worker(_config(count), SnapshotStore(Path(directory))) as worker:
+            job = await _job(worker)
             rates = [_BURST / await _took(lambda: _burst(worker, job)) for _ in range(_BURSTS)]
-            report.add(
-                Row(
-                    name=f"worker: fork + call + destroy, {threads} thread{'s' * (threads > 1)}",
-                    samples=rates,
-                    unit="1/s",
-                    target=500.0 if threads == 1 else None,
-                    ratio=statistics.median(rates) * baseline.call_s,
-                )
-            )
+    median = statistics.median(rates)
+    report.add(
+        Row(
+            name=f"{name}: fork + call + destroy",
+            samples=rates,
+            unit="1/s",
+            target=target,
+            ratio=median * baseline.call_s,
+        )
+    )
+    return median
+
+
+def _config(count: int) -> evocell.Config:
+    return evocell.Config.load(threads=count, workers=count)
+
+
+async def _job(worker: Worker) -> CallJob:
+    """Compile the code, and call it until the worker is warm and all of its processes are there."""
+    compiled = await worker.compile(CompileJob(tree=normalise(_SOURCE)))
+    assert isinstance(compiled, CompiledVersion), compiled
+    job = CallJob(
+        code=compiled, entry="program:solve", payload=values.encode([[3], {}]), limits=evocell.Limits()
+    )
+    await trio.sleep(1)
+    await _burst(worker, job)
+    return job
 
 
 async def _burst(worker: Worker, job: CallJob) -> None:
@@ -89,7 +118,8 @@ async def _burst(worker: Worker, job: CallJob) -> None:
 
     async def share() -> None:
         for _ in left:
-            await worker.call(job)
+            report = await worker.call(job)
+            assert report.outcome.ok, report.outcome
 
     async with trio.open_nursery() as nursery:
         for _ in range(worker.slots):

@@ -1,4 +1,4 @@
-"""What the numbers were taken on, and how much memory is this process' own."""
+"""What the numbers were taken on, and how much memory is the engine's own."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 
 import psutil
 
-_ROLLUP = Path("/proc/self/smaps_rollup")
 _CPU = Path("/proc/cpuinfo")
 
 
-def private_bytes(rollup: Path = _ROLLUP) -> int:
-    """Return the memory that only this process has: its unique set size."""
-    return 1024 * sum(
-        int(kb) for kb in re.findall(r"^Private_\w+: +(\d+) kB$", rollup.read_text(), re.MULTILINE)
-    )
+def private_bytes() -> int:
+    """Return the memory that only this process and its children have: the sum of their unique set sizes."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    rollups = "".join(Path(f"/proc/{member.pid}/smaps_rollup").read_text() for member in family)
+    return 1024 * sum(map(int, re.findall(r"^Private_\w+: +(\d+) kB$", rollups, re.MULTILINE)))
 
 
 def describe(image_id: str) -> dict[str, str]:

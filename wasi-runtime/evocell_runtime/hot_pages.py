@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from attrs import frozen
 
 _POPULATE_WRITE = 23
-_PRESENT, _FILE_OR_SHARED = 63, 61
+_HELD, _FILE_OR_SHARED = 1 << 63 | 1 << 62, 1 << 61
 _ENTRY_BYTES = 8
 _PAGE = mmap.PAGESIZE
 
@@ -51,9 +51,7 @@ def written_pages(address: int, size: int) -> tuple[Run, ...]:
     except OSError:
         return ()
     entries = struct.unpack(f"={len(raw) // _ENTRY_BYTES}Q", raw)
-    written = [
-        n for n, entry in enumerate(entries) if entry >> _PRESENT & 1 and not entry >> _FILE_OR_SHARED & 1
-    ]
+    written = [n for n, entry in enumerate(entries) if entry & _HELD and not entry & _FILE_OR_SHARED]
     return tuple(_runs(written))
 
 

@@ -14,7 +14,7 @@ from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run
 from evocell_runtime.instance import Instance
-from evocell_runtime.native import new_engine
+from evocell_runtime.native import RawMemory, new_engine
 from evocell_runtime.spec import ImageSpec
 
 
@@ -44,6 +44,7 @@ class Image:
             msg = f"the image {manifest.image_id} cannot be loaded: {e}"
             raise ImageError(msg) from e
         self._membrane = membrane_pre(self._engine, sealed)
+        self._reference: Instance | None = None
         self._hot = tuple(Run(offset, size) for offset, size in manifest.hot_pages)
 
     @property
@@ -55,6 +56,20 @@ class Image:
     def memory_bytes(self) -> int:
         """Size of a fork's memory at its start."""
         return self.manifest.memory_bytes
+
+    def reference(self) -> RawMemory:
+        """The memory as it was frozen: that of a fork which is never called."""
+        with _lock:
+            if self._reference is None:
+                self._reference = self.fork()
+            return self._reference.memory
+
+    def close(self) -> None:
+        """Free the reference fork; idempotent. The image itself goes with its last fork."""
+        with _lock:
+            reference, self._reference = self._reference, None
+        if reference is not None:
+            reference.close()
 
     def fork(
         self,

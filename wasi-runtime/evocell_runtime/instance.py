@@ -16,6 +16,7 @@ from evocell_runtime.membrane import StopReason
 from evocell_runtime.native import (
     I32,
     I64,
+    PAGE_BYTES,
     AsyncCall,
     ExportName,
     RawFunction,
@@ -182,6 +183,23 @@ class Instance:
     def state(self) -> Mapping[str, int]:
         """The membrane's saved globals, by name."""
         return {name: self._read(name) for name in membrane.GLOBALS}
+
+    def restore_state(self, state: Mapping[str, int]) -> None:
+        """Set the membrane's saved globals to what `state` once returned."""
+        for name, value in state.items():
+            handle = _GLOBALS[name].find(self._context, self._outer)
+            write_global(self._context, handle, value, wide=name in membrane.WIDE_GLOBALS)
+
+    def grow_to(self, size_bytes: int) -> None:
+        """Let the memory grow, as the guest itself would.
+
+        Raises:
+            ImageError: It is larger already, or its limit forbids it.
+        """
+        missing = size_bytes - self.memory.size_bytes
+        if missing < 0 or missing % PAGE_BYTES or not self.memory.grow(missing // PAGE_BYTES):
+            msg = f"the guest's memory cannot grow from {self.memory.size_bytes} to {size_bytes} bytes"
+            raise ImageError(msg)
 
     @property
     def at_rest(self) -> bool:

@@ -45,6 +45,9 @@ TRANSFER_BYTES = 1 << 16
 GLOBALS = ("clock_ns", "rng", "arena", "open_files", "quota_bytes")
 """The membrane's state, saved with the memory at a freeze."""
 
+WIDE_GLOBALS = frozenset({"clock_ns", "rng", "quota_bytes"})
+"""Those of 64 bits; the others have 32."""
+
 
 class StopReason(IntEnum):
     """Why the membrane ended a call; 0 if it did not."""

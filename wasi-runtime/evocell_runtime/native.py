@@ -339,6 +339,15 @@ class RawMemory:
         """
         ctypes.memmove(self._address(offset, len(data)), data, len(data))
 
+    def grow(self, pages: int) -> bool:
+        """Add pages at the end; False if a limit forbids it."""
+        before = ctypes.c_uint64(0)
+        error = ffi.wasmtime_memory_grow(self._context, self._handle, pages, ctypes.byref(before))
+        if error:
+            ffi.wasmtime_error_delete(error)
+            return False
+        return True
+
     def clear(self, offset: int, size: int) -> None:
         """Set bytes to zero.
 

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from attrs import evolve
@@ -14,6 +15,7 @@ from attrs import evolve
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES
 from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.hibernation import Hibernated, hibernate, wake
 from evocell_runtime.image import Image
 from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
 
@@ -24,6 +26,8 @@ PROGRAM = b"serve()"
 class Fork:
     """A guest and the scratch directory made for it. Closed by its owner, in any thread.
 
+    While nothing runs in it, it may be put aside: it then holds neither store nor mapping nor descriptor.
+
     Args:
         image: What to fork.
         app: Directory at `/app`.
@@ -32,18 +36,48 @@ class Fork:
     """
 
     def __init__(self, image: Image, *, app: Path | None, harness: Path | None, limits: Limits) -> None:
+        self._image = image
         self.scratch = Path(tempfile.mkdtemp(prefix="evocell-tmp-")) if limits.scratch_bytes else None
+        self._make = partial(
+            image.fork, app=app, harness=harness, scratch=self.scratch, growth_bytes=limits.memory_bytes
+        )
+        self._asleep: Hibernated | None = None
         try:
-            self.instance: Instance = image.fork(
-                app=app, harness=harness, scratch=self.scratch, growth_bytes=limits.memory_bytes
-            )
+            self.instance: Instance = self._make()
         except BaseException:
             self._remove_scratch()
             raise
 
+    def put_aside(self) -> None:
+        """Keep only what makes the guest differ from its image. It must be at rest; idempotent.
+
+        Raises:
+            ImageError: It has files open, or the kernel does not tell what it wrote to; it stays as it is.
+        """
+        if self._asleep is None:
+            self._asleep = hibernate(self.instance, self._image.reference())
+            self.instance.close()
+
+    def roused(self) -> Fork:
+        """The fork itself, with its guest as it was before it was put aside.
+
+        Raises:
+            ImageError: There is no room for another guest; it stays put aside.
+        """
+        if self._asleep is not None:
+            instance = self._make()
+            try:
+                wake(instance, self._asleep, self._image.reference())
+            except BaseException:
+                instance.close()
+                raise
+            self.instance, self._asleep = instance, None
+        return self
+
     def close(self) -> None:
         """Free the guest and its scratch directory; idempotent."""
         self.instance.close()
+        self._asleep = None
         self._remove_scratch()
 
     def _remove_scratch(self) -> None:

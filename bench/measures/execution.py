@@ -29,6 +29,12 @@ _FORKS = 1_000
 _CALLS = 500
 _BURSTS = 7
 _BURST = 200
+_FULL_RATE: tuple[tuple[str, OpenWorker, int, float | None], ...] = (
+    ("in this process, 1 thread", open_local_worker, 1, None),
+    ("in this process, 2 threads", open_local_worker, 2, None),
+    ("1 worker process", open_worker_processes, 1, 500.0),
+    ("2 worker processes", open_worker_processes, 2, 1000.0),
+)
 
 
 def measure(report: Report, baseline: Baseline) -> None:
@@ -36,13 +42,23 @@ def measure(report: Report, baseline: Baseline) -> None:
     config = evocell.Config.load()
     image = open_image(ImageSpec(warm=config.warm, layers=config.layers), ImageCache(config.cache_path()))
     _forks(report, baseline, image)
-    trio.run(_calls, report, baseline, "in this process", open_local_worker, 1)
-    trio.run(_full_rate, report, baseline, "in this process, 1 thread", open_local_worker, 1)
-    trio.run(_full_rate, report, baseline, "in this process, 2 threads", open_local_worker, 2)
-    trio.run(_calls, report, baseline, "worker process", open_worker_processes, 1)
-    one = trio.run(_full_rate, report, baseline, "1 worker process", open_worker_processes, 1, 500.0)
-    two = trio.run(_full_rate, report, baseline, "2 worker processes", open_worker_processes, 2, 1000.0)
-    report.add(Row(name="2 worker processes against 1", samples=[two / one], unit="×", target=1.8))
+    trio.run(_calls, report, baseline, "in this process", open_local_worker)
+    trio.run(_calls, report, baseline, "worker process", open_worker_processes)
+    medians = {}
+    for name, open_worker, count, target in _FULL_RATE:
+        rates = trio.run(_rates, open_worker, count)
+        medians[name] = statistics.median(rates)
+        report.add(
+            Row(
+                name=f"{name}: fork + call + destroy",
+                samples=rates,
+                unit="1/s",
+                target=target,
+                ratio=medians[name] * baseline.call_s,
+            )
+        )
+    gain = medians["2 worker processes"] / medians["1 worker process"]
+    report.add(Row(name="2 worker processes against 1", samples=[gain], unit="times", target=1.8))
 
 
 def _forks(report: Report, baseline: Baseline, image: Image) -> None:
@@ -54,47 +70,21 @@ def _forks(report: Report, baseline: Baseline, image: Image) -> None:
     report.times("isolator: destroy", close_s, baseline_s=baseline.call_s)
 
 
-async def _calls(report: Report, baseline: Baseline, name: str, open_worker: OpenWorker, count: int) -> None:
-    """Measure one call after the other.
-
-    Args:
-        report: Where the row goes.
-        baseline: What it is compared with.
-        name: Where the guests run.
-        open_worker: Opens the worker.
-        count: Threads or processes of it.
-    """
+async def _calls(report: Report, baseline: Baseline, name: str, open_worker: OpenWorker) -> None:
+    """Measure one call after the other, in one thread or process."""
     with tempfile.TemporaryDirectory() as directory:
-        async with open_worker(_config(count), SnapshotStore(Path(directory))) as worker:
+        async with open_worker(_config(1), SnapshotStore(Path(directory))) as worker:
             job = await _job(worker)
             taken_s = [await _took(lambda: worker.call(job)) for _ in range(_CALLS)]
     report.times(f"{name}: fork + first call + destroy", taken_s, target_s=1.5e-3, baseline_s=baseline.call_s)
 
 
-async def _full_rate(
-    report: Report,
-    baseline: Baseline,
-    name: str,
-    open_worker: OpenWorker,
-    count: int,
-    target: float | None = None,
-) -> float:
-    """Measure the same with as many calls waiting as the worker has slots; returns the median rate."""
+async def _rates(open_worker: OpenWorker, count: int) -> list[float]:
+    """Measure calls per second with as many waiting as the worker has slots."""
     with tempfile.TemporaryDirectory() as directory:
         async with open_worker(_config(count), SnapshotStore(Path(directory))) as worker:
             job = await _job(worker)
-            rates = [_BURST / await _took(lambda: _burst(worker, job)) for _ in range(_BURSTS)]
-    median = statistics.median(rates)
-    report.add(
-        Row(
-            name=f"{name}: fork + call + destroy",
-            samples=rates,
-            unit="1/s",
-            target=target,
-            ratio=median * baseline.call_s,
-        )
-    )
-    return median
+            return [_BURST / await _took(lambda: _burst(worker, job)) for _ in range(_BURSTS)]
 
 
 def _config(count: int) -> evocell.Config:

@@ -13,10 +13,10 @@ from rich import box
 from rich.table import Table
 
 T = TypeVar("T")
-Unit = Literal["ms", "1/s", "MB", "MB/s", "×"]
+Unit = Literal["ms", "1/s", "MB", "MB/s", "times"]
 
-_SCALE = {"ms": 1e3, "MB": 1e-6, "MB/s": 1e-6, "1/s": 1.0, "×": 1.0}
-_MORE_IS_BETTER = {"1/s", "MB/s", "×"}
+_SCALE = {"ms": 1e3, "MB": 1e-6, "MB/s": 1e-6, "1/s": 1.0, "times": 1.0}
+_MORE_IS_BETTER = {"1/s", "MB/s", "times"}
 
 
 @frozen(kw_only=True)

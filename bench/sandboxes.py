@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 import evocell
-from measures import arrays, baseline, execution, lifecycle, machine, memory, stopping
+from measures import arrays, baseline, execution, lifecycle, machine, many, memory, stopping
 from measures.report import Report
 
 _WIDTH = 160
@@ -25,6 +25,9 @@ def main() -> None:
     """Run every measurement and print one table."""
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE as well")
+    parser.add_argument(
+        "--sessions", type=int, metavar="N", help="weigh N sandboxes that keep state as well (10000: minutes)"
+    )
     args = parser.parse_args()
     begun = time.perf_counter()
     report = Report()
@@ -43,6 +46,9 @@ def main() -> None:
         arrays.measure(report, engine)
         _say("stopping")
         stopping.measure(report, engine)
+    if args.sessions:
+        _say(f"{args.sessions:,} sessions")
+        many.measure(report, args.sessions)
     head["took"] = f"{time.perf_counter() - begun:.0f} s"
     if args.json is not None:
         args.json.write_text(json.dumps({"machine": head, "rows": report.plain()}, indent=2) + "\n")

@@ -47,6 +47,8 @@ class FakeWorker:
         self.running = 0
         self.most_running = 0
         self.hanging = trio.Event()
+        self.losses = 0
+        self.loss = trio.Event()
         self.compile_gate: trio.Event | None = None
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
@@ -115,6 +117,22 @@ class FakeWorker:
         await trio.lowlevel.checkpoint()
         self.sessions.pop(session, None)
 
+    def session_home(self, session: str) -> str | None:
+        return "local" if session in self.sessions else None
+
+    async def wait_session_losses(self, seen: int) -> int:
+        while self.losses <= seen:
+            await self.loss.wait()
+        return self.losses
+
+    def lose(self, *sessions: str) -> None:
+        """Forget sessions, all of them if none is named, as if the process that held them had died."""
+        for session in sessions or list(self.sessions):
+            del self.sessions[session]
+        self.losses += 1
+        self.loss.set()
+        self.loss = trio.Event()
+
     async def info(self) -> dict[str, object]:
         return {"python": "3.15.0", "packages": {"numpy": "2.5"}, "warm": []}
 
@@ -148,6 +166,12 @@ class FakeWorkers:
 @pytest.fixture
 def fake_workers() -> FakeWorkers:
     return FakeWorkers()
+
+
+@pytest.fixture(scope="session")
+def make_fake_workers() -> type[FakeWorkers]:
+    """For tests that run many times over."""
+    return FakeWorkers
 
 
 @pytest.fixture

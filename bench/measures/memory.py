@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 
 import evocell
 from measures.baseline import Baseline
@@ -11,28 +12,39 @@ from measures.report import Report, Row
 
 _SOURCE = "def solve(n):\n    return n * n\n"
 _RECORDS = 2_000
-_LIVE = 200
+_AWAKE_PER_WORKER = 50
+"""Sessions that all stay awake: a worker puts idle ones aside beyond 64."""
+_ASIDE_PER_WORKER = 200
 
 
 def measure(report: Report, baseline: Baseline, engine: evocell.Engine) -> None:
-    """Weigh sandboxes that are only records, and ones that hold an instance after a call.
+    """Weigh sandboxes that are only records, and ones with a session that has run one call.
 
     Args:
         report: Where the rows go.
         baseline: What they are compared with.
         engine: An engine that has nothing else to do.
     """
-    specs = [evocell.SandboxSpec(source=_SOURCE) for _ in range(_RECORDS)]
+    workers = max(1, engine.config.worker_count())
+    awake, aside = _AWAKE_PER_WORKER * workers, _ASIDE_PER_WORKER * workers
     before = _weigh()
-    made = engine.batch_create(specs)
+    made = engine.batch_create([evocell.SandboxSpec(source=_SOURCE) for _ in range(_RECORDS)])
     idle = (_weigh() - before) / _RECORDS
-    before = _weigh()
-    for sandbox in made[:_LIVE]:
-        engine.run(sandbox, "solve", args=(3,)).unwrap()
-    live = (_weigh() - before) / _LIVE
+    _add(report, baseline, f"memory each: a record, of {_RECORDS:,}", idle)
+    live = _growth(engine, made[:awake])
+    _add(report, baseline, f"memory each: a session after one call, of {awake}", live, 1e6)
+    _growth(engine, made[awake : 2 * awake])  # from here on each that comes puts another aside
+    slept = _growth(engine, made[2 * awake : 2 * awake + aside])
+    _add(report, baseline, f"memory each: a session put aside, of {aside}", slept)
     engine.batch_destroy(made)
-    _add(report, baseline, f"memory each: idle, of {_RECORDS:,}", idle)
-    _add(report, baseline, f"memory each: live after one call, of {_LIVE}", live, 1e6)
+
+
+def _growth(engine: evocell.Engine, sandboxes: Sequence[evocell.Sandbox]) -> float:
+    """Call each sandbox once; returns the bytes by which that made the engine grow, for each of them."""
+    before = _weigh()
+    for sandbox in sandboxes:
+        engine.run(sandbox, "solve", args=(3,)).unwrap()
+    return (_weigh() - before) / len(sandboxes)
 
 
 def _weigh() -> int:

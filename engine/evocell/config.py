@@ -27,6 +27,7 @@ DEFAULT_BLOCKED_MODULES = ("_host", "ctypes", "evocell_guest", "multiprocessing"
 
 Profile = Literal["deterministic", "realtime"]
 SecurityProfile = Literal["low", "medium", "high"]
+BacklogPolicy = Literal["reject", "kill"]
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -47,6 +48,11 @@ def _whole(*, lowest: int = 1, highest: int = (1 << 63) - 1) -> Callable[[Any, A
 def _count_or_none(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
         _whole(highest=1024)(instance, attribute, value)
+
+
+def _bytes_or_none(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _whole(lowest=1 << 20)(instance, attribute, value)
 
 
 def _flag(_: object, attribute: Attribute[bool], value: object) -> None:
@@ -114,13 +120,17 @@ class Config:
         default_max_memory: Bytes a call's memory may grow above the image.
         default_max_processes: Live sandboxes at once, per engine and per population.
         default_max_execution_time: Milliseconds a call itself may run.
-        default_max_message_queue: Calls that may wait for their turn.
+        default_max_message_queue: Calls of one sandbox that may wait for their turn.
+        backlog_policy: What one more does: ``"reject"`` refuses it, ``"kill"`` also ends the sandbox's
+            session and all its calls.
         default_max_fuel: WebAssembly instructions a call may execute.
         default_max_output: Bytes a call may write to stdout and stderr together.
         gc_interval_ms: Milliseconds between two cycles of the garbage collector.
         gc_retain_generations: Generations the garbage collector keeps.
         enforcement_poll_interval_ms: Milliseconds between two looks of the resource enforcer.
         enforcement_enabled: Whether the resource enforcer runs.
+        worker_max_memory: Bytes of memory of its own that a worker process may hold; None for 60 % of the
+            machine's memory, divided by the workers.
         emit_fitness_telemetry: Whether fitness results become events.
         emit_resource_telemetry: Whether resource readings become events.
         security_profile: ``"low"``, ``"medium"`` or ``"high"``.
@@ -141,12 +151,16 @@ class Config:
     default_max_processes: int = _int_field(10_000)
     default_max_execution_time: int = _int_field(5 * 60_000)
     default_max_message_queue: int = _int_field(10_000)
+    backlog_policy: BacklogPolicy = field(
+        default="reject", validator=_one_of("reject", "kill"), metadata={"kind": "word"}
+    )
     default_max_fuel: int = _int_field(100_000_000_000)
     default_max_output: int = _int_field(1 << 20, highest=MAX_OUTPUT_BYTES)
     gc_interval_ms: int = _int_field(60_000)
     gc_retain_generations: int = _int_field(3, lowest=0)
     enforcement_poll_interval_ms: int = _int_field(1_000)
     enforcement_enabled: bool = _flag_field(default=True)
+    worker_max_memory: int | None = field(default=None, validator=_bytes_or_none, metadata={"kind": "whole"})
     emit_fitness_telemetry: bool = _flag_field(default=True)
     emit_resource_telemetry: bool = _flag_field(default=True)
     security_profile: SecurityProfile = field(

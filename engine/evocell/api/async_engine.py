@@ -119,10 +119,11 @@ class AsyncEngine(AsyncEvaluating):
         async def load(pair: tuple[SandboxRecord, SandboxSpec]) -> None:
             await self._manager.load(pair[0], pair[1].code)
 
-        with self._request(), self._manager.reserved(specs) as records:
-            pairs = list(zip(records, specs, strict=True))
-            await map_bounded(load, pairs, at_once=self._worker.slots + 1)
-            return [AsyncSandbox(self, record.id) for record in records]
+        with self._request():
+            async with self._manager.reserved(specs) as records:
+                pairs = list(zip(records, specs, strict=True))
+                await map_bounded(load, pairs, at_once=self._worker.slots + 1)
+                return [AsyncSandbox(self, record.id) for record in records]
 
     async def destroy_sandbox(self, sandbox: SandboxRef) -> SandboxState:
         """Destroy a sandbox; calls under way in it are stopped and raise `SandboxNotFound`.
@@ -341,7 +342,7 @@ class AsyncEngine(AsyncEvaluating):
             SandboxNotFound: There is none.
         """
         with self._request():
-            return self._manager.get(sandbox_id(sandbox)).state
+            return self._manager.state(self._manager.get(sandbox_id(sandbox)))
 
     async def get_module_version(self, sandbox: SandboxRef, module: str) -> str | None:
         """Return the digest of the version that a module of a sandbox belongs to.

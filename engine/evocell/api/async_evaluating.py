@@ -10,7 +10,9 @@ from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import Parents, SandboxRef, check_evaluation, individuals, source_list
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.limits import Limits
 from evocell.models.source import Source
+from evocell.models.stages import Stage, StagedResult, check_stages
 from evocell.orchestration.evaluator import Progress
 
 __all__ = ["AsyncEvaluating"]
@@ -58,6 +60,52 @@ class AsyncEvaluating(EngineLifecycle):
         with self._request():
             plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=deadline_s)
             return await self._batches.new(plan, new, progress=progress)
+
+    async def evaluate_stages(
+        self,
+        sources: Sequence[Source],
+        stages: Sequence[Stage],
+        *,
+        total_limits: Limits | None = None,
+        population: str | None = None,
+        generation: int = 0,
+        parents: Parents | None = None,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[StagedResult]:
+        """Evaluate many sources in stages: cheap ones first, and only who does well there goes on.
+
+        A stage begins when the one before it is over. Its cases run in fresh forks.
+
+        Args:
+            sources: As in `evaluate`.
+            stages: What to run, and who goes on.
+            total_limits: Limits of all calls of one source together, in all stages: fuel, time and output
+                that one stage used are gone for the next. None for none.
+            population: Keep all of them as sandboxes of this population, with the fitness of the last stage
+                that each entered.
+            generation: As in `evaluate`.
+            parents: As in `evaluate`.
+            deadline_s: Seconds in which everything must be over, all stages together.
+            progress: As in `evaluate`; called with the last result of each source, when it goes no further.
+
+        Returns:
+            How far each source came, in order.
+
+        Raises:
+            ConfigurationError: A stage or an argument cannot be used.
+            ScoringError: A function of a stage raised for every source that entered it.
+            CapacityError: The population would have too many sandboxes.
+
+        Cancellation: Every call is stopped; nothing is kept.
+        """
+        given = source_list(sources)
+        new = individuals(given, population=population, generation=generation, parents=parents)
+        checked = check_stages(stages, total_limits)
+        with self._request():
+            return await self._batches.staged(
+                checked, new, total_limits=total_limits, deadline_s=deadline_s, progress=progress
+            )
 
     async def evaluate_one(
         self,

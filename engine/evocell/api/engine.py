@@ -24,6 +24,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
+from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import SandboxState
 from evocell.orchestration.calls import RunIsolation
 from evocell.orchestration.evaluator import Progress
@@ -120,6 +121,33 @@ class Engine:
                 self._engine.evaluate,
                 sources,
                 evaluation,
+                population=population,
+                generation=generation,
+                parents=parents,
+                deadline_s=deadline_s,
+                progress=progress,
+            )
+        )
+
+    def evaluate_stages(
+        self,
+        sources: Sequence[Source],
+        stages: Sequence[Stage],
+        *,
+        total_limits: Limits | None = None,
+        population: str | None = None,
+        generation: int = 0,
+        parents: Parents | None = None,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[StagedResult]:
+        """Evaluate many sources in stages, each pruning the next; see `AsyncEngine.evaluate_stages`."""
+        return self._thread.call(
+            partial(
+                self._engine.evaluate_stages,
+                sources,
+                stages,
+                total_limits=total_limits,
                 population=population,
                 generation=generation,
                 parents=parents,

@@ -19,7 +19,8 @@ from evocell.errors import EngineClosed, EngineForked, EvocellError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker, Worker
 from evocell.orchestration.batch import Batches
-from evocell.orchestration.manager import Manager
+from evocell.orchestration.manager import WATCH, Manager
+from evocell.orchestration.supervision import running_beside
 from evocell.orchestration.versions import Versions
 
 __all__ = ["EngineLifecycle"]
@@ -88,6 +89,7 @@ class EngineLifecycle:
                 opened = self._open_worker(self.config, snapshots, progress=progress)
                 worker = await opening.enter_async_context(opened)
             self._start(worker, snapshots)
+            await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
             self._resources = opening.pop_all()
         self._closed = False
         return self
@@ -115,6 +117,7 @@ class EngineLifecycle:
             scope.cancel()
         with trio.CancelScope(shield=True):
             while self._requests:
+                self._idle = trio.Event()
                 await self._idle.wait()
 
     @property

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing.process
+import multiprocessing.util
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
 from evocell.errors import EngineClosed, EngineForked, EvocellError
 
-__all__ = ["Portal", "Task", "TokenPortal", "TrioThread"]
+__all__ = ["Portal", "Task", "TokenPortal", "TrioThread", "is_multiprocessing_child"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,32 +37,46 @@ class Task(Generic[R]):
 
     Attributes:
         future: Gets the result; done only when the function has unwound completely.
+        token: The loop it belongs to.
     """
 
     def __init__(self, function: Callable[[], Awaitable[R]], token: trio.lowlevel.TrioToken) -> None:
         self.future: Future[R] = Future()
+        self.token = token
         self._function = function
-        self._token = token
+        self._begun = False
         self._scope = trio.CancelScope()
 
+    def begin(self, nursery: trio.Nursery | None) -> None:
+        """Start the function, or settle the future if there is no nursery any more; called in the loop."""
+        self._begun = True
+        if nursery is None:
+            self.future.set_exception(EngineClosed())
+        else:
+            nursery.start_soon(self.run)
+
     def cancel(self) -> None:
-        """Ask for the function to be cancelled; safe from any thread and after its end."""
-        with suppress(trio.RunFinishedError):  # a loop that has ended took the function with it
-            self._token.run_sync_soon(self._scope.cancel)
-
-    def result(self) -> R:
-        """Wait for the end.
-
-        Cancellation: An interrupt (Ctrl-C) while waiting cancels this function only, waits for it to
-        unwind, and is raised again. A second interrupt does not wait.
-        """
+        """Ask for the function to be cancelled; safe from any thread, before its start and after its end."""
         try:
-            return self.future.result()
-        except BaseException:
-            if not self.future.done():
-                self.cancel()
-                self.future.exception()
-            raise
+            self.token.run_sync_soon(self._stop)
+        except trio.RunFinishedError:  # the loop that has ended took the function with it
+            self._settle()
+
+    def _stop(self) -> None:
+        if self._begun:
+            self._scope.cancel()
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self.future.done():
+            self.future.set_exception(EngineClosed("the engine was closed during this call"))
+
+    def unwind(self) -> None:
+        """Cancel the function and wait until it has unwound; after its end, do nothing."""
+        if not self.future.done():
+            self.cancel()
+            self.future.exception()
 
     async def run(self) -> None:
         """Run in the loop and settle the future; the function's failure goes there and nowhere else."""
@@ -74,8 +91,7 @@ class Task(Generic[R]):
                 else:
                     self.future.set_result(result)
         finally:
-            if not self.future.done():
-                self.future.set_exception(EngineClosed("the engine was closed during this call"))
+            self._settle()
 
 
 class TrioThread(Generic[T]):
@@ -101,9 +117,11 @@ class TrioThread(Generic[T]):
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
         _running.add(self)
+        if is_multiprocessing_child():
+            _close_at_the_end_of(self._pid)
         try:
+            self._thread.start()
             self.resource = self._ready.result()
         except BaseException:
             self._abandon()
@@ -115,6 +133,9 @@ class TrioThread(Generic[T]):
         Raises:
             EngineClosed: The loop has been closed, before or during the call.
             EngineForked: This process inherited the loop by ``os.fork``.
+
+        Cancellation: An interrupt (Ctrl-C) cancels this function only, waits for it to unwind, and is
+        raised again. A second interrupt does not wait.
         """
         if threading.current_thread() is self._thread:
             raise EvocellError(
@@ -122,28 +143,33 @@ class TrioThread(Generic[T]):
                 "callback or an async fitness function), where it would wait for itself for ever; "
                 "call it from another thread, or use the AsyncSandbox that an async fitness function is given"
             )
-        return self.submit(function).result()
+        task = self._task(function)
+        try:  # around the start as well: an interrupt may come before it, or between it and the wait
+            self._start(task)
+            return task.future.result()
+        except BaseException:
+            task.unwind()
+            raise
 
     def submit(self, function: Callable[[], Awaitable[R]]) -> Task[R]:
         """Start `function` in the loop and return at once; raises as `call` does."""
-        self.check()
-        token = self._token
-        if token is None:
-            raise EngineClosed
-        task = Task(function, token)
-
-        def start() -> None:
-            # Runs in the loop, so that nothing closes between the look and the start.
-            if self._nursery is None:
-                task.future.set_exception(EngineClosed())
-            else:
-                self._nursery.start_soon(task.run)
-
-        try:
-            token.run_sync_soon(start)
-        except trio.RunFinishedError:
-            raise EngineClosed from self._failure
+        task = self._task(function)
+        self._start(task)
         return task
+
+    def _task(self, function: Callable[[], Awaitable[R]]) -> Task[R]:
+        self.check()
+        if self._token is None:
+            raise EngineClosed
+        return Task(function, self._token)
+
+    def _start(self, task: Task[R]) -> None:
+        try:
+            # Looks for the nursery in the loop, so that nothing closes between the look and the start.
+            task.token.run_sync_soon(lambda: task.begin(self._nursery))
+        except trio.RunFinishedError:
+            task.future.set_exception(EngineClosed())
+            raise EngineClosed from self._failure
 
     @property
     def usable(self) -> bool:
@@ -165,7 +191,7 @@ class TrioThread(Generic[T]):
         if os.getpid() != self._pid:
             return
         self.stop_soon()
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and self._thread.ident is not None:
             self._thread.join()
 
     def stop_soon(self) -> None:
@@ -177,7 +203,8 @@ class TrioThread(Generic[T]):
     def _abandon(self) -> None:
         self._abandoned = True  # seen by a loop that has not started yet
         self._soon(self._startup.cancel)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _soon(self, function: Callable[[], None]) -> None:
         if self._token is not None:
@@ -224,6 +251,17 @@ def _close_all() -> None:
     # A guest must not be cut off in native code by the end of the interpreter under it.
     for thread in tuple(_running):
         thread.close()
+
+
+def is_multiprocessing_child() -> bool:
+    """Whether `multiprocessing`, or an executor built on it, started this process."""
+    return multiprocessing.process.parent_process() is not None
+
+
+@cache
+def _close_at_the_end_of(child_pid: int) -> None:
+    """Have everything closed at the end of a multiprocessing child, which runs no `atexit` functions."""
+    multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
 
 
 class TokenPortal:

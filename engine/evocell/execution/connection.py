@@ -50,14 +50,23 @@ class Connection:
         send: Where they go.
         handler: Answers requests: gets a method and its parameters. An `EvocellError` it raises
             becomes an error for the other side. A request that is cancelled there is cancelled here.
+        notified: Takes notifications: each before anything that was sent after it.
     """
 
     def __init__(
-        self, receive: trio.abc.ReceiveStream, send: trio.abc.SendStream, handler: Handler | None = None
+        self,
+        receive: trio.abc.ReceiveStream,
+        send: trio.abc.SendStream,
+        handler: Handler | None = None,
+        *,
+        notified: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> None:
         self._receive = receive
         self._send = send
         self._handler = handler
+        self._notified = notified
+        self.sent_bytes = 0
+        """Length of all messages written so far."""
         self._sending = trio.Lock()
         self._ids = count(1)
         self._pending: dict[int, _Pending] = {}
@@ -169,6 +178,8 @@ class Connection:
                 scope = self._scopes.get(params.get("msgid", 0))
                 if scope is not None:
                     scope.cancel()
+            case Notification(method, params) if self._notified is not None:
+                self._notified(method, params)
 
     async def _answer(self, request: Request) -> None:
         error: dict[str, Any] | None = {"code": "cancelled", "message": "the request was cancelled"}
@@ -193,6 +204,7 @@ class Connection:
         with trio.CancelScope(shield=True), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._sending:
                 await self._send.send_all(data)
+                self.sent_bytes += len(data)
 
     def _end(self, why: str) -> None:
         if self._lost is None:

@@ -8,6 +8,7 @@ from evocell.code.compiler import CompiledVersion, compile_request, read_compile
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError
 from evocell.execution.classify import classify
+from evocell.execution.requests import call_request
 from evocell.execution.run import Host, Run, Sighting
 from evocell.execution.worker import CallJob, CallReport, CompileJob
 from evocell.models.limits import Limits
@@ -66,7 +67,7 @@ class HostWorker:
             max_items=COMPILE_LIMITS.payload_items,
             max_depth=COMPILE_LIMITS.payload_depth,
         )
-        return self._compiled(await self._run(Run(request=request, limits=COMPILE_LIMITS)), snapshot)
+        return self._compiled(await self._run(Run(parts=(request,), limits=COMPILE_LIMITS)), snapshot)
 
     async def call(self, job: CallJob) -> CallReport:
         """Run one call to its end or to a limit.
@@ -87,8 +88,8 @@ class HostWorker:
         seen = await self._run(
             Run(
                 session=job.session,
-                request=_request(job, load=True),
-                request_again=None if job.session is None or job.reload else _request(job, load=False),
+                parts=call_request(job, load=True),
+                parts_again=None if job.session is None or job.reload else call_request(job, load=False),
                 limits=job.limits,
                 seed=job.seed,
                 app=job.code.path,
@@ -105,6 +106,14 @@ class HostWorker:
         """Drop a session and its fork, after the call in it if there is one; idempotent."""
         await self._host.end_session(session)
 
+    def session_home(self, session: str) -> str | None:
+        """Name of the process that holds a session; None if none does."""
+        return self._host.session_home(session)
+
+    async def wait_session_losses(self, seen: int) -> int:
+        """Wait until sessions have been lost more than `seen` times; see `Worker`."""
+        return await self._host.wait_session_losses(seen)
+
     async def info(self) -> dict[str, object]:
         """Ask the image's interpreter for its version, packages and warm modules.
 
@@ -112,7 +121,7 @@ class HostWorker:
             ImageError: The image does not answer.
         """
         request = encode({"op": "info"}, max_bytes=1024, max_items=16, max_depth=4)
-        seen = await self._run(Run(request=request, limits=COMPILE_LIMITS))
+        seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
         if seen.result is None or seen.result.response is None:
             msg = f"the image {self.image_id} does not answer; run: evocell image verify"
             raise ImageError(msg)
@@ -164,23 +173,3 @@ class HostWorker:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
         outcome = self._outcome(seen, COMPILE_LIMITS)
         return Rejected(kind="compile", message=f"the compilation did not end well: {outcome.error}")
-
-
-def _request(job: CallJob, *, load: bool) -> bytes:
-    limits = job.limits
-    return encode(
-        {
-            "op": "call",
-            "code": job.code.code if load else None,
-            "harness": job.harness.code if load and job.harness is not None else None,
-            "entry": job.entry,
-            "args": job.payload,
-            "seed": job.seed,
-            "payload_bytes": limits.payload_bytes,
-            "payload_items": limits.payload_items,
-            "payload_depth": limits.payload_depth,
-        },
-        max_bytes=1 << 30,
-        max_items=64,
-        max_depth=4,
-    )

@@ -24,6 +24,9 @@ process, and 6 ms to wake."""
 
 _SLOTS_PER_THREAD = 2
 
+HERE = "local"
+"""Name of the process that calls."""
+
 
 @define(eq=False)
 class _Session:
@@ -80,6 +83,14 @@ class GuestHost:
             self._awake.pop(held, None)
             if fork is not None:
                 fork.close()
+
+    def session_home(self, session: str) -> str | None:
+        """Name of the process that holds a session; None if none does."""
+        return HERE if session in self._sessions else None
+
+    async def wait_session_losses(self, seen: int) -> int:  # noqa: ARG002 - as the protocol has it
+        """Wait until sessions have been lost more than `seen` times: never, they are in this process."""
+        await trio.sleep_forever()
 
     async def aclose(self) -> None:
         """Kill every run, drop every fork, end the threads; idempotent."""

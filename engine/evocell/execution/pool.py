@@ -7,18 +7,19 @@ elsewhere, since most likely a neighbour killed the worker; lost a third time, i
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from subprocess import PIPE
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from functools import partial
 
 import trio
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import EngineClosed, ImageError, ProtocolError
+from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent, RunSender
+from evocell.execution.child import WorkerChild
 from evocell.execution.connection import Connection, ConnectionLost, RequestFailed
+from evocell.execution.enforcer import WatchedWorker, memory_bound, watch_memory
 from evocell.execution.front import HostWorker
 from evocell.execution.images import ensure_image
 from evocell.execution.run import Run, Sighting
@@ -39,6 +40,8 @@ GRACE_S = 2.0
 """How long a worker that was told to end may take."""
 
 _TRIES = 3
+_SHELF_PART = 4
+"""A worker's shelf takes at most this part of the memory it may hold."""
 
 
 class _Member:
@@ -47,16 +50,39 @@ class _Member:
     def __init__(self, number: int) -> None:
         self.name = f"worker-{number}"
         self.connection: Connection | None = None
-        self.process: trio.Process | None = None
+        self.sender: RunSender | None = None
+        self.process: WorkerChild | None = None
         self.life = trio.CancelScope()
         self.under_way = 0
         self.finished = 0
         self.restarts = 0
+        self._verdict: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, once it can be given work."""
+        return self.process.pid if self.process is not None and self.is_up else None
+
+    def condemn(self, why: str) -> None:
+        """Take note why the process is being killed; forgotten when the next one is up."""
+        self._verdict = why
+
+    def acquit(self) -> None:
+        """Forget why the former process was killed."""
+        self._verdict = None
+
+    def obituary(self) -> str:
+        """Say what became of the process while it had calls under way."""
+        how = "died" if self._verdict is None else "was killed"
+        why = "" if self._verdict is None else f": {self._verdict}"
+        return f"{self.name} {how} with calls under way{why}"
 
     @property
     def is_up(self) -> bool:
         """Whether it can be given work: its process has opened the image and has not ended."""
-        return self.connection is not None and self.process is not None and self.process.poll() is None
+        if self.connection is None or self._verdict is not None:
+            return False
+        return self.process is not None and self.process.is_alive
 
 
 class HostPool:
@@ -67,17 +93,43 @@ class HostPool:
         cache_root: Where it lies.
         workers: How many processes.
         realtime: Whether guests see the real clock and real entropy.
+        shelf_bytes: How much of what runs refer to each worker keeps.
     """
 
-    def __init__(self, manifest: ImageManifest, cache_root: str, *, workers: int, realtime: bool) -> None:
-        self._opening = {"cache": cache_root, "image_id": manifest.image_id, "realtime": realtime}
+    def __init__(
+        self,
+        manifest: ImageManifest,
+        cache_root: str,
+        *,
+        workers: int,
+        realtime: bool,
+        shelf_bytes: int = SHELF_BYTES,
+    ) -> None:
+        self._opening = {
+            "cache": cache_root,
+            "image_id": manifest.image_id,
+            "realtime": realtime,
+            "shelf_bytes": shelf_bytes,
+        }
+        self._shelf_bytes = shelf_bytes
         self._members = [_Member(n) for n in range(workers)]
         self._homes: dict[str, _Member] = {}
+        self._names: Recent[bytes, str] = Recent(NAMED_BYTES)
         self._changed = trio.Condition()
+        # Runs that were lost are tried again one at a time: the one that killed its worker, if one did, takes
+        # none of the others along a second time.
+        self._again = trio.Lock()
         self._closed = False
+        self._losses = 0
+        self._loss = trio.Event()
         self.failure: ImageError | None = None
         """Why the workers cannot load the image; None while they can."""
         self.slots = workers * SLOTS_PER_WORKER
+
+    @property
+    def workers(self) -> Sequence[WatchedWorker]:
+        """The workers' places, to be watched."""
+        return self._members
 
     @property
     def pids(self) -> list[int]:
@@ -92,30 +144,34 @@ class HostPool:
     async def run(self, run: Run) -> Sighting:
         """Run one request on the worker with the least to do, or on the session's own; see `Host`."""
         lost = "the worker died"
-        for _ in range(_TRIES):
-            member = await self._place(run.session)
-            connection = member.connection
-            assert connection is not None
-            member.under_way += 1
-            try:
-                seen = Sighting.from_wire(await connection.request("run", run.to_wire()))
-            except ConnectionLost:
-                lost = f"{member.name} died while it had {member.under_way} calls under way"
-                if run.session is not None:
-                    break
-            except RequestFailed as error:
-                raise ProtocolError(f"{member.name} refused a run: {error}") from error
-            except (KeyError, TypeError, ValueError) as error:
-                member.life.cancel()
-                raise ProtocolError(
-                    f"{member.name} answered with nonsense, and is replaced: {error}"
-                ) from error
-            else:
-                member.finished += 1
-                return seen
-            finally:
-                member.under_way -= 1
+        turns: list[AbstractAsyncContextManager[object]] = [nullcontext(), *[self._again] * (_TRIES - 1)]
+        for turn in turns:
+            async with turn:
+                member = await self._place(run.session)
+                try:
+                    return await self._run_on(member, run)
+                except ConnectionLost:
+                    lost = member.obituary()
+            if run.session is not None:
+                break
         return Sighting(lost=lost)
+
+    async def _run_on(self, member: _Member, run: Run) -> Sighting:
+        sender = member.sender
+        assert sender is not None
+        member.under_way += 1
+        try:
+            seen = await sender.run(run)
+        except RequestFailed as error:
+            raise ProtocolError(f"{member.name} refused a run: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            member.life.cancel()
+            raise ProtocolError(f"{member.name} answered with nonsense, and is replaced: {error}") from error
+        else:
+            member.finished += 1
+            return seen
+        finally:
+            member.under_way -= 1
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the run in it if there is one; idempotent."""
@@ -123,6 +179,17 @@ class HostPool:
         if member is not None and member.connection is not None:
             with suppress(ConnectionLost, RequestFailed):
                 await member.connection.request("end_session", {"session": session})
+
+    def session_home(self, session: str) -> str | None:
+        """Name of the worker that holds a session; None if none does."""
+        home = self._homes.get(session)
+        return None if home is None else home.name
+
+    async def wait_session_losses(self, seen: int) -> int:
+        """Wait until sessions have been lost more than `seen` times; see `Host`."""
+        while self._losses <= seen:
+            await self._loss.wait()
+        return self._losses
 
     async def aclose(self) -> None:
         """Refuse further runs; the processes end with the nursery that `supervise` runs in. Idempotent."""
@@ -171,16 +238,9 @@ class HostPool:
 
     async def _live(self, member: _Member) -> None:
         """One life of a worker, from its start to its end, whoever ends it."""
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "evocell.execution.worker_process"],
-            stdin=PIPE,
-            stdout=PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
+        process = WorkerChild()
         member.process = process
-        connection = Connection(process.stdout, process.stdin)
+        connection = Connection(process.receive, process.send)
         try:
             async with trio.open_nursery() as nursery:
                 member.life = nursery.cancel_scope
@@ -200,9 +260,20 @@ class HostPool:
                 nursery.cancel_scope.cancel()
         finally:
             member.connection = None
+            self._lose_sessions(member)
             with trio.CancelScope(shield=True):
-                await _end(process)
+                await process.end(GRACE_S)
                 member.process = None
+
+    def _lose_sessions(self, member: _Member) -> None:
+        """Forget the sessions of a worker that is gone, and tell whoever waits to know."""
+        lost = [session for session, home in self._homes.items() if home is member]
+        for session in lost:
+            del self._homes[session]
+        if lost:
+            self._losses += 1
+            self._loss.set()
+            self._loss = trio.Event()
 
     async def _serve(self, connection: Connection, life: trio.CancelScope) -> None:
         await connection.serve()
@@ -210,6 +281,8 @@ class HostPool:
 
     async def _announce(self, member: _Member, connection: Connection | None) -> None:
         member.connection = connection
+        member.sender = None if connection is None else RunSender(connection, self._names, self._shelf_bytes)
+        member.acquit()
         async with self._changed:
             self._changed.notify_all()
 
@@ -221,19 +294,6 @@ class HostPool:
                 await connection.probe("ping")
             if patience.cancelled_caught:
                 return
-
-
-async def _end(process: trio.Process) -> None:
-    """End a process and wait for it: its input ends first, then it is killed."""
-    if process.stdin is not None:
-        await process.stdin.aclose()
-    with trio.move_on_after(GRACE_S):
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
-    if process.stdout is not None:
-        await process.stdout.aclose()
 
 
 @asynccontextmanager
@@ -258,11 +318,19 @@ async def open_worker_processes(
     manifest = await ensure_image(config, progress)
     realtime = config.profile == "realtime"
     pool = HostPool(
-        manifest, str(config.cache_path().absolute()), workers=config.worker_count(), realtime=realtime
+        manifest,
+        str(config.cache_path().absolute()),
+        workers=config.worker_count(),
+        realtime=realtime,
+        shelf_bytes=min(SHELF_BYTES, memory_bound(config) // _SHELF_PART),
     )
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.supervise)
+        if config.enforcement_enabled:
+            interval_s = config.enforcement_poll_interval_ms / 1000
+            watch = partial(watch_memory, pool.workers, bound=memory_bound(config), interval_s=interval_s)
+            nursery.start_soon(watch)
         if pool.failure is None:
             try:
                 yield HostWorker(pool, manifest, snapshots, realtime=realtime)

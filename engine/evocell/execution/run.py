@@ -5,7 +5,7 @@ Both are plain data, so that a run may happen in this process or in another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,8 +24,9 @@ class Run:
 
     Attributes:
         session: Name of the fork that keeps its state; None for one that is thrown away.
-        request: What the agent is asked, with the code to load.
-        request_again: What it is asked instead when the session has the code already.
+        parts: What the agent is asked, with the code to load: bytes that make up the request one after
+            the other. Arguments and code are parts of their own, since other runs have them too.
+        parts_again: What it is asked instead when the session has the code already.
         limits: Bounds of the call.
         seed: Seed of everything random.
         app: Directory mounted at ``/app``; None for an empty one.
@@ -33,29 +34,53 @@ class Run:
     """
 
     session: str | None = None
-    request: bytes = field(repr=False)
-    request_again: bytes | None = field(default=None, repr=False)
+    parts: tuple[bytes, ...] = field(repr=False)
+    parts_again: tuple[bytes, ...] | None = field(default=None, repr=False)
     limits: Limits
     seed: int = 0
     app: Path | None = None
     harness: Path | None = None
 
-    def to_wire(self) -> dict[str, Any]:
-        """The run as plain data."""
-        plain = asdict(self)
-        plain["app"] = None if self.app is None else str(self.app)
-        plain["harness"] = None if self.harness is None else str(self.harness)
-        plain["seed"] = str(self.seed)
-        return plain
+    @property
+    def request(self) -> bytes:
+        """What the agent is asked, in one piece."""
+        return b"".join(self.parts)
+
+    @property
+    def request_again(self) -> bytes | None:
+        """What it is asked when the session has the code already, in one piece."""
+        return None if self.parts_again is None else b"".join(self.parts_again)
+
+    def to_wire(self, refer: Callable[[bytes], bytes | str]) -> dict[str, Any]:
+        """The run as plain data.
+
+        Args:
+            refer: Gives for a part its name, if it need not go along, or else the part itself.
+        """
+        again = self.parts_again
+        return {
+            "session": self.session,
+            "parts": [refer(part) for part in self.parts],
+            "parts_again": None if again is None else [refer(part) for part in again],
+            "limits": asdict(self.limits),
+            "seed": str(self.seed),
+            "app": None if self.app is None else str(self.app),
+            "harness": None if self.harness is None else str(self.harness),
+        }
 
     @classmethod
-    def from_wire(cls, plain: Mapping[str, Any]) -> Run:
-        """A run from what `to_wire` made of it."""
-        app, harness = plain["app"], plain["harness"]
+    def from_wire(cls, plain: Mapping[str, Any], find: Callable[[str], bytes]) -> Run:
+        """A run from what `to_wire` made of it.
+
+        Args:
+            plain: The plain data.
+            find: Gives the part that a name stands for.
+        """
+        app, harness, again = plain["app"], plain["harness"], plain["parts_again"]
         return cls(
             session=plain["session"],
-            request=plain["request"],
-            request_again=plain["request_again"],
+            parts=_found(plain["parts"], find),
+            parts_again=None if again is None else _found(again, find),
             limits=Limits(**plain["limits"]),
             seed=int(plain["seed"]),
             app=None if app is None else Path(app),
@@ -105,6 +130,10 @@ class Sighting:
         return cls(**{**plain, "result": result})
 
 
+def _found(parts: Sequence[bytes | str], find: Callable[[str], bytes]) -> tuple[bytes, ...]:
+    return tuple(find(part) if isinstance(part, str) else part for part in parts)
+
+
 class Host(Protocol):
     """Where guests live. Its methods may be used from many trio tasks at once."""
 
@@ -125,6 +154,18 @@ class Host(Protocol):
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the run in it if there is one; idempotent."""
+        ...
+
+    def session_home(self, session: str) -> str | None:
+        """Name of the process that holds a session; None if none does."""
+        ...
+
+    async def wait_session_losses(self, seen: int) -> int:
+        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
+
+        Returns:
+            How often that has happened by now; to be passed as `seen` the next time.
+        """
         ...
 
     async def aclose(self) -> None:

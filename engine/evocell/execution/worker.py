@@ -112,6 +112,18 @@ class Worker(Protocol):
         """Drop a session and its fork; one that does not exist is fine."""
         ...
 
+    def session_home(self, session: str) -> str | None:
+        """Name of the process that holds a session; None if none does."""
+        ...
+
+    async def wait_session_losses(self, seen: int) -> int:
+        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
+
+        Returns:
+            How often that has happened by now; to be passed as `seen` the next time.
+        """
+        ...
+
     async def info(self) -> dict[str, object]:
         """Ask the image's interpreter for its version, packages and warm modules."""
         ...

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from evocell.errors import ImageError, ProtocolError
+from evocell.execution.blobs import BLOB, Shelf
 from evocell.execution.connection import Connection
 from evocell.execution.host import GuestHost
 from evocell.execution.run import Run
@@ -32,11 +33,18 @@ class _Service:
 
     def __init__(self) -> None:
         self._host: GuestHost | None = None
+        self._shelf = Shelf()
+
+    def notified(self, method: str, params: dict[str, Any]) -> None:
+        """Keep a blob that runs will refer to."""
+        if method == BLOB:
+            self._shelf.take(params)
 
     async def handle(self, method: str, params: dict[str, Any]) -> Any:
         """Do what a request asks for."""
         if method == "open":
             self._host = _open(params)
+            self._shelf = Shelf(params["shelf_bytes"])
             return os.getpid()
         if method == "ping":
             return None
@@ -44,7 +52,8 @@ class _Service:
         if host is None:
             raise ProtocolError(f"the request {method!r} came before 'open'")
         if method == "run":
-            return (await host.run(Run.from_wire(params))).to_wire()
+            run = self._shelf.run(params)
+            return (await host.run(run)).to_wire() if isinstance(run, Run) else run
         if method == "end_session":
             await host.end_session(params["session"])
             return None
@@ -72,7 +81,7 @@ async def _serve(source: int, sink: int) -> None:
     service = _Service()
     async with trio.lowlevel.FdStream(source) as receive, trio.lowlevel.FdStream(sink) as send:
         try:
-            await Connection(receive, send, service.handle).serve()
+            await Connection(receive, send, service.handle, notified=service.notified).serve()
         finally:
             await service.aclose()
 

@@ -17,6 +17,7 @@ from evocell.models.outcome import (
 )
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
+from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import (
     PopulationState,
     SandboxState,
@@ -45,6 +46,8 @@ __all__ = [
     "SandboxState",
     "SandboxStatus",
     "Source",
+    "Stage",
+    "StagedResult",
     "Transition",
     "WorkerLost",
     "fitness_statistics",

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from evocell.errors import EngineClosed
+from evocell.code.compiler import CompiledVersion
+from evocell.errors import CapacityError, EngineClosed, SandboxNotFound
 from evocell.execution.worker import Worker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
+from evocell.models.outcome import Rejected
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
+from evocell.models.stages import Stage, StagedResult
 from evocell.orchestration.calls import check_deadline, deadline_outcome
-from evocell.orchestration.concurrency import map_bounded
+from evocell.orchestration.concurrency import Room, map_bounded
 from evocell.orchestration.evaluator import (
     Candidate,
     Progress,
@@ -29,6 +32,7 @@ from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.scoring import Scored, from_function
+from evocell.orchestration.stages import PlannedStage, evaluate_in_stages
 from evocell.orchestration.versions import Versions
 
 __all__ = ["Batches", "NewIndividual", "SandboxFunction"]
@@ -67,6 +71,7 @@ class Batches:
         self._versions = versions
         self._manager = manager
         self._limits = limits
+        self._room = Room()
 
     async def plan(
         self, evaluation: Evaluation, *, deadline_s: float | None, calls: int | None = None
@@ -90,6 +95,7 @@ class Batches:
             deadline_s=seconds,
             ends_at=trio.current_time() + seconds,
             calls_at_once=calls or self._worker.slots,
+            room=self._room,
         )
 
     async def new(
@@ -103,7 +109,7 @@ class Batches:
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
-        with self._candidates(individuals) as (candidates, records):
+        async with self._candidates(individuals) as (candidates, records):
 
             def done(index: int, result: FitnessResult) -> None:
                 if records:
@@ -113,9 +119,57 @@ class Batches:
             reporter = _reporter(progress, len(candidates))
             return await evaluate_all(self._worker, plan, candidates, done=done)
 
+    async def staged(
+        self,
+        stages: Sequence[Stage],
+        individuals: Sequence[NewIndividual],
+        *,
+        total_limits: Limits | None,
+        deadline_s: float | None,
+        progress: Progress | None = None,
+    ) -> list[StagedResult]:
+        """Evaluate sources in stages; those to be kept become sandboxes, however far they come.
+
+        Args:
+            stages: What to run.
+            individuals: Of whom.
+            total_limits: Limits of all calls of one of them together; None for none.
+            deadline_s: Seconds from now in which everything must be over; None for no deadline.
+            progress: Called with the last result of each that goes no further.
+
+        Raises:
+            ConfigurationError: Something in a stage cannot be used.
+            CapacityError: They would be too many sandboxes.
+            ScoringError: The caller's own functions raised for every one in a stage.
+
+        Cancellation: Every call is stopped, and none of the sandboxes remains.
+        """
+        plans = [await self.plan(stage.evaluation, deadline_s=deadline_s) for stage in stages]
+        ready = [
+            PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
+            for stage, plan in zip(stages, plans, strict=True)
+        ]
+        async with self._candidates(individuals) as (candidates, records):
+            reporter = _reporter(progress, len(candidates))
+
+            def done(index: int, result: FitnessResult) -> None:
+                if records:
+                    self._manager.record_fitness(records[index], result)
+                reporter(result)
+
+            return await evaluate_in_stages(
+                self._worker,
+                ready,
+                candidates,
+                load_again=[partial(self._manager.held_code, record) for record in records]
+                or [candidate.load for candidate in candidates],
+                total_limits=total_limits,
+                done=done,
+            )
+
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
-        with self._candidates([individual]) as (candidates, records):
+        async with self._candidates([individual]) as (candidates, records):
             scored = await evaluate_candidate(self._worker, plan, candidates[0])
             if records:
                 self._manager.record_fitness(records[0], scored.result)
@@ -190,20 +244,20 @@ class Batches:
         refuse_broken_scoring(scored)
         return [one.result for one in scored]
 
-    @contextmanager
-    def _candidates(
+    @asynccontextmanager
+    async def _candidates(
         self, individuals: Sequence[NewIndividual]
-    ) -> Iterator[tuple[list[Candidate], list[SandboxRecord]]]:
+    ) -> AsyncIterator[tuple[list[Candidate], list[SandboxRecord]]]:
         """Name the individuals; either all of them are kept or none is."""
         if not (individuals and individuals[0].keep):
             yield [self._passing(individual) for individual in individuals], []
             return
-        with self._manager.reserved([individual.spec for individual in individuals]) as records:
+        async with self._manager.reserved([individual.spec for individual in individuals]) as records:
             candidates = [
                 Candidate(
                     sandbox_id=record.id,
                     generation=record.state.generation,
-                    load=partial(self._manager.load, record, individual.source),
+                    load=partial(self._load_kept, record, individual.source),
                 )
                 for record, individual in zip(records, individuals, strict=True)
             ]
@@ -213,8 +267,21 @@ class Batches:
         return Candidate(
             sandbox_id=individual.spec.id or self._manager.new_id(),
             generation=individual.spec.generation,
-            load=partial(self._versions.load, individual.source),
+            load=partial(self._load, individual.source),
         )
+
+    async def _load(self, source: Source) -> CompiledVersion | Rejected:
+        return await self._room.wait_for(partial(self._versions.load, source))
+
+    async def _load_kept(self, record: SandboxRecord, source: Source) -> CompiledVersion | Rejected:
+        # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.
+        try:
+            await self._load(source)
+        except CapacityError:
+            with suppress(SandboxNotFound):
+                await self._manager.destroy(record)
+            raise
+        return await self._manager.load(record, source)
 
 
 def _reporter(progress: Progress | None, total: int) -> Callable[[FitnessResult], None]:

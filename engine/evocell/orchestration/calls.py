@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import trio
 from attrs import field, frozen
@@ -12,7 +12,7 @@ from attrs import field, frozen
 from evocell.errors import ConfigurationError
 from evocell.execution.worker import CallJob, Worker
 from evocell.models.limits import Limits
-from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.orchestration.records import SandboxRecord
 from evocell_guest.values import EncodeError, TooLarge, encode
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_deadline",
     "deadline_outcome",
     "encode_arguments",
+    "end_session",
     "run_in_sandbox",
 ]
 
@@ -31,6 +32,8 @@ _ROOT = "call"
 
 KILLING = frozenset({"fuel", "timeout", "memory", "stack", "output", "crashed", "worker_lost"})
 """Kinds of outcome after which a session is replaced by a fresh fork."""
+
+SESSION_LOST = "the worker that held the session's state is gone"
 
 
 @frozen(kw_only=True)
@@ -109,15 +112,47 @@ async def run_in_sandbox(worker: Worker, record: SandboxRecord, request: CallReq
 
     Raises:
         SandboxNotFound: The sandbox was destroyed before the call had ended.
+        CapacityError: Too many calls wait for the sandbox.
 
     Cancellation: The call is stopped; if it ran in the session, the session's state is lost.
     """
     with record.in_use():
-        await record.loaded.wait()
-        if request.isolation == "call":
-            return await _run_thrown_away(worker, record, request)
-        async with record.lock:
-            return await _run_in_session(worker, record, request)
+        if record.backlog.is_full:
+            await _refuse(worker, record)
+        with record.backlog.call() as begin:
+            await record.loaded.wait()
+            record.refuse_stopped()
+            if request.isolation == "call":
+                return await _run_thrown_away(worker, record, request)
+            async with record.lock:
+                begin()
+                return await _run_in_session(worker, record, request)
+
+
+async def _refuse(worker: Worker, record: SandboxRecord) -> NoReturn:
+    """Refuse a call, because too many wait; by policy, end the session and all calls in it."""
+    backlog = record.backlog
+    error = backlog.refuse()
+    if backlog.verdict is not None:
+        try:
+            async with record.lock:
+                if record.session_live:
+                    await end_session(worker, record)
+                    record.note_restart(error.message)
+        finally:
+            backlog.verdict = None
+    raise error
+
+
+async def end_session(worker: Worker, record: SandboxRecord) -> None:
+    """End the session of a sandbox whose lock is held, if it has one; never cancelled half-way."""
+    if record.session_opened:
+        with trio.CancelScope(shield=True):
+            try:
+                await worker.end_session(record.session)
+            finally:
+                record.session_opened = False
+                record.note_session(live=False)
 
 
 async def _run_thrown_away(worker: Worker, record: SandboxRecord, request: CallRequest) -> Outcome:
@@ -151,22 +186,21 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
     record.note_session(live=True)
     try:
         report = await worker.call(job)
-    except trio.Cancelled:
-        record.note_restart(None)
-        raise
-    except BaseException:
-        record.note_session(live=False)
+    except BaseException as error:
+        # The worker may not know of it: a call that was over when it was to be stopped keeps its state.
+        await end_session(worker, record)
+        if isinstance(error, trio.Cancelled):
+            record.note_restart(record.backlog.verdict or "the call was cancelled")
         raise
     record.reload_pending = False
     outcome = report.outcome
     if outcome.kind in KILLING:
         if report.session_alive:
             # It ran out of memory and lives: what it had begun is half done, and the memory stays taken.
-            with trio.CancelScope(shield=True):
-                await worker.end_session(record.session)
-        record.note_restart(outcome)
+            await end_session(worker, record)
+        record.note_restart(outcome.error or outcome.kind)
     elif held_state and report.session_fresh:
-        record.note_restart(WorkerLost(reason="the worker that held the session's state is gone"))
+        record.note_restart(SESSION_LOST)
         record.note_session(live=report.session_alive)
     elif not report.session_alive:
         record.note_session(live=False)

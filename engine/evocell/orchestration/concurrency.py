@@ -1,4 +1,4 @@
-"""Bounded concurrency whose failures arrive bare, not wrapped in exception groups."""
+"""Bounded concurrency whose failures arrive bare, and patience with a worker that has no room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import TypeVar
 
 import trio
 
-__all__ = ["map_bounded"]
+from evocell.errors import CapacityError
+
+__all__ = ["PATIENCE_S", "Room", "map_bounded"]
+
+PATIENCE_S = 10.0
+"""How long something is tried again for which there is no room."""
+
+PAUSE_S = 0.05
+"""The first pause before it is tried again, if nothing ends meanwhile; each next one is twice as long."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,3 +56,38 @@ async def map_bounded(function: Callable[[T], Awaitable[R]], items: Sequence[T],
     if failures:
         raise failures[0]
     return [results[index] for index in range(len(items))]
+
+
+class Room:
+    """Tries again what a worker had no room for: in a batch it is the batch itself that fills the worker."""
+
+    def __init__(self) -> None:
+        self._one_ended = trio.Event()
+
+    async def wait_for(self, attempt: Callable[[], Awaitable[R]]) -> R:
+        """Do something in the worker, if need be when something else has ended.
+
+        Args:
+            attempt: What to do, any number of times.
+
+        Raises:
+            CapacityError: There was no room for `PATIENCE_S`.
+        """
+        gives_up_at = trio.current_time() + PATIENCE_S
+        pause_s = PAUSE_S
+        while True:
+            one_ended = self._one_ended
+            try:
+                result = await attempt()
+            except CapacityError:
+                left_s = gives_up_at - trio.current_time()
+                if left_s <= 0:
+                    raise
+                with trio.move_on_after(min(pause_s, left_s)):
+                    await one_ended.wait()
+                await trio.lowlevel.checkpoint()
+                pause_s *= 2
+            else:
+                self._one_ended.set()
+                self._one_ended = trio.Event()
+                return result

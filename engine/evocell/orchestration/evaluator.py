@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import trio
 from attrs import define, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.errors import ScoringError
+from evocell.errors import CapacityError, ScoringError
 from evocell.execution.worker import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
-from evocell.models.outcome import LimitExceeded, Outcome, Rejected
+from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.orchestration.calls import KILLING, deadline_outcome
-from evocell.orchestration.concurrency import map_bounded
+from evocell.orchestration.concurrency import PATIENCE_S, map_bounded
 from evocell.orchestration.plan import Budget, Plan
 from evocell.orchestration.scoring import Judged, Scored, judge, should_stop, summarise, unscored
 
-__all__ = ["Candidate", "Progress", "evaluate_all", "evaluate_candidate", "refuse_broken_scoring"]
+__all__ = [
+    "Candidate",
+    "LoadCode",
+    "Progress",
+    "evaluate_all",
+    "evaluate_candidate",
+    "evaluate_each",
+    "refuse_broken_scoring",
+]
 
 Progress = Callable[[FitnessResult, int, int], None]
 """Called with each result as it is there, how many are there now, and how many there will be."""
+
+LoadCode: TypeAlias = Callable[[], Awaitable[CompiledVersion | Rejected]]
+"""Makes an individual's code ready."""
 
 R = TypeVar("R")
 
@@ -42,7 +54,7 @@ class Candidate:
 
     sandbox_id: str
     generation: int
-    load: Callable[[], Awaitable[CompiledVersion | Rejected]]
+    load: LoadCode
 
 
 async def evaluate_all(
@@ -68,35 +80,64 @@ async def evaluate_all(
 
     Cancellation: Every call is stopped, and there is no result.
     """
-
-    async def one(place: tuple[int, Candidate]) -> Scored:
-        index, candidate = place
-        scored = await evaluate_candidate(worker, plan, candidate)
-        done(index, scored.result)
-        return scored
-
-    # One more than there are calls at once, so that none waits while a candidate is compiled or scored.
-    at_once = worker.slots + 1
-    scored = await map_bounded(one, list(enumerate(candidates)), at_once=at_once)
+    scored = await evaluate_each(worker, plan, candidates, done=done)
     refuse_broken_scoring(scored)
     return [one.result for one in scored]
 
 
-async def evaluate_candidate(worker: Worker, plan: Plan, candidate: Candidate) -> Scored:
+async def evaluate_each(
+    worker: Worker,
+    plan: Plan,
+    candidates: Sequence[Candidate],
+    *,
+    budgets: Sequence[Budget] | None = None,
+    done: Callable[[int, FitnessResult], None],
+) -> list[Scored]:
+    """Evaluate candidates as `evaluate_all` does, but leave it open whether the scoring is broken.
+
+    Args:
+        worker: Where to run them.
+        plan: What to run.
+        candidates: Whom.
+        budgets: What each may still use, if the evaluation is one of several; None for a fresh one.
+        done: Called with the place and result of each, as it is there.
+    """
+
+    async def one(index: int) -> Scored:
+        budget = None if budgets is None else budgets[index]
+        scored = await evaluate_candidate(worker, plan, candidates[index], budget)
+        done(index, scored.result)
+        return scored
+
+    # One more than there are calls at once, so that none waits while a candidate is compiled or scored.
+    return await map_bounded(one, range(len(candidates)), at_once=worker.slots + 1)
+
+
+async def evaluate_candidate(
+    worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None = None
+) -> Scored:
     """Evaluate one candidate; it fails by being invalid, never by an exception.
+
+    Args:
+        worker: Where to run it.
+        plan: What to run.
+        candidate: Whom.
+        budget: What it may still use, if the evaluation is one of several; None for a fresh one.
 
     Cancellation: Its calls are stopped, and there is no result.
     """
-    code: CompiledVersion | Rejected | None = None
+    code: CompiledVersion | Outcome = deadline_outcome(plan.deadline_s)
     with trio.CancelScope(deadline=plan.ends_at):
-        code = await candidate.load()
+        try:
+            code = await candidate.load()
+        except CapacityError as error:
+            code = _no_room(error)
     if not isinstance(code, CompiledVersion):
-        why = deadline_outcome(plan.deadline_s) if code is None else code
-        return Scored(_without_score(plan, candidate, why))
+        return Scored(_without_score(plan, candidate, code))
     started = trio.current_time()
     trail = _Trail()
-    if plan.one_by_one:
-        await _in_turn(worker, plan, code, trail)
+    if budget is not None or plan.one_by_one:
+        await _in_turn(worker, plan, code, trail, budget)
     else:
         trail.outcomes = await _at_once(worker, plan, code)
     elapsed_ms = (trio.current_time() - started) * 1000
@@ -118,18 +159,22 @@ async def evaluate_candidate(worker: Worker, plan: Plan, candidate: Candidate) -
     return scored
 
 
-def refuse_broken_scoring(scored: Sequence[Scored]) -> None:
+def refuse_broken_scoring(scored: Sequence[Scored], *, n_all: int | None = None) -> None:
     """Raise if the caller's own functions raised for every candidate they were asked about.
 
     One candidate among others that never came so far proves nothing: what it returned may have confused the
     function. It takes two, or one that is the whole batch.
+
+    Args:
+        scored: The candidates.
+        n_all: How many are in the whole batch; None for these.
 
     Raises:
         ScoringError: Chained from the first exception.
     """
     asked = [one for one in scored if one.asked]
     raised = [one.raised for one in asked if one.raised is not None]
-    if not raised or len(raised) < len(asked) or (len(asked) == 1 and len(scored) > 1):
+    if not raised or len(raised) < len(asked) or (len(asked) == 1 and (n_all or len(scored)) > 1):
         return
     sentences = tuple(dict.fromkeys(one.result.error or "" for one in asked))
     raise ScoringError(
@@ -182,11 +227,15 @@ async def _at_once(worker: Worker, plan: Plan, code: CompiledVersion) -> list[Ou
     return await map_bounded(one, indices, at_once=worker.slots)
 
 
-async def _in_turn(worker: Worker, plan: Plan, code: CompiledVersion, trail: _Trail) -> None:
+async def _in_turn(
+    worker: Worker, plan: Plan, code: CompiledVersion, trail: _Trail, budget: Budget | None
+) -> None:
     """Run cases one after the other, as long as there is reason to go on."""
     shares_fork = plan.evaluation.isolation == "candidate"
     session = f"candidate-{next(_session_numbers)}" if shares_fork else None
-    budget = Budget(plan.limits, plan.evaluation.total_limits)
+    if budget is None:
+        budget = Budget(plan.limits, plan.evaluation.total_limits)
+    budget.enter(plan.limits)
     try:
         for index in range(len(plan.payloads)):
             limits = budget.next_limits()
@@ -227,8 +276,16 @@ async def _call(
     )
     with trio.CancelScope(deadline=plan.ends_at):
         async with plan.calls:
-            return await worker.call(job)
+            try:
+                return await plan.room.wait_for(partial(worker.call, job))
+            except CapacityError as error:
+                return CallReport(outcome=_no_room(error))
     return CallReport(outcome=deadline_outcome(plan.deadline_s))
+
+
+def _no_room(error: CapacityError) -> Outcome:
+    """What became of something that found no room in `PATIENCE_S`; it says nothing about the individual."""
+    return WorkerLost(reason=f"out of capacity for {PATIENCE_S:g} s: {error.message}", deterministic=False)
 
 
 async def _on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | None:

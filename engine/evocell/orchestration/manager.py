@@ -2,7 +2,8 @@
 
 ``creating`` → ``running`` once its code is loaded, or ``error`` if the code was rejected; ``error`` →
 ``running`` when code that works is loaded; ``stopped`` when it is destroyed, after which the id is free
-again. A session that dies is a step to ``error`` and back: the sandbox goes on with a fresh fork.
+again. A session that dies is a step to ``error`` and back: the sandbox goes on with a fresh fork. One that
+dies with its worker while nobody calls is noticed by `Manager.watch`.
 
 One sandbox may be used from many tasks at once. What changes it, or runs in its session, takes turns in
 the order of arrival. Destroying does not wait its turn: it cancels whatever uses the sandbox, and those
@@ -12,10 +13,11 @@ calls raise `SandboxNotFound`. An id is taken from the start of its creation to 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 from attrs import evolve
@@ -29,10 +31,15 @@ from evocell.models.outcome import Completed, Outcome, Rejected
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
+from evocell.orchestration.backlog import Backlog
+from evocell.orchestration.calls import SESSION_LOST, end_session
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.versions import Versions, read_source
 
-__all__ = ["Manager"]
+__all__ = ["WATCH", "Manager"]
+
+WATCH = "session-watch"
+"""Name of the task that notices the death of sessions."""
 
 
 class Manager:
@@ -47,6 +54,7 @@ class Manager:
     def __init__(self, worker: Worker, versions: Versions, config: Config) -> None:
         self._worker = worker
         self._versions = versions
+        self._config = config
         self._limits = config.limits()
         self._capacity = config.default_max_processes
         self._records: dict[str, SandboxRecord] = {}
@@ -71,7 +79,27 @@ class Manager:
 
     def states(self) -> list[SandboxState]:
         """Return the state of every sandbox, in the order of their creation."""
-        return [record.state for record in self._records.values()]
+        return [self.state(record) for record in self._records.values()]
+
+    def state(self, record: SandboxRecord) -> SandboxState:
+        """Return what callers see of a sandbox: its record, and who holds its session at this moment."""
+        if not record.session_live:
+            return record.state
+        return evolve(record.state, supervisor=self._worker.session_home(record.session), monitor=WATCH)
+
+    async def watch(self) -> NoReturn:
+        """Notice sessions that died with their worker, without waiting for the next call in them.
+
+        It keeps nothing between two looks, so that it can be started at any time, also in place of one that
+        failed: what is alive then goes on, and what died meanwhile is noted.
+        """
+        async with trio.open_nursery() as nursery:
+            n_losses = 0
+            while True:
+                for record in self._records.values():
+                    if self._has_lost_session(record):
+                        nursery.start_soon(self._notice_loss, record)
+                n_losses = await self._worker.wait_session_losses(n_losses)
 
     def new_id(self, taken: Collection[str | None] = ()) -> str:
         """Return an id that no sandbox has and that is not among those taken."""
@@ -122,14 +150,15 @@ class Manager:
         try:
             with record.in_use():
                 async with record.lock:
-                    try:
-                        made = _empty(record.id) if source is None else await self._versions.load(source)
-                    finally:
-                        record.loaded.set()
+                    made = _empty(record.id) if source is None else await self._versions.load(source)
+                    record.refuse_stopped()
                     _install(record, made, broken=source is not None)
+                    record.loaded.set()
                     return made
         except BaseException:
-            self.discard([record])
+            if not record.stopping:  # else somebody is destroying it
+                record.stop()
+                await self._take_apart(record)
             raise
 
     async def held_code(self, record: SandboxRecord) -> CompiledVersion | Rejected:
@@ -166,7 +195,8 @@ class Manager:
                 if in_place:
                     record.reload_pending = True
                 else:
-                    await self._end_session(record)
+                    await end_session(self._worker, record)
+                record.refuse_stopped()
                 _install(record, made, broken=True, mutation_type=mutation_type)
                 return made if isinstance(made, Rejected) else Completed(value=made.digest)
 
@@ -197,43 +227,53 @@ class Manager:
         if record.stopping:
             raise SandboxNotFound(record.id)
         record.stop()
-        with trio.CancelScope(shield=True):
-            try:
-                async with record.lock:
-                    await self._end_session(record)
-            finally:
-                self.discard([record])
+        await self._take_apart(record)
         return record.state
-
-    def discard(self, records: Sequence[SandboxRecord]) -> None:
-        """Forget sandboxes that own nothing; ones that are forgotten already are fine."""
-        for record in records:
-            if self._records.get(record.id) is record:
-                del self._records[record.id]
-                if record.state.population is not None:
-                    self._members[record.state.population] -= 1
-            if not record.stopping:
-                record.stop()
 
     def record_fitness(self, record: SandboxRecord, result: FitnessResult) -> None:
         """Note a sandbox's latest fitness."""
         record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
 
-    @contextmanager
-    def reserved(self, specs: Sequence[SandboxSpec]) -> Iterator[list[SandboxRecord]]:
+    @asynccontextmanager
+    async def reserved(self, specs: Sequence[SandboxSpec]) -> AsyncIterator[list[SandboxRecord]]:
         """Reserve sandboxes for a block of work; if it fails or is cancelled, none of them remains."""
         records = self.reserve(specs)
         try:
             yield records
         except BaseException:
-            self.discard(records)
+            # Some may have been loaded, and be in use by others already.
+            ours = [record for record in records if not record.stopping]
+            for record in ours:
+                record.stop()
+            for record in ours:
+                await self._take_apart(record)
             raise
 
-    async def _end_session(self, record: SandboxRecord) -> None:
-        if record.session_live:
-            with trio.CancelScope(shield=True):
-                await self._worker.end_session(record.session)
-            record.note_session(live=False)
+    async def _take_apart(self, record: SandboxRecord) -> None:
+        """Wait for whoever was using a stopped sandbox, end its session and free its id."""
+        with trio.CancelScope(shield=True):
+            try:
+                async with record.lock:
+                    await end_session(self._worker, record)
+            finally:
+                self._forget(record)
+
+    def _forget(self, record: SandboxRecord) -> None:
+        if self._records.get(record.id) is record:
+            del self._records[record.id]
+            population = record.state.population
+            if population is not None:
+                self._members[population] -= 1
+                if not self._members[population]:
+                    del self._members[population]
+
+    def _has_lost_session(self, record: SandboxRecord) -> bool:
+        return record.session_live and self._worker.session_home(record.session) is None
+
+    async def _notice_loss(self, record: SandboxRecord) -> None:
+        async with record.lock:  # whoever uses the session finds out by himself
+            if self._has_lost_session(record):
+                record.note_restart(SESSION_LOST)
 
     def _check_ids(self, specs: Sequence[SandboxSpec]) -> None:
         seen: set[str] = set()
@@ -281,6 +321,7 @@ class Manager:
             state=state,
             limits=spec.limits or self._limits,
             session=f"{sandbox_id}/{next(self._sessions)}",
+            backlog=Backlog(sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy),
         )
         self._records[sandbox_id] = record
         if spec.population is not None:

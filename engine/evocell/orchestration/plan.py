@@ -13,6 +13,7 @@ from evocell.models.evaluation import Evaluation
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.orchestration.calls import encode_arguments
+from evocell.orchestration.concurrency import Room
 from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
 
 __all__ = ["Budget", "Plan", "prepare"]
@@ -31,6 +32,7 @@ class Plan:
         deadline_s: Seconds the caller gave for everything; infinite for no deadline.
         ends_at: When that is over, on trio's clock.
         calls: Bounds how many calls of this evaluation are in the worker at once.
+        room: Waits for a worker that has none.
         scoring: Lets one function of the caller's run at a time.
     """
 
@@ -42,6 +44,7 @@ class Plan:
     deadline_s: float
     ends_at: float
     calls: trio.CapacityLimiter
+    room: Room
     scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
 
     @property
@@ -69,6 +72,7 @@ async def prepare(
     deadline_s: float,
     ends_at: float,
     calls_at_once: int,
+    room: Room,
 ) -> Plan:
     """Make an evaluation ready.
 
@@ -79,6 +83,7 @@ async def prepare(
         deadline_s: Seconds given for everything; may be infinite.
         ends_at: When they are over, on trio's clock.
         calls_at_once: How many calls may be in the worker at once.
+        room: Waits for a worker that has none.
 
     Raises:
         ConfigurationError: A case cannot be encoded, or the harness cannot be used.
@@ -97,6 +102,7 @@ async def prepare(
         deadline_s=deadline_s,
         ends_at=ends_at,
         calls=trio.CapacityLimiter(calls_at_once),
+        room=room,
     )
 
 
@@ -124,6 +130,10 @@ class Budget:
         self._fuel = 0
         self._wall_s = 0.0
         self._output_bytes = 0
+
+    def enter(self, limits: Limits) -> None:
+        """Go on with other limits of each call, and what is left of the total."""
+        self._limits = limits
 
     def next_limits(self) -> Limits | LimitExceeded:
         """Return the limits of the next call, or the limit that leaves nothing for one."""

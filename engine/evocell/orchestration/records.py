@@ -11,29 +11,30 @@ from attrs import define, evolve, field
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import SandboxNotFound
 from evocell.models.limits import Limits
-from evocell.models.outcome import Outcome, Rejected
+from evocell.models.outcome import Rejected
 from evocell.models.state import SandboxState, SandboxStatus
+from evocell.orchestration.backlog import Backlog
 
 __all__ = ["KEPT_TRANSITIONS", "SandboxRecord"]
 
 KEPT_TRANSITIONS = 100
 """How many steps of its life a sandbox remembers; the oldest are forgotten first."""
 
-_LOCAL = "local"
-
 
 @define(eq=False)
 class SandboxRecord:
     """A sandbox: what is known about it, the code it holds, and who is using it.
 
-    It owns nothing outside this process's memory unless `session_live` is set.
+    It owns nothing outside this process's memory unless `session_opened` is set.
 
     Attributes:
         state: What callers see.
         limits: Limits of a call that brings none of its own.
         session: Name of its session in the worker; never used again by another sandbox.
+        backlog: Its calls.
         code: The code it holds; None if there is none, or if it was rejected.
         rejected: Why the code was rejected; None if it was not.
+        session_opened: Whether the worker may know the session, and has to be told of its end.
         session_live: Whether the worker holds a fork with this sandbox's state.
         reload_pending: Whether the next call in the session must first load `code` in place.
         lock: Held by whoever creates, reloads, runs in the session, or takes the sandbox apart.
@@ -44,8 +45,10 @@ class SandboxRecord:
     state: SandboxState
     limits: Limits
     session: str
+    backlog: Backlog
     code: CompiledVersion | None = None
     rejected: Rejected | None = None
+    session_opened: bool = False
     session_live: bool = False
     reload_pending: bool = False
     lock: trio.Lock = field(factory=trio.Lock)
@@ -80,9 +83,9 @@ class SandboxRecord:
         """Enter the final state and cancel whatever is using the sandbox."""
         self.stopping = True
         self.move(SandboxStatus.STOPPED, "destroyed")
-        self.loaded.set()  # there is nothing left to wait for
         for scope in tuple(self._scopes):
             scope.cancel()
+        self.loaded.set()  # there is nothing left to wait for
 
     def move(self, status: SandboxStatus, reason: str = "", **changes: object) -> None:
         """Go to another status, or stay and change other fields of the state."""
@@ -91,24 +94,31 @@ class SandboxRecord:
             state = evolve(state, transitions=state.transitions[-KEPT_TRANSITIONS:])
         self.state = state
 
+    def refuse_stopped(self) -> None:
+        """Raise `SandboxNotFound` if the sandbox is being destroyed.
+
+        For whoever is about to change it after work that may have been shielded from cancellation.
+        """
+        if self.stopping:
+            raise SandboxNotFound(self.id, "it was destroyed during this call")
+
     def note_session(self, *, live: bool) -> None:
-        """Note whether the worker holds a session; the state names the worker while it does."""
-        if live != self.session_live:
-            self.session_live = live
-            self.state = evolve(self.state, supervisor=_LOCAL if live else None)
-        if not live:
+        """Note whether the worker holds a fork with this sandbox's state."""
+        self.session_live = live
+        if live:
+            self.session_opened = True
+        else:
             self.reload_pending = False
 
-    def note_restart(self, outcome: Outcome | None) -> None:
+    def note_restart(self, reason: str) -> None:
         """Note that the session was lost and the next call starts from a fresh fork.
 
         Args:
-            outcome: The call that killed it; None if the call was cancelled.
+            reason: How it was lost, in a sentence.
         """
         self.note_session(live=False)
         if self.stopping:
             return
-        reason = "the call was cancelled" if outcome is None else outcome.error or outcome.kind
         self.move(SandboxStatus.ERROR, reason)
         self.move(
             SandboxStatus.RUNNING,

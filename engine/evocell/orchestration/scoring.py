@@ -18,7 +18,7 @@ from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.models.outcome import Outcome
 from evocell.orchestration.comparison import difference, shown
 
-__all__ = ["Judged", "Scored", "from_function", "judge", "should_stop", "summarise", "unscored"]
+__all__ = ["Judged", "Scored", "from_function", "judge", "named", "should_stop", "summarise", "unscored"]
 
 HEADLINE_NAMES = ("score", "combined_score")
 """Names of the part that is the fitness when one objective is given as a mapping of parts."""
@@ -84,7 +84,7 @@ def judge(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
         sentence = f"score returned {error}"
         return Judged(CaseResult(name, index, outcome, public=public, error=sentence), unusable=True)
     except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
-        sentence = f"score raised {_named(error)}"
+        sentence = f"score raised {named(error)}"
         return Judged(CaseResult(name, index, outcome, public=public, error=sentence), error, unusable=True)
     return Judged(CaseResult(name, index, outcome, usable, given is not False, public))
 
@@ -139,7 +139,7 @@ def summarise(
     elif unusable is not None:
         reason, error = REASON, _of_case(unusable, unusable.error)
     elif stop_raised is not None:
-        reason, error = REASON, f"stop raised {_named(stop_raised)}"
+        reason, error = REASON, f"stop raised {named(stop_raised)}"
     else:
         asked = asked or callable(evaluation.aggregate)
         try:
@@ -147,7 +147,7 @@ def summarise(
         except _UnusableError as problem:
             reason, error = REASON, f"aggregate gave {problem}"
         except Exception as problem:  # noqa: BLE001 - the caller's function may raise anything
-            reason, error, raised = REASON, f"aggregate raised {_named(problem)}", problem
+            reason, error, raised = REASON, f"aggregate raised {named(problem)}", problem
     result = FitnessResult(
         sandbox_id=sandbox_id,
         generation=generation,
@@ -222,7 +222,7 @@ def from_function(
         outcome = raised.outcome
         return Scored(evolve(blank, error=outcome.error, reason=outcome.kind), asked=True)
     if raised is not None:
-        sentence = f"fitness raised {_named(raised)}"
+        sentence = f"fitness raised {named(raised)}"
         return Scored(evolve(blank, error=sentence, reason=REASON), asked=True, raised=raised)
     try:
         components, objectives = _split(value, 1)
@@ -332,7 +332,8 @@ def _label(case: CaseResult) -> str:
     return f"case {case.name!r}" if case.name and case.public else f"case {case.index}"
 
 
-def _named(error: Exception) -> str:
+def named(error: Exception) -> str:
+    """Name an exception of the caller's in a sentence."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - an exception's text may fail as well

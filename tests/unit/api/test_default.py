@@ -6,7 +6,6 @@ import pytest
 
 import evocell
 from evocell.api import default
-from evocell.config import Config
 
 TASK = evocell.Evaluation("solve", [evocell.Case((3,), expected=9)])
 
@@ -15,7 +14,7 @@ TASK = evocell.Evaluation("solve", [evocell.Case((3,), expected=9)])
 def defaults(monkeypatch, fake_workers):
     made = default._Default()
     monkeypatch.setattr(default, "_default", made)
-    monkeypatch.setattr(default, "Engine", lambda: evocell.Engine(Config(), open_worker=fake_workers))
+    monkeypatch.setattr(default, "Engine", lambda config: evocell.Engine(config, open_worker=fake_workers))
     yield made
     if made.engine is not None:
         made.engine.close()

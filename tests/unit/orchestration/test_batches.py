@@ -282,3 +282,15 @@ async def test_guest_notes(async_engine):
     text = await async_engine.guest_notes()
     assert "3.15.0" in text
     assert "numpy 2.5" in text
+
+
+async def test_a_large_batch_keeps_order_and_never_has_more_in_the_worker_than_it_can_use(
+    async_engine, fake_workers
+):
+    sources = [f"def solve(n): return n * {number}" for number in range(300)]
+    task = Evaluation("solve", [Case((n,)) for n in range(20)], lambda case, value: value)
+    results = await async_engine.evaluate(sources, task)
+    assert [result.fitness_score for result in results] == [9.5 * number for number in range(300)]
+    assert {len(result.test_results) for result in results} == {20}
+    assert fake_workers.last.count == {"compile": 300, "call": 6_000}
+    assert fake_workers.last.most_running <= fake_workers.last.slots

@@ -14,6 +14,7 @@ from evocell import (
     SandboxNotFound,
     SandboxSpec,
 )
+from evocell.orchestration.supervision import keep_running
 
 pytestmark = pytest.mark.trio
 
@@ -321,6 +322,149 @@ async def test_arguments_that_cannot_be_used_are_refused_by_name(async_engine):
         await sandbox.hot_reload("def f(): pass")
     with pytest.raises(ConfigurationError, match="by its id"):
         await async_engine.get_info(3)
+
+
+async def test_destroying_during_a_reload(async_engine, fake_workers, monkeypatch):
+    """The end of the session is not cancelled half-way; what comes after it must see that it is too late."""
+    worker = fake_workers.last
+    sandbox = await async_engine.create_sandbox("a", source=COUNTER)
+    await sandbox.run("bump")
+    ending, go_on = trio.Event(), trio.Event()
+    end_session = worker.end_session
+
+    async def slow(session):
+        ending.set()
+        await go_on.wait()
+        await end_session(session)
+
+    monkeypatch.setattr(worker, "end_session", slow)
+
+    async def reload():
+        with pytest.raises(SandboxNotFound):
+            await sandbox.hot_reload_source(COUNTER + "\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reload)
+        await ending.wait()
+        nursery.start_soon(sandbox.destroy)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    assert await async_engine.list_sandboxes() == []
+    assert worker.sessions == {}
+
+
+async def test_a_cancelled_batch_takes_the_sessions_of_its_sandboxes_along(async_engine, fake_workers):
+    """One of the batch is loaded, and in use by somebody else, when the batch is cancelled."""
+    worker = fake_workers.last
+    await async_engine.create_sandbox("warm", source=COUNTER)  # compiled: the first of the batch is quick
+    worker.compile_gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            async_engine.batch_create, [SandboxSpec("a", source=COUNTER), SandboxSpec("b", source="x = 1")]
+        )
+        await worker.hanging.wait()
+        assert (await async_engine.run("a", "bump")).unwrap() == 1
+        nursery.cancel_scope.cancel()
+    assert [state.id for state in await async_engine.list_sandboxes()] == ["warm"]
+    assert worker.sessions == {}
+
+
+async def test_a_call_that_was_over_when_it_was_cancelled_leaves_no_state(
+    async_engine, fake_workers, monkeypatch
+):
+    """A worker process may have answered when it is told to stop; its session then holds state."""
+    worker = fake_workers.last
+    sandbox = await async_engine.create_sandbox(source=COUNTER)
+    call = worker.call
+
+    async def answered_too_late(job):
+        with trio.CancelScope(shield=True):
+            await call(job)
+        answered.set()
+        await trio.sleep_forever()
+
+    answered = trio.Event()
+    monkeypatch.setattr(worker, "call", answered_too_late)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sandbox.run, "bump")
+        await answered.wait()
+        assert len(worker.sessions) == 1
+        nursery.cancel_scope.cancel()
+    monkeypatch.undo()
+    assert worker.sessions == {}
+    assert (await sandbox.run("bump")).unwrap() == 1
+    assert (await sandbox.get_info()).restart_count == 1
+
+
+async def test_a_session_that_dies_while_nobody_calls_is_noticed(async_engine, fake_workers):
+    worker = fake_workers.last
+    lost = await async_engine.create_sandbox(source=COUNTER)
+    kept = await async_engine.create_sandbox(source=COUNTER)
+    await lost.run("bump")
+    await kept.run("bump")
+    assert (await lost.get_info()).monitor == "session-watch"
+    worker.lose(next(iter(worker.sessions)))
+    await trio.testing.wait_all_tasks_blocked()
+
+    state = await lost.get_info()
+    assert (state.status.value, state.restart_count, state.supervisor, state.monitor) == (
+        "running",
+        1,
+        None,
+        None,
+    )
+    assert steps(state)[-2:] == [("running", "error"), ("error", "running")]
+    assert "is gone" in state.transitions[-2].reason
+    assert (await lost.run("bump")).unwrap() == 1
+    assert (await lost.get_info()).restart_count == 1
+    assert (await kept.get_info()).restart_count == 0
+    assert (await kept.run("bump")).unwrap() == 2
+
+
+async def test_the_manager_task_fails_and_is_started_again(async_engine, fake_workers, monkeypatch, caplog):
+    """What was alive then goes on; what died while the task was down is noted when it is back."""
+    worker, manager = fake_workers.last, async_engine._manager
+    sandboxes = [await async_engine.create_sandbox(source=COUNTER) for _ in range(4)]
+    for sandbox in sandboxes:
+        await sandbox.run("bump")
+    running = [await sandbox.get_info() for sandbox in sandboxes]
+    broken = 3
+
+    def bug(record):
+        nonlocal broken
+        if broken:
+            broken -= 1
+            raise RuntimeError("an injected bug")
+        return type(manager)._has_lost_session(manager, record)
+
+    monkeypatch.setattr(manager, "_has_lost_session", bug)
+    first, second = list(worker.sessions)[:2]
+    worker.lose(first)
+    while broken:  # noqa: ASYNC110 - until the task has been started again
+        await trio.sleep(0.01)
+    worker.lose(second)
+    while [(await sandbox.get_info()).restart_count for sandbox in sandboxes] != [1, 1, 0, 0]:  # noqa: ASYNC110
+        await trio.sleep(0.01)
+
+    assert caplog.text.count("RuntimeError: an injected bug") == 3
+    assert [await sandbox.get_info() for sandbox in sandboxes[2:]] == running[2:]
+    assert [(await sandbox.run("bump")).unwrap() for sandbox in sandboxes] == [1, 1, 2, 2]
+    assert worker.count["compile"] == 1
+    await async_engine.batch_destroy(sandboxes)
+    assert worker.sessions == {}
+
+
+async def test_a_task_that_always_fails_is_not_started_all_the_time(autojump_clock, caplog):
+    starts = []
+
+    async def broken():
+        starts.append(trio.current_time())
+        raise RuntimeError
+
+    with trio.move_on_after(100):
+        await keep_running(broken, name="broken")
+    assert 20 < len(starts) < 30
+    assert starts[1] == starts[0]
 
 
 async def test_closing_stops_what_is_under_way(async_engine, fake_workers):

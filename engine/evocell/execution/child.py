@@ -1,0 +1,68 @@
+"""A worker process as its owner holds it: two streams, and a way to end it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import trio
+
+__all__ = ["WorkerChild"]
+
+_POLL_S = 0.005
+
+
+class WorkerChild:
+    """One worker process, just started.
+
+    It is in a process group of its own: a terminal sends its Ctrl-C to a whole group, and a worker that is
+    only just starting would die of it before it could say that it wants to ignore it.
+
+    Attributes:
+        pid: Its process id.
+        send: Its standard input.
+        receive: Its standard output.
+
+    Raises:
+        OSError: It could not be started.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "evocell.execution.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            process_group=0,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.pid = self._process.pid
+        with self._process.stdin as sink, self._process.stdout as source:
+            self.send = trio.lowlevel.FdStream(os.dup(sink.fileno()))
+            self.receive = trio.lowlevel.FdStream(os.dup(source.fileno()))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    async def end(self, grace_s: float) -> None:
+        """End it: its input ends first, and after a while it is killed.
+
+        Args:
+            grace_s: Seconds it may take to end by itself.
+        """
+        await self.send.aclose()
+        with trio.move_on_after(grace_s):
+            await self._wait()
+        if self.is_alive:
+            self._process.kill()
+            await self._wait()
+        await self.receive.aclose()
+
+    async def _wait(self) -> None:
+        while self.is_alive:  # noqa: ASYNC110 - for a moment, and only at its end
+            await trio.sleep(_POLL_S)

@@ -259,7 +259,7 @@ def is_multiprocessing_child() -> bool:
 
 
 @cache
-def _close_at_the_end_of(child_pid: int) -> None:
+def _close_at_the_end_of(child_pid: int) -> None:  # noqa: ARG001 - once for each process
     """Have everything closed at the end of a multiprocessing child, which runs no `atexit` functions."""
     multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
 

@@ -172,20 +172,20 @@ class Connection:
                 if (pending := self._pending.get(msgid)) is not None:
                     pending.answer = message
                     pending.over.set()
-            case Request():
-                nursery.start_soon(self._answer, message)
+            case Request(msgid):
+                # Made here and not by the task, which may start only after the cancellation was read.
+                scope = self._scopes[msgid] = trio.CancelScope()
+                nursery.start_soon(self._answer, message, scope)
             case Notification(method, params) if method == _CANCEL:
-                scope = self._scopes.get(params.get("msgid", 0))
-                if scope is not None:
-                    scope.cancel()
+                if (asked := self._scopes.get(params.get("msgid", 0))) is not None:
+                    asked.cancel()
             case Notification(method, params) if self._notified is not None:
                 self._notified(method, params)
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: Request, scope: trio.CancelScope) -> None:
         error: dict[str, Any] | None = {"code": "cancelled", "message": "the request was cancelled"}
         result = None
-        with trio.CancelScope() as scope:
-            self._scopes[request.msgid] = scope
+        with scope:
             try:
                 if self._handler is None:
                     raise ProtocolError("this end answers no requests")
@@ -193,8 +193,7 @@ class Connection:
                 error = None
             except EvocellError as failure:
                 error = {"code": type(failure).__name__, "message": str(failure)}
-            finally:
-                del self._scopes[request.msgid]
+        self._scopes.pop(request.msgid, None)
         with trio.CancelScope(shield=True):
             await self._write(Response(request.msgid, error, result))
 

@@ -16,7 +16,7 @@ from evocell.execution.run import Run, Sighting
 from evocell_runtime.errors import ImageError
 from evocell_runtime.image import Image
 
-AWAKE_SESSIONS = 64
+AWAKE_SESSIONS = 256
 """Sessions that are kept ready to run; of more, the ones that were idle longest are put aside.
 
 A session that is ready takes about 1 MB, 5 mappings and 4 descriptors; one put aside some 30 KB of its

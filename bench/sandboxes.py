@@ -37,11 +37,11 @@ def main() -> None:
     compared = baseline.measure(report)
     _say("forks and calls in the worker")
     execution.measure(report, compared)
+    _say("memory")
+    memory.measure(report, compared)
     with evocell.Engine() as engine:
         _say("the engine")
         lifecycle.measure(report, compared, engine)
-        _say("memory")
-        memory.measure(report, compared, engine)
         _say("arrays")
         arrays.measure(report, engine)
         _say("stopping")

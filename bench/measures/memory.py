@@ -6,37 +6,40 @@ import gc
 from collections.abc import Sequence
 
 import evocell
+from evocell.execution.host import AWAKE_SESSIONS
 from measures.baseline import Baseline
 from measures.machine import private_bytes
 from measures.report import Report, Row
 
 _SOURCE = "def solve(n):\n    return n * n\n"
 _RECORDS = 2_000
-_AWAKE_PER_WORKER = 50
-"""Sessions that all stay awake: a worker puts idle ones aside beyond 64."""
-_ASIDE_PER_WORKER = 200
+_READY = 200
+_ASIDE = 200
+_FIRST_ASIDE = 20
+assert _READY <= AWAKE_SESSIONS
 
 
-def measure(report: Report, baseline: Baseline, engine: evocell.Engine) -> None:
+def measure(report: Report, baseline: Baseline) -> None:
     """Weigh sandboxes that are only records, and ones with a session that has run one call.
+
+    One worker holds them all, so that it is known which of the sessions it keeps ready.
 
     Args:
         report: Where the rows go.
         baseline: What they are compared with.
-        engine: An engine that has nothing else to do.
     """
-    workers = max(1, engine.config.worker_count())
-    awake, aside = _AWAKE_PER_WORKER * workers, _ASIDE_PER_WORKER * workers
-    before = _weigh()
-    made = engine.batch_create([evocell.SandboxSpec(source=_SOURCE) for _ in range(_RECORDS)])
-    idle = (_weigh() - before) / _RECORDS
-    _add(report, baseline, f"memory each: a record, of {_RECORDS:,}", idle)
-    live = _growth(engine, made[:awake])
-    _add(report, baseline, f"memory each: a session after one call, of {awake}", live, 1e6)
-    _growth(engine, made[awake : 2 * awake])  # from here on each that comes puts another aside
-    slept = _growth(engine, made[2 * awake : 2 * awake + aside])
-    _add(report, baseline, f"memory each: a session put aside, of {aside}", slept)
-    engine.batch_destroy(made)
+    with evocell.Engine(evocell.Config.load(workers=1)) as engine:
+        before = _weigh()
+        made = engine.batch_create([evocell.SandboxSpec(source=_SOURCE) for _ in range(_RECORDS)])
+        idle = (_weigh() - before) / _RECORDS
+        _add(report, baseline, f"memory each: a record, of {_RECORDS:,}", idle)
+        ready = _growth(engine, made[:_READY])
+        _add(report, baseline, f"memory each: a session kept ready, of {_READY}", ready, 1e6)
+        # Beyond that each that comes puts another aside; the first ones also bring what all differ from.
+        full = AWAKE_SESSIONS + _FIRST_ASIDE
+        _growth(engine, made[_READY:full])
+        aside = _growth(engine, made[full : full + _ASIDE])
+        _add(report, baseline, f"memory each: a session put aside, of {_ASIDE}", aside)
 
 
 def _growth(engine: evocell.Engine, sandboxes: Sequence[evocell.Sandbox]) -> float:
@@ -44,7 +47,7 @@ def _growth(engine: evocell.Engine, sandboxes: Sequence[evocell.Sandbox]) -> flo
     before = _weigh()
     for sandbox in sandboxes:
         engine.run(sandbox, "solve", args=(3,)).unwrap()
-    return (_weigh() - before) / len(sandboxes)
+    return (_weigh() - before) / max(1, len(sandboxes))
 
 
 def _weigh() -> int:

@@ -15,7 +15,6 @@ _SOURCE = "def solve(n):\n    return n * n\n"
 _RECORDS = 2_000
 _READY = 200
 _ASIDE = 200
-_FIRST_ASIDE = 20
 assert _READY <= AWAKE_SESSIONS
 
 
@@ -35,8 +34,9 @@ def measure(report: Report, baseline: Baseline) -> None:
         _add(report, baseline, f"memory each: a record, of {_RECORDS:,}", idle)
         ready = _growth(engine, made[:_READY])
         _add(report, baseline, f"memory each: a session kept ready, of {_READY}", ready, 1e6)
-        # Beyond that each that comes puts another aside; the first ones also bring what all differ from.
-        full = AWAKE_SESSIONS + _FIRST_ASIDE
+        # Beyond that each that comes puts another aside. It takes about as many again until the worker's heap
+        # has settled; the first one also brings the image that all differ from.
+        full = AWAKE_SESSIONS * 5 // 2
         _growth(engine, made[_READY:full])
         aside = _growth(engine, made[full : full + _ASIDE])
         _add(report, baseline, f"memory each: a session put aside, of {_ASIDE}", aside)

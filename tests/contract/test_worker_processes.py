@@ -146,8 +146,7 @@ def test_a_session_that_died_with_its_worker_starts_again_and_says_so(engine, be
 
 
 def test_a_worker_that_hangs_is_replaced(monkeypatch, before):
-    monkeypatch.setattr(pool, "PING_S", 0.05)
-    monkeypatch.setattr(pool, "HANG_S", 1.0)
+
     with evocell.Engine(evocell.Config.load(workers=1)) as engine:
         (worker,) = own_workers(before)
         worker.send_signal(signal.SIGSTOP)

@@ -49,6 +49,10 @@ class WorkerChild:
         """Whether it has not ended."""
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """Kill it; nothing happens if it has ended."""
+        self._process.kill()
+
     async def end(self, grace_s: float) -> None:
         """End it: its input ends first, and after a while it is killed.
 
@@ -59,7 +63,7 @@ class WorkerChild:
         with trio.move_on_after(grace_s):
             await self._wait()
         if self.is_alive:
-            self._process.kill()
+            self.kill()
             await self._wait()
         await self.receive.aclose()
 

@@ -7,6 +7,7 @@ elsewhere, since most likely a neighbour killed the worker; lost a third time, i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -15,7 +16,7 @@ import trio
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.errors import EngineClosed, ImageError, ProtocolError
+from evocell.errors import ConfigurationError, EngineClosed, ImageError, ProtocolError
 from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent, RunSender
 from evocell.execution.child import WorkerChild
 from evocell.execution.connection import Connection, ConnectionLost, RequestFailed
@@ -23,6 +24,7 @@ from evocell.execution.enforcer import WatchedWorker, memory_bound, watch_memory
 from evocell.execution.front import HostWorker
 from evocell.execution.images import ensure_image
 from evocell.execution.run import Run, Sighting
+from evocell.execution.vigil import IDLE_PING_S, PING_S, Vigil
 from evocell.execution.worker import Worker
 from evocell_runtime.build import BuildProgress
 from evocell_runtime.cache import ImageManifest
@@ -30,14 +32,14 @@ from evocell_runtime.cache import ImageManifest
 __all__ = ["HostPool", "open_worker_processes"]
 
 SLOTS_PER_WORKER = 2
-PING_S = 1.0
-"""How often a worker is asked whether it is there."""
-HANG_S = 10.0
-"""A worker that has not answered for so long is killed."""
+START_S = 120.0
+"""How long a worker may take to start and open the image; a cold disk is slow."""
 BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Pauses before a worker is started again, by how often it died without having finished a run."""
 GRACE_S = 2.0
 """How long a worker that was told to end may take."""
+
+_log = logging.getLogger("evocell")
 
 _TRIES = 3
 _SHELF_PART = 4
@@ -56,6 +58,11 @@ class _Member:
         self.under_way = 0
         self.finished = 0
         self.restarts = 0
+        self.draining = False
+        self.busy = trio.Event()
+        self.drain_asked = trio.Event()
+        self.lives = 0
+        self._idle = trio.Event()
         self._verdict: str | None = None
 
     @property
@@ -68,8 +75,9 @@ class _Member:
         self._verdict = why
 
     def acquit(self) -> None:
-        """Forget why the former process was killed."""
+        """Forget why the former process was killed, or was to end."""
         self._verdict = None
+        self.draining = False
 
     def obituary(self) -> str:
         """Say what became of the process while it had calls under way."""
@@ -77,9 +85,32 @@ class _Member:
         why = "" if self._verdict is None else f": {self._verdict}"
         return f"{self.name} {how} with calls under way{why}"
 
+    def begin_run(self) -> None:
+        """Count a run in."""
+        self.under_way += 1
+        self.busy.set()
+
+    def end_run(self) -> None:
+        """Count a run out, and tell whoever waits for the last one."""
+        self.under_way -= 1
+        if not self.under_way:
+            self.busy = trio.Event()
+            self._idle.set()
+            self._idle = trio.Event()
+
+    async def wait_idle(self) -> None:
+        """Wait until no run is under way."""
+        while self.under_way:
+            await self._idle.wait()
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether further runs may be given to it."""
+        return self.is_up and not self.draining
+
     @property
     def is_up(self) -> bool:
-        """Whether it can be given work: its process has opened the image and has not ended."""
+        """Whether its process has opened the image and has not ended."""
         if self.connection is None or self._verdict is not None:
             return False
         return self.process is not None and self.process.is_alive
@@ -159,7 +190,7 @@ class HostPool:
     async def _run_on(self, member: _Member, run: Run) -> Sighting:
         sender = member.sender
         assert sender is not None
-        member.under_way += 1
+        member.begin_run()
         try:
             seen = await sender.run(run)
         except RequestFailed as error:
@@ -171,7 +202,29 @@ class HostPool:
             member.finished += 1
             return seen
         finally:
-            member.under_way -= 1
+            member.end_run()
+
+    async def drain(self, name: str) -> None:
+        """Replace a worker without losing a run: it gets no further ones, ends after its last, and starts anew.
+
+        Its sessions end with it, as they do when it dies.
+
+        Raises:
+            ConfigurationError: There is no such worker.
+
+        Cancellation: It is replaced all the same, once its last run is over.
+        """
+        member = next((member for member in self._members if member.name == name), None)
+        if member is None:
+            names = ", ".join(member.name for member in self._members)
+            raise ConfigurationError(f"there is no worker {name!r}; there are {names}", "name")
+        lives = member.lives
+        if member.is_up:
+            member.draining = True
+            member.drain_asked.set()
+        async with self._changed:
+            while member.lives == lives and not (self._closed or self.failure):
+                await self._changed.wait()
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the run in it if there is one; idempotent."""
@@ -213,9 +266,9 @@ class HostPool:
                 if self._closed:
                     raise EngineClosed("the engine is closed")
                 home = None if session is None else self._homes.get(session)
-                if home is not None and home.is_up:
+                if home is not None and home.takes_work:
                     return home
-                up = [member for member in self._members if member.is_up]
+                up = [member for member in self._members if member.takes_work]
                 if up:
                     chosen = min(up, key=lambda member: member.under_way)
                     if session is not None:
@@ -233,7 +286,7 @@ class HostPool:
             await trio.sleep(BACK_OFF_S[min(fruitless, len(BACK_OFF_S) - 1)])
             with suppress(OSError):
                 await self._live(member)
-            fruitless = 0 if member.finished > before else fruitless + 1
+            fruitless = 0 if member.finished > before or member.draining else fruitless + 1
             member.restarts += 1
 
     async def _live(self, member: _Member) -> None:
@@ -245,6 +298,8 @@ class HostPool:
             async with trio.open_nursery() as nursery:
                 member.life = nursery.cancel_scope
                 nursery.start_soon(self._serve, connection, nursery.cancel_scope)
+                starting = trio.CancelScope(deadline=trio.current_time() + START_S)
+                nursery.start_soon(_kill_late, process, starting)
                 try:
                     await connection.request("open", self._opening)
                 except RequestFailed as error:
@@ -254,9 +309,13 @@ class HostPool:
                     return
                 except ConnectionLost:
                     return
+                finally:
+                    starting.cancel()
                 self.failure = None
                 await self._announce(member, connection)
-                await self._watch(connection)
+                nursery.start_soon(self._watch, member, process, connection)
+                await member.drain_asked.wait()
+                await member.wait_idle()
                 nursery.cancel_scope.cancel()
         finally:
             member.connection = None
@@ -283,17 +342,43 @@ class HostPool:
         member.connection = connection
         member.sender = None if connection is None else RunSender(connection, self._names, self._shelf_bytes)
         member.acquit()
+        member.drain_asked = trio.Event()
+        member.lives += connection is not None
         async with self._changed:
             self._changed.notify_all()
 
-    async def _watch(self, connection: Connection) -> None:
-        """Ask a worker now and then whether it is there; returns when it does not answer."""
-        while True:
-            await trio.sleep(PING_S)
-            with trio.move_on_after(HANG_S) as patience, suppress(ConnectionLost):
-                await connection.probe("ping")
-            if patience.cancelled_caught:
-                return
+    async def _watch(self, member: _Member, process: WorkerChild, connection: Connection) -> None:
+        """Ask a worker now and then whether it is there, and kill it when it will not answer any more."""
+        vigil = Vigil(process.pid)
+        async with trio.open_nursery() as nursery:
+            while True:
+                with trio.move_on_after(IDLE_PING_S):
+                    await member.busy.wait()
+                    await trio.sleep(PING_S)
+                answered = trio.Event()
+                # On its own: what a hanging worker does not read cannot be written to the end.
+                nursery.start_soon(_ask, connection, answered)
+                why = await vigil.wait(answered)
+                if why is not None:
+                    member.condemn(why)
+                    _log.warning("%s (process %d) killed: %s", member.name, process.pid, why)
+                    process.kill()  # its end is seen where its output is read
+                    return
+
+
+async def _kill_late(process: WorkerChild, starting: trio.CancelScope) -> None:
+    """Kill a worker that has not started when its time is over."""
+    with starting:
+        await trio.sleep_forever()
+    if trio.current_time() >= starting.deadline:
+        _log.warning("process %d killed: it did not start within %g s", process.pid, START_S)
+        process.kill()
+
+
+async def _ask(connection: Connection, answered: trio.Event) -> None:
+    with suppress(ConnectionLost, RequestFailed):
+        await connection.probe("ping")
+    answered.set()
 
 
 @asynccontextmanager

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
-from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -17,6 +15,7 @@ from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import EngineClosed, EngineForked, EvocellError
 from evocell.execution.opening import open_worker as open_configured_worker
+from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.manager import WATCH, Manager
@@ -80,10 +79,9 @@ class EngineLifecycle:
         if self.config.worker_count() == 0:
             _ancestry.refuse_forked()
         async with AsyncExitStack() as opening:
-            root = self.config.state_dir
-            if root is None:
-                directory = tempfile.TemporaryDirectory(prefix="evocell-", ignore_cleanup_errors=True)
-                root = Path(opening.enter_context(directory))
+            await trio.to_thread.run_sync(sweep)
+            opening.callback(sweep)  # of what killed workers left
+            root = self.config.state_dir or opening.enter_context(OwnedDirectory())
             snapshots = SnapshotStore(root / "code")
             with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -33,11 +32,20 @@ class Fork:
         app: Directory at `/app`.
         harness: Directory at `/harness`, or None.
         limits: Bounds that hold for the fork's whole life: memory, scratch space.
+        make_scratch: Makes the directory at `/tmp`, if the limits give it any space.
     """
 
-    def __init__(self, image: Image, *, app: Path | None, harness: Path | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        image: Image,
+        *,
+        app: Path | None,
+        harness: Path | None,
+        limits: Limits,
+        make_scratch: Callable[[], Path],
+    ) -> None:
         self._image = image
-        self.scratch = Path(tempfile.mkdtemp(prefix="evocell-tmp-")) if limits.scratch_bytes else None
+        self.scratch = make_scratch() if limits.scratch_bytes else None
         self._make = partial(
             image.fork, app=app, harness=harness, scratch=self.scratch, growth_bytes=limits.memory_bytes
         )

@@ -13,6 +13,7 @@ from evocell.errors import EngineClosed
 from evocell.execution.driver import Driver
 from evocell.execution.guest_job import Fork, GuestJob
 from evocell.execution.run import Run, Sighting
+from evocell.execution.scratch import Scratch
 from evocell_runtime.errors import ImageError
 from evocell_runtime.image import Image
 
@@ -49,6 +50,7 @@ class GuestHost:
         self._image = image
         self._realtime = realtime
         self._driver = Driver(threads)
+        self._scratch = Scratch()
         self._sessions: dict[str, _Session] = {}
         self._awake: dict[_Session, None] = {}  # the one idle longest first
         self._running: set[GuestJob] = set()
@@ -104,10 +106,18 @@ class GuestHost:
                     session.fork.close()
             self._sessions.clear()
             self._awake.clear()
+            self._scratch.close()
             self._image.close()
 
     def _fresh(self, run: Run) -> Callable[[], Fork]:
-        return partial(Fork, self._image, app=run.app, harness=run.harness, limits=run.limits)
+        return partial(
+            Fork,
+            self._image,
+            app=run.app,
+            harness=run.harness,
+            limits=run.limits,
+            make_scratch=self._scratch.make,
+        )
 
     async def _run_in(self, session: _Session, run: Run) -> Sighting:
         """Run in a session whose lock is held; its fork is kept if it is sound afterwards."""

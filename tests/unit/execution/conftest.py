@@ -107,4 +107,4 @@ def scratch_left(tmp_path, monkeypatch):
     home = tmp_path / "scratch"
     home.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(home))
-    return lambda: len(list(home.iterdir()))
+    return lambda: len(list(home.glob("*/tmp-*")))

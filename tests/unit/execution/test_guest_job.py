@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 
 from evocell.execution.guest_job import Fork, GuestJob
+from evocell.execution.scratch import Scratch
 from evocell.models.limits import Limits
 from evocell_guest.values import decode, encode
 from evocell_runtime.cache import ImageCache
@@ -35,7 +38,7 @@ def make(image):
         ends = []
 
         def make_fork():
-            made = Fork(image, app=None, harness=None, limits=bounds)
+            made = Fork(image, app=None, harness=None, limits=bounds, make_scratch=Scratch().make)
             if program is not None:
                 real = made.instance.start
                 made.instance.start = lambda _, *rest, **options: real(program.encode(), *rest, **options)
@@ -220,13 +223,17 @@ def test_a_request_that_does_not_fit_is_not_delivered(make):
 
 
 def test_scratch_space_goes_with_its_fork(image, scratch_left):
-    fork = Fork(image, app=None, harness=None, limits=Limits(scratch_bytes=4096))
+    scratch = Scratch()
+    make = partial(Fork, image, harness=None, limits=Limits(scratch_bytes=4096), make_scratch=scratch.make)
+    fork = make(app=None)
     assert fork.scratch.is_dir()
+    assert scratch_left() == 1
 
     fork.close()
     fork.close()
 
     assert not fork.scratch.exists()
     with pytest.raises(ImageError):
-        Fork(image, app=fork.scratch, harness=None, limits=Limits(scratch_bytes=4096))
+        make(app=fork.scratch)
     assert scratch_left() == 0
+    scratch.close()

@@ -183,7 +183,9 @@ class AsyncEngine(AsyncEvaluating):
             progress: As in `evaluate`.
 
         Returns:
-            One result for each sandbox, in order.
+            One result for each sandbox, in order. One that is destroyed meanwhile is invalid with the reason
+            ``"destroyed"``; one that is reloaded meanwhile is evaluated in the version it had or in the new
+            one, never in both.
 
         Raises:
             SandboxNotFound: One of them is not there; nothing has been evaluated.

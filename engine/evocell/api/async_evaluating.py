@@ -46,7 +46,8 @@ class AsyncEvaluating(EngineLifecycle):
                 will be.
 
         Returns:
-            One result for each source, in order. A source that fails is an invalid result.
+            One result for each source, in order. A source that fails is an invalid result, and one whose
+            sandbox is destroyed meanwhile is so too, with the reason ``"destroyed"``.
 
         Raises:
             ConfigurationError: The evaluation or an argument cannot be used.

@@ -59,8 +59,8 @@ class FitnessResult:
         error: Why the individual is invalid, in a sentence; None if it is valid.
         valid: Whether the score is a real one. Selection must never prefer an invalid one.
         objectives: All objectives in order; by default the score alone.
-        reason: The kind of failure, as `Outcome.kind` names it, or ``"score"`` if the scoring
-            failed; None if it is valid.
+        reason: The kind of failure, as `Outcome.kind` names it; ``"score"`` if the scoring failed, and
+            ``"destroyed"`` if its sandbox was destroyed before there was a score; None if it is valid.
         fuel_used: WebAssembly instructions, all cases together.
         peak_memory_bytes: The most memory any case had above the image.
         deterministic: Whether evaluating again must give the same.

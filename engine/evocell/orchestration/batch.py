@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import trio
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import CapacityError, EngineClosed, SandboxNotFound
@@ -23,6 +23,7 @@ from evocell.orchestration.calls import check_deadline, deadline_outcome
 from evocell.orchestration.concurrency import Room, map_bounded
 from evocell.orchestration.evaluator import (
     Candidate,
+    LoadCode,
     Progress,
     evaluate_all,
     evaluate_candidate,
@@ -31,7 +32,7 @@ from evocell.orchestration.evaluator import (
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
 from evocell.orchestration.records import SandboxRecord
-from evocell.orchestration.scoring import Scored, from_function
+from evocell.orchestration.scoring import Scored, destroyed, from_function
 from evocell.orchestration.stages import PlannedStage, evaluate_in_stages
 from evocell.orchestration.versions import Versions
 
@@ -54,6 +55,44 @@ class NewIndividual:
     source: Source = field(repr=False)
     spec: SandboxSpec = field(factory=SandboxSpec)
     keep: bool = False
+
+
+@define(eq=False)
+class _Member:
+    """A sandbox under evaluation.
+
+    All of one evaluation is about one version: a reload meanwhile is for the next one.
+
+    Attributes:
+        record: The sandbox.
+        load_first: Makes its code ready.
+        code: What came of that; None before.
+    """
+
+    record: SandboxRecord
+    load_first: LoadCode
+    code: CompiledVersion | Rejected | None = None
+
+    async def load(self) -> CompiledVersion | Rejected:
+        """Make the code ready, or return what it was the first time."""
+        if self.code is None:
+            self.code = await self.load_first()
+        return self.code
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the sandbox holds what was evaluated."""
+        version = self.code.digest if isinstance(self.code, CompiledVersion) else None
+        return self.code is None or self.record.state.version == version
+
+    def candidate(self) -> Candidate:
+        """The sandbox as something to evaluate."""
+        return Candidate(
+            sandbox_id=self.record.id,
+            generation=self.record.state.generation,
+            load=self.load,
+            in_use=self.record.in_use,
+        )
 
 
 class Batches:
@@ -109,11 +148,11 @@ class Batches:
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
-        async with self._candidates(individuals) as (candidates, records):
+        async with self._candidates(individuals) as (candidates, members):
 
             def done(index: int, result: FitnessResult) -> None:
-                if records:
-                    self._manager.record_fitness(records[index], result)
+                if members:
+                    self._note(members[index], result)
                 reporter(result)
 
             reporter = _reporter(progress, len(candidates))
@@ -149,30 +188,29 @@ class Batches:
             PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
             for stage, plan in zip(stages, plans, strict=True)
         ]
-        async with self._candidates(individuals) as (candidates, records):
+        async with self._candidates(individuals) as (candidates, members):
             reporter = _reporter(progress, len(candidates))
 
             def done(index: int, result: FitnessResult) -> None:
-                if records:
-                    self._manager.record_fitness(records[index], result)
+                if members:
+                    self._note(members[index], result)
                 reporter(result)
 
             return await evaluate_in_stages(
                 self._worker,
                 ready,
                 candidates,
-                load_again=[partial(self._manager.held_code, record) for record in records]
-                or [candidate.load for candidate in candidates],
+                load_again=[candidate.load for candidate in candidates],
                 total_limits=total_limits,
                 done=done,
             )
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
-        async with self._candidates([individual]) as (candidates, records):
+        async with self._candidates([individual]) as (candidates, members):
             scored = await evaluate_candidate(self._worker, plan, candidates[0])
-            if records:
-                self._manager.record_fitness(records[0], scored.result)
+            if members:
+                self._note(members[0], scored.result)
             return scored.result
 
     async def sandboxes(
@@ -186,17 +224,11 @@ class Batches:
         reporter = _reporter(progress, len(records))
 
         def done(index: int, result: FitnessResult) -> None:
-            self._manager.record_fitness(records[index], result)
+            self._note(members[index], result)
             reporter(result)
 
-        candidates = [
-            Candidate(
-                sandbox_id=record.id,
-                generation=record.state.generation,
-                load=partial(self._manager.held_code, record),
-            )
-            for record in records
-        ]
+        members = [_Member(record, partial(self._manager.held_code, record)) for record in records]
+        candidates = [member.candidate() for member in members]
         return await evaluate_all(self._worker, plan, candidates, done=done)
 
     async def by_function(
@@ -229,13 +261,16 @@ class Batches:
             if scope.cancelled_caught:
                 why = deadline_outcome(seconds)
                 return Scored(_out_of_time(record, why.error or why.kind))
-            scored = from_function(
-                value,
-                raised,
-                sandbox_id=record.id,
-                generation=record.state.generation,
-                evaluation_time_ms=(trio.current_time() - started) * 1000,
-            )
+            if isinstance(raised, SandboxNotFound) and raised.sandbox_id == record.id and record.stopping:
+                scored = destroyed(sandbox_id=record.id, generation=record.state.generation)
+            else:
+                scored = from_function(
+                    value,
+                    raised,
+                    sandbox_id=record.id,
+                    generation=record.state.generation,
+                    evaluation_time_ms=(trio.current_time() - started) * 1000,
+                )
             self._manager.record_fitness(record, scored.result)
             reporter(scored.result)
             return scored
@@ -247,21 +282,17 @@ class Batches:
     @asynccontextmanager
     async def _candidates(
         self, individuals: Sequence[NewIndividual]
-    ) -> AsyncIterator[tuple[list[Candidate], list[SandboxRecord]]]:
+    ) -> AsyncIterator[tuple[list[Candidate], list[_Member]]]:
         """Name the individuals; either all of them are kept or none is."""
         if not (individuals and individuals[0].keep):
             yield [self._passing(individual) for individual in individuals], []
             return
         async with self._manager.reserved([individual.spec for individual in individuals]) as records:
-            candidates = [
-                Candidate(
-                    sandbox_id=record.id,
-                    generation=record.state.generation,
-                    load=partial(self._load_kept, record, individual.source),
-                )
+            members = [
+                _Member(record, partial(self._load_kept, record, individual.source))
                 for record, individual in zip(records, individuals, strict=True)
             ]
-            yield candidates, records
+            yield [member.candidate() for member in members], members
 
     def _passing(self, individual: NewIndividual) -> Candidate:
         return Candidate(
@@ -269,6 +300,10 @@ class Batches:
             generation=individual.spec.generation,
             load=partial(self._load, individual.source),
         )
+
+    def _note(self, member: _Member, result: FitnessResult) -> None:
+        if member.is_current:
+            self._manager.record_fitness(member.record, result)
 
     async def _load(self, source: Source) -> CompiledVersion | Rejected:
         return await self._room.wait_for(partial(self._versions.load, source))

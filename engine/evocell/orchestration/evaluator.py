@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
 from typing import TypeAlias, TypeVar
@@ -11,7 +12,7 @@ import trio
 from attrs import define, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.errors import CapacityError, ScoringError
+from evocell.errors import CapacityError, SandboxNotFound, ScoringError
 from evocell.execution.worker import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -19,7 +20,7 @@ from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.concurrency import PATIENCE_S, map_bounded
 from evocell.orchestration.plan import Budget, Plan
-from evocell.orchestration.scoring import Judged, Scored, judge, should_stop, summarise, unscored
+from evocell.orchestration.scoring import Judged, Scored, destroyed, judge, should_stop, summarise, unscored
 
 __all__ = [
     "Candidate",
@@ -50,11 +51,14 @@ class Candidate:
         sandbox_id: Its name in the result.
         generation: The generation it belongs to.
         load: Makes its code ready; called once.
+        in_use: Entered while it is evaluated. If its sandbox is destroyed, it cancels what is under way and
+            raises `SandboxNotFound`.
     """
 
     sandbox_id: str
     generation: int
     load: LoadCode
+    in_use: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 async def evaluate_all(
@@ -126,6 +130,18 @@ async def evaluate_candidate(
 
     Cancellation: Its calls are stopped, and there is no result.
     """
+    try:
+        with candidate.in_use():
+            return await _evaluate(worker, plan, candidate, budget)
+    except SandboxNotFound:
+        return destroyed(
+            sandbox_id=candidate.sandbox_id,
+            generation=candidate.generation,
+            objectives=plan.evaluation.failure_objectives,
+        )
+
+
+async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None) -> Scored:
     code: CompiledVersion | Outcome = deadline_outcome(plan.deadline_s)
     with trio.CancelScope(deadline=plan.ends_at):
         try:

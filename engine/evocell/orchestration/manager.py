@@ -231,7 +231,9 @@ class Manager:
         return record.state
 
     def record_fitness(self, record: SandboxRecord, result: FitnessResult) -> None:
-        """Note a sandbox's latest fitness."""
+        """Note a sandbox's latest fitness, if it is still there."""
+        if record.stopping:
+            return
         record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
 
     @asynccontextmanager

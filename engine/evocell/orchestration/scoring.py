@@ -18,12 +18,25 @@ from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.models.outcome import Outcome
 from evocell.orchestration.comparison import difference, shown
 
-__all__ = ["Judged", "Scored", "from_function", "judge", "named", "should_stop", "summarise", "unscored"]
+__all__ = [
+    "Judged",
+    "Scored",
+    "destroyed",
+    "from_function",
+    "judge",
+    "named",
+    "should_stop",
+    "summarise",
+    "unscored",
+]
 
 HEADLINE_NAMES = ("score", "combined_score")
 """Names of the part that is the fitness when one objective is given as a mapping of parts."""
 
 REASON = "score"
+
+DESTROYED = "destroyed"
+"""Reason of an individual whose sandbox was destroyed meanwhile; it says nothing about the individual."""
 
 
 @frozen
@@ -200,6 +213,27 @@ def unscored(
         fuel_used=sum(outcome.fuel_used for outcome in outcomes),
         peak_memory_bytes=max(outcome.peak_memory_bytes for outcome in outcomes),
         deterministic=all(outcome.deterministic for outcome in outcomes),
+    )
+
+
+def destroyed(*, sandbox_id: str, generation: int, objectives: tuple[float, ...] = (0.0,)) -> Scored:
+    """Make the fitness of an individual whose sandbox was destroyed before there was a score.
+
+    Args:
+        sandbox_id: The individual.
+        generation: The generation it belongs to.
+        objectives: What a failure counts.
+    """
+    return Scored(
+        FitnessResult(
+            sandbox_id,
+            generation,
+            objectives[0],
+            error=f"sandbox {sandbox_id!r} was destroyed before its evaluation had ended",
+            objectives=objectives,
+            reason=DESTROYED,
+            deterministic=False,
+        )
     )
 
 

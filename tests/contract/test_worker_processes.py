@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import trio
 
 import evocell
-from evocell.execution import pool
 
 SQUARE = "def solve(n): return n * n"
 BUSY = "def solve(n):\n    total = 0\n    for i in range(60_000): total += i\n    return n * n"
@@ -63,6 +63,11 @@ def wait_until(condition, seconds=30.0):
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.01)
+
+
+def engine_pool(engine):
+    """The pool behind an engine."""
+    return engine._worker._host
 
 
 def test_a_killed_worker_costs_nobody_a_result(engine, before):
@@ -145,14 +150,68 @@ def test_a_session_that_died_with_its_worker_starts_again_and_says_so(engine, be
     assert state.status is evocell.SandboxStatus.RUNNING
 
 
-def test_a_worker_that_hangs_is_replaced(monkeypatch, before):
-
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_that_hangs_is_replaced(before, busy, caplog):
+    """It is stopped by a signal: between calls, and in the middle of one."""
     with evocell.Engine(evocell.Config.load(workers=1)) as engine:
         (worker,) = own_workers(before)
-        worker.send_signal(signal.SIGSTOP)
+        if busy:
+            stop = threading.Timer(0.3, worker.send_signal, [signal.SIGSTOP])
+            stop.start()
+            results = engine.evaluate([BUSY] * 120, TASK)
+            stop.join()
+        else:
+            worker.send_signal(signal.SIGSTOP)
+            results = engine.evaluate([SQUARE], TASK)
 
-        assert engine.evaluate_one(SQUARE, TASK).valid
-        assert own_workers(before)[0].pid != worker.pid
+        assert all(result.valid for result in results)
+        wait_until(lambda: [p.pid for p in own_workers(before)] not in ([], [worker.pid]))
+    assert "it was stopped by a signal" in caplog.text
+
+
+def test_a_worker_that_waits_for_a_core_is_not_killed(before, caplog):
+    """Eight processes fight for its core; it is slow, and it is left alone."""
+    with evocell.Engine(evocell.Config.load(workers=1)) as engine:
+        (worker,) = own_workers(before)
+        worker.cpu_affinity([0])
+        worker.nice(19)
+        rivals = [
+            subprocess.Popen(
+                [sys.executable, "-c", "import os\nos.sched_setaffinity(0, {0})\nwhile True: pass"]
+            )
+            for _ in range(8)
+        ]
+        try:
+            assert engine.evaluate_one(SQUARE, TASK).valid
+        finally:
+            for rival in rivals:
+                rival.kill()
+                rival.wait()
+        assert [p.pid for p in own_workers(before)] == [worker.pid]
+    assert "killed" not in caplog.text
+
+
+@pytest.mark.trio
+async def test_a_drained_worker_finishes_its_runs_and_starts_anew():
+    async with evocell.AsyncEngine(evocell.Config.load(workers=2)) as engine:
+        host = engine_pool(engine)
+        old = set(host.pids)
+        results = []
+
+        async def evaluate():
+            results.extend(await engine.evaluate([BUSY] * 80, TASK))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(evaluate)
+            await trio.sleep(0.1)
+            for worker in list(host.workers):
+                await host.drain(worker.name)
+
+        assert not old & set(host.pids)
+        assert [result.error for result in results] == [None] * 80
+        assert {result.valid for result in results} == {True}
+        with pytest.raises(evocell.ConfigurationError, match="no worker 'nobody'"):
+            await host.drain("nobody")
 
 
 def test_the_same_numbers_from_any_number_of_workers():

@@ -205,9 +205,9 @@ class HostPool:
             member.end_run()
 
     async def drain(self, name: str) -> None:
-        """Replace a worker without losing a run: it gets no further ones, ends after its last, and starts anew.
+        """Replace a worker without losing a run: it gets no further ones and ends after its last.
 
-        Its sessions end with it, as they do when it dies.
+        A new one takes its place. Its sessions end with it, as they do when it dies.
 
         Raises:
             ConfigurationError: There is no such worker.

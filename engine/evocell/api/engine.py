@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self
 
 from evocell.api.async_engine import AsyncEngine, AsyncFitness, Fitness
 from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.comparing import Comparing
 from evocell.api.options import Parents, SandboxRef
 from evocell.api.portal import Task, TrioThread
 from evocell.api.sandbox import Sandbox
@@ -32,7 +33,7 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["Engine"]
 
 
-class Engine:
+class Engine(Comparing):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited
@@ -54,6 +55,9 @@ class Engine:
         EngineClosed: By every method but `close`, once it is closed.
     """
 
+    _thread: TrioThread[AsyncEngine]
+    _engine: AsyncEngine
+
     def __init__(
         self,
         config: Config | None = None,
@@ -62,7 +66,7 @@ class Engine:
         open_worker: OpenWorker = open_configured_worker,
     ) -> None:
         opening = partial(AsyncEngine, config, progress=progress, open_worker=open_worker)
-        self._thread: TrioThread[AsyncEngine] = TrioThread(opening, name="evocell-engine")
+        self._thread = TrioThread(opening, name="evocell-engine")
         self._engine = self._thread.resource
         # The thread does not know this object: dropping the last reference to it ends the thread.
         weakref.finalize(self, self._thread.stop_soon).atexit = False

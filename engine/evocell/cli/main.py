@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
+from evocell.cli.bench import add_bench_parser
 from evocell.cli.demo import add_demo_parser, run_demo
 from evocell.cli.doctor import add_doctor_parser
 from evocell.cli.image import add_image_parser
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_demo_parser(commands)
     commands.choices["demo"].set_defaults(run=run_demo)
+    add_bench_parser(commands)
     add_image_parser(commands)
     add_doctor_parser(commands)
     return parser

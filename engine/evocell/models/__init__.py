@@ -1,5 +1,6 @@
 """Immutable records that every layer speaks in."""
 
+from evocell.models.comparing import Comparison, Interval, Measurement
 from evocell.models.equality import ByContent, same_value
 from evocell.models.evaluation import Case, Evaluation, normalise_entry
 from evocell.models.fitness import CaseResult, FitnessResult, fitness_statistics
@@ -30,13 +31,16 @@ __all__ = [
     "ByContent",
     "Case",
     "CaseResult",
+    "Comparison",
     "Completed",
     "Evaluation",
     "FitnessResult",
     "GuestCrashed",
+    "Interval",
     "LimitExceeded",
     "LimitKind",
     "Limits",
+    "Measurement",
     "Outcome",
     "PopulationState",
     "Raised",

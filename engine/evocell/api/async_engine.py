@@ -58,6 +58,7 @@ class AsyncEngine(AsyncEvaluating, AsyncComparing):
         progress: Called with each step of an image build, in a thread of its own. None shows it on standard
             error (a start that finds its image shows nothing); `evocell.silent` shows nothing at all.
         open_worker: Opens the worker that runs the guests.
+        telemetry: Where its events go; None makes one. It is the attribute `telemetry`.
 
     Raises:
         ImageError: On entering: the image cannot be found, built or trusted.
@@ -120,7 +121,8 @@ class AsyncEngine(AsyncEvaluating, AsyncComparing):
         async def load(pair: tuple[SandboxRecord, SandboxSpec]) -> None:
             await self._manager.load(pair[0], pair[1].code)
 
-        with self._request():
+        about = {"operation": "create", "count": len(specs)}
+        with self._request(), self.telemetry.span("sandbox.batch", about):
             async with self._manager.reserved(specs) as records:
                 pairs = list(zip(records, specs, strict=True))
                 await map_bounded(load, pairs, at_once=self._worker.slots + 1)
@@ -154,8 +156,10 @@ class AsyncEngine(AsyncEvaluating, AsyncComparing):
             SandboxNotFound: One of them is not there; nothing has been destroyed.
         """
         records: dict[str, SandboxRecord] = {}
-        with self._request():
-            for wanted in sandbox_ids(sandboxes):
+        wanted_ids = sandbox_ids(sandboxes)
+        about = {"operation": "destroy", "count": len(wanted_ids)}
+        with self._request(), self.telemetry.span("sandbox.batch", about):
+            for wanted in wanted_ids:
                 try:
                     records[wanted] = self._manager.get(wanted)
                 except SandboxNotFound:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 from evocell.api.async_engine import AsyncEngine, AsyncFitness, Fitness
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.comparing import Comparing
+from evocell.api.observing import Observing
 from evocell.api.options import Parents, SandboxRef
 from evocell.api.portal import Task, TrioThread
 from evocell.api.sandbox import Sandbox
@@ -27,13 +28,14 @@ from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import SandboxState
+from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.calls import RunIsolation
 from evocell.orchestration.evaluator import Progress
 
 __all__ = ["Engine"]
 
 
-class Engine(Comparing):
+class Engine(Comparing, Observing):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited
@@ -48,6 +50,7 @@ class Engine(Comparing):
         progress: Called with each step of an image build, in a thread of its own. None shows it on standard
             error (a start that finds its image shows nothing); `evocell.silent` shows nothing at all.
         open_worker: Opens the worker that runs the guests.
+        telemetry: Where its events go, to attach to it before the engine opens; None makes one.
 
     Raises:
         ImageError: The image cannot be found, built or trusted.
@@ -64,8 +67,11 @@ class Engine(Comparing):
         *,
         progress: Callable[..., None] | None = None,
         open_worker: OpenWorker = open_configured_worker,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        opening = partial(AsyncEngine, config, progress=progress, open_worker=open_worker)
+        opening = partial(
+            AsyncEngine, config, progress=progress, open_worker=open_worker, telemetry=telemetry
+        )
         self._thread = TrioThread(opening, name="evocell-engine")
         self._engine = self._thread.resource
         # The thread does not know this object: dropping the last reference to it ends the thread.

@@ -17,8 +17,10 @@ from evocell.errors import EngineClosed, EngineForked, EvocellError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
+from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.manager import WATCH, Manager
+from evocell.orchestration.recording import Recording
 from evocell.orchestration.supervision import running_beside
 from evocell.orchestration.versions import Versions
 
@@ -63,7 +65,9 @@ class EngineLifecycle:
         *,
         progress: Callable[..., None] | None = None,
         open_worker: OpenWorker = open_configured_worker,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self.telemetry = telemetry or Telemetry()
         self.config = Config.load() if config is None else config
         self._progress = progress
         self._open_worker = open_worker
@@ -142,8 +146,9 @@ class EngineLifecycle:
             durable=self.config.state_dir is not None,
         )
         self._worker = worker
-        self._manager = Manager(worker, versions, self.config)
-        self._batches = Batches(worker, versions, self._manager, self.config.limits())
+        self._manager = Manager(worker, versions, self.config, self.telemetry)
+        recording = Recording(self.telemetry, emit_fitness=self.config.emit_fitness_telemetry)
+        self._batches = Batches(worker, versions, self._manager, recording, self.config.limits())
 
     @contextmanager
     def _request(self) -> Iterator[None]:

@@ -27,10 +27,12 @@ from evocell.orchestration.evaluator import (
     Progress,
     evaluate_all,
     evaluate_candidate,
+    note_result,
     refuse_broken_scoring,
 )
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
+from evocell.orchestration.recording import BatchRecord, Recording
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.scoring import Scored, destroyed, from_function
 from evocell.orchestration.stages import PlannedStage, evaluate_in_stages
@@ -102,13 +104,17 @@ class Batches:
         worker: Where calls run.
         versions: Where code is made ready.
         manager: Where sandboxes are kept.
+        recording: Where results are noted.
         limits: Limits of a call if the evaluation has none.
     """
 
-    def __init__(self, worker: Worker, versions: Versions, manager: Manager, limits: Limits) -> None:
+    def __init__(
+        self, worker: Worker, versions: Versions, manager: Manager, recording: Recording, limits: Limits
+    ) -> None:
         self._worker = worker
         self._versions = versions
         self._manager = manager
+        self._recording = recording
         self._limits = limits
         self._room = Room()
 
@@ -135,6 +141,7 @@ class Batches:
             ends_at=trio.current_time() + seconds,
             calls_at_once=calls or self._worker.slots,
             room=self._room,
+            telemetry=self._recording.telemetry,
         )
 
     async def new(
@@ -149,14 +156,9 @@ class Batches:
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
         async with self._candidates(individuals) as (candidates, members):
-
-            def done(index: int, result: FitnessResult) -> None:
-                if members:
-                    self._note(members[index], result)
-                reporter(result)
-
-            reporter = _reporter(progress, len(candidates))
-            return await evaluate_all(self._worker, plan, candidates, done=done)
+            with self._recording.batch("evaluate", len(candidates), progress) as record:
+                done = partial(self._done, record, members)
+                return await evaluate_all(self._worker, plan, candidates, done=done)
 
     async def staged(
         self,
@@ -189,21 +191,15 @@ class Batches:
             for stage, plan in zip(stages, plans, strict=True)
         ]
         async with self._candidates(individuals) as (candidates, members):
-            reporter = _reporter(progress, len(candidates))
-
-            def done(index: int, result: FitnessResult) -> None:
-                if members:
-                    self._note(members[index], result)
-                reporter(result)
-
-            return await evaluate_in_stages(
-                self._worker,
-                ready,
-                candidates,
-                load_again=[candidate.load for candidate in candidates],
-                total_limits=total_limits,
-                done=done,
-            )
+            with self._recording.batch("evaluate_stages", len(candidates), progress) as record:
+                return await evaluate_in_stages(
+                    self._worker,
+                    ready,
+                    candidates,
+                    load_again=[candidate.load for candidate in candidates],
+                    total_limits=total_limits,
+                    done=partial(self._done, record, members),
+                )
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
@@ -211,6 +207,7 @@ class Batches:
             scored = await evaluate_candidate(self._worker, plan, candidates[0])
             if members:
                 self._note(members[0], scored.result)
+            self._recording.computed(scored.result)
             return scored.result
 
     async def sandboxes(
@@ -221,15 +218,11 @@ class Batches:
         Raises:
             ScoringError: The caller's own functions raised for every one.
         """
-        reporter = _reporter(progress, len(records))
-
-        def done(index: int, result: FitnessResult) -> None:
-            self._note(members[index], result)
-            reporter(result)
-
         members = [_Member(record, partial(self._manager.held_code, record)) for record in records]
         candidates = [member.candidate() for member in members]
-        return await evaluate_all(self._worker, plan, candidates, done=done)
+        with self._recording.batch("evaluate", len(candidates), progress) as batch:
+            done = partial(self._done, batch, members)
+            return await evaluate_all(self._worker, plan, candidates, done=done)
 
     async def by_function(
         self,
@@ -246,9 +239,8 @@ class Batches:
         """
         seconds = check_deadline(deadline_s)
         ends_at = trio.current_time() + seconds
-        reporter = _reporter(progress, len(records))
 
-        async def one(record: SandboxRecord) -> Scored:
+        async def find(record: SandboxRecord) -> Scored:
             value, raised = None, None
             started = trio.current_time()
             with trio.CancelScope(deadline=ends_at) as scope:
@@ -272,10 +264,18 @@ class Batches:
                     evaluation_time_ms=(trio.current_time() - started) * 1000,
                 )
             self._manager.record_fitness(record, scored.result)
-            reporter(scored.result)
             return scored
 
-        scored = await map_bounded(one, records, at_once=self._worker.slots)
+        async def one(record: SandboxRecord) -> Scored:
+            about = {"sandbox_id": record.id, "generation": record.state.generation}
+            with self._recording.telemetry.span("sandbox.evaluate", about) as span:
+                found = await find(record)
+                note_result(span, found.result)
+            batch.done(found.result)
+            return found
+
+        with self._recording.batch("evaluate", len(records), progress) as batch:
+            scored = await map_bounded(one, records, at_once=self._worker.slots)
         refuse_broken_scoring(scored)
         return [one.result for one in scored]
 
@@ -301,6 +301,13 @@ class Batches:
             load=partial(self._load, individual.source),
         )
 
+    def _done(
+        self, record: BatchRecord, members: Sequence[_Member], index: int, result: FitnessResult
+    ) -> None:
+        if members:
+            self._note(members[index], result)
+        record.done(result)
+
     def _note(self, member: _Member, result: FitnessResult) -> None:
         if member.is_current:
             self._manager.record_fitness(member.record, result)
@@ -317,18 +324,6 @@ class Batches:
                 await self._manager.destroy(record)
             raise
         return await self._manager.load(record, source)
-
-
-def _reporter(progress: Progress | None, total: int) -> Callable[[FitnessResult], None]:
-    done = 0
-
-    def report(result: FitnessResult) -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(result, done, total)
-
-    return report
 
 
 def _out_of_time(record: SandboxRecord, sentence: str) -> FitnessResult:

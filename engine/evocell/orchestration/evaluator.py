@@ -17,6 +17,7 @@ from evocell.execution.worker import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.observability.telemetry import Span
 from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.concurrency import PATIENCE_S, map_bounded
 from evocell.orchestration.plan import Budget, Plan
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate_all",
     "evaluate_candidate",
     "evaluate_each",
+    "note_result",
     "refuse_broken_scoring",
 ]
 
@@ -130,15 +132,25 @@ async def evaluate_candidate(
 
     Cancellation: Its calls are stopped, and there is no result.
     """
-    try:
-        with candidate.in_use():
-            return await _evaluate(worker, plan, candidate, budget)
-    except SandboxNotFound:
-        return destroyed(
-            sandbox_id=candidate.sandbox_id,
-            generation=candidate.generation,
-            objectives=plan.evaluation.failure_objectives,
-        )
+    about = {"sandbox_id": candidate.sandbox_id, "generation": candidate.generation}
+    with plan.telemetry.span("sandbox.evaluate", about) as span:
+        try:
+            with candidate.in_use():
+                scored = await _evaluate(worker, plan, candidate, budget)
+        except SandboxNotFound:
+            scored = destroyed(
+                sandbox_id=candidate.sandbox_id,
+                generation=candidate.generation,
+                objectives=plan.evaluation.failure_objectives,
+            )
+        note_result(span, scored.result)
+        return scored
+
+
+def note_result(span: Span, result: FitnessResult) -> None:
+    """Have the span of an evaluation say at its end what came of it."""
+    span.note(valid=result.valid, reason=result.reason)
+    span.measure(fuel_used=result.fuel_used, peak_memory_bytes=result.peak_memory_bytes)
 
 
 async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None) -> Scored:

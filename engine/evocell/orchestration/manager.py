@@ -31,6 +31,7 @@ from evocell.models.outcome import Completed, Outcome, Rejected
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
+from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.backlog import Backlog
 from evocell.orchestration.calls import SESSION_LOST, end_session
 from evocell.orchestration.records import SandboxRecord
@@ -49,9 +50,14 @@ class Manager:
         worker: Where their sessions live.
         versions: Where their code is made ready.
         config: Default limits and capacities.
+        telemetry: Where its events go.
+
+    Attributes:
+        telemetry: The same.
     """
 
-    def __init__(self, worker: Worker, versions: Versions, config: Config) -> None:
+    def __init__(self, worker: Worker, versions: Versions, config: Config, telemetry: Telemetry) -> None:
+        self.telemetry = telemetry
         self._worker = worker
         self._versions = versions
         self._config = config
@@ -147,13 +153,22 @@ class Manager:
 
         Cancellation: The sandbox is gone, as after any failure of the engine.
         """
+        state = record.state
+        about: dict[str, object] = {
+            "sandbox_id": state.id,
+            "population": state.population,
+            "generation": state.generation,
+            "mutation_type": state.mutation_type,
+            "parent_ids": state.parent_ids,
+        }
         try:
-            with record.in_use():
+            with self.telemetry.span("sandbox.create", about) as span, record.in_use():
                 async with record.lock:
                     made = _empty(record.id) if source is None else await self._versions.load(source)
                     record.refuse_stopped()
                     _install(record, made, broken=source is not None)
                     record.loaded.set()
+                    span.note(status=record.state.status.value, version=record.state.version)
                     return made
         except BaseException:
             if not record.stopping:  # else somebody is destroying it
@@ -185,11 +200,14 @@ class Manager:
         Cancellation: Nothing has changed.
         """
         tree = await read_source(source)
-        with record.in_use():
+        about = {"sandbox_id": record.id, "mutation_type": mutation_type, "keep_state": keep_state}
+        with self.telemetry.span("sandbox.hot_reload", about) as span, record.in_use():
             await record.loaded.wait()
             async with record.lock:
                 made = await self._versions.compiled(tree)
                 in_place = keep_state and record.session_live and record.code is not None
+                outcome = made if isinstance(made, Rejected) else Completed(value=made.digest)
+                span.note(outcome=outcome.kind, version=record.state.version)
                 if isinstance(made, Rejected) and keep_state and record.code is not None:
                     return made
                 if in_place:
@@ -198,7 +216,8 @@ class Manager:
                     await end_session(self._worker, record)
                 record.refuse_stopped()
                 _install(record, made, broken=True, mutation_type=mutation_type)
-                return made if isinstance(made, Rejected) else Completed(value=made.digest)
+                span.note(version=record.state.version)
+                return outcome
 
     async def module_version(self, record: SandboxRecord, module: str) -> str | None:
         """Return the digest of the version that a module of a sandbox belongs to; None if it holds no code.
@@ -259,6 +278,15 @@ class Manager:
                     await end_session(self._worker, record)
             finally:
                 self._forget(record)
+                state = record.state
+                self.telemetry.emit(
+                    "sandbox.destroyed",
+                    metadata={
+                        "sandbox_id": state.id,
+                        "population": state.population,
+                        "generation": state.generation,
+                    },
+                )
 
     def _forget(self, record: SandboxRecord) -> None:
         if self._records.get(record.id) is record:

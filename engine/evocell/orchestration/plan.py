@@ -12,6 +12,7 @@ from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
+from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.calls import encode_arguments
 from evocell.orchestration.concurrency import Room
 from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
@@ -33,6 +34,7 @@ class Plan:
         ends_at: When that is over, on trio's clock.
         calls: Bounds how many calls of this evaluation are in the worker at once.
         room: Waits for a worker that has none.
+        telemetry: Where the events of its evaluations go.
         scoring: Lets one function of the caller's run at a time.
     """
 
@@ -45,6 +47,7 @@ class Plan:
     ends_at: float
     calls: trio.CapacityLimiter
     room: Room
+    telemetry: Telemetry
     scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
 
     @property
@@ -73,6 +76,7 @@ async def prepare(
     ends_at: float,
     calls_at_once: int,
     room: Room,
+    telemetry: Telemetry,
 ) -> Plan:
     """Make an evaluation ready.
 
@@ -84,6 +88,7 @@ async def prepare(
         ends_at: When they are over, on trio's clock.
         calls_at_once: How many calls may be in the worker at once.
         room: Waits for a worker that has none.
+        telemetry: Where the events of its evaluations go.
 
     Raises:
         ConfigurationError: A case cannot be encoded, or the harness cannot be used.
@@ -103,6 +108,7 @@ async def prepare(
         ends_at=ends_at,
         calls=trio.CapacityLimiter(calls_at_once),
         room=room,
+        telemetry=telemetry,
     )
 
 

@@ -1,0 +1,1 @@
+"""What is known of a run: events, the durable store, fitness, lineage."""

@@ -8,9 +8,11 @@
 """
 
 from evocell.api.async_engine import AsyncEngine
+from evocell.api.async_evaluator import AsyncEvaluator
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.default import default_engine, evaluate
 from evocell.api.engine import Engine
+from evocell.api.evaluator import Evaluator
 from evocell.api.progress import silent
 from evocell.api.sandbox import Sandbox
 from evocell.config import Config
@@ -58,6 +60,7 @@ from evocell_guest.arrays import Array
 __all__ = [
     "Array",
     "AsyncEngine",
+    "AsyncEvaluator",
     "AsyncSandbox",
     "CapacityError",
     "Case",
@@ -70,6 +73,7 @@ __all__ = [
     "EngineClosed",
     "EngineForked",
     "Evaluation",
+    "Evaluator",
     "EvocellError",
     "FitnessResult",
     "GuestCrashed",

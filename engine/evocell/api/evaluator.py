@@ -1,0 +1,198 @@
+"""An evaluation as a function of an individual, for loops that have their own idea of one."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, NoReturn, TypeVar
+
+from evocell.api.async_engine import AsyncEngine
+from evocell.api.async_evaluator import Call, Finish, Prepare, as_given, bound, not_an_evaluator, objectives
+from evocell.api.options import check_evaluation
+from evocell.api.portal import Task, TrioThread
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.source import Source
+
+__all__ = ["Evaluator", "Evaluators"]
+
+F = TypeVar("F")
+
+
+class Evaluator(Generic[F]):
+    """An evaluation as a function of an individual; made by `Engine.evaluator`.
+
+    Call it with one individual, or hand it to something that maps functions over many: its `map` and
+    `starmap` are what ``toolbox.register("map", ...)`` and the like want, and evaluate all at once. It may be
+    used from any thread.
+
+    Attributes:
+        evaluation: What is run of an individual and how it is scored.
+        prepare: Makes an individual's source of the arguments of a call.
+        finish: Makes of a `FitnessResult` what is returned.
+    """
+
+    # No __dict__: toolboxes copy that of a function into the partials they make of it.
+    __slots__ = ("_lock", "_owner", "_stream", "_thread", "evaluation", "finish", "prepare")
+
+    def __init__(
+        self, owner: Evaluators, evaluation: Evaluation, prepare: Prepare, finish: Finish[F]
+    ) -> None:
+        self.evaluation = check_evaluation(evaluation)
+        self.prepare = prepare
+        self.finish = finish
+        self._owner = owner  # an engine that nobody holds any more is closed
+        self._thread = owner._thread  # noqa: SLF001 - its engine's
+        self._lock = threading.Lock()
+        self._stream: Callable[[Source], Awaitable[FitnessResult]] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> F:
+        """Evaluate one individual.
+
+        Args:
+            *args: What ``prepare`` takes; without one, the source alone.
+            **kwargs: The same, by name.
+
+        Returns:
+            What ``finish`` makes of the result; without one, the tuple of objectives.
+
+        Cancellation: Ctrl-C stops its calls.
+        """
+        source = self.prepare(*args, **kwargs)
+        return self.finish(self._thread.call(partial(self._ready(), source)))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[F]:
+        """Start the evaluation of one individual and return at once.
+
+        Args:
+            *args: As for a call; ``prepare`` is asked before this returns.
+            **kwargs: The same, by name.
+
+        Returns:
+            Gets what a call would return, or raise. Cancelling it stops the evaluation, also one that runs.
+        """
+        source = self.prepare(*args, **kwargs)
+        return _Pending(self._thread.submit(partial(self._ready(), source)), self.finish)
+
+    def batch(self, individuals: Iterable[Any]) -> list[F]:
+        """Evaluate many individuals side by side.
+
+        Args:
+            individuals: Each of them the one argument of ``prepare``.
+
+        Returns:
+            What ``finish`` makes of each result, in order.
+
+        Raises:
+            ScoringError: A function of the evaluation raised for all of them.
+
+        Cancellation: Ctrl-C stops every call.
+        """
+        return self._all([((individual,), {}) for individual in individuals])
+
+    def map(self, function: Callable[..., F], *iterables: Iterable[Any]) -> list[F]:
+        """Do what the built-in ``map`` does, for this evaluator all at once.
+
+        Args:
+            function: This evaluator, another one, or a partial of one, as toolboxes hand it over. A function
+                that wraps one (a penalty, say) is called in threads.
+            *iterables: The arguments, one iterable for each.
+
+        Raises:
+            ConfigurationError: The function does not lead to an evaluator, and so not to a sandbox.
+        """
+        return self.starmap(function, zip(*iterables, strict=False))
+
+    def starmap(self, function: Callable[..., F], calls: Iterable[Iterable[Any]]) -> list[F]:
+        """Do the same for arguments that are together already, as `itertools.starmap` does."""
+        inside, (args, kwargs) = bound(function)
+        if isinstance(inside, Evaluator):
+            found: list[F] = inside._all([((*args, *call), kwargs) for call in calls])  # noqa: SLF001 - its own kind
+            return found
+        if not isinstance(bound(inspect.unwrap(inside, stop=_is_partial))[0], Evaluator):
+            raise not_an_evaluator(inside)
+        with ThreadPoolExecutor(self._thread.resource.slots + 1, "evocell-map") as threads:
+            try:
+                return [one.result() for one in [threads.submit(function, *call) for call in calls]]
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _all(self, calls: list[Call]) -> list[F]:
+        sources = [self.prepare(*args, **kwargs) for args, kwargs in calls]
+        evaluate = partial(self._thread.resource.evaluate, sources, self.evaluation)
+        return [self.finish(result) for result in self._thread.call(evaluate)]
+
+    def _ready(self) -> Callable[[Source], Awaitable[FitnessResult]]:
+        with self._lock:
+            if self._stream is None:
+                self._stream = self._thread.call(partial(self._thread.resource.open_stream, self.evaluation))
+            return self._stream
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an evaluator cannot be pickled: its sandboxes belong to this process; it needs no pool of "
+            "processes either, register its map instead"
+        )
+
+
+def _is_partial(function: Callable[..., Any]) -> bool:
+    return isinstance(function, partial)
+
+
+class _Pending(Future[F]):
+    """The future of one evaluation; it can be cancelled as long as there is no result."""
+
+    def __init__(self, task: Task[FitnessResult], finish: Finish[F]) -> None:
+        super().__init__()
+        self._task = task
+        self._finish = finish
+        task.future.add_done_callback(self._settle)
+
+    def cancel(self) -> bool:
+        """Stop the evaluation; False if there is a result already."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._task.cancel()
+        return cancelled
+
+    def _settle(self, done: Future[FitnessResult]) -> None:
+        if not self.set_running_or_notify_cancel():
+            with suppress(BaseException):  # of a call that nobody waits for
+                done.result()
+            return
+        try:
+            self.set_result(self._finish(done.result()))
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+            self.set_exception(error)
+
+
+class Evaluators:
+    """The part of `Engine` that makes functions of evaluations; see there."""
+
+    _thread: TrioThread[AsyncEngine]
+
+    def evaluator(
+        self,
+        evaluation: Evaluation,
+        *,
+        prepare: Prepare | None = None,
+        finish: Finish[Any] | None = None,
+    ) -> Evaluator[Any]:
+        """Make a function of an individual that evaluates it, for a loop that is there already.
+
+        Args:
+            evaluation: What to run of an individual and how to score it.
+            prepare: Makes an individual's source of the arguments of a call; None takes the individual for
+                its own source. It runs in the caller's thread.
+            finish: Makes of a `FitnessResult` what is returned; None returns its objectives, a tuple. After a
+                `submit` it runs in the engine's thread, so it should be quick.
+
+        Raises:
+            ConfigurationError: It is no evaluation.
+        """
+        return Evaluator(self, evaluation, prepare or as_given, finish or objectives)

@@ -11,6 +11,7 @@ import wasmtime
 from attrs import field, frozen
 
 from evocell_runtime import artifacts, membrane
+from evocell_runtime.body import Body
 from evocell_runtime.boot import BOOT_STATE, membrane_pre
 from evocell_runtime.instance import Instance
 from evocell_runtime.native import AsyncCall, ExportName, RawFunction, new_engine, read_global
@@ -84,14 +85,11 @@ class Probe:
         for place in places:
             place.mkdir(exist_ok=True)
         self.imports = {f.export_name: f for f in workshop.imports}
-        self.instance = Instance(
-            workshop.engine,
-            workshop.membrane,
-            workshop.code,
-            tuple(str(place) for place in places),
-            memory_limit_bytes=PAGES << 16,
-            scratch=scratch,
+        self.body = Body(workshop.engine, workshop.membrane, workshop.code)
+        self.body.furnish(
+            tuple(str(place) for place in places), memory_limit_bytes=PAGES << 16, scratch=scratch
         )
+        self.instance = Instance(self.body)
         self.instance.initialize()
         self.begin()
 
@@ -100,7 +98,7 @@ class Probe:
     ) -> None:
         """Set what holds for one call of the host, as `Instance.start` does."""
         values = (seed, int(realtime), output, open_files, quota, *request)
-        self.instance._short(self.instance._begin, *values)
+        self.instance._short(self.body.begin, *values)
 
     # ------------------------------------------------------------------ calls
 
@@ -108,17 +106,17 @@ class Probe:
         self, name: str, *args: int, fuel: int = FUEL, on_slice: Callable[[], None] | None = None
     ) -> Answer:
         """Call an import; `on_slice` runs each time the guest comes up for air."""
-        function, instance = self.imports[name], self.instance
-        handle = ExportName(f"call.{name}").find(instance._context, instance._inner)
+        function, body = self.imports[name], self.body
+        handle = ExportName(f"call.{name}").find(body.context, body.inner)
         raw = RawFunction(handle, function.params, len(function.results))
-        instance._store.set_fuel(fuel)
-        call = AsyncCall(instance._context, raw, *args)
+        body.store.set_fuel(fuel)
+        call = AsyncCall(body.context, raw, *args)
         while not call.poll():
             if on_slice is not None:
                 on_slice()
         result = call.result
         trap, _ = call.close()
-        used = fuel - instance._store.get_fuel()
+        used = fuel - body.store.get_fuel()
         returned = trap is None and bool(function.results)
         return Answer(errno=result if returned else None, trap=trap, fuel=used)
 
@@ -159,8 +157,8 @@ class Probe:
 
     def state(self, name: str) -> int:
         """A global of the membrane."""
-        handle = ExportName(name).find(self.instance._context, self.instance._outer)
-        return read_global(self.instance._context, handle, self.instance._cell)
+        handle = ExportName(name).find(self.body.context, self.body.outer)
+        return read_global(self.body.context, handle, wasmtime._ffi.wasmtime_val_t())
 
     def captured(self) -> tuple[bytes, bytes]:
         """stdout and stderr so far."""

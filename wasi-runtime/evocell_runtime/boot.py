@@ -10,6 +10,7 @@ import wasmtime
 
 from evocell_runtime import membrane
 from evocell_runtime.agent_zip import GUEST_PATH
+from evocell_runtime.body import Body
 from evocell_runtime.errors import ImageError
 from evocell_runtime.instance import CallLimits, CallResult, Instance
 from evocell_runtime.native import PAGE_BYTES, RawMemory
@@ -54,9 +55,9 @@ def start_interpreter(
     text = membrane.render(parts.imports, pages=parts.min_pages, state=BOOT_STATE)
     module = wasmtime.Module(engine, bytes(wasmtime.wat2wasm(text)))
     directories = (str(root), str(empty), str(empty), str(empty))
-    instance = Instance(
-        engine, membrane_pre(engine, module), code, directories, memory_limit_bytes=BOOT_MEMORY_BYTES
-    )
+    body = Body(engine, membrane_pre(engine, module), code)
+    body.furnish(directories, memory_limit_bytes=BOOT_MEMORY_BYTES, scratch=False)
+    instance = Instance(body)
     if instance.memory.size_bytes < parts.min_pages * PAGE_BYTES:
         instance.close()
         msg = "the interpreter's memory is smaller than its data"

@@ -23,6 +23,7 @@ from attrs import asdict
 
 from evocell_guest.values import decode, encode
 from evocell_runtime import agent_zip, artifacts
+from evocell_runtime.body import Body
 from evocell_runtime.boot import BOOT_MEMORY_BYTES, load_agent, membrane_pre, start_interpreter
 from evocell_runtime.cache import FileRecord, ImageCache, ImageManifest, record_of
 from evocell_runtime.errors import ImageError
@@ -153,7 +154,9 @@ def find_hot_pages(engine: wasmtime.Engine, code: wasmtime.Module, folder: Path)
     pre = membrane_pre(engine, sealed)
     compiled = b""
     for request in (_compile_request, _call_request):
-        instance = Instance(engine, pre, code, directories, memory_limit_bytes=BOOT_MEMORY_BYTES)
+        body = Body(engine, pre, code)
+        body.furnish(directories, memory_limit_bytes=BOOT_MEMORY_BYTES, scratch=False)
+        instance = Instance(body)
         try:
             call = instance.start(b"serve()", request(compiled), CallLimits(fuel=_REHEARSAL_FUEL))
             while not call.poll():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import struct
 from collections.abc import Iterable
 
@@ -24,6 +25,40 @@ _PAGE = mmap.PAGESIZE
 
 _madvise = ctypes.CDLL(None).madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+# Source: Linux 6.7, include/uapi/linux/fs.h, PAGEMAP_SCAN and the categories of pages.
+_SCAN_REQUEST = 0xC0606610
+_IS_FILE, _IS_PRESENT, _IS_SWAPPED, _IS_ZERO = 1 << 2, 1 << 3, 1 << 4, 1 << 5
+_NEVER = _IS_FILE | _IS_ZERO
+_MOST_REGIONS = 512
+_REGION = struct.Struct("=QQ8x")
+
+
+class _Scan(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "size",
+            "flags",
+            "start",
+            "end",
+            "walk_end",
+            "regions",
+            "n_regions",
+            "max_pages",
+            "inverted",
+            "all_of",
+            "any_of",
+            "returned",
+        )
+    )
+
+
+_SCAN_BYTES = ctypes.sizeof(_Scan)
+
+# With the interpreter lock held: it takes some ten microseconds.
+_ioctl = ctypes.PyDLL(None).ioctl
+_ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 @frozen
@@ -44,25 +79,62 @@ def written_pages(address: int, size: int) -> tuple[Run, ...]:
     Returns:
         Runs of adjoining pages; empty where the kernel does not tell.
     """
+    return tuple(Run(start - address, end - start) for start, end in written_ranges(address, size))
+
+
+def written_ranges(address: int, size: int) -> list[tuple[int, int]]:
+    """The same as first and last addresses, the last excluded: for where every microsecond counts."""
     try:
-        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:  # noqa: PTH123
-            pagemap.seek(address // _PAGE * _ENTRY_BYTES)
-            raw = pagemap.read(size // _PAGE * _ENTRY_BYTES)
+        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ()
+        return []
+    try:
+        scanned = _scan(pagemap, address, size)
+        if scanned is not None:
+            return scanned
+        raw = os.pread(pagemap, size // _PAGE * _ENTRY_BYTES, address // _PAGE * _ENTRY_BYTES)
+    except OSError:
+        return []
+    finally:
+        os.close(pagemap)
     entries = struct.unpack(f"={len(raw) // _ENTRY_BYTES}Q", raw)
     written = [n for n, entry in enumerate(entries) if entry & _HELD and not entry & _FILE_OR_SHARED]
-    return tuple(_runs(written))
+    return [(address + first * _PAGE, address + end * _PAGE) for first, end in _runs(written)]
 
 
-def _runs(pages: Iterable[int]) -> list[Run]:
+def _scan(pagemap: int, address: int, size: int) -> list[tuple[int, int]] | None:
+    """Have the kernel find the pages, which takes it a hundredth of the time; None if it cannot."""
+    regions = ctypes.create_string_buffer(_MOST_REGIONS * _REGION.size)
+    found: list[tuple[int, int]] = []
+    at, end = address, address + size
+    while at < end:
+        request = _Scan(
+            size=_SCAN_BYTES,
+            start=at,
+            end=end,
+            regions=ctypes.addressof(regions),
+            n_regions=_MOST_REGIONS,
+            inverted=_NEVER,
+            all_of=_NEVER,
+            any_of=_IS_PRESENT | _IS_SWAPPED,
+            returned=_IS_FILE,
+        )
+        count = _ioctl(pagemap, _SCAN_REQUEST, ctypes.byref(request))
+        if count < 0 or request.walk_end <= at:
+            return None
+        found += _REGION.iter_unpack(memoryview(regions)[: count * _REGION.size])
+        at = request.walk_end
+    return found
+
+
+def _runs(pages: Iterable[int]) -> list[list[int]]:
     runs: list[list[int]] = []
     for page in pages:
         if runs and page == runs[-1][1]:
             runs[-1][1] = page + 1
         else:
             runs.append([page, page + 1])
-    return [Run(first * _PAGE, (end - first) * _PAGE) for first, end in runs]
+    return runs
 
 
 def populate(address: int, runs: tuple[Run, ...]) -> None:

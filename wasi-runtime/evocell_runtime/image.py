@@ -7,6 +7,7 @@ from pathlib import Path
 
 import wasmtime
 
+from evocell_runtime.body import Body
 from evocell_runtime.boot import membrane_pre
 from evocell_runtime.build import Progress, build_image
 from evocell_runtime.builder import CODE_FILE, MEMBRANE_FILE
@@ -15,6 +16,7 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run
 from evocell_runtime.instance import Instance
 from evocell_runtime.native import RawMemory, new_engine
+from evocell_runtime.recycling import Spares
 from evocell_runtime.spec import ImageSpec
 
 
@@ -44,7 +46,9 @@ class Image:
             msg = f"the image {manifest.image_id} cannot be loaded: {e}"
             raise ImageError(msg) from e
         self._membrane = membrane_pre(self._engine, sealed)
-        self._reference: Instance | None = None
+        self._reference: Body | None = None
+        self.spares = Spares(self._reference_body)
+        """Bodies of forks that ended, for those to come."""
         self._hot = tuple(Run(offset, size) for offset, size in manifest.hot_pages)
 
     @property
@@ -59,13 +63,20 @@ class Image:
 
     def reference(self) -> RawMemory:
         """The memory as it was frozen: that of a fork which is never called."""
+        return self._reference_body().memory
+
+    def _reference_body(self) -> Body:
         with _lock:
             if self._reference is None:
-                self._reference = self.fork()
-            return self._reference.memory
+                self._reference = Body(self._engine, self._membrane, self._code)
+            return self._reference
 
     def close(self) -> None:
-        """Free the reference fork; idempotent. The image itself goes with its last fork."""
+        """Free the reference fork and what is kept for others; idempotent.
+
+        The image itself goes with its last fork.
+        """
+        self.spares.close()
         with _lock:
             reference, self._reference = self._reference, None
         if reference is not None:
@@ -97,18 +108,24 @@ class Image:
             self._empty if scratch is None else str(scratch),
         )
         try:
-            return Instance(
-                self._engine,
-                self._membrane,
-                self._code,
-                directories,
-                memory_limit_bytes=self.memory_bytes + growth_bytes,
-                scratch=scratch is not None,
-                hot=self._hot,
-            )
+            reused = self.spares.take()
+            body = reused or Body(self._engine, self._membrane, self._code)
+            try:
+                body.furnish(
+                    directories,
+                    memory_limit_bytes=self.memory_bytes + growth_bytes,
+                    scratch=scratch is not None,
+                )
+            except BaseException:
+                self.spares.give(body, sound=True)
+                raise
         except wasmtime.WasmtimeError as e:
             msg = f"the image cannot be forked: {str(e).splitlines()[0]}"
             raise ImageError(msg) from e
+        return Instance(body, hot=() if reused else self._hot, retire=self._retire)
+
+    def _retire(self, body: Body, sound: bool) -> None:  # noqa: FBT001 - called by an instance alone
+        self.spares.give(body, sound=sound)
 
 
 def open_image(spec: ImageSpec, cache: ImageCache, progress: Progress | None = None) -> Image:

@@ -5,49 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-import wasmtime
 from attrs import frozen
-from wasmtime import _ffi as ffi
 
 from evocell_runtime import membrane
+from evocell_runtime.body import SLICE_FUEL, Body
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run, populate
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.native import (
-    I32,
-    I64,
     PAGE_BYTES,
     AsyncCall,
-    ExportName,
     RawFunction,
     RawMemory,
     get_fuel,
-    read_global,
     set_fuel,
-    set_slice,
-    write_global,
 )
 
-SLICE_FUEL = 5_000_000
-"""Fuel a guest uses before the host gets the thread back: about half a millisecond to 3 ms."""
+__all__ = ["SLICE_FUEL", "Call", "CallLimits", "CallResult", "Instance"]
 
 _OWN_FUEL = 20_000_000
 """Fuel for handing a request over: two allocations in the guest, whose heap it may have ruined."""
-
-_MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
-_ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")
-_GLOBALS = {
-    name: ExportName(name)
-    for name in (
-        *membrane.GLOBALS,
-        "response",
-        "response_len",
-        "stdout_len",
-        "stderr_len",
-        "stop_reason",
-        "exit_code",
-    )
-}
 
 
 @frozen(kw_only=True)
@@ -105,56 +82,26 @@ class CallResult:
 
 
 class Instance:
-    """A store, its membrane and its interpreter. Not safe to use from two threads at once.
+    """A guest: its body, and the calls made into it. Not safe to use from two threads at once.
 
     Args:
-        engine: The engine all parts were compiled by.
-        membrane_pre: The membrane, linked with WASI.
-        code: The interpreter.
-        directories: Host directories for `membrane.PREOPENS`, in order.
-        memory_limit_bytes: The most its memory may be, in bytes.
-        scratch: Whether the last directory may be written to.
+        body: What it lives in, furnished.
         hot: Pages that the first call will write to.
+        retire: Takes the body over when the guest is closed, and whether all calls in it returned.
     """
 
     def __init__(
         self,
-        engine: wasmtime.Engine,
-        membrane_pre: wasmtime.InstancePre,
-        code: wasmtime.Module,
-        directories: tuple[str, str, str, str],
+        body: Body,
         *,
-        memory_limit_bytes: int,
-        scratch: bool = False,
         hot: tuple[Run, ...] = (),
+        retire: Callable[[Body, bool], None] | None = None,
     ) -> None:
+        self._held: Body | None = body
         self._hot = hot
-        store = self._store = wasmtime.Store(engine)
-        try:
-            store.set_limits(memory_size=memory_limit_bytes)
-            wasi = wasmtime.WasiConfig()
-            last = membrane.PREOPENS[-1]
-            for host_path, guest_path in zip(directories, membrane.PREOPENS, strict=True):
-                wasi.preopen_dir(host_path, guest_path, scratch and guest_path == last)
-            store.set_wasi(wasi)
-            outer = membrane_pre.instantiate(store)
-            linker = wasmtime.Linker(engine)
-            linker.define_instance(store, "evocell", outer)
-            inner = linker.instantiate(store, code)
-            linker.close()
-            self._context = context = store._context()  # noqa: SLF001
-            self.memory = RawMemory(context, _MEMORY.find(context, outer))
-            self._begin = RawFunction(_BEGIN.find(context, outer), (I64, I32, I32, I32, I64, I32, I32), 0)
-            self._alloc = RawFunction(_ALLOC.find(context, inner), (I32,), 1)
-            self._turn = RawFunction(_TURN.find(context, inner), (I32, I32), 1)
-            self._outer, self._inner = outer, inner
-            self._cell = ffi.wasmtime_val_t()
-            self._call: Call | None = None
-            self.sound = True
-            set_slice(context, SLICE_FUEL)
-        except BaseException:
-            store.close()
-            raise
+        self._retire = retire
+        self._call: Call | None = None
+        self.sound = True
 
     # ------------------------------------------------------------------ life
 
@@ -162,8 +109,26 @@ class Instance:
         """Free everything; idempotent. A call in flight is killed first."""
         if self._call is not None:
             self._call.abandon()
-        self.sound = False
-        self._store.close()
+        sound, self.sound = self.sound, False
+        body, self._held = self._held, None
+        if body is None:
+            return
+        if self._retire is None:
+            body.close()
+        else:
+            self._retire(body, sound)
+
+    @property
+    def _body(self) -> Body:
+        if self._held is None:
+            msg = "the instance is closed"
+            raise RuntimeError(msg)
+        return self._held
+
+    @property
+    def memory(self) -> RawMemory:
+        """Its memory."""
+        return self._body.memory
 
     def initialize(self) -> None:
         """Run the interpreter's `_initialize`, once, on memory that was just filled.
@@ -171,24 +136,22 @@ class Instance:
         Raises:
             ImageError: It trapped.
         """
-        self._short(RawFunction(_INITIALIZE.find(self._context, self._inner), (), 0), fuel=1 << 50)
-        arena = self._short(self._alloc, membrane.ARENA_BYTES)
+        body = self._body
+        self._short(body.initializer(), fuel=1 << 50)
+        arena = self._short(body.alloc, membrane.ARENA_BYTES)
         if not arena:
             msg = "the interpreter could not allocate the membrane's room in its memory"
             raise ImageError(msg)
-        self.memory.clear(arena, membrane.ARENA_BYTES)
-        handle = _GLOBALS["arena"].find(self._context, self._outer)
-        write_global(self._context, handle, arena, wide=False)
+        body.memory.clear(arena, membrane.ARENA_BYTES)
+        body.write("arena", arena)
 
     def state(self) -> Mapping[str, int]:
         """The membrane's saved globals, by name."""
-        return {name: self._read(name) for name in membrane.GLOBALS}
+        return self._body.state()
 
     def restore_state(self, state: Mapping[str, int]) -> None:
         """Set the membrane's saved globals to what `state` once returned."""
-        for name, value in state.items():
-            handle = _GLOBALS[name].find(self._context, self._outer)
-            write_global(self._context, handle, value, wide=name in membrane.WIDE_GLOBALS)
+        self._body.restore_state(state)
 
     def grow_to(self, size_bytes: int) -> None:
         """Let the memory grow, as the guest itself would.
@@ -209,11 +172,7 @@ class Instance:
     @property
     def open_files(self) -> int:
         """Files the guest has open now."""
-        return self._read("open_files")
-
-    def _read(self, name: str) -> int:
-        """One of the membrane's globals. Most calls need few of them, so each is looked up when asked for."""
-        return read_global(self._context, _GLOBALS[name].find(self._context, self._outer), self._cell)
+        return self._body.read("open_files")
 
     # ------------------------------------------------------------------ calls
 
@@ -249,10 +208,11 @@ class Instance:
         if self._hot:
             populate(self.memory.address, self._hot)
             self._hot = ()
+        body = self._body
         source = self._put(program)
         mail = self._put(request)
         self._short(
-            self._begin,
+            body.begin,
             seed & 0xFFFFFFFFFFFFFFFF,
             int(realtime),
             limits.output_bytes,
@@ -261,13 +221,13 @@ class Instance:
             mail,
             len(request),
         )
-        set_fuel(self._context, limits.fuel)
-        self._call = Call(self, AsyncCall(self._context, self._turn, source, len(program)), limits)
+        set_fuel(body.context, limits.fuel)
+        self._call = Call(self, AsyncCall(body.context, body.turn, source, len(program)), limits)
         return self._call
 
     def _put(self, data: bytes) -> int:
         """Copy bytes into a block of the guest's heap, which the guest will free."""
-        at = self._short(self._alloc, max(1, len(data)))
+        at = self._short(self._body.alloc, max(1, len(data)))
         if not at:
             msg = f"the guest has no room for {len(data)} bytes"
             raise MemoryError(msg)
@@ -281,8 +241,9 @@ class Instance:
 
     def _short(self, function: RawFunction, *values: int, fuel: int = _OWN_FUEL) -> int:
         """Call one of our own functions to its end."""
-        set_fuel(self._context, fuel)
-        call = AsyncCall(self._context, function, *values)
+        context = self._body.context
+        set_fuel(context, fuel)
+        call = AsyncCall(context, function, *values)
         try:
             call.run_short()
         finally:
@@ -299,27 +260,29 @@ class Instance:
         returned = ended and trap is None
         self.sound = returned
         self._call = None
-        size = self._read("response_len") if returned else 0
+        body = self._body
+        read = body.read
+        size = read("response_len") if returned else 0
         wanted = 0 < size <= limits.response_bytes
         return CallResult(
             returned=returned,
             status=status,
             trap=trap,
             message=message,
-            stop_reason=StopReason.NONE if returned else StopReason(self._read("stop_reason")),
-            exit_code=0 if returned else self._read("exit_code"),
-            response=self._claimed(self._read("response"), size) if wanted else None,
+            stop_reason=StopReason.NONE if returned else StopReason(read("stop_reason")),
+            exit_code=0 if returned else read("exit_code"),
+            response=self._claimed(read("response"), size) if wanted else None,
             response_bytes=size,
             stdout=self._captured("stdout_len", membrane.AT_STDOUT),
             stderr=self._captured("stderr_len", membrane.AT_STDERR),
-            fuel_used=limits.fuel - get_fuel(self._context),
+            fuel_used=limits.fuel - get_fuel(body.context),
             ran_s=ran_s,
-            memory_bytes=self.memory.size_bytes,
+            memory_bytes=body.memory.size_bytes,
         )
 
     def _captured(self, length: str, offset: int) -> bytes:
-        size = self._read(length)
-        return (self._claimed(self._read("arena") + offset, size) or b"") if size else b""
+        size = self._body.read(length)
+        return (self._claimed(self._body.read("arena") + offset, size) or b"") if size else b""
 
     def _claimed(self, offset: int, size: int) -> bytes | None:
         """Bytes at an address the guest named, or None if they lie outside its memory."""
@@ -330,13 +293,13 @@ class Instance:
 
     def sleeping_ns(self) -> int:
         """How long the guest asked to sleep, in nanoseconds, or 0. Realtime profile only."""
-        arena = self._read("arena")
+        arena = self._body.read("arena")
         raw = self._claimed(arena + membrane.AT_SLEEP, 8) or bytes(8)
         return int.from_bytes(raw, "little")
 
     def wake(self) -> None:
         """Let a sleeping guest go on at its next slice."""
-        arena = self._read("arena")
+        arena = self._body.read("arena")
         self.memory.write(arena + membrane.AT_SLEEP, bytes(8))
 
 

@@ -10,6 +10,8 @@ Source: wasmtime's C API, `wasmtime/async.h` and `wasmtime/store.h`, release 49.
 from __future__ import annotations
 
 import ctypes
+import os
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -46,6 +48,9 @@ _NEEDED = (
     "wasmtime_instance_export_get",
     "wasmtime_global_get",
     "wasmtime_global_set",
+    "wasmtime_context_set_wasi",
+    "wasi_config_new",
+    "wasi_config_preopen_dir",
 )
 
 
@@ -90,6 +95,14 @@ _memory_data = _held("wasmtime_memory_data")
 _memory_data_size = _held("wasmtime_memory_data_size")
 _set_fuel = _held("wasmtime_context_set_fuel")
 _get_fuel = _held("wasmtime_context_get_fuel")
+_wasi_new = _held("wasi_config_new")
+_wasi_new.restype = ctypes.c_void_p
+_wasi_preopen = _held("wasi_config_preopen_dir")
+_wasi_preopen.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool)
+_set_wasi = _held("wasmtime_context_set_wasi")
+_set_wasi.argtypes = (_set_wasi.argtypes[0], ctypes.c_void_p)
+_memmove = ctypes.PyDLL(None).memmove
+_memmove.argtypes, _memmove.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), None
 
 
 def new_engine() -> wasmtime.Engine:
@@ -141,6 +154,34 @@ def get_fuel(context: Any) -> int:
     if error:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
     return left.value
+
+
+def set_directories(context: Any, directories: Sequence[tuple[bytes, bytes, bool]]) -> None:
+    """Give a store a new WASI with these directories open, in this order; the former one's files are closed.
+
+    Args:
+        context: The store's.
+        directories: Where each lies on the host, what the guest calls it, and whether it may be written to.
+
+    Raises:
+        wasmtime.WasmtimeError: A directory cannot be opened.
+    """
+    config = _wasi_new()
+    for host, guest, writable in directories:
+        if not _wasi_preopen(config, host, guest, writable):
+            ffi.wasi_config_delete(ctypes.cast(config, ctypes.POINTER(ffi.wasi_config_t)))
+            msg = f"the directory {os.fsdecode(host)} cannot be opened"
+            raise wasmtime.WasmtimeError(msg)
+    error = _set_wasi(context, config)  # which takes the configuration over
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
+
+
+def copy_ranges(ranges: Iterable[tuple[int, int]], away: int) -> None:
+    """Fill memory, given as first and last addresses, with what lies `away` bytes from it."""
+    copy = _memmove
+    for start, end in ranges:
+        copy(start, start + away, end - start)
 
 
 class RawFunction:

@@ -115,11 +115,8 @@ def lie(image, address, size):
     call = instance.start(b"", b"", FUEL)
     while not call.poll():
         pass
-    from evocell_runtime.native import ExportName, write_global
-
     for name, value in (("response", address), ("response_len", size)):
-        handle = ExportName(name).find(instance._context, instance._outer)
-        write_global(instance._context, handle, value, wide=False)
+        instance._body.write(name, value)
     return instance, call.finish()
 
 
@@ -235,6 +232,7 @@ def test_memory_is_only_reached_within_its_bounds(guest):
 
 
 def test_a_directory_that_is_missing_is_an_error_and_leaves_nothing(image, tmp_path):
+    gc.collect()
     before = descriptors_and_maps()
 
     for _ in range(5):
@@ -242,7 +240,9 @@ def test_a_directory_that_is_missing_is_an_error_and_leaves_nothing(image, tmp_p
             image.fork(app=tmp_path / "missing")
 
     gc.collect()
-    assert descriptors_and_maps() == before
+    descriptors, maps = descriptors_and_maps()
+    assert descriptors <= before[0]
+    assert maps <= before[1]
 
 
 # ---------------------------------------------------------------------- leaks

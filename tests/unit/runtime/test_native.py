@@ -32,7 +32,7 @@ def test_fuel_is_the_same_whatever_the_slice(image):
     used = set()
     for size in (10**4, 3 * 10**5, SLICE_FUEL, 10**9):
         instance = image.fork()
-        native.set_slice(instance._context, size)
+        native.set_slice(instance._body.context, size)
         call = instance.start(b"print(sum(n * n for n in range(20_000)))", b"", CallLimits(fuel=10**10))
         while not call.poll():
             pass
@@ -55,4 +55,4 @@ def test_deep_recursion_is_a_recursion_error_and_not_the_end_of_the_process(imag
 
 def test_an_export_that_is_missing_is_told(guest):
     with pytest.raises(AbiError, match="the module does not export no_such_thing"):
-        native.ExportName("no_such_thing").find(guest._context, guest._outer)
+        native.ExportName("no_such_thing").find(guest._body.context, guest._body.outer)

@@ -7,6 +7,7 @@ import wasmtime
 from attrs import evolve
 
 from evocell_runtime import membrane
+from evocell_runtime.body import Body
 from evocell_runtime.boot import BOOT_STATE, load_agent, membrane_pre, start_interpreter
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError
@@ -63,7 +64,9 @@ def fork_of(image, tmp_path, parts):
         module = wasmtime.Module(image._engine, membrane_module(parts.imports, snapshot))
         pre = membrane_pre(image._engine, module)
         directories = (root, str(tmp_path), str(tmp_path), str(tmp_path))
-        instances.append(Instance(image._engine, pre, image._code, directories, memory_limit_bytes=256 << 20))
+        body = Body(image._engine, pre, image._code)
+        body.furnish(directories, memory_limit_bytes=256 << 20, scratch=False)
+        instances.append(Instance(body))
         return instances[-1]
 
     yield fork

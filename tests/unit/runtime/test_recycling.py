@@ -1,0 +1,179 @@
+"""A guest that gets the body of another finds nothing of it."""
+
+from pathlib import Path
+
+import pytest
+
+from evocell_runtime import hot_pages, recycling
+from evocell_runtime.cache import ImageCache
+from evocell_runtime.image import Image, open_image
+from evocell_runtime.instance import CallLimits
+from evocell_runtime.spec import ImageSpec
+
+FUEL = CallLimits(fuel=10**10, scratch_bytes=1 << 20)
+MESS = """
+import random, time, sys, os, json
+kept = [bytearray(b"secret" * 100) for _ in range(500)]
+time.sleep(1000); random.seed(7); sys.setrecursionlimit(77)
+os.environ["SECRET"] = "1"; json.secret = kept; sys.modules["numpy"] = None
+opened = [open("/usr/local/lib/python315.zip", "rb") for _ in range(5)]
+print("secret", flush=True)
+"""
+TELL = """
+import json, os, random, sys, time, numpy
+print(time.time(), random.random(), sys.getrecursionlimit(), sorted(os.environ), hasattr(json, "secret"))
+print(numpy.arange(5).sum(), id(object()), open("/usr/local/lib/python315.zip", "rb").fileno())
+"""
+
+
+@pytest.fixture
+def own(image) -> Image:
+    """An image without spare bodies of other tests."""
+    opened = open_image(ImageSpec(), ImageCache())
+    yield opened
+    opened.close()
+
+
+def live(image, run, program, **how):
+    """Run a program in a fork and close it."""
+    instance = image.fork(**how)
+    result = run(instance, program, scratch_bytes=1 << 20)
+    instance.close()
+    return result
+
+
+def whole(instance):
+    return instance.memory.read(0, instance.memory.size_bytes)
+
+
+def test_a_wiped_body_is_the_image_again_byte_for_byte(own, run):
+    fresh = own.fork()
+    clean, state = whole(fresh), fresh.state()
+    told = run(fresh, TELL)
+    assert own.reference().read(0, own.memory_bytes) == clean
+
+    assert live(own, run, MESS).stdout == b"secret\n"
+    again = own.fork()
+
+    assert own.spares.reused == 1
+    assert whole(again) == clean
+    assert again.state() == state
+    second = run(again, TELL)
+    assert (second.stdout, second.fuel_used, second.stderr) == (told.stdout, told.fuel_used, told.stderr)
+    fresh.close()
+    again.close()
+
+
+def test_many_guests_one_after_the_other_use_the_same_fuel(own, run):
+    first = live(own, run, TELL)
+    for _ in range(5):
+        live(own, run, MESS)
+        told = live(own, run, TELL)
+        assert (told.stdout, told.fuel_used) == (first.stdout, first.fuel_used)
+    assert own.spares.reused == 10
+
+
+def test_the_directories_and_the_limit_are_those_of_the_new_guest(own, run, tmp_path):
+    one, two, scratch = tmp_path / "one", tmp_path / "two", tmp_path / "scratch"
+    for place in (one, two, scratch):
+        place.mkdir()
+        (place / f"{place.name}.txt").write_text(place.name)
+    listing = "import os; print(os.listdir('/app'), os.listdir('/tmp'))"
+    write = "open('/tmp/x', 'w').write('x')"
+
+    assert live(own, run, listing, app=one, scratch=scratch).stdout == b"['one.txt'] ['scratch.txt']\n"
+    assert live(own, run, listing, app=two).stdout == b"['two.txt'] []\n"
+    assert live(own, run, write, scratch=scratch).status == 0
+    assert live(own, run, write).status == 1
+    grown = "x = bytearray(40 << 20)"
+    assert b"MemoryError" in live(own, run, grown, growth_bytes=8 << 20).stderr
+    assert live(own, run, grown).status == 0
+    assert own.spares.reused >= 3
+
+
+def test_descriptors_are_closed_when_the_guest_ends(own, run):
+    live(own, run, "")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    live(own, run, MESS)
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    ("program", "fuel"),
+    [
+        ("x = bytearray(60 << 20)", 10**10),  # it grew
+        ("while True: pass", 10**8),
+        ("import os; os._exit(0)", 10**10),
+        ("def f(): return f()\nf()\nx = list(range(200_000))", 10**10),  # much was written to
+    ],
+)
+def test_a_body_that_cannot_be_wiped_is_freed(own, run, program, fuel):
+    instance = own.fork()
+    run(instance, program, fuel=fuel)
+    instance.close()
+
+    assert own.spares.take() is None
+
+
+def test_a_body_whose_call_was_killed_is_freed(own):
+    instance = own.fork()
+    instance.start(b"while True: pass", b"", FUEL).poll()
+    instance.close()
+
+    assert own.spares.take() is None
+
+
+def test_no_more_bodies_are_kept_than_is_said(own, run):
+    instances = [own.fork() for _ in range(recycling.MOST_SPARE + 3)]
+    for instance in instances:
+        run(instance, "x = 1")
+        instance.close()
+
+    taken = 0
+    while (body := own.spares.take()) is not None:
+        body.close()
+        taken += 1
+    assert taken == recycling.MOST_SPARE
+
+
+def test_where_the_kernel_does_not_tell_nothing_is_kept(own, run, monkeypatch):
+    monkeypatch.setattr(recycling, "written_ranges", lambda address, size: [])
+
+    live(own, run, "x = 1")
+
+    assert own.spares.take() is None
+
+
+def test_both_ways_of_asking_the_kernel_give_the_same_pages(guest, run, monkeypatch):
+    run(guest, "x = bytearray(5 << 20)")
+    memory = guest.memory
+    scanned = hot_pages.written_pages(memory.address, memory.size_bytes)
+
+    monkeypatch.setattr(hot_pages, "_scan", lambda *_: None)
+    read = hot_pages.written_pages(memory.address, memory.size_bytes)
+
+    assert scanned
+    assert pages_of(scanned) <= pages_of(read)
+    for page in pages_of(read) - pages_of(scanned):  # the kernel's own page of zeros
+        assert memory.read(page, 4096) == bytes(4096)
+
+
+def pages_of(runs):
+    return {page for run in runs for page in range(run.offset, run.offset + run.size, 4096)}
+
+
+def test_using_a_closed_guest_is_an_error_also_when_another_has_its_body(own, run):
+    instance = own.fork()
+    run(instance, "x = 1")
+    instance.close()
+    other = own.fork()
+    instance.close()
+
+    with pytest.raises(RuntimeError, match="closed"):
+        _ = instance.memory
+    with pytest.raises(RuntimeError, match="closed"):
+        instance.start(b"", b"", FUEL)
+    assert run(other, "print('fine')").stdout == b"fine\n"
+    other.close()

@@ -1,0 +1,156 @@
+"""What a guest lives in: a store, with a membrane and an interpreter linked in it.
+
+Making one takes longer than a short call does, so it may be used by one guest after the other; see
+`evocell_runtime.recycling`. All that differs between guests of one image is outside its code: the memory and
+the membrane's globals, the directories, the memory limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+from evocell_runtime import membrane
+from evocell_runtime.native import (
+    I32,
+    I64,
+    ExportName,
+    RawFunction,
+    RawMemory,
+    read_global,
+    set_directories,
+    set_slice,
+    write_global,
+)
+
+SLICE_FUEL = 5_000_000
+"""Fuel a guest uses before the host gets the thread back: about half a millisecond to 3 ms."""
+
+_MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
+_ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")
+_GLOBALS = {
+    name: ExportName(name)
+    for name in (
+        *membrane.GLOBALS,
+        "response",
+        "response_len",
+        "stdout_len",
+        "stderr_len",
+        "stop_reason",
+        "exit_code",
+    )
+}
+_PREOPENS = tuple(name.encode() for name in membrane.PREOPENS)
+
+
+class Body:
+    """A store with its membrane and its interpreter. It has no directories until it is furnished.
+
+    Args:
+        engine: The engine all parts were compiled by.
+        membrane_pre: The membrane, linked with WASI.
+        code: The interpreter.
+
+    Raises:
+        wasmtime.WasmtimeError: The process has no room for it.
+    """
+
+    __slots__ = (
+        "_cell",
+        "_handles",
+        "alloc",
+        "begin",
+        "context",
+        "inner",
+        "memory",
+        "outer",
+        "store",
+        "turn",
+    )
+
+    def __init__(
+        self, engine: wasmtime.Engine, membrane_pre: wasmtime.InstancePre, code: wasmtime.Module
+    ) -> None:
+        store = self.store = wasmtime.Store(engine)
+        try:
+            outer = membrane_pre.instantiate(store)
+            linker = wasmtime.Linker(engine)
+            linker.define_instance(store, "evocell", outer)
+            inner = linker.instantiate(store, code)
+            linker.close()
+            self.context: Any = store._context()  # noqa: SLF001
+            context = self.context
+            self.memory = RawMemory(context, _MEMORY.find(context, outer))
+            self.begin = RawFunction(_BEGIN.find(context, outer), (I64, I32, I32, I32, I64, I32, I32), 0)
+            self.alloc = RawFunction(_ALLOC.find(context, inner), (I32,), 1)
+            self.turn = RawFunction(_TURN.find(context, inner), (I32, I32), 1)
+            self.outer, self.inner = outer, inner
+            self._cell: Any = ffi.wasmtime_val_t()
+            self._handles: dict[str, Any] = {}
+            set_slice(context, SLICE_FUEL)
+        except BaseException:
+            store.close()
+            raise
+
+    def furnish(
+        self, directories: tuple[str, str, str, str], *, memory_limit_bytes: int, scratch: bool
+    ) -> None:
+        """Give it WASI with open directories and nothing else, in place of what it had.
+
+        Args:
+            directories: Host directories for `membrane.PREOPENS`, in order.
+            memory_limit_bytes: The most its memory may be, in bytes.
+            scratch: Whether the last directory may be written to.
+
+        Raises:
+            wasmtime.WasmtimeError: A directory cannot be opened.
+        """
+        self.store.set_limits(memory_size=memory_limit_bytes)
+        last = len(directories) - 1
+        set_directories(
+            self.context,
+            [
+                (host.encode(), guest, scratch and n == last)
+                for n, (host, guest) in enumerate(zip(directories, _PREOPENS, strict=True))
+            ],
+        )
+
+    def strip(self) -> None:
+        """Close its directories and all files in them, and drop exceptions that are left over."""
+        set_directories(self.context, [])
+        self.store.gc()
+
+    def close(self) -> None:
+        """Free everything."""
+        self._handles.clear()
+        self.store.close()
+
+    def read(self, name: str) -> int:
+        """One of the membrane's globals. Most calls need few of them, so each is looked up when asked for."""
+        return read_global(self.context, self._handle(name), self._cell)
+
+    def write(self, name: str, value: int) -> None:
+        """Set one of the membrane's globals."""
+        write_global(self.context, self._handle(name), value, wide=name in membrane.WIDE_GLOBALS)
+
+    def state(self) -> Mapping[str, int]:
+        """The membrane's saved globals, by name."""
+        return {name: self.read(name) for name in membrane.GLOBALS}
+
+    def restore_state(self, state: Mapping[str, int]) -> None:
+        """Set the membrane's saved globals to what `state` once returned."""
+        for name, value in state.items():
+            self.write(name, value)
+
+    def initializer(self) -> RawFunction:
+        """The interpreter's `_initialize`."""
+        return RawFunction(_INITIALIZE.find(self.context, self.inner), (), 0)
+
+    def _handle(self, name: str) -> Any:
+        handle = self._handles.get(name)
+        if handle is None:
+            handle = self._handles[name] = _GLOBALS[name].find(self.context, self.outer)
+        return handle

@@ -17,6 +17,7 @@ from evocell.errors import EngineClosed, EngineForked, EvocellError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
+from evocell.observability.store import FILE_NAME, Store, open_store
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.manager import WATCH, Manager
@@ -58,6 +59,7 @@ class EngineLifecycle:
     _worker: Worker
     _manager: Manager
     _batches: Batches
+    _store: Store
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class EngineLifecycle:
             opening.callback(sweep)  # of what killed workers left
             root = self.config.state_dir or opening.enter_context(OwnedDirectory())
             snapshots = SnapshotStore(root / "code")
+            durable = self.config.state_dir is not None
+            self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
             with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)
                 worker = await opening.enter_async_context(opened)

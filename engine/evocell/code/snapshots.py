@@ -7,18 +7,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
 
+from evocell.code.blobs import BlobStore
 from evocell.code.sources import FileTree
 from evocell.errors import StoreError
 
 _PRIVATE_MODE = 0o700
 _DIRECTORY_MODE = 0o755
-_FILE_MODE = 0o444
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
 _CODE_MAGIC = b"evocell code 1\n"
 _DIGEST_BYTES = 32
@@ -37,8 +38,40 @@ class VersionSnapshot:
     path: Path
 
 
+@frozen
+class Removed:
+    """What was removed from a store.
+
+    Attributes:
+        trees: How many trees.
+        files: How many contents of files that no other tree holds.
+        bytes: Their sizes together.
+    """
+
+    trees: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+@frozen
+class Detached:
+    """Trees that were taken out of a store and are yet to be deleted.
+
+    Attributes:
+        grave: The directory they lie in; None if there are none.
+        n_trees: How many there are.
+        contents: Digests of their files' contents; None if that is not known of all.
+    """
+
+    grave: Path | None
+    n_trees: int = 0
+    contents: set[str] | None = None
+
+
 class SnapshotStore:
     """Keeps file trees and byte code under one directory, each named by its content.
+
+    Trees share their files: each content is on disk once, and a tree holds hard links.
 
     Nothing is ever changed in place: a tree is written beside its final name and renamed, so that
     threads and processes may put the same one at once. A tree that was there before this store was
@@ -56,12 +89,14 @@ class SnapshotStore:
         self._trees = self.root / "versions"
         self._code = self.root / "modules"
         self._temporary = self.root / "tmp"
-        self._verified: set[str] = set()
+        self._files: dict[str, tuple[str, ...]] = {}
+        self._changing = threading.Lock()
         with self._store_errors(self.root):
             self.root.mkdir(mode=_PRIVATE_MODE, parents=True, exist_ok=True)
             status = self.root.stat()
             for directory in (self._trees, self._code, self._temporary):
                 directory.mkdir(mode=_PRIVATE_MODE, exist_ok=True)
+            self._blobs = BlobStore(self.root / "files")
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise StoreError(
                 f"others may write to {self.root}, and what is in it becomes running code; "
@@ -76,27 +111,96 @@ class SnapshotStore:
             StoreError: The disk is full, or the store cannot be written.
         """
         final = self._trees / tree.digest
-        if not (tree.digest in self._verified and final.is_dir()):
+        if not (tree.digest in self._files and final.is_dir()):
             with self._store_errors(final):
                 self._place(tree, final)
-            self._verified.add(tree.digest)
+            with self._changing:
+                self._files[tree.digest] = tuple(tree.file_digests.values())
         return VersionSnapshot(tree.digest, final)
+
+    def read(self, digest: str) -> FileTree:
+        """Return a tree that was put.
+
+        Raises:
+            StoreError: It is not there any more, or it is not what it was.
+        """
+        place = self._trees / _checked_key(digest)
+        with self._store_errors(place):
+            if not place.is_dir():
+                raise StoreError(f"the version {digest} is not in {self._trees} any more", str(place))
+            tree = FileTree(
+                tuple(
+                    (path.relative_to(place).as_posix(), path.read_bytes())
+                    for path in place.rglob("*")
+                    if path.is_file()
+                )
+            )
+        if tree.digest != digest:
+            raise StoreError(f"the version {digest} in {self._trees} is damaged", str(place))
+        return tree
 
     @property
     def empty(self) -> VersionSnapshot:
         """The snapshot without any file, to be mounted where there is nothing to mount."""
         return self.put(FileTree())
 
-    def remove(self, digest: str) -> None:
-        """Forget a tree and remove it from disk; one that is not there is no error.
+    def digests(self) -> list[str]:
+        """Return the digests of all trees that are there, also of those an earlier process put."""
+        with self._store_errors(self._trees), os.scandir(self._trees) as entries:
+            return [entry.name for entry in entries]
+
+    def remove(self, *digests: str) -> Removed:
+        """Remove trees, and what no other tree holds of them; one that is not there is no error.
 
         Raises:
-            StoreError: It cannot be removed.
+            StoreError: One of them cannot be removed.
         """
-        final = self._trees / _checked_key(digest)
-        self._verified.discard(digest)
-        with self._store_errors(final):
-            self._discard(final)
+        return self.discard(self.detach(digests))
+
+    def detach(self, digests: Collection[str]) -> Detached:
+        """Take trees out of the store, each in one step; whoever puts one again gets a new one.
+
+        Returns:
+            What is to be given to `discard`.
+
+        Raises:
+            StoreError: One of them cannot be moved.
+        """
+        finals = {digest: self._trees / _checked_key(digest) for digest in digests}
+        if not finals:
+            return Detached(None)
+        with self._store_errors(self._trees):
+            grave = Path(tempfile.mkdtemp(dir=self._temporary))
+            n_trees = 0
+            contents: set[str] | None = set()
+            for number, (digest, final) in enumerate(finals.items()):
+                with self._changing:
+                    files = self._files.pop(digest, None)
+                try:
+                    final.rename(grave / str(number))
+                except FileNotFoundError:
+                    continue
+                n_trees += 1
+                # What an earlier process put is not known by its contents: then all of them are looked at.
+                if files is None or contents is None:
+                    contents = None
+                else:
+                    contents.update(files)
+        return Detached(grave, n_trees, contents)
+
+    def discard(self, detached: Detached) -> Removed:
+        """Delete trees that were taken out, and what no tree holds any more.
+
+        Raises:
+            StoreError: The store cannot be read or changed.
+        """
+        if detached.grave is None:
+            return Removed()
+        with self._store_errors(detached.grave):
+            _remove(str(detached.grave))
+            contents = self._blobs.digests() if detached.contents is None else detached.contents
+            n_files, n_bytes = self._blobs.drop_unused(contents)
+        return Removed(detached.n_trees, n_files, n_bytes)
 
     def get_code(self, key: str) -> bytes | None:
         """Return byte code that was put under a key; None if there is none, or it is damaged.
@@ -149,10 +253,10 @@ class SnapshotStore:
         if final.is_dir():
             if _holds(final, tree):
                 return
-            self._discard(final)
+            self.discard(self.detach([final.name]))
         staging = Path(tempfile.mkdtemp(dir=self._temporary))
         try:
-            _write(tree, staging)
+            self._write(tree, staging)
             try:
                 staging.rename(final)
             except OSError:
@@ -162,15 +266,16 @@ class SnapshotStore:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _discard(self, final: Path) -> None:
-        """Take a tree away in one step, then delete it: nobody ever sees half of it."""
-        graveyard = Path(tempfile.mkdtemp(dir=self._temporary))
-        try:
-            final.rename(graveyard / "tree")
-        except FileNotFoundError:
-            pass
-        finally:
-            shutil.rmtree(graveyard, ignore_errors=True)
+    def _write(self, tree: FileTree, directory: Path) -> None:
+        directory.chmod(_DIRECTORY_MODE)
+        made: set[str] = {""}
+        digests = tree.file_digests
+        for path, content in tree.files:
+            parent = os.path.dirname(path)  # noqa: PTH120 - a relative name, on the way of every new variant
+            if parent not in made:
+                (directory / parent).mkdir(parents=True, exist_ok=True)
+                made.add(parent)
+            self._blobs.place(digests[path], content, f"{directory}/{path}")
 
     @contextmanager
     def _store_errors(self, path: Path) -> Iterator[None]:
@@ -190,17 +295,15 @@ def _checked_key(key: str) -> str:
     return key
 
 
-def _write(tree: FileTree, directory: Path) -> None:
-    directory.chmod(_DIRECTORY_MODE)
-    made: set[str] = {""}
-    for path, content in tree.files:
-        parent = os.path.dirname(path)  # noqa: PTH120 - a relative name, on the way of every new variant
-        if parent not in made:
-            (directory / parent).mkdir(parents=True, exist_ok=True)
-            made.add(parent)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(directory / path, flags, _FILE_MODE), "wb") as file:
-            file.write(content)
+def _remove(directory: str) -> None:
+    """Delete a tree that nobody changes; three times as fast as `shutil.rmtree`."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108 - a Path for each of thousands costs as much again
+    os.rmdir(directory)  # noqa: PTH106 - the same
 
 
 def _holds(directory: Path, tree: FileTree) -> bool:

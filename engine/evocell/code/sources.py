@@ -11,6 +11,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from attrs import field, frozen
@@ -127,6 +128,11 @@ class FileTree:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "digest", _digest(self))
+
+    @cached_property
+    def file_digests(self) -> dict[str, str]:
+        """SHA-256 of each file's content, in hex, by path in sorted order."""
+        return {path: hashlib.sha256(content).hexdigest() for path, content in self.files}
 
     def get(self, path: str) -> bytes | None:
         """Return the content of a file, or None if there is no such file."""

@@ -1,0 +1,127 @@
+"""Contents of files, each kept once however many trees hold it.
+
+A tree's file is a hard link to its content here, so that a hundred versions that differ in one file take
+little more than one of them. What no tree links to any more has a link count of one, and can go.
+"""
+
+# Names as plain strings: a Path for each file costs as much again as what is done with it.
+# ruff: noqa: PTH102, PTH108, PTH116, PTH120, PTH208
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["BlobStore"]
+
+_DIRECTORY_MODE = 0o700
+_FILE_MODE = 0o444
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_COMPARED_BYTES = 1 << 20
+
+
+class BlobStore:
+    """Keeps contents under a directory, by their SHA-256.
+
+    Threads and processes may use one directory at once. A content that was there before this store was
+    opened is read once and replaced if a crash had damaged it. Methods raise `OSError` if the disk does.
+
+    Args:
+        root: The directory; its parent is there and is on the file system of the trees.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._verified: set[str] = set()
+        root.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+
+    def place(self, digest: str, content: bytes, target: str) -> None:
+        """Put a file that holds a content at a place where there is none.
+
+        Args:
+            digest: SHA-256 of the content, in hex.
+            content: The content.
+            target: Where the file is to be, in a directory that nobody else uses.
+        """
+        blob = self._path(digest)
+        if _linked(blob, target):
+            if digest in self._verified or _holds(target, content):
+                self._verified.add(digest)
+                return
+            os.unlink(target)
+        with suppress(FileNotFoundError):  # it is damaged, or has all the links it can have
+            os.unlink(blob)
+        with os.fdopen(os.open(target, _CREATE, _FILE_MODE), "wb") as file:
+            file.write(content)
+        self._adopt(target, blob)
+        self._verified.add(digest)
+
+    def _adopt(self, target: str, blob: str) -> None:
+        """Keep the content of a file that was just written, for those who come after."""
+        if not _linked(target, blob):
+            with suppress(FileExistsError):
+                os.mkdir(os.path.dirname(blob), _DIRECTORY_MODE)
+            _linked(target, blob)
+
+    def drop_unused(self, digests: Iterable[str]) -> tuple[int, int]:
+        """Remove those of some contents that no tree holds any more.
+
+        Returns:
+            How many were removed, and their bytes.
+        """
+        removed = total = 0
+        for digest in digests:
+            blob = self._path(digest)
+            with suppress(FileNotFoundError):
+                status = os.stat(blob, follow_symlinks=False)
+                if status.st_nlink == 1:
+                    os.unlink(blob)
+                    self._verified.discard(digest)
+                    removed += 1
+                    total += status.st_size
+        return removed, total
+
+    def digests(self) -> list[str]:
+        """Return the digests of all contents that are kept."""
+        return [blob for directory in _names(self._root) for blob in _names(f"{self._root}/{directory}")]
+
+    def _path(self, digest: str) -> str:
+        return f"{self._root}/{digest[:2]}/{digest}"
+
+
+def _linked(source: str, target: str) -> bool:
+    """Make a hard link; False if it cannot be made here, or there is nothing to link to."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    except FileExistsError:
+        return True  # another writer of the same content was faster
+    except OSError as error:
+        # ext4 has room for 65,000 links to one file; some file systems make none at all.
+        if error.errno in {errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EXDEV}:
+            return False
+        raise
+    return True
+
+
+def _holds(path: str, content: bytes) -> bool:
+    """Whether a file is a regular one that holds a content and nothing else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        return os.fstat(descriptor).st_size == len(content) and file.read(len(content)) == content
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import marshal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 import trio
 
 import evocell
-from evocell.code.compiler import CompiledVersion
+from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.execution.worker import CallJob, CallReport, CompileJob
@@ -44,6 +45,7 @@ class FakeWorker:
         self.sessions: dict[str, dict[str, Any]] = {}
         self.count: Counter[str] = Counter()
         self.jobs: list[CallJob] = []
+        self.compiled: list[str] = []
         self.running = 0
         self.most_running = 0
         self.hanging = trio.Event()
@@ -53,6 +55,7 @@ class FakeWorker:
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         self.count["compile"] += 1
+        self.compiled += [path for path, _ in python_files(job.tree) if path not in job.known]
         await trio.lowlevel.checkpoint()
         if self.compile_gate is not None:
             self.hanging.set()
@@ -63,7 +66,8 @@ class FakeWorker:
             compile(source, "program.py", "exec")
         except SyntaxError as error:
             return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
-        return CompiledVersion(snapshot.digest, snapshot.path, source)
+        units = [CompiledUnit(path, text) for path, text in python_files(job.tree)]
+        return assemble(snapshot, job.root, units)
 
     async def call(self, job: CallJob) -> CallReport:
         self.count["call"] += 1
@@ -86,9 +90,12 @@ class FakeWorker:
             names = self.sessions.get(job.session)
         if names is None or job.reload:
             names = {} if names is None else names
-            exec(job.code.code, names)
+            _run(job.code, names)
             if job.harness is not None:
-                exec(job.harness.code, names)
+                _run(job.harness, names)
+        if not job.entry:
+            self.sessions[str(job.session)] = names
+            return CallReport(outcome=Completed(), session_alive=True)
         args, kwargs = decode(job.payload)
         outcome: Outcome
         alive = job.session is not None
@@ -140,6 +147,14 @@ class FakeWorker:
         self.sessions.clear()
 
 
+def _run(code: CompiledVersion, names: dict[str, Any]) -> None:
+    """Run all modules of a version in one namespace."""
+    _, table, _ = marshal.loads(code.code)
+    for _, file, text in table.values():
+        if text is not None:
+            exec(compile(text, file, "exec"), names)
+
+
 class FakeWorkers:
     """Opens fake workers and remembers them."""
 
@@ -166,6 +181,12 @@ class FakeWorkers:
 @pytest.fixture
 def fake_workers() -> FakeWorkers:
     return FakeWorkers()
+
+
+@pytest.fixture(scope="session")
+def make_fake_worker() -> type[FakeWorker]:
+    """For tests of what is below an engine."""
+    return FakeWorker
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,7 @@ def handle(data: bytes) -> bytes:
                 request.get("blocked", ()),
                 request.get("optimize", -1),
                 request.get("root", "/app"),
+                units=request.get("units", False),
             )
         )
     if operation == "info":

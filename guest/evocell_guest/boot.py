@@ -12,7 +12,7 @@ from typing import Any
 
 from . import agent
 from .immortal import lasting_objects
-from .loader import pack
+from .packing import pack
 from .reseed import DEFAULT_SEED, prepare
 from .values import decode, encode
 

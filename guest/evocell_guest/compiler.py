@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .loader import Table, pack
+from .marks import marks
+from .packing import pack_files
 from .tracebacks import clip, message, type_name
 
 _IMPORTERS = frozenset({"__import__", "import_module"})
@@ -27,7 +28,12 @@ class Refused(Exception):
 
 
 def compile_version(
-    files: Iterable[Sequence[Any]], blocked: Iterable[str], optimize: int = -1, root: str = "/app"
+    files: Iterable[Sequence[Any]],
+    blocked: Iterable[str],
+    optimize: int = -1,
+    root: str = "/app",
+    *,
+    units: bool = False,
 ) -> dict[str, Any]:
     """Compile a version's files.
 
@@ -36,67 +42,44 @@ def compile_version(
         blocked: Modules that must not be imported, submodules included.
         optimize: As for `compile`.
         root: Directory at which the guest will see the files.
+        units: Whether to answer with the files one by one, for the host to keep and to pack.
 
     Returns:
-        The answer for the host: ``{"t": "compiled", "code", "imports"}`` or
+        The answer for the host: ``{"t": "compiled", "code", "imports"}``, or with ``units``
+        ``{"t": "compiled", "units": [[path, code, imports, marks], ...]}``, or
         ``{"t": "rejected", "kind", "message", "path", "line", "column", "text"}``.
     """
-    table: Table = {}
     source = _Sources(frozenset(blocked), optimize)
+    done: list[tuple[str, bytes, list[str], list[Any]]] = []
     try:
         for path, content in files:
-            if not path.endswith(".py"):
-                continue
-            filename = f"{root}/{path}"
-            code = source.compile(path, filename, content)
-            name, package = module_name(path)
-            if name and (package or name not in table):
-                table[name] = (package, filename, code)
+            if path.endswith(".py"):
+                done.append((path, *source.compile(path, f"{root}/{path}", content)))
     except Refused as refused:
         return refused.answer
-    _add_namespaces(table, root)
-    return {"t": "compiled", "code": pack(root, table), "imports": sorted(source.imports)}
-
-
-def module_name(path: str) -> tuple[str, bool]:
-    """Return the module that a file holds, and whether it is a package.
-
-    The name is empty if nothing can import the file (``a.b.py``, an ``__init__.py`` at the root).
-    """
-    parts = path[: -len(".py")].split("/")
-    package = parts[-1] == "__init__"
-    if package:
-        parts.pop()
-    return ("" if any("." in part or not part for part in parts) else ".".join(parts)), package
-
-
-def _add_namespaces(table: Table, root: str) -> None:
-    """Make directories without an ``__init__.py`` importable, unless a module has their name."""
-    for name in list(table):
-        parent = name.rpartition(".")[0]
-        while parent and parent not in table:
-            table[parent] = (True, f"{root}/{parent.replace('.', '/')}", None)
-            parent = parent.rpartition(".")[0]
+    if units:
+        return {"t": "compiled", "units": [list(unit) for unit in done]}
+    code = pack_files(root, [(path, code, marks) for path, code, _, marks in done])
+    return {"t": "compiled", "code": code, "imports": sorted({name for unit in done for name in unit[2]})}
 
 
 class _Sources:
-    """The files of one version: what they import, and what they must not."""
+    """How the files of one version are compiled, and what they must not import."""
 
     def __init__(self, blocked: frozenset[str], optimize: int) -> None:
-        self.imports: set[str] = set()
         self._blocked = blocked
         self._optimize = optimize
 
-    def compile(self, path: str, filename: str, content: bytes) -> bytes:
-        """Return the marshalled code of one file, or raise `Refused`."""
+    def compile(self, path: str, filename: str, content: bytes) -> tuple[bytes, list[str], list[Any]]:
+        """Return the marshalled code of one file, what it imports, and its marks; or raise `Refused`."""
         try:
             with warnings.catch_warnings():
                 # A variant's questionable escapes are no business of the host's.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(content, filename)
-                self._scan(path, tree, content)
+                imports = self._scan(path, tree, content)
                 code = compile(tree, filename, "exec", dont_inherit=True, optimize=self._optimize)
-            return marshal.dumps(code)
+            return marshal.dumps(code), imports, marks(tree, content)
         except SyntaxError as error:
             place = (error.lineno, error.offset, error.text if isinstance(error.text, str) else None)
             raise _refused("syntax", error.msg or type_name(error), path, place) from None
@@ -107,16 +90,18 @@ class _Sources:
             # "source code string cannot contain null bytes", before Python 3.12
             raise _refused("syntax", message(error), path) from None
 
-    def _scan(self, path: str, tree: ast.AST, content: bytes) -> None:
-        """Collect the top-level names of what is imported; refuse what must not be."""
+    def _scan(self, path: str, tree: ast.AST, content: bytes) -> list[str]:
+        """Return the top-level names of what is imported, sorted; refuse what must not be."""
+        imports: set[str] = set()
         for node in ast.walk(tree):
             for name in _imported(node):
-                self.imports.add(name.partition(".")[0])
+                imports.add(name.partition(".")[0])
                 culprit = _blocked_prefix(name, self._blocked)
                 if culprit:
                     line, column = getattr(node, "lineno", None), getattr(node, "col_offset", -1) + 1
                     what = f"import of {name!r} is blocked: {culprit!r} is among the blocked modules"
                     raise _refused("security", what, path, (line, column, _line(content, line)))
+        return sorted(imports)
 
 
 def _refused(

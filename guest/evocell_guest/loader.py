@@ -17,15 +17,12 @@ from io import open_code
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-# Module name -> is it a package, its file (its directory for a namespace package), marshalled code
-# (None for a namespace package).
-Table = dict[str, tuple[bool, str, bytes | None]]
+from .packing import Table
 
 _MODULES = sys.modules
 # Bound now: a variant may replace the modules' attributes.
 _import_module = import_module
 _reload = reload
-_dumps = marshal.dumps
 _loads = marshal.loads
 # A version's own module goes before one of the image, as a script's directory does; replacing these
 # would pull the interpreter from under the agent.
@@ -35,11 +32,6 @@ _MAX_NAMES = 20
 
 class LoadError(Exception):
     """The entry point does not exist in the loaded version; the message says what does."""
-
-
-def pack(root: str, table: Table) -> bytes:
-    """Pack a compiled version for `Loader.install`."""
-    return _dumps((root, table))
 
 
 class ModuleLoader:
@@ -110,8 +102,8 @@ class Loader:
     def __init__(self) -> None:
         self.finished: dict[str, None] = {}
         self.roots: tuple[str, ...] = ()
-        self._code: tuple[str, Table] | None = None
-        self._harness: tuple[str, Table] | None = None
+        self._code: tuple[str, Table, bytes] | None = None
+        self._harness: tuple[str, Table, bytes] | None = None
         self._harness_blob: bytes | None = None
         self._table: Table = {}
 
@@ -157,10 +149,10 @@ class Loader:
             self._harness_blob = harness
             self._harness = _loads(harness)
         versions = [version for version in (self._code, self._harness) if version is not None]
-        self.roots = tuple([root + "/" for root, _ in versions])
+        self.roots = tuple([root + "/" for root, _, _ in versions])
         old = self._table
         self._table = (
-            versions[0][1] if len(versions) == 1 else {k: v for _, t in versions for k, v in t.items()}
+            versions[0][1] if len(versions) == 1 else {k: v for _, t, _ in versions for k, v in t.items()}
         )
         if sys.meta_path[:1] != [self]:
             sys.meta_path.insert(0, self)

@@ -1,6 +1,6 @@
 import pytest
 
-from evocell_guest.compiler import module_name
+from evocell_guest.packing import module_name
 
 
 def test_what_is_imported_is_listed_by_its_top_level_name(guest):

@@ -11,6 +11,7 @@ from typing import NoReturn, Self
 import trio
 
 from evocell.api.progress import console_progress
+from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import EngineClosed, EngineForked, EvocellError
@@ -146,6 +147,7 @@ class EngineLifecycle:
         versions = Versions(
             worker,
             snapshots,
+            TreeReferences(snapshots),
             blocked=self.config.blocked_modules,
             durable=self.config.state_dir is not None,
         )

@@ -1,30 +1,53 @@
 """Shapes of the compile operation: what a guest is asked, what it answers, what is kept of it.
 
 The guest does the compiling, with its own interpreter, in a fork that runs no variant code; the
-execution layer carries the request there and the answer back. Nothing here does any I/O, and the
-byte code is never looked into on the host.
+execution layer carries the request there and the answer back. Files are compiled one by one and kept
+one by one, so that of a version that differs in one file only that file is compiled. Nothing here does
+any I/O, and the byte code is never looked into on the host.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
 from attrs import field, frozen
 
+from evocell.code.references import TreeLease
 from evocell.code.snapshots import VersionSnapshot
 from evocell.code.sources import FileTree
 from evocell.errors import ProtocolError
 from evocell.models.outcome import Rejected, RejectedKind
+from evocell.wire.values import decode_hostile
+from evocell_guest.packing import pack_files
+from evocell_guest.values import encode
 
 #: Changes whenever the same input may compile to other bytes or be stored in another shape.
-CODE_FORMAT = 1
-_LENGTH_BYTES = 4
+CODE_FORMAT = 2
 _MAX_IMPORTS = 10_000
+_MAX_MARKS = 100_000
 _MAX_NAME_CHARS = 500
 _MAX_TEXT_CHARS = 4_096
+_MAX_UNIT_BYTES = 256 << 20
+
+
+@frozen
+class CompiledUnit:
+    """One compiled file.
+
+    Attributes:
+        path: Its path in its tree.
+        code: Byte code that only a guest of the same image can read.
+        imports: Top-level modules that it imports, sorted.
+        marks: What the statements that bind its names look like, for a reload in place.
+    """
+
+    path: str
+    code: bytes = field(repr=False)
+    imports: tuple[str, ...] = ()
+    marks: tuple[tuple[str, int], ...] = field(default=(), repr=False)
 
 
 @frozen
@@ -36,102 +59,155 @@ class CompiledVersion:
         path: Directory of the snapshot, to be mounted at the root it was compiled for.
         code: Byte code that only a guest of the same image can read.
         imports: Top-level modules that its files import, sorted.
+        units: Its files one by one, if it was just compiled.
+        lease: Keeps the snapshot on disk for as long as this object is there.
     """
 
     digest: str
     path: Path
     code: bytes = field(repr=False)
     imports: tuple[str, ...] = ()
+    units: tuple[CompiledUnit, ...] = field(default=(), eq=False, repr=False)
+    lease: TreeLease | None = field(default=None, eq=False, repr=False)
 
 
-def code_key(image_id: str, digest: str, root: str, blocked: Iterable[str]) -> str:
+def code_key(image_id: str, digest: str, root: str, blocked: Iterable[str], path: str = "") -> str:
     """Return the key that byte code is kept under: a hash of everything that it depends on.
 
     Args:
         image_id: The image whose interpreter compiled it.
-        digest: Digest of the file tree.
+        digest: Digest of the file tree, or of the file's content.
         root: Where the tree is mounted.
         blocked: Modules that its files may not import.
+        path: Path of the file; empty for the tree.
     """
-    parts = [str(CODE_FORMAT), image_id, digest, root, *sorted(set(blocked))]
+    parts = [str(CODE_FORMAT), image_id, digest, root, path, *sorted(set(blocked))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def compile_request(tree: FileTree, root: str, blocked: Iterable[str]) -> dict[str, object]:
+def python_files(tree: FileTree) -> list[tuple[str, bytes]]:
+    """Return the files of a tree that are compiled."""
+    return [(path, content) for path, content in tree.files if path.endswith(".py")]
+
+
+def compile_request(
+    tree: FileTree, root: str, blocked: Iterable[str], known: Iterable[str] = ()
+) -> dict[str, object]:
     """Return the request that has a guest compile the Python files of a tree.
 
     Args:
         tree: The files; all but Python files are left out.
         root: Where the tree will be mounted, such as ``/app``; it shows in tracebacks.
         blocked: Modules that the files may not import.
+        known: Paths of files that need not be compiled.
     """
+    done = set(known)
     return {
         "op": "compile",
-        "files": [[path, content] for path, content in tree.files if path.endswith(".py")],
+        "files": [[path, content] for path, content in python_files(tree) if path not in done],
         "root": root,
         "blocked": sorted(set(blocked)),
         "optimize": -1,
+        "units": True,
     }
 
 
-def read_compile_response(response: object, snapshot: VersionSnapshot) -> CompiledVersion | Rejected:
+def assemble(snapshot: VersionSnapshot, root: str, units: Sequence[CompiledUnit]) -> CompiledVersion:
+    """Put the compiled files of a tree together.
+
+    Args:
+        snapshot: The tree.
+        root: Where it is mounted.
+        units: All of its Python files, sorted by path.
+    """
+    return CompiledVersion(
+        snapshot.digest,
+        snapshot.path,
+        pack_files(root, [(unit.path, unit.code, unit.marks) for unit in units]),
+        tuple(sorted({name for unit in units for name in unit.imports})),
+        units=tuple(units),
+    )
+
+
+def read_compile_response(
+    response: object,
+    snapshot: VersionSnapshot,
+    tree: FileTree,
+    root: str,
+    known: Mapping[str, CompiledUnit] | None = None,
+) -> CompiledVersion | Rejected:
     """Check and narrow a guest's answer to a compile request.
 
     Args:
         response: The decoded answer.
-        snapshot: The tree that was compiled.
+        snapshot: Where the tree lies.
+        tree: The tree that was compiled.
+        root: Where it is mounted.
+        known: The files that the request left out, by path.
 
     Raises:
         ProtocolError: It is not an answer to such a request.
     """
     if not isinstance(response, Mapping):
         raise _unexpected("is not a map")
-    if response.get("t") == "compiled":
-        return _compiled(response, snapshot)
     if response.get("t") == "rejected":
         return _rejected(response)
-    raise _unexpected("is neither compiled nor rejected")
+    if response.get("t") != "compiled":
+        raise _unexpected("is neither compiled nor rejected")
+    units = dict(known or {})
+    given = response.get("units")
+    if not isinstance(given, list):
+        raise _unexpected("holds no compiled files")
+    for unit in map(_unit, given):
+        if unit.path in units:
+            raise _unexpected("holds a file twice, or one that was not asked for")
+        units[unit.path] = unit
+    wanted = [path for path, _ in python_files(tree)]
+    if sorted(wanted) != sorted(units):
+        raise _unexpected("holds other files than were asked for")
+    return assemble(snapshot, root, [units[path] for path in wanted])
 
 
-def dump_compiled(compiled: CompiledVersion) -> bytes:
-    """Return what is kept of a compiled version, for `SnapshotStore.put_code`."""
-    names = "\n".join(compiled.imports).encode("utf-8", "surrogatepass")
-    return len(names).to_bytes(_LENGTH_BYTES, "big") + names + compiled.code
+def dump_unit(unit: CompiledUnit) -> bytes:
+    """Return what is kept of a compiled file, for `SnapshotStore.put_code`."""
+    plain = [unit.path, unit.code, list(unit.imports), [list(mark) for mark in unit.marks]]
+    return encode(plain, max_bytes=_MAX_UNIT_BYTES, max_items=1 << 20, max_depth=4)
 
 
-def load_compiled(data: bytes, snapshot: VersionSnapshot) -> CompiledVersion:
-    """Return a compiled version from what `dump_compiled` made of it.
+def load_unit(data: bytes) -> CompiledUnit:
+    """Return a compiled file from what `dump_unit` made of it.
 
     Raises:
         ProtocolError: The bytes are not of that shape.
     """
-    length = int.from_bytes(data[:_LENGTH_BYTES], "big")
-    end = _LENGTH_BYTES + length
-    if len(data) < end:
-        raise _unexpected("was kept with its end cut off")
-    try:
-        names = data[_LENGTH_BYTES:end].decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise _unexpected("was kept with damaged names") from error
-    imports = tuple(names.split("\n")) if names else ()
-    return CompiledVersion(snapshot.digest, snapshot.path, data[end:], imports)
+    return _unit(decode_hostile(data, max_bytes=_MAX_UNIT_BYTES, max_items=1 << 20, max_depth=4))
 
 
 def _unexpected(what: str) -> ProtocolError:
     return ProtocolError(f"the guest's answer to a compile request {what}")
 
 
-def _compiled(response: Mapping[object, object], snapshot: VersionSnapshot) -> CompiledVersion:
-    code = response.get("code")
-    imports = response.get("imports", [])
-    if not isinstance(code, bytes):
-        raise _unexpected("holds no byte code")
-    if not isinstance(imports, list) or len(imports) > _MAX_IMPORTS:
-        raise _unexpected("holds no list of imports")
-    for name in imports:
-        if not isinstance(name, str) or not name or len(name) > _MAX_NAME_CHARS or "\n" in name:
-            raise _unexpected("holds an import that is not a name")
-    return CompiledVersion(snapshot.digest, snapshot.path, code, tuple(sorted(set(imports))))
+def _unit(plain: object) -> CompiledUnit:
+    if not isinstance(plain, list) or len(plain) != 4:  # noqa: PLR2004 - path, code, imports, marks
+        raise _unexpected("holds something else where a compiled file should be")
+    path, code, imports, marks = plain
+    if not isinstance(path, str) or not isinstance(code, bytes):
+        raise _unexpected("holds a file without path or byte code")
+    if not isinstance(imports, list) or len(imports) > _MAX_IMPORTS or not all(map(_is_name, imports)):
+        raise _unexpected("holds an import that is not a name")
+    if not isinstance(marks, list) or len(marks) > _MAX_MARKS or not all(map(_is_mark, marks)):
+        raise _unexpected("holds a mark that is not a name and a number")
+    return CompiledUnit(
+        path, code, tuple(sorted(set(imports))), tuple((name, number) for name, number in marks)
+    )
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= _MAX_NAME_CHARS and "\n" not in name
+
+
+def _is_mark(mark: object) -> bool:
+    return isinstance(mark, list) and len(mark) == 2 and _is_name(mark[0]) and type(mark[1]) is int  # noqa: PLR2004
 
 
 def _rejected(response: Mapping[object, object]) -> Rejected:

@@ -62,12 +62,13 @@ class HostWorker:
         """
         snapshot = self._snapshots.put(job.tree)
         request = encode(
-            compile_request(job.tree, job.root, job.blocked),
+            compile_request(job.tree, job.root, job.blocked, job.known),
             max_bytes=COMPILE_LIMITS.payload_bytes,
             max_items=COMPILE_LIMITS.payload_items,
             max_depth=COMPILE_LIMITS.payload_depth,
         )
-        return self._compiled(await self._run(Run(parts=(request,), limits=COMPILE_LIMITS)), snapshot)
+        seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
+        return self._compiled(seen, snapshot, job)
 
     async def call(self, job: CallJob) -> CallReport:
         """Run one call to its end or to a limit.
@@ -158,7 +159,9 @@ class HostWorker:
             )
         return GuestCrashed(reason="its memory was left unusable by an earlier call")
 
-    def _compiled(self, seen: Sighting, snapshot: VersionSnapshot) -> CompiledVersion | Rejected:
+    def _compiled(
+        self, seen: Sighting, snapshot: VersionSnapshot, job: CompileJob
+    ) -> CompiledVersion | Rejected:
         result = seen.result
         if result is not None and result.returned and not seen.timed_out and result.response is not None:
             try:
@@ -168,7 +171,7 @@ class HostWorker:
                     max_items=COMPILE_LIMITS.payload_items,
                     max_depth=COMPILE_LIMITS.payload_depth,
                 )
-                return read_compile_response(answer, snapshot)
+                return read_compile_response(answer, snapshot, job.tree, job.root, job.known)
             except ProtocolError as e:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
         outcome = self._outcome(seen, COMPILE_LIMITS)

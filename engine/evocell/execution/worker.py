@@ -6,13 +6,13 @@ host of guests: the one in this process, or a pool of worker processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from attrs import field, frozen
 
-from evocell.code.compiler import CompiledVersion
+from evocell.code.compiler import CompiledUnit, CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.config import Config
@@ -31,11 +31,13 @@ class CompileJob:
         root: Where the tree will be mounted: ``/app`` for a variant, ``/harness`` for a harness. It
             becomes part of the file names in tracebacks.
         blocked: Top-level module names that the code may not import.
+        known: Files of the tree that are compiled already, by path.
     """
 
     tree: FileTree
     root: str = "/app"
     blocked: tuple[str, ...] = ()
+    known: Mapping[str, CompiledUnit] = field(factory=dict, repr=False)
 
 
 @frozen(kw_only=True)

@@ -1,14 +1,23 @@
-"""Code made ready to run: each tree is compiled once per image, however many ask for it at once."""
+"""Code made ready to run: each file is compiled once per image, however many ask for it at once."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
-from evocell.code.compiler import CompiledVersion, code_key, dump_compiled, load_compiled
+from evocell.code.compiler import (
+    CompiledUnit,
+    CompiledVersion,
+    assemble,
+    code_key,
+    dump_unit,
+    load_unit,
+    python_files,
+)
+from evocell.code.kept import Kept
+from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree, Source, normalise
 from evocell.errors import ConfigurationError, ProtocolError
@@ -35,22 +44,33 @@ class _Pending:
 class Versions:
     """Compiles trees in the worker and keeps what came of it, in memory and in the snapshot store.
 
+    What is kept is kept by file: of a tree that differs from a known one in one file, that file is compiled,
+    and a tree whose files are all known, such as a crossover of two modules, needs no guest at all.
+
     Args:
         worker: Where code is compiled.
         snapshots: Where trees and byte code are kept.
+        trees: Counts who uses which tree.
         blocked: Modules that a variant may not import.
         durable: Whether the store outlives this engine, so that byte code is worth writing to it.
     """
 
     def __init__(
-        self, worker: Worker, snapshots: SnapshotStore, *, blocked: Iterable[str], durable: bool
+        self,
+        worker: Worker,
+        snapshots: SnapshotStore,
+        trees: TreeReferences,
+        *,
+        blocked: Iterable[str],
+        durable: bool,
     ) -> None:
+        self.trees = trees
         self._worker = worker
         self._snapshots = snapshots
         self._durable = durable
         self._blocked = tuple(sorted(set(blocked)))
-        self._kept: OrderedDict[str, CompiledVersion | Rejected] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept: Kept[CompiledVersion | Rejected] = Kept(_KEPT_BYTES)
+        self._units: Kept[CompiledUnit] = Kept(_KEPT_BYTES)
         self._pending: dict[str, _Pending] = {}
 
     async def load(self, source: Source) -> CompiledVersion | Rejected:
@@ -72,7 +92,8 @@ class Versions:
             trusted: Whether the tree may import the modules that variants may not.
 
         Returns:
-            The compiled version, or why it was rejected.
+            The compiled version, or why it was rejected. The tree stays on disk for as long as somebody
+            refers to what is returned.
 
         Raises:
             StoreError: The snapshot store cannot be used.
@@ -81,56 +102,81 @@ class Versions:
         """
         blocked = () if trusted else self._blocked
         key = code_key(self._worker.image_id, tree.digest, root, blocked)
-        known = self._recall(key)
-        if known is not None:
-            return known
+        lease = self.trees.lease(tree.digest)
+        known = self._kept.get(key)
+        if known is None:
+            known = await self._compiled_once(CompileJob(tree=tree, root=root, blocked=blocked), key)
+        elif isinstance(known, CompiledVersion):
+            self._snapshots.put(tree)  # it may have been collected meanwhile
+        return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
+
+    def read(self, digest: str) -> FileTree:
+        """Return a tree that is in use, from disk.
+
+        Raises:
+            StoreError: It is not there, or it is damaged.
+        """
+        return self._snapshots.read(digest)
+
+    async def _compiled_once(self, job: CompileJob, key: str) -> CompiledVersion | Rejected:
         pending = self._pending.setdefault(key, _Pending())
         pending.interested += 1
         try:
             async with pending.lock:
-                known = self._recall(key)
+                known = self._kept.get(key)
                 if known is None:
-                    known = await self._make(CompileJob(tree=tree, root=root, blocked=blocked), key)
-                    self._keep(key, known)
+                    known = await self._make(job)
+                    size = len(known.code) if isinstance(known, CompiledVersion) else 0
+                    self._kept.put(key, known, _ENTRY_BYTES + size)
                 return known
         finally:
             pending.interested -= 1
             if not pending.interested:
                 del self._pending[key]
 
-    async def _make(self, job: CompileJob, key: str) -> CompiledVersion | Rejected:
-        if not self._durable:
-            return await self._worker.compile(job)
-        stored = await trio.to_thread.run_sync(self._from_store, job.tree, key)
-        if stored is not None:
-            return stored
-        made = await self._worker.compile(job)
-        if isinstance(made, CompiledVersion):
-            await trio.to_thread.run_sync(self._snapshots.put_code, key, dump_compiled(made))
-        return made
+    async def _make(self, job: CompileJob) -> CompiledVersion | Rejected:
+        keys = self._unit_keys(job)
+        units = {path: unit for path, key in keys.items() if (unit := self._units.get(key)) is not None}
+        if self._durable and len(units) < len(keys):
+            missing = {path: key for path, key in keys.items() if path not in units}
+            units |= await trio.to_thread.run_sync(self._from_store, missing)
+        if keys and len(units) == len(keys):
+            snapshot = self._snapshots.put(job.tree)
+            return evolve(assemble(snapshot, job.root, [units[path] for path in keys]), units=())
+        made = await self._worker.compile(evolve(job, known=units))
+        if isinstance(made, Rejected):
+            return made
+        fresh = [unit for unit in made.units if unit.path not in units]
+        for unit in fresh:
+            self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
+        if self._durable and fresh:
+            await trio.to_thread.run_sync(self._to_store, keys, fresh)
+        return evolve(made, units=())
 
-    def _from_store(self, tree: FileTree, key: str) -> CompiledVersion | None:
-        snapshot = self._snapshots.put(tree)
-        data = self._snapshots.get_code(key)
-        if data is None:
-            return None
-        try:
-            return load_compiled(data, snapshot)
-        except ProtocolError:  # damaged on disk: compiling again replaces it
-            return None
+    def _unit_keys(self, job: CompileJob) -> dict[str, str]:
+        image, digests = self._worker.image_id, job.tree.file_digests
+        return {
+            path: code_key(image, digests[path], job.root, job.blocked, path)
+            for path, _ in python_files(job.tree)
+        }
 
-    def _recall(self, key: str) -> CompiledVersion | Rejected | None:
-        known = self._kept.get(key)
-        if known is not None:
-            self._kept.move_to_end(key)
-        return known
+    def _from_store(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
+        found = {}
+        for path, key in keys.items():
+            data = self._snapshots.get_code(key)
+            if data is None:
+                continue
+            try:
+                unit = load_unit(data)
+            except ProtocolError:  # damaged on disk: compiling again replaces it
+                continue
+            self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
+            found[path] = unit
+        return found
 
-    def _keep(self, key: str, made: CompiledVersion | Rejected) -> None:
-        self._kept[key] = made
-        self._kept_bytes += _size(made)
-        while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self._kept_bytes -= _size(dropped)
+    def _to_store(self, keys: Mapping[str, str], units: Sequence[CompiledUnit]) -> None:
+        for unit in units:
+            self._snapshots.put_code(keys[unit.path], dump_unit(unit))
 
 
 async def read_source(source: Source) -> FileTree:
@@ -142,7 +188,3 @@ async def read_source(source: Source) -> FileTree:
     if isinstance(source, str):
         return normalise(source)
     return await trio.to_thread.run_sync(normalise, source)
-
-
-def _size(made: CompiledVersion | Rejected) -> int:
-    return _ENTRY_BYTES + (len(made.code) if isinstance(made, CompiledVersion) else 0)

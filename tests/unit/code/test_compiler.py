@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import marshal
 from pathlib import Path
 
 import pytest
 
 from evocell.code.compiler import (
-    CompiledVersion,
+    CompiledUnit,
+    assemble,
     code_key,
     compile_request,
-    dump_compiled,
-    load_compiled,
+    dump_unit,
+    load_unit,
     read_compile_response,
 )
 from evocell.code.snapshots import VersionSnapshot
@@ -18,26 +20,54 @@ from evocell.errors import ProtocolError
 from evocell.models import Rejected
 
 SNAPSHOT = VersionSnapshot("d" * 64, Path("/versions/d"))
+TREE = normalise({"program.py": "x", "data.txt": "y", "a/b.py": b"z"})
+UNITS = [["a/b.py", b"\1", ["numpy", "math"], []], ["program.py", b"\2", ["math"], [["x", 7]]]]
+
+
+def read(answer, known=None):
+    return read_compile_response(answer, SNAPSHOT, TREE, "/app", known)
 
 
 def test_a_request_holds_the_python_files_and_what_is_blocked():
-    tree = normalise({"program.py": "x", "data.txt": "y", "a/b.py": b"z"})
-
-    assert compile_request(tree, "/app", ["socket", "ctypes", "socket"]) == {
+    assert compile_request(TREE, "/app", ["socket", "ctypes", "socket"]) == {
         "op": "compile",
         "files": [["a/b.py", b"z"], ["program.py", b"x"]],
         "root": "/app",
         "blocked": ["ctypes", "socket"],
         "optimize": -1,
+        "units": True,
     }
 
 
-def test_an_answer_with_byte_code():
-    answer = {"t": "compiled", "code": b"\1", "imports": ["numpy", "math", "math"]}
+def test_a_request_leaves_out_what_is_known():
+    assert compile_request(TREE, "/app", [], ["a/b.py"])["files"] == [["program.py", b"x"]]
 
-    assert read_compile_response(answer, SNAPSHOT) == CompiledVersion(
-        SNAPSHOT.digest, SNAPSHOT.path, b"\1", ("math", "numpy")
-    )
+
+def test_an_answer_with_byte_code():
+    made = read({"t": "compiled", "units": UNITS})
+
+    assert (made.digest, made.path, made.imports) == (SNAPSHOT.digest, SNAPSHOT.path, ("math", "numpy"))
+    root, table, marks = marshal.loads(made.code)
+    assert root == "/app"
+    assert table == {
+        "a.b": (False, "/app/a/b.py", b"\1"),
+        "program": (False, "/app/program.py", b"\2"),
+        "a": (True, "/app/a", None),
+    }
+    assert marshal.loads(marks) == {"a.b": {}, "program": {"x": 7}}
+
+
+def test_an_answer_is_completed_with_what_is_known():
+    known = {"a/b.py": CompiledUnit("a/b.py", b"\1", ("math", "numpy"))}
+
+    assert read({"t": "compiled", "units": UNITS[1:]}, known) == read({"t": "compiled", "units": UNITS})
+
+
+def test_the_same_files_give_the_same_bytes():
+    units = [CompiledUnit(path, code) for path, code, _, _ in UNITS]
+    again = [CompiledUnit("".join(list(path)), bytes(bytearray(code))) for path, code, _, _ in UNITS]
+
+    assert assemble(SNAPSHOT, "/app", units).code == assemble(SNAPSHOT, "/app", again).code
 
 
 def test_an_answer_that_rejects():
@@ -51,12 +81,8 @@ def test_an_answer_that_rejects():
         "text": "def (",
     }
 
-    assert read_compile_response(answer, SNAPSHOT) == Rejected(
-        "syntax", "invalid syntax", "program.py", 3, 7, "def ("
-    )
-    assert read_compile_response({"t": "rejected", "kind": "compile", "message": "x"}, SNAPSHOT) == Rejected(
-        "compile", "x"
-    )
+    assert read(answer) == Rejected("syntax", "invalid syntax", "program.py", 3, 7, "def (")
+    assert read({"t": "rejected", "kind": "compile", "message": "x"}) == Rejected("compile", "x")
 
 
 @pytest.mark.parametrize(
@@ -67,11 +93,18 @@ def test_an_answer_that_rejects():
         {},
         {"t": "completed", "v": 1},
         {"t": "compiled"},
-        {"t": "compiled", "code": "text"},
-        {"t": "compiled", "code": b"", "imports": "numpy"},
-        {"t": "compiled", "code": b"", "imports": [3]},
-        {"t": "compiled", "code": b"", "imports": ["a\nb"]},
-        {"t": "compiled", "code": b"", "imports": ["a"] * 10_001},
+        {"t": "compiled", "units": b""},
+        {"t": "compiled", "units": [UNITS[0]]},
+        {"t": "compiled", "units": [*UNITS, ["other.py", b"", [], []]]},
+        {"t": "compiled", "units": [*UNITS, UNITS[0]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", "text", [], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", "numpy", []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [3], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", ["a\nb"], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", ["a"] * 10_001, []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [["x"]]]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [["x", True]]]]},
         {"t": "rejected", "kind": "syntax"},
         {"t": "rejected", "kind": "fuel", "message": "x"},
         {"t": "rejected", "kind": [], "message": "x"},
@@ -82,28 +115,25 @@ def test_an_answer_that_rejects():
 )
 def test_any_other_answer_is_a_protocol_error(answer):
     with pytest.raises(ProtocolError):
-        read_compile_response(answer, SNAPSHOT)
+        read(answer)
 
 
 def test_long_texts_are_cut():
-    rejected = read_compile_response(
-        {"t": "rejected", "kind": "syntax", "message": "x" * 100_000, "text": "y" * 100_000}, SNAPSHOT
-    )
+    rejected = read({"t": "rejected", "kind": "syntax", "message": "x" * 100_000, "text": "y" * 100_000})
 
     assert len(rejected.message) == len(rejected.text) == 4096
 
 
-@pytest.mark.parametrize("imports", [(), ("numpy",), ("math", "numpy")])
-def test_a_compiled_version_comes_back_as_it_was_kept(imports):
-    compiled = CompiledVersion(SNAPSHOT.digest, SNAPSHOT.path, b"\0code\n", imports)
+def test_a_compiled_file_comes_back_as_it_was_kept():
+    unit = CompiledUnit("a/b.py", b"\0code\n", ("math", "numpy"), (("x", 7), ("y", 1 << 31)))
 
-    assert load_compiled(dump_compiled(compiled), SNAPSHOT) == compiled
+    assert load_unit(dump_unit(unit)) == unit
 
 
-@pytest.mark.parametrize("data", [b"", b"\0\0\0", b"\0\0\0\5abc", b"\0\0\0\1\xff"])
+@pytest.mark.parametrize("data", [b"", b"\0\0\0", dump_unit(CompiledUnit("a", b""))[:-1], b"\x90"])
 def test_what_was_kept_otherwise_is_refused(data):
     with pytest.raises(ProtocolError):
-        load_compiled(data, SNAPSHOT)
+        load_unit(data)
 
 
 def test_the_key_depends_on_everything_that_the_code_does():
@@ -114,7 +144,8 @@ def test_the_key_depends_on_everything_that_the_code_does():
         ("image", "digest", "/harness", ("a", "b")),
         ("image", "digest", "/app", ("a",)),
         ("image", "digest", "/app", ("ab",)),
+        ("image", "digest", "/app", ("a", "b"), "a.py"),
     ]
 
-    assert len({code_key(*args) for args in [base, *others]}) == 6
+    assert len({code_key(*args) for args in [base, *others]}) == 7
     assert code_key("image", "digest", "/app", ["b", "a", "a"]) == code_key(*base)

@@ -42,10 +42,27 @@ lint: setup
 types: setup
     '{{ bin }}/mypy'
 
-# Measure; the numbers are printed, none is asserted
+# Measure, beside what people use instead; nothing is asserted. Options as in `just bench --help`
 [positional-arguments]
-bench *options: setup
+bench *options: _bench-setup
     '{{ bin }}/python' bench/sandboxes.py "$@"
+
+# Say what moved beyond noise between two runs: by default the one in docs and the latest
+[positional-arguments]
+bench-cmp *runs: setup
+    '{{ bin }}/python' bench/compare.py "$@"
+
+# Put the latest run into README.md and docs/benchmarks.md
+[positional-arguments]
+bench-docs *run: _bench-setup
+    '{{ bin }}/python' bench/publish.py "$@"
+
+# What only the benchmarks need: peers, and what draws the chart
+_bench-setup: setup
+    #!/usr/bin/env bash
+    set -euo pipefail
+    '{{ bin }}/python' -c 'import matplotlib, pydantic_monty' 2>/dev/null && exit 0
+    '{{ bin }}/python' -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]'
 
 # The tests that run for minutes
 [positional-arguments]

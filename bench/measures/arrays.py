@@ -21,7 +21,7 @@ def give():
     return given
 """
 _NUMBERS = 1_000_000
-_REPEATS = 20
+_REPEATS = 30
 
 
 def measure(report: Report, engine: evocell.Engine) -> None:
@@ -41,5 +41,9 @@ def measure(report: Report, engine: evocell.Engine) -> None:
 def _add(report: Report, name: str, array: np.ndarray, action: Callable[[], object]) -> None:
     action()
     report.add(
-        Row(name=name, samples=[array.nbytes / taken_s for taken_s in repeat(action, _REPEATS)], unit="MB/s")
+        Row(
+            name=name,
+            samples=[array.nbytes / taken_s for taken_s in repeat(action, report.share(_REPEATS))],
+            unit="MB/s",
+        )
     )

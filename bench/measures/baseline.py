@@ -14,7 +14,7 @@ _UNIQUE = (
     "import re\n"
     "print(sum(map(int, re.findall(r'Private_\\w+: +(\\d+)', open('/proc/self/smaps_rollup').read()))))"
 )
-_REPEATS = 15
+_REPEATS = 30
 
 
 @frozen
@@ -32,15 +32,19 @@ class Baseline:
 
 def measure(report: Report) -> Baseline:
     """Time subprocesses with and without numpy, and weigh one."""
-    report.add(Row(name="subprocess: python, call, end", samples=repeat(lambda: _run(_CALL), 2 * _REPEATS)))
+    report.add(
+        Row(name="subprocess: python, call, end", samples=repeat(lambda: _run(_CALL), report.share(_REPEATS)))
+    )
     with_numpy = report.add(
         Row(
             name="subprocess: python, import numpy, call, end (the baseline)",
-            samples=repeat(lambda: _run(f"import numpy\n{_CALL}"), _REPEATS),
+            samples=repeat(lambda: _run(f"import numpy\n{_CALL}"), report.share(_REPEATS)),
             ratio=1.0,
         )
     )
-    weighed = [1024.0 * int(_run(f"import numpy\n{_CALL}\n{_UNIQUE}").split()[-1]) for _ in range(3)]
+    weighed = [
+        1024.0 * int(_run(f"import numpy\n{_CALL}\n{_UNIQUE}").split()[-1]) for _ in range(report.share(6))
+    ]
     memory = report.add(Row(name="subprocess with numpy: memory", samples=weighed, unit="MB", ratio=1.0))
     return Baseline(with_numpy.median, memory.median)
 

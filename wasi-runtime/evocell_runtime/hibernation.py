@@ -8,8 +8,10 @@ on as if nothing had been: the same results for the same fuel.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 from attrs import field, frozen
 
@@ -19,6 +21,10 @@ from evocell_runtime.instance import Instance
 from evocell_runtime.native import RawMemory
 
 _LEVEL = 1
+
+# What the objects around the packed bytes take, roughly: a run, and all the rest.
+_RUN_BYTES = 112
+_OBJECT_BYTES = 4096
 
 
 @frozen
@@ -36,6 +42,28 @@ class Hibernated:
     runs: tuple[Run, ...] = field(repr=False)
     packed: bytes = field(repr=False)
     state: Mapping[str, int] = field(repr=False)
+
+    @property
+    def held_bytes(self) -> int:
+        """About what it takes in this process."""
+        return len(self.packed) + _RUN_BYTES * len(self.runs) + _OBJECT_BYTES
+
+    def to_plain(self) -> dict[str, Any]:
+        """It as plain data, for another process that has the same image."""
+        numbers = [number for run in self.runs for number in (run.offset, run.size)]
+        return {
+            "memory_bytes": self.memory_bytes,
+            "runs": struct.pack(f"<{len(numbers)}Q", *numbers),
+            "packed": self.packed,
+            "state": {name: str(value) for name, value in self.state.items()},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Hibernated:
+        """It from what `to_plain` made of it."""
+        runs = tuple(Run(*pair) for pair in struct.iter_unpack("<QQ", plain["runs"]))
+        state = {str(name): int(value) for name, value in plain["state"].items()}
+        return cls(int(plain["memory_bytes"]), runs, bytes(plain["packed"]), state)
 
 
 def hibernate(instance: Instance, reference: RawMemory) -> Hibernated:

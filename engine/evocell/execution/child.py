@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import subprocess
 import sys
+import termios
 
 import trio
 
@@ -49,6 +52,16 @@ class WorkerChild:
         """Whether it has not ended."""
         return self._process.poll() is None
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much it has written that nobody has read yet."""
+        return _held_by(self.receive)
+
+    @property
+    def unheard_bytes(self) -> int:
+        """How much was written to it that it has not read yet."""
+        return _held_by(self.send)
+
     def kill(self) -> None:
         """Kill it; nothing happens if it has ended."""
         self._process.kill()
@@ -70,3 +83,13 @@ class WorkerChild:
     async def _wait(self) -> None:
         while self.is_alive:  # noqa: ASYNC110 - for a moment, and only at its end
             await trio.sleep(_POLL_S)
+
+
+def _held_by(pipe: trio.lowlevel.FdStream) -> int:
+    """Bytes that are in a pipe; 0 once this end is closed."""
+    size = array.array("i", [0])
+    try:
+        fcntl.ioctl(pipe.fileno(), termios.FIONREAD, size)
+    except (OSError, ValueError):
+        return 0
+    return size[0]

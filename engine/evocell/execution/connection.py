@@ -99,29 +99,42 @@ class Connection:
             del self._pending[msgid]
         return self._result(pending)
 
-    async def probe(self, method: str) -> None:
+    async def probe(self, method: str, *, sent: Callable[[], None]) -> Any:
         """Ask whether the other side is there, with a request that takes it no time.
+
+        Args:
+            method: What to ask.
+            sent: Called when the question has been written.
 
         Raises:
             ConnectionLost: It is gone.
+            RequestFailed: It answered with an error.
 
         Cancellation: Nothing waits: a side that hangs would not answer.
         """
         msgid, pending = self._new_request()
         try:
-            await self._ask(msgid, pending, method, {})
+            await self._ask(msgid, pending, method, {}, sent)
         finally:
             del self._pending[msgid]
-        self._result(pending)
+        return self._result(pending)
 
     def _new_request(self) -> tuple[int, _Pending]:
         msgid = next(self._ids) & 0xFFFFFFFF
         pending = self._pending[msgid] = _Pending()
         return msgid, pending
 
-    async def _ask(self, msgid: int, pending: _Pending, method: str, params: dict[str, Any]) -> None:
+    async def _ask(
+        self,
+        msgid: int,
+        pending: _Pending,
+        method: str,
+        params: dict[str, Any],
+        sent: Callable[[], None] = bool,
+    ) -> None:
         if self._lost is None:
             await self._write(Request(msgid, method, params))
+            sent()
             await pending.over.wait()
 
     def _result(self, pending: _Pending) -> Any:

@@ -79,6 +79,7 @@ class Driver:
         """How often a call was put behind waiting ones."""
         self._typical_s = 0.0
         self._turn_began: list[float | None] = [None] * threads
+        self._step_began: list[float | None] = [None] * threads
         self._threads = [
             threading.Thread(target=self._run, args=(n,), name=f"evocell-guest-{n}", daemon=True)
             for n in range(threads)
@@ -126,10 +127,16 @@ class Driver:
         """Jobs that have not begun."""
         return len(self._fresh)
 
+    @property
+    def stalled_s(self) -> float:
+        """How long a job has held its thread without coming back, in seconds; 0 if none holds one."""
+        now = self._clock()
+        return max((now - began for began in self._step_began if began is not None), default=0.0)
+
     def _run(self, index: int) -> None:
         while (picked := self._pick(index)) is not None:
             job, begun = picked
-            began = self._turn_began[index] = self._clock()
+            began = self._turn_began[index] = self._step_began[index] = self._clock()
             over = job.step() if begun else self._closing or job.begin()
             slices = 0
             while not over:
@@ -140,9 +147,11 @@ class Driver:
                     if self._others_wait():
                         break
                     slices = 0
+                self._step_began[index] = self._clock()
                 over = job.step()
             if over:
                 job.end()
+            self._step_began[index] = None
             with self._changed:
                 self._turn_began[index] = None
                 self._typical_s += _SMOOTHING * (self._clock() - began - self._typical_s)

@@ -13,6 +13,7 @@ from evocell.execution.run import Host, Run, Sighting
 from evocell.execution.worker import CallJob, CallReport, CompileJob
 from evocell.models.limits import Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.models.workers import WorkerInfo
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.cache import ImageManifest
@@ -110,6 +111,14 @@ class HostWorker:
     def session_home(self, session: str) -> str | None:
         """Name of the process that holds a session; None if none does."""
         return self._host.session_home(session)
+
+    def workers(self) -> list[WorkerInfo]:
+        """What is seen of each process that runs guests."""
+        return self._host.workers()
+
+    async def drain(self, name: str) -> None:
+        """Replace a process by another; see `Worker`."""
+        await self._host.drain(name)
 
     async def wait_session_losses(self, seen: int) -> int:
         """Wait until sessions have been lost more than `seen` times; see `Worker`."""

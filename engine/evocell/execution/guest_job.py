@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES
@@ -33,6 +34,7 @@ class Fork:
         harness: Directory at `/harness`, or None.
         limits: Bounds that hold for the fork's whole life: memory, scratch space.
         make_scratch: Makes the directory at `/tmp`, if the limits give it any space.
+        asleep: What it is, if it comes from another process, put aside.
     """
 
     def __init__(
@@ -43,18 +45,33 @@ class Fork:
         harness: Path | None,
         limits: Limits,
         make_scratch: Callable[[], Path],
+        asleep: Hibernated | None = None,
     ) -> None:
         self._image = image
+        self._app, self._harness, self._limits = app, harness, limits
         self.scratch = make_scratch() if limits.scratch_bytes else None
         self._make = partial(
             image.fork, app=app, harness=harness, scratch=self.scratch, growth_bytes=limits.memory_bytes
         )
-        self._asleep: Hibernated | None = None
-        try:
-            self.instance: Instance = self._make()
-        except BaseException:
-            self._remove_scratch()
-            raise
+        self._asleep = asleep
+        self._instance: Instance | None = None
+        if asleep is None:
+            try:
+                self._instance = self._make()
+            except BaseException:
+                self._remove_scratch()
+                raise
+
+    @property
+    def instance(self) -> Instance:
+        """The guest, which is not put aside."""
+        assert self._instance is not None
+        return self._instance
+
+    @property
+    def asleep_bytes(self) -> int | None:
+        """What it takes while it is put aside; None while it is ready."""
+        return None if self._asleep is None else self._asleep.held_bytes
 
     def put_aside(self) -> None:
         """Keep only what makes the guest differ from its image. It must be at rest; idempotent.
@@ -65,6 +82,7 @@ class Fork:
         if self._asleep is None:
             self._asleep = hibernate(self.instance, self._image.reference())
             self.instance.close()
+            self._instance = None
 
     def roused(self) -> Fork:
         """The fork itself, with its guest as it was before it was put aside.
@@ -79,12 +97,51 @@ class Fork:
             except BaseException:
                 instance.close()
                 raise
-            self.instance, self._asleep = instance, None
+            self._instance, self._asleep = instance, None
         return self
+
+    def handed_over(self) -> dict[str, Any]:
+        """What another process needs to go on with it, as plain data. It must be put aside.
+
+        It is then that process's, and its scratch directory as well: this one is not to be used or closed.
+        """
+        assert self._asleep is not None
+        return {
+            "guest": self._asleep.to_plain(),
+            "app": None if self._app is None else str(self._app),
+            "harness": None if self._harness is None else str(self._harness),
+            "scratch": None if self.scratch is None else str(self.scratch),
+            "limits": asdict(self._limits),
+        }
+
+    @classmethod
+    def taken_over(
+        cls, image: Image, plain: Mapping[str, Any], take_scratch: Callable[[Path], Path]
+    ) -> Fork:
+        """The fork that another process of the same image handed over, put aside.
+
+        Args:
+            image: The image.
+            plain: What `handed_over` returned there.
+            take_scratch: Makes a directory of that process one of this.
+
+        Raises:
+            OSError: The scratch directory cannot be had.
+        """
+        app, harness, scratch = plain["app"], plain["harness"], plain["scratch"]
+        return cls(
+            image,
+            app=None if app is None else Path(app),
+            harness=None if harness is None else Path(harness),
+            limits=Limits(**plain["limits"]),
+            make_scratch=partial(take_scratch, Path(scratch or "")),
+            asleep=Hibernated.from_plain(plain["guest"]),
+        )
 
     def close(self) -> None:
         """Free the guest and its scratch directory; idempotent."""
-        self.instance.close()
+        if self._instance is not None:
+            self._instance.close()
         self._asleep = None
         self._remove_scratch()
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import trio
 from attrs import define, evolve, field
 
-from evocell.errors import EngineClosed
+from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
 from evocell.execution.driver import Driver
 from evocell.execution.guest_job import Fork, GuestJob
 from evocell.execution.run import Run, Sighting
 from evocell.execution.scratch import Scratch
+from evocell.models.workers import WorkerInfo
 from evocell_runtime.errors import ImageError
 from evocell_runtime.image import Image
 
@@ -22,6 +25,9 @@ AWAKE_SESSIONS = 256
 
 A session that is ready takes about 1 MB, 5 mappings and 4 descriptors; one put aside some 30 KB of its
 process, and 6 ms to wake."""
+
+EXPORT_BYTES = 256 << 20
+"""A session that takes more than this put aside is not given to another process."""
 
 _SLOTS_PER_THREAD = 2
 
@@ -54,6 +60,7 @@ class GuestHost:
         self._sessions: dict[str, _Session] = {}
         self._awake: dict[_Session, None] = {}  # the one idle longest first
         self._running: set[GuestJob] = set()
+        self._finished = 0
         self._closed = False
         self.slots = threads * _SLOTS_PER_THREAD
 
@@ -86,9 +93,74 @@ class GuestHost:
             if fork is not None:
                 fork.close()
 
+    async def export_session(self, name: str) -> dict[str, Any] | None:
+        """Give a session away, after the run in it if there is one; then it is not here any more.
+
+        Returns:
+            What another process needs to go on with it, as plain data; None if there is no such session, or
+            it has files open, or is too large for that, and stays.
+        """
+        held = self._sessions.get(name)
+        if held is None:
+            return None
+        with trio.CancelScope(shield=True):
+            async with held.lock:
+                fork = held.fork
+                if self._sessions.get(name) is not held or fork is None:
+                    return None
+                with suppress(ImageError):
+                    await trio.to_thread.run_sync(fork.put_aside)
+                if fork.asleep_bytes is None or fork.asleep_bytes > EXPORT_BYTES:
+                    return None
+                del self._sessions[name]
+                self._awake.pop(held, None)
+                held.fork = None
+                return fork.handed_over()
+
+    async def adopt_session(self, name: str, plain: Mapping[str, Any]) -> None:
+        """Take a session that another process of the same image gave away.
+
+        Raises:
+            CapacityError: Its scratch directory cannot be had.
+            ProtocolError: There is a session of that name.
+        """
+        if name in self._sessions:
+            raise ProtocolError(f"there is a session {name!r} already")
+        try:
+            fork = Fork.taken_over(self._image, plain, self._scratch.take)
+        except OSError as error:
+            raise CapacityError(f"the scratch directory of {name!r} cannot be taken over: {error}") from error
+        self._sessions[name] = _Session(fork=fork)
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds for which a guest has held its thread in one slice."""
+        return self._driver.stalled_s
+
     def session_home(self, session: str) -> str | None:
         """Name of the process that holds a session; None if none does."""
         return HERE if session in self._sessions else None
+
+    def workers(self) -> list[WorkerInfo]:
+        """What is seen of this process."""
+        return [
+            WorkerInfo(
+                name=HERE,
+                pid=os.getpid(),
+                status="up",
+                sessions=len(self._sessions),
+                calls=len(self._running),
+                finished=self._finished,
+            )
+        ]
+
+    async def drain(self, name: str) -> None:
+        """Refuse: there is no other process.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise ConfigurationError(f"{name!r} cannot be drained: with workers=0 there are no worker processes", "name")
 
     async def wait_session_losses(self, seen: int) -> int:  # noqa: ARG002 - as the protocol has it
         """Wait until sessions have been lost more than `seen` times: never, they are in this process."""
@@ -186,6 +258,7 @@ class GuestHost:
             raise
         finally:
             self._running.discard(job)
+        self._finished += 1
         return job
 
 

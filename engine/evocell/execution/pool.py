@@ -1,119 +1,93 @@
-"""Worker processes under one nursery: started, watched, restarted, and given work.
+"""Worker processes under one nursery: started again when they end, replaced on request, and given work.
 
 A worker is disposable. When one dies its sessions are gone with it (the next run in one starts from the
 version again), and the runs it had under way are lost. A run that needs no session is tried again
 elsewhere, since most likely a neighbour killed the worker; lost a third time, it is named as lost.
+
+One that is drained loses nothing: its successor is started beside it, its sessions are put aside and go
+over one by one, each after the run in it, and the process ends after its last run.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
+from typing import Any
 
 import trio
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.errors import ConfigurationError, EngineClosed, ImageError, ProtocolError
-from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent, RunSender
-from evocell.execution.child import WorkerChild
-from evocell.execution.connection import Connection, ConnectionLost, RequestFailed
+from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
+from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent
+from evocell.execution.connection import ConnectionLost, RequestFailed
 from evocell.execution.enforcer import WatchedWorker, memory_bound, watch_memory
 from evocell.execution.front import HostWorker
+from evocell.execution.homes import Homes
 from evocell.execution.images import ensure_image
+from evocell.execution.life import WorkerLife
 from evocell.execution.run import Run, Sighting
-from evocell.execution.vigil import IDLE_PING_S, PING_S, Vigil
 from evocell.execution.worker import Worker
+from evocell.models.workers import WorkerInfo
 from evocell_runtime.build import BuildProgress
 from evocell_runtime.cache import ImageManifest
 
 __all__ = ["HostPool", "open_worker_processes"]
 
 SLOTS_PER_WORKER = 2
-START_S = 120.0
-"""How long a worker may take to start and open the image; a cold disk is slow."""
 BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Pauses before a worker is started again, by how often it died without having finished a run."""
-GRACE_S = 2.0
-"""How long a worker that was told to end may take."""
-
-_log = logging.getLogger("evocell")
 
 _TRIES = 3
 _SHELF_PART = 4
 """A worker's shelf takes at most this part of the memory it may hold."""
+_MOVES_AT_ONCE = 4
 
 
-class _Member:
-    """A worker's place in the pool; the process in it changes."""
+class _Place:
+    """A worker's place in the pool; the process in it changes.
+
+    Attributes:
+        name: What it is called, whichever process is in it.
+        life: The process that is given work, or the last that was.
+        restarts: How often one was started in place of another.
+        drain_asked: Set when the present one is to be replaced.
+        undrained: Why it was not, if that was given up.
+    """
 
     def __init__(self, number: int) -> None:
         self.name = f"worker-{number}"
-        self.connection: Connection | None = None
-        self.sender: RunSender | None = None
-        self.process: WorkerChild | None = None
-        self.life = trio.CancelScope()
-        self.under_way = 0
-        self.finished = 0
+        self.life: WorkerLife | None = None
         self.restarts = 0
-        self.draining = False
-        self.busy = trio.Event()
         self.drain_asked = trio.Event()
-        self.lives = 0
-        self._idle = trio.Event()
-        self._verdict: str | None = None
+        self.undrained: str | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """The process, once it can be given work."""
-        return self.process.pid if self.process is not None and self.is_up else None
+    def take(self, new: WorkerLife) -> None:
+        """Have another process in it."""
+        self.restarts += self.life is not None
+        self.life = new
+        self.drain_asked = trio.Event()
 
-    def condemn(self, why: str) -> None:
-        """Take note why the process is being killed; forgotten when the next one is up."""
-        self._verdict = why
+    def give_up(self, why: str) -> None:
+        """Keep the present process though it was to be replaced."""
+        self.undrained = why
+        self.drain_asked = trio.Event()
 
-    def acquit(self) -> None:
-        """Forget why the former process was killed, or was to end."""
-        self._verdict = None
-        self.draining = False
-
-    def obituary(self) -> str:
-        """Say what became of the process while it had calls under way."""
-        how = "died" if self._verdict is None else "was killed"
-        why = "" if self._verdict is None else f": {self._verdict}"
-        return f"{self.name} {how} with calls under way{why}"
-
-    def begin_run(self) -> None:
-        """Count a run in."""
-        self.under_way += 1
-        self.busy.set()
-
-    def end_run(self) -> None:
-        """Count a run out, and tell whoever waits for the last one."""
-        self.under_way -= 1
-        if not self.under_way:
-            self.busy = trio.Event()
-            self._idle.set()
-            self._idle = trio.Event()
-
-    async def wait_idle(self) -> None:
-        """Wait until no run is under way."""
-        while self.under_way:
-            await self._idle.wait()
-
-    @property
-    def takes_work(self) -> bool:
-        """Whether further runs may be given to it."""
-        return self.is_up and not self.draining
-
-    @property
-    def is_up(self) -> bool:
-        """Whether its process has opened the image and has not ended."""
-        if self.connection is None or self._verdict is not None:
-            return False
-        return self.process is not None and self.process.is_alive
+    def info(self, homes: Homes) -> WorkerInfo:
+        """What is seen of it."""
+        life = self.life
+        if life is None or not life.is_up:
+            return WorkerInfo(name=self.name, pid=None, status="starting", restarts=self.restarts)
+        return WorkerInfo(
+            name=self.name,
+            pid=life.pid,
+            status="draining" if self.drain_asked.is_set() else "up",
+            sessions=homes.count(life),
+            calls=life.under_way.total(),
+            finished=life.finished,
+            restarts=self.restarts,
+        )
 
 
 class HostPool:
@@ -136,41 +110,44 @@ class HostPool:
         realtime: bool,
         shelf_bytes: int = SHELF_BYTES,
     ) -> None:
-        self._opening = {
+        self._opening: Mapping[str, Any] = {
             "cache": cache_root,
             "image_id": manifest.image_id,
             "realtime": realtime,
             "shelf_bytes": shelf_bytes,
         }
         self._shelf_bytes = shelf_bytes
-        self._members = [_Member(n) for n in range(workers)]
-        self._homes: dict[str, _Member] = {}
+        self._places = [_Place(n) for n in range(workers)]
+        self._lives: list[WorkerLife] = []
+        self._homes = Homes()
         self._names: Recent[bytes, str] = Recent(NAMED_BYTES)
         self._changed = trio.Condition()
         # Runs that were lost are tried again one at a time: the one that killed its worker, if one did, takes
         # none of the others along a second time.
         self._again = trio.Lock()
         self._closed = False
-        self._losses = 0
-        self._loss = trio.Event()
         self.failure: ImageError | None = None
         """Why the workers cannot load the image; None while they can."""
         self.slots = workers * SLOTS_PER_WORKER
 
     @property
-    def workers(self) -> Sequence[WatchedWorker]:
-        """The workers' places, to be watched."""
-        return self._members
+    def lives(self) -> Sequence[WorkerLife]:
+        """The processes there are, those that are about to end included; it changes with them."""
+        return self._lives
+
+    @property
+    def watched(self) -> Sequence[WatchedWorker]:
+        """The same, to be watched."""
+        return self._lives
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers that are up, for tests and doctors."""
-        return [m.process.pid for m in self._members if m.process is not None and m.connection is not None]
+        return [life.pid for life in self._lives if life.pid is not None]
 
-    @property
-    def restarts(self) -> int:
-        """How often a worker was started again."""
-        return sum(member.restarts for member in self._members)
+    def workers(self) -> list[WorkerInfo]:
+        """What is seen of each worker."""
+        return [place.info(self._homes) for place in self._places]
 
     async def run(self, run: Run) -> Sighting:
         """Run one request on the worker with the least to do, or on the session's own; see `Host`."""
@@ -178,60 +155,73 @@ class HostPool:
         turns: list[AbstractAsyncContextManager[object]] = [nullcontext(), *[self._again] * (_TRIES - 1)]
         for turn in turns:
             async with turn:
-                member = await self._place(run.session)
-                try:
-                    return await self._run_on(member, run)
-                except ConnectionLost:
-                    lost = member.obituary()
+                seen = await self._run_somewhere(run)
+                if isinstance(seen, Sighting):
+                    return seen
+                lost = seen
             if run.session is not None:
                 break
         return Sighting(lost=lost)
 
-    async def _run_on(self, member: _Member, run: Run) -> Sighting:
-        sender = member.sender
-        assert sender is not None
-        member.begin_run()
-        try:
-            seen = await sender.run(run)
-        except RequestFailed as error:
-            raise ProtocolError(f"{member.name} refused a run: {error}") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            member.life.cancel()
-            raise ProtocolError(f"{member.name} answered with nonsense, and is replaced: {error}") from error
-        else:
-            member.finished += 1
-            return seen
-        finally:
-            member.end_run()
+    async def _run_somewhere(self, run: Run) -> Sighting | str:
+        """Run on a worker, and on the next one if there is no room; or say how the worker was lost."""
+        full: list[WorkerLife] = []
+        while True:
+            life, settled = await self._place(run.session, full)
+            try:
+                seen = await life.run(run)
+            except ConnectionLost:
+                self._unsettle(run.session, life)
+                return life.obituary()
+            if seen.unforked is None or settled:
+                return seen
+            self._unsettle(run.session, life)
+            full.append(life)
+            if not self._free(full):
+                return seen
+
+    def _unsettle(self, session: str | None, life: WorkerLife) -> None:
+        if session is not None and self._homes.get(session) is life:
+            self._homes.forget(session)
 
     async def drain(self, name: str) -> None:
-        """Replace a worker without losing a run: it gets no further ones and ends after its last.
+        """Replace a worker and lose nothing: a new process takes its place, and its sessions move there.
 
-        A new one takes its place. Its sessions end with it, as they do when it dies.
+        Runs under way come to their end in the old process, which ends after the last. A session with files
+        open cannot move, and is lost as if the worker had died.
 
         Raises:
             ConfigurationError: There is no such worker.
+            EngineClosed: The engine was closed before it was replaced.
+            EvocellError: A successor could not be started; the worker goes on.
 
-        Cancellation: It is replaced all the same, once its last run is over.
+        Cancellation: It is replaced all the same.
         """
-        member = next((member for member in self._members if member.name == name), None)
-        if member is None:
-            names = ", ".join(member.name for member in self._members)
+        place = next((place for place in self._places if place.name == name), None)
+        if place is None:
+            names = ", ".join(place.name for place in self._places)
             raise ConfigurationError(f"there is no worker {name!r}; there are {names}", "name")
-        lives = member.lives
-        if member.is_up:
-            member.draining = True
-            member.drain_asked.set()
+        old, place.undrained = place.life, None
+        place.drain_asked.set()
         async with self._changed:
-            while member.lives == lives and not (self._closed or self.failure):
+            # One that was not there, or died meanwhile, is replaced as well.
+            while place.life is old or (old is not None and not old.over.is_set()):
+                if self._closed:
+                    raise EngineClosed("the engine is closed")
+                if self.failure is not None:
+                    raise self.failure
+                if place.undrained is not None:
+                    raise EvocellError(f"{name} was not replaced: {place.undrained}")
                 await self._changed.wait()
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the run in it if there is one; idempotent."""
-        member = self._homes.pop(session, None)
-        if member is not None and member.connection is not None:
+        await self._homes.wait_arrived(session)
+        life = self._homes.forget(session)
+        if life is not None:
+            await life.wait_without(session)
             with suppress(ConnectionLost, RequestFailed):
-                await member.connection.request("end_session", {"session": session})
+                await life.request("end_session", {"session": session})
 
     def session_home(self, session: str) -> str | None:
         """Name of the worker that holds a session; None if none does."""
@@ -240,145 +230,141 @@ class HostPool:
 
     async def wait_session_losses(self, seen: int) -> int:
         """Wait until sessions have been lost more than `seen` times; see `Host`."""
-        while self._losses <= seen:
-            await self._loss.wait()
-        return self._losses
+        return await self._homes.wait_losses(seen)
 
     async def aclose(self) -> None:
         """Refuse further runs; the processes end with the nursery that `supervise` runs in. Idempotent."""
         self._closed = True
-        async with self._changed:
-            self._changed.notify_all()
+        await self._tell()
 
     async def supervise(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all workers up until cancelled. Started once one of them is up, or `failure` is set."""
         async with trio.open_nursery() as nursery:
-            for member in self._members:
-                nursery.start_soon(self._keep, member)
+            for place in self._places:
+                nursery.start_soon(self._keep, place)
             async with self._changed:
-                while self.failure is None and not any(member.connection for member in self._members):
+                while self.failure is None and not self._free():
                     await self._changed.wait()
             task_status.started()
 
-    async def _place(self, session: str | None) -> _Member:
-        async with self._changed:
-            while True:
-                if self._closed:
-                    raise EngineClosed("the engine is closed")
-                home = None if session is None else self._homes.get(session)
-                if home is not None and home.takes_work:
-                    return home
-                up = [member for member in self._members if member.takes_work]
-                if up:
-                    chosen = min(up, key=lambda member: member.under_way)
-                    if session is not None:
-                        self._homes[session] = chosen
-                    return chosen
-                if self.failure is not None:
-                    raise self.failure
-                await self._changed.wait()
+    def _free(self, full: Collection[WorkerLife] = ()) -> list[WorkerLife]:
+        """The workers that may be given further runs, but for those known to be full."""
+        return [life for life in self._lives if life.is_up and not life.leaving and life not in full]
 
-    async def _keep(self, member: _Member) -> None:
-        """Start a worker, and again whenever it ends."""
-        fruitless = 0
+    async def _place(
+        self, session: str | None, full: Collection[WorkerLife]
+    ) -> tuple[WorkerLife, bool]:
+        """Choose the worker for a run; also returns whether it is the session's home already."""
         while True:
-            before = member.finished
-            await trio.sleep(BACK_OFF_S[min(fruitless, len(BACK_OFF_S) - 1)])
-            with suppress(OSError):
-                await self._live(member)
-            fruitless = 0 if member.finished > before or member.draining else fruitless + 1
-            member.restarts += 1
+            if session is not None:
+                await self._homes.wait_arrived(session)
+            # From here to the run no other task gets its turn, unless there is nobody to choose.
+            if self._closed:
+                raise EngineClosed("the engine is closed")
+            home = None if session is None else self._homes.get(session)
+            if home is not None and home.is_up:
+                return home, True
+            if free := self._free(full):
+                chosen = min(free, key=lambda life: (life.under_way.total(), self._homes.count(life)))
+                if session is not None:
+                    self._homes.settle(session, chosen)
+                return chosen, False
+            if self.failure is not None:
+                raise self.failure
+            async with self._changed:
+                if not self._free(full) and not self._closed and self.failure is None:
+                    await self._changed.wait()
 
-    async def _live(self, member: _Member) -> None:
-        """One life of a worker, from its start to its end, whoever ends it."""
-        process = WorkerChild()
-        member.process = process
-        connection = Connection(process.receive, process.send)
-        try:
-            async with trio.open_nursery() as nursery:
-                member.life = nursery.cancel_scope
-                nursery.start_soon(self._serve, connection, nursery.cancel_scope)
-                starting = trio.CancelScope(deadline=trio.current_time() + START_S)
-                nursery.start_soon(_kill_late, process, starting)
-                try:
-                    await connection.request("open", self._opening)
-                except RequestFailed as error:
-                    self.failure = ImageError(str(error))
-                    await self._announce(member, None)
-                    nursery.cancel_scope.cancel()
-                    return
-                except ConnectionLost:
-                    return
-                finally:
-                    starting.cancel()
+    async def _keep(self, place: _Place) -> None:
+        """Have a worker in a place: a new one when one has ended, or is to be replaced."""
+        fruitless = 0
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(BACK_OFF_S[min(fruitless, len(BACK_OFF_S) - 1)])
+                new = WorkerLife(place.name, self._opening, self._names, self._shelf_bytes)
+                await nursery.start(new.live)
+                old = place.life
+                if not new.is_up:
+                    fruitless += 1
+                    if old is not None and old.is_up:
+                        if new.refused is not None or fruitless >= len(BACK_OFF_S):
+                            place.give_up(new.refused or "its successor does not start")
+                            fruitless = 0
+                            await self._tell()
+                            await _first_of(old.over, place.drain_asked)
+                    elif new.refused is not None and not self._free():
+                        self.failure = ImageError(new.refused)
+                        await self._tell()
+                    continue
+                place.take(new)
                 self.failure = None
-                await self._announce(member, connection)
-                nursery.start_soon(self._watch, member, process, connection)
-                await member.drain_asked.wait()
-                await member.wait_idle()
-                nursery.cancel_scope.cancel()
-        finally:
-            member.connection = None
-            self._lose_sessions(member)
-            with trio.CancelScope(shield=True):
-                await process.end(GRACE_S)
-                member.process = None
+                self._lives.append(new)
+                nursery.start_soon(self._see_off, new)
+                if old is not None and not old.over.is_set():
+                    nursery.start_soon(self._hand_over, old, new)
+                await self._tell()
+                await _first_of(new.over, place.drain_asked)
+                fruitless = 0 if new.finished or not new.over.is_set() else fruitless + 1
 
-    def _lose_sessions(self, member: _Member) -> None:
-        """Forget the sessions of a worker that is gone, and tell whoever waits to know."""
-        lost = [session for session, home in self._homes.items() if home is member]
-        for session in lost:
-            del self._homes[session]
-        if lost:
-            self._losses += 1
-            self._loss.set()
-            self._loss = trio.Event()
+    async def _see_off(self, life: WorkerLife) -> None:
+        """Wait for the end of a worker, and forget it."""
+        await life.over.wait()
+        self._lives.remove(life)
+        self._homes.lose(self._homes.of(life))
+        await self._tell()
 
-    async def _serve(self, connection: Connection, life: trio.CancelScope) -> None:
-        await connection.serve()
-        life.cancel()
+    async def _hand_over(self, old: WorkerLife, new: WorkerLife) -> None:
+        """Move the sessions of a worker to its successor, those at rest first, and have it end."""
+        old.leaving = True
+        room = trio.CapacityLimiter(_MOVES_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for session in self._homes.of(old):
+                # One in use waits for the end of its run, and is not to keep the others waiting.
+                limit = nullcontext() if session in old.under_way else room
+                nursery.start_soon(self._move, session, old, new, limit)
+        old.dismiss()
 
-    async def _announce(self, member: _Member, connection: Connection | None) -> None:
-        member.connection = connection
-        member.sender = None if connection is None else RunSender(connection, self._names, self._shelf_bytes)
-        member.acquit()
-        member.drain_asked = trio.Event()
-        member.lives += connection is not None
+    async def _move(
+        self,
+        session: str,
+        old: WorkerLife,
+        new: WorkerLife,
+        limit: AbstractAsyncContextManager[object],
+    ) -> None:
+        """Move a session, after the run in it; one that cannot move is lost."""
+        async with limit:
+            if self._homes.get(session) is not old:  # it has ended
+                return
+            with self._homes.moving(session):
+                await old.wait_without(session)
+                state = None
+                with suppress(ConnectionLost, RequestFailed):
+                    state = await old.request("export_session", {"session": session})
+                if state is not None:
+                    others = [life for life in self._free() if life is not new]
+                    for target in (new, *others):
+                        with suppress(ConnectionLost, RequestFailed):
+                            await target.request("adopt_session", {"session": session, "state": state})
+                            self._homes.settle(session, target)
+                            if not target.over.is_set():
+                                return
+                self._homes.lose([session])
+
+    async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _watch(self, member: _Member, process: WorkerChild, connection: Connection) -> None:
-        """Ask a worker now and then whether it is there, and kill it when it will not answer any more."""
-        vigil = Vigil(process.pid)
-        async with trio.open_nursery() as nursery:
-            while True:
-                with trio.move_on_after(IDLE_PING_S):
-                    await member.busy.wait()
-                    await trio.sleep(PING_S)
-                answered = trio.Event()
-                # On its own: what a hanging worker does not read cannot be written to the end.
-                nursery.start_soon(_ask, connection, answered)
-                why = await vigil.wait(answered)
-                if why is not None:
-                    member.condemn(why)
-                    _log.warning("%s (process %d) killed: %s", member.name, process.pid, why)
-                    process.kill()  # its end is seen where its output is read
-                    return
 
+async def _first_of(*events: trio.Event) -> None:
+    """Wait until one of some events has happened."""
+    async with trio.open_nursery() as nursery:
 
-async def _kill_late(process: WorkerChild, starting: trio.CancelScope) -> None:
-    """Kill a worker that has not started when its time is over."""
-    with starting:
-        await trio.sleep_forever()
-    if trio.current_time() >= starting.deadline:
-        _log.warning("process %d killed: it did not start within %g s", process.pid, START_S)
-        process.kill()
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
 
-
-async def _ask(connection: Connection, answered: trio.Event) -> None:
-    with suppress(ConnectionLost, RequestFailed):
-        await connection.probe("ping")
-    answered.set()
+        for event in events:
+            nursery.start_soon(wait, event)
 
 
 @asynccontextmanager
@@ -414,7 +400,7 @@ async def open_worker_processes(
         await nursery.start(pool.supervise)
         if config.enforcement_enabled:
             interval_s = config.enforcement_poll_interval_ms / 1000
-            watch = partial(watch_memory, pool.workers, bound=memory_bound(config), interval_s=interval_s)
+            watch = partial(watch_memory, pool.watched, bound=memory_bound(config), interval_s=interval_s)
             nursery.start_soon(watch)
         if pool.failure is None:
             try:

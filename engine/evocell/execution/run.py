@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from attrs import asdict, field, frozen
 
 from evocell.models.limits import Limits
+from evocell.models.workers import WorkerInfo
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 
@@ -158,6 +159,18 @@ class Host(Protocol):
 
     def session_home(self, session: str) -> str | None:
         """Name of the process that holds a session; None if none does."""
+        ...
+
+    def workers(self) -> list[WorkerInfo]:
+        """What is seen of each process, or of this one."""
+        ...
+
+    async def drain(self, name: str) -> None:
+        """Replace a process by another; its runs come to their end, and its sessions move.
+
+        Raises:
+            ConfigurationError: There is no such process, or it is this one.
+        """
         ...
 
     async def wait_session_losses(self, seen: int) -> int:

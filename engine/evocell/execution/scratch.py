@@ -93,16 +93,30 @@ class Scratch:
             OSError: There is no room for it.
         """
         with self._changing:
-            if self._home is None or not self._home.path.is_dir():
-                self._remove_home()
-                sweep()
-                self._home = OwnedDirectory()
-            return Path(tempfile.mkdtemp(prefix="tmp-", dir=self._home.path))
+            return Path(tempfile.mkdtemp(prefix="tmp-", dir=self._place()))
+
+    def take(self, directory: Path) -> Path:
+        """Make a directory of another process's one of these. From any thread.
+
+        Raises:
+            OSError: It is not there any more.
+        """
+        with self._changing:
+            taken = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._place()))
+            directory.rename(taken)  # over the empty one
+            return taken
 
     def close(self) -> None:
         """Remove whatever is left of them; idempotent."""
         with self._changing:
             self._remove_home()
+
+    def _place(self) -> Path:
+        if self._home is None or not self._home.path.is_dir():
+            self._remove_home()
+            sweep()
+            self._home = OwnedDirectory()
+        return self._home.path
 
     def _remove_home(self) -> None:
         if self._home is not None:

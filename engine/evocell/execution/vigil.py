@@ -10,6 +10,7 @@ core time, not the wall time, that an answer cannot need.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -90,22 +91,30 @@ class Vigil:
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
-    async def wait(self, answered: trio.Event) -> str | None:
+    async def wait(self, answered: trio.Event, *, excused: Callable[[], bool] = bool) -> str | None:
         """Wait for the answer to a question.
+
+        Args:
+            answered: Set when it is there.
+            excused: Whether its being late is not the process's fault at this moment: whoever asks may be
+                late himself, so that the question is not on its way yet, or the answer lies there unread.
 
         Returns:
             None once it is there; else why the process will not give one, in a clause.
         """
-        asked = trio.current_time()
-        first = look(self._pid)
+        silent_since = trio.current_time()
         with trio.move_on_after(SUSPECT_S):
             await answered.wait()
-        before, unable = look(self._pid), 0
+        first = before = look(self._pid)
+        unable = 0
         while not answered.is_set():
             with trio.move_on_after(LOOK_S):
                 await answered.wait()
                 return None
             after = look(self._pid)
+            if excused():
+                silent_since, first, before, unable = trio.current_time(), after, None, 0
+                continue
             if before is not None and after is not None:
                 why = judge(before, after)
                 unable = 0 if why is None else unable + 1
@@ -113,7 +122,7 @@ class Vigil:
                     return why
                 if first is not None and after.core_s - first.core_s > SPIN_S:
                     return f"it used {SPIN_S:g} s of core time without answering"
-            if trio.current_time() - asked > HANG_S:
+            if trio.current_time() - silent_since > HANG_S:
                 return f"it did not answer for {HANG_S:g} s"
             before = after
         return None

@@ -18,6 +18,7 @@ from evocell.code.sources import FileTree
 from evocell.config import Config
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
+from evocell.models.workers import WorkerInfo
 
 __all__ = ["CallJob", "CallReport", "CompileJob", "OpenWorker", "Worker"]
 
@@ -116,6 +117,18 @@ class Worker(Protocol):
 
     def session_home(self, session: str) -> str | None:
         """Name of the process that holds a session; None if none does."""
+        ...
+
+    def workers(self) -> list[WorkerInfo]:
+        """What is seen of each process that runs guests."""
+        ...
+
+    async def drain(self, name: str) -> None:
+        """Replace a process by another; its calls come to their end, and its sessions move.
+
+        Raises:
+            ConfigurationError: There is no such process, or it is this one.
+        """
         ...
 
     async def wait_session_losses(self, seen: int) -> int:

@@ -46,9 +46,9 @@ class _Service:
             self._host = _open(params)
             self._shelf = Shelf(params["shelf_bytes"])
             return os.getpid()
-        if method == "ping":
-            return None
         host = self._host
+        if method == "ping":
+            return 0.0 if host is None else host.stalled_s
         if host is None:
             raise ProtocolError(f"the request {method!r} came before 'open'")
         if method == "run":
@@ -57,6 +57,10 @@ class _Service:
         if method == "end_session":
             await host.end_session(params["session"])
             return None
+        if method == "export_session":
+            return await host.export_session(params["session"])
+        if method == "adopt_session":
+            return await host.adopt_session(params["session"], params["state"])
         raise ProtocolError(f"there is no request {method!r}")
 
     async def aclose(self) -> None:

@@ -15,7 +15,7 @@ from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
 from evocell.execution.local import open_local_worker
-from evocell.execution.pool import open_worker_processes
+from evocell.execution.processes import open_worker_processes
 from evocell.execution.worker import CallJob, CompileJob, OpenWorker, Worker
 from evocell_guest import values
 from evocell_runtime.cache import ImageCache

@@ -52,6 +52,7 @@ from evocell.models import (
     Stage,
     StagedResult,
     Transition,
+    WorkerInfo,
     WorkerLost,
     fitness_statistics,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "StagedResult",
     "StoreError",
     "Transition",
+    "WorkerInfo",
     "WorkerLost",
     "default_engine",
     "evaluate",

@@ -65,11 +65,6 @@ def wait_until(condition, seconds=30.0):
         time.sleep(0.01)
 
 
-def engine_pool(engine):
-    """The pool behind an engine."""
-    return engine._worker._host
-
-
 def test_a_killed_worker_costs_nobody_a_result(engine, before):
     wait_until(lambda: len(own_workers(before)) == 2)
     victim = own_workers(before)[0]
@@ -194,8 +189,7 @@ def test_a_worker_that_waits_for_a_core_is_not_killed(before, caplog):
 @pytest.mark.trio
 async def test_a_drained_worker_finishes_its_runs_and_starts_anew():
     async with evocell.AsyncEngine(evocell.Config.load(workers=2)) as engine:
-        host = engine_pool(engine)
-        old = set(host.pids)
+        old = {worker.pid for worker in await engine.workers()}
         results = []
 
         async def evaluate():
@@ -204,14 +198,19 @@ async def test_a_drained_worker_finishes_its_runs_and_starts_anew():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(evaluate)
             await trio.sleep(0.1)
-            for worker in list(host.workers):
-                await host.drain(worker.name)
+            for worker in await engine.workers():
+                await engine.drain_worker(worker.name)
 
-        assert not old & set(host.pids)
+        after = await engine.workers()
+        assert not old & {worker.pid for worker in after}
+        assert [(worker.name, worker.status, worker.restarts) for worker in after] == [
+            ("worker-0", "up", 1),
+            ("worker-1", "up", 1),
+        ]
         assert [result.error for result in results] == [None] * 80
         assert {result.valid for result in results} == {True}
         with pytest.raises(evocell.ConfigurationError, match="no worker 'nobody'"):
-            await host.drain("nobody")
+            await engine.drain_worker("nobody")
 
 
 def test_the_same_numbers_from_any_number_of_workers():

@@ -18,6 +18,7 @@ from evocell.api.observing import Observing
 from evocell.api.options import Parents, SandboxRef
 from evocell.api.portal import Task, TrioThread
 from evocell.api.sandbox import Sandbox
+from evocell.api.workers import Workers
 from evocell.config import Config
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker
@@ -36,7 +37,7 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["Engine"]
 
 
-class Engine(Comparing, Evaluators, Observing):
+class Engine(Comparing, Evaluators, Observing, Workers):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited

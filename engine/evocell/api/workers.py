@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
+from evocell.api.async_workers import AsyncWorkers
+from evocell.api.portal import Portal
 from evocell.models.workers import WorkerInfo
-
-if TYPE_CHECKING:
-    from evocell.api.async_workers import AsyncWorkers
-    from evocell.api.portal import TrioThread
 
 __all__ = ["Workers"]
 
 
 class Workers:
     """The part of `Engine` that is about workers; see there."""
+
+    _thread: Portal
+    _engine: AsyncWorkers
 
     def workers(self) -> list[WorkerInfo]:
         """Return what is seen of each worker at this moment; see `AsyncEngine.workers`."""

@@ -130,7 +130,7 @@ class Connection:
         pending: _Pending,
         method: str,
         params: dict[str, Any],
-        sent: Callable[[], None] = bool,
+        sent: Callable[[], object] = bool,
     ) -> None:
         if self._lost is None:
             await self._write(Request(msgid, method, params))

@@ -115,9 +115,7 @@ class Fork:
         }
 
     @classmethod
-    def taken_over(
-        cls, image: Image, plain: Mapping[str, Any], take_scratch: Callable[[Path], Path]
-    ) -> Fork:
+    def taken_over(cls, image: Image, plain: Mapping[str, Any], take_scratch: Callable[[Path], Path]) -> Fork:
         """The fork that another process of the same image handed over, put aside.
 
         Args:

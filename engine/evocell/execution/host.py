@@ -105,17 +105,15 @@ class GuestHost:
             return None
         with trio.CancelScope(shield=True):
             async with held.lock:
-                fork = held.fork
-                if self._sessions.get(name) is not held or fork is None:
-                    return None
-                with suppress(ImageError):
-                    await trio.to_thread.run_sync(fork.put_aside)
-                if fork.asleep_bytes is None or fork.asleep_bytes > EXPORT_BYTES:
-                    return None
-                del self._sessions[name]
-                self._awake.pop(held, None)
-                held.fork = None
-                return fork.handed_over()
+                if self._sessions.get(name) is held and held.fork is not None:
+                    with suppress(ImageError):
+                        await trio.to_thread.run_sync(held.fork.put_aside)
+                    if held.fork.asleep_bytes is not None and held.fork.asleep_bytes <= EXPORT_BYTES:
+                        del self._sessions[name]
+                        self._awake.pop(held, None)
+                        fork, held.fork = held.fork, None
+                        return fork.handed_over()
+        return None
 
     async def adopt_session(self, name: str, plain: Mapping[str, Any]) -> None:
         """Take a session that another process of the same image gave away.
@@ -160,7 +158,9 @@ class GuestHost:
         Raises:
             ConfigurationError: Always.
         """
-        raise ConfigurationError(f"{name!r} cannot be drained: with workers=0 there are no worker processes", "name")
+        raise ConfigurationError(
+            f"{name!r} cannot be drained: with workers=0 there are no worker processes", "name"
+        )
 
     async def wait_session_losses(self, seen: int) -> int:  # noqa: ARG002 - as the protocol has it
         """Wait until sessions have been lost more than `seen` times: never, they are in this process."""

@@ -56,7 +56,9 @@ class WorkerLife:
         self._changed = trio.Event()
         self._dismissed = trio.Event()
         self.over = trio.Event()
-        """Set when its sessions and its process are gone."""
+        """Set when it answers nothing any more, and its sessions are gone."""
+        self.gone = trio.Event()
+        """Set when there is no process any more."""
         self.refused: str | None = None
         """Why the process could not open the image, if that is why it ended."""
         self.leaving = False
@@ -153,6 +155,7 @@ class WorkerLife:
         except OSError as error:
             _log.warning("%s cannot be started: %s", self.name, error)
             self.over.set()
+            self.gone.set()
             task_status.started()
             return
         connection = Connection(process.receive, process.send)
@@ -173,6 +176,7 @@ class WorkerLife:
             self.over.set()
             with trio.CancelScope(shield=True):
                 await process.end(GRACE_S)
+            self.gone.set()
             if never_up:
                 task_status.started()
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.execution.local import open_local_worker
-from evocell.execution.pool import open_worker_processes
+from evocell.execution.processes import open_worker_processes
 from evocell.execution.worker import Worker
 from evocell_runtime.build import BuildProgress
 

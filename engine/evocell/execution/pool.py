@@ -10,38 +10,29 @@ over one by one, each after the run in it, and the process ends after its last r
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
 import trio
 
-from evocell.code.snapshots import SnapshotStore
-from evocell.config import Config
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
 from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent
 from evocell.execution.connection import ConnectionLost, RequestFailed
-from evocell.execution.enforcer import WatchedWorker, memory_bound, watch_memory
-from evocell.execution.front import HostWorker
+from evocell.execution.enforcer import WatchedWorker
 from evocell.execution.homes import Homes
-from evocell.execution.images import ensure_image
 from evocell.execution.life import WorkerLife
 from evocell.execution.run import Run, Sighting
-from evocell.execution.worker import Worker
 from evocell.models.workers import WorkerInfo
-from evocell_runtime.build import BuildProgress
 from evocell_runtime.cache import ImageManifest
 
-__all__ = ["HostPool", "open_worker_processes"]
+__all__ = ["HostPool"]
 
 SLOTS_PER_WORKER = 2
 BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Pauses before a worker is started again, by how often it died without having finished a run."""
 
 _TRIES = 3
-_SHELF_PART = 4
-"""A worker's shelf takes at most this part of the memory it may hold."""
 _MOVES_AT_ONCE = 4
 
 
@@ -205,7 +196,7 @@ class HostPool:
         place.drain_asked.set()
         async with self._changed:
             # One that was not there, or died meanwhile, is replaced as well.
-            while place.life is old or (old is not None and not old.over.is_set()):
+            while place.life is old or (old is not None and not old.gone.is_set()):
                 if self._closed:
                     raise EngineClosed("the engine is closed")
                 if self.failure is not None:
@@ -251,9 +242,7 @@ class HostPool:
         """The workers that may be given further runs, but for those known to be full."""
         return [life for life in self._lives if life.is_up and not life.leaving and life not in full]
 
-    async def _place(
-        self, session: str | None, full: Collection[WorkerLife]
-    ) -> tuple[WorkerLife, bool]:
+    async def _place(self, session: str | None, full: Collection[WorkerLife]) -> tuple[WorkerLife, bool]:
         """Choose the worker for a run; also returns whether it is the session's home already."""
         while True:
             if session is not None:
@@ -272,8 +261,12 @@ class HostPool:
             if self.failure is not None:
                 raise self.failure
             async with self._changed:
-                if not self._free(full) and not self._closed and self.failure is None:
-                    await self._changed.wait()
+                await self._wait_free(full)
+
+    async def _wait_free(self, full: Collection[WorkerLife]) -> None:
+        """Wait until it is worth looking for a worker again; `_changed` is held."""
+        while not (self._free(full) or self._closed or self.failure):
+            await self._changed.wait()
 
     async def _keep(self, place: _Place) -> None:
         """Have a worker in a place: a new one when one has ended, or is to be replaced."""
@@ -311,6 +304,8 @@ class HostPool:
         await life.over.wait()
         self._lives.remove(life)
         self._homes.lose(self._homes.of(life))
+        await self._tell()
+        await life.gone.wait()
         await self._tell()
 
     async def _hand_over(self, old: WorkerLife, new: WorkerLife) -> None:
@@ -365,51 +360,3 @@ async def _first_of(*events: trio.Event) -> None:
 
         for event in events:
             nursery.start_soon(wait, event)
-
-
-@asynccontextmanager
-async def open_worker_processes(
-    config: Config,
-    snapshots: SnapshotStore,
-    *,
-    progress: Callable[[BuildProgress], None] | None = None,
-) -> AsyncIterator[Worker]:
-    """Open worker processes, building their image first if there is none yet.
-
-    Args:
-        config: The engine's configuration.
-        snapshots: Where version trees are kept, to be mounted.
-        progress: Called in a thread with the steps of an image build.
-
-    Raises:
-        ImageError: The image could not be found, built or trusted.
-
-    Cancellation: No process is left.
-    """
-    manifest = await ensure_image(config, progress)
-    realtime = config.profile == "realtime"
-    pool = HostPool(
-        manifest,
-        str(config.cache_path().absolute()),
-        workers=config.worker_count(),
-        realtime=realtime,
-        shelf_bytes=min(SHELF_BYTES, memory_bound(config) // _SHELF_PART),
-    )
-    error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(pool.supervise)
-        if config.enforcement_enabled:
-            interval_s = config.enforcement_poll_interval_ms / 1000
-            watch = partial(watch_memory, pool.watched, bound=memory_bound(config), interval_s=interval_s)
-            nursery.start_soon(watch)
-        if pool.failure is None:
-            try:
-                yield HostWorker(pool, manifest, snapshots, realtime=realtime)
-            except BaseException as raised:  # noqa: BLE001 - raised again below, without the nursery's wrapping
-                error = raised
-        await pool.aclose()
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    if pool.failure is not None:
-        raise pool.failure

@@ -26,6 +26,7 @@ from evocell.models.state import (
     Transition,
     utc_now,
 )
+from evocell.models.workers import WorkerInfo
 
 __all__ = [
     "ByContent",
@@ -53,6 +54,7 @@ __all__ = [
     "Stage",
     "StagedResult",
     "Transition",
+    "WorkerInfo",
     "WorkerLost",
     "fitness_statistics",
     "normalise_entry",

@@ -18,7 +18,7 @@ class WorkerInfo:
     Attributes:
         name: The name of its place; the process in it changes.
         pid: The process; None while there is none, or it has not started.
-        status: ``"up"`` takes calls; ``"starting"`` is not ready yet, or is to be started again after a pause;
+        status: ``"up"`` takes calls; ``"starting"`` is not ready yet, or waits to be started again;
             ``"draining"`` takes calls as well, and its successor is on the way.
         sessions: Sandboxes that keep their state in it.
         calls: Calls that are in it now, waiting or running.

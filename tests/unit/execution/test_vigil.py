@@ -106,6 +106,23 @@ async def test_a_stopped_process_is_found_out(start):
 
 
 @pytest.mark.trio
+async def test_nobody_is_judged_for_a_question_that_has_not_reached_him_or_an_answer_that_nobody_read(start):
+    """As when the loop that asks is held up: the one asked sleeps soundly."""
+    process = start(DEADLOCK)
+    late = [True] * 20
+    began = trio.current_time()
+
+    def excused():
+        return bool(late and late.pop())
+
+    assert (
+        await Vigil(process.pid).wait(trio.Event(), excused=excused) == "all its threads wait for each other"
+    )
+    assert late == []
+    assert trio.current_time() - began > 20 * vigil.LOOK_S
+
+
+@pytest.mark.trio
 async def test_a_deadlock_is_found_out(start):
     process = start(DEADLOCK)
     assert await Vigil(process.pid).wait(trio.Event()) == "all its threads wait for each other"

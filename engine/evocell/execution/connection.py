@@ -78,6 +78,11 @@ class Connection:
         """Requests that wait for an answer."""
         return len(self._pending)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the other side is gone: every request fails from now on."""
+        return self._lost is not None
+
     async def request(self, method: str, params: dict[str, Any]) -> Any:
         """Ask, and wait for the answer.
 

@@ -71,7 +71,8 @@ class WorkerLife:
     @property
     def is_up(self) -> bool:
         """Whether its process has opened the image and has not ended."""
-        if self._connection is None or self._verdict is not None:
+        # A process that is ending closes its pipes before it is seen to have ended.
+        if self._connection is None or self._connection.is_lost or self._verdict is not None:
             return False
         return self._process is not None and self._process.is_alive
 

@@ -104,6 +104,8 @@ async def test_what_waits_when_the_other_side_goes_is_lost_by_name(pair):
 
             nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked()
+            assert not client.is_lost
             await here.aclose()
+    assert client.is_lost
     with pytest.raises(ConnectionLost):
         await client.request("echo", {})

@@ -16,7 +16,9 @@ import evocell
 from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.execution.worker import CallJob, CallReport, CompileJob
+from evocell.execution.run import CopyRefused
+from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.models.images import ImageInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
 from evocell_guest.values import decode
 
@@ -52,6 +54,8 @@ class FakeWorker:
         self.losses = 0
         self.loss = trio.Event()
         self.compile_gate: trio.Event | None = None
+        self.images: dict[str, ImageInfo] = {}
+        self.busy = ""
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         self.count["compile"] += 1
@@ -123,6 +127,41 @@ class FakeWorker:
         self.count["end_session"] += 1
         await trio.lowlevel.checkpoint()
         self.sessions.pop(session, None)
+
+    def find_image(self, wanted: str) -> ImageInfo | None:
+        return self.images.get(wanted)
+
+    def list_images(self) -> list[ImageInfo]:
+        return list(self.images.values())
+
+    def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
+        return None
+
+    async def fork_session(self, session: str, new: str) -> bool:
+        self.count["fork_session"] += 1
+        await trio.lowlevel.checkpoint()
+        if self.busy:
+            raise CopyRefused(self.busy)
+        if session in self.sessions:
+            self.sessions[new] = dict(self.sessions[session])
+        return session in self.sessions
+
+    async def freeze_session(self, job: FreezeJob) -> ImageInfo:
+        self.count["freeze_session"] += 1
+        await trio.lowlevel.checkpoint()
+        if self.busy:
+            raise CopyRefused(self.busy)
+        made = ImageInfo(
+            id=f"{len(self.images):032x}",
+            name=job.name,
+            created_at="2026-01-01T00:00:00+00:00",
+            memory_bytes=1,
+            snapshot_bytes=1,
+            snapshot_sha256="00" * 32,
+            python="3.15",
+        )
+        self.images[job.name] = made
+        return made
 
     def session_home(self, session: str) -> str | None:
         return "local" if session in self.sessions else None

@@ -71,6 +71,21 @@ class SandboxExists(EvocellError):
         self.message = f"{text}; {hint}" if hint else text
 
 
+class SandboxBusy(EvocellError):
+    """A sandbox cannot be copied, frozen or exported as it is at this moment.
+
+    Attributes:
+        sandbox_id: The sandbox.
+        reason: What is in the way.
+    """
+
+    def __init__(self, sandbox_id: str, reason: str) -> None:
+        Exception.__init__(self, sandbox_id, reason)
+        self.sandbox_id = sandbox_id
+        self.reason = reason
+        self.message = f"sandbox {sandbox_id!r} cannot be copied now: {reason}"
+
+
 class CapacityError(EvocellError):
     """The request would go over a limit on how much may live at once.
 

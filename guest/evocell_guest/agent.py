@@ -6,6 +6,7 @@ variant raises, returns or prints becomes an answer; the host in turn believes n
 
 from __future__ import annotations
 
+import gc
 import platform
 import sys
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from typing import Any
 from msgpack import packb as _packb
 
 from .compiler import compile_version
+from .immortal import lasting_objects
 from .loader import Loader, LoadError
 from .requests import read_request
-from .reseed import reseed, reseed_numpy
+from .reseed import DEFAULT_SEED, prepare, reseed, reseed_numpy
 from .tracebacks import clip, message, render, type_name
 from .values import EncodeError, TooLarge, decode, encode
 from .walk import MAX_HASHED_KEYS
@@ -89,7 +91,8 @@ def handle(data: bytes) -> bytes:
     """Do one request and return the encoded response.
 
     Args:
-        data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"`` or ``"info"``.
+        data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``, ``"info"``, or, on
+            the way to a new image, ``"settle"`` and ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)
@@ -110,6 +113,10 @@ def handle(data: bytes) -> bytes:
         )
     if operation == "info":
         return encode(_info())
+    if operation == "settle":
+        return _settle(request["code"])
+    if operation == "lasting":
+        return lasting_objects()
     return _rejected(f"the agent knows no operation {str(operation)[:80]!r}")
 
 
@@ -143,6 +150,28 @@ def _call(request: dict[str, Any]) -> bytes:
             return _failed(error)
         except MemoryError:
             return _OUT_OF_MEMORY
+        except BaseException:
+            return _UNREPORTABLE
+
+
+def _settle(code: bytes | None) -> bytes:
+    """Prepare the interpreter, with what it holds, to be frozen into an image.
+
+    Nothing of it is looked at again by the collector, which would have every fork copy the pages.
+    """
+    try:
+        if code is not None:
+            loader.install(code, None)
+        loader.settle()
+        prepare(DEFAULT_SEED)
+        gc.collect()
+        gc.freeze()
+        return _pack({"t": "settled"})
+    except MemoryError:
+        return _OUT_OF_MEMORY
+    except BaseException as error:
+        try:
+            return _failed(error)
         except BaseException:
             return _UNREPORTABLE
 

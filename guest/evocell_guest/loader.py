@@ -97,6 +97,9 @@ class Loader:
         finished: Names of the modules whose code has run, in the order in which it ended, so that a
             reload runs a module after those it imports.
         roots: The versions' root directories, each with a ``/`` at its end.
+
+    A version may become a part of the image (`settle`): its modules then lie beneath those of the versions
+    that are loaded later, as the interpreter's own do, and stay as they are when those come and go.
     """
 
     def __init__(self) -> None:
@@ -106,13 +109,15 @@ class Loader:
         self._harness: tuple[str, Table, bytes] | None = None
         self._harness_blob: bytes | None = None
         self._table: Table = {}
+        self._base: Table = {}
+        self._base_roots: tuple[str, ...] = ()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
         """Find a module of a loaded version (the finder protocol of `importlib`)."""
         del path, target
-        entry = self._table.get(name)
+        entry = self._table.get(name) or self._base.get(name)
         if entry is None:
             return None
         package, file, code = entry
@@ -150,6 +155,8 @@ class Loader:
             self._harness = _loads(harness)
         versions = [version for version in (self._code, self._harness) if version is not None]
         self.roots = tuple([root + "/" for root, _, _ in versions])
+        if self._base:
+            self._cover(versions)
         old = self._table
         self._table = (
             versions[0][1] if len(versions) == 1 else {k: v for _, t, _ in versions for k, v in t.items()}
@@ -161,6 +168,22 @@ class Loader:
                 del _MODULES[name]
         if reloading:
             self._replace(old)
+
+    def settle(self) -> None:
+        """Make what is loaded a part of the image; versions that are installed later go before it."""
+        self._base = {**self._base, **self._table}
+        self._base_roots = self.roots
+        self.finished = {}
+        self._code = self._harness = self._harness_blob = None
+        self._table = {}
+
+    def _cover(self, versions: list[tuple[str, Table, bytes]]) -> None:
+        """Take away the image's modules whose top-level name a version has too: it goes before them whole."""
+        self.roots = tuple(dict.fromkeys(self.roots + self._base_roots))
+        tops = {name.partition(".")[0] for _, table, _ in versions for name in table}
+        for name in [name for name in self._base if name.partition(".")[0] in tops]:
+            del self._base[name]
+            _MODULES.pop(name, None)
 
     def _replace(self, old: Table) -> None:
         for name in old.keys() - self._table.keys():
@@ -174,7 +197,7 @@ class Loader:
 
     def forget(self) -> None:
         """Unload everything, as if nothing had ever been loaded."""
-        for name in self._table:
+        for name in (*self._table, *self._base):
             _MODULES.pop(name, None)
         while self in sys.meta_path:
             sys.meta_path.remove(self)
@@ -199,7 +222,8 @@ class Loader:
                 missing = error.name
                 if type(missing) is not str or not (module_name + ".").startswith(missing + "."):
                     raise
-                known = ", ".join(sorted(self._table)[:_MAX_NAMES]) or "no module at all"
+                there = sorted(self._table.keys() | self._base.keys())
+                known = ", ".join(there[:_MAX_NAMES]) or "no module at all"
                 msg = f"entry {entry!r}: there is no module {module_name!r} in this version; it has {known}"
                 raise LoadError(msg) from None
         found = module

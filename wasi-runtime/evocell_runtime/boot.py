@@ -98,12 +98,14 @@ def load_agent(instance: Instance, warm: tuple[str, ...], layers: tuple[str, ...
     _run(instance, b"import evocell_guest.agent as agent; agent.hold(b'')\ndel agent\n")
 
 
-def make_immortal(memory: RawMemory, addresses: bytes) -> int:
+def make_immortal(memory: RawMemory, addresses: bytes, *, strict: bool = True) -> int:
     """Give objects the reference count of an immortal one, so that looking at them dirties no page.
 
     Args:
         memory: The guest's memory, at rest.
         addresses: What `evocell_guest.immortal.lasting_objects` returned: `None` first.
+        strict: Whether anything odd is an error, as while an image is built; otherwise what is odd is left
+            as it is: the guest, which may have been tampered with, harms nobody but itself.
 
     Returns:
         How many objects were changed.
@@ -117,18 +119,24 @@ def make_immortal(memory: RawMemory, addresses: bytes) -> int:
         return 0
     size = memory.size_bytes
     raw = bytearray(memory.read(0, size))
+    if not strict and listed[0] + _WORD > size:
+        return 0
     (immortal,) = struct.unpack_from("<I", raw, listed[0])
     if immortal < _LEAST_IMMORTAL:
+        if not strict:
+            return 0
         msg = f"None has a reference count of {immortal} in the guest, which is not an immortal one"
         raise ImageError(msg)
     changed = 0
     for address in listed[1:]:
         if address % _WORD or address + _WORD > size:
+            if not strict:
+                continue
             msg = f"the guest named an object at {address}, which cannot be one"
             raise ImageError(msg)
         (references,) = struct.unpack_from("<I", raw, address)
         if not 0 < references < _MOST_REFERENCES:
-            if references >= _LEAST_IMMORTAL:
+            if references >= _LEAST_IMMORTAL or not strict:
                 continue
             msg = f"the object at {address} has {references} references, which cannot be"
             raise ImageError(msg)

@@ -6,6 +6,7 @@ truncated kills the process that maps it.
 
     <root>/code/<key>/      interpreter.cwasm and its record
     <root>/images/<id>/     membrane.cwasm, imports.json, root/ (the guest's /), empty/, manifest.json
+    <root>/names/<name>     the id of the image that goes by a name
     <root>/lock             held while an image is built
 """
 
@@ -15,12 +16,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -33,6 +35,8 @@ MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 1 << 20
 _CWASM_HEADER = b"\x7fELF"
 _LOCK_POLL_S = 0.1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 @frozen(kw_only=True)
@@ -71,6 +75,8 @@ class ImageManifest:
         cpu: The instruction sets it was compiled for.
         hot_pages: Offset and size in bytes of the runs of memory that every call writes to.
         files: Files of the image, by path relative to its directory.
+        parent: For an image frozen from a sandbox, the image that one had been forked from.
+        version: For such an image, the digest of the code that is loaded in it; its files lie in ``app/``.
     """
 
     image_id: str
@@ -88,6 +94,8 @@ class ImageManifest:
     cpu: str
     hot_pages: tuple[tuple[int, int], ...] = field(converter=_pairs)
     files: Mapping[str, FileRecord]
+    parent: str | None = None
+    version: str | None = None
 
 
 def default_cache_dir() -> Path:
@@ -114,17 +122,35 @@ class ImageCache:
         return sorted((m for m in found if m is not None), key=lambda m: m.created, reverse=True)
 
     def get(self, spec_or_id: ImageSpec | str) -> ImageManifest | None:
-        """The image a specification makes, or the one with this name or unambiguous beginning of it.
+        """The image a specification makes, or the one with this name, or id or unambiguous beginning of it.
 
         Returns:
             Its manifest, or None if it is not there or its manifest cannot be read.
         """
         if isinstance(spec_or_id, ImageSpec):
             return self._read(self.image_dir(spec_or_id.image_id()))
+        if (named := self.id_of(spec_or_id)) is not None:
+            return self._read(self.image_dir(named))
         if not spec_or_id or not all(c in "0123456789abcdef" for c in spec_or_id):
             return None
         matches = list((self.root / "images").glob(f"{spec_or_id}*/"))
         return self._read(matches[0]) if len(matches) == 1 else None
+
+    def names(self) -> dict[str, str]:
+        """Which image goes by which name."""
+        found = {path.name: self.id_of(path.name) for path in sorted((self.root / "names").glob("*"))}
+        return {name: image_id for name, image_id in found.items() if image_id is not None}
+
+    def id_of(self, name: str) -> str | None:
+        """The id of the image that goes by a name; None if none does."""
+        if not _NAME.match(name):
+            return None
+        try:
+            with (self.root / "names" / name).open("rb") as stream:
+                image_id = stream.read(64).decode("ascii", "replace").strip()
+        except OSError:
+            return None
+        return image_id if _ID.match(image_id) else None
 
     def image_dir(self, image_id: str) -> Path:
         """Where an image lies or would lie."""
@@ -215,8 +241,27 @@ class ImageCache:
         if problems:
             raise ImageError(problems[0])
 
+    def set_name(self, name: str, image_id: str) -> None:
+        """Have an image go by a name, in place of the one that did.
+
+        Raises:
+            ImageError: It cannot be a name.
+            OSError: It cannot be written.
+        """
+        if not _NAME.match(name) or _ID.match(name):
+            msg = (
+                f"an image cannot be named {name[:120]!r}; use 1 to 100 letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit"
+            )
+            raise ImageError(msg)
+        descriptor, made = tempfile.mkstemp(prefix=".new-", dir=self.root)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(image_id)
+        (self.root / "names").mkdir(mode=0o700, exist_ok=True)
+        Path(made).replace(self.root / "names" / name)
+
     def remove(self, image_id: str) -> None:
-        """Remove an image, and its compiled interpreter if no other image uses it; idempotent.
+        """Remove an image with its names, and its compiled interpreter if no other image uses it; idempotent.
 
         Raises:
             ImageError: It could not be removed.
@@ -224,6 +269,9 @@ class ImageCache:
         manifest = self.get(image_id)
         target = self.image_dir(manifest.image_id if manifest else image_id)
         try:
+            for name, named in self.names().items():
+                if named == target.name:
+                    (self.root / "names" / name).unlink(missing_ok=True)
             self._discard(target)
             used = {m.code_key for m in self.images()}
             for folder in (self.root / "code").glob("*/"):
@@ -279,6 +327,8 @@ class ImageCache:
         """Remove what builds that were killed left behind. Call it while holding a build lock."""
         for left in [*self.root.glob(".new-*"), *self.root.glob(".removed-*")]:
             shutil.rmtree(left, ignore_errors=True)
+            with suppress(OSError):
+                left.unlink()
 
     # ------------------------------------------------------------------ manifests
 

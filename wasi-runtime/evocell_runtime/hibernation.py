@@ -1,4 +1,4 @@
-"""A guest at rest, put aside as what makes it differ from its image.
+"""A guest at rest, put aside or copied as what makes it differ from its image.
 
 Between calls the whole interpreter is its memory and the membrane's globals. Of the memory only the pages
 that were written to differ from the image; they are stored as their difference, which is mostly zeros and
@@ -77,18 +77,10 @@ def hibernate(instance: Instance, reference: RawMemory) -> Hibernated:
         ImageError: The guest has files open or a call in flight, or the kernel does not tell which pages
             were written to.
     """
-    if not instance.at_rest or instance.open_files:
-        msg = "a guest with files open, a call in flight or a call that was killed cannot be put aside"
-        raise ImageError(msg)
-    memory = instance.memory
-    size = memory.size_bytes
-    runs = written_pages(memory.address, size)
-    if not runs:
-        msg = "/proc/self/pagemap does not tell which pages a guest wrote to, so it cannot be put aside"
-        raise ImageError(msg)
+    memory, runs = instance.memory, _own_pages(instance)
     packer = zlib.compressobj(_LEVEL)
     parts = [packer.compress(_difference(memory.read(run.offset, run.size), reference, run)) for run in runs]
-    return Hibernated(size, runs, b"".join([*parts, packer.flush()]), dict(instance.state()))
+    return Hibernated(memory.size_bytes, runs, b"".join([*parts, packer.flush()]), dict(instance.state()))
 
 
 def wake(instance: Instance, asleep: Hibernated, reference: RawMemory) -> None:
@@ -109,6 +101,42 @@ def wake(instance: Instance, asleep: Hibernated, reference: RawMemory) -> None:
         instance.memory.write(run.offset, _difference(unpacked[at : at + run.size], reference, run))
         at += run.size
     instance.restore_state(asleep.state)
+
+
+def copy(source: Instance, target: Instance) -> int:
+    """Make a fresh fork the same as another guest of the same image, which stays as it is.
+
+    Args:
+        source: The guest, at rest.
+        target: The fork; nothing was called in it.
+
+    Returns:
+        How many bytes were copied: what the guest had written to, in whole pages.
+
+    Raises:
+        ImageError: As for `hibernate` and `wake`.
+    """
+    runs = _own_pages(source)
+    target.grow_to(source.memory.size_bytes)
+    for run in runs:
+        target.memory.copy(source.memory, run.offset, run.size)
+    target.restore_state(source.state())
+    return sum(run.size for run in runs)
+
+
+def _own_pages(instance: Instance) -> tuple[Run, ...]:
+    """The pages that a guest at rest wrote to."""
+    if not instance.at_rest:
+        msg = "a guest with a call in flight, or whose call was killed, cannot be put aside or copied"
+        raise ImageError(msg)
+    if instance.open_files:
+        msg = f"the guest has files open ({instance.open_files}); their numbers mean nothing in another"
+        raise ImageError(msg)
+    runs = written_pages(instance.memory.address, instance.memory.size_bytes)
+    if not runs:
+        msg = "/proc/self/pagemap does not tell which pages a guest wrote to, so it cannot be put aside"
+        raise ImageError(msg)
+    return runs
 
 
 def _difference(data: bytes, reference: RawMemory, run: Run) -> bytes:

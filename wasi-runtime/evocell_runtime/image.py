@@ -57,6 +57,16 @@ class Image:
         return self.manifest.image_id
 
     @property
+    def engine(self) -> wasmtime.Engine:
+        """The engine that compiled its parts."""
+        return self._engine
+
+    @property
+    def code(self) -> wasmtime.Module:
+        """The compiled interpreter."""
+        return self._code
+
+    @property
     def memory_bytes(self) -> int:
         """Size of a fork's memory at its start."""
         return self.manifest.memory_bytes

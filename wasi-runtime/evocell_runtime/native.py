@@ -380,6 +380,14 @@ class RawMemory:
         """
         ctypes.memmove(self._address(offset, len(data)), data, len(data))
 
+    def copy(self, source: RawMemory, offset: int, size: int) -> None:
+        """Copy bytes from the same place of another memory.
+
+        Raises:
+            IndexError: They lie outside one of the memories.
+        """
+        ctypes.memmove(self._address(offset, size), source._address(offset, size), size)
+
     def grow(self, pages: int) -> bool:
         """Add pages at the end; False if a limit forbids it."""
         before = ctypes.c_uint64(0)

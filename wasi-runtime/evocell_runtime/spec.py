@@ -81,6 +81,19 @@ class ImageSpec:
         )
 
 
+def derived_id(code_key: str, parent: str, version: str | None, snapshot_sha256: str) -> str:
+    """Names an image frozen from a sandbox: a hash over its parent, its code and what was frozen."""
+    return _digest(
+        {
+            "code": code_key,
+            "layout": LAYOUT,
+            "parent": parent,
+            "version": version,
+            "snapshot": snapshot_sha256,
+        }
+    )
+
+
 def read_layer(path: Path) -> bytes:
     """A layer's bytes.
 

@@ -11,6 +11,7 @@ import trio
 
 from evocell.api.async_comparing import AsyncComparing
 from evocell.api.async_evaluator import AsyncEvaluators
+from evocell.api.async_images import AsyncImages
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.async_workers import AsyncWorkers
 from evocell.api.notes import guest_notes
@@ -47,7 +48,7 @@ AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
 """The same as an async function, run in the engine's loop with an `AsyncSandbox`."""
 
 
-class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncWorkers):
+class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
     """Runs untrusted Python in sandboxes and scores it; an async context manager for trio.
 
     Entering it opens the worker, and builds its image if there is none yet (minutes, once). Leaving it

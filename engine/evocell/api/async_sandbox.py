@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
 from evocell.models.source import Source
@@ -109,6 +110,14 @@ class AsyncSandbox:
     async def get_module_version(self, module: str) -> str | None:
         """Return the version of a module; see `AsyncEngine.get_module_version`."""
         return await self._engine.get_module_version(self, module)
+
+    async def fork(self, new_id: str | None = None) -> AsyncSandbox:
+        """Make a sandbox that holds what this one holds; see `AsyncEngine.fork_sandbox`."""
+        return await self._engine.fork_sandbox(self, new_id)
+
+    async def freeze(self, name: str, *, replace: bool = False) -> ImageInfo:
+        """Make a named image of what the sandbox holds; see `AsyncEngine.freeze`."""
+        return await self._engine.freeze(self, name, replace=replace)
 
     async def destroy(self) -> SandboxState:
         """Destroy the sandbox; see `AsyncEngine.destroy_sandbox`."""

@@ -14,6 +14,7 @@ from evocell.api.async_engine import AsyncEngine, AsyncFitness, Fitness
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.comparing import Comparing
 from evocell.api.evaluator import Evaluators
+from evocell.api.images import Images
 from evocell.api.observing import Observing
 from evocell.api.options import Parents, SandboxRef
 from evocell.api.portal import Task, TrioThread
@@ -37,7 +38,7 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["Engine"]
 
 
-class Engine(Comparing, Evaluators, Observing, Workers):
+class Engine(Comparing, Evaluators, Images, Observing, Workers):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited

@@ -21,6 +21,7 @@ from evocell.execution.worker import OpenWorker, Worker
 from evocell.observability.store import FILE_NAME, Store, open_store
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
+from evocell.orchestration.copies import Copies
 from evocell.orchestration.manager import WATCH, Manager
 from evocell.orchestration.recording import Recording
 from evocell.orchestration.supervision import running_beside
@@ -61,6 +62,7 @@ class EngineLifecycle:
     _manager: Manager
     _batches: Batches
     _store: Store
+    _copies: Copies
 
     def __init__(
         self,
@@ -153,6 +155,7 @@ class EngineLifecycle:
         )
         self._worker = worker
         self._manager = Manager(worker, versions, self.config, self.telemetry)
+        self._copies = Copies(worker, self._manager)
         recording = Recording(self.telemetry, emit_fitness=self.config.emit_fitness_telemetry)
         self._batches = Batches(worker, versions, self._manager, recording, self.config.limits())
 

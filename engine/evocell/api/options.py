@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Parents",
     "SandboxRef",
+    "check_count",
     "check_evaluation",
     "individuals",
     "sandbox_id",
@@ -52,6 +53,17 @@ def sandbox_ids(refs: object) -> list[str]:
     if isinstance(refs, str) or not isinstance(refs, Iterable):
         raise ConfigurationError(f"ids must be a list of sandboxes or ids, not {refs!r}", "ids")
     return [sandbox_id(ref) for ref in refs]
+
+
+def check_count(value: object, what: str) -> int:
+    """Return a number of things.
+
+    Raises:
+        ConfigurationError: It is no whole number from 1.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{what} must be a whole number from 1, not {value!r}", what)
+    return value
 
 
 def source_list(sources: object) -> list[Source]:

@@ -11,6 +11,7 @@ from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.portal import Portal
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
 from evocell.models.source import Source
@@ -116,6 +117,14 @@ class Sandbox:
     def get_module_version(self, module: str) -> str | None:
         """Return the version of a module; see `Engine.get_module_version`."""
         return self._portal.call(partial(self._twin.get_module_version, module))
+
+    def fork(self, new_id: str | None = None) -> Sandbox:
+        """Make a sandbox that holds what this one holds; see `Engine.fork_sandbox`."""
+        return Sandbox(self._portal, self._portal.call(partial(self._twin.fork, new_id)))
+
+    def freeze(self, name: str, *, replace: bool = False) -> ImageInfo:
+        """Make a named image of what the sandbox holds; see `Engine.freeze`."""
+        return self._portal.call(partial(self._twin.freeze, name, replace=replace))
 
     def destroy(self) -> SandboxState:
         """Destroy the sandbox; see `Engine.destroy_sandbox`."""

@@ -6,7 +6,7 @@ import argparse
 import json
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,11 +93,13 @@ def run_list(args: argparse.Namespace) -> int:
         sys.stdout.write("no images; `evocell image build` makes one, and so does the first use\n")
         return 0
     table = Table(show_edge=False)
-    for heading in ("image", "created", "python", "wasmtime", "warm", "layers", "on disk"):
-        table.add_column(heading, no_wrap=heading in ("image", "on disk"))
+    names = names_of(cache)
+    for heading in ("image", "name", "created", "python", "wasmtime", "warm", "layers", "on disk"):
+        table.add_column(heading, no_wrap=heading in ("image", "name", "on disk"))
     for manifest in manifests:
         table.add_row(
             manifest.image_id[:_SHORT_ID],
+            ", ".join(names.get(manifest.image_id, ())),
             manifest.created,
             manifest.python,
             manifest.wasmtime,
@@ -112,7 +114,7 @@ def run_list(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Print one image's manifest."""
     cache = open_cache(args.cache_dir, Config.load())
-    known = facts(choose(args.image, cache.images()), cache)
+    known = facts(choose(args.image, cache.images(), cache.names()), cache)
     if args.json:
         _print_json(known)
         return 0
@@ -127,7 +129,7 @@ def run_verify(args: argparse.Namespace) -> int:
     """Check one image or all; the exit code is 1 if any is damaged."""
     cache = open_cache(args.cache_dir, Config.load())
     manifests = cache.images()
-    chosen = newest_first(manifests) if args.image is None else [choose(args.image, manifests)]
+    chosen = newest_first(manifests) if args.image is None else [choose(args.image, manifests, cache.names())]
     if not chosen:
         sys.stdout.write("no images to verify\n")
     damaged = 0
@@ -145,7 +147,7 @@ def run_remove(args: argparse.Namespace) -> int:
         raise ImageError("name one image to remove, or give --all")
     cache = open_cache(args.cache_dir, Config.load())
     kept = cache.images()
-    for manifest in kept.copy() if args.all else [choose(args.image, kept)]:
+    for manifest in kept.copy() if args.all else [choose(args.image, kept, cache.names())]:
         kept.remove(manifest)
         freed = megabytes(freed_bytes(manifest, kept, cache))
         cache.remove(manifest.image_id)
@@ -186,12 +188,23 @@ def configured_spec(
     )
 
 
-def choose(wanted: str | None, manifests: Sequence[ImageManifest]) -> ImageManifest:
+def names_of(cache: ImageCache) -> dict[str, list[str]]:
+    """Return the names that each image goes by, by its id."""
+    names: dict[str, list[str]] = {}
+    for name, image_id in cache.names().items():
+        names.setdefault(image_id, []).append(name)
+    return names
+
+
+def choose(
+    wanted: str | None, manifests: Sequence[ImageManifest], names: Mapping[str, str] | None = None
+) -> ImageManifest:
     """Find the image a person means.
 
     Args:
-        wanted: An id or the beginning of one; None means the newest.
+        wanted: A name, an id or the beginning of one; None means the newest.
         manifests: What the cache holds.
+        names: Which image goes by which name.
 
     Raises:
         ImageError: No image begins like this, or several do.
@@ -200,10 +213,11 @@ def choose(wanted: str | None, manifests: Sequence[ImageManifest]) -> ImageManif
         raise ImageError("the cache holds no image; `evocell image build` makes one")
     if wanted is None:
         return newest_first(manifests)[0]
-    found = [manifest for manifest in manifests if manifest.image_id.startswith(wanted)]
+    named = (names or {}).get(wanted)
+    found = [manifest for manifest in manifests if manifest.image_id.startswith(named or wanted)]
     if not found:
-        ids = ", ".join(manifest.image_id[:_SHORT_ID] for manifest in manifests)
-        raise ImageError(f"no image's id begins with {wanted!r}; there are {ids}")
+        ids = ", ".join([*(names or {}), *(manifest.image_id[:_SHORT_ID] for manifest in manifests)])
+        raise ImageError(f"no image is named {wanted!r}, and no id begins so; there are {ids}")
     if len(found) > 1:
         ids = ", ".join(manifest.image_id for manifest in found)
         raise ImageError(f"{wanted!r} is the beginning of more than one id; give more of it: {ids}")
@@ -224,6 +238,9 @@ def facts(manifest: ImageManifest, cache: ImageCache) -> dict[str, object]:
     """
     return {
         "image_id": manifest.image_id,
+        "names": names_of(cache).get(manifest.image_id, []),
+        "parent": manifest.parent or "none",
+        "version": manifest.version or "none",
         "created": manifest.created,
         "python": manifest.python,
         "wasmtime": manifest.wasmtime,

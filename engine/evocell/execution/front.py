@@ -8,15 +8,17 @@ from evocell.code.compiler import CompiledVersion, compile_request, read_compile
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError
 from evocell.execution.classify import classify
+from evocell.execution.images import ImageCatalogue, describe_image
 from evocell.execution.requests import call_request
 from evocell.execution.run import Host, Run, Sighting
-from evocell.execution.worker import CallJob, CallReport, CompileJob
+from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.models.workers import WorkerInfo
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
-from evocell_runtime.cache import ImageManifest
+from evocell_runtime.derive import APP_DIRECTORY
 
 COMPILE_LIMITS = Limits(
     fuel=100_000_000_000, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
@@ -31,23 +33,23 @@ class HostWorker:
 
     Args:
         host: Where guests live.
-        manifest: The image they are forked from.
+        images: What they are forked from.
         snapshots: Where version trees lie.
         realtime: Whether guests see the real clock and real entropy.
     """
 
     def __init__(
-        self, host: Host, manifest: ImageManifest, snapshots: SnapshotStore, *, realtime: bool
+        self, host: Host, images: ImageCatalogue, snapshots: SnapshotStore, *, realtime: bool
     ) -> None:
         self._host = host
-        self._manifest = manifest
+        self._images = images
         self._snapshots = snapshots
         self._realtime = realtime
 
     @property
     def image_id(self) -> str:
-        """Content hash of the image that every fork starts from."""
-        return self._manifest.image_id
+        """Content hash of the engine's own image."""
+        return self._images.own.image_id
 
     @property
     def slots(self) -> int:
@@ -94,12 +96,13 @@ class HostWorker:
                 parts_again=None if job.session is None or job.reload else call_request(job, load=False),
                 limits=job.limits,
                 seed=job.seed,
+                image=job.image,
                 app=job.code.path,
                 harness=None if job.harness is None else job.harness.path,
             )
         )
         return CallReport(
-            outcome=self._outcome(seen, job.limits),
+            outcome=self._outcome(seen, job.limits, job.image),
             session_alive=seen.session_alive,
             session_fresh=job.session is not None and seen.loaded,
         )
@@ -123,6 +126,40 @@ class HostWorker:
     async def wait_session_losses(self, seen: int) -> int:
         """Wait until sessions have been lost more than `seen` times; see `Worker`."""
         return await self._host.wait_session_losses(seen)
+
+    def find_image(self, wanted: str) -> ImageInfo | None:
+        """Find an image by its name or id."""
+        return self._images.find(wanted)
+
+    def list_images(self) -> list[ImageInfo]:
+        """List the images there are, the newest first."""
+        return self._images.known()
+
+    def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
+        """Return the code that is loaded in an image; None for one that holds none."""
+        if image.version is None:
+            return None
+        path = self._images.cache.image_dir(image.id) / APP_DIRECTORY
+        return CompiledVersion(image.version, path, b"")
+
+    async def fork_session(self, session: str, new: str) -> bool:
+        """Copy what a session holds into a new one; see `Worker`."""
+        return await self._host.fork_session(session, new)
+
+    async def freeze_session(self, job: FreezeJob) -> ImageInfo:
+        """Seal what a session holds as an image; see `Worker`."""
+        code = job.code.code if job.code is not None and job.code.code else None
+        run = Run(
+            session=job.session,
+            parts=(encode({"op": "settle", "code": code}),),
+            parts_again=None if job.reload else (encode({"op": "settle", "code": None}),),
+            limits=COMPILE_LIMITS,
+            image=job.image,
+            app=None if job.code is None else job.code.path,
+        )
+        version = None if job.code is None else job.code.digest
+        image_id = await self._host.freeze_session(run, name=job.name, replace=job.replace, version=version)
+        return describe_image(self._images.manifest(image_id), job.name)
 
     async def info(self) -> dict[str, object]:
         """Ask the image's interpreter for its version, packages and warm modules.
@@ -149,14 +186,16 @@ class HostWorker:
         if seen.unforked is not None:
             msg = f"there is no room for another sandbox: {seen.unforked}; close some, or see: evocell doctor"
             raise CapacityError(msg)
+        if seen.no_image is not None:
+            raise ImageError(f"{seen.no_image}; see: evocell image list")
         return seen
 
-    def _outcome(self, seen: Sighting, limits: Limits) -> Outcome:
+    def _outcome(self, seen: Sighting, limits: Limits, image: str | None) -> Outcome:
         if seen.result is not None:
             return classify(
                 seen.result,
                 limits,
-                self._manifest.memory_bytes,
+                self._images.manifest(image).memory_bytes,
                 timed_out=seen.timed_out,
                 deterministic=not self._realtime,
             )
@@ -183,5 +222,5 @@ class HostWorker:
                 return read_compile_response(answer, snapshot, job.tree, job.root, job.known)
             except ProtocolError as e:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
-        outcome = self._outcome(seen, COMPILE_LIMITS)
+        outcome = self._outcome(seen, COMPILE_LIMITS, None)
         return Rejected(kind="compile", message=f"the compilation did not end well: {outcome.error}")

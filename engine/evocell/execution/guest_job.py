@@ -15,7 +15,7 @@ from attrs import asdict, evolve
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES
 from evocell_runtime.errors import ImageError as RuntimeImageError
-from evocell_runtime.hibernation import Hibernated, hibernate, wake
+from evocell_runtime.hibernation import Hibernated, copy, hibernate, wake
 from evocell_runtime.image import Image
 from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
 
@@ -47,8 +47,9 @@ class Fork:
         make_scratch: Callable[[], Path],
         asleep: Hibernated | None = None,
     ) -> None:
-        self._image = image
+        self.image = image
         self._app, self._harness, self._limits = app, harness, limits
+        self._make_scratch = make_scratch
         self.scratch = make_scratch() if limits.scratch_bytes else None
         self._make = partial(
             image.fork, app=app, harness=harness, scratch=self.scratch, growth_bytes=limits.memory_bytes
@@ -80,9 +81,17 @@ class Fork:
             ImageError: It has files open, or the kernel does not tell what it wrote to; it stays as it is.
         """
         if self._asleep is None:
-            self._asleep = hibernate(self.instance, self._image.reference())
+            self._asleep = self.taken_down()
             self.instance.close()
             self._instance = None
+
+    def taken_down(self) -> Hibernated:
+        """What makes the guest differ from its image; it stays as it is. It must be at rest.
+
+        Raises:
+            ImageError: As for `put_aside`.
+        """
+        return self._asleep or hibernate(self.instance, self.image.reference())
 
     def roused(self) -> Fork:
         """The fork itself, with its guest as it was before it was put aside.
@@ -93,7 +102,7 @@ class Fork:
         if self._asleep is not None:
             instance = self._make()
             try:
-                wake(instance, self._asleep, self._image.reference())
+                wake(instance, self._asleep, self.image.reference())
             except BaseException:
                 instance.close()
                 raise
@@ -108,6 +117,7 @@ class Fork:
         assert self._asleep is not None
         return {
             "guest": self._asleep.to_plain(),
+            "image": self.image.image_id,
             "app": None if self._app is None else str(self._app),
             "harness": None if self._harness is None else str(self._harness),
             "scratch": None if self.scratch is None else str(self.scratch),
@@ -135,6 +145,34 @@ class Fork:
             make_scratch=partial(take_scratch, Path(scratch or "")),
             asleep=Hibernated.from_plain(plain["guest"]),
         )
+
+    def copy(self, limits: Limits | None = None) -> Fork:
+        """Another fork that holds the same; this one stays as it is. It must be at rest.
+
+        Args:
+            limits: Bounds of the copy; None for this one's.
+
+        Raises:
+            ImageError: It has files open, or there is no room for another guest.
+            OSError: There is no room for another scratch directory.
+        """
+        made = Fork(
+            self.image,
+            app=self._app,
+            harness=self._harness,
+            limits=limits or self._limits,
+            make_scratch=self._make_scratch,
+            asleep=self._asleep,
+        )
+        try:
+            if self._asleep is None:
+                copy(self.instance, made.instance)
+            if self.scratch is not None and made.scratch is not None:
+                shutil.copytree(self.scratch, made.scratch, dirs_exist_ok=True)
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def close(self) -> None:
         """Free the guest and its scratch directory; idempotent."""

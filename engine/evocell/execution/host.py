@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,13 @@ from attrs import define, evolve, field
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
 from evocell.execution.driver import Driver
 from evocell.execution.guest_job import Fork, GuestJob
-from evocell.execution.run import Run, Sighting
+from evocell.execution.images import ImageShelf
+from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.execution.scratch import Scratch
+from evocell.execution.sealing import freeze_copy
+from evocell.models.limits import Limits
 from evocell.models.workers import WorkerInfo
 from evocell_runtime.errors import ImageError
-from evocell_runtime.image import Image
 
 AWAKE_SESSIONS = 256
 """Sessions that are kept ready to run; of more, the ones that were idle longest are put aside.
@@ -47,13 +49,13 @@ class GuestHost:
     """Runs guests in threads of this process.
 
     Args:
-        image: What is forked.
+        images: What is forked.
         threads: Threads that drive guests.
         realtime: Whether guests see the real clock and real entropy.
     """
 
-    def __init__(self, image: Image, *, threads: int, realtime: bool) -> None:
-        self._image = image
+    def __init__(self, images: ImageShelf, *, threads: int, realtime: bool) -> None:
+        self._images = images
         self._realtime = realtime
         self._driver = Driver(threads)
         self._scratch = Scratch()
@@ -69,6 +71,11 @@ class GuestHost:
 
         Cancellation: The fork is discarded within a slice, before `Cancelled` leaves here.
         """
+        if not self._images.holds(run.image):
+            try:
+                await trio.to_thread.run_sync(self._images.get, run.image)
+            except ImageError as e:
+                return Sighting(no_image=str(e))
         if run.session is None:
             return _sighting(await self._drive(self._fresh(run), run.request, run, keep=False))
         while True:
@@ -116,24 +123,65 @@ class GuestHost:
         return None
 
     async def adopt_session(self, name: str, plain: Mapping[str, Any]) -> None:
-        """Take a session that another process of the same image gave away.
+        """Take a session that another process gave away.
 
         Raises:
-            CapacityError: Its scratch directory cannot be had.
+            CapacityError: Its scratch directory or its image cannot be had.
             ProtocolError: There is a session of that name.
         """
         if name in self._sessions:
             raise ProtocolError(f"there is a session {name!r} already")
         try:
-            fork = Fork.taken_over(self._image, plain, self._scratch.take)
-        except OSError as error:
-            raise CapacityError(f"the scratch directory of {name!r} cannot be taken over: {error}") from error
+            image = await trio.to_thread.run_sync(self._images.get, plain["image"])
+            fork = Fork.taken_over(image, plain, self._scratch.take)
+        except (ImageError, OSError) as error:
+            raise CapacityError(f"the session {name!r} cannot be taken over: {error}") from error
         self._sessions[name] = _Session(fork=fork)
 
     @property
     def stalled_s(self) -> float:
         """Seconds for which a guest has held its thread in one slice."""
         return self._driver.stalled_s
+
+    async def fork_session(self, session: str, new: str, limits: Limits | None = None) -> bool:
+        """Copy what a session holds into a new one; see `Host`.
+
+        Args:
+            session: Whose.
+            new: Name of the new one.
+            limits: Bounds of the new one's fork; None for those of the other.
+        """
+        async with self.kept(session) as fork:
+            if fork is None:
+                return False
+            with trio.CancelScope(shield=True):
+                made = await trio.to_thread.run_sync(_copied, fork, limits)
+            if self._closed:
+                made.close()
+                raise EngineClosed("the engine is closed")
+            self._keep(new, made)
+        await self._put_aside()
+        return True
+
+    async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
+        """Seal what a session holds as an image; see `Host`."""
+        return await freeze_copy(self, self._images.cache, run, name=name, replace=replace, version=version)
+
+    @asynccontextmanager
+    async def kept(self, session: str) -> AsyncIterator[Fork | None]:
+        """Hold a session's fork, awake or asleep, for something other than a run; None if there is none."""
+        held = self._sessions.get(session)
+        if held is None:
+            yield None
+            return
+        async with held.lock:
+            yield held.fork if self._sessions.get(session) is held else None
+
+    def _keep(self, session: str, fork: Fork) -> None:
+        """Begin a session with a fork that holds something already."""
+        held = self._sessions[session] = _Session(fork=fork)
+        if fork.asleep_bytes is None:
+            self._awake[held] = None
 
     def session_home(self, session: str) -> str | None:
         """Name of the process that holds a session; None if none does."""
@@ -179,12 +227,13 @@ class GuestHost:
             self._sessions.clear()
             self._awake.clear()
             self._scratch.close()
-            self._image.close()
+            self._images.close()
 
     def _fresh(self, run: Run) -> Callable[[], Fork]:
         return partial(
-            Fork,
-            self._image,
+            _fork,
+            self._images,
+            run.image,
             app=run.app,
             harness=run.harness,
             limits=run.limits,
@@ -260,6 +309,18 @@ class GuestHost:
             self._running.discard(job)
         self._finished += 1
         return job
+
+
+def _fork(images: ImageShelf, image_id: str | None, **details: Any) -> Fork:
+    """Fork an image; made of one that is loaded, or was until a moment ago."""
+    return Fork(images.get(image_id), **details)
+
+
+def _copied(fork: Fork, limits: Limits | None) -> Fork:
+    try:
+        return fork.copy(limits)
+    except (ImageError, OSError) as e:
+        raise CopyRefused(str(e)) from e
 
 
 def _sighting(job: GuestJob) -> Sighting:

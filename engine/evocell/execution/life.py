@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from evocell.errors import ProtocolError
 from evocell.execution.blobs import Recent, RunSender
 from evocell.execution.child import WorkerChild
 from evocell.execution.connection import Connection, ConnectionLost, RequestFailed
-from evocell.execution.run import Run, Sighting
+from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.execution.vigil import IDLE_PING_S, PING_S, Vigil
 
 __all__ = ["GRACE_S", "START_S", "WorkerLife"]
@@ -145,6 +145,31 @@ class WorkerLife:
         if self._connection is None:
             raise ConnectionLost(f"{self.name} is not up")
         return await self._connection.request(method, params)
+
+    async def copying(self, sessions: Sequence[str | None], method: str, params: dict[str, Any]) -> Any:
+        """Have something done about a copy of a session, which counts as a run in each that is named.
+
+        Raises:
+            CopyRefused: It cannot be done, or the process went away first.
+            ProtocolError: It failed there.
+        """
+        if self._connection is None:
+            raise CopyRefused(f"{self.name}, which held its state, is gone")
+        self.under_way.update(sessions)
+        self._busy.set()
+        try:
+            answer = await self._connection.request(method, params)
+        except ConnectionLost:
+            raise CopyRefused(self.obituary()) from None
+        except RequestFailed as error:
+            raise ProtocolError(f"{self.name} failed at {method}: {error}") from error
+        finally:
+            for session in sessions:
+                self._count_out(session)
+        self.finished += 1
+        if "refused" in answer:
+            raise CopyRefused(answer["refused"])
+        return answer["done"]
 
     async def live(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start the process and watch over it until it ends, whoever ends it. Started once it is up, or over.

@@ -9,9 +9,10 @@ from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.execution.front import HostWorker
 from evocell.execution.host import GuestHost
-from evocell.execution.images import load_image
+from evocell.execution.images import ImageCatalogue, ImageShelf, load_image
 from evocell.execution.worker import Worker
 from evocell_runtime.build import BuildProgress
+from evocell_runtime.cache import ImageCache
 
 
 @asynccontextmanager
@@ -35,8 +36,9 @@ async def open_local_worker(
     """
     image = await load_image(config, progress)
     realtime = config.profile == "realtime"
-    host = GuestHost(image, threads=config.thread_count(), realtime=realtime)
+    cache = ImageCache(config.cache_path())
+    host = GuestHost(ImageShelf(image, cache), threads=config.thread_count(), realtime=realtime)
     try:
-        yield HostWorker(host, image.manifest, snapshots, realtime=realtime)
+        yield HostWorker(host, ImageCatalogue(image.manifest, cache), snapshots, realtime=realtime)
     finally:
         await host.aclose()

@@ -15,10 +15,12 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
 import trio
+from attrs import evolve
 
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
 from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent
 from evocell.execution.connection import ConnectionLost, RequestFailed
+from evocell.execution.copying import FORK, FREEZE
 from evocell.execution.enforcer import WatchedWorker
 from evocell.execution.homes import Homes
 from evocell.execution.life import WorkerLife
@@ -34,6 +36,7 @@ BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 
 _TRIES = 3
 _MOVES_AT_ONCE = 4
+_MOVE_POLL_S = 0.02
 
 
 class _Place:
@@ -174,6 +177,38 @@ class HostPool:
     def _unsettle(self, session: str | None, life: WorkerLife) -> None:
         if session is not None and self._homes.get(session) is life:
             self._homes.forget(session)
+
+    async def fork_session(self, session: str, new: str) -> bool:
+        """Copy what a session holds into a new one, on the same worker; see `Host`."""
+        home = await self._staying(session)
+        if home is None:
+            return False
+        self._homes.settle(new, home)
+        done = False
+        try:
+            done = bool(await home.copying((session, new), FORK, {"session": session, "new": new}))
+        finally:
+            if not done and self._homes.get(new) is home:
+                self._homes.forget(new)
+        return done
+
+    async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
+        """Seal what a session holds as an image, on its own worker; see `Host`."""
+        session = run.session
+        home = None if session is None else await self._staying(session)
+        if home is None:
+            session = None
+            home, _ = await self._place(None, ())
+        plain = evolve(run, session=session).to_wire(lambda part: part)
+        order = {"run": plain, "name": name, "replace": replace, "version": version}
+        return str(await home.copying((session,), FREEZE, order))
+
+    async def _staying(self, session: str) -> WorkerLife | None:
+        """Where a session lives, and is not about to move away from; None if nowhere."""
+        while (home := self._homes.get(session)) is not None and home.leaving and not home.over.is_set():
+            await self._homes.wait_arrived(session)
+            await trio.sleep(_MOVE_POLL_S)
+        return home
 
     async def drain(self, name: str) -> None:
         """Replace a worker and lose nothing: a new process takes its place, and its sessions move there.

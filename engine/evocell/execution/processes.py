@@ -13,10 +13,11 @@ from evocell.config import Config
 from evocell.execution.blobs import SHELF_BYTES
 from evocell.execution.enforcer import memory_bound, watch_memory
 from evocell.execution.front import HostWorker
-from evocell.execution.images import ensure_image
+from evocell.execution.images import ImageCatalogue, ensure_image
 from evocell.execution.pool import HostPool
 from evocell.execution.worker import Worker
 from evocell_runtime.build import BuildProgress
+from evocell_runtime.cache import ImageCache
 
 __all__ = ["open_worker_processes"]
 
@@ -61,7 +62,8 @@ async def open_worker_processes(
             nursery.start_soon(watch)
         if pool.failure is None:
             try:
-                yield HostWorker(pool, manifest, snapshots, realtime=realtime)
+                catalogue = ImageCatalogue(manifest, ImageCache(config.cache_path()))
+                yield HostWorker(pool, catalogue, snapshots, realtime=realtime)
             except BaseException as raised:  # noqa: BLE001 - raised again below, without the nursery's wrapping
                 error = raised
         await pool.aclose()

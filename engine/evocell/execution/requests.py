@@ -33,7 +33,8 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
         "payload_depth": limits.payload_depth,
     }
     blobs = {
-        "code": job.code.code if load else None,
+        # An empty one is in the image already.
+        "code": (job.code.code or None) if load else None,
         "harness": job.harness.code if load and job.harness is not None else None,
         "args": job.payload,
     }

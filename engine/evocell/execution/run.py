@@ -11,12 +11,17 @@ from typing import Any, Protocol
 
 from attrs import asdict, field, frozen
 
+from evocell.errors import EvocellError
 from evocell.models.limits import Limits
 from evocell.models.workers import WorkerInfo
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 
-__all__ = ["Host", "Run", "Sighting"]
+__all__ = ["CopyRefused", "Host", "Run", "Sighting"]
+
+
+class CopyRefused(EvocellError):
+    """What a session holds cannot be copied, frozen, exported or taken over; the message says why."""
 
 
 @frozen(kw_only=True)
@@ -30,6 +35,7 @@ class Run:
         parts_again: What it is asked instead when the session has the code already.
         limits: Bounds of the call.
         seed: Seed of everything random.
+        image: Id of the image to fork; None for the host's own.
         app: Directory mounted at ``/app``; None for an empty one.
         harness: Directory mounted at ``/harness``; None for an empty one.
     """
@@ -39,6 +45,7 @@ class Run:
     parts_again: tuple[bytes, ...] | None = field(default=None, repr=False)
     limits: Limits
     seed: int = 0
+    image: str | None = None
     app: Path | None = None
     harness: Path | None = None
 
@@ -65,6 +72,7 @@ class Run:
             "parts_again": None if again is None else [refer(part) for part in again],
             "limits": asdict(self.limits),
             "seed": str(self.seed),
+            "image": self.image,
             "app": None if self.app is None else str(self.app),
             "harness": None if self.harness is None else str(self.harness),
         }
@@ -84,6 +92,7 @@ class Run:
             parts_again=None if again is None else _found(again, find),
             limits=Limits(**plain["limits"]),
             seed=int(plain["seed"]),
+            image=plain["image"],
             app=None if app is None else Path(app),
             harness=None if harness is None else Path(harness),
         )
@@ -91,13 +100,14 @@ class Run:
 
 @frozen(kw_only=True)
 class Sighting:
-    """What was seen of a run. Exactly one of the first four is set.
+    """What was seen of a run. Exactly one of the first five is set.
 
     Attributes:
         result: What the host saw of the call, if there was one.
         undelivered: Why the request did not reach the guest: ``"memory"`` if it had no room for it,
             ``"ruined"`` if an earlier call had left its heap unusable.
         unforked: Why there was no fork, in a sentence: the engine's trouble, not the variant's.
+        no_image: Why the image could not be loaded, in a sentence.
         lost: Why nothing is known, in a sentence: the process that ran it is gone.
         timed_out: Whether the host killed the call at its deadline.
         session_alive: Whether the session still holds its state.
@@ -107,6 +117,7 @@ class Sighting:
     result: CallResult | None = None
     undelivered: str | None = None
     unforked: str | None = None
+    no_image: str | None = None
     lost: str | None = None
     timed_out: bool = False
     session_alive: bool = False
@@ -155,6 +166,41 @@ class Host(Protocol):
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the run in it if there is one; idempotent."""
+        ...
+
+    async def fork_session(self, session: str, new: str) -> bool:
+        """Copy what a session holds into a new one, in the same process.
+
+        Returns:
+            Whether there was anything to copy.
+
+        Raises:
+            CopyRefused: It cannot be copied.
+            EngineClosed: The host is closed.
+
+        Cancellation: There may be a copy: end it.
+        """
+        ...
+
+    async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
+        """Seal what a session holds as an image; the session stays as it is.
+
+        Args:
+            run: The session, and the request that prepares a copy of it for the freeze. Without a session a
+                fresh fork is frozen.
+            name: What the image will go by.
+            replace: Whether the name may be taken from another image.
+            version: Digest of the code that is loaded in it.
+
+        Returns:
+            The image's id.
+
+        Raises:
+            CopyRefused: It cannot be copied, or the copy cannot be prepared.
+            EngineClosed: The host is closed.
+
+        Cancellation: There may be an image, complete and with its name, or none.
+        """
         ...
 
     def session_home(self, session: str) -> str | None:

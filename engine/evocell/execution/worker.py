@@ -16,11 +16,12 @@ from evocell.code.compiler import CompiledUnit, CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.config import Config
+from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.workers import WorkerInfo
 
-__all__ = ["CallJob", "CallReport", "CompileJob", "OpenWorker", "Worker"]
+__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "Worker"]
 
 
 @frozen(kw_only=True)
@@ -48,6 +49,7 @@ class CallJob:
     Attributes:
         session: Name of the fork that keeps its state from call to call, made at its first call;
             `None` for a fork that is thrown away afterwards.
+        image: Id of the image to fork; None for the engine's own.
         code: The variant. A session that has it loaded already does not load it again.
         entry: ``"module:qualname"``.
         payload: `evocell_guest.values.encode([list_of_args, dict_of_kwargs])`.
@@ -58,6 +60,7 @@ class CallJob:
     """
 
     session: str | None = None
+    image: str | None = None
     code: CompiledVersion
     entry: str
     payload: bytes = field(repr=False)
@@ -65,6 +68,27 @@ class CallJob:
     limits: Limits
     harness: CompiledVersion | None = None
     reload: bool = False
+
+
+@frozen(kw_only=True)
+class FreezeJob:
+    """A session to be made an image.
+
+    Attributes:
+        session: Whose state; None freezes a fresh fork with the code ready to be imported.
+        image: Id of the image it was forked from; None for the engine's own.
+        code: Its code; None if it has none.
+        reload: Load `code` in place, over what is loaded, before the freeze.
+        name: What the new image will go by.
+        replace: Whether the name may be taken from another image.
+    """
+
+    session: str | None = None
+    image: str | None = None
+    code: CompiledVersion | None
+    reload: bool = False
+    name: str
+    replace: bool = False
 
 
 @frozen(kw_only=True)
@@ -89,7 +113,7 @@ class Worker(Protocol):
 
     @property
     def image_id(self) -> str:
-        """Content hash of the image that every fork starts from."""
+        """Content hash of the engine's own image, which a fork starts from unless a job names another."""
         ...
 
     @property
@@ -113,6 +137,41 @@ class Worker(Protocol):
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork; one that does not exist is fine."""
+        ...
+
+    def find_image(self, wanted: str) -> ImageInfo | None:
+        """Find an image by its name, its id or the unambiguous beginning of one; None if there is none."""
+        ...
+
+    def list_images(self) -> list[ImageInfo]:
+        """List the images there are, the newest first."""
+        ...
+
+    def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
+        """Return the code that is loaded in an image, with nothing to load; None for one that holds none."""
+        ...
+
+    async def fork_session(self, session: str, new: str) -> bool:
+        """Copy what a session holds into a new one, in the same process.
+
+        Returns:
+            Whether there was anything to copy; otherwise the new one starts with its first call.
+
+        Raises:
+            CopyRefused: It cannot be copied.
+
+        Cancellation: There may be a copy; end the new session.
+        """
+        ...
+
+    async def freeze_session(self, job: FreezeJob) -> ImageInfo:
+        """Seal what a session holds as an image; the session stays as it is.
+
+        Raises:
+            CopyRefused: It cannot be copied, or the image cannot be made.
+
+        Cancellation: There may be an image, complete and with its name, or none.
+        """
         ...
 
     def session_home(self, session: str) -> str | None:

@@ -18,7 +18,9 @@ import trio
 from evocell.errors import ImageError, ProtocolError
 from evocell.execution.blobs import BLOB, Shelf
 from evocell.execution.connection import Connection
+from evocell.execution.copying import COPYING, answer_copying
 from evocell.execution.host import GuestHost
+from evocell.execution.images import ImageShelf
 from evocell.execution.run import Run
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError as RuntimeImageError
@@ -54,6 +56,8 @@ class _Service:
         if method == "run":
             run = self._shelf.run(params)
             return (await host.run(run)).to_wire() if isinstance(run, Run) else run
+        if method in COPYING:
+            return await answer_copying(host, method, params)
         if method == "end_session":
             await host.end_session(params["session"])
             return None
@@ -78,7 +82,7 @@ def _open(params: dict[str, Any]) -> GuestHost:
         image = Image(cache, manifest)
     except RuntimeImageError as e:
         raise ImageError(str(e)) from e
-    return GuestHost(image, threads=_THREADS, realtime=params["realtime"])
+    return GuestHost(ImageShelf(image, cache), threads=_THREADS, realtime=params["realtime"])
 
 
 async def _serve(source: int, sink: int) -> None:

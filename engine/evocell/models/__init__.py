@@ -4,6 +4,7 @@ from evocell.models.comparing import Comparison, Interval, Measurement
 from evocell.models.equality import ByContent, same_value
 from evocell.models.evaluation import Case, Evaluation, normalise_entry
 from evocell.models.fitness import CaseResult, FitnessResult, fitness_statistics
+from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import (
     Completed,
@@ -37,6 +38,7 @@ __all__ = [
     "Evaluation",
     "FitnessResult",
     "GuestCrashed",
+    "ImageInfo",
     "Interval",
     "LimitExceeded",
     "LimitKind",

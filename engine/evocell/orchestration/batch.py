@@ -10,7 +10,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.errors import CapacityError, EngineClosed, SandboxNotFound
+from evocell.errors import CapacityError, ConfigurationError, EngineClosed, SandboxNotFound
 from evocell.execution.worker import Worker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -93,6 +93,7 @@ class _Member:
             sandbox_id=self.record.id,
             generation=self.record.state.generation,
             load=self.load,
+            image=self.record.image_id,
             in_use=self.record.in_use,
         )
 
@@ -132,11 +133,12 @@ class Batches:
             ConfigurationError: Something in it cannot be used.
         """
         seconds = check_deadline(deadline_s)
-        self._manager.check_image(evaluation.image)
+        image = self._manager.find_image(evaluation.image)
         return await prepare(
             evaluation,
             self._versions,
             default_limits=self._limits,
+            image=None if image is None else image.id,
             deadline_s=seconds,
             ends_at=trio.current_time() + seconds,
             calls_at_once=calls or self._worker.slots,
@@ -155,7 +157,7 @@ class Batches:
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
-        async with self._candidates(individuals) as (candidates, members):
+        async with self._candidates(individuals, plan.evaluation.image) as (candidates, members):
             with self._recording.batch("evaluate", len(candidates), progress) as record:
                 done = partial(self._done, record, members)
                 return await evaluate_all(self._worker, plan, candidates, done=done)
@@ -190,7 +192,7 @@ class Batches:
             PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
             for stage, plan in zip(stages, plans, strict=True)
         ]
-        async with self._candidates(individuals) as (candidates, members):
+        async with self._candidates(individuals, stages[0].evaluation.image) as (candidates, members):
             with self._recording.batch("evaluate_stages", len(candidates), progress) as record:
                 return await evaluate_in_stages(
                     self._worker,
@@ -203,7 +205,7 @@ class Batches:
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
-        async with self._candidates([individual]) as (candidates, members):
+        async with self._candidates([individual], plan.evaluation.image) as (candidates, members):
             scored = await evaluate_candidate(self._worker, plan, candidates[0])
             if members:
                 self._note(members[0], scored.result)
@@ -216,8 +218,16 @@ class Batches:
         """Evaluate the code that sandboxes hold, in forks that leave their sessions alone.
 
         Raises:
+            ConfigurationError: The evaluation names an image, and one of them starts from another.
             ScoringError: The caller's own functions raised for every one.
         """
+        for record in records:
+            if plan.image is not None and record.image_id not in (None, plan.image):
+                raise ConfigurationError(
+                    f"the evaluation names the image {plan.evaluation.image!r}, and sandbox {record.id!r} "
+                    f"starts from {record.state.config.image!r}; leave image out of the evaluation",
+                    "image",
+                )
         members = [_Member(record, partial(self._manager.held_code, record)) for record in records]
         candidates = [member.candidate() for member in members]
         with self._recording.batch("evaluate", len(candidates), progress) as batch:
@@ -281,13 +291,14 @@ class Batches:
 
     @asynccontextmanager
     async def _candidates(
-        self, individuals: Sequence[NewIndividual]
+        self, individuals: Sequence[NewIndividual], image: str | None
     ) -> AsyncIterator[tuple[list[Candidate], list[_Member]]]:
-        """Name the individuals; either all of them are kept or none is."""
+        """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
         if not (individuals and individuals[0].keep):
             yield [self._passing(individual) for individual in individuals], []
             return
-        async with self._manager.reserved([individual.spec for individual in individuals]) as records:
+        specs = [evolve(individual.spec, image=individual.spec.image or image) for individual in individuals]
+        async with self._manager.reserved(specs) as records:
             members = [
                 _Member(record, partial(self._load_kept, record, individual.source))
                 for record, individual in zip(records, individuals, strict=True)

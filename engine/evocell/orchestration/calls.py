@@ -160,6 +160,7 @@ async def _run_thrown_away(worker: Worker, record: SandboxRecord, request: CallR
         return _rejection(record)
     report = await worker.call(
         CallJob(
+            image=record.image_id,
             code=record.code,
             entry=request.entry,
             payload=request.payload,
@@ -175,6 +176,7 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
         return _rejection(record)
     job = CallJob(
         session=record.session,
+        image=record.image_id,
         code=record.code,
         entry=request.entry,
         payload=request.payload,

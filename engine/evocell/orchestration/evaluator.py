@@ -53,6 +53,7 @@ class Candidate:
         sandbox_id: Its name in the result.
         generation: The generation it belongs to.
         load: Makes its code ready; called once.
+        image: Id of the image its forks start from, if the evaluation names none; None for the engine's own.
         in_use: Entered while it is evaluated. If its sandbox is destroyed, it cancels what is under way and
             raises `SandboxNotFound`.
     """
@@ -60,6 +61,7 @@ class Candidate:
     sandbox_id: str
     generation: int
     load: LoadCode
+    image: str | None = None
     in_use: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -165,9 +167,9 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     started = trio.current_time()
     trail = _Trail()
     if budget is not None or plan.one_by_one:
-        await _in_turn(worker, plan, code, trail, budget)
+        await _in_turn(worker, plan, code, trail, budget, image=candidate.image)
     else:
-        trail.outcomes = await _at_once(worker, plan, code)
+        trail.outcomes = await _at_once(worker, plan, code, candidate.image)
     elapsed_ms = (trio.current_time() - started) * 1000
 
     def finish() -> Scored:
@@ -242,11 +244,11 @@ class _Trail:
         return stop
 
 
-async def _at_once(worker: Worker, plan: Plan, code: CompiledVersion) -> list[Outcome]:
+async def _at_once(worker: Worker, plan: Plan, code: CompiledVersion, image: str | None) -> list[Outcome]:
     """Run cases that do not depend on each other."""
 
     async def one(index: int) -> Outcome:
-        report = await _call(worker, plan, code, index, plan.limits)
+        report = await _call(worker, plan, code, index, plan.limits, image=image)
         return report.outcome
 
     indices = range(len(plan.payloads))
@@ -256,7 +258,13 @@ async def _at_once(worker: Worker, plan: Plan, code: CompiledVersion) -> list[Ou
 
 
 async def _in_turn(
-    worker: Worker, plan: Plan, code: CompiledVersion, trail: _Trail, budget: Budget | None
+    worker: Worker,
+    plan: Plan,
+    code: CompiledVersion,
+    trail: _Trail,
+    budget: Budget | None,
+    *,
+    image: str | None,
 ) -> None:
     """Run cases one after the other, as long as there is reason to go on."""
     shares_fork = plan.evaluation.isolation == "candidate"
@@ -270,7 +278,7 @@ async def _in_turn(
             if isinstance(limits, LimitExceeded):
                 trail.outcomes.append(limits)
                 return
-            report = await _call(worker, plan, code, index, limits, session=session)
+            report = await _call(worker, plan, code, index, limits, image=image, session=session)
             trail.outcomes.append(budget.spend(report.outcome, limits))
             if shares_fork and (not report.session_alive or report.outcome.kind in KILLING):
                 return
@@ -291,10 +299,12 @@ async def _call(
     index: int,
     limits: Limits,
     *,
+    image: str | None,
     session: str | None = None,
 ) -> CallReport:
     job = CallJob(
         session=session,
+        image=plan.image or image,
         code=code,
         entry=plan.evaluation.entry,
         payload=plan.payloads[index],

@@ -27,6 +27,7 @@ from evocell.config import Config
 from evocell.errors import CapacityError, ConfigurationError, SandboxExists, SandboxNotFound
 from evocell.execution.worker import Worker
 from evocell.models.fitness import FitnessResult
+from evocell.models.images import ImageInfo
 from evocell.models.outcome import Completed, Outcome, Rejected
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
@@ -121,25 +122,29 @@ class Manager:
             CapacityError: There would be too many sandboxes, in all or in a population.
             ConfigurationError: An image is named that this engine does not have.
         """
-        for spec in specs:
-            self.check_image(spec.image)
+        images = {wanted: self.find_image(wanted) for wanted in {spec.image for spec in specs}}
         self._check_ids(specs)
         self._check_capacity(specs)
         chosen = {spec.id for spec in specs}
-        return [self._enter(spec, chosen) for spec in specs]
+        return [self._enter(spec, chosen, images[spec.image]) for spec in specs]
 
-    def check_image(self, image: str | None) -> None:
-        """Refuse an image that is not the engine's.
+    def find_image(self, wanted: str | None) -> ImageInfo | None:
+        """Find an image that forks are to start from, by its name or id.
+
+        Returns:
+            The image; None for the engine's own.
 
         Raises:
-            ConfigurationError: It is another one; the message names the one there is.
+            ConfigurationError: There is none; the message names those there are.
         """
-        if image is not None and image != self._worker.image_id:
-            raise ConfigurationError(
-                f"image {image!r} is not this engine's, whose only one is {self._worker.image_id!r}; "
-                "leave image out",
-                "image",
-            )
+        if wanted is None or wanted == self._worker.image_id:
+            return None
+        found = self._worker.find_image(wanted)
+        if found is None:
+            known = ", ".join(repr(image.name) for image in self._worker.list_images() if image.name)
+            hint = f"there are {known}" if known else "none has a name yet, freeze makes one"
+            raise ConfigurationError(f"there is no image {wanted!r}; {hint}", "image")
+        return None if found.id == self._worker.image_id else found
 
     async def load(self, record: SandboxRecord, source: Source | None) -> CompiledVersion | Rejected:
         """Give a reserved sandbox its first code.
@@ -164,7 +169,7 @@ class Manager:
         try:
             with self.telemetry.span("sandbox.create", about) as span, record.in_use():
                 async with record.lock:
-                    made = _empty(record.id) if source is None else await self._versions.load(source)
+                    made = self._resident(record) if source is None else await self._versions.load(source)
                     record.refuse_stopped()
                     _install(record, made, broken=source is not None)
                     record.loaded.set()
@@ -175,6 +180,11 @@ class Manager:
                 record.stop()
                 await self._take_apart(record)
             raise
+
+    def _resident(self, record: SandboxRecord) -> CompiledVersion | Rejected:
+        """Return the code that a sandbox without a source has: what lies in its image, or none."""
+        code = None if record.image is None else self._worker.resident_code(record.image)
+        return code or _empty(record.id)
 
     async def held_code(self, record: SandboxRecord) -> CompiledVersion | Rejected:
         """Return the code a sandbox holds, or why it holds none, once its first load is over."""
@@ -333,7 +343,9 @@ class Manager:
                 requested,
             )
 
-    def _enter(self, spec: SandboxSpec, chosen: Collection[str | None]) -> SandboxRecord:
+    def _enter(
+        self, spec: SandboxSpec, chosen: Collection[str | None], image: ImageInfo | None
+    ) -> SandboxRecord:
         sandbox_id = self.new_id(chosen) if spec.id is None else spec.id
         parents = [self._records[parent] for parent in spec.parent_ids if parent in self._records]
         depth = 1 + max((parent.state.lineage_depth for parent in parents), default=0)
@@ -350,6 +362,7 @@ class Manager:
         record = SandboxRecord(
             state=state,
             limits=spec.limits or self._limits,
+            image=image,
             session=f"{sandbox_id}/{next(self._sessions)}",
             backlog=Backlog(sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy),
         )

@@ -29,6 +29,7 @@ class Plan:
         payloads: The encoded arguments of each case.
         seeds: The seed of each case.
         limits: Limits of each call.
+        image: Id of the image that forks start from; None for the engine's own, or the sandbox's.
         harness: The compiled harness, if there is one.
         deadline_s: Seconds the caller gave for everything; infinite for no deadline.
         ends_at: When that is over, on trio's clock.
@@ -42,6 +43,7 @@ class Plan:
     payloads: tuple[bytes, ...] = field(repr=False)
     seeds: tuple[int, ...]
     limits: Limits
+    image: str | None
     harness: CompiledVersion | None
     deadline_s: float
     ends_at: float
@@ -72,6 +74,7 @@ async def prepare(
     versions: Versions,
     *,
     default_limits: Limits,
+    image: str | None,
     deadline_s: float,
     ends_at: float,
     calls_at_once: int,
@@ -84,6 +87,7 @@ async def prepare(
         evaluation: What to make ready.
         versions: Compiles the harness.
         default_limits: Limits of a call if the evaluation has none.
+        image: Id of the image that it names; None if it names none.
         deadline_s: Seconds given for everything; may be infinite.
         ends_at: When they are over, on trio's clock.
         calls_at_once: How many calls may be in the worker at once.
@@ -103,6 +107,7 @@ async def prepare(
         payloads=tuple(payloads),
         seeds=tuple(evaluation.seed if case.seed is None else case.seed for case in evaluation.cases),
         limits=limits,
+        image=image,
         harness=await _harness(evaluation, versions),
         deadline_s=deadline_s,
         ends_at=ends_at,

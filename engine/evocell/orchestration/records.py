@@ -10,6 +10,7 @@ from attrs import define, evolve, field
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import SandboxNotFound
+from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.models.state import SandboxState, SandboxStatus
@@ -30,6 +31,7 @@ class SandboxRecord:
     Attributes:
         state: What callers see.
         limits: Limits of a call that brings none of its own.
+        image: The image its forks start from; None for the engine's own.
         session: Name of its session in the worker; never used again by another sandbox.
         backlog: Its calls.
         code: The code it holds; None if there is none, or if it was rejected.
@@ -46,6 +48,7 @@ class SandboxRecord:
     limits: Limits
     session: str
     backlog: Backlog
+    image: ImageInfo | None = None
     code: CompiledVersion | None = None
     rejected: Rejected | None = None
     session_opened: bool = False
@@ -55,6 +58,11 @@ class SandboxRecord:
     loaded: trio.Event = field(factory=trio.Event)
     stopping: bool = False
     _scopes: set[trio.CancelScope] = field(factory=set, repr=False)
+
+    @property
+    def image_id(self) -> str | None:
+        """Id of the image its forks start from; None for the engine's own."""
+        return None if self.image is None else self.image.id
 
     @property
     def id(self) -> str:

@@ -9,6 +9,7 @@ from evocell.cli.image import choose, megabytes, newest_first
 from evocell.cli.main import main
 from evocell.errors import ImageError
 from evocell_runtime.cache import ImageCache, ImageManifest, record_of
+from evocell_runtime.errors import ImageError as RuntimeImageError
 
 CODE_KEY = "c0de" * 8
 CODE_BYTES = 5_000_000
@@ -184,7 +185,7 @@ def test_remove_wants_one_image_or_all(cache, capsys, arguments):
     ("wanted", "sentence"),
     [
         ("a", f"'a' is the beginning of more than one id; give more of it: {OLD.image_id}, {NEW.image_id}"),
-        ("ff", "no image's id begins with 'ff'; there are aa11aa11aa11, ab22ab22ab22"),
+        ("ff", "no image is named 'ff', and no id begins so; there are aa11aa11aa11, ab22ab22ab22"),
     ],
 )
 def test_an_id_that_does_not_choose_is_an_error(wanted, sentence):
@@ -205,3 +206,22 @@ def test_newest_first_is_stable_for_equal_times():
 
 def test_megabytes():
     assert megabytes(273_400_000) == "273 MB"
+
+
+def test_an_image_is_listed_shown_and_removed_by_its_name(cache, capsys):
+    cache.set_name("warm-data", OLD.image_id)
+
+    assert main(["image", "list"]) == 0
+    assert "warm-data" in capsys.readouterr().out
+    assert main(["image", "show", "warm-data", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["image_id"], shown["names"]) == (OLD.image_id, ["warm-data"])
+    assert main(["image", "remove", "warm-data"]) == 0
+    assert cache.names() == {}
+    assert [manifest.image_id for manifest in cache.images()] == [NEW.image_id]
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "ab" * 16])
+def test_what_cannot_be_a_name_is_refused(cache, name):
+    with pytest.raises(RuntimeImageError, match="cannot be named"):
+        cache.set_name(name, OLD.image_id)

@@ -1,0 +1,37 @@
+"""The engine as most programs use it: forks of sandboxes, and images made of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from evocell.api.async_images import AsyncImages
+from evocell.api.options import SandboxRef
+from evocell.api.portal import Portal
+from evocell.api.sandbox import Sandbox
+from evocell.models.images import ImageInfo
+
+__all__ = ["Images"]
+
+
+class Images:
+    """The part of `Engine` that copies what sandboxes hold; see there."""
+
+    _thread: Portal
+    _engine: AsyncImages
+
+    def fork_sandbox(self, sandbox: SandboxRef, new_id: str | None = None) -> Sandbox:
+        """Make a sandbox that holds what another one holds; see `AsyncEngine.fork_sandbox`."""
+        return Sandbox(self._thread, self._thread.call(partial(self._engine.fork_sandbox, sandbox, new_id)))
+
+    def batch_fork(self, sandbox: SandboxRef, count: int) -> list[Sandbox]:
+        """Fork a sandbox many times; see `AsyncEngine.batch_fork`."""
+        twins = self._thread.call(partial(self._engine.batch_fork, sandbox, count))
+        return [Sandbox(self._thread, twin) for twin in twins]
+
+    def freeze(self, sandbox: SandboxRef, name: str, *, replace: bool = False) -> ImageInfo:
+        """Make a named image of what a sandbox holds; see `AsyncEngine.freeze`."""
+        return self._thread.call(partial(self._engine.freeze, sandbox, name, replace=replace))
+
+    def list_images(self) -> list[ImageInfo]:
+        """Return the images in the cache, the newest first; see `AsyncEngine.list_images`."""
+        return self._thread.call(self._engine.list_images)

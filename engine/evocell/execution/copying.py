@@ -1,0 +1,34 @@
+"""Copies of sessions, as they are asked for and answered between an engine and its worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evocell.errors import ProtocolError
+from evocell.execution.run import CopyRefused, Host, Run
+
+__all__ = ["COPYING", "FORK", "FREEZE", "answer_copying"]
+
+FORK, FREEZE = "fork_session", "freeze_session"
+
+COPYING = frozenset({FORK, FREEZE})
+"""The requests that are about copies."""
+
+
+async def answer_copying(host: Host, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what a request about a copy asks for, on the worker's side; a refusal is an answer, too."""
+    try:
+        if method == FORK:
+            return {"done": await host.fork_session(params["session"], params["new"])}
+        if method == FREEZE:
+            run = Run.from_wire(params["run"], _not_here)
+            name, replace, version = params["name"], params["replace"], params["version"]
+            return {"done": await host.freeze_session(run, name=name, replace=replace, version=version)}
+    except CopyRefused as refusal:
+        return {"refused": str(refusal)}
+    raise ProtocolError(f"there is no request {method!r}")
+
+
+def _not_here(name: str) -> bytes:
+    raise ProtocolError(f"a request about a copy refers to {name}, which it should hold")

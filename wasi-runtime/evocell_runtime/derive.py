@@ -1,0 +1,147 @@
+"""New images from guests: a guest's memory, sealed as an image that later ones fork from.
+
+Native code is always made here: a snapshot is memory and numbers, whoever it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import wasmtime
+from attrs import evolve, frozen
+
+from evocell_runtime.builder import CODE_FILE, IMPORTS_FILE, MEMBRANE_FILE, find_hot_pages
+from evocell_runtime.cache import ImageCache, ImageManifest, record_of
+from evocell_runtime.errors import ImageError
+from evocell_runtime.image import Image
+from evocell_runtime.native import PAGE_BYTES
+from evocell_runtime.rewrite import FunctionImport
+from evocell_runtime.snapshot import Snapshot, membrane_module
+from evocell_runtime.spec import derived_id
+
+APP_DIRECTORY = "app"
+"""Where the files of the code that is loaded in such an image lie, relative to it."""
+
+
+@frozen(kw_only=True)
+class Origin:
+    """Where a snapshot comes from.
+
+    Attributes:
+        parent: Id of the image that the guest had been forked from.
+        version: Digest of the code that is loaded in it; None if there is none.
+        app: Directory with that code's files.
+    """
+
+    parent: str
+    version: str | None = None
+    app: Path | None = None
+
+
+def derive(
+    base: Image,
+    cache: ImageCache,
+    snapshot: Snapshot,
+    origin: Origin,
+    *,
+    name: str | None = None,
+    replace: bool = False,
+) -> ImageManifest:
+    """Seal a snapshot as an image. Blocks for about half a second for 40 MB.
+
+    The image is named by its content: parent, code and snapshot. One that is there already is used. Killing
+    this process leaves nothing behind that a later build does not sweep up.
+
+    Args:
+        base: An image with the same interpreter and the same files at the guest's `/`.
+        cache: Where it goes.
+        snapshot: Memory and globals.
+        origin: Where they come from.
+        name: What it will go by; None for its id alone.
+        replace: Whether the name may be taken from another image.
+
+    Raises:
+        ImageError: The snapshot is none of this interpreter, or does not answer; or the name is another's.
+    """
+    cache.prepare()
+    image_id = derived_id(base.manifest.code_key, origin.parent, origin.version, snapshot.sha256)
+    with cache.lock():
+        if name is not None and not replace and cache.id_of(name) not in (None, image_id):
+            msg = f"there is an image named {name!r} already; choose another name, or replace it"
+            raise ImageError(msg)
+        manifest = cache.get(image_id)
+        if manifest is None or cache.check(manifest):
+            manifest = _seal(base, cache, snapshot, origin, image_id)
+        if name is not None:
+            cache.set_name(name, image_id)
+    return manifest
+
+
+def _seal(base: Image, cache: ImageCache, snapshot: Snapshot, origin: Origin, image_id: str) -> ImageManifest:
+    begun = time.monotonic()
+    parent = base.manifest
+    source = cache.image_dir(parent.image_id)
+    with cache.new_directory(cache.image_dir(image_id)) as folder:
+        shutil.copytree(source / "root", folder / "root", copy_function=_link)
+        (folder / "empty").mkdir(mode=0o700)
+        _copy_app(origin.app, folder / APP_DIRECTORY)
+        shutil.copyfile(source / IMPORTS_FILE, folder / IMPORTS_FILE)
+        imports = read_imports(folder / IMPORTS_FILE)
+        try:
+            module = wasmtime.Module(base.engine, membrane_module(imports, snapshot))
+            (folder / MEMBRANE_FILE).write_bytes(module.serialize())
+            module.close()
+            hot = find_hot_pages(base.engine, base.code, folder)
+        except wasmtime.WasmtimeError as e:
+            msg = f"the snapshot cannot be sealed: {str(e).splitlines()[0]}"
+            raise ImageError(msg) from e
+        own = [folder / MEMBRANE_FILE, folder / IMPORTS_FILE, *(folder / APP_DIRECTORY).rglob("*")]
+        files = {str(path.relative_to(folder)): record_of(path) for path in own if path.is_file()}
+        shared = {name: known for name, known in parent.files.items() if name.startswith("root/")}
+        manifest = evolve(
+            parent,
+            image_id=image_id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            wasmtime=installed_version("wasmtime"),
+            memory_bytes=snapshot.pages * PAGE_BYTES,
+            snapshot_bytes=len(snapshot.data),
+            snapshot_sha256=snapshot.sha256,
+            build_s=round(time.monotonic() - begun, 1),
+            hot_pages=tuple((run.offset, run.size) for run in hot),
+            files={CODE_FILE: parent.files[CODE_FILE], **shared, **files},
+            parent=origin.parent,
+            version=origin.version,
+        )
+        cache.write_manifest(folder, manifest)
+    return manifest
+
+
+def read_imports(path: Path) -> tuple[FunctionImport, ...]:
+    """What the interpreter imports, as its image keeps it."""
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(
+        FunctionImport(row["module"], row["name"], tuple(row["params"]), tuple(row["results"]))
+        for row in rows
+    )
+
+
+def _link(source: str, target: str) -> str:
+    """Share a file that is never changed; copy it where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
+
+
+def _copy_app(app: Path | None, target: Path) -> None:
+    if app is None:
+        target.mkdir(mode=0o700)
+    else:
+        shutil.copytree(app, target, copy_function=shutil.copyfile)

@@ -4,7 +4,8 @@ from itertools import groupby
 
 import pytest
 
-from evocell.execution.driver import QUANTUM_SLICES, STARTED_PER_THREAD, Driver
+from evocell.execution.driver import Driver
+from evocell.execution.turns import QUANTUM_SLICES, STARTED_PER_THREAD
 
 PATIENCE_S = 30
 

@@ -26,9 +26,10 @@ _numbers = count()
 """A number for each round: no two of them may reload the same text."""
 
 _START = (
-    "import time, evocell\n"
+    "import time\n"
+    "from evocell import Engine\n"
     "begun = time.perf_counter()\n"
-    "engine = evocell.Engine()\n"
+    "engine = Engine()\n"
     "print(time.perf_counter() - begun)\n"
     "engine.close()\n"
 )

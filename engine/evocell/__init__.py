@@ -7,107 +7,26 @@
 1.0
 """
 
-from evocell.api.async_engine import AsyncEngine
-from evocell.api.async_evaluator import AsyncEvaluator
-from evocell.api.async_sandbox import AsyncSandbox
-from evocell.api.default import default_engine, evaluate
-from evocell.api.engine import Engine
-from evocell.api.evaluator import Evaluator
-from evocell.api.progress import silent
-from evocell.api.sandbox import Sandbox
-from evocell.config import Config
-from evocell.errors import (
-    CapacityError,
-    ConfigurationError,
-    EngineClosed,
-    EngineForked,
-    EvocellError,
-    ImageError,
-    OutcomeError,
-    ProtocolError,
-    SandboxBusy,
-    SandboxExists,
-    SandboxNotFound,
-    ScoringError,
-    StoreError,
-)
-from evocell.models import (
-    Case,
-    CaseResult,
-    Comparison,
-    Completed,
-    Evaluation,
-    FitnessResult,
-    GuestCrashed,
-    ImageInfo,
-    LimitExceeded,
-    Limits,
-    Measurement,
-    Outcome,
-    PopulationState,
-    Raised,
-    Rejected,
-    SandboxSpec,
-    SandboxState,
-    SandboxStatus,
-    Source,
-    Stage,
-    StagedResult,
-    Transition,
-    WorkerInfo,
-    WorkerLost,
-    fitness_statistics,
-)
-from evocell_guest.arrays import Array
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Array",
-    "AsyncEngine",
-    "AsyncEvaluator",
-    "AsyncSandbox",
-    "CapacityError",
-    "Case",
-    "CaseResult",
-    "Comparison",
-    "Completed",
-    "Config",
-    "ConfigurationError",
-    "Engine",
-    "EngineClosed",
-    "EngineForked",
-    "Evaluation",
-    "Evaluator",
-    "EvocellError",
-    "FitnessResult",
-    "GuestCrashed",
-    "ImageError",
-    "ImageInfo",
-    "LimitExceeded",
-    "Limits",
-    "Measurement",
-    "Outcome",
-    "OutcomeError",
-    "PopulationState",
-    "ProtocolError",
-    "Raised",
-    "Rejected",
-    "Sandbox",
-    "SandboxBusy",
-    "SandboxExists",
-    "SandboxNotFound",
-    "SandboxSpec",
-    "SandboxState",
-    "SandboxStatus",
-    "ScoringError",
-    "Source",
-    "Stage",
-    "StagedResult",
-    "StoreError",
-    "Transition",
-    "WorkerInfo",
-    "WorkerLost",
-    "default_engine",
-    "evaluate",
-    "fitness_statistics",
-    "silent",
-]
+if TYPE_CHECKING:
+    from evocell._public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    # Worker processes import parts of this package, and start in half the time without the rest of it.
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public = import_module("evocell._public")
+    if name == "__all__":
+        return public.__all__
+    globals().update({each: getattr(public, each) for each in public.__all__})
+    try:
+        return globals()[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

@@ -25,7 +25,16 @@ from evocell_guest.values import decode, encode
 from evocell_runtime import agent_zip, artifacts
 from evocell_runtime.body import Body
 from evocell_runtime.boot import BOOT_MEMORY_BYTES, load_agent, membrane_pre, start_interpreter
-from evocell_runtime.cache import FileRecord, ImageCache, ImageManifest, record_of
+from evocell_runtime.cache import (
+    CODE_FILE,
+    CODE_RECORD,
+    IMPORTS_FILE,
+    MEMBRANE_FILE,
+    FileRecord,
+    ImageCache,
+    ImageManifest,
+    record_of,
+)
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run, written_pages
 from evocell_runtime.instance import CallLimits, Instance
@@ -38,12 +47,6 @@ from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
 STEPS = ("check", "split", "compile", "assemble", "warm", "freeze", "seal")
 """The steps in order, as they are reported."""
 
-CODE_FILE, CODE_RECORD, MEMBRANE_FILE, IMPORTS_FILE = (
-    "interpreter.cwasm",
-    "record.json",
-    "membrane.cwasm",
-    "imports.json",
-)
 _REHEARSAL_FUEL = 10_000_000_000
 
 

@@ -31,6 +31,12 @@ from attrs import asdict, field, frozen
 from evocell_runtime.errors import ImageError
 from evocell_runtime.spec import ImageSpec
 
+CODE_FILE, CODE_RECORD = "interpreter.cwasm", "record.json"
+"""The compiled interpreter's file and the file that describes it."""
+
+MEMBRANE_FILE, IMPORTS_FILE = "membrane.cwasm", "imports.json"
+"""An image's compiled membrane and the list of what its interpreter imports."""
+
 MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 1 << 20
 _CWASM_HEADER = b"\x7fELF"

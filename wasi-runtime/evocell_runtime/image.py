@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import wasmtime
 
 from evocell_runtime.body import Body
 from evocell_runtime.boot import membrane_pre
-from evocell_runtime.build import Progress, build_image
-from evocell_runtime.builder import CODE_FILE, MEMBRANE_FILE
-from evocell_runtime.cache import ImageCache, ImageManifest
+from evocell_runtime.cache import CODE_FILE, MEMBRANE_FILE, ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run
 from evocell_runtime.instance import Instance
 from evocell_runtime.native import RawMemory, new_engine
 from evocell_runtime.recycling import Spares
 from evocell_runtime.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from evocell_runtime.build import Progress
 
 
 class Image:
@@ -146,6 +148,9 @@ def open_image(spec: ImageSpec, cache: ImageCache, progress: Progress | None = N
     Raises:
         ImageError: It can be neither loaded nor built.
     """
+    # A worker process loads images and never builds one; it starts without what a build needs.
+    from evocell_runtime.build import build_image  # noqa: PLC0415
+
     manifest = build_image(spec, cache, progress)
     try:
         return Image(cache, manifest)

@@ -15,6 +15,12 @@ __all__ = ["WorkerChild"]
 
 _POLL_S = 0.005
 
+# Nothing of what is imported becomes garbage, so looking for some would only take time.
+_PROGRAM = (
+    "import gc; gc.disable(); from evocell.execution.worker_process import main; "
+    "gc.freeze(); gc.enable(); raise SystemExit(main())"
+)
+
 
 class WorkerChild:
     """One worker process, just started.
@@ -32,8 +38,8 @@ class WorkerChild:
     """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "evocell.execution.worker_process"],
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, on a program of ours
+            [sys.executable, "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

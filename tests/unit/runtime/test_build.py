@@ -132,7 +132,7 @@ def test_an_image_that_passes_the_check_but_does_not_load_is_built_again_once(bu
             loads.append(manifest)
             raise ImageError("does not load")
 
-    monkeypatch.setattr("evocell_runtime.image.build_image", pretend)
+    monkeypatch.setattr("evocell_runtime.build.build_image", pretend)
     monkeypatch.setattr("evocell_runtime.image.Image", Failing)
 
     with pytest.raises(ImageError, match="does not load"):

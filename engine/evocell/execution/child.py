@@ -15,10 +15,10 @@ __all__ = ["WorkerChild"]
 
 _POLL_S = 0.005
 
+_MODULE = "evocell.execution.worker_process"
 # Nothing of what is imported becomes garbage, so looking for some would only take time.
 _PROGRAM = (
-    "import gc; gc.disable(); from evocell.execution.worker_process import main; "
-    "gc.freeze(); gc.enable(); raise SystemExit(main())"
+    f"import gc; gc.disable(); from {_MODULE} import main; gc.freeze(); gc.enable(); raise SystemExit(main())"
 )
 
 
@@ -39,7 +39,7 @@ class WorkerChild:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, on a program of ours
-            [sys.executable, "-c", _PROGRAM],
+            [sys.executable, "-c", _PROGRAM, _MODULE],  # the name is for who looks at the processes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

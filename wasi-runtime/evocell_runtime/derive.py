@@ -16,8 +16,8 @@ from pathlib import Path
 import wasmtime
 from attrs import evolve, frozen
 
-from evocell_runtime.builder import CODE_FILE, IMPORTS_FILE, MEMBRANE_FILE, find_hot_pages
-from evocell_runtime.cache import ImageCache, ImageManifest, record_of
+from evocell_runtime.builder import find_hot_pages
+from evocell_runtime.cache import CODE_FILE, IMPORTS_FILE, MEMBRANE_FILE, ImageCache, ImageManifest, record_of
 from evocell_runtime.errors import ImageError
 from evocell_runtime.image import Image
 from evocell_runtime.native import PAGE_BYTES

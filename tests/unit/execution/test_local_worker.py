@@ -226,7 +226,7 @@ async def test_no_room_for_a_fork_is_an_exception(call, monkeypatch):
     def refuse(**_):
         raise ImageError("the image cannot be forked: no memory")
 
-    monkeypatch.setattr(call.worker._host._image, "fork", refuse)
+    monkeypatch.setattr(call.worker._host._images.own, "fork", refuse)
 
     with pytest.raises(CapacityError, match="there is no room for another sandbox"):
         await call("add")

@@ -31,7 +31,6 @@ from evocell.orchestration.calls import (
     CallRequest,
     RunIsolation,
     check_deadline,
-    deadline_outcome,
     encode_arguments,
     run_in_sandbox,
 )
@@ -259,9 +258,7 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
                 limits=bounds,
                 isolation=isolation,
             )
-            with trio.move_on_after(seconds):
-                return await run_in_sandbox(self._worker, record, request)
-            return deadline_outcome(seconds)
+            return await run_in_sandbox(self._worker, record, request, self.telemetry, deadline_s=seconds)
 
     async def run_with_timeout(
         self,

@@ -156,6 +156,7 @@ class EngineLifecycle:
         self._worker = worker
         self._manager = Manager(worker, versions, self.config, self.telemetry)
         self._copies = Copies(worker, self._manager)
+        worker.on_kill = self._manager.note_worker_kill
         recording = Recording(self.telemetry, emit_fitness=self.config.emit_fitness_telemetry)
         self._batches = Batches(worker, versions, self._manager, recording, self.config.limits())
 

@@ -94,7 +94,9 @@ def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outc
         reached = len(result.stdout) + len(result.stderr)
         return LimitExceeded(kind="output", limit=limits.output_bytes, reached=reached, **common)
     if result.stop_reason is StopReason.FILES:
-        return LimitExceeded(kind="files", limit=limits.scratch_bytes, **common)
+        # The write that would have gone beyond it was not done.
+        limit = limits.scratch_bytes
+        return LimitExceeded(kind="files", limit=limit, reached=limit, **common)
     if result.trap == "OUT_OF_FUEL":
         return LimitExceeded(kind="fuel", limit=limits.fuel, reached=result.fuel_used, **common)
     if result.trap == "STACK_OVERFLOW":

@@ -35,8 +35,8 @@ class WatchedWorker(Protocol):
         """The process in it; None if there is none at the moment."""
         ...
 
-    def condemn(self, why: str) -> None:
-        """Take note why it is being killed."""
+    def condemn_for_memory(self, *, limit: int, reached: int) -> None:
+        """Take note that it is being killed for the memory it holds, in bytes."""
         ...
 
 
@@ -91,7 +91,7 @@ def _look(worker: WatchedWorker, bound: int) -> None:
         reached = own_memory(process)
         if reached <= bound:
             return
-        worker.condemn(f"its memory reached {reached:,} bytes, over worker_max_memory, {bound:,}")
+        worker.condemn_for_memory(limit=bound, reached=reached)
         process.kill()
     except psutil.Error:  # it ended at this moment
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
@@ -15,7 +15,7 @@ from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
-from evocell.models.workers import WorkerInfo
+from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
@@ -45,6 +45,15 @@ class HostWorker:
         self._images = images
         self._snapshots = snapshots
         self._realtime = realtime
+
+    @property
+    def on_kill(self) -> Callable[[WorkerKill], None] | None:
+        """See `Worker`."""
+        return self._host.on_kill
+
+    @on_kill.setter
+    def on_kill(self, told: Callable[[WorkerKill], None] | None) -> None:
+        self._host.on_kill = told
 
     @property
     def image_id(self) -> str:
@@ -99,6 +108,7 @@ class HostWorker:
                 image=job.image,
                 app=job.code.path,
                 harness=None if job.harness is None else job.harness.path,
+                sandbox_id=job.sandbox_id,
             )
         )
         return CallReport(

@@ -19,7 +19,7 @@ from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.execution.scratch import Scratch
 from evocell.execution.sealing import freeze_copy
 from evocell.models.limits import Limits
-from evocell.models.workers import WorkerInfo
+from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.errors import ImageError
 
 AWAKE_SESSIONS = 256
@@ -63,6 +63,7 @@ class GuestHost:
         self._awake: dict[_Session, None] = {}  # the one idle longest first
         self._running: set[GuestJob] = set()
         self._finished = 0
+        self.on_kill: Callable[[WorkerKill], None] | None = None
         self._closed = False
         self.slots = threads * _SLOTS_PER_THREAD
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from evocell.execution.child import WorkerChild
 from evocell.execution.connection import Connection, ConnectionLost, RequestFailed
 from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.execution.vigil import IDLE_PING_S, PING_S, Vigil
+from evocell.models.workers import WorkerKill
 
 __all__ = ["GRACE_S", "START_S", "WorkerLife"]
 
@@ -38,15 +39,24 @@ class WorkerLife:
         opening: What the process is told to open.
         names: Names of blobs that are known; shared by all workers.
         shelf_bytes: How much of what runs refer to it keeps.
+        on_kill: Told when it is to be killed for what it holds.
     """
 
     def __init__(
-        self, name: str, opening: Mapping[str, Any], names: Recent[bytes, str], shelf_bytes: int
+        self,
+        name: str,
+        opening: Mapping[str, Any],
+        names: Recent[bytes, str],
+        shelf_bytes: int,
+        *,
+        on_kill: Callable[[WorkerKill], None],
     ) -> None:
         self.name = name
         self._opening = dict(opening)
         self._names = names
         self._shelf_bytes = shelf_bytes
+        self._on_kill = on_kill
+        self._owners: Counter[str] = Counter()
         self._process: WorkerChild | None = None
         self._connection: Connection | None = None
         self._sender: RunSender | None = None
@@ -95,6 +105,12 @@ class WorkerLife:
         """Take note why the process is being killed."""
         self._verdict = why
 
+    def condemn_for_memory(self, *, limit: int, reached: int) -> None:
+        """Take note that the process is being killed for the memory it holds, in bytes."""
+        owners = tuple(sandbox_id for sandbox_id in self._owners if sandbox_id)
+        self._on_kill(WorkerKill(worker=self.name, limit=limit, reached=reached, sandbox_ids=owners))
+        self.condemn(f"its memory reached {reached:,} bytes, over worker_max_memory, {limit:,}")
+
     def dismiss(self) -> None:
         """Have it end once no run is under way; it must be given no more."""
         self._dismissed.set()
@@ -116,6 +132,7 @@ class WorkerLife:
         if sender is None:
             raise ConnectionLost(f"{self.name} is not up")
         self.under_way[run.session] += 1
+        self._owners[run.sandbox_id] += 1
         self._busy.set()
         try:
             seen = await sender.run(run)
@@ -128,6 +145,7 @@ class WorkerLife:
             self.finished += 1
             return seen
         finally:
+            self._owners -= Counter({run.sandbox_id: 1})
             self._count_out(run.session)
 
     async def wait_without(self, session: str) -> None:

@@ -10,7 +10,7 @@ over one by one, each after the run in it, and the process ends after its last r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ from evocell.execution.enforcer import WatchedWorker
 from evocell.execution.homes import Homes
 from evocell.execution.life import WorkerLife
 from evocell.execution.run import Run, Sighting
-from evocell.models.workers import WorkerInfo
+from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.cache import ImageManifest
 
 __all__ = ["HostPool"]
@@ -123,6 +123,7 @@ class HostPool:
         self.failure: ImageError | None = None
         """Why the workers cannot load the image; None while they can."""
         self.slots = workers * SLOTS_PER_WORKER
+        self.on_kill: Callable[[WorkerKill], None] | None = None
 
     @property
     def lives(self) -> Sequence[WorkerLife]:
@@ -309,7 +310,9 @@ class HostPool:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(BACK_OFF_S[min(fruitless, len(BACK_OFF_S) - 1)])
-                new = WorkerLife(place.name, self._opening, self._names, self._shelf_bytes)
+                new = WorkerLife(
+                    place.name, self._opening, self._names, self._shelf_bytes, on_kill=self._tell_kill
+                )
                 await nursery.start(new.live)
                 old = place.life
                 if not new.is_up:
@@ -379,6 +382,10 @@ class HostPool:
                             if not target.over.is_set():
                                 return
                 self._homes.lose([session])
+
+    def _tell_kill(self, kill: WorkerKill) -> None:
+        if self.on_kill is not None:
+            self.on_kill(kill)
 
     async def _tell(self) -> None:
         async with self._changed:

@@ -13,7 +13,7 @@ from attrs import asdict, field, frozen
 
 from evocell.errors import EvocellError
 from evocell.models.limits import Limits
-from evocell.models.workers import WorkerInfo
+from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 
@@ -38,6 +38,7 @@ class Run:
         image: Id of the image to fork; None for the host's own.
         app: Directory mounted at ``/app``; None for an empty one.
         harness: Directory mounted at ``/harness``; None for an empty one.
+        sandbox_id: Whose call it is. It stays in this process.
     """
 
     session: str | None = None
@@ -48,6 +49,7 @@ class Run:
     image: str | None = None
     app: Path | None = None
     harness: Path | None = None
+    sandbox_id: str = ""
 
     @property
     def request(self) -> bytes:
@@ -148,6 +150,9 @@ def _found(parts: Sequence[bytes | str], find: Callable[[str], bytes]) -> tuple[
 
 class Host(Protocol):
     """Where guests live. Its methods may be used from many trio tasks at once."""
+
+    on_kill: Callable[[WorkerKill], None] | None
+    """See `Worker`."""
 
     @property
     def slots(self) -> int:

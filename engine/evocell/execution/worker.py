@@ -19,7 +19,7 @@ from evocell.config import Config
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
-from evocell.models.workers import WorkerInfo
+from evocell.models.workers import WorkerInfo, WorkerKill
 
 __all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "Worker"]
 
@@ -57,6 +57,7 @@ class CallJob:
         limits: Bounds of this call.
         harness: Trusted files that are importable beside the variant.
         reload: For a session only: load `code` in place, over what is loaded, before the call.
+        sandbox_id: Whose call it is, for whoever is told of its fate.
     """
 
     session: str | None = None
@@ -68,6 +69,7 @@ class CallJob:
     limits: Limits
     harness: CompiledVersion | None = None
     reload: bool = False
+    sandbox_id: str = ""
 
 
 @frozen(kw_only=True)
@@ -110,6 +112,9 @@ class CallReport:
 
 class Worker(Protocol):
     """Compiles and calls guest code. Every method may be used from many trio tasks at once."""
+
+    on_kill: Callable[[WorkerKill], None] | None
+    """Called when a process is killed for its memory, while its sessions still have their home in it."""
 
     @property
     def image_id(self) -> str:

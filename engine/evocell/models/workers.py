@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["WorkerInfo", "WorkerStatus"]
+__all__ = ["WorkerInfo", "WorkerKill", "WorkerStatus"]
 
 WorkerStatus: TypeAlias = Literal["starting", "up", "draining"]
 
@@ -33,3 +33,20 @@ class WorkerInfo:
     calls: int = 0
     finished: int = 0
     restarts: int = 0
+
+
+@frozen(kw_only=True)
+class WorkerKill:
+    """A process that was killed for what it held.
+
+    Attributes:
+        worker: Its name.
+        limit: Bytes of memory that it may hold.
+        reached: Bytes that it held.
+        sandbox_ids: Whose calls were under way in it.
+    """
+
+    worker: str
+    limit: int
+    reached: int
+    sandbox_ids: tuple[str, ...] = ()

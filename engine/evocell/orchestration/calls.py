@@ -13,6 +13,8 @@ from evocell.errors import ConfigurationError
 from evocell.execution.worker import CallJob, Worker
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
+from evocell.observability.telemetry import Telemetry
+from evocell.orchestration.kills import tell_of_backlog, tell_of_deadline, tell_of_kill
 from evocell.orchestration.records import SandboxRecord
 from evocell_guest.values import EncodeError, TooLarge, encode
 
@@ -107,8 +109,22 @@ def deadline_outcome(deadline_s: float) -> LimitExceeded:
     )
 
 
-async def run_in_sandbox(worker: Worker, record: SandboxRecord, request: CallRequest) -> Outcome:
+async def run_in_sandbox(
+    worker: Worker,
+    record: SandboxRecord,
+    request: CallRequest,
+    telemetry: Telemetry,
+    *,
+    deadline_s: float = math.inf,
+) -> Outcome:
     """Call a function of a sandbox.
+
+    Args:
+        worker: Where.
+        record: Which sandbox.
+        request: What to call.
+        telemetry: Where the event of a killed call goes.
+        deadline_s: Seconds in which everything must be over, waiting included.
 
     Raises:
         SandboxNotFound: The sandbox was destroyed before the call had ended.
@@ -116,24 +132,40 @@ async def run_in_sandbox(worker: Worker, record: SandboxRecord, request: CallReq
 
     Cancellation: The call is stopped; if it ran in the session, the session's state is lost.
     """
+    began = trio.Event()
+    with trio.move_on_after(deadline_s):
+        outcome = await _run(worker, record, request, telemetry, began)
+        tell_of_kill(telemetry, record.id, outcome)
+        return outcome
+    if began.is_set():
+        tell_of_deadline(telemetry, record.id, deadline_s)
+    return deadline_outcome(deadline_s)
+
+
+async def _run(
+    worker: Worker, record: SandboxRecord, request: CallRequest, telemetry: Telemetry, began: trio.Event
+) -> Outcome:
     with record.in_use():
         if record.backlog.is_full:
-            await _refuse(worker, record)
+            await _refuse(worker, record, telemetry)
         with record.backlog.call() as begin:
             await record.loaded.wait()
             record.refuse_stopped()
             if request.isolation == "call":
+                began.set()
                 return await _run_thrown_away(worker, record, request)
             async with record.lock:
                 begin()
+                began.set()
                 return await _run_in_session(worker, record, request)
 
 
-async def _refuse(worker: Worker, record: SandboxRecord) -> NoReturn:
+async def _refuse(worker: Worker, record: SandboxRecord, telemetry: Telemetry) -> NoReturn:
     """Refuse a call, because too many wait; by policy, end the session and all calls in it."""
     backlog = record.backlog
     error = backlog.refuse()
     if backlog.verdict is not None:
+        tell_of_backlog(telemetry, record.id, limit=backlog.limit, reached=error.requested or backlog.limit)
         try:
             async with record.lock:
                 if record.session_live:
@@ -166,6 +198,7 @@ async def _run_thrown_away(worker: Worker, record: SandboxRecord, request: CallR
             payload=request.payload,
             seed=request.seed,
             limits=request.limits,
+            sandbox_id=record.id,
         )
     )
     return report.outcome
@@ -183,6 +216,7 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
         seed=request.seed,
         limits=request.limits,
         reload=record.reload_pending,
+        sandbox_id=record.id,
     )
     held_state = record.session_live
     record.note_session(live=True)

@@ -20,6 +20,7 @@ from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.observability.telemetry import Span
 from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.concurrency import PATIENCE_S, map_bounded
+from evocell.orchestration.kills import tell_of_deadline, tell_of_kill
 from evocell.orchestration.plan import Budget, Plan
 from evocell.orchestration.scoring import Judged, Scored, destroyed, judge, should_stop, summarise, unscored
 
@@ -167,9 +168,9 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     started = trio.current_time()
     trail = _Trail()
     if budget is not None or plan.one_by_one:
-        await _in_turn(worker, plan, code, trail, budget, image=candidate.image)
+        await _in_turn(worker, plan, candidate, code, trail=trail, budget=budget)
     else:
-        trail.outcomes = await _at_once(worker, plan, code, candidate.image)
+        trail.outcomes = await _at_once(worker, plan, candidate, code)
     elapsed_ms = (trio.current_time() - started) * 1000
 
     def finish() -> Scored:
@@ -244,11 +245,11 @@ class _Trail:
         return stop
 
 
-async def _at_once(worker: Worker, plan: Plan, code: CompiledVersion, image: str | None) -> list[Outcome]:
+async def _at_once(worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion) -> list[Outcome]:
     """Run cases that do not depend on each other."""
 
     async def one(index: int) -> Outcome:
-        report = await _call(worker, plan, code, index, plan.limits, image=image)
+        report = await _call(worker, plan, candidate, code, index, limits=plan.limits)
         return report.outcome
 
     indices = range(len(plan.payloads))
@@ -260,11 +261,11 @@ async def _at_once(worker: Worker, plan: Plan, code: CompiledVersion, image: str
 async def _in_turn(
     worker: Worker,
     plan: Plan,
+    candidate: Candidate,
     code: CompiledVersion,
+    *,
     trail: _Trail,
     budget: Budget | None,
-    *,
-    image: str | None,
 ) -> None:
     """Run cases one after the other, as long as there is reason to go on."""
     shares_fork = plan.evaluation.isolation == "candidate"
@@ -278,7 +279,7 @@ async def _in_turn(
             if isinstance(limits, LimitExceeded):
                 trail.outcomes.append(limits)
                 return
-            report = await _call(worker, plan, code, index, limits, image=image, session=session)
+            report = await _call(worker, plan, candidate, code, index, limits=limits, session=session)
             trail.outcomes.append(budget.spend(report.outcome, limits))
             if shares_fork and (not report.session_alive or report.outcome.kind in KILLING):
                 return
@@ -295,29 +296,36 @@ async def _in_turn(
 async def _call(
     worker: Worker,
     plan: Plan,
+    candidate: Candidate,
     code: CompiledVersion,
     index: int,
-    limits: Limits,
     *,
-    image: str | None,
+    limits: Limits,
     session: str | None = None,
 ) -> CallReport:
     job = CallJob(
         session=session,
-        image=plan.image or image,
+        image=plan.image or candidate.image,
         code=code,
         entry=plan.evaluation.entry,
         payload=plan.payloads[index],
         seed=plan.seeds[index],
         limits=limits,
         harness=plan.harness,
+        sandbox_id=candidate.sandbox_id,
     )
+    began = False
     with trio.CancelScope(deadline=plan.ends_at):
         async with plan.calls:
+            began = True
             try:
-                return await plan.room.wait_for(partial(worker.call, job))
+                report = await plan.room.wait_for(partial(worker.call, job))
             except CapacityError as error:
-                return CallReport(outcome=_no_room(error))
+                report = CallReport(outcome=_no_room(error))
+            tell_of_kill(plan.telemetry, candidate.sandbox_id, report.outcome)
+            return report
+    if began:
+        tell_of_deadline(plan.telemetry, candidate.sandbox_id, plan.deadline_s)
     return CallReport(outcome=deadline_outcome(plan.deadline_s))
 
 

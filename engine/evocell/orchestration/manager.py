@@ -32,9 +32,11 @@ from evocell.models.outcome import Completed, Outcome, Rejected
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
+from evocell.models.workers import WorkerKill
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.backlog import Backlog
 from evocell.orchestration.calls import SESSION_LOST, end_session
+from evocell.orchestration.kills import tell_of_worker
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.versions import Versions, read_source
 
@@ -107,6 +109,15 @@ class Manager:
                     if self._has_lost_session(record):
                         nursery.start_soon(self._notice_loss, record)
                 n_losses = await self._worker.wait_session_losses(n_losses)
+
+    def note_worker_kill(self, kill: WorkerKill) -> None:
+        """Tell of every sandbox that a worker takes along which is killed for its memory."""
+        at_rest = [
+            record.id
+            for record in self._records.values()
+            if record.session_live and self._worker.session_home(record.session) == kill.worker
+        ]
+        tell_of_worker(self.telemetry, kill, at_rest)
 
     def new_id(self, taken: Collection[str | None] = ()) -> str:
         """Return an id that no sandbox has and that is not among those taken."""

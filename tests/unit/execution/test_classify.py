@@ -95,7 +95,7 @@ def test_limits_that_only_the_host_can_see_are_not_believed(kind):
         ({"trap": "OUT_OF_FUEL", "fuel_used": 1000}, "fuel", 1000, 1000),
         ({"trap": "STACK_OVERFLOW"}, "stack", None, None),
         ({"trap": "UNREACHABLE", "stop_reason": StopReason.OUTPUT}, "output", 50, 6),
-        ({"trap": "UNREACHABLE", "stop_reason": StopReason.FILES}, "files", 77, None),
+        ({"trap": "UNREACHABLE", "stop_reason": StopReason.FILES}, "files", 77, 77),
         ({"trap": "UNREACHABLE", "memory_bytes": IMAGE + 90 * MB}, "memory", 100 * MB, 90 * MB),
         ({"trap": "MEMORY_OUT_OF_BOUNDS", "memory_bytes": IMAGE + 100 * MB}, "memory", 100 * MB, 100 * MB),
     ],

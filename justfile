@@ -64,6 +64,10 @@ _bench-setup: setup
     '{{ bin }}/python' -c 'import matplotlib, pydantic_monty' 2>/dev/null && exit 0
     '{{ bin }}/python' -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]'
 
+# Run every example
+examples: setup
+    '{{ bin }}/python' -m pytest -m '' tests/contract/test_examples.py
+
 # The tests that run for minutes
 [positional-arguments]
 soak *options: setup

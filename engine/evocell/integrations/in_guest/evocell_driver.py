@@ -1,0 +1,88 @@
+"""Runs somebody's evaluator on the candidate, both inside the sandbox."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import evocell_stand_ins
+
+PROGRAM = "/app/program.py"
+HARNESS = "/harness"
+
+_MAX_TEXT_CHARS = 20_000
+_MAX_DEPTH = 8
+
+evocell_stand_ins.install()
+
+
+def evaluate(function: str, path: str, environ: dict[str, str]) -> dict[str, Any]:
+    """Load an evaluator as OpenEvolve does, call one of its functions, and return what it gave as plain data.
+
+    Args:
+        function: Its name, such as ``"evaluate"``.
+        path: The evaluator's file, relative to the harness.
+        environ: Environment variables to add before it is loaded.
+
+    Returns:
+        ``{"metrics": ..., "artifacts": ...}``; ``artifacts`` is None if it returned a mapping alone.
+    """
+    os.environ.update(environ)
+    evaluator = _load(path)
+    if not hasattr(evaluator, function):
+        message = f"the evaluator {path} defines no {function}"
+        raise AttributeError(message)
+    result = getattr(evaluator, function)(PROGRAM)
+    if isinstance(result, evocell_stand_ins.EvaluationResult):
+        return {"metrics": _plain(result.metrics), "artifacts": _texts(result.artifacts)}
+    if isinstance(result, Mapping):
+        return {"metrics": _plain(result), "artifacts": None}
+    message = f"{function} of the evaluator {path} returned a {type(result).__name__}, not metrics"
+    raise TypeError(message)
+
+
+def _load(path: str) -> ModuleType:
+    file = f"{HARNESS}/{path}"
+    directory = os.path.dirname(file)
+    sys.path.insert(0, directory)
+    os.chdir(directory)
+    parts = path.removesuffix(".py").split("/")
+    if not any("." in part for part in parts):
+        # By its dotted name it comes as byte code that was compiled beforehand.
+        module = importlib.import_module(".".join(parts))
+        sys.modules["evaluation_module"] = module
+        return module
+    spec = importlib.util.spec_from_file_location("evaluation_module", file)
+    if spec is None or spec.loader is None:
+        message = f"the evaluator {path} is no Python file"
+        raise ImportError(message)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["evaluation_module"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Make plain data of what an evaluator returned: numbers of numpy become Python's, the rest text."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {str(name): _plain(part, depth + 1) for name, part in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_plain(part, depth + 1) for part in value]
+        if hasattr(value, "tolist"):
+            return _plain(value.tolist(), depth + 1)
+    return str(value)[:_MAX_TEXT_CHARS]
+
+
+def _texts(artifacts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        str(name): value if isinstance(value, str | bytes) else _plain(value)
+        for name, value in artifacts.items()
+    }

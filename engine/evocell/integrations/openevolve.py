@@ -1,0 +1,329 @@
+"""OpenEvolve: evaluators whose programs run in sandboxes.
+
+OpenEvolve loads an evaluator *file* and calls its ``evaluate(program_path)``, and ``evaluate_stage1`` and so
+on if it works in a cascade. It imports that file anew for every cascade, and again in every process that it
+forks. So what is made here holds no engine: each call asks for the one of its process, which outlives them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+
+from evocell.api.default import default_engine
+from evocell.api.engine import Engine
+from evocell.api.evaluator import Evaluator
+from evocell.errors import ConfigurationError
+from evocell.integrations.evaluator_files import EvaluatorFiles, defined_names, gather, guest_module
+from evocell.models.evaluation import Case, Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.limits import Limits
+
+try:
+    from openevolve.evaluation_result import EvaluationResult
+except ImportError as missing:  # pragma: no cover - the tests have it
+    raise ImportError(
+        "evocell.integrations.openevolve needs OpenEvolve; install it with: pip install 'evocell[openevolve]'"
+    ) from missing
+
+__all__ = ["EvaluatorFunction", "evaluators", "main", "sandboxed"]
+
+GetEngine: TypeAlias = Callable[[], Engine]
+
+SCRATCH_BYTES = 64 << 20
+"""Room in ``/tmp`` for an evaluator that writes files."""
+
+_STAGES = ("evaluate_stage1", "evaluate_stage2", "evaluate_stage3")
+
+
+class EvaluatorFunction:
+    """One function of an evaluator: takes the path of a program, returns what OpenEvolve expects.
+
+    It is an object and not a function, because OpenEvolve copies the source text of functions; and it can be
+    pickled, because it holds no engine.
+
+    Args:
+        name: What OpenEvolve calls it.
+        evaluation: What to run of a program.
+        report: Makes of a result what OpenEvolve expects.
+        engine: Gives the engine of the calling process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        evaluation: Evaluation,
+        report: Callable[[FitnessResult], dict[str, Any] | EvaluationResult],
+        engine: GetEngine,
+    ) -> None:
+        self.__name__ = name
+        self.__doc__ = f"Evaluate the program at a path in a sandbox ({name})."
+        self.evaluation = evaluation
+        self._report = report
+        self._get_engine = engine
+        self._ready: tuple[Engine, Evaluator[FitnessResult]] | None = None
+
+    def __call__(self, program_path: str) -> dict[str, Any] | EvaluationResult:
+        """Evaluate the program at a path.
+
+        Args:
+            program_path: A Python file.
+
+        Returns:
+            Metrics, or metrics and artifacts. A program that fails is a result with the metrics of a failure
+            and artifacts that say why; it never raises.
+
+        Raises:
+            EvocellError: The engine itself cannot go on.
+        """
+        engine = self._get_engine()
+        if self._ready is None or self._ready[0] is not engine:
+            self._ready = engine, engine.evaluator(self.evaluation, prepare=Path, finish=_itself)
+        return self._report(self._ready[1](program_path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ready": None}
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__} in a sandbox: {self.evaluation.entry}>"
+
+
+def evaluators(
+    evaluation: Evaluation,
+    *,
+    stages: Sequence[Evaluation] = (),
+    failure_metrics: Mapping[str, float] | None = None,
+    engine: GetEngine = default_engine,
+) -> tuple[EvaluatorFunction, ...]:
+    """Make the functions of an evaluator file from evaluations, scored on the host.
+
+    Write in the file ``(evaluate,) = evaluators(task)``, or with a cascade
+    ``evaluate, evaluate_stage1, evaluate_stage2 = evaluators(task, stages=[quick, task])``. The engine
+    starts, and builds its image if there is none, when the file is imported: not in an evaluation's time.
+
+    The metrics are ``combined_score``, the parts of the score by their names, ``valid`` (1 or 0) and
+    ``fuel_used``, a measure of cost without noise that can be a feature dimension. The artifacts tell the
+    language model how the first public case failed, and nothing of cases that are not public.
+
+    Args:
+        evaluation: What ``evaluate`` runs. Its first objective must be maximised.
+        stages: What ``evaluate_stage1`` and so on run, at most three.
+        failure_metrics: Further metrics of a program that fails, such as feature dimensions, which OpenEvolve
+            wants of every program.
+        engine: Gives the engine; it is asked at each call, because a fork has another one.
+
+    Returns:
+        ``evaluate`` and a function for each stage, in order.
+
+    Raises:
+        ConfigurationError: An evaluation cannot be used.
+        ImageError: The image cannot be built.
+    """
+    if len(stages) > len(_STAGES):
+        raise ConfigurationError(f"OpenEvolve has at most {len(_STAGES)} stages, not {len(stages)}", "stages")
+    for one in (evaluation, *stages):
+        if not isinstance(one, Evaluation):
+            raise ConfigurationError(
+                f"an evaluator needs an Evaluation, not {type(one).__name__}", "evaluation"
+            )
+        if one.directions[0] != "maximize":
+            raise ConfigurationError(
+                "OpenEvolve maximises combined_score, and this evaluation's first objective is minimised; "
+                "let its score function return the negative",
+                "directions",
+            )
+    report = _Report(dict(failure_metrics or {}))
+    made = zip(("evaluate", *_STAGES), (evaluation, *stages), strict=False)
+    found = tuple(EvaluatorFunction(name, one, report, engine) for name, one in made)
+    engine()
+    return found
+
+
+def sandboxed(
+    evaluator: str | Path,
+    *,
+    files: Sequence[str] = (),
+    root: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    failure_metrics: Mapping[str, float] | None = None,
+    engine: GetEngine = default_engine,
+) -> tuple[EvaluatorFunction, ...]:
+    """Put an evaluator that exists, as it is, into the sandbox together with the program that it evaluates.
+
+    This is the least change: the evaluator's file stays untouched, and a second file says
+    ``evaluate, evaluate_stage1, evaluate_stage2 = sandboxed("evaluator.py")``. ``python -m
+    evocell.integrations.openevolve evaluator.py`` writes it.
+
+    Nothing that the program does can leave the sandbox. But the evaluator shares the program's interpreter,
+    as it does without evocell: a program may still forge its own score. Where that matters, use `evaluators`,
+    which scores on the host.
+
+    Threads, processes and alarms are replaced by what runs in turn; what would need a timeout of its own is
+    bounded by ``limits``, all of it together.
+
+    Args:
+        evaluator: The evaluator's file. Modules beside it that it imports come along.
+        files: More files that it reads, as patterns relative to ``root``.
+        root: The directory that the sandbox sees; None for the evaluator's own.
+        environ: Environment variables that it reads.
+        limits: Limits of one evaluation; None for the engine's, with 64 MiB of ``/tmp``.
+        failure_metrics: Metrics of a program that fails beside ``combined_score``, which is 0 unless it is
+            among them.
+        engine: As in `evaluators`.
+
+    Returns:
+        Those of ``evaluate``, ``evaluate_stage1``, ``evaluate_stage2`` and ``evaluate_stage3`` that it
+        defines, in this order.
+
+    Raises:
+        ConfigurationError: The evaluator is not there or defines no ``evaluate``; a file is not there.
+        ImageError: The image cannot be built.
+    """
+    path = Path(evaluator)
+    names = _function_names(path)
+    gathered = gather(path, files=files, root=None if root is None else Path(root))
+    bounds = limits or engine().config.limits().evolve(scratch_bytes=SCRATCH_BYTES)
+    report = _Report({"combined_score": 0.0, **(failure_metrics or {})}, claims=True)
+    evaluations = [_running(name, gathered, dict(environ or {}), bounds) for name in names]
+    return tuple(
+        EvaluatorFunction(name, one, report, engine) for name, one in zip(names, evaluations, strict=True)
+    )
+
+
+def _function_names(path: Path) -> list[str]:
+    defined = defined_names(path)
+    if "evaluate" not in defined:
+        raise ConfigurationError(
+            f"{path} defines no evaluate(program_path); it is no evaluator of OpenEvolve", "evaluator"
+        )
+    return ["evaluate", *(name for name in _STAGES if name in defined)]
+
+
+def _running(name: str, gathered: EvaluatorFiles, environ: dict[str, str], limits: Limits) -> Evaluation:
+    driver = {f"{module}.py": guest_module(module) for module in ("evocell_driver", "evocell_stand_ins")}
+    return Evaluation(
+        "evocell_driver:evaluate",
+        [Case((name, gathered.evaluator, environ))],
+        _headline,
+        harness={**gathered.files, **driver},
+        limits=limits,
+    )
+
+
+def _headline(_: Case, value: Any) -> float:
+    """Return the number that OpenEvolve would select by, for the engine's own records."""
+    metrics = value["metrics"]
+    if "combined_score" in metrics:
+        metrics = {"combined_score": metrics["combined_score"]}
+    numbers = [float(part) for name, part in metrics.items() if name != "error" and _is_finite(part)]
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _itself(result: FitnessResult) -> FitnessResult:
+    return result
+
+
+@frozen
+class _Report:
+    """Makes of a result what OpenEvolve expects.
+
+    Attributes:
+        failure_metrics: Metrics of a program that failed.
+        claims: Whether the metrics are what the guest returned, and not what the host scored.
+    """
+
+    failure_metrics: dict[str, float]
+    claims: bool = field(default=False, kw_only=True)
+
+    def __call__(self, result: FitnessResult) -> dict[str, Any] | EvaluationResult:
+        if not self.claims:
+            return self._scored(result)
+        outcome = result.test_results[0].outcome if result.test_results else None
+        if outcome is None or not outcome.ok:
+            return EvaluationResult(metrics=dict(self.failure_metrics), artifacts=_failure(result))
+        claim = outcome.unwrap()
+        if claim["artifacts"] is None:
+            metrics: dict[str, Any] = claim["metrics"]
+            return metrics
+        return EvaluationResult(metrics=claim["metrics"], artifacts=claim["artifacts"])
+
+    def _scored(self, result: FitnessResult) -> EvaluationResult:
+        further = {f"objective_{place}": value for place, value in enumerate(result.objectives[1:], 2)}
+        metrics: dict[str, float] = {
+            **further,
+            **({} if result.valid else self.failure_metrics),
+            **result.components,
+            "combined_score": result.fitness_score,
+            "valid": float(result.valid),
+            "fuel_used": float(result.fuel_used),
+        }
+        return EvaluationResult(metrics=metrics, artifacts=_failure(result))
+
+
+def _failure(result: FitnessResult) -> dict[str, str | bytes]:
+    """Say how a program failed: outcome, error, traceback, streams, limit, fuel, all in one text too."""
+    found: dict[str, str | bytes] = dict(result.artifacts())
+    if found or not result.valid:
+        found["feedback"] = result.feedback()
+    return found
+
+
+_WRAPPER = '''"""The evaluator {name}, run by evocell in a sandbox together with the program it evaluates."""
+
+from pathlib import Path
+
+from evocell.integrations.openevolve import sandboxed
+
+{functions} = sandboxed(Path(__file__).with_name("{name}"))
+'''
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write an evaluator file that runs another one in a sandbox.
+
+    Args:
+        argv: The command's arguments; None for those of the process.
+
+    Returns:
+        0.
+
+    Raises:
+        SystemExit: It cannot be done; the reason is on standard error.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m evocell.integrations.openevolve",
+        description="Write an evaluator file that runs another one, untouched, in a sandbox.",
+    )
+    parser.add_argument("evaluator", type=Path, help="the evaluator as it is")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="the file to write, beside it (default: sandboxed_evaluator.py)"
+    )
+    given = parser.parse_args(argv)
+    output = given.output or given.evaluator.with_name("sandboxed_evaluator.py")
+    if output.resolve().parent != given.evaluator.resolve().parent:
+        parser.error(f"{output} is not beside {given.evaluator}, where it must be")
+    if output.exists():
+        parser.error(f"{output} exists already; give another name with -o")
+    try:
+        names = _function_names(given.evaluator)
+    except ConfigurationError as error:
+        parser.error(str(error))
+    functions = ", ".join(names) if len(names) > 1 else f"({names[0]},)"
+    output.write_text(_WRAPPER.format(name=given.evaluator.name, functions=functions), encoding="utf-8")
+    print(f"Wrote {output}. Give it to OpenEvolve in place of {given.evaluator}.")  # noqa: T201 - a command
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,6 +56,21 @@ class HostWorker:
         self._host.on_kill = told
 
     @property
+    def host(self) -> Host:
+        """Where its guests live."""
+        return self._host
+
+    @property
+    def manifest(self) -> ImageManifest:
+        """The image that every fork starts from."""
+        return self._manifest
+
+    @property
+    def realtime(self) -> bool:
+        """Whether guests see the real clock and real entropy."""
+        return self._realtime
+
+    @property
     def image_id(self) -> str:
         """Content hash of the engine's own image."""
         return self._images.own.image_id

@@ -45,6 +45,9 @@ __all__ = ["WATCH", "Manager"]
 WATCH = "session-watch"
 """Name of the task that notices the death of sessions."""
 
+# One for the process: engines may share workers, and must not share sessions.
+_session_numbers = count(1)
+
 
 class Manager:
     """Creates, reloads and destroys sandboxes.
@@ -69,7 +72,6 @@ class Manager:
         self._records: dict[str, SandboxRecord] = {}
         self._members: Counter[str] = Counter()
         self._ids = count(1)
-        self._sessions = count(1)
 
     def get(self, sandbox_id: str) -> SandboxRecord:
         """Return a sandbox that is there and is not being destroyed.
@@ -374,7 +376,7 @@ class Manager:
             state=state,
             limits=spec.limits or self._limits,
             image=image,
-            session=f"{sandbox_id}/{next(self._sessions)}",
+            session=f"{sandbox_id}/{next(_session_numbers)}",
             backlog=Backlog(sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy),
         )
         self._records[sandbox_id] = record

@@ -5,22 +5,43 @@ a request `[0, msgid, method, params]`, a response `[1, msgid, error, result]` a
 `[2, method, params]`. Nothing delimits them but their own structure, so a reader follows that
 structure as bytes arrive, and holds every message to its limits before it is whole.
 
-What comes through is plain data: no extension types, so nothing is built that a sender chose.
+What comes through is plain data: no extension types, so nothing is built that a sender chose, unless the
+reader is given a decoder that knows some (and checks them).
+
+Where a stream is cut into packets already (Erlang's ports do it), each message has its length before it:
+four bytes, big-endian; see `PacketReader`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
 
 import msgpack
 from attrs import field, frozen
 
 from evocell.errors import ProtocolError
 
-__all__ = ["FrameLimits", "FrameReader", "Message", "Notification", "Request", "Response", "encode_message"]
+__all__ = [
+    "FrameLimits",
+    "FrameReader",
+    "Framing",
+    "Message",
+    "Notification",
+    "PacketReader",
+    "Request",
+    "Response",
+    "encode_message",
+    "frame_of",
+    "in_packet",
+    "open_reader",
+]
 
-_MAX_METHOD_CHARS = 64
+Framing: TypeAlias = Literal["stream", "packet4"]
+"""How messages follow one another: one straight after the other, or each after its length in four bytes."""
+
+MAX_METHOD_CHARS = 64
+PACKET_HEADER_BYTES = 4
 _MAX_MSGID = (1 << 32) - 1
 
 # First byte -> bytes of a scalar after it, bytes of a length after it, or (array, map) header width.
@@ -29,6 +50,8 @@ _SCALAR |= {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 _BLOB = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _ARRAY = {0xDC: 2, 0xDD: 4}
 _MAP = {0xDE: 2, 0xDF: 4}
+_FIXED_EXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+_EXT = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 
 
 @frozen(kw_only=True)
@@ -98,15 +121,28 @@ def encode_message(message: Message) -> bytes:
     Raises:
         TypeError: It holds something that is not plain data.
     """
+    data: bytes = msgpack.packb(frame_of(message))
+    return data
+
+
+def frame_of(message: Message) -> list[Any]:
+    """The list that a message is on the wire."""
     match message:
         case Request(msgid, method, params):
-            frame: list[Any] = [0, msgid, method, [params]]
+            return [0, msgid, method, [params]]
         case Response(msgid, error, result):
-            frame = [1, msgid, error, result]
+            return [1, msgid, error, result]
         case Notification(method, params):
-            frame = [2, method, [params]]
-    data: bytes = msgpack.packb(frame)
-    return data
+            return [2, method, [params]]
+
+
+def in_packet(data: bytes) -> bytes:
+    """A message with its length before it."""
+    return len(data).to_bytes(PACKET_HEADER_BYTES, "big") + data
+
+
+def _plain(raw: bytes) -> Any:
+    return msgpack.unpackb(raw, strict_map_key=True, use_list=True)
 
 
 class FrameReader:
@@ -116,12 +152,21 @@ class FrameReader:
 
     Args:
         limits: What one message may be.
+        decode: Makes a value of a whole message; it is then up to it to hold what extension types carry to
+            the limits. None for plain data, where extension types are refused.
     """
 
-    def __init__(self, limits: FrameLimits | None = None) -> None:
-        self._limits = limits or FrameLimits()
+    def __init__(
+        self, limits: FrameLimits | None = None, *, decode: Callable[[bytes], Any] | None = None
+    ) -> None:
+        self.limits = limits or FrameLimits()
+        """What the next message may be; may be changed between two messages."""
+        self._decode = decode or _plain
+        self._extensions = decode is not None
         self._buffer = bytearray()
         self._broken: ProtocolError | None = None
+        self.message_bytes = 0
+        """Length of the message that was handed out last."""
         self._begin()
 
     def _begin(self) -> None:
@@ -149,9 +194,10 @@ class FrameReader:
                 raw = bytes(self._buffer[: self._position])
                 del self._buffer[: self._position]
                 self._begin()
-                yield _message(raw)
-            if len(self._buffer) > self._limits.max_bytes:
-                self._refuse(f"it is longer than {self._limits.max_bytes:,} bytes")
+                self.message_bytes = len(raw)
+                yield _message(raw, self._decode)
+            if len(self._buffer) > self.limits.max_bytes:
+                self._refuse(f"it is longer than {self.limits.max_bytes:,} bytes")
         except ProtocolError as error:
             self._broken = error
             raise
@@ -169,8 +215,8 @@ class FrameReader:
             if step is None:
                 return False
             size, children = step
-            if self._position + size > self._limits.max_bytes:
-                self._refuse(f"it is longer than {self._limits.max_bytes:,} bytes")
+            if self._position + size > self.limits.max_bytes:
+                self._refuse(f"it is longer than {self.limits.max_bytes:,} bytes")
             if children < 0 and self._position + size > len(buffer):
                 return False
             self._position += size
@@ -198,24 +244,79 @@ class FrameReader:
                     return None
                 number = int.from_bytes(self._buffer[start : start + width], "big")
                 return (1 + width, factor * number) if factor else (1 + width + number, -1)
+        if self._extensions:
+            if (size := _FIXED_EXT.get(first)) is not None:
+                return 2 + size, -1
+            if (width := _EXT.get(first)) is not None:
+                start = self._position + 1
+                if start + width > len(self._buffer):
+                    return None
+                number = int.from_bytes(self._buffer[start : start + width], "big")
+                return 2 + width + number, -1
         self._refuse(f"0x{first:02x} begins no value that may be in a message")
         return None
 
     def _enter(self, children: int) -> None:
         self._items += children
-        if self._items > self._limits.max_items:
-            self._refuse(f"it holds more than {self._limits.max_items:,} values")
-        if len(self._left) > self._limits.max_depth:
-            self._refuse(f"it is nested deeper than {self._limits.max_depth} levels")
+        if self._items > self.limits.max_items:
+            self._refuse(f"it holds more than {self.limits.max_items:,} values")
+        if len(self._left) > self.limits.max_depth:
+            self._refuse(f"it is nested deeper than {self.limits.max_depth} levels")
         self._left.append(children)
 
     def _refuse(self, why: str) -> None:
         raise ProtocolError(f"a malformed message: {why}")
 
 
-def _message(raw: bytes) -> Message:
+class PacketReader(FrameReader):
+    """Finds messages in a stream of packets, each with its length before it, and one message in each."""
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take bytes in; hands out the messages that they complete; see `FrameReader.feed`."""
+        if self._broken is not None:
+            raise self._broken
+        self._buffer += data
+        try:
+            while (raw := self._packet()) is not None:
+                yield self._only_message(raw)
+        except ProtocolError as error:
+            self._broken = error
+            raise
+
+    def _packet(self) -> bytes | None:
+        if len(self._buffer) < PACKET_HEADER_BYTES:
+            return None
+        end = PACKET_HEADER_BYTES + int.from_bytes(self._buffer[:PACKET_HEADER_BYTES], "big")
+        if end - PACKET_HEADER_BYTES > self.limits.max_bytes:
+            self._refuse(f"it is longer than {self.limits.max_bytes:,} bytes")
+        if len(self._buffer) < end:
+            return None
+        raw = bytes(self._buffer[PACKET_HEADER_BYTES:end])
+        del self._buffer[:end]
+        return raw
+
+    def _only_message(self, raw: bytes) -> Message:
+        whole = FrameReader(self.limits, decode=self._decode if self._extensions else None)
+        found = list(whole.feed(raw))
+        if len(found) != 1 or whole.pending_bytes:
+            self._refuse("a packet must hold exactly one message")
+        self.message_bytes = len(raw)
+        return found[0]
+
+
+def open_reader(
+    framing: Framing, limits: FrameLimits, decode: Callable[[bytes], Any] | None = None
+) -> FrameReader:
+    """Make the reader that a framing needs."""
+    kind = PacketReader if framing == "packet4" else FrameReader
+    return kind(limits, decode=decode)
+
+
+def _message(raw: bytes, decode: Callable[[bytes], Any]) -> Message:
     try:
-        frame = msgpack.unpackb(raw, strict_map_key=True, use_list=True)
+        frame = decode(raw)
+    except ProtocolError:
+        raise
     except (ValueError, TypeError, UnicodeDecodeError, msgpack.UnpackException) as error:
         raise ProtocolError(f"a malformed message: {error}") from error
     match frame:
@@ -237,6 +338,6 @@ def _message(raw: bytes) -> Message:
 def _sound(msgid: int, method: str, params: dict[Any, Any]) -> bool:
     return (
         0 <= msgid <= _MAX_MSGID
-        and len(method) <= _MAX_METHOD_CHARS
+        and len(method) <= MAX_METHOD_CHARS
         and all(isinstance(name, str) for name in params)
     )

@@ -1,0 +1,101 @@
+"""One set of workers for several engines, none of which can reach the guests of another, or starve it.
+
+Session names are unique in the process, so engines that share workers never meet. What one of them may have
+under way at once is bounded; the rest waits where it does not stand in anybody's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from evocell.code.snapshots import SnapshotStore
+from evocell.config import Config
+from evocell.errors import ConfigurationError
+from evocell.execution.front import HostWorker
+from evocell.execution.run import Run, Sighting
+from evocell.execution.worker import Worker
+
+__all__ = ["SharedGuests"]
+
+RUNS_PER_SLOT = 2
+"""Runs that one engine may have under way, for each one that the workers can use."""
+
+_ENDED_AT_ONCE = 64
+
+
+class SharedGuests:
+    """Lends workers to engines.
+
+    Args:
+        worker: The workers, opened by somebody who outlives the engines.
+
+    Raises:
+        ConfigurationError: It is a worker of a kind that cannot be shared.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        if not isinstance(worker, HostWorker):
+            raise ConfigurationError(
+                f"a {type(worker).__name__} cannot be shared by several engines", "worker"
+            )
+        self._worker = worker
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the image that every fork starts from."""
+        return self._worker.image_id
+
+    @property
+    def slots(self) -> int:
+        """How many calls the workers can usefully have in flight."""
+        return self._worker.slots
+
+    @asynccontextmanager
+    async def open_worker(
+        self,
+        config: Config,  # noqa: ARG002 - what opens a worker takes one
+        snapshots: SnapshotStore,
+        *,
+        progress: Callable[..., None] | None = None,  # noqa: ARG002 - there is nothing to build
+    ) -> AsyncIterator[Worker]:
+        """Lend the workers to one engine; its sessions end with the block."""
+        lent = _LentWorker(self._worker, snapshots)
+        try:
+            yield lent
+        finally:
+            with trio.CancelScope(shield=True):
+                await lent.aclose()
+
+
+class _LentWorker(HostWorker):
+    """The workers as one of several engines has them."""
+
+    def __init__(self, worker: HostWorker, snapshots: SnapshotStore) -> None:
+        super().__init__(worker.host, worker.manifest, snapshots, realtime=worker.realtime)
+        self._sessions: set[str] = set()
+        self._turns = trio.Semaphore(RUNS_PER_SLOT * worker.slots)
+
+    async def _run(self, run: Run) -> Sighting:
+        async with self._turns:
+            if run.session is not None:
+                self._sessions.add(run.session)
+            return await super()._run(run)
+
+    async def end_session(self, session: str) -> None:
+        """Drop a session and its fork, after the call in it if there is one; idempotent."""
+        self._sessions.discard(session)
+        await super().end_session(session)
+
+    async def aclose(self) -> None:
+        """Drop the sessions of this engine; the workers go on."""
+        async with trio.open_nursery() as nursery:
+            at_once = trio.CapacityLimiter(_ENDED_AT_ONCE)
+            for session in tuple(self._sessions):
+                nursery.start_soon(self._end, session, at_once)
+
+    async def _end(self, session: str, at_once: trio.CapacityLimiter) -> None:
+        async with at_once:
+            await self.end_session(session)

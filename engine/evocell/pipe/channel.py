@@ -1,0 +1,345 @@
+"""One end of a pipe over byte streams: a `Machine` with somebody to read for it and somebody to write.
+
+Nothing here grows without a bound. What the other end does not read waits in a queue of so many bytes; while
+it is full, results wait where they were made and nothing more is read. An end that reads nothing at all for a
+while is cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from evocell.errors import EvocellError, ProtocolError
+from evocell.pipe.errors import Busy, ConnectionClosed, InternalError, RequestCancelled
+from evocell.pipe.machine import Answered, Asked, Event, Greeted, Machine, Refused, Told, Withdrawn
+
+__all__ = ["Channel", "Handler"]
+
+_READ_BYTES = 1 << 16
+_WRITE_BYTES = 1 << 16
+_LONG_BYTES = 1 << 18
+_FAREWELL_S = 0.5
+
+_log = logging.getLogger("evocell")
+
+_CLOSED = ConnectionClosed("the connection was closed")
+
+Handler = Callable[[int, str, Mapping[str, Any]], Awaitable[Any]]
+"""Answers a request: gets its id, method and parameters."""
+
+
+@define(eq=False)
+class _Pending:
+    """A request of this end that waits for its answer."""
+
+    over: trio.Event = field(factory=trio.Event)
+    answer: Answered | None = None
+
+
+class Channel:
+    """One end of a connection. Run `serve` in a task; it ends with the connection.
+
+    Args:
+        receive: Where bytes come from.
+        send: Where they go.
+        machine: The state of this end.
+        handler: Answers requests. An `EvocellError` that it raises becomes the other end's error; any other
+            exception is logged, and the other end is told of an internal error.
+        greeted: Answers the client's hello, on a server.
+        told: Takes notifications, each before anything that was sent after it; None drops them.
+    """
+
+    def __init__(
+        self,
+        receive: trio.abc.ReceiveStream,
+        send: trio.abc.SendStream,
+        machine: Machine,
+        handler: Handler,
+        *,
+        greeted: Callable[[Greeted], Awaitable[None]] | None = None,
+        told: Callable[[str, Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self._receive = receive
+        self._stream = send
+        self.machine = machine
+        self._handler = handler
+        self._greeted = greeted
+        self._told = told
+        self._pending: dict[int, _Pending] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._outgoing: deque[bytes] = deque()
+        self._unsent = 0
+        self._something = trio.Event()
+        self._drained = trio.Event()
+        self._turn = trio.Lock()
+        self._ended: EvocellError | None = None
+        self._life: trio.CancelScope | None = None
+        self._reason: EvocellError | None = None
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait for the other end to read."""
+        return self._unsent
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over."""
+        return self._ended is not None
+
+    async def serve(self) -> EvocellError:
+        """Read, answer and write until the connection is over.
+
+        Returns:
+            Why it ended: a `ProtocolError` if the other end broke a rule.
+
+        Cancellation: Every request under way is cancelled; the connection is over.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            async with trio.open_nursery() as answering:
+                self._life = answering.cancel_scope
+                if self._reason is not None:
+                    answering.cancel_scope.cancel()
+                try:
+                    why = await self._read(answering)
+                    self._reason = why if self._reason is None else self._reason
+                finally:
+                    # Before anything waits for the tasks that answer: they may be waiting for an answer.
+                    self._end(_CLOSED if self._reason is None else self._reason)
+                    answering.cancel_scope.cancel()
+            await self._say_farewell()
+            nursery.cancel_scope.cancel()
+        assert self._ended is not None
+        return self._ended
+
+    def close(self, reason: EvocellError) -> None:
+        """End the connection, telling the other end why; `serve` returns soon."""
+        if self._reason is None:
+            self._reason = reason
+        if self._life is not None:
+            self._life.cancel()
+
+    async def request(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        sent: Callable[[int], None] | None = None,
+        trusting: bool = True,
+    ) -> Any:
+        """Ask the other end, and wait for its answer.
+
+        Args:
+            method: What is asked for.
+            params: Arguments by name.
+            sent: Called with the request's id before anything can come of it.
+            trusting: Whether a cancelled request waits until the other end has answered, so that nothing of
+                it goes on over there. An end that does not trust the other one does not wait for it.
+
+        Raises:
+            ConnectionClosed: The connection is over.
+            EvocellError: What the other end answered.
+
+        Cancellation: The other end is told.
+        """
+        self._refuse_closed()
+        async with self._turn:
+            await self._room()
+            self._refuse_closed()
+            if self.machine.waiting >= self.machine.limits.max_in_flight:
+                raise Busy(f"{self.machine.waiting:,} requests to the other end are not answered")
+            msgid, data = self.machine.request(method, params)
+            pending = self._pending[msgid] = _Pending()
+            if sent is not None:
+                sent(msgid)
+            self._push(data)
+        try:
+            await pending.over.wait()
+        except trio.Cancelled:
+            if self._ended is None:
+                self._push(self.machine.cancel(msgid))
+            if trusting:
+                with trio.CancelScope(shield=True):
+                    await pending.over.wait()
+            raise
+        finally:
+            del self._pending[msgid]
+        if pending.answer is None:
+            raise ConnectionClosed(str(self._ended)) from self._ended
+        if pending.answer.error is not None:
+            raise pending.answer.error
+        return pending.answer.result
+
+    async def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Tell the other end something, once it has read enough of what it was told before.
+
+        Raises:
+            ConnectionClosed: The connection is over.
+        """
+        self._refuse_closed()
+        async with self._turn:
+            await self._room()
+            self._push(self.machine.notify(method, params))
+
+    def notify_nowait(self, method: str, params: Mapping[str, Any]) -> bool:
+        """Tell the other end something that may as well be left out; returns whether it was sent."""
+        if self._ended is not None or self._unsent > self.machine.limits.max_unsent_bytes:
+            return False
+        self._push(self.machine.notify(method, params))
+        return True
+
+    def accept(self, data: bytes) -> None:
+        """Send the answer to a hello."""
+        self._push(data)
+
+    async def _read(self, nursery: trio.Nursery) -> EvocellError:
+        try:
+            while True:
+                data = await self._receive.receive_some(_READ_BYTES)
+                if not data:
+                    self.machine.receive_end()
+                    return ConnectionClosed("the other end closed the connection")
+                async for event in self._events(bytes(data)):
+                    await self._take(event, nursery)
+                await self._room()
+        except ProtocolError as error:
+            return error
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return ConnectionClosed("the connection broke")
+
+    async def _events(self, data: bytes) -> AsyncIterator[Event]:
+        """Read what bytes mean; what is long is read in a thread, so that nobody else has to wait for it."""
+        machine = self.machine
+        if machine.pending_bytes + len(data) < _LONG_BYTES:
+            for event in machine.receive(data):
+                yield event
+            return
+        found = await trio.to_thread.run_sync(machine.read, data)
+        for message, n_bytes in found.messages:
+            yield machine.take(message, n_bytes)
+        if found.error is not None:
+            raise found.error
+
+    async def _take(self, event: Event, nursery: trio.Nursery) -> None:
+        match event:
+            case Answered(msgid):
+                if (pending := self._pending.get(msgid)) is not None:
+                    pending.answer = event
+                    pending.over.set()
+            case Asked(msgid):
+                # Made here and not by the task, which may start only after the cancellation was read.
+                scope = self._scopes[msgid] = trio.CancelScope()
+                nursery.start_soon(self._answer, event, scope)
+            case Withdrawn(msgid):
+                if (asked := self._scopes.get(msgid)) is not None:
+                    asked.cancel()
+            case Refused(msgid, error):
+                async with self._turn:
+                    await self._room()
+                    self._push(self.machine.fail(msgid, error))
+            case Greeted():
+                assert self._greeted is not None
+                await self._greeted(event)
+            case Told(method, params):
+                if self._told is not None:
+                    self._told(method, params)
+
+    async def _answer(self, request: Asked, scope: trio.CancelScope) -> None:
+        error: EvocellError = RequestCancelled()
+        result: Any = None
+        done = False
+        try:
+            with scope:
+                try:
+                    result = await self._handler(request.msgid, request.method, request.params)
+                    done = True
+                except EvocellError as failure:
+                    error = failure
+                except Exception as fault:  # noqa: BLE001 - one request's fault is no other's
+                    _log.exception("the request %r failed", request.method)
+                    error = InternalError(
+                        f"{request.method} failed inside the server: {type(fault).__name__}"
+                    )
+        finally:
+            del self._scopes[request.msgid]
+        async with self._turn:
+            await self._room()
+            self._push(self._encoded(request.msgid, result) if done else self._failed(request.msgid, error))
+
+    def _encoded(self, msgid: int, result: Any) -> bytes:
+        try:
+            return self.machine.respond(msgid, result)
+        except ProtocolError as error:
+            return self._failed(msgid, error)
+
+    def _failed(self, msgid: int, error: EvocellError) -> bytes:
+        try:
+            return self.machine.fail(msgid, error)
+        except ProtocolError as unsayable:
+            return self.machine.fail(msgid, InternalError(f"{type(error).__name__}: {unsayable}"))
+
+    def _push(self, data: bytes) -> None:
+        self._outgoing.append(data)
+        self._unsent += len(data)
+        self._something.set()
+
+    async def _room(self) -> None:
+        """Wait until the other end has read enough."""
+        while self._unsent > self.machine.limits.max_unsent_bytes:
+            await self._drained.wait()
+
+    async def _write(self) -> None:
+        while True:
+            await self._something.wait()
+            try:
+                while self._outgoing:
+                    await self._write_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.close(ConnectionClosed("the connection broke"))
+                return
+            self._something = trio.Event()
+
+    async def _write_some(self) -> None:
+        """Send the next message, or the next few if they are short, piece by piece."""
+        chunk = self._outgoing.popleft()
+        while self._outgoing and len(chunk) + len(self._outgoing[0]) <= _WRITE_BYTES:
+            chunk += self._outgoing.popleft()
+        view = memoryview(chunk)
+        for start in range(0, len(view), _WRITE_BYTES):
+            piece = view[start : start + _WRITE_BYTES]
+            with trio.move_on_after(self.machine.limits.stall_s) as patience:
+                await self._stream.send_all(piece)
+            if patience.cancelled_caught:
+                self._outgoing.clear()
+                stall = f"the other end has read nothing for {self.machine.limits.stall_s:g} s"
+                self.close(ConnectionClosed(stall))
+                await trio.sleep_forever()
+            self._unsent -= len(piece)
+            self._drained.set()
+            self._drained = trio.Event()
+
+    async def _say_farewell(self) -> None:
+        """Give the last messages a moment to leave, and say why there will be no more."""
+        assert self._reason is not None
+        with suppress(ProtocolError):
+            self._push(self.machine.close(self._reason))
+        with trio.move_on_after(_FAREWELL_S):
+            while self._unsent:
+                await self._drained.wait()
+
+    def _refuse_closed(self) -> None:
+        if self._ended is not None:
+            raise ConnectionClosed(str(self._ended)) from self._ended
+
+    def _end(self, why: EvocellError) -> None:
+        if self._ended is None:
+            self._ended = why
+        for pending in self._pending.values():
+            pending.over.set()

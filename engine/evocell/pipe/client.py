@@ -1,0 +1,387 @@
+"""The client for trio programs: the methods of `AsyncEngine`, answered at the other end of a pipe."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import asdict, frozen
+
+from evocell.api.async_engine import AsyncEngine
+from evocell.api.async_evaluating import AsyncEvaluating
+from evocell.api.progress import console_progress
+from evocell.config import Config
+from evocell.errors import ConfigurationError, EngineClosed, EvocellError
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.source import Source
+from evocell.pipe import errors
+from evocell.pipe.callbacks import CALL
+from evocell.pipe.channel import Channel
+from evocell.pipe.codec import TypeOptions
+from evocell.pipe.errors import ConnectionClosed, MethodNotFound
+from evocell.pipe.events import LoggedEvent
+from evocell.pipe.functions import LentFunctions
+from evocell.pipe.greeting import Hello
+from evocell.pipe.limits import PipeLimits
+from evocell.pipe.machine import HELLO, Machine
+from evocell.pipe.methods import Method, engine_methods
+from evocell.pipe.shapes import decode, encode
+from evocell.wire.frames import Framing
+from evocell_runtime.build import BuildProgress
+
+__all__ = ["AsyncClient", "Streams", "connect_tcp", "connect_unix", "spawn_server"]
+
+GRACE_S = 5.0
+"""How long a server that was started by its client may take to end."""
+
+_POLL_S = 0.005
+_QUEUED_EVENTS = 1000
+
+if TYPE_CHECKING:
+    _Base = AsyncEngine
+else:
+    _Base = object
+
+
+@frozen
+class Streams:
+    """Two streams to a server, and what is to be done when they are not needed any more."""
+
+    receive: trio.abc.ReceiveStream
+    send: trio.abc.SendStream
+
+
+@asynccontextmanager
+async def spawn_server(
+    *options: str, command: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Streams]:
+    """Start ``evocell serve`` as a child of this process, which ends with the block or with this process.
+
+    Args:
+        *options: Options of ``evocell serve``, such as ``"--workers", "2"``.
+        command: What to run instead of this interpreter's ``evocell serve``.
+        env: Environment variables beside those of this process, such as ``{"EVOCELL_PROFILE": "realtime"}``.
+    """
+    process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a moment; the caller says what to run
+        [*(command or (sys.executable, "-m", "evocell", "serve")), *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, **(env or {})},
+        process_group=0,  # Ctrl-C in a terminal is this program's to handle
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin as sink, process.stdout as source:
+        send = trio.lowlevel.FdStream(os.dup(sink.fileno()))
+        receive = trio.lowlevel.FdStream(os.dup(source.fileno()))
+    try:
+        yield Streams(receive, send)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(send)
+            with trio.move_on_after(GRACE_S):
+                await _wait(process)
+            if process.poll() is None:
+                process.kill()
+                await _wait(process)
+            await trio.aclose_forcefully(receive)
+
+
+async def _wait(process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:  # noqa: ASYNC110 - for a moment, and only at its end
+        await trio.sleep(_POLL_S)
+
+
+@asynccontextmanager
+async def connect_unix(path: str | os.PathLike[str]) -> AsyncIterator[Streams]:
+    """Connect to a server that listens on a Unix socket.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    try:
+        stream = await trio.open_unix_socket(os.fspath(path))
+    except OSError as error:
+        raise ConfigurationError(f"no server listens on {path}: {error.strerror or error}") from error
+    async with stream:
+        yield Streams(stream, stream)
+
+
+@asynccontextmanager
+async def connect_tcp(host: str, port: int) -> AsyncIterator[Streams]:
+    """Connect to a server that listens on a TCP port.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise ConfigurationError(f"no server listens on {host}:{port}: {error}") from error
+    async with stream:
+        yield Streams(stream, stream)
+
+
+class AsyncClient(_Base):
+    """An engine at the other end of a pipe, with the methods of `AsyncEngine`.
+
+    Made by `spawn`, `unix` and `tcp`, which are async context managers; leaving one ends the session and all
+    that is in it, unless it is a detached one. What a method raises over there it raises here.
+
+    Attributes:
+        session: Name and key of the session, and the number of its last event at the handshake.
+        limits: What the server takes from this client.
+        server: The server's name and version.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.session: dict[str, Any] = {}
+        self.limits: dict[str, Any] = {}
+        self.server = ""
+        self._image: Mapping[str, Any] = {}
+        self._image_failure: EvocellError | None = None
+        self._image_known = trio.Event()
+        self._functions = LentFunctions(self)
+        self._streams: dict[int, trio.MemorySendChannel[Any]] = {}
+        self._event_sink: trio.MemorySendChannel[LoggedEvent] | None = None
+        self._build_progress: Callable[[BuildProgress], None] | None = None
+        self._channel: Channel
+
+    @classmethod
+    def spawn(
+        cls,
+        *options: str,
+        command: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        progress: Callable[..., None] | None = None,
+        framing: Framing = "stream",
+    ) -> Any:
+        """Start a server for this client alone; see `spawn_server`.
+
+        Args:
+            *options: Options of ``evocell serve``.
+            command: What to run instead of this interpreter's ``evocell serve``.
+            env: Environment variables beside those of this process.
+            progress: Called with each step of an image build; None shows it on standard error.
+            framing: How messages follow one another.
+        """
+        if framing != "stream":
+            options = (*options, "--framing", framing)
+        streams = spawn_server(*options, command=command, env=env)
+        return cls.over(streams, Hello(types=_OURS), progress=progress, framing=framing)
+
+    @classmethod
+    def unix(cls, path: str | os.PathLike[str], **options: Any) -> Any:
+        """Connect to a server on a Unix socket; the options are `over`'s and `Hello`'s."""
+        return cls._connected(connect_unix(path), options)
+
+    @classmethod
+    def tcp(cls, host: str, port: int, *, token: str | Path, **options: Any) -> Any:
+        """Connect to a server on a TCP port; the options are `over`'s and `Hello`'s.
+
+        Args:
+            host: The server's machine, which is this one, or what forwards to it.
+            port: The server's port.
+            token: The server's token, or the path of the file that holds it.
+            **options: Of `over` and `Hello`.
+        """
+        if isinstance(token, Path):
+            token = token.read_text(encoding="utf-8").strip()
+        return cls._connected(connect_tcp(host, port), {**options, "token": token})
+
+    @classmethod
+    def _connected(cls, streams: Any, options: Mapping[str, Any]) -> Any:
+        own = {name: options[name] for name in ("progress", "framing") if name in options}
+        rest = {name: value for name, value in options.items() if name not in own}
+        return cls.over(streams, Hello(**{"types": _OURS, **rest}), **own)
+
+    @classmethod
+    @asynccontextmanager
+    async def over(
+        cls,
+        streams: Any,
+        hello: Hello,
+        *,
+        progress: Callable[..., None] | None = None,
+        framing: Framing = "stream",
+    ) -> AsyncIterator[AsyncClient]:
+        """Speak to a server over any pair of streams, until the end of the block.
+
+        Args:
+            streams: An async context manager that gives `Streams`.
+            hello: What to say first.
+            progress: Called with each step of an image build; None shows it on standard error.
+            framing: How messages follow one another.
+
+        Raises:
+            EvocellError: What the server answered to the hello; `ImageError` if it has no image.
+            ConnectionClosed: There was no answer.
+        """
+        client = cls()
+        async with streams as opened:
+            machine = Machine("client", PipeLimits(), framing=framing)
+            client._channel = Channel(opened.receive, opened.send, machine, client._asked, told=client._told)
+            failure: BaseException | None = None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client._serve)
+                try:
+                    with console_progress() if progress is None else nullcontext(progress) as shown:
+                        client._build_progress = shown
+                        await client._greet(hello)
+                    yield client
+                except BaseException as error:  # noqa: BLE001 - raised below, without the nursery's wrapping
+                    failure = error
+                client._channel.close(ConnectionClosed("the client closed the connection"))
+            if failure is not None:
+                raise failure
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the image that every sandbox starts from."""
+        return str(self._image["image_id"])
+
+    @property
+    def slots(self) -> int:
+        """How many calls run at once; more of them wait."""
+        return int(self._image["slots"])
+
+    async def ping(self) -> None:
+        """Ask whether the server is there.
+
+        Raises:
+            ConnectionClosed: It is not.
+        """
+        await self._channel.request("ping", {})
+
+    async def describe(self) -> dict[str, Any]:
+        """Return the description of the protocol as the server has it."""
+        described: dict[str, Any] = await self._channel.request("describe", {})
+        return described
+
+    async def shutdown(self) -> None:
+        """End the session, a detached one too; everything in it is gone when this returns."""
+        await self._channel.request("shutdown", {})
+
+    async def aclose(self) -> None:
+        """Close the connection; idempotent."""
+        self._channel.close(ConnectionClosed("the client closed the connection"))
+
+    @asynccontextmanager
+    async def events(
+        self, *prefixes: str, after: int | None = None
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[LoggedEvent]]:
+        """Subscribe to the session's events.
+
+        Use it as ``async with client.events() as events: async for event in events: ...``.
+
+        Args:
+            *prefixes: Only events whose type begins with one of these.
+            after: Number of the last event that is known already; None for new ones only.
+        """
+        sink, source = trio.open_memory_channel[LoggedEvent](_QUEUED_EVENTS)
+        self._event_sink = sink
+        async with source:
+            await self._channel.request("subscribe", {"prefixes": list(prefixes), "after": after})
+            try:
+                yield source
+            finally:
+                self._event_sink = None
+                with trio.CancelScope(shield=True), suppress(EvocellError):
+                    await self._channel.request("unsubscribe", {})
+
+    async def open_stream(
+        self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
+    ) -> Callable[[Source], Awaitable[FitnessResult]]:
+        """Return a function that does what `evaluate_one` does; see `AsyncEngine.open_stream`."""
+
+        async def evaluate(source: Source) -> FitnessResult:
+            return await self.evaluate_one(source, evaluation, population=population, generation=generation)
+
+        return evaluate
+
+    as_completed = AsyncEvaluating.as_completed
+
+    async def _serve(self) -> None:
+        why = await self._channel.serve()
+        self._image_failure = self._image_failure or ConnectionClosed(str(why))
+        self._image_known.set()
+
+    async def _greet(self, hello: Hello) -> None:
+        said = {name: value for name, value in asdict(hello).items() if value is not None}
+        said["client"] = hello.client or f"evocell-python pid {os.getpid()}"
+        answer = await self._channel.request(HELLO, said)
+        self.session, self.limits, self.server = answer["session"], answer["limits"], answer["server"]
+        if answer["image"]["ready"]:
+            self._image = answer["image"]
+        else:
+            await self._image_known.wait()
+            if self._image_failure is not None:
+                raise self._image_failure
+
+    async def _asked(self, msgid: int, method: str, params: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        if method != CALL:
+            raise MethodNotFound(f"a client answers {CALL!r}, not {method!r}", method)
+        return await self._functions.asked(params)
+
+    def _told(self, method: str, params: Mapping[str, Any]) -> None:
+        if method == CALL:
+            self._functions.told(params)
+        elif method == "event" and self._event_sink is not None:
+            known = {name: value for name, value in params.items() if name != "dropped"}
+            with suppress(trio.WouldBlock, trio.BrokenResourceError):
+                self._event_sink.send_nowait(LoggedEvent(**known))
+        elif method == "image.progress" and self._build_progress is not None:
+            self._build_progress(BuildProgress(**params))
+        elif method == "image.ready":
+            self._image = params
+            self._image_known.set()
+        elif method == "image.failed":
+            self._image_failure = errors.from_wire(params)
+            self._image_known.set()
+        elif method == "closing":
+            self._image_failure = errors.from_wire(params)
+
+    async def _call(self, method: Method, arguments: Mapping[str, Any]) -> Any:
+        with self._functions.request() as names:
+            params = {
+                name: encode(value, method.arguments[name].hint, names, role=name)
+                for name, value in arguments.items()
+            }
+            try:
+                answer = await self._channel.request(method.name, params)
+            except ConnectionClosed as error:
+                raise EngineClosed(f"the engine behind the pipe is gone: {error}") from error
+            return decode(answer, method.result, method.name, names)
+
+
+_OURS = TypeOptions(tuples="ext", arrays="ext")
+
+
+def _remote(method: Method) -> Callable[..., Awaitable[Any]]:
+    """Make the client's method of a method of the engine, with its signature and documentation."""
+    original = getattr(AsyncEngine, method.name)
+    signature = inspect.signature(original)
+
+    @wraps(original)
+    async def call(self: AsyncClient, *args: Any, **kwargs: Any) -> Any:
+        given = dict(signature.bind(self, *args, **kwargs).arguments)
+        given.pop("self")
+        return await self._call(method, given)
+
+    return call
+
+
+for _method in engine_methods().values():
+    if _method.name not in vars(AsyncClient):
+        setattr(AsyncClient, _method.name, _remote(_method))

@@ -1,0 +1,155 @@
+"""Messages of the pipe as bytes, and back: MessagePack with the extension types of values. No I/O.
+
+A client chooses what it wants to read: tuples and sets, and arrays, in extension types that keep them apart,
+or as plain lists that any MessagePack library gives it. What it sends may be either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgpack
+from attrs import field, frozen
+from attrs.validators import in_
+
+from evocell.errors import ProtocolError
+from evocell.wire.frames import (
+    FrameLimits,
+    FrameReader,
+    Framing,
+    Message,
+    PacketReader,
+    frame_of,
+    in_packet,
+)
+from evocell.wire.values import decode_hostile
+from evocell_guest.arrays import Array
+from evocell_guest.values import EncodeError, TooLarge, encode
+
+__all__ = ["MessageEncoder", "TypeOptions", "message_reader"]
+
+_SEQUENCES = (tuple, list)
+_SETS = (set, frozenset)
+_PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
+
+
+@frozen(kw_only=True)
+class TypeOptions:
+    """What a client wants to read where MessagePack has no type for it.
+
+    Attributes:
+        tuples: ``"list"`` for tuples and sets as lists, ``"ext"`` for extension types that tell them apart.
+        arrays: ``"list"`` for arrays as nested lists, ``"ext"`` for extension types that hold their bytes;
+            with the latter long lists of numbers come in one, too.
+    """
+
+    tuples: Literal["list", "ext"] = field(default="list", validator=in_(("list", "ext")))
+    arrays: Literal["list", "ext"] = field(default="list", validator=in_(("list", "ext")))
+
+
+class MessageEncoder:
+    """Turns messages into the bytes that a reader wants.
+
+    Attributes:
+        types: What it wants to read; may be changed between two messages.
+
+    Args:
+        limits: What one message may be.
+        framing: How messages follow one another.
+    """
+
+    def __init__(self, limits: FrameLimits, framing: Framing = "stream") -> None:
+        self.types = TypeOptions(tuples="ext", arrays="ext")
+        self.limits = limits
+        self._framing = framing
+
+    def encode(self, message: Message) -> bytes:
+        """Return the bytes of a message.
+
+        Raises:
+            ProtocolError: The message holds what has no encoding, or is longer than the reader takes.
+        """
+        try:
+            data = _encode(frame_of(message), self.types)
+        except (EncodeError, TooLarge, ValueError, TypeError) as error:
+            raise ProtocolError(f"the message cannot be sent: {error}") from error
+        if len(data) > self.limits.max_bytes:
+            raise ProtocolError(
+                f"the message cannot be sent: it takes {len(data):,} bytes and the limit is "
+                f"{self.limits.max_bytes:,}"
+            )
+        return in_packet(data) if self._framing == "packet4" else data
+
+
+def message_reader(limits: FrameLimits, framing: Framing = "stream") -> FrameReader:
+    """Make a reader that knows the extension types of values and holds what is in them to its limits.
+
+    Args:
+        limits: What one message may be; ``reader.limits`` may be changed between two messages.
+        framing: How messages follow one another.
+    """
+    kind = PacketReader if framing == "packet4" else FrameReader
+    reader: FrameReader
+
+    def decode(raw: bytes) -> Any:
+        bounds = reader.limits
+        return decode_hostile(
+            raw, max_bytes=bounds.max_bytes, max_items=bounds.max_items, max_depth=bounds.max_depth
+        )
+
+    reader = kind(limits, decode=decode)
+    return reader
+
+
+def _encode(frame: list[Any], types: TypeOptions) -> bytes:
+    if types.tuples == types.arrays == "ext":
+        return encode(frame, root="message")
+    data: bytes = msgpack.packb(_wanted(frame, types))
+    return data
+
+
+def _wanted(value: Any, types: TypeOptions) -> Any:
+    """Return what msgpack packs for a value so that the reader gets what it asked for."""
+    kind = type(value)
+    if kind is str or kind is bytes or kind is bool or value is None or kind is float:
+        return value
+    if kind is int:
+        return value if -(1 << 63) <= value < 1 << 64 else _extension(value)
+    if kind is dict:
+        return {_key(key): _wanted(item, types) for key, item in value.items()}
+    if kind is list:
+        return [_wanted(item, types) for item in value]
+    if kind is tuple or kind is set or kind is frozenset:
+        return _group(value, types)
+    if kind is complex:
+        return _extension(value)
+    if isinstance(value, Mapping):
+        return _wanted(dict(value), types)
+    return _array(value, types)
+
+
+def _group(value: Any, types: TypeOptions) -> Any:
+    if types.tuples == "list":
+        return [
+            _wanted(item, types) for item in (sorted(value, key=encode) if type(value) in _SETS else value)
+        ]
+    if type(value) in _SETS:
+        return _extension(value)  # its elements are hashable, so there is no array among them
+    return msgpack.ExtType(2, msgpack.packb([_wanted(item, types) for item in value]))
+
+
+def _key(key: Any) -> Any:
+    return key if type(key) in _PLAIN_TYPES else _extension(key)
+
+
+def _array(value: Any, types: TypeOptions) -> Any:
+    if types.arrays == "list" and (isinstance(value, Array) or hasattr(value, "tolist")):
+        to_list: Callable[[], Any] = value.tolist
+        return _wanted(to_list(), types)
+    return _extension(value)
+
+
+def _extension(value: Any) -> Any:
+    """Return an object that packs to the encoding that the value codec has for it."""
+    return msgpack.unpackb(encode(value, root="message"), ext_hook=msgpack.ExtType, strict_map_key=False)

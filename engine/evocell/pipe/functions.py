@@ -1,0 +1,154 @@
+"""The functions that a client lends to the engine behind the pipe, and what they are asked there."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import frozen
+
+from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.portal import TokenPortal
+from evocell.api.sandbox import Sandbox
+from evocell.errors import ConfigurationError
+from evocell.models.fitness import CaseResult, FitnessResult
+from evocell.pipe.shapes import decode, encode
+
+if TYPE_CHECKING:
+    from evocell.api.async_engine import AsyncEngine
+
+__all__ = ["LentFunctions"]
+
+_THREADS = 8
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "aggregate": (list[CaseResult],),
+    "stop": (list[CaseResult],),
+    "keep": (FitnessResult,),
+    "progress": (FitnessResult, int, int),
+}
+
+
+@frozen
+class _Lent:
+    """One function on loan.
+
+    Attributes:
+        role: The field or argument it is for.
+        function: The function.
+        owner: The model that holds it.
+    """
+
+    role: str
+    function: Callable[..., Any]
+    owner: object
+
+
+class _Names:
+    """Lends the functions of one request; implements `evocell.pipe.shapes.Context` for what it sends."""
+
+    def __init__(self, functions: LentFunctions) -> None:
+        self._functions = functions
+        self.names: list[str] = []
+
+    def handle(self, sandbox_id: str) -> AsyncSandbox:
+        """Return a sandbox behind the pipe."""
+        return self._functions.handle(sandbox_id)
+
+    def function(self, role: str, name: str, owner: Mapping[str, Any]) -> Callable[..., Any]:  # noqa: ARG002
+        """Refuse: a server lends none."""
+        raise ConfigurationError(
+            f"{role}: the server named a function ({name}), and it has none to lend", role
+        )
+
+    def name_of(self, role: str, function: Callable[..., Any], owner: object) -> str:
+        """Lend a function and return its name."""
+        name = self._functions.lend(role, function, owner)
+        self.names.append(name)
+        return name
+
+
+class LentFunctions:
+    """What a client has lent at the moment.
+
+    Args:
+        engine: The engine behind the pipe, as the client has it.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._lent: dict[str, _Lent] = {}
+        self._numbers = count(1)
+        self._threads = trio.CapacityLimiter(_THREADS)
+
+    def handle(self, sandbox_id: str) -> AsyncSandbox:
+        """Return a sandbox behind the pipe."""
+        return AsyncSandbox(self._engine, sandbox_id)
+
+    def lend(self, role: str, function: Callable[..., Any], owner: object) -> str:
+        """Lend a function and return its name."""
+        name = f"{role}-{next(self._numbers)}"
+        self._lent[name] = _Lent(role, function, owner)
+        return name
+
+    @contextmanager
+    def request(self) -> Iterator[_Names]:
+        """Lend functions for the time of a request."""
+        names = _Names(self)
+        try:
+            yield names
+        finally:
+            for name in names.names:
+                del self._lent[name]
+
+    def told(self, params: Mapping[str, Any]) -> None:
+        """Call a function that is told something."""
+        lent = self._lent.get(str(params.get("function")))
+        if lent is not None:
+            lent.function(*self._read(lent, params.get("args")))
+
+    async def asked(self, params: Mapping[str, Any]) -> Any:
+        """Call a function that is asked something, in a thread unless it is async.
+
+        Raises:
+            ConfigurationError: There is no such function, or it raised.
+        """
+        lent = self._lent.get(str(params.get("function")))
+        if lent is None:
+            raise ConfigurationError(f"no function {params.get('function')!r} is lent", "function")
+        args = params.get("args")
+        given = self._given_sandbox(lent, args) if lent.role == "fitness" else self._read(lent, args)
+        try:
+            if inspect.iscoroutinefunction(lent.function) or inspect.iscoroutinefunction(
+                getattr(type(lent.function), "__call__", None)  # noqa: B004 - it is looked at, not called
+            ):
+                answer = await lent.function(*given)
+            else:
+                answer = await trio.to_thread.run_sync(
+                    partial(lent.function, *given), abandon_on_cancel=True, limiter=self._threads
+                )
+        except Exception as error:
+            raise ConfigurationError(f"{type(error).__name__}: {error}", lent.role) from error
+        return encode(answer, None)
+
+    def _read(self, lent: _Lent, args: object) -> list[Any]:
+        if not isinstance(args, list | tuple):
+            raise ConfigurationError(f"{lent.role}: args must be a list", "args")
+        if lent.role == "score":
+            index, value = args
+            return [lent.owner.cases[index], value]  # type: ignore[attr-defined]  # an Evaluation
+        hints = _ARGUMENTS.get(lent.role, (Any,) * len(args))
+        return [
+            decode(arg, hint, f"{lent.role}: args[{index}]", _Names(self))
+            for index, (arg, hint) in enumerate(zip(args, hints, strict=True))
+        ]
+
+    def _given_sandbox(self, lent: _Lent, args: Any) -> list[AsyncSandbox | Sandbox]:
+        twin = self.handle(str(args[0]))
+        if inspect.iscoroutinefunction(lent.function):
+            return [twin]
+        return [Sandbox(TokenPortal(trio.lowlevel.current_trio_token()), twin)]

@@ -1,0 +1,142 @@
+"""The methods that the pipe offers: those of the engine, found by looking at it.
+
+A method that is added to `AsyncEngine` is offered under its own name, with its arguments under theirs, as
+long as its annotations mean something on the wire. The argument ``sandbox`` may be called ``id``, and
+``sandboxes`` ``ids``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import cache
+from typing import Any, get_args
+
+from attrs import frozen
+
+from evocell.api.async_engine import AsyncEngine
+from evocell.errors import ConfigurationError
+from evocell.pipe.errors import MethodNotFound
+from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, origin_of, sort_of
+
+__all__ = ["NOT_OFFERED", "Argument", "Method", "engine_methods", "find_method"]
+
+NOT_OFFERED = {
+    "aclose": "closing the connection does it",
+    "open_stream": "it returns a function; evaluate_one and as_completed do the same",
+}
+"""Methods of the engine that the pipe leaves out, and why."""
+
+_ALIASES = {"id": "sandbox", "ids": "sandboxes"}
+MISSING = inspect.Parameter.empty
+
+
+@frozen
+class Argument:
+    """One argument of a method.
+
+    Attributes:
+        name: Its name on both sides.
+        hint: Its annotation.
+        default: What it is if it is left out; `MISSING` if it must be given.
+    """
+
+    name: str
+    hint: Any
+    default: Any = MISSING
+
+
+@frozen
+class Method:
+    """One method that the pipe offers.
+
+    Attributes:
+        name: Its name on both sides.
+        arguments: What it takes, by name.
+        result: The annotation of what it returns; of one part if it streams.
+        summary: What it does, in a line.
+        streams: Whether it hands its results out one by one, as they are there.
+    """
+
+    name: str
+    arguments: Mapping[str, Argument]
+    result: Any
+    summary: str
+    streams: bool = False
+
+    def read(self, params: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        """Return the arguments that a request's parameters stand for.
+
+        Raises:
+            ConfigurationError: One is missing, unknown or not what it should be.
+        """
+        given: dict[str, Any] = {}
+        for name, value in params.items():
+            known = name if name in self.arguments else _ALIASES.get(name, name)
+            argument = self.arguments.get(known)
+            if argument is None:
+                raise ConfigurationError(f"{self.name} has no argument {name!r}{self._nearest(name)}", name)
+            if known in given:
+                raise ConfigurationError(f"{self.name} got {known!r} and {name!r}, which are the same", name)
+            given[known] = decode(value, argument.hint, name, context, role=known)
+        for name, argument in self.arguments.items():
+            if argument.default is MISSING and name not in given:
+                raise ConfigurationError(f"{self.name} needs the argument {name!r}", name)
+        return given
+
+    def _nearest(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self.arguments, n=1)
+        if near:
+            return f"; did you mean {near[0]!r}?"
+        return f"; it takes {', '.join(self.arguments) or 'none'}"
+
+
+@cache
+def engine_methods() -> Mapping[str, Method]:
+    """Return every method of the engine that the pipe offers, by name, in alphabetical order."""
+    found: dict[str, Method] = {}
+    for name in sorted(dir(AsyncEngine)):
+        if not name.startswith("_") and name not in NOT_OFFERED:
+            method = _method(name, inspect.getattr_static(AsyncEngine, name))
+            if method is not None:
+                found[name] = method
+    return found
+
+
+def find_method(name: str) -> Method:
+    """Return a method of the engine by its name.
+
+    Raises:
+        MethodNotFound: The pipe offers none of that name.
+    """
+    found = engine_methods().get(name)
+    if found is not None:
+        return found
+    if name in NOT_OFFERED:
+        raise MethodNotFound(f"the pipe does not offer {name!r}: {NOT_OFFERED[name]}", name)
+    near = difflib.get_close_matches(name, engine_methods(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "; evocell serve --describe lists what there is"
+    raise MethodNotFound(f"there is no method {name!r}{hint}", name)
+
+
+def _method(name: str, function: Any) -> Method | None:
+    plain: Callable[..., Any] = inspect.unwrap(function) if callable(function) else function
+    streams = inspect.isasyncgenfunction(plain)
+    if not streams and not inspect.iscoroutinefunction(plain):
+        return None
+    hints = hints_of(plain)
+    arguments: dict[str, Argument] = {}
+    for parameter in list(inspect.signature(plain).parameters.values())[1:]:
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            raise Unsupported(f"{name} takes any number of arguments")
+        hint = hints.get(parameter.name, Any)
+        sort_of(hint)
+        arguments[parameter.name] = Argument(parameter.name, hint, parameter.default)
+    result = hints.get("return", Any)
+    if origin_of(result) in {AsyncGenerator, AbstractAsyncContextManager}:
+        result = get_args(result)[0]
+    sort_of(result)
+    summary = (inspect.getdoc(plain) or "").partition("\n")[0]
+    return Method(name, arguments, result, summary, streams)

@@ -1,0 +1,242 @@
+"""The server's side of one connection: handshake, requests, notifications."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import trio
+from attrs import asdict
+
+from evocell.errors import ConfigurationError, EvocellError
+from evocell.pipe import errors
+from evocell.pipe.callbacks import ClientContext
+from evocell.pipe.channel import Channel
+from evocell.pipe.description import describe
+from evocell.pipe.errors import ConnectionClosed, Unauthorized, UnsupportedProtocol
+from evocell.pipe.greeting import Hello, Subscription, shown_limits
+from evocell.pipe.limits import PROTOCOL, PipeLimits
+from evocell.pipe.machine import Greeted, Machine
+from evocell.pipe.methods import Method, find_method
+from evocell.pipe.session import Session
+from evocell.pipe.shapes import decode, encode
+from evocell.wire.frames import Framing
+
+__all__ = ["Host", "ServedConnection"]
+
+_log = logging.getLogger("evocell")
+
+
+class Host(Protocol):
+    """What a connection needs of the server it belongs to."""
+
+    @property
+    def image(self) -> Mapping[str, Any]:
+        """Whether the image is ready, and its id."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The server's name and version."""
+        ...
+
+    def open_session(self, hello: Hello) -> Session:
+        """Return a session for a client, a new one or the one it attaches to."""
+        ...
+
+
+class ServedConnection:
+    """One client, from its hello to its end.
+
+    Args:
+        receive: Where bytes come from.
+        send: Where they go.
+        host: The server.
+        limits: What is taken from the client.
+        framing: How messages follow one another.
+        token: What the client must show; None if whoever can connect may.
+    """
+
+    def __init__(
+        self,
+        receive: trio.abc.ReceiveStream,
+        send: trio.abc.SendStream,
+        host: Host,
+        *,
+        limits: PipeLimits,
+        framing: Framing = "stream",
+        token: str | None = None,
+    ) -> None:
+        self._host = host
+        self._limits = limits
+        self._token = token
+        self.session: Session | None = None
+        """The client's session; None until it has said hello."""
+        machine = Machine("server", limits, framing=framing)
+        self.channel = Channel(receive, send, machine, self._handle, greeted=self._greet)
+        self._context = ClientContext(self.channel)
+        self._greeted = trio.Event()
+        self._subscriptions: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
+        self._own: dict[str, Callable[[Mapping[str, Any]], Awaitable[Any]]] = {
+            "ping": self._ping,
+            "describe": self._describe,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "shutdown": self._shutdown,
+        }
+
+    async def serve(self) -> EvocellError:
+        """Serve the client until the connection is over.
+
+        Returns:
+            Why it ended.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._expect_hello)
+            try:
+                why = await self.channel.serve()
+            finally:
+                self._nursery = None
+                if self.session is not None and self.session.channel is self.channel:
+                    self.session.channel = None
+            nursery.cancel_scope.cancel()
+        return why
+
+    def tell(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification that may be left out, if the client has said hello."""
+        if self.session is not None:
+            self.channel.notify_nowait(method, params)
+
+    async def _expect_hello(self) -> None:
+        with trio.move_on_after(self._limits.hello_s):
+            await self._greeted.wait()
+            return
+        self.channel.close(errors.Unauthorized(f"there was no hello within {self._limits.hello_s:g} s"))
+
+    async def _greet(self, greeted: Greeted) -> None:
+        machine = self.channel.machine
+        try:
+            hello = self._read_hello(greeted.params)
+            session = self._host.open_session(hello)
+        except EvocellError as error:
+            self.channel.accept(machine.fail(greeted.msgid, error))
+            self.channel.close(error)
+            await trio.lowlevel.checkpoint()
+            return
+        self.session = session
+        session.channel = self.channel
+        result = {
+            "protocol": PROTOCOL,
+            "server": self._host.version,
+            "session": {
+                "name": session.name,
+                "key": session.key if session.detached else None,
+                "attached": hello.attach is not None,
+                "last_event": session.events.last,
+            },
+            "image": dict(self._host.image),
+            "limits": dict(shown_limits(self._limits)),
+            "types": asdict(hello.types),
+        }
+        self.channel.accept(machine.accept(greeted.msgid, result, hello.types))
+        self._greeted.set()
+
+    def _read_hello(self, params: Mapping[str, Any]) -> Hello:
+        asked = params.get("protocol", PROTOCOL)
+        if asked != PROTOCOL:
+            raise UnsupportedProtocol(f"this server speaks protocol {PROTOCOL}, not {asked!r}", [PROTOCOL])
+        hello: Hello = decode(dict(params), Hello, "hello", self._context)
+        if self._token is not None and not hmac.compare_digest(
+            (hello.token or "").encode(), self._token.encode()
+        ):
+            raise Unauthorized("the token is missing or wrong; it is in the file that --token-file names")
+        return hello
+
+    async def _handle(self, msgid: int, method: str, params: Mapping[str, Any]) -> Any:
+        own = self._own.get(method)
+        if own is not None:
+            return await own(params)
+        found = find_method(method)
+        given = found.read(params, self._context)
+        assert self.session is not None
+        engine = await self.session.engine()
+        if found.streams:
+            return await self._stream(msgid, getattr(engine, method)(**given), found)
+        return encode(await getattr(engine, method)(**given), found.result)
+
+    async def _stream(self, msgid: int, parts: Any, found: Method) -> dict[str, int]:
+        n_parts = 0
+        async with parts as stream:
+            async for part in stream:
+                await self.channel.notify("part", {"msgid": msgid, "part": encode(part, found.result)})
+                n_parts += 1
+        return {"parts": n_parts}
+
+    async def _ping(self, params: Mapping[str, Any]) -> None:
+        _refuse_arguments("ping", params)
+
+    async def _describe(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        _refuse_arguments("describe", params)
+        return describe()
+
+    async def _subscribe(self, params: Mapping[str, Any]) -> dict[str, int]:
+        wanted: Subscription = decode(dict(params), Subscription, "subscribe", self._context)
+        assert self.session is not None
+        assert self._nursery is not None
+        self._stop_events()
+        events = self.session.events
+        seq = events.last if wanted.after is None else min(wanted.after, events.last)
+        if seq < 0:
+            raise ConfigurationError("after must be the number of an event, from 0", "after")
+        scope = self._subscriptions = trio.CancelScope()
+        self._nursery.start_soon(self._send_events, seq, wanted.prefixes, scope)
+        return {"after": seq, "last": events.last}
+
+    async def _unsubscribe(self, params: Mapping[str, Any]) -> None:
+        _refuse_arguments("unsubscribe", params)
+        self._stop_events()
+
+    def _stop_events(self) -> None:
+        if self._subscriptions is not None:
+            self._subscriptions.cancel()
+            self._subscriptions = None
+
+    async def _send_events(self, seq: int, prefixes: tuple[str, ...], scope: trio.CancelScope) -> None:
+        assert self.session is not None
+        events = self.session.events
+        with scope:
+            try:
+                while True:
+                    found, dropped = await events.after(seq)
+                    for event in found:
+                        seq = event.seq
+                        if dropped or not prefixes or event.type.startswith(prefixes):
+                            await self.channel.notify("event", asdict(event) | {"dropped": dropped})
+                            dropped = 0
+                    # What it read while these were sent may have left the log: look again.
+            except ConnectionClosed:
+                return
+
+    async def _shutdown(self, params: Mapping[str, Any]) -> None:
+        _refuse_arguments("shutdown", params)
+        assert self.session is not None
+        self.session.detached = False
+        self.session.end()
+        await self.session.ended.wait()
+        assert self._nursery is not None
+        self._nursery.start_soon(self._leave)
+
+    async def _leave(self) -> None:
+        """Close once the answer to the shutdown is on its way."""
+        while self.channel.machine.in_flight:
+            await trio.lowlevel.checkpoint()
+        self.channel.close(ConnectionClosed("the session was shut down"))
+
+
+def _refuse_arguments(method: str, params: Mapping[str, Any]) -> None:
+    if params:
+        raise ConfigurationError(f"{method} takes no arguments, and got {', '.join(params)}", method)

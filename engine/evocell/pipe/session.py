@@ -1,0 +1,128 @@
+"""A session: what one client has on a server, an engine of its own above all.
+
+Since every client has its own engine, none can name, see or count what another has; the workers underneath
+are shared. A session ends with its connection, unless the client asked for it to be detached.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import trio
+
+from evocell.api.async_engine import AsyncEngine
+from evocell.api.progress import silent
+from evocell.config import Config
+from evocell.errors import EngineClosed, EvocellError
+from evocell.execution.worker import OpenWorker
+from evocell.pipe.channel import Channel
+from evocell.pipe.errors import InternalError
+from evocell.pipe.events import EventLog, plain_payload
+
+__all__ = ["Session"]
+
+_KEY_BYTES = 24
+_log = logging.getLogger("evocell")
+
+MakeEngine = Callable[..., AbstractAsyncContextManager[AsyncEngine]]
+
+
+class Session:
+    """One client's engine, and what it needs to come back to it.
+
+    Attributes:
+        name: What the server calls it.
+        key: What the client shows to attach to it again; known to nobody else.
+        detached: Whether it outlives its connection.
+        channel: The connection it has now; None while it has none.
+        events: What happened in it.
+        ended: Set when everything in it is gone.
+
+    Args:
+        name: What to call it.
+        config: The settings of its engine.
+        max_events: How many events it keeps.
+        make_engine: Makes the engine.
+    """
+
+    def __init__(
+        self, name: str, config: Config, *, max_events: int, make_engine: MakeEngine = AsyncEngine
+    ) -> None:
+        self.name = name
+        self.key = secrets.token_hex(_KEY_BYTES)
+        self.detached = False
+        self.channel: Channel | None = None
+        self.events = EventLog(max_events)
+        self.ended = trio.Event()
+        self._config = config
+        self._make_engine = make_engine
+        self._engine: AsyncEngine | None = None
+        self._opened = trio.Event()
+        self._failure: EvocellError | None = None
+        self._over = trio.Event()
+        self._life = trio.CancelScope()
+
+    async def live(self, open_worker: Callable[[], Any]) -> None:
+        """Have an engine until `end`.
+
+        Args:
+            open_worker: Waits for the workers to be ready, and returns what lends them.
+        """
+        try:
+            with self._life:
+                lend: OpenWorker = await open_worker()
+                async with self._make_engine(self._config, progress=silent, open_worker=lend) as engine:
+                    self._watch(engine)
+                    self._engine = engine
+                    self._opened.set()
+                    await self._over.wait()
+        except EvocellError as error:
+            self._failure = error
+        except Exception as fault:  # noqa: BLE001 - the other sessions go on
+            _log.exception("the engine of %s failed", self.name)
+            self._failure = InternalError(f"the engine failed inside the server: {type(fault).__name__}")
+        finally:
+            self._engine = None
+            if self._failure is None:
+                self._failure = EngineClosed("the session is over")
+            self._opened.set()
+            self.ended.set()
+
+    async def engine(self) -> AsyncEngine:
+        """Return the engine, once it is open.
+
+        Raises:
+            EvocellError: It cannot be opened, or the session is over.
+        """
+        await self._opened.wait()
+        if self._engine is None:
+            raise EngineClosed("the session is over") if self._failure is None else self._failure
+        return self._engine
+
+    def end(self) -> None:
+        """Have everything of the session stopped and removed; `ended` says when it is."""
+        self._over.set()
+        if self._engine is None:
+            self._life.cancel()
+
+    def _watch(self, engine: AsyncEngine) -> None:
+        telemetry = getattr(engine, "telemetry", None)
+        if telemetry is None:
+            return
+        token = trio.lowlevel.current_trio_token()
+
+        def handle(event: Any) -> None:
+            payload = {
+                "measurements": plain_payload(event.measurements),
+                "metadata": plain_payload(event.metadata),
+            }
+            try:
+                token.run_sync_soon(self.events.add, event.name, payload)
+            except trio.RunFinishedError:
+                return
+
+        telemetry.attach("pipe", "", handle)

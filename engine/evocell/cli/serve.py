@@ -13,8 +13,6 @@ from pathlib import Path
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 
-_STOPPED = 0
-
 
 def add_serve_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `serve` to the parser."""
@@ -64,8 +62,18 @@ def run_serve(args: argparse.Namespace) -> int:
     config = Config.load(**overrides)
     import trio
 
-    trio.run(partial(_serve, config, args))
-    return _STOPPED
+    try:
+        trio.run(partial(_serve, config, args))
+    except BaseExceptionGroup as group:
+        raise _alone(group) from None
+    return 0
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Take the wrapping of nurseries off an error that is alone in it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _serve(config: Config, args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from attrs import define, field
 
 from evocell.errors import EvocellError, ProtocolError
 from evocell.pipe.errors import Busy, ConnectionClosed, InternalError, RequestCancelled
-from evocell.pipe.machine import Answered, Asked, Event, Greeted, Machine, Refused, Told, Withdrawn
+from evocell.pipe.machine import Answered, Asked, Event, Greeted, Machine, Reading, Refused, Told, Withdrawn
 
 __all__ = ["Channel", "Handler"]
 
@@ -206,26 +206,23 @@ class Channel:
                 if not data:
                     self.machine.receive_end()
                     return ConnectionClosed("the other end closed the connection")
-                async for event in self._events(bytes(data)):
-                    await self._take(event, nursery)
+                found = await self._found(bytes(data))
+                for message, n_bytes in found.messages:
+                    await self._take(self.machine.take(message, n_bytes), nursery)
+                if found.error is not None:
+                    return found.error
                 await self._room()
         except ProtocolError as error:
             return error
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return ConnectionClosed("the connection broke")
 
-    async def _events(self, data: bytes) -> AsyncIterator[Event]:
-        """Read what bytes mean; what is long is read in a thread, so that nobody else has to wait for it."""
+    async def _found(self, data: bytes) -> Reading:
+        """Find messages in bytes; what is long is read in a thread, so that nobody else waits for it."""
         machine = self.machine
         if machine.pending_bytes + len(data) < _LONG_BYTES:
-            for event in machine.receive(data):
-                yield event
-            return
-        found = await trio.to_thread.run_sync(machine.read, data)
-        for message, n_bytes in found.messages:
-            yield machine.take(message, n_bytes)
-        if found.error is not None:
-            raise found.error
+            return machine.read(data)
+        return await trio.to_thread.run_sync(machine.read, data)
 
     async def _take(self, event: Event, nursery: trio.Nursery) -> None:
         match event:

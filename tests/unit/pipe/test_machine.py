@@ -218,9 +218,9 @@ def test_two_machines_agree_on_what_is_open_whatever_they_do(script, framing, cu
             data = answerer.respond(msgid, 1) if act == "answer" else answerer.fail(msgid, Busy("no", 1))
             (answered,) = deliver(asker, data)
             assert (answered.msgid, answered.error is None) == (msgid, act == "answer")
-        for name in ends:
-            assert ends[name].waiting == sum(asker == name for asker, _ in open_requests)
-            assert ends[other[name]].in_flight == ends[name].waiting
+        for name, end in ends.items():
+            assert end.waiting == sum(asker == name for asker, _ in open_requests)
+            assert ends[other[name]].in_flight == end.waiting
 
 
 @given(st.binary(max_size=200), st.booleans())

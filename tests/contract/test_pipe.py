@@ -18,7 +18,7 @@ from evocell.config import Config
 from evocell.errors import ConfigurationError, EngineClosed, SandboxExists, SandboxNotFound, ScoringError
 from evocell.pipe.blocking import Client
 from evocell.pipe.client import AsyncClient, connect_unix
-from evocell.pipe.errors import Unauthorized
+from evocell.pipe.errors import MethodNotFound, Unauthorized
 from evocell.pipe.server import open_server
 from evocell.pipe.transports import listen_tcp, listen_unix, read_token, serve_clients, shown_address
 
@@ -241,7 +241,7 @@ async def test_several_clients_share_a_server_and_do_not_see_each_other(tmp_path
                         assert (await two.run("same", "add", args=(0,))).ok
                 hogs.cancel_scope.cancel()
         await until(lambda: not server.session_names)
-        assert server._guests._worker.host._homes == {}  # no session of theirs is left in the workers
+        assert len(server._guests._worker.host._homes) == 0  # no session of theirs is left in the workers
         nursery.cancel_scope.cancel()
     assert not path.exists()
 
@@ -406,7 +406,7 @@ async def test_a_client_that_is_killed_leaves_nothing_on_a_shared_server(tmp_pat
         host.wait()
         host.stdout.close()
         await until(lambda: not server.session_names)
-        assert server._guests._worker.host._homes == {}
+        assert len(server._guests._worker.host._homes) == 0
         nursery.cancel_scope.cancel()
 
 
@@ -465,3 +465,29 @@ def test_a_bad_option_is_one_sentence(tmp_path, options, why):
     assert why in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert sorted(path.name for path in Path(tmp_path).iterdir()) in (["here"], ["here", "token"])
+
+
+@pytest.mark.trio
+async def test_what_clients_share_is_nobodys(tmp_path, spawned):
+    """Images that were frozen, and the workers, belong to the user of a server of his own."""
+    path = tmp_path / "evocell.sock"
+    async with (
+        open_server(Config.load(workers=1)) as server,
+        listen_unix(path) as listeners,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(serve_clients, server, listeners)
+        async with AsyncClient.unix(path) as client:
+            await client.create_sandbox("a", source=SQUARE)
+            for attempt in (
+                client.workers,
+                lambda: client.drain_worker("worker-0"),
+                lambda: client.freeze("a", "mine"),
+            ):
+                with pytest.raises(MethodNotFound, match="single client"):
+                    await attempt()
+            assert {image.id for image in await client.list_images()} == {client.image_id}
+            assert (await client.fork_sandbox("a", "b")).id == "b"
+            assert (await client.run("b", "solve", args=(3,))).unwrap() == 9
+        nursery.cancel_scope.cancel()
+    assert [worker.name for worker in await trio.to_thread.run_sync(spawned.workers)] == ["worker-0"]

@@ -61,9 +61,9 @@ class HostWorker:
         return self._host
 
     @property
-    def manifest(self) -> ImageManifest:
-        """The image that every fork starts from."""
-        return self._manifest
+    def images(self) -> ImageCatalogue:
+        """What its guests are forked from."""
+        return self._images
 
     @property
     def realtime(self) -> bool:

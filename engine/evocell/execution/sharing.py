@@ -17,6 +17,7 @@ from evocell.errors import ConfigurationError
 from evocell.execution.front import HostWorker
 from evocell.execution.run import Run, Sighting
 from evocell.execution.worker import Worker
+from evocell.models.images import ImageInfo
 
 __all__ = ["SharedGuests"]
 
@@ -31,17 +32,19 @@ class SharedGuests:
 
     Args:
         worker: The workers, opened by somebody who outlives the engines.
+        apart: Whether the engines belong to different people: none then sees an image that another one made.
 
     Raises:
         ConfigurationError: It is a worker of a kind that cannot be shared.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, *, apart: bool) -> None:
         if not isinstance(worker, HostWorker):
             raise ConfigurationError(
                 f"a {type(worker).__name__} cannot be shared by several engines", "worker"
             )
         self._worker = worker
+        self._apart = apart
 
     @property
     def image_id(self) -> str:
@@ -62,7 +65,7 @@ class SharedGuests:
         progress: Callable[..., None] | None = None,  # noqa: ARG002 - there is nothing to build
     ) -> AsyncIterator[Worker]:
         """Lend the workers to one engine; its sessions end with the block."""
-        lent = _LentWorker(self._worker, snapshots)
+        lent = _LentWorker(self._worker, snapshots, apart=self._apart)
         try:
             yield lent
         finally:
@@ -73,8 +76,9 @@ class SharedGuests:
 class _LentWorker(HostWorker):
     """The workers as one of several engines has them."""
 
-    def __init__(self, worker: HostWorker, snapshots: SnapshotStore) -> None:
-        super().__init__(worker.host, worker.manifest, snapshots, realtime=worker.realtime)
+    def __init__(self, worker: HostWorker, snapshots: SnapshotStore, *, apart: bool) -> None:
+        super().__init__(worker.host, worker.images, snapshots, realtime=worker.realtime)
+        self._apart = apart
         self._sessions: set[str] = set()
         self._turns = trio.Semaphore(RUNS_PER_SLOT * worker.slots)
 
@@ -83,6 +87,20 @@ class _LentWorker(HostWorker):
             if run.session is not None:
                 self._sessions.add(run.session)
             return await super()._run(run)
+
+    async def fork_session(self, session: str, new: str) -> bool:
+        """Copy what a session holds into a new one; see `Worker`."""
+        self._sessions.add(new)
+        return await super().fork_session(session, new)
+
+    def find_image(self, wanted: str) -> ImageInfo | None:
+        """Find an image by its name or id."""
+        found = super().find_image(wanted)
+        return None if self._apart and found is not None and found.id != self.image_id else found
+
+    def list_images(self) -> list[ImageInfo]:
+        """List the images there are, the newest first."""
+        return [image for image in super().list_images() if not self._apart or image.id == self.image_id]
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the call in it if there is one; idempotent."""

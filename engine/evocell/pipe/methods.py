@@ -21,13 +21,16 @@ from evocell.errors import ConfigurationError
 from evocell.pipe.errors import MethodNotFound
 from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, origin_of, sort_of
 
-__all__ = ["NOT_OFFERED", "Argument", "Method", "engine_methods", "find_method"]
+__all__ = ["NOT_OFFERED", "OWNER_ONLY", "Argument", "Method", "engine_methods", "find_method"]
 
 NOT_OFFERED = {
     "aclose": "closing the connection does it",
     "open_stream": "it returns a function; evaluate_one and as_completed do the same",
 }
 """Methods of the engine that the pipe leaves out, and why."""
+
+OWNER_ONLY = frozenset({"drain_worker", "freeze", "workers"})
+"""Methods about what all clients of a server have in common; only a server with one client offers them."""
 
 _ALIASES = {"id": "sandbox", "ids": "sandboxes"}
 MISSING = inspect.Parameter.empty

@@ -91,6 +91,11 @@ class PipeServer:
         }
 
     @property
+    def is_shared(self) -> bool:
+        """Whether there may be several clients."""
+        return self._max_clients > 1
+
+    @property
     def session_names(self) -> list[str]:
         """Names of the sessions there are."""
         return list(self._sessions)
@@ -175,7 +180,7 @@ class PipeServer:
                 worker = await stack.enter_async_context(
                     open_worker(self._config, SnapshotStore(home / "code"), progress=progress)
                 )
-                self._guests = SharedGuests(worker)
+                self._guests = SharedGuests(worker, apart=self.is_shared)
                 self._ready.set()
                 self._tell_all("image.ready", self.image)
                 await trio.sleep_forever()

@@ -15,11 +15,11 @@ from evocell.pipe import errors
 from evocell.pipe.callbacks import ClientContext
 from evocell.pipe.channel import Channel
 from evocell.pipe.description import describe
-from evocell.pipe.errors import ConnectionClosed, Unauthorized, UnsupportedProtocol
+from evocell.pipe.errors import ConnectionClosed, MethodNotFound, Unauthorized, UnsupportedProtocol
 from evocell.pipe.greeting import Hello, Subscription, shown_limits
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine
-from evocell.pipe.methods import Method, find_method
+from evocell.pipe.methods import OWNER_ONLY, Method, find_method
 from evocell.pipe.session import Session
 from evocell.pipe.shapes import decode, encode
 from evocell.wire.frames import Framing
@@ -40,6 +40,11 @@ class Host(Protocol):
     @property
     def version(self) -> str:
         """The server's name and version."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there may be several clients."""
         ...
 
     def open_session(self, hello: Hello) -> Session:
@@ -161,6 +166,12 @@ class ServedConnection:
         if own is not None:
             return await own(params)
         found = find_method(method)
+        if method in OWNER_ONLY and self._host.is_shared:
+            raise MethodNotFound(
+                f"{method} is about what clients share here; a server with a single client offers it "
+                "(evocell serve on standard input, or with --max-clients 1)",
+                method,
+            )
         given = found.read(params, self._context)
         assert self.session is not None
         engine = await self.session.engine()

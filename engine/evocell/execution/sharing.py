@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 
 import trio
+from attrs import evolve
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
@@ -18,6 +20,7 @@ from evocell.execution.front import HostWorker
 from evocell.execution.run import Run, Sighting
 from evocell.execution.worker import Worker
 from evocell.models.images import ImageInfo
+from evocell.models.workers import WorkerKill
 
 __all__ = ["SharedGuests"]
 
@@ -45,6 +48,9 @@ class SharedGuests:
             )
         self._worker = worker
         self._apart = apart
+        self._lent: set[_LentWorker] = set()
+        self._numbers = count(1)
+        worker.on_kill = self._tell_kill
 
     @property
     def image_id(self) -> str:
@@ -65,24 +71,51 @@ class SharedGuests:
         progress: Callable[..., None] | None = None,  # noqa: ARG002 - there is nothing to build
     ) -> AsyncIterator[Worker]:
         """Lend the workers to one engine; its sessions end with the block."""
-        lent = _LentWorker(self._worker, snapshots, apart=self._apart)
+        lent = _LentWorker(self._worker, snapshots, number=next(self._numbers), apart=self._apart)
+        self._lent.add(lent)
         try:
             yield lent
         finally:
+            self._lent.discard(lent)
             with trio.CancelScope(shield=True):
                 await lent.aclose()
+
+    def _tell_kill(self, kill: WorkerKill) -> None:
+        """Tell every engine of a worker that is killed, and each only of its own calls in it."""
+        for lent in tuple(self._lent):
+            lent.tell_kill(kill)
 
 
 class _LentWorker(HostWorker):
     """The workers as one of several engines has them."""
 
-    def __init__(self, worker: HostWorker, snapshots: SnapshotStore, *, apart: bool) -> None:
+    def __init__(self, worker: HostWorker, snapshots: SnapshotStore, *, number: int, apart: bool) -> None:
         super().__init__(worker.host, worker.images, snapshots, realtime=worker.realtime)
         self._apart = apart
+        self._mark = f"{number}:"
+        self._told: Callable[[WorkerKill], None] | None = None
         self._sessions: set[str] = set()
         self._turns = trio.Semaphore(RUNS_PER_SLOT * worker.slots)
 
+    @property
+    def on_kill(self) -> Callable[[WorkerKill], None] | None:
+        """See `Worker`."""
+        return self._told
+
+    @on_kill.setter
+    def on_kill(self, told: Callable[[WorkerKill], None] | None) -> None:
+        self._told = told
+
+    def tell_kill(self, kill: WorkerKill) -> None:
+        """Tell this engine of a worker that is killed."""
+        if self._told is not None:
+            mark = self._mark
+            ids = tuple(one.removeprefix(mark) for one in kill.sandbox_ids if one.startswith(mark))
+            self._told(evolve(kill, sandbox_ids=ids))
+
     async def _run(self, run: Run) -> Sighting:
+        if run.sandbox_id:
+            run = evolve(run, sandbox_id=self._mark + run.sandbox_id)
         async with self._turns:
             if run.session is not None:
                 self._sessions.add(run.session)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 
 import trio
 
-from evocell.api.lifecycle import EngineLifecycle
+from evocell.api.async_observing import AsyncObserving
 from evocell.api.options import Parents, SandboxRef, check_evaluation, individuals, source_list
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -18,7 +18,7 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["AsyncEvaluating"]
 
 
-class AsyncEvaluating(EngineLifecycle):
+class AsyncEvaluating(AsyncObserving):
     """The part of `AsyncEngine` that evaluates sources; see there."""
 
     async def evaluate(

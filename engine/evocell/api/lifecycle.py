@@ -18,12 +18,12 @@ from evocell.errors import EngineClosed, EngineForked, EvocellError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
+from evocell.observability.observer import Observer, open_observer
 from evocell.observability.store import FILE_NAME, Store, open_store
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.copies import Copies
 from evocell.orchestration.manager import WATCH, Manager
-from evocell.orchestration.recording import Recording
 from evocell.orchestration.supervision import running_beside
 from evocell.orchestration.versions import Versions
 
@@ -63,6 +63,7 @@ class EngineLifecycle:
     _batches: Batches
     _store: Store
     _copies: Copies
+    _observer: Observer
 
     def __init__(
         self,
@@ -97,7 +98,15 @@ class EngineLifecycle:
             with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)
                 worker = await opening.enter_async_context(opened)
-            self._start(worker, snapshots)
+            observing = open_observer(
+                self._store,
+                self.telemetry,
+                image_id=worker.image_id,
+                has_version=snapshots.holds,
+                durable=durable,
+                emit_fitness=self.config.emit_fitness_telemetry,
+            )
+            self._start(worker, snapshots, await opening.enter_async_context(observing))
             await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
             self._resources = opening.pop_all()
         self._closed = False
@@ -145,20 +154,21 @@ class EngineLifecycle:
             "data classes instead, and make an engine in the other process"
         )
 
-    def _start(self, worker: Worker, snapshots: SnapshotStore) -> None:
+    def _start(self, worker: Worker, snapshots: SnapshotStore, observer: Observer) -> None:
         versions = Versions(
             worker,
             snapshots,
             TreeReferences(snapshots),
             blocked=self.config.blocked_modules,
-            durable=self.config.state_dir is not None,
+            durable=observer.durable,
+            seen=observer.journal.source,
         )
         self._worker = worker
-        self._manager = Manager(worker, versions, self.config, self.telemetry)
+        self._observer = observer
+        self._manager = Manager(worker, versions, self.config, observer)
         self._copies = Copies(worker, self._manager)
         worker.on_kill = self._manager.note_worker_kill
-        recording = Recording(self.telemetry, emit_fitness=self.config.emit_fitness_telemetry)
-        self._batches = Batches(worker, versions, self._manager, recording, self.config.limits())
+        self._batches = Batches(worker, versions, self._manager, self.config.limits())
 
     @contextmanager
     def _request(self) -> Iterator[None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from evocell.api.async_engine import AsyncEngine
+from evocell.observability.fitness import FitnessRecorder
+from evocell.observability.lineage import LineageTracker
 from evocell.observability.telemetry import Telemetry
 
 __all__ = ["Observing"]
@@ -17,3 +19,18 @@ class Observing:
     def telemetry(self) -> Telemetry:
         """The engine's events, see `evocell.observability.telemetry`; handlers run in the engine's thread."""
         return self._engine.telemetry
+
+    @property
+    def fitness(self) -> FitnessRecorder:
+        """The fitness of individuals: latest, history, best, and adjustments."""
+        return self._engine.fitness
+
+    @property
+    def lineage(self) -> LineageTracker:
+        """Who descends from whom."""
+        return self._engine.lineage
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the start found that killed engines had left in the state directory, a sentence each."""
+        return self._engine.repairs

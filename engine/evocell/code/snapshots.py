@@ -144,6 +144,10 @@ class SnapshotStore:
         """The snapshot without any file, to be mounted where there is nothing to mount."""
         return self.put(FileTree())
 
+    def holds(self, digest: str) -> bool:
+        """Whether a tree is there; it may be damaged."""
+        return (self._trees / _checked_key(digest)).exists()
+
     def digests(self) -> list[str]:
         """Return the digests of all trees that are there, also of those an earlier process put."""
         with self._store_errors(self._trees), os.scandir(self._trees) as entries:

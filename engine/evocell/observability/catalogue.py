@@ -185,6 +185,12 @@ _ALL: tuple[EventKind, ...] = (
         (_ID, _GENERATION, _VALID, _REASON),
     ),
     EventKind(
+        "sandbox.fitness.adjusted",
+        "somebody changed the fitness of an individual with `adjust`",
+        (Number("score", "the score after that"), Number("delta", "what was added to it")),
+        (_ID, Label("why", (str,), "the reason that was given")),
+    ),
+    EventKind(
         "sandbox.killed.resource_limit",
         "a guest was stopped at a limit other than time",
         (_KILL_LIMIT, _KILL_REACHED),
@@ -203,6 +209,16 @@ _ALL: tuple[EventKind, ...] = (
         "a guest was stopped because its time, or the deadline of its batch, was over",
         (_KILL_LIMIT, _KILL_REACHED),
         (_ID,),
+    ),
+    EventKind(
+        "store.repaired",
+        "the engine started with a store that killed engines had left as it was",
+        (
+            Number("runs", "engines that had been killed"),
+            Number("interrupted", "evaluations marked as interrupted"),
+            Number("lost", "sandboxes marked as stopped"),
+            Number("missing_versions", "versions of which neither tree nor text is there"),
+        ),
     ),
     EventKind(
         HANDLER_FAILED,

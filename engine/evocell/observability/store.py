@@ -12,12 +12,12 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import trio
 from attrs import define, field
@@ -43,6 +43,8 @@ _PRIVATE_MODE = 0o700
 
 Write: TypeAlias = Callable[[sqlite3.Connection], object]
 """Changes the database inside a transaction that is not its own; it may be called again if that failed."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("evocell")
 
@@ -101,11 +103,12 @@ class Store:
         """Close it."""
         self.close()
 
-    def write(self, write: Write) -> None:
+    def write(self, write: Write, *, wait: bool = True) -> None:
         """Leave a change to be made; it is committed together with others, in order.
 
         Args:
             write: Called in the writer's thread with the connection, inside a transaction.
+            wait: Whether to wait while too much is waiting already.
 
         Raises:
             StoreError: The store is closed.
@@ -114,12 +117,23 @@ class Store:
         with work:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
-            while len(self._waiting) >= MOST_WAITING and self._thread.is_alive():
+            while wait and len(self._waiting) >= MOST_WAITING and self._thread.is_alive():
                 work.notify_all()  # the writer gathers no longer
                 work.wait(1.0)
             self._waiting.append(write)
             if self._idle:
                 work.notify_all()
+
+    def ask(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        """Make a change, wait until it is committed, and return what it returned.
+
+        Raises:
+            StoreError: It, or something that was left before it, could not be written.
+        """
+        answers: list[T] = []
+        self.write(lambda connection: answers.append(write(connection)))
+        self.flush_blocking()
+        return answers[-1]
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Leave one statement to be executed."""
@@ -155,7 +169,7 @@ class Store:
         event.wait()
         self._raise_for(ticket)
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Read what is committed.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 
 import trio
@@ -19,6 +19,7 @@ from evocell.models.outcome import Rejected
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
+from evocell.models.state import SandboxState
 from evocell.orchestration.calls import check_deadline, deadline_outcome
 from evocell.orchestration.concurrency import Room, map_bounded
 from evocell.orchestration.evaluator import (
@@ -32,11 +33,11 @@ from evocell.orchestration.evaluator import (
 )
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
-from evocell.orchestration.recording import BatchRecord, Recording
+from evocell.orchestration.recording import BatchRecord, batch_record
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.scoring import Scored, destroyed, from_function
 from evocell.orchestration.stages import PlannedStage, evaluate_in_stages
-from evocell.orchestration.versions import Versions
+from evocell.orchestration.versions import Versions, read_source
 
 __all__ = ["Batches", "NewIndividual", "SandboxFunction"]
 
@@ -60,6 +61,23 @@ class NewIndividual:
 
 
 @define(eq=False)
+class _Passing:
+    """An individual that leaves nothing but its result.
+
+    Attributes:
+        sandbox_id: Its name in the result.
+        generation: The generation it belongs to.
+        number: Its number in lineage and store.
+        version: Digest of its code, once that has been read.
+    """
+
+    sandbox_id: str
+    generation: int
+    number: int
+    version: str | None = None
+
+
+@define(eq=False)
 class _Member:
     """A sandbox under evaluation.
 
@@ -69,16 +87,26 @@ class _Member:
         record: The sandbox.
         load_first: Makes its code ready.
         code: What came of that; None before.
+        version: Digest of its code, also of rejected code, once it has been read.
     """
 
     record: SandboxRecord
-    load_first: LoadCode
+    load_first: LoadCode | None = None
     code: CompiledVersion | Rejected | None = None
+    version: str | None = None
+
+    @property
+    def number(self) -> int:
+        """Its number in lineage and store."""
+        return self.record.number
 
     async def load(self) -> CompiledVersion | Rejected:
         """Make the code ready, or return what it was the first time."""
         if self.code is None:
+            assert self.load_first is not None
             self.code = await self.load_first()
+            if isinstance(self.code, CompiledVersion):
+                self.version = self.code.digest
         return self.code
 
     @property
@@ -105,17 +133,14 @@ class Batches:
         worker: Where calls run.
         versions: Where code is made ready.
         manager: Where sandboxes are kept.
-        recording: Where results are noted.
         limits: Limits of a call if the evaluation has none.
     """
 
-    def __init__(
-        self, worker: Worker, versions: Versions, manager: Manager, recording: Recording, limits: Limits
-    ) -> None:
+    def __init__(self, worker: Worker, versions: Versions, manager: Manager, limits: Limits) -> None:
         self._worker = worker
         self._versions = versions
         self._manager = manager
-        self._recording = recording
+        self._observer = manager.observer
         self._limits = limits
         self._room = Room()
 
@@ -143,7 +168,7 @@ class Batches:
             ends_at=trio.current_time() + seconds,
             calls_at_once=calls or self._worker.slots,
             room=self._room,
-            telemetry=self._recording.telemetry,
+            telemetry=self._observer.telemetry,
         )
 
     async def new(
@@ -157,10 +182,12 @@ class Batches:
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
-        async with self._candidates(individuals, plan.evaluation.image) as (candidates, members):
-            with self._recording.batch("evaluate", len(candidates), progress) as record:
-                done = partial(self._done, record, members)
-                return await evaluate_all(self._worker, plan, candidates, done=done)
+        async with (
+            self._candidates(individuals, plan.evaluation.image) as (candidates, members),
+            self._record("evaluate", plan.evaluation.entry, members, progress) as record,
+        ):
+            done = partial(self._done, record, members)
+            return await evaluate_all(self._worker, plan, candidates, done=done)
 
     async def staged(
         self,
@@ -192,24 +219,36 @@ class Batches:
             PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
             for stage, plan in zip(stages, plans, strict=True)
         ]
-        async with self._candidates(individuals, stages[0].evaluation.image) as (candidates, members):
-            with self._recording.batch("evaluate_stages", len(candidates), progress) as record:
-                return await evaluate_in_stages(
-                    self._worker,
-                    ready,
-                    candidates,
-                    load_again=[candidate.load for candidate in candidates],
-                    total_limits=total_limits,
-                    done=partial(self._done, record, members),
-                )
+        entry = ready[-1].plan.evaluation.entry
+        async with (
+            self._candidates(individuals, stages[0].evaluation.image) as (candidates, members),
+            self._record("evaluate_stages", entry, members, progress) as record,
+        ):
+            return await evaluate_in_stages(
+                self._worker,
+                ready,
+                candidates,
+                load_again=[candidate.load for candidate in candidates],
+                total_limits=total_limits,
+                done=partial(self._done, record, members),
+            )
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
         async with self._candidates([individual], plan.evaluation.image) as (candidates, members):
-            scored = await evaluate_candidate(self._worker, plan, candidates[0])
-            if members:
-                self._note(members[0], scored.result)
-            self._recording.computed(scored.result)
+            member = members[0]
+            batch = self._observer.journal.begin_batch("evaluate_one", plan.evaluation.entry, [member.number])
+            outcome = "failed"
+            try:
+                scored = await evaluate_candidate(self._worker, plan, candidates[0])
+                self._note(member, scored.result)
+                self._observer.fitness.record(
+                    scored.result, number=member.number, version=member.version, batch=batch
+                )
+                outcome = "done"
+            finally:
+                self._observer.journal.end_batch(batch, outcome)
+            await self._observer.settle()
             return scored.result
 
     async def sandboxes(
@@ -230,7 +269,7 @@ class Batches:
                 )
         members = [_Member(record, partial(self._manager.held_code, record)) for record in records]
         candidates = [member.candidate() for member in members]
-        with self._recording.batch("evaluate", len(candidates), progress) as batch:
+        async with self._record("evaluate", plan.evaluation.entry, members, progress) as batch:
             done = partial(self._done, batch, members)
             return await evaluate_all(self._worker, plan, candidates, done=done)
 
@@ -278,13 +317,13 @@ class Batches:
 
         async def one(record: SandboxRecord) -> Scored:
             about = {"sandbox_id": record.id, "generation": record.state.generation}
-            with self._recording.telemetry.span("sandbox.evaluate", about) as span:
+            with self._observer.telemetry.span("sandbox.evaluate", about) as span:
                 found = await find(record)
                 note_result(span, found.result)
-            batch.done(found.result)
+            batch.done(found.result, number=record.number, version=record.state.version)
             return found
 
-        with self._recording.batch("evaluate", len(records), progress) as batch:
+        async with self._record("evaluate", _name(function), records, progress) as batch:
             scored = await map_bounded(one, records, at_once=self._worker.slots)
         refuse_broken_scoring(scored)
         return [one.result for one in scored]
@@ -292,49 +331,96 @@ class Batches:
     @asynccontextmanager
     async def _candidates(
         self, individuals: Sequence[NewIndividual], image: str | None
-    ) -> AsyncIterator[tuple[list[Candidate], list[_Member]]]:
+    ) -> AsyncIterator[tuple[list[Candidate], Sequence[_Member | _Passing]]]:
         """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
         if not (individuals and individuals[0].keep):
-            yield [self._passing(individual) for individual in individuals], []
+            passing = [self._passing(individual) for individual in individuals]
+            yield [candidate for candidate, _ in passing], [individual for _, individual in passing]
             return
         specs = [evolve(individual.spec, image=individual.spec.image or image) for individual in individuals]
         async with self._manager.reserved(specs) as records:
             members = [
-                _Member(record, partial(self._load_kept, record, individual.source))
+                self._member(record, individual.source)
                 for record, individual in zip(records, individuals, strict=True)
             ]
             yield [member.candidate() for member in members], members
 
-    def _passing(self, individual: NewIndividual) -> Candidate:
-        return Candidate(
-            sandbox_id=individual.spec.id or self._manager.new_id(),
-            generation=individual.spec.generation,
-            load=partial(self._load, individual.source),
+    def _passing(self, individual: NewIndividual) -> tuple[Candidate, _Passing]:
+        spec = individual.spec
+        sandbox_id = spec.id or self._manager.new_id()
+        lineage = self._observer.lineage
+        number = lineage.record(
+            sandbox_id,
+            spec.parent_ids,
+            mutation_type=spec.mutation_type,
+            generation=spec.generation,
+            kept=False,
         )
+        state = SandboxState(
+            id=sandbox_id,
+            generation=spec.generation,
+            parent_ids=spec.parent_ids,
+            mutation_type=spec.mutation_type,
+            lineage_depth=lineage.depth(sandbox_id) or 0,
+        )
+        self._observer.journal.state(number, state, kept=False)
+        passing = _Passing(sandbox_id, spec.generation, number)
+        load = partial(self._load, passing, individual.source)
+        return Candidate(sandbox_id=sandbox_id, generation=spec.generation, load=load), passing
+
+    def _record(
+        self,
+        operation: str,
+        entry: str,
+        members: Sequence[_Member | _Passing | SandboxRecord],
+        progress: Progress | None,
+    ) -> AbstractAsyncContextManager[BatchRecord]:
+        numbers = [member.number for member in members]
+        return batch_record(self._observer, operation, entry, numbers, progress)
 
     def _done(
-        self, record: BatchRecord, members: Sequence[_Member], index: int, result: FitnessResult
+        self,
+        record: BatchRecord,
+        members: Sequence[_Member | _Passing],
+        index: int,
+        result: FitnessResult,
     ) -> None:
-        if members:
-            self._note(members[index], result)
-        record.done(result)
+        member = members[index]
+        self._note(member, result)
+        record.done(result, number=member.number, version=member.version)
 
-    def _note(self, member: _Member, result: FitnessResult) -> None:
-        if member.is_current:
+    def _note(self, member: _Member | _Passing, result: FitnessResult) -> None:
+        if isinstance(member, _Member) and member.is_current:
             self._manager.record_fitness(member.record, result)
 
-    async def _load(self, source: Source) -> CompiledVersion | Rejected:
-        return await self._room.wait_for(partial(self._versions.load, source))
-
-    async def _load_kept(self, record: SandboxRecord, source: Source) -> CompiledVersion | Rejected:
-        # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.
+    async def _load(self, member: _Passing | _Member, source: Source) -> CompiledVersion | Rejected:
         try:
-            await self._load(source)
+            tree = await read_source(source)
+        except ConfigurationError as error:
+            return Rejected("load", error.message)
+        member.version = tree.digest
+        return await self._room.wait_for(partial(self._versions.compiled, tree))
+
+    async def _load_kept(self, member: _Member, source: Source) -> CompiledVersion | Rejected:
+        # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.
+        record = member.record
+        try:
+            await self._load(member, source)
         except CapacityError:
             with suppress(SandboxNotFound):
                 await self._manager.destroy(record)
             raise
         return await self._manager.load(record, source)
+
+    def _member(self, record: SandboxRecord, source: Source) -> _Member:
+        member = _Member(record)
+        member.load_first = partial(self._load_kept, member, source)
+        return member
+
+
+def _name(function: object) -> str:
+    """Name a function of the caller's."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _out_of_time(record: SandboxRecord, sentence: str) -> FitnessResult:

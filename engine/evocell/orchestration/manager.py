@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import NoReturn
@@ -33,7 +33,8 @@ from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
 from evocell.models.workers import WorkerKill
-from evocell.observability.telemetry import Telemetry
+from evocell.observability.fitness import FitnessEntry
+from evocell.observability.observer import Observer
 from evocell.orchestration.backlog import Backlog
 from evocell.orchestration.calls import SESSION_LOST, end_session
 from evocell.orchestration.kills import tell_of_worker
@@ -56,14 +57,16 @@ class Manager:
         worker: Where their sessions live.
         versions: Where their code is made ready.
         config: Default limits and capacities.
-        telemetry: Where its events go.
+        observer: Where everything is noted.
 
     Attributes:
-        telemetry: The same.
+        observer: The same.
+        telemetry: Where events go.
     """
 
-    def __init__(self, worker: Worker, versions: Versions, config: Config, telemetry: Telemetry) -> None:
-        self.telemetry = telemetry
+    def __init__(self, worker: Worker, versions: Versions, config: Config, observer: Observer) -> None:
+        self.observer = observer
+        self.telemetry = observer.telemetry
         self._worker = worker
         self._versions = versions
         self._config = config
@@ -71,7 +74,9 @@ class Manager:
         self._capacity = config.default_max_processes
         self._records: dict[str, SandboxRecord] = {}
         self._members: Counter[str] = Counter()
-        self._ids = count(1)
+        self._ids = count(observer.first_name)
+        self._token = trio.lowlevel.current_trio_token()
+        observer.fitness.on_adjusted = self._adjusted
 
     def get(self, sandbox_id: str) -> SandboxRecord:
         """Return a sandbox that is there and is not being destroyed.
@@ -278,6 +283,20 @@ class Manager:
             return
         record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
 
+    def _adjusted(self, sandbox_id: str, entry: FitnessEntry) -> None:
+        """Note with a sandbox that somebody adjusted its fitness, in whatever thread."""
+
+        def note() -> None:
+            record = self._records.get(sandbox_id)
+            if record is not None and not record.stopping:
+                record.state = evolve(record.state, fitness=entry.score)
+
+        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
+            note()
+        else:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(note)
+
     @asynccontextmanager
     async def reserved(self, specs: Sequence[SandboxSpec]) -> AsyncIterator[list[SandboxRecord]]:
         """Reserve sandboxes for a block of work; if it fails or is cancelled, none of them remains."""
@@ -360,15 +379,16 @@ class Manager:
         self, spec: SandboxSpec, chosen: Collection[str | None], image: ImageInfo | None
     ) -> SandboxRecord:
         sandbox_id = self.new_id(chosen) if spec.id is None else spec.id
-        parents = [self._records[parent] for parent in spec.parent_ids if parent in self._records]
-        depth = 1 + max((parent.state.lineage_depth for parent in parents), default=0)
+        number = self.observer.lineage.record(
+            sandbox_id, spec.parent_ids, mutation_type=spec.mutation_type, generation=spec.generation
+        )
         state = SandboxState(
             id=sandbox_id,
             config=evolve(spec.without_code(), id=sandbox_id),
             generation=spec.generation,
             parent_ids=spec.parent_ids,
             mutation_type=spec.mutation_type,
-            lineage_depth=depth if spec.parent_ids else 0,
+            lineage_depth=self.observer.lineage.depth(sandbox_id) or 0,
             population=spec.population,
             transitions=(Transition(None, SandboxStatus.CREATING),),
         )
@@ -378,7 +398,10 @@ class Manager:
             image=image,
             session=f"{sandbox_id}/{next(_session_numbers)}",
             backlog=Backlog(sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy),
+            number=number,
+            changed=self.observer.journal.state,
         )
+        self.observer.journal.state(number, state)
         self._records[sandbox_id] = record
         if spec.population is not None:
             self._members[spec.population] += 1

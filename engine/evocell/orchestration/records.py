@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import trio
-from attrs import define, evolve, field
+from attrs import Attribute, define, evolve, field
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import SandboxNotFound
@@ -20,6 +21,12 @@ __all__ = ["KEPT_TRANSITIONS", "SandboxRecord"]
 
 KEPT_TRANSITIONS = 100
 """How many steps of its life a sandbox remembers; the oldest are forgotten first."""
+
+
+def _tell(record: Any, _: Attribute[SandboxState], state: SandboxState) -> SandboxState:
+    if record.changed is not None:
+        record.changed(record.number, state)
+    return state
 
 
 @define(eq=False)
@@ -42,9 +49,11 @@ class SandboxRecord:
         lock: Held by whoever creates, reloads, runs in the session, or takes the sandbox apart.
         loaded: Set once the first load is over, whatever came of it.
         stopping: Whether it is being destroyed; nothing may start any more.
+        number: Its number in lineage and store.
+        changed: Told its number and its new state whenever that changes.
     """
 
-    state: SandboxState
+    state: SandboxState = field(on_setattr=_tell)
     limits: Limits
     session: str
     backlog: Backlog
@@ -57,6 +66,8 @@ class SandboxRecord:
     lock: trio.Lock = field(factory=trio.Lock)
     loaded: trio.Event = field(factory=trio.Event)
     stopping: bool = False
+    number: int = 0
+    changed: Callable[[int, SandboxState], None] | None = None
     _scopes: set[trio.CancelScope] = field(factory=set, repr=False)
 
     @property

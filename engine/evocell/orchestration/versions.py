@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 from attrs import define, evolve, field
@@ -41,6 +41,10 @@ class _Pending:
     interested: int = 0
 
 
+def _unseen(_digest: str, _files: Sequence[tuple[str, bytes]]) -> None:
+    """Keep nothing of a tree."""
+
+
 class Versions:
     """Compiles trees in the worker and keeps what came of it, in memory and in the snapshot store.
 
@@ -53,6 +57,7 @@ class Versions:
         trees: Counts who uses which tree.
         blocked: Modules that a variant may not import.
         durable: Whether the store outlives this engine, so that byte code is worth writing to it.
+        seen: Told of every variant's tree that is to be made ready, so that its text can be kept.
     """
 
     def __init__(
@@ -63,11 +68,13 @@ class Versions:
         *,
         blocked: Iterable[str],
         durable: bool,
+        seen: Callable[[str, Sequence[tuple[str, bytes]]], None] = _unseen,
     ) -> None:
         self.trees = trees
         self._worker = worker
         self._snapshots = snapshots
         self._durable = durable
+        self._seen = seen
         self._blocked = tuple(sorted(set(blocked)))
         self._kept: Kept[CompiledVersion | Rejected] = Kept(_KEPT_BYTES)
         self._units: Kept[CompiledUnit] = Kept(_KEPT_BYTES)
@@ -101,6 +108,8 @@ class Versions:
         Cancellation: Somebody else who waits for the same tree goes on with it.
         """
         blocked = () if trusted else self._blocked
+        if not trusted:
+            self._seen(tree.digest, tree.files)
         key = code_key(self._worker.image_id, tree.digest, root, blocked)
         lease = self.trees.lease(tree.digest)
         known = self._kept.get(key)

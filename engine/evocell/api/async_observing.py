@@ -1,0 +1,28 @@
+"""The engine as trio programs use it: watching what happens in it."""
+
+from __future__ import annotations
+
+from evocell.api.lifecycle import EngineLifecycle
+from evocell.observability.fitness import FitnessRecorder
+from evocell.observability.lineage import LineageTracker
+
+__all__ = ["AsyncObserving"]
+
+
+class AsyncObserving(EngineLifecycle):
+    """The part of `AsyncEngine` that shows what happens; what it hands out may be used from any thread."""
+
+    @property
+    def fitness(self) -> FitnessRecorder:
+        """The fitness of individuals: latest, history, best, and adjustments."""
+        return self._observer.fitness
+
+    @property
+    def lineage(self) -> LineageTracker:
+        """Who descends from whom."""
+        return self._observer.lineage
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the start found that killed engines had left in the state directory, a sentence each."""
+        return tuple(self._observer.repairs.sentences())

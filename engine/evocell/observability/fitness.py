@@ -1,0 +1,265 @@
+"""The fitness of individuals: the latest of each at hand, all of them in the store."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Literal
+
+from attrs import evolve, frozen
+
+from evocell.errors import ConfigurationError, SandboxNotFound
+from evocell.models.fitness import FitnessResult
+from evocell.observability.journal import Journal
+from evocell.observability.telemetry import Telemetry
+
+__all__ = ["FitnessEntry", "FitnessRecorder"]
+
+LATEST = 100_000
+"""Individuals whose latest fitness is held in memory; that of others is read from the store."""
+
+_LATEST = """
+    SELECT sandbox, fitness, valid, generation, evaluated_at, version FROM sandboxes
+    WHERE id = ? AND fitness IS NOT NULL ORDER BY evaluated_at DESC LIMIT 1
+"""
+_HISTORY = """
+    SELECT 0, evaluated_at, fitness_score, valid, generation, reason, fuel_used, version, 0.0
+    FROM evaluations WHERE sandbox_id = :id
+    UNION ALL
+    SELECT 1, adjusted_at, score_after, 1, 0, reason, 0, NULL, delta FROM adjustments WHERE sandbox_id = :id
+    ORDER BY 2
+"""
+_BEST = """
+    SELECT id, fitness, valid, generation, evaluated_at, version FROM sandboxes
+    WHERE valid AND fitness IS NOT NULL
+        AND (:population IS NULL OR population = :population)
+        AND (:generation IS NULL OR generation = :generation)
+        AND (:run IS NULL OR run = :run)
+    ORDER BY fitness {order}, sandbox LIMIT :most
+"""
+
+
+@frozen
+class FitnessEntry:
+    """One fitness of one individual.
+
+    Attributes:
+        sandbox_id: The individual.
+        score: Its fitness score.
+        valid: Whether it is a real score.
+        generation: The generation it belongs to.
+        reason: Why it is invalid; of an adjustment, the reason that was given.
+        fuel_used: WebAssembly instructions that the evaluation took.
+        at: When, in seconds since 1970.
+        version: Digest of the code that was evaluated, if that is known.
+        delta: By how much somebody adjusted the score; 0 for an evaluation, or for neither.
+    """
+
+    sandbox_id: str
+    score: float | None
+    valid: bool
+    generation: int = 0
+    reason: str | None = None
+    fuel_used: int = 0
+    at: float = 0.0
+    version: str | None = None
+    delta: float = 0.0
+
+
+class FitnessRecorder:
+    """Keeps the fitness of individuals; may be used from any thread.
+
+    Args:
+        journal: Where it is kept.
+        telemetry: Where events go.
+        emit: Whether results become events.
+    """
+
+    def __init__(self, journal: Journal, telemetry: Telemetry, *, emit: bool = True) -> None:
+        self._journal = journal
+        self._telemetry = telemetry
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._latest: OrderedDict[str, tuple[int, FitnessEntry]] = OrderedDict()
+        self.on_adjusted: Callable[[str, FitnessEntry], None] | None = None
+        """Called, in whatever thread adjusts, with an individual's id and its new fitness."""
+
+    def record(
+        self, result: FitnessResult, *, number: int = 0, version: str | None = None, batch: int | None = None
+    ) -> None:
+        """Keep a result, and tell of it.
+
+        Args:
+            result: The result.
+            number: The individual's number, from `LineageTracker.record`; 0 gives it one of its own.
+            version: Digest of the code that was evaluated.
+            batch: The batch it belongs to, from `Journal.begin_batch`.
+        """
+        number = number or self._journal.new_number()
+        entry = FitnessEntry(
+            result.sandbox_id,
+            result.fitness_score,
+            result.valid,
+            result.generation,
+            result.reason,
+            result.fuel_used,
+            result.evaluated_at.timestamp(),
+            version,
+        )
+        with self._lock:
+            self._hold(number, entry)
+        self._journal.evaluated(batch, number, result, version)
+        if self._emit and self._telemetry.active:
+            self._telemetry.emit(
+                "sandbox.fitness.computed",
+                {
+                    "score": result.fitness_score,
+                    "evaluation_time_ms": result.evaluation_time_ms,
+                    "fuel_used": result.fuel_used,
+                    "peak_memory_bytes": result.peak_memory_bytes,
+                },
+                {
+                    "sandbox_id": result.sandbox_id,
+                    "generation": result.generation,
+                    "valid": result.valid,
+                    "reason": result.reason,
+                },
+            )
+
+    def adjust(self, sandbox_id: str, delta: float, reason: str) -> FitnessEntry:
+        """Change the fitness of an individual, for what its evaluation could not see.
+
+        Args:
+            sandbox_id: The individual.
+            delta: What to add to its score; a penalty is below zero where more is better.
+            reason: Why, in a few words, for its history.
+
+        Returns:
+            Its new fitness. Whether it is valid stays as it was.
+
+        Raises:
+            ConfigurationError: `delta` is no finite number, or there is no reason.
+            SandboxNotFound: The individual has no fitness.
+        """
+        _check_adjustment(delta, reason)
+        with self._lock:
+            number, before = self._find(sandbox_id)
+            after = evolve(before, score=(before.score or 0.0) + delta, delta=delta, at=time.time())
+            if not math.isfinite(after.score or 0.0):
+                raise ConfigurationError(f"{before.score} and {delta} add up to no finite number", "delta")
+            self._hold(number, after)
+            self._journal.adjusted(
+                number,
+                sandbox_id,
+                delta=delta,
+                before=before.score or 0.0,
+                after=after.score or 0.0,
+                reason=reason,
+            )
+        if self.on_adjusted is not None:
+            self.on_adjusted(sandbox_id, after)
+        self._telemetry.emit(
+            "sandbox.fitness.adjusted",
+            {"score": after.score or 0.0, "delta": delta},
+            {"sandbox_id": sandbox_id, "why": reason},
+        )
+        return after
+
+    def get(self, sandbox_id: str) -> FitnessEntry | None:
+        """Return the latest fitness of an individual; None if it has none."""
+        with self._lock:
+            try:
+                return self._find(sandbox_id)[1]
+            except SandboxNotFound:
+                return None
+
+    def history(self, sandbox_id: str) -> list[FitnessEntry]:
+        """Return every fitness that an id ever had in this store, oldest first.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        store = self._journal.store
+        store.flush_blocking()
+        entries = []
+        for _, at, score, valid, generation, reason, fuel, version, delta in store.query(
+            _HISTORY, {"id": sandbox_id}
+        ):
+            entries.append(
+                FitnessEntry(sandbox_id, score, bool(valid), generation, reason, fuel, at, version, delta)
+            )
+        return entries
+
+    def best(
+        self,
+        most: int = 1,
+        *,
+        population: str | None = None,
+        generation: int | None = None,
+        direction: Literal["maximize", "minimize"] = "maximize",
+        earlier_runs: bool = False,
+    ) -> list[FitnessEntry]:
+        """Return the fittest valid individuals, by their latest fitness, the best first.
+
+        Args:
+            most: How many at most.
+            population: Only members of this one.
+            generation: Only members of this one.
+            direction: Whether more is better.
+            earlier_runs: Whether those that earlier engines evaluated count.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        if direction not in {"maximize", "minimize"}:
+            raise ConfigurationError(
+                f'direction must be "maximize" or "minimize", not {direction!r}', "direction"
+            )
+        store = self._journal.store
+        store.flush_blocking()
+        rows = store.query(
+            _BEST.format(order="DESC" if direction == "maximize" else "ASC"),
+            {
+                "population": population,
+                "generation": generation,
+                "run": None if earlier_runs else self._journal.run,
+                "most": most,
+            },
+        )
+        return [
+            FitnessEntry(one_id, score, bool(valid), of_generation, at=at, version=version)
+            for one_id, score, valid, of_generation, at, version in rows
+        ]
+
+    def forget(self, sandbox_id: str) -> None:
+        """Let go of what is held in memory of an individual; the store keeps it."""
+        with self._lock:
+            self._latest.pop(sandbox_id, None)
+
+    def _hold(self, number: int, entry: FitnessEntry) -> None:
+        self._latest[entry.sandbox_id] = number, entry
+        self._latest.move_to_end(entry.sandbox_id)
+        if len(self._latest) > LATEST:
+            self._latest.popitem(last=False)
+
+    def _find(self, sandbox_id: str) -> tuple[int, FitnessEntry]:
+        found = self._latest.get(sandbox_id)
+        if found is not None:
+            return found
+        store = self._journal.store
+        store.flush_blocking()
+        rows = store.query(_LATEST, (sandbox_id,))
+        if not rows:
+            raise SandboxNotFound(sandbox_id, "it has no fitness")
+        number, score, valid, generation, at, version = rows[0]
+        return number, FitnessEntry(sandbox_id, score, bool(valid), generation, at=at, version=version)
+
+
+def _check_adjustment(delta: object, reason: object) -> None:
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not math.isfinite(delta):
+        raise ConfigurationError(f"delta must be a finite number, not {delta!r}", "delta")
+    if not isinstance(reason, str) or not reason:
+        raise ConfigurationError(f"reason must say why, in a few words, not {reason!r}", "reason")

@@ -1,0 +1,103 @@
+"""Everything that watches one engine, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+from attrs import frozen
+
+from evocell.observability.fitness import FitnessRecorder
+from evocell.observability.journal import Journal
+from evocell.observability.lineage import LineageTracker
+from evocell.observability.runs import Repairs, open_run
+from evocell.observability.store import Store
+from evocell.observability.telemetry import Telemetry
+
+__all__ = ["Observer", "open_observer"]
+
+_LAST_NAME = "SELECT max(CAST(substr(id, 9) AS INTEGER)) FROM sandboxes WHERE id GLOB 'sandbox-[0-9]*'"
+
+_log = logging.getLogger("evocell")
+
+
+@frozen
+class Observer:
+    """What watches an engine.
+
+    Attributes:
+        telemetry: Its events.
+        store: Its durable store.
+        journal: Writes its run into the store.
+        lineage: Who descends from whom.
+        fitness: How good they are.
+        repairs: What its start found amiss in the store.
+        durable: Whether results must be on disk before they are returned.
+        first_name: The first number for a name of its own making, such as ``sandbox-7``, that is not taken.
+    """
+
+    telemetry: Telemetry
+    store: Store
+    journal: Journal
+    lineage: LineageTracker
+    fitness: FitnessRecorder
+    repairs: Repairs
+    durable: bool
+    first_name: int = 1
+
+    async def settle(self) -> None:
+        """Wait until what has been noted is on disk, if it is to be there.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        if self.durable:
+            await self.store.flush()
+
+
+@asynccontextmanager
+async def open_observer(
+    store: Store,
+    telemetry: Telemetry,
+    *,
+    image_id: str,
+    has_version: Callable[[str], bool],
+    durable: bool,
+    emit_fitness: bool,
+) -> AsyncIterator[Observer]:
+    """Watch an engine for as long as a block lasts; what killed engines left in the store is mended first.
+
+    Args:
+        store: Its store.
+        telemetry: Its events.
+        image_id: The image its sandboxes are forked from.
+        has_version: Says whether the tree of a version is on disk.
+        durable: Whether results must be on disk before they are returned.
+        emit_fitness: Whether results become events.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    run = await trio.to_thread.run_sync(partial(open_run, store, image_id=image_id, has_version=has_version))
+    for sentence in run.repairs.sentences():
+        _log.warning("the store %s: %s", store.path, sentence)
+    if run.repairs:
+        telemetry.emit("store.repaired", run.repairs.counts())
+    journal = Journal(store, run.number)
+    try:
+        yield Observer(
+            telemetry=telemetry,
+            store=store,
+            journal=journal,
+            lineage=LineageTracker(journal),
+            fitness=FitnessRecorder(journal, telemetry, emit=emit_fitness),
+            repairs=run.repairs,
+            durable=durable,
+            first_name=1 + (store.query(_LAST_NAME)[0][0] or 0) if run.number > 1 else 1,
+        )
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(run.close)

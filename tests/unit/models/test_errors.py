@@ -12,6 +12,7 @@ EXAMPLES = [
     errors.ConfigurationError("workers must be 0", "workers"),
     errors.SandboxNotFound("evo-1", "did you mean 'evo-2'?"),
     errors.SandboxExists("evo-1"),
+    errors.SandboxBusy("evo-1", "it has files open"),
     errors.CapacityError("too many", "sandboxes", 10, 11),
     errors.ImageError("damaged", "/cache/image"),
     errors.ProtocolError("the frame is cut off"),

@@ -14,11 +14,23 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+import msgpack
+
 from evocell.errors import ProtocolError
 from evocell.execution.connection import Connection
 from evocell.execution.run import Run, Sighting
 
-__all__ = ["ANSWER_MISSING", "BLOB", "NAMED_BYTES", "SHELF_BYTES", "Recent", "RunSender", "Shelf", "name_of"]
+__all__ = [
+    "ANSWER_MISSING",
+    "BLOB",
+    "NAMED_BYTES",
+    "SHELF_BYTES",
+    "Recent",
+    "RunSender",
+    "Shelf",
+    "name_of",
+    "packed",
+]
 
 BLOB_BYTES = 4096
 """Parts longer than this go by name."""
@@ -101,8 +113,12 @@ class Shelf:
         blob = bytes(params["data"])
         self._blobs.put(str(params["name"]), blob, len(blob))
 
-    def run(self, plain: Mapping[str, Any]) -> Run | dict[str, list[str]]:
-        """The run a request describes, or the answer that says what is missing for it."""
+    def run(self, params: Mapping[str, Any]) -> Run | dict[str, list[str]]:
+        """The run a request describes, or the answer that says what is missing for it.
+
+        Raises:
+            ProtocolError: It describes none.
+        """
         missing: list[str] = []
 
         def find(name: str) -> bytes:
@@ -112,8 +128,14 @@ class Shelf:
                 return b""
             return blob
 
-        run = Run.from_wire(plain, find)
+        run = Run.from_wire(msgpack.unpackb(params["run"]), find)
         return {ANSWER_MISSING: missing} if missing else run
+
+
+def packed(seen: Sighting) -> bytes:
+    """What was seen of a run, as the answer to the request for it."""
+    data: bytes = msgpack.packb(seen.to_wire())
+    return data
 
 
 class RunSender:
@@ -153,12 +175,13 @@ class RunSender:
                     # request, because messages are written in the order in which they are asked for.
                     self._sent.put(name, None, len(blob))
                     await self._connection.notify(BLOB, {"name": name, "data": blob})
-            answer = await self._connection.request("run", plain)
-            missing = answer.get(ANSWER_MISSING)
-            if missing is None:
-                return Sighting.from_wire(answer)
+            # In one piece: the reader of frames then has few values to follow.
+            packed = msgpack.packb(plain)
+            answer = await self._connection.request("run", {"run": packed, "alone": run.session is None})
+            if isinstance(answer, bytes):
+                return Sighting.from_wire(msgpack.unpackb(answer))
             self.missed += 1
-            for name in missing:
+            for name in answer[ANSWER_MISSING]:
                 self._sent.forget(name)
         raise ProtocolError("a worker misses what its request held")
 

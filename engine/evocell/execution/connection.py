@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -11,9 +11,10 @@ import trio
 from attrs import define, field
 
 from evocell.errors import EvocellError, ProtocolError
+from evocell.execution.outgoing import Outgoing
 from evocell.wire.frames import FrameLimits, FrameReader, Notification, Request, Response, encode_message
 
-__all__ = ["FRAME_LIMITS", "Connection", "ConnectionLost", "RequestFailed"]
+__all__ = ["FRAME_LIMITS", "Answer", "Connection", "ConnectionLost", "RequestFailed"]
 
 FRAME_LIMITS = FrameLimits(max_bytes=1 << 29, max_items=4096, max_depth=8)
 """Between an engine and its workers: few values, of which some are long."""
@@ -22,6 +23,7 @@ _READ_BYTES = 1 << 16
 _CANCEL = "cancel"
 
 Handler = Callable[[str, dict[str, Any]], Awaitable[Any]]
+Answer = Callable[[dict[str, Any] | None, Any], None]
 
 
 class ConnectionLost(EvocellError):
@@ -51,6 +53,8 @@ class Connection:
         handler: Answers requests: gets a method and its parameters. An `EvocellError` it raises
             becomes an error for the other side. A request that is cancelled there is cancelled here.
         notified: Takes notifications: each before anything that was sent after it.
+        quick: Is offered each request first, with what takes the answer: an error or None, and a result. If
+            it takes the request it returns what stops it, else None, and `handler` gets it in a task.
     """
 
     def __init__(
@@ -60,23 +64,27 @@ class Connection:
         handler: Handler | None = None,
         *,
         notified: Callable[[str, dict[str, Any]], None] | None = None,
+        quick: Callable[[str, dict[str, Any], Answer], Callable[[], object] | None] | None = None,
     ) -> None:
         self._receive = receive
-        self._send = send
+        self._outgoing = Outgoing(send)
+        self._quick = quick
         self._handler = handler
         self._notified = notified
-        self.sent_bytes = 0
-        """Length of all messages written so far."""
-        self._sending = trio.Lock()
         self._ids = count(1)
         self._pending: dict[int, _Pending] = {}
-        self._scopes: dict[int, trio.CancelScope] = {}
+        self._stops: dict[int, Callable[[], object]] = {}
         self._lost: str | None = None
 
     @property
     def waiting(self) -> int:
         """Requests that wait for an answer."""
         return len(self._pending)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Length of all messages sent so far."""
+        return self._outgoing.put_bytes
 
     @property
     def is_lost(self) -> bool:
@@ -161,6 +169,7 @@ class Connection:
         """
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._outgoing.serve)
                 try:
                     self._end(await self._read(nursery))
                 finally:
@@ -191,14 +200,33 @@ class Connection:
                     pending.answer = message
                     pending.over.set()
             case Request(msgid):
-                # Made here and not by the task, which may start only after the cancellation was read.
-                scope = self._scopes[msgid] = trio.CancelScope()
-                nursery.start_soon(self._answer, message, scope)
+                if not self._take_quickly(message):
+                    # Made here and not by the task, which may start only after the cancellation was read.
+                    scope = trio.CancelScope()
+                    self._stops[msgid] = scope.cancel
+                    nursery.start_soon(self._answer, message, scope)
             case Notification(method, params) if method == _CANCEL:
-                if (asked := self._scopes.get(params.get("msgid", 0))) is not None:
-                    asked.cancel()
+                if (stop := self._stops.get(params.get("msgid", 0))) is not None:
+                    stop()
             case Notification(method, params) if self._notified is not None:
                 self._notified(method, params)
+
+    def _take_quickly(self, request: Request) -> bool:
+        if self._quick is None:
+            return False
+        answer = partial(self._answer_now, request.msgid)
+        try:
+            stop = self._quick(request.method, request.params, answer)
+        except EvocellError as failure:
+            answer(_told(failure), None)
+            return True
+        if stop is not None:
+            self._stops[request.msgid] = stop
+        return stop is not None
+
+    def _answer_now(self, msgid: int, error: dict[str, Any] | None, result: Any) -> None:
+        self._stops.pop(msgid, None)
+        self._outgoing.put(encode_message(Response(msgid, error, result)))
 
     async def _answer(self, request: Request, scope: trio.CancelScope) -> None:
         error: dict[str, Any] | None = {"code": "cancelled", "message": "the request was cancelled"}
@@ -210,21 +238,20 @@ class Connection:
                 result = await self._handler(request.method, request.params)
                 error = None
             except EvocellError as failure:
-                error = {"code": type(failure).__name__, "message": str(failure)}
-        self._scopes.pop(request.msgid, None)
-        with trio.CancelScope(shield=True):
-            await self._write(Response(request.msgid, error, result))
+                error = _told(failure)
+        self._answer_now(request.msgid, error, result)
+        await self._outgoing.written()
 
     async def _write(self, message: Request | Response | Notification) -> None:
-        data = encode_message(message)
-        # A message is written whole or the connection is over: half of one would put the reader out of step.
-        with trio.CancelScope(shield=True), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            async with self._sending:
-                await self._send.send_all(data)
-                self.sent_bytes += len(data)
+        self._outgoing.put(encode_message(message))
+        await self._outgoing.written()
 
     def _end(self, why: str) -> None:
         if self._lost is None:
             self._lost = why
         for pending in self._pending.values():
             pending.over.set()
+
+
+def _told(failure: EvocellError) -> dict[str, Any]:
+    return {"code": type(failure).__name__, "message": str(failure)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -224,7 +223,7 @@ class GuestJob:
         self._done = done
         self._clock = clock
         self._call: Call | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = False
         self._slept_s = 0.0
         self._asleep: tuple[float, float] | None = None
         self.fork: Fork | None = None
@@ -240,11 +239,11 @@ class GuestJob:
 
     def cancel(self) -> None:
         """Kill the call at its next slice. From any thread; idempotent."""
-        self._cancelled.set()
+        self._cancelled = True
 
     def begin(self) -> bool:
         """Fork, hand the request over, start."""
-        if self._cancelled.is_set():
+        if self._cancelled:
             return True
         try:
             self.fork = self._make_fork()
@@ -270,7 +269,7 @@ class GuestJob:
     def step(self) -> bool:
         """Run a slice; over when the call ended, was cancelled or is past its deadline."""
         call = self._call
-        if call is None or self._cancelled.is_set():
+        if call is None or self._cancelled:
             return True
         if self._asleep is not None and not self._woken(call):
             return True
@@ -299,7 +298,7 @@ class GuestJob:
 
     def wake_at(self) -> float | None:
         """When a sleeping guest goes on; at once if it was cancelled."""
-        if self._asleep is None or self._cancelled.is_set():
+        if self._asleep is None or self._cancelled:
             return None
         return self._asleep[1]
 
@@ -307,11 +306,12 @@ class GuestJob:
         """Read what there is to read, free what is not kept, tell the waiting task."""
         try:
             if self._call is not None:
-                if self._cancelled.is_set():
+                if self._cancelled:
                     self._call.abandon()
                 else:
                     result = self._call.finish()
-                    self.result = evolve(result, ran_s=result.ran_s + self._slept_s)
+                    slept_s = self._slept_s
+                    self.result = evolve(result, ran_s=result.ran_s + slept_s) if slept_s else result
         finally:
             fork = self.fork
             if fork is not None and not (self._keep and fork.instance.sound and self._call is not None):

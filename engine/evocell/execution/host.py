@@ -15,6 +15,7 @@ from evocell.errors import CapacityError, ConfigurationError, EngineClosed, Prot
 from evocell.execution.driver import Driver
 from evocell.execution.guest_job import Fork, GuestJob
 from evocell.execution.images import ImageShelf
+from evocell.execution.loop_driver import LoopDriver
 from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.execution.scratch import Scratch
 from evocell.execution.sealing import freeze_copy
@@ -50,14 +51,14 @@ class GuestHost:
 
     Args:
         images: What is forked.
-        threads: Threads that drive guests.
+        driver: Drives guests; closed with the host.
         realtime: Whether guests see the real clock and real entropy.
     """
 
-    def __init__(self, images: ImageShelf, *, threads: int, realtime: bool) -> None:
+    def __init__(self, images: ImageShelf, driver: Driver | LoopDriver, *, realtime: bool) -> None:
         self._images = images
         self._realtime = realtime
-        self._driver = Driver(threads)
+        self._driver = driver
         self._scratch = Scratch()
         self._sessions: dict[str, _Session] = {}
         self._awake: dict[_Session, None] = {}  # the one idle longest first
@@ -65,7 +66,7 @@ class GuestHost:
         self._finished = 0
         self.on_kill: Callable[[WorkerKill], None] | None = None
         self._closed = False
-        self.slots = threads * _SLOTS_PER_THREAD
+        self.slots = driver.threads * _SLOTS_PER_THREAD
 
     async def run(self, run: Run) -> Sighting:
         """Run one request to its end or to a limit; see `Host`.
@@ -87,6 +88,35 @@ class GuestHost:
                 seen = await self._run_in(session, run)
             await self._put_aside()
             return seen
+
+    def begin(self, run: Run, done: Callable[[Sighting | EngineClosed], None]) -> Callable[[], object] | None:
+        """Begin a run that needs no session, without a task for it.
+
+        Args:
+            run: The run.
+            done: Called on the event loop's thread with what was seen of it, or that it was cancelled.
+
+        Returns:
+            What cancels it; None if it has to be run by `run`.
+        """
+        if not self._driver.on_loop or run.session is not None or not self._images.holds(run.image):
+            return None
+        if self._closed:
+            raise EngineClosed("the engine is closed")
+
+        def over() -> None:
+            self._running.discard(job)
+            self._finished += 1
+            try:
+                seen: Sighting | EngineClosed = _sighting(job)
+            except EngineClosed as closed:
+                seen = closed
+            done(seen)
+
+        job = self._job(self._fresh(run), run.request, run, keep=False, done=over)
+        self._running.add(job)
+        self._driver.submit(job)
+        return partial(self._driver.cancel, job)
 
     async def end_session(self, session: str) -> None:
         """Drop a session and its fork, after the run in it if there is one; idempotent."""
@@ -221,7 +251,7 @@ class GuestHost:
         with trio.CancelScope(shield=True):
             for job in list(self._running):
                 self._driver.cancel(job)
-            await trio.to_thread.run_sync(self._driver.close)
+            await self._driver.aclose()
             for session in self._sessions.values():
                 if session.fork is not None:
                     session.fork.close()
@@ -278,6 +308,19 @@ class GuestHost:
                         with suppress(ImageError):  # it has files open: it stays ready
                             await trio.to_thread.run_sync(fork.put_aside)
 
+    def _job(
+        self,
+        make_fork: Callable[[], Fork],
+        request: bytes,
+        run: Run,
+        *,
+        keep: bool,
+        done: Callable[[], None],
+    ) -> GuestJob:
+        return GuestJob(
+            make_fork, request, run.limits, seed=run.seed, realtime=self._realtime, keep=keep, done=done
+        )
+
     async def _drive(
         self, make_fork: Callable[[], Fork], request: bytes, run: Run, *, keep: bool
     ) -> GuestJob:
@@ -286,15 +329,10 @@ class GuestHost:
             msg = "the engine is closed"
             raise EngineClosed(msg)
         over = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-
-        def done() -> None:
-            with suppress(trio.RunFinishedError):  # then nobody is left to wait
-                token.run_sync_soon(over.set)
-
-        job = GuestJob(
-            make_fork, request, run.limits, seed=run.seed, realtime=self._realtime, keep=keep, done=done
-        )
+        done: Callable[[], None] = over.set
+        if not self._driver.on_loop:
+            done = partial(_tell_loop, trio.lowlevel.current_trio_token(), over)
+        job = self._job(make_fork, request, run, keep=keep, done=done)
         self._running.add(job)
         self._driver.submit(job)
         try:
@@ -310,6 +348,12 @@ class GuestHost:
             self._running.discard(job)
         self._finished += 1
         return job
+
+
+def _tell_loop(token: trio.lowlevel.TrioToken, over: trio.Event) -> None:
+    """Set an event from another thread."""
+    with suppress(trio.RunFinishedError):  # then nobody is left to wait
+        token.run_sync_soon(over.set)
 
 
 def _fork(images: ImageShelf, image_id: str | None, **details: Any) -> Fork:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
+from evocell.execution.driver import Driver
 from evocell.execution.front import HostWorker
 from evocell.execution.host import GuestHost
 from evocell.execution.images import ImageCatalogue, ImageShelf, load_image
@@ -37,7 +38,7 @@ async def open_local_worker(
     image = await load_image(config, progress)
     realtime = config.profile == "realtime"
     cache = ImageCache(config.cache_path())
-    host = GuestHost(ImageShelf(image, cache), threads=config.thread_count(), realtime=realtime)
+    host = GuestHost(ImageShelf(image, cache), Driver(config.thread_count()), realtime=realtime)
     try:
         yield HostWorker(host, ImageCatalogue(image.manifest, cache), snapshots, realtime=realtime)
     finally:

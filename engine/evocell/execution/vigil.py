@@ -28,9 +28,10 @@ LOOK_S = 0.03
 """Pause between two looks."""
 LOOKS = 2
 """How often in a row a worker must be seen unable to run. The times above come to less than 0.2 s."""
-SPIN_S = 5.0
-"""A worker that used so much core time without answering is busy with something it will not leave."""
-HANG_S = 10.0
+SPIN_S = 60.0
+"""A worker that used so much core time without answering is busy with something it will not leave: it hears
+of a question between two slices of a guest, and a slice takes milliseconds."""
+HANG_S = 120.0
 """A worker that has not answered for so long is killed, whatever it is doing."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")

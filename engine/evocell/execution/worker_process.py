@@ -1,8 +1,8 @@
 """The worker as a process: `python -m evocell.execution.worker_process`.
 
 It is started by exec, speaks frames on what were its standard input and output, forks guests from one
-image, and drives them on one thread. It ends when its input ends, and the kernel ends it with the
-process that started it. It keeps nothing: whoever started it has all that matters.
+image, and drives them on the thread of its event loop. It ends when its input ends, and the kernel ends it
+with the process that started it. It keeps nothing: whoever started it has all that matters.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from evocell.errors import ImageError, ProtocolError
-from evocell.execution.blobs import BLOB, Shelf
-from evocell.execution.connection import Connection
+from evocell.errors import EngineClosed, ImageError, ProtocolError
+from evocell.execution.blobs import BLOB, Shelf, packed
+from evocell.execution.connection import Answer, Connection
 from evocell.execution.copying import COPYING, answer_copying
 from evocell.execution.host import GuestHost
 from evocell.execution.images import ImageShelf
-from evocell.execution.run import Run
+from evocell.execution.loop_driver import LoopDriver
+from evocell.execution.run import Run, Sighting
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.image import Image
 from evocell_runtime.parent import die_with_parent
 
-_THREADS = 1
-
 
 class _Service:
     """Answers an engine's requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: LoopDriver) -> None:
+        self._driver = driver
         self._host: GuestHost | None = None
         self._shelf = Shelf()
 
@@ -42,10 +43,28 @@ class _Service:
         if method == BLOB:
             self._shelf.take(params)
 
+    def quick(self, method: str, params: dict[str, Any], answer: Answer) -> Callable[[], object] | None:
+        """Take a run that needs no session, which then needs no task; see `Connection`."""
+        host = self._host
+        if method != "run" or host is None or not params["alone"]:
+            return None
+        run = self._shelf.run(params)
+        if not isinstance(run, Run):
+            answer(None, run)
+            return bool
+
+        def done(seen: Sighting | EngineClosed) -> None:
+            if isinstance(seen, Sighting):
+                answer(None, packed(seen))
+            else:
+                answer({"code": "cancelled", "message": str(seen)}, None)
+
+        return host.begin(run, done)
+
     async def handle(self, method: str, params: dict[str, Any]) -> Any:
         """Do what a request asks for."""
         if method == "open":
-            self._host = _open(params)
+            self._host = _open(params, self._driver)
             self._shelf = Shelf(params["shelf_bytes"])
             return os.getpid()
         host = self._host
@@ -55,7 +74,7 @@ class _Service:
             raise ProtocolError(f"the request {method!r} came before 'open'")
         if method == "run":
             run = self._shelf.run(params)
-            return (await host.run(run)).to_wire() if isinstance(run, Run) else run
+            return packed(await host.run(run)) if isinstance(run, Run) else run
         if method in COPYING:
             return await answer_copying(host, method, params)
         if method == "end_session":
@@ -73,7 +92,7 @@ class _Service:
             await self._host.aclose()
 
 
-def _open(params: dict[str, Any]) -> GuestHost:
+def _open(params: dict[str, Any], driver: LoopDriver) -> GuestHost:
     cache = ImageCache(Path(params["cache"]))
     manifest = cache.get(params["image_id"])
     if manifest is None:
@@ -82,14 +101,19 @@ def _open(params: dict[str, Any]) -> GuestHost:
         image = Image(cache, manifest)
     except RuntimeImageError as e:
         raise ImageError(str(e)) from e
-    return GuestHost(ImageShelf(image, cache), threads=_THREADS, realtime=params["realtime"])
+    return GuestHost(ImageShelf(image, cache), driver, realtime=params["realtime"])
 
 
 async def _serve(source: int, sink: int) -> None:
-    service = _Service()
+    driver = LoopDriver()
+    service = _Service(driver)
     async with trio.lowlevel.FdStream(source) as receive, trio.lowlevel.FdStream(sink) as send:
+        connection = Connection(receive, send, service.handle, notified=service.notified, quick=service.quick)
         try:
-            await Connection(receive, send, service.handle, notified=service.notified).serve()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(driver.serve)
+                await connection.serve()
+                nursery.cancel_scope.cancel()
         finally:
             await service.aclose()
 

@@ -8,7 +8,7 @@ import trio.testing
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import ProtocolError
-from evocell.execution.blobs import BLOB, BLOB_BYTES, Recent, RunSender, Shelf, name_of
+from evocell.execution.blobs import BLOB, BLOB_BYTES, Recent, RunSender, Shelf, name_of, packed
 from evocell.execution.connection import Connection
 from evocell.execution.requests import call_request
 from evocell.execution.run import Run, Sighting
@@ -41,7 +41,7 @@ class Far:
         run = self.shelf.run(params)
         if isinstance(run, Run):
             self.runs.append(run)
-            return Sighting(undelivered="memory").to_wire()
+            return packed(Sighting(undelivered="memory"))
         return run
 
 

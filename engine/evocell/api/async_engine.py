@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, TypeAlias, cast
 
 import trio
@@ -14,9 +15,11 @@ from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.async_images import AsyncImages
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.async_workers import AsyncWorkers
+from evocell.api.batch_progress import Report
 from evocell.api.notes import guest_notes
 from evocell.api.options import SandboxRef, sandbox_id, sandbox_ids
 from evocell.api.portal import TokenPortal
+from evocell.api.progress import silent
 from evocell.api.sandbox import Sandbox
 from evocell.errors import ConfigurationError, SandboxNotFound
 from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
@@ -102,10 +105,18 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
             parent_ids=parent_ids,
             mutation_type=mutation_type,
         )
-        return (await self.batch_create([spec]))[0]
+        return (await self.batch_create([spec], progress=silent))[0]
 
-    async def batch_create(self, specs: Sequence[SandboxSpec]) -> list[AsyncSandbox]:
+    async def batch_create(
+        self, specs: Sequence[SandboxSpec], *, progress: Report | None = None
+    ) -> list[AsyncSandbox]:
         """Create many sandboxes, all or none.
+
+        Args:
+            specs: What to create.
+            progress: Called in the engine's loop with the id of each that is there, how many there are, and
+                how many there will be. None shows a bar on a terminal after two seconds, `evocell.silent`
+                nothing.
 
         Raises:
             SandboxExists: An id is taken or is there twice; nothing has been created.
@@ -119,11 +130,16 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
                     f"batch_create takes SandboxSpecs, not {type(spec).__name__}", "specs"
                 )
 
+        n_done = count(1)
+
         async def load(pair: tuple[SandboxRecord, SandboxSpec]) -> None:
             await self._manager.load(pair[0], pair[1].code)
+            if report is not None:
+                report(pair[0].id, next(n_done), len(specs))
 
         about = {"operation": "create", "count": len(specs)}
-        with self._request(), self.telemetry.span("sandbox.batch", about):
+        shown = self._shown("creating", len(specs), progress)
+        with self._request(), self.telemetry.span("sandbox.batch", about), shown as report:
             async with self._manager.reserved(specs) as records:
                 pairs = list(zip(records, specs, strict=True))
                 await map_bounded(load, pairs, at_once=self._worker.slots + 1)
@@ -197,17 +213,18 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
             SandboxNotFound: One of them is not there; nothing has been evaluated.
             ScoringError: The function raised for every sandbox.
         """
-        with self._request():
-            records = self._manager.get_all(sandbox_ids(sandboxes))
+        wanted = sandbox_ids(sandboxes)
+        with self._request(), self._shown("evaluating", len(wanted), progress) as report:
+            records = self._manager.get_all(wanted)
             if isinstance(fitness, Evaluation):
                 plan = await self._batches.plan(fitness, deadline_s=deadline_s)
-                return await self._batches.sandboxes(plan, records, progress=progress)
+                return await self._batches.sandboxes(plan, records, progress=report)
             if not callable(fitness):
                 raise ConfigurationError(
                     f"fitness must be an Evaluation or a function, not {type(fitness).__name__}", "fitness"
                 )
             return await self._batches.by_function(
-                self._asking(fitness), records, deadline_s=deadline_s, progress=progress
+                self._asking(fitness), records, deadline_s=deadline_s, progress=report
             )
 
     async def run(

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 import trio
 
 from evocell.api.async_observing import AsyncObserving
+from evocell.api.batch_progress import StreamProgress
 from evocell.api.options import Parents, SandboxRef, check_evaluation, individuals, source_list
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -43,7 +44,7 @@ class AsyncEvaluating(AsyncObserving):
             deadline_s: Seconds in which everything must be over, waiting and scoring included; what is not
                 evaluated by then is invalid with the reason ``"timeout"``.
             progress: Called in the engine's loop with each result, how many there are, and how many there
-                will be.
+                will be. None shows a bar on a terminal after two seconds, `evocell.silent` nothing.
 
         Returns:
             One result for each source, in order. A source that fails is an invalid result, and one whose
@@ -58,9 +59,9 @@ class AsyncEvaluating(AsyncObserving):
         """
         given = source_list(sources)
         new = individuals(given, population=population, generation=generation, parents=parents)
-        with self._request():
+        with self._request(), self._shown("evaluating", len(new), progress) as report:
             plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=deadline_s)
-            return await self._batches.new(plan, new, progress=progress)
+            return await self._batches.new(plan, new, progress=report)
 
     async def evaluate_stages(
         self,
@@ -103,9 +104,9 @@ class AsyncEvaluating(AsyncObserving):
         given = source_list(sources)
         new = individuals(given, population=population, generation=generation, parents=parents)
         checked = check_stages(stages, total_limits)
-        with self._request():
+        with self._request(), self._shown("evaluating in stages", len(new), progress) as report:
             return await self._batches.staged(
-                checked, new, total_limits=total_limits, deadline_s=deadline_s, progress=progress
+                checked, new, total_limits=total_limits, deadline_s=deadline_s, progress=report
             )
 
     async def evaluate_one(
@@ -136,6 +137,7 @@ class AsyncEvaluating(AsyncObserving):
         *,
         population: str | None = None,
         generation: int = 0,
+        progress: Progress | None = None,
     ) -> AsyncGenerator[tuple[int, FitnessResult], None]:
         """Evaluate sources and hand out each result as soon as it is there, for steady-state loops.
 
@@ -148,6 +150,9 @@ class AsyncEvaluating(AsyncObserving):
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population.
             generation: The generation they belong to, from 0.
+            progress: Called with each result, how many there are, and how many sources there are (or have
+                been taken, if no more is known). None shows a bar on a terminal while the loop waits for a
+                result, once it has taken two seconds; `evocell.silent` shows nothing.
 
         Cancellation: Leaving the block stops what is under way.
         """
@@ -163,6 +168,7 @@ class AsyncEvaluating(AsyncObserving):
             await finished_in.send((index, result))
 
         waiting = iter(enumerate(sources))
+        stream = StreamProgress(sources, progress, shown=self.shows_batches)
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             n_running = 0
@@ -172,12 +178,14 @@ class AsyncEvaluating(AsyncObserving):
                     n_running += 1
                 if not n_running:
                     break
-                index, result = await finished_out.receive()
+                with stream.waiting():
+                    index, result = await finished_out.receive()
                 n_running -= 1
                 if isinstance(result, Exception):
                     failure = result
                     nursery.cancel_scope.cancel()
                     break
+                stream.done(result, n_running=n_running)
                 yield index, result
         if failure is not None:
             raise failure

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self
 
 from evocell.api.async_engine import AsyncEngine, AsyncFitness, Fitness
 from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.batch_progress import Report, StreamProgress
 from evocell.api.comparing import Comparing
 from evocell.api.evaluator import Evaluators
 from evocell.api.images import Images
@@ -199,6 +200,7 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
         *,
         population: str | None = None,
         generation: int = 0,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[int, FitnessResult]]:
         """Evaluate sources and hand out (index, result) as soon as each is there, for steady-state loops.
 
@@ -210,6 +212,9 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population.
             generation: The generation they belong to, from 0.
+            progress: Called with each result, how many there are, and how many sources there are (or have
+                been taken, if no more is known). None shows a bar on a terminal while the loop waits for a
+                result, once it has taken two seconds; `evocell.silent` shows nothing.
 
         Cancellation: Closing the iterator, or Ctrl-C, stops what is under way.
         """
@@ -219,6 +224,7 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
         running: dict[Future[FitnessResult], tuple[int, Task[FitnessResult]]] = {}
         finished: queue.SimpleQueue[Future[FitnessResult]] = queue.SimpleQueue()
         waiting = iter(enumerate(sources))
+        stream = StreamProgress(sources, progress, shown=self._engine.shows_batches)
         try:
             while True:
                 while len(running) < self._engine.slots + 1 and (taken := next(waiting, None)) is not None:
@@ -228,9 +234,12 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
                     task.future.add_done_callback(finished.put)
                 if not running:
                     return
-                future = finished.get()
+                with stream.waiting():
+                    future = finished.get()
                 index, _ = running.pop(future)
-                yield index, future.result()
+                result = future.result()
+                stream.done(result, n_running=len(running))
+                yield index, result
         finally:
             for _, task in running.values():
                 task.cancel()
@@ -266,9 +275,10 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
             )
         )
 
-    def batch_create(self, specs: Sequence[SandboxSpec]) -> list[Sandbox]:
+    def batch_create(self, specs: Sequence[SandboxSpec], *, progress: Report | None = None) -> list[Sandbox]:
         """Create many sandboxes, all or none; see `AsyncEngine.batch_create`."""
-        return [self._handle(twin) for twin in self._thread.call(partial(self._engine.batch_create, specs))]
+        made = self._thread.call(partial(self._engine.batch_create, specs, progress=progress))
+        return [self._handle(twin) for twin in made]
 
     def destroy_sandbox(self, sandbox: SandboxRef) -> SandboxState:
         """Destroy a sandbox and return its last state; see `AsyncEngine.destroy_sandbox`."""

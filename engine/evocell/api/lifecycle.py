@@ -10,6 +10,7 @@ from typing import NoReturn, Self
 
 import trio
 
+from evocell.api.batch_progress import BatchBar, Report, is_terminal
 from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
@@ -169,6 +170,29 @@ class EngineLifecycle:
         self._copies = Copies(worker, self._manager)
         worker.on_kill = self._manager.note_worker_kill
         self._batches = Batches(worker, versions, self._manager, self.config.limits())
+
+    @contextmanager
+    def _shown(self, what: str, total: int, progress: Report | None) -> Iterator[Report | None]:
+        """Show a batch to a person, if one is looking and nobody else has been asked to.
+
+        Args:
+            what: What is done, such as ``"evaluating"``.
+            total: How many there are.
+            progress: What the caller wants to be told with.
+
+        Yields:
+            What to tell instead.
+        """
+        if progress is None and self.shows_batches:
+            with BatchBar(what, total) as bar:
+                yield bar.report
+        else:
+            yield progress
+
+    @property
+    def shows_batches(self) -> bool:
+        """Whether a batch without a progress function is shown: on a terminal, if the engine has none too."""
+        return self._progress is None and is_terminal()
 
     @contextmanager
     def _request(self) -> Iterator[None]:

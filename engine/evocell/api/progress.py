@@ -163,11 +163,14 @@ def console_progress() -> ConsoleProgress:
     return ConsoleProgress()
 
 
-def silent(progress: BuildProgress) -> None:
-    """Show nothing of an image's build: ``Engine(progress=evocell.silent)``.
+def silent(*progress: object) -> None:
+    """Show nothing.
+
+    As ``Engine(progress=evocell.silent)`` neither an image's build nor any batch is shown; as
+    ``engine.evaluate(..., progress=evocell.silent)`` that batch is not.
 
     Args:
-        progress: Where the build is.
+        *progress: Where the build, or the batch, is.
     """
 
 

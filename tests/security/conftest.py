@@ -94,10 +94,20 @@ class Probe:
         self.begin()
 
     def begin(
-        self, *, seed=1, realtime=False, output=4096, open_files=8, quota=1 << 20, request=(0, 0)
+        self,
+        *,
+        seed=1,
+        realtime=False,
+        output=4096,
+        open_files=8,
+        quota=1 << 20,
+        entries=100,
+        file_bytes=1 << 30,
+        depth=4,
+        request=(0, 0),
     ) -> None:
         """Set what holds for one call of the host, as `Instance.start` does."""
-        values = (seed, int(realtime), output, open_files, quota, *request)
+        values = (seed, int(realtime), output, open_files, quota, entries, file_bytes, depth, *request)
         self.instance._short(self.body.begin, *values)
 
     # ------------------------------------------------------------------ calls
@@ -129,6 +139,10 @@ class Probe:
     def create(self, path: str, *, fdflags: int = 0) -> int:
         """Create a file in the scratch directory, to be read and written."""
         return self.open(6, path, oflags=1, rights=2 | 64 | 4 | 32 | (1 << 22), fdflags=fdflags)
+
+    def create_again(self, path: str) -> int:
+        """Open a file of the scratch directory, emptying it."""
+        return self.open(6, path, oflags=1 | 8, rights=2 | 64 | (1 << 22))
 
     # ------------------------------------------------------------------ memory and state
 

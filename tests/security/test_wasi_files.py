@@ -10,7 +10,8 @@ import pytest
 from evocell_runtime import membrane
 from evocell_runtime.membrane import START_NS, TRANSFER_BYTES, StopReason
 
-EBADF, EFBIG, EINVAL, EMFILE, ENAMETOOLONG, EOVERFLOW, EROFS, ESPIPE = 8, 22, 28, 33, 37, 61, 69, 70
+EBADF, EFAULT, EFBIG, EINVAL, EMFILE, ENAMETOOLONG = 8, 21, 22, 28, 33, 37
+EOVERFLOW, EPERM, EROFS, ESPIPE = 61, 63, 69, 70
 TMP = 6
 
 
@@ -223,10 +224,10 @@ def grow_by_seek(probe, made, size):
 def test_growth_is_charged_in_4_kib_and_ends_the_call_past_the_quota(probe, grow):
     probe.begin(quota=40_960)
     made = probe.create("a")
-    assert probe.state("quota_bytes") == 36_864
+    assert probe.state("scratch_used") == 4096
 
     assert grow(probe, made, 4097).errno == 0
-    assert probe.state("quota_bytes") == 36_864 - 8192
+    assert probe.state("scratch_used") == 4096 + 8192
     assert grow(probe, made, 2).errno == 0
     stopped = grow(probe, made, 60_000)
 
@@ -239,12 +240,12 @@ def test_overwriting_costs_no_quota(probe):
     probe.begin(quota=40_960)
     made = probe.create("a")
     assert grow_by_pwrite(probe, made, 10_000).errno == 0
-    left = probe.state("quota_bytes")
+    used = probe.state("scratch_used")
 
     for _ in range(5):
         assert grow_by_pwrite(probe, made, 5_000).errno == 0
 
-    assert probe.state("quota_bytes") == left
+    assert probe.state("scratch_used") == used
 
 
 def test_append_mode_is_charged_at_the_end_wherever_the_position_is(probe):
@@ -309,6 +310,131 @@ def test_writing_to_a_file_opened_to_be_read_is_an_error_the_guest_can_catch(pro
 
     assert probe.call("fd_write", big, *probe.iovecs((probe.BUF, 10)), probe.OUT).errno in (EBADF, EROFS)
     assert (probe.root / "big.bin").stat().st_size == 256 * 1024
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_files_and_directories_are_counted_and_one_too_many_ends_the_call(probe, kind):
+    probe.begin(entries=3, open_files=100)
+
+    def make(name):
+        if kind == "directory":
+            return probe.call("path_create_directory", TMP, *probe.path(name))
+        return probe.call("path_open", TMP, 0, *probe.path(name), 1, 64, 0, 0, probe.OUT)
+
+    assert [make(name).errno for name in ("a", "b", "c")] == [0, 0, 0]
+    assert make("a").errno == (0 if kind == "file" else 20)
+    assert probe.state("scratch_entries") == 3
+    stopped = make("d")
+
+    assert (stopped.trap, probe.state("stop_reason")) == ("UNREACHABLE", StopReason.ENTRIES)
+    assert sorted(p.name for p in probe.tmp.iterdir()) == ["a", "b", "c"]
+
+
+def test_what_a_call_left_counts_in_the_next_one_of_its_fork(probe):
+    probe.begin(quota=40_960)
+    made = probe.create("a")
+    assert grow_by_pwrite(probe, made, 30_000).errno == 0
+
+    probe.begin(quota=40_960)
+    assert probe.state("scratch_used") == 4096 + 32_768
+    assert grow_by_pwrite(probe, made, 34_000).errno == 0
+    assert grow_by_pwrite(probe, made, 40_000).trap == "UNREACHABLE"
+
+
+def test_a_file_larger_than_its_bound_is_an_error_the_guest_can_catch(probe):
+    probe.begin(file_bytes=10_000)
+    made = probe.create("a")
+
+    assert grow_by_pwrite(probe, made, 10_000).errno == 0
+    for grow in (grow_by_pwrite, grow_by_set_size, grow_by_seek):
+        assert grow(probe, made, 10_001).errno == EFBIG
+    assert (probe.tmp / "a").stat().st_size == 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "errno"), [("a/b/c", 0), ("a//./b/./c/", 0), ("a/b/c/d", ENAMETOOLONG), ("a/b/../b/c", ENAMETOOLONG)]
+)
+def test_directories_nest_to_the_bound_and_no_deeper(probe, path, errno):
+    probe.begin(depth=3)
+    (probe.tmp / "a" / "b").mkdir(parents=True)
+
+    assert probe.call("path_create_directory", TMP, *probe.path(path)).errno == errno
+    assert (probe.tmp / "a" / "b" / "c").is_dir() is (errno == 0)
+
+
+def test_nothing_is_made_below_an_open_directory_or_outside_the_scratch_space(probe):
+    (probe.tmp / "a").mkdir()
+    inside = probe.open(TMP, "a", oflags=2, rights=(1 << 13) | (1 << 9) | (1 << 10))
+
+    for directory, errno in ((inside, EPERM), (3, EROFS), (4, EROFS), (5, EROFS), (1, EROFS), (-1, EPERM)):
+        assert probe.call("path_create_directory", directory, *probe.path("b")).errno == errno
+        opened = probe.call("path_open", directory, 0, *probe.path("b"), 1, 64, 0, 0, probe.OUT)
+        assert opened.errno == errno
+    assert list((probe.tmp / "a").iterdir()) == []
+
+
+def test_a_rename_takes_no_directory_deeper_whatever_the_paths_look_like(probe):
+    probe.begin(depth=3)
+    (probe.tmp / "a" / "b").mkdir(parents=True)
+    (probe.tmp / "c").mkdir()
+    (probe.tmp / "file").touch()
+
+    def rename(old, new):
+        return probe.call("path_rename", TMP, *probe.path(old), TMP, *probe.path(new, at=0x9000)).errno
+
+    assert rename("a", "c/a") == EPERM
+    assert rename("c/../c/../a", "c/a") == EPERM
+    assert rename("a", "c/../a2") == EPERM
+    assert rename("file", "a/b/c/d") == ENAMETOOLONG
+    assert rename("file", "a/b/file") == 0
+    assert rename("a", "d") == 0
+    assert sorted(str(p.relative_to(probe.tmp)) for p in probe.tmp.rglob("*")) == ["c", "d", "d/b", "d/b/file"]
+
+
+def test_what_is_truncated_unlinked_or_replaced_is_given_back(probe):
+    probe.begin(quota=1 << 20)
+    made = probe.create("a")
+    assert grow_by_pwrite(probe, made, 100_000).errno == 0
+    assert probe.call("fd_filestat_set_size", made, 5_000).errno == 0
+    assert probe.state("scratch_used") == 4096 + 8192
+    assert probe.call("fd_close", probe.create_again("a")).errno == 0
+    assert probe.state("scratch_used") == 4096
+    assert grow_by_pwrite(probe, made, 50_000).errno == 0
+    assert probe.call("fd_close", made).errno == 0
+
+    assert probe.call("path_rename", TMP, *probe.path("a"), TMP, *probe.path("a", at=0x9000)).errno == 0
+    assert probe.state("scratch_used") == 4096 + 53_248
+    assert probe.call("path_unlink_file", TMP, *probe.path("a")).errno == 0
+    assert (probe.state("scratch_used"), probe.state("scratch_entries")) == (0, 0)
+
+
+def test_an_unlinked_file_that_is_open_stays_charged(probe):
+    probe.begin(quota=60_000)
+    for _ in range(2):
+        made = probe.create("a")
+        grown = grow_by_pwrite(probe, made, 20_000)
+        assert grown.errno == 0
+        assert probe.call("path_unlink_file", TMP, *probe.path("a")).errno == 0
+    made = probe.create("a")
+
+    assert grow_by_pwrite(probe, made, 20_000).trap == "UNREACHABLE"
+
+
+def test_a_path_in_the_cells_that_the_wrappers_write_to_is_refused(probe):
+    arena = probe.state("arena")
+    for at in (arena, arena + 64, arena + 4095, arena - 3):
+        probe.write(at, b"abcd")
+        for call in (
+            ("path_open", TMP, 0, at, 4, 1, 64, 0, 0, probe.OUT),
+            ("path_create_directory", TMP, at, 4),
+            ("path_filestat_get", TMP, 0, at, 4, probe.OUT),
+            ("path_unlink_file", TMP, at, 4),
+            ("path_remove_directory", TMP, at, 4),
+            ("path_rename", TMP, at, 4, TMP, probe.PATH, 4),
+            ("path_rename", TMP, probe.PATH, 4, TMP, at, 4),
+        ):
+            assert probe.call(*call).errno == EFAULT
+    assert list(probe.tmp.iterdir()) == []
 
 
 # ---------------------------------------------------------------------- metadata

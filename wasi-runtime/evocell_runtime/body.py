@@ -31,6 +31,7 @@ SLICE_FUEL = 5_000_000
 
 _MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
 _ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")
+_BEGIN_TYPES = (I64, I32, I32, I32, I64, I32, I64, I32, I32, I32)
 _GLOBALS = {
     name: ExportName(name)
     for name in (
@@ -84,7 +85,7 @@ class Body:
             self.context: Any = store._context()  # noqa: SLF001
             context = self.context
             self.memory = RawMemory(context, _MEMORY.find(context, outer))
-            self.begin = RawFunction(_BEGIN.find(context, outer), (I64, I32, I32, I32, I64, I32, I32), 0)
+            self.begin = RawFunction(_BEGIN.find(context, outer), _BEGIN_TYPES, 0)
             self.alloc = RawFunction(_ALLOC.find(context, inner), (I32,), 1)
             self.turn = RawFunction(_TURN.find(context, inner), (I32, I32), 1)
             self.outer, self.inner = outer, inner

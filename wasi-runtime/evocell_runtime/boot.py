@@ -16,7 +16,7 @@ from evocell_runtime.instance import CallLimits, CallResult, Instance
 from evocell_runtime.native import PAGE_BYTES, RawMemory
 from evocell_runtime.rewrite import SplitModule
 
-BOOT_STATE = {"clock_ns": 0, "rng": 0, "arena": 0, "open_files": 0, "quota_bytes": 0}
+BOOT_STATE = dict.fromkeys(membrane.GLOBALS, 0)
 """The membrane's globals before the interpreter has run."""
 
 BOOT_MEMORY_BYTES = 2 << 30

@@ -36,7 +36,10 @@ class CallLimits:
         response_bytes: The largest response taken, in bytes.
         output_bytes: stdout and stderr together, in bytes; at most `membrane.OUTPUT_BYTES`.
         open_files: Files open at once.
-        scratch_bytes: What may be written under `/tmp`, in bytes.
+        scratch_bytes: What may lie under `/tmp`, in bytes; what earlier calls of the fork left counts.
+        scratch_files: Files and directories that may lie there.
+        scratch_file_bytes: The largest file, in bytes.
+        scratch_depth: Names in the longest path below `/tmp`.
     """
 
     fuel: int
@@ -44,6 +47,9 @@ class CallLimits:
     output_bytes: int = membrane.OUTPUT_BYTES
     open_files: int = 64
     scratch_bytes: int = 0
+    scratch_files: int = 1000
+    scratch_file_bytes: int = 1 << 30
+    scratch_depth: int = 16
 
 
 @frozen(kw_only=True)
@@ -218,6 +224,9 @@ class Instance:
             limits.output_bytes,
             limits.open_files,
             limits.scratch_bytes,
+            limits.scratch_files,
+            limits.scratch_file_bytes,
+            limits.scratch_depth,
             mail,
             len(request),
         )

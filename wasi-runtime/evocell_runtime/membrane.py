@@ -42,10 +42,10 @@ OUTPUT_BYTES = 1 << 20
 TRANSFER_BYTES = 1 << 16
 """The most one host call moves, in bytes; WASI allows short transfers."""
 
-GLOBALS = ("clock_ns", "rng", "arena", "open_files", "quota_bytes")
+GLOBALS = ("clock_ns", "rng", "arena", "open_files", "scratch_used", "scratch_entries")
 """The membrane's state, saved with the memory at a freeze."""
 
-WIDE_GLOBALS = frozenset({"clock_ns", "rng", "quota_bytes"})
+WIDE_GLOBALS = frozenset({"clock_ns", "rng", "scratch_used"})
 """Those of 64 bits; the others have 32."""
 
 
@@ -56,6 +56,7 @@ class StopReason(IntEnum):
     EXIT = 1
     OUTPUT = 2
     FILES = 3
+    ENTRIES = 4
 
 
 @frozen
@@ -77,6 +78,7 @@ class Decision:
 
 
 _GROWTH = ("fd_filestat_get",)
+_LOOK = ("path_filestat_get",)
 
 TABLE: tuple[Decision, ...] = (
     Decision("host.call", "membrane", "the mailbox: request in, response out"),
@@ -92,7 +94,7 @@ TABLE: tuple[Decision, ...] = (
     Decision("fd_fdstat_get", "bounded", "stdio is a plain stream", ("fd_fdstat_get",)),
     Decision("fd_fdstat_set_flags", "bounded", "files only", ("fd_fdstat_set_flags",)),
     Decision("fd_filestat_get", "bounded", "constant device, inode and times", ("fd_filestat_get",)),
-    Decision("fd_filestat_set_size", "bounded", "growth charged", ("fd_filestat_set_size", *_GROWTH)),
+    Decision("fd_filestat_set_size", "bounded", "growth charged, shrinking given back", ("fd_filestat_set_size", *_GROWTH)),
     Decision("fd_filestat_set_times", "membrane", "times are constant"),
     Decision("fd_pread", "bounded", "at most 64 KiB", ("fd_pread",)),
     Decision("fd_prestat_get", "membrane", "the four fixed directories"),
@@ -109,16 +111,26 @@ TABLE: tuple[Decision, ...] = (
         "stdout and stderr captured under a cap; files at most 64 KiB, growth charged",
         ("fd_write", "fd_tell", "fd_fdstat_get", *_GROWTH),
     ),
-    Decision("path_create_directory", "bounded", "4 KiB of quota", ("path_create_directory",)),
+    Decision(
+        "path_create_directory",
+        "bounded",
+        "by its path below /tmp; 4 KiB, number and depth bounded",
+        ("path_create_directory", *_LOOK),
+    ),
     Decision("path_filestat_get", "bounded", "inode from the path", ("path_filestat_get",)),
     Decision("path_filestat_set_times", "membrane", "times are constant"),
     Decision("path_link", "refused", "ENOTSUP"),
-    Decision("path_open", "bounded", "open-file cap; creation 4 KiB of quota", ("path_open",)),
+    Decision(
+        "path_open",
+        "bounded",
+        "open-file cap; creation as that of directories, truncation given back",
+        ("path_open", *_LOOK),
+    ),
     Decision("path_readlink", "refused", "EINVAL: there are no links"),
-    Decision("path_remove_directory", "bounded", "passed on", ("path_remove_directory",)),
-    Decision("path_rename", "bounded", "passed on", ("path_rename",)),
+    Decision("path_remove_directory", "bounded", "given back", ("path_remove_directory",)),
+    Decision("path_rename", "bounded", "no directory gets deeper", ("path_rename", *_LOOK)),
     Decision("path_symlink", "refused", "ENOTSUP"),
-    Decision("path_unlink_file", "bounded", "passed on", ("path_unlink_file",)),
+    Decision("path_unlink_file", "bounded", "given back if nothing is open", ("path_unlink_file", *_LOOK)),
     Decision("poll_oneoff", "membrane", "virtual time; in realtime the host lets the time pass"),
     Decision("proc_exit", "membrane", "ends the call"),
     Decision("sched_yield", "membrane", "nothing to do"),
@@ -167,20 +179,25 @@ _NUMBERS: Mapping[str, int] = {
     **COSTS,
     **_LAYOUT,
     "EBADF": 8,
+    "EEXIST": 20,
+    "EFAULT": 21,
     "EFBIG": 22,
     "EINVAL": 28,
     "EMFILE": 33,
     "ENAMETOOLONG": 37,
     "ENOTSUP": 58,
     "EOVERFLOW": 61,
+    "EPERM": 63,
     "EROFS": 69,
     "ESPIPE": 70,
     "STOP_EXIT": StopReason.EXIT,
     "STOP_OUTPUT": StopReason.OUTPUT,
     "STOP_FILES": StopReason.FILES,
+    "STOP_ENTRIES": StopReason.ENTRIES,
     "CLOCK_STEP_NS": 1_000,
     "START_NS": START_NS,
     "FIRST_FILE": 3 + len(PREOPENS),
+    "SCRATCH_FD": 2 + len(PREOPENS),
     "OPEN_FILES_AT_BOOT": 256,
     "OUTPUT_BYTES": OUTPUT_BYTES,
     "TRANSFER_BYTES": TRANSFER_BYTES,
@@ -189,7 +206,6 @@ _NUMBERS: Mapping[str, int] = {
     "IOVECS": 1024,
     "PATH_BYTES": 4096,
     "POLL_SUBSCRIPTIONS": 1024,
-    "FILE_BYTES": 1 << 30,
 }
 
 

@@ -97,6 +97,9 @@ def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outc
         # The write that would have gone beyond it was not done.
         limit = limits.scratch_bytes
         return LimitExceeded(kind="files", limit=limit, reached=limit, **common)
+    if result.stop_reason is StopReason.ENTRIES:
+        message = f"stopped at the limit of {limits.scratch_files:,} files and directories in /tmp"
+        return LimitExceeded(kind="files", limit=limits.scratch_files, message=message, **common)
     if result.trap == "OUT_OF_FUEL":
         return LimitExceeded(kind="fuel", limit=limits.fuel, reached=result.fuel_used, **common)
     if result.trap == "STACK_OVERFLOW":

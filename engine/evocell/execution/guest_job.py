@@ -257,6 +257,9 @@ class GuestJob:
                 output_bytes=self._limits.output_bytes,
                 open_files=self._limits.open_files,
                 scratch_bytes=self._limits.scratch_bytes,
+                scratch_files=self._limits.scratch_files,
+                scratch_file_bytes=self._limits.scratch_file_bytes,
+                scratch_depth=self._limits.scratch_depth,
             )
             self._call = self.fork.instance.start(
                 PROGRAM, self._request, limits, seed=self._seed, realtime=self._realtime

@@ -15,12 +15,18 @@ MAX_OUTPUT_BYTES = 1 << 20
 MAX_MEMORY_BYTES = 4 << 30
 #: The guest's decoder and encoder recurse; deeper values would meet its recursion limit first.
 MAX_PAYLOAD_DEPTH = 128
+#: Listing and removing a scratch directory takes the host time for each of its files.
+MAX_SCRATCH_FILES = 1_000_000
+#: Removing a scratch directory recurses on the host.
+MAX_SCRATCH_DEPTH = 64
 
 _MAX_INT = (1 << 63) - 1
 _UPPER_BOUNDS = {
     "output_bytes": MAX_OUTPUT_BYTES,
     "memory_bytes": MAX_MEMORY_BYTES,
     "payload_depth": MAX_PAYLOAD_DEPTH,
+    "scratch_files": MAX_SCRATCH_FILES,
+    "scratch_depth": MAX_SCRATCH_DEPTH,
 }
 
 
@@ -63,7 +69,12 @@ class Limits:
         payload_items: Elements in the arguments, and again in the result, all levels together.
         payload_depth: Levels of nesting in the arguments, and again in the result.
         open_files: Files and directories the guest may have open at once.
-        scratch_bytes: Bytes of writable ``/tmp``; 0 leaves it read-only and empty.
+        scratch_bytes: Bytes of writable ``/tmp``; 0 leaves it read-only and empty. Files count in units of
+            4 KiB, holes included, each file and directory takes another 4 KiB, and what earlier calls of
+            a session left there counts.
+        scratch_files: Files and directories in ``/tmp``.
+        scratch_file_bytes: Size of the largest file in ``/tmp``; a write beyond it is an ``OSError``.
+        scratch_depth: Names in a path below ``/tmp``; a longer one is an ``OSError``.
 
     Raises:
         ConfigurationError: A limit is not a number of the right kind or out of its range.
@@ -78,6 +89,9 @@ class Limits:
     payload_depth: int = field(default=64, validator=_whole)
     open_files: int = field(default=64, validator=_whole)
     scratch_bytes: int = field(default=0, validator=_whole)
+    scratch_files: int = field(default=1_000, validator=_whole)
+    scratch_file_bytes: int = field(default=1 << 30, validator=_whole)
+    scratch_depth: int = field(default=16, validator=_whole)
 
     def evolve(self, **changes: Any) -> Limits:
         """Return a copy with some limits changed.

@@ -170,6 +170,9 @@ class Budget:
             payload_depth=min(total.payload_depth, limits.payload_depth),
             open_files=min(total.open_files, limits.open_files),
             scratch_bytes=min(total.scratch_bytes, limits.scratch_bytes),
+            scratch_files=min(total.scratch_files, limits.scratch_files),
+            scratch_file_bytes=min(total.scratch_file_bytes, limits.scratch_file_bytes),
+            scratch_depth=min(total.scratch_depth, limits.scratch_depth),
         )
 
     def spend(self, outcome: Outcome, given: Limits) -> Outcome:

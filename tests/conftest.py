@@ -71,7 +71,7 @@ class FakeWorker:
         except SyntaxError as error:
             return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
         units = [CompiledUnit(path, text) for path, text in python_files(job.tree)]
-        return assemble(snapshot, job.root, units)
+        return assemble(snapshot, job.root, units, job.policy)
 
     async def call(self, job: CallJob) -> CallReport:
         self.count["call"] += 1
@@ -188,7 +188,7 @@ class FakeWorker:
 
 def _run(code: CompiledVersion, names: dict[str, Any]) -> None:
     """Run all modules of a version in one namespace."""
-    _, table, _ = marshal.loads(code.code)
+    _, table, _, _ = marshal.loads(code.code)
     for _, file, text in table.values():
         if text is not None:
             exec(compile(text, file, "exec"), names)

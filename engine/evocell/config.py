@@ -14,6 +14,7 @@ from attrs import Attribute, field, fields, frozen
 
 from evocell.errors import ConfigurationError
 from evocell.models.limits import MAX_MEMORY_BYTES, MAX_OUTPUT_BYTES, Limits
+from evocell.models.security import SECURITY_PROFILES, SecurityPolicy, SecurityProfile, policy_for
 from evocell_runtime.warm import DEFAULT_WARM
 
 ENV_PREFIX = "EVOCELL_"
@@ -26,7 +27,6 @@ ENV_PATH = "EVOCELL_CONFIG"
 DEFAULT_BLOCKED_MODULES = ("_host", "ctypes", "evocell_guest", "multiprocessing", "socket", "subprocess")
 
 Profile = Literal["deterministic", "realtime"]
-SecurityProfile = Literal["low", "medium", "high"]
 BacklogPolicy = Literal["reject", "kill"]
 
 _TRUE = ("1", "true", "yes", "on")
@@ -128,13 +128,15 @@ class Config:
         gc_interval_ms: Milliseconds between two cycles of the garbage collector.
         gc_retain_generations: Generations the garbage collector keeps.
         enforcement_poll_interval_ms: Milliseconds between two looks of the resource enforcer.
-        enforcement_enabled: Whether the resource enforcer runs.
+        enforcement_enabled: Whether the resource enforcer runs and the security gate refuses; without it the
+            gate only notes in the audit log what it would have refused.
         worker_max_memory: Bytes of memory of its own that a worker process may hold; None for 60 % of the
             machine's memory, divided by the workers.
         emit_fitness_telemetry: Whether fitness results become events.
         emit_resource_telemetry: Whether resource readings become events.
         security_profile: ``"low"``, ``"medium"`` or ``"high"``.
-        blocked_modules: Modules a variant may not import.
+        blocked_modules: Modules a variant may not import, whatever the profile.
+        allowed_modules: Modules that the profile ``"high"`` lets in besides its own list.
         profile: ``"deterministic"`` (virtual clock, seeded entropy) or ``"realtime"``.
         layers: Zip files with extra pure-Python packages for the guest.
         workers: Worker processes; None for one per core, 0 to run sandboxes in the calling process.
@@ -164,13 +166,16 @@ class Config:
     emit_fitness_telemetry: bool = _flag_field(default=True)
     emit_resource_telemetry: bool = _flag_field(default=True)
     security_profile: SecurityProfile = field(
-        default="medium", validator=_one_of("low", "medium", "high"), metadata={"kind": "word"}
+        default="medium", validator=_one_of(*SECURITY_PROFILES), metadata={"kind": "word"}
     )
     blocked_modules: tuple[str, ...] = field(
         default=DEFAULT_BLOCKED_MODULES,
         converter=_as_tuple,
         validator=_module_names,
         metadata={"kind": "modules"},
+    )
+    allowed_modules: tuple[str, ...] = field(
+        default=(), converter=_as_tuple, validator=_module_names, metadata={"kind": "modules"}
     )
     profile: Profile = field(
         default="deterministic", validator=_one_of("deterministic", "realtime"), metadata={"kind": "word"}
@@ -235,6 +240,19 @@ class Config:
             memory_bytes=self.default_max_memory,
             timeout_s=self.default_max_execution_time / 1000,
             output_bytes=self.default_max_output,
+        )
+
+    def policy(self, profile: SecurityProfile | None = None) -> SecurityPolicy:
+        """Return what the security gate refuses.
+
+        Args:
+            profile: The profile; None for this configuration's own.
+        """
+        return policy_for(
+            profile or self.security_profile,
+            blocked=self.blocked_modules,
+            allowed=self.allowed_modules,
+            enforce=self.enforcement_enabled,
         )
 
     def cache_path(self) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 from msgpack import packb as _packb
 
 from .compiler import compile_version
+from .guard import trips
 from .immortal import lasting_objects
 from .loader import Loader, LoadError
 from .requests import read_request
@@ -105,9 +106,10 @@ def handle(data: bytes) -> bytes:
         return encode(
             compile_version(
                 request["files"],
-                request.get("blocked", ()),
+                request.get("policy"),
                 request.get("optimize", -1),
                 request.get("root", "/app"),
+                own=request.get("own", ()),
                 units=request.get("units", False),
             )
         )
@@ -123,6 +125,8 @@ def handle(data: bytes) -> bytes:
 def _call(request: dict[str, Any]) -> bytes:
     try:
         seed = request["seed"]
+        if trips:
+            trips.clear()
         reseed(seed)
         code, harness = request["code"], request["harness"]
         had_numpy = "numpy.random" in _MODULES
@@ -134,6 +138,8 @@ def _call(request: dict[str, Any]) -> bytes:
         args, kwargs = _decode_value(request["args"])
         value = function(*args, **kwargs)
         _set_recursion_limit(_RECURSION_LIMIT)
+        if trips:
+            return _rejected(trips[0], "security")
         return _COMPLETED + _encode_value(
             value,
             max_bytes=request["payload_bytes"],
@@ -147,6 +153,8 @@ def _call(request: dict[str, Any]) -> bytes:
     except BaseException as error:
         try:
             _set_recursion_limit(_RECURSION_LIMIT)
+            if trips:
+                return _rejected(trips[0], "security")
             return _failed(error)
         except MemoryError:
             return _OUT_OF_MEMORY
@@ -192,11 +200,11 @@ def _raised(name: str, text: str, traceback: str) -> bytes:
     return _pack({"t": "raised", "type": name, "message": text, "traceback": traceback})
 
 
-def _rejected(text: str) -> bytes:
+def _rejected(text: str, kind: str = "load") -> bytes:
     return _pack(
         {
             "t": "rejected",
-            "kind": "load",
+            "kind": kind,
             "message": clip(text, 4096),
             "path": None,
             "line": None,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import agent
+from . import agent, guard
 from .immortal import lasting_objects
 from .packing import pack
 from .reseed import DEFAULT_SEED, prepare
@@ -27,6 +27,16 @@ def answer(x, y=2):
 def trouble(x):
     raise Trouble(x)
 """
+_REHEARSAL_POLICY = {
+    "profile": "rehearsal",
+    "enforce": True,
+    "blocked": ["_host"],
+    "allowed": None,
+    "names": ["sys.settrace"],
+    "attributes": ["f_globals"],
+    "builtins": [],
+    "events": {"import": None, "sys.settrace": None},
+}
 
 
 class WarmUpError(RuntimeError):
@@ -65,6 +75,7 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
     sys.argv[:] = ["evocell"]
     sys.dont_write_bytecode = True
     _hide_agent()
+    guard.install()
     rehearse()
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)
     agent.adopt((sys.stdout, sys.stderr), names)
@@ -83,7 +94,12 @@ def _tell_lasting_objects(call: Callable[[bytes], bytes]) -> None:
 
 def rehearse() -> None:
     """Run the agent's usual ways until the interpreter has specialised them, then forget it all."""
-    request = {"op": "compile", "files": [["rehearsal.py", _REHEARSAL]], "blocked": ["_host"], "optimize": -1}
+    request = {
+        "op": "compile",
+        "files": [["rehearsal.py", _REHEARSAL]],
+        "policy": _REHEARSAL_POLICY,
+        "optimize": -1,
+    }
     compiled = decode(agent.handle(encode(request)))["code"]
     harness = pack("/harness", {})
     limits = {"payload_bytes": 1 << 20, "payload_items": 1000, "payload_depth": 64}

@@ -1,4 +1,4 @@
-"""The compile operation: one parse, a scan for blocked imports, byte code for every module.
+"""The compile operation: one parse, the security gate, byte code for every module.
 
 It runs in a fork of its own that never runs a variant's code, with the guest's own grammar.
 """
@@ -8,15 +8,27 @@ from __future__ import annotations
 import ast
 import marshal
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .gate import Finding, Gate
 from .marks import marks
 from .packing import pack_files
 from .tracebacks import clip, message, type_name
 
-_IMPORTERS = frozenset({"__import__", "import_module"})
 _MAX_TEXT_BYTES = 400
+
+TRUSTED: Mapping[str, Any] = {
+    "profile": "none",
+    "enforce": True,
+    "blocked": (),
+    "allowed": None,
+    "names": (),
+    "attributes": (),
+    "builtins": (),
+    "events": {},
+}
+"""The policy of code that may do anything."""
 
 
 class Refused(Exception):
@@ -29,28 +41,32 @@ class Refused(Exception):
 
 def compile_version(
     files: Iterable[Sequence[Any]],
-    blocked: Iterable[str],
+    policy: Mapping[str, Any] | None = None,
     optimize: int = -1,
     root: str = "/app",
     *,
+    own: Iterable[str] = (),
     units: bool = False,
 ) -> dict[str, Any]:
     """Compile a version's files.
 
     Args:
         files: Pairs of path, relative to `root`, and content; those that are not Python are ignored.
-        blocked: Modules that must not be imported, submodules included.
+        policy: What the security gate refuses, see `Gate`; with ``enforce`` false it only reports. None for
+            code that may do anything.
         optimize: As for `compile`.
         root: Directory at which the guest will see the files.
+        own: Top-level names of the version's own modules.
         units: Whether to answer with the files one by one, for the host to keep and to pack.
 
     Returns:
         The answer for the host: ``{"t": "compiled", "code", "imports"}``, or with ``units``
-        ``{"t": "compiled", "units": [[path, code, imports, marks], ...]}``, or
+        ``{"t": "compiled", "units": [[path, code, imports, marks, findings], ...]}``, or
         ``{"t": "rejected", "kind", "message", "path", "line", "column", "text"}``.
     """
-    source = _Sources(frozenset(blocked), optimize)
-    done: list[tuple[str, bytes, list[str], list[Any]]] = []
+    rules = TRUSTED if policy is None else policy
+    source = _Sources(Gate(rules, own), optimize, enforce=rules["enforce"])
+    done: list[tuple[str, bytes, list[str], list[Any], list[str]]] = []
     try:
         for path, content in files:
             if path.endswith(".py"):
@@ -59,27 +75,30 @@ def compile_version(
         return refused.answer
     if units:
         return {"t": "compiled", "units": [list(unit) for unit in done]}
-    code = pack_files(root, [(path, code, marks) for path, code, _, marks in done])
+    code = pack_files(root, [(path, code, marks) for path, code, _, marks, _ in done])
     return {"t": "compiled", "code": code, "imports": sorted({name for unit in done for name in unit[2]})}
 
 
 class _Sources:
-    """How the files of one version are compiled, and what they must not import."""
+    """How the files of one version are compiled, and the gate they must pass."""
 
-    def __init__(self, blocked: frozenset[str], optimize: int) -> None:
-        self._blocked = blocked
+    def __init__(self, gate: Gate, optimize: int, *, enforce: bool) -> None:
+        self._gate = gate
         self._optimize = optimize
+        self._enforce = enforce
 
-    def compile(self, path: str, filename: str, content: bytes) -> tuple[bytes, list[str], list[Any]]:
-        """Return the marshalled code of one file, what it imports, and its marks; or raise `Refused`."""
+    def compile(
+        self, path: str, filename: str, content: bytes
+    ) -> tuple[bytes, list[str], list[Any], list[str]]:
+        """Return a file's marshalled code, what it imports, its marks and findings; or raise `Refused`."""
         try:
             with warnings.catch_warnings():
                 # A variant's questionable escapes are no business of the host's.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(content, filename)
-                imports = self._scan(path, tree, content)
+                imports, findings = self._pass(path, tree, content)
                 code = compile(tree, filename, "exec", dont_inherit=True, optimize=self._optimize)
-            return marshal.dumps(code), imports, marks(tree, content)
+            return marshal.dumps(code), imports, marks(tree, content), findings
         except SyntaxError as error:
             place = (error.lineno, error.offset, error.text if isinstance(error.text, str) else None)
             raise _refused("syntax", error.msg or type_name(error), path, place) from None
@@ -90,18 +109,17 @@ class _Sources:
             # "source code string cannot contain null bytes", before Python 3.12
             raise _refused("syntax", message(error), path) from None
 
-    def _scan(self, path: str, tree: ast.AST, content: bytes) -> list[str]:
-        """Return the top-level names of what is imported, sorted; refuse what must not be."""
-        imports: set[str] = set()
-        for node in ast.walk(tree):
-            for name in _imported(node):
-                imports.add(name.partition(".")[0])
-                culprit = _blocked_prefix(name, self._blocked)
-                if culprit:
-                    line, column = getattr(node, "lineno", None), getattr(node, "col_offset", -1) + 1
-                    what = f"import of {name!r} is blocked: {culprit!r} is among the blocked modules"
-                    raise _refused("security", what, path, (line, column, _line(content, line)))
-        return sorted(imports)
+    def _pass(self, path: str, tree: ast.AST, content: bytes) -> tuple[list[str], list[str]]:
+        """Let a file through the gate, or refuse it for what was found first.
+
+        Returns:
+            What it imports, and what was found if the gate only reports.
+        """
+        imports, findings = self._gate.look(tree)
+        if findings and self._enforce:
+            what, line, column = findings[0]
+            raise _refused("security", what, path, (line, column, _line(content, line)))
+        return imports, [_sentence(path, finding) for finding in findings]
 
 
 def _refused(
@@ -120,29 +138,9 @@ def _refused(
     return Refused(answer)
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            yield alias.name
-    elif isinstance(node, ast.ImportFrom):
-        if node.level == 0 and node.module:
-            yield node.module
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}"
-    elif isinstance(node, ast.Call) and node.args:
-        called = node.func
-        name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", None)
-        first = node.args[0]
-        constant = first.value if isinstance(first, ast.Constant) else None
-        # A relative name cannot be told from here.
-        if name in _IMPORTERS and isinstance(constant, str) and constant and constant[0] != ".":
-            yield constant
-
-
-def _blocked_prefix(name: str, blocked: frozenset[str]) -> str:
-    while name and name not in blocked:
-        name = name.rpartition(".")[0]
-    return name
+def _sentence(path: str, finding: Finding) -> str:
+    what, line, column = finding
+    return clip(f"{path}:{line}:{column}: {what}", _MAX_TEXT_BYTES)
 
 
 def _line(content: bytes, line: int | None) -> str | None:

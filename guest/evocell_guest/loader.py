@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import marshal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module, invalidate_caches, reload
 from importlib.machinery import ModuleSpec
 from io import open_code
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from . import guard
 from .packing import Table
+
+# Root directory, modules, their marks, and what the audit hook refuses while they run; None for nothing.
+Version = tuple[str, Table, bytes, Mapping[str, Any] | None]
 
 _MODULES = sys.modules
 # Bound now: a variant may replace the modules' attributes.
 _import_module = import_module
 _reload = reload
 _loads = marshal.loads
+_arm = guard.arm
+_look_for_import = guard.look_for_import
 # A version's own module goes before one of the image, as a script's directory does; replacing these
 # would pull the interpreter from under the agent.
 _KEPT = frozenset({"__main__", "_host", "builtins", "sys"})
@@ -105,8 +111,8 @@ class Loader:
     def __init__(self) -> None:
         self.finished: dict[str, None] = {}
         self.roots: tuple[str, ...] = ()
-        self._code: tuple[str, Table, bytes] | None = None
-        self._harness: tuple[str, Table, bytes] | None = None
+        self._code: Version | None = None
+        self._harness: Version | None = None
         self._harness_blob: bytes | None = None
         self._table: Table = {}
         self._base: Table = {}
@@ -119,6 +125,7 @@ class Loader:
         del path, target
         entry = self._table.get(name) or self._base.get(name)
         if entry is None:
+            _look_for_import(name)
             return None
         package, file, code = entry
         if code is None:
@@ -154,13 +161,14 @@ class Loader:
             self._harness_blob = harness
             self._harness = _loads(harness)
         versions = [version for version in (self._code, self._harness) if version is not None]
-        self.roots = tuple([root + "/" for root, _, _ in versions])
+        self.roots = tuple([version[0] + "/" for version in versions])
         if self._base:
             self._cover(versions)
         old = self._table
         self._table = (
-            versions[0][1] if len(versions) == 1 else {k: v for _, t, _ in versions for k, v in t.items()}
+            versions[0][1] if len(versions) == 1 else {k: v for _, t, _, _ in versions for k, v in t.items()}
         )
+        _arm(self._code[3] if self._code is not None else None, self._table.keys() | self._base.keys())
         if sys.meta_path[:1] != [self]:
             sys.meta_path.insert(0, self)
         for name in self._table.keys() & _MODULES.keys():
@@ -177,10 +185,10 @@ class Loader:
         self._code = self._harness = self._harness_blob = None
         self._table = {}
 
-    def _cover(self, versions: list[tuple[str, Table, bytes]]) -> None:
+    def _cover(self, versions: list[Version]) -> None:
         """Take away the image's modules whose top-level name a version has too: it goes before them whole."""
         self.roots = tuple(dict.fromkeys(self.roots + self._base_roots))
-        tops = {name.partition(".")[0] for _, table, _ in versions for name in table}
+        tops = {name.partition(".")[0] for version in versions for name in version[1]}
         for name in [name for name in self._base if name.partition(".")[0] in tops]:
             del self._base[name]
             _MODULES.pop(name, None)
@@ -199,6 +207,7 @@ class Loader:
         """Unload everything, as if nothing had ever been loaded."""
         for name in (*self._table, *self._base):
             _MODULES.pop(name, None)
+        _arm(None)
         while self in sys.meta_path:
             sys.meta_path.remove(self)
         self.__init__()  # type: ignore[misc]

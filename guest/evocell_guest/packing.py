@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _FORMAT = 2
 
@@ -22,18 +23,28 @@ Marks = Mapping[str, Mapping[str, int]]
 Part = tuple[str, bytes, Iterable[tuple[str, int]]]
 
 
-def pack(root: str, table: Table, marks: Marks | None = None) -> bytes:
+def pack(
+    root: str, table: Table, marks: Marks | None = None, policy: Mapping[str, Any] | None = None
+) -> bytes:
     """Pack a table of modules for `Loader.install`.
 
     Args:
         root: Directory at which the guest sees the files.
         table: The modules.
         marks: How each module binds its names; a reload in place looks at them.
+        policy: What the audit hook refuses while their code runs; None for nothing.
     """
-    return marshal.dumps((root, table, marshal.dumps(dict(marks or {}), _FORMAT)), _FORMAT)
+    version: Any = (root, table, marshal.dumps(dict(marks or {}), _FORMAT), policy)
+    return marshal.dumps(version, _FORMAT)
 
 
-def pack_files(root: str, parts: Sequence[Part], *, prefixes: Sequence[str] | None = None) -> bytes:
+def pack_files(
+    root: str,
+    parts: Sequence[Part],
+    *,
+    prefixes: Sequence[str] | None = None,
+    policy: Mapping[str, Any] | None = None,
+) -> bytes:
     """Pack compiled files.
 
     Where a package and a module share a name the package wins, as in Python; directories without an
@@ -43,6 +54,7 @@ def pack_files(root: str, parts: Sequence[Part], *, prefixes: Sequence[str] | No
         root: Directory at which the guest sees the files.
         parts: The files; paths are relative to the root.
         prefixes: For each part what its path begins with in addition; None for nothing.
+        policy: What the audit hook refuses while their code runs; None for nothing.
     """
     table: Table = {}
     marks: dict[str, Mapping[str, int]] = {}
@@ -53,7 +65,7 @@ def pack_files(root: str, parts: Sequence[Part], *, prefixes: Sequence[str] | No
             table[name] = (package, f"{root}/{place}", code)
             marks[name] = dict(bound)
     _add_namespaces(table, root)
-    return pack(root, table, marks)
+    return pack(root, table, marks, policy)
 
 
 def module_name(path: str) -> tuple[str, bool]:

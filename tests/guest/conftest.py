@@ -36,7 +36,7 @@ class Guest:
         assert isinstance(answer, dict)
         return answer
 
-    def compile(self, files: str | dict[str, Any], *, root: str | None = None, blocked: tuple[str, ...] = ()):
+    def compile(self, files: str | dict[str, Any], *, root: str | None = None, **options: Any):
         tree = {"program.py": files} if isinstance(files, str) else files
         root = root or self.root
         pairs = []
@@ -47,7 +47,7 @@ class Guest:
             target.write_bytes(data)
             pairs.append([path, data])
         return self.ask(
-            {"op": "compile", "files": pairs, "blocked": list(blocked), "optimize": -1, "root": root}
+            {"op": "compile", "files": pairs, "policy": None, "optimize": -1, "root": root, **options}
         )
 
     def call(

@@ -37,7 +37,7 @@ def ask(**request):
     exec("serve()", vars(sys.modules["__main__"]))
     return decode(responses.pop())
 
-compiled = ask(op="compile", files=[["program.py", b"def f(x): print('hi'); return x"]], blocked=[], root="/app")
+compiled = ask(op="compile", files=[["program.py", b"def f(x): print('hi'); return x"]], policy=None, root="/app")
 limits = dict(payload_bytes=1 << 20, payload_items=100, payload_depth=9)
 answer = ask(op="call", code=compiled["code"], harness=None, entry="program:f", args=encode([[1], {}]), seed=0, **limits)
 facts = {

@@ -1,6 +1,11 @@
 import pytest
 
+from evocell.models.security import policy_for
 from evocell_guest.packing import module_name
+
+
+def blocking(*modules, profile="low", **options):
+    return policy_for(profile, blocked=modules, **options).to_wire()
 
 
 def test_what_is_imported_is_listed_by_its_top_level_name(guest):
@@ -62,7 +67,7 @@ def test_deep_source_is_refused_and_not_a_crash(guest, source):
     ],
 )
 def test_a_blocked_import_is_refused_with_its_place(guest, source, module):
-    answer = guest.compile(source, blocked=("socket", "urllib.request"))
+    answer = guest.compile(source, policy=blocking("socket", "urllib.request"))
 
     assert (answer["t"], answer["kind"], answer["path"]) == ("rejected", "security", "program.py")
     assert repr(module) in answer["message"]
@@ -73,7 +78,89 @@ def test_a_blocked_import_is_refused_with_its_place(guest, source, module):
 def test_what_only_looks_like_a_blocked_import_is_let_through(guest):
     source = "import socketserver\nfrom . import socket\nfrom .socket import x\nsocket = 'socket'\n__import__(socket)"
 
-    assert guest.compile(source, blocked=("socket",))["t"] == "compiled"
+    assert guest.compile(source, policy=blocking("socket"))["t"] == "compiled"
+
+
+MEDIUM = [
+    "import sys\nsys._getframe()",
+    "import sys as s\ns.settrace(None)",
+    "from sys import _getframe as g",
+    "import gc\ngc.get_objects()",
+    "import sys\ngetattr(sys, '_getframe')",
+    "def f(): pass\nf.__code__ = None",
+    "def f(): pass\nf.__code__.replace(co_name='g')",
+    "object.__subclasses__()",
+    "try: 1 / 0\nexcept Exception as e: e.__traceback__.tb_frame",
+    "getattr(object, '__subclasses__')",
+    "import types\ntypes.CodeType",
+    "import evocell_guest.agent",
+    "import _host",
+]
+HIGH = [
+    "eval('1')",
+    "exec('1')",
+    "open('/tmp/x')",
+    "import os",
+    "import importlib",
+    "import sys",
+    "f = __builtins__",
+    "().__class__.__bases__",
+    "def f(): pass\nf.__globals__",
+    "import numpy.ctypeslib",
+]
+
+
+@pytest.mark.parametrize("source", MEDIUM + HIGH)
+def test_each_profile_refuses_what_it_says_and_the_one_below_does_not(guest, source):
+    kinds = {
+        profile: guest.compile(source, policy=blocking(profile=profile)).get("kind")
+        for profile in ("low", "medium", "high")
+    }
+
+    agents = "evocell_guest" in source or "_host" in source
+    assert kinds["high"] == "security"
+    assert kinds["medium"] == ("security" if source in MEDIUM else None)
+    assert kinds["low"] == ("security" if agents else None)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import numpy as np, math, random, heapq\nfrom scipy import stats\nfrom collections import deque",
+        "def compile(x): return x\ncompile(1)",
+        "class A:\n  def __init__(self): self.x = self.__class__.__name__",
+        "def f(input, open=3): return input + open",
+        "import helper\nfrom helper.x import y",
+        "text = 'a'.replace('a', 'b')",
+    ],
+)
+def test_ordinary_code_passes_every_profile(guest, source):
+    files = {"program.py": source, "helper/__init__.py": "", "helper/x.py": "y = 1"}
+
+    for profile in ("low", "medium", "high"):
+        answer = guest.compile(files, policy=blocking(profile=profile), own=["helper", "program"])
+        assert answer["t"] == "compiled", profile
+
+
+def test_high_lets_in_what_the_caller_adds(guest):
+    assert guest.compile("import shapely.ops", policy=blocking(profile="high"))["kind"] == "security"
+    policy = blocking(profile="high", allowed=["shapely"])
+    assert guest.compile("import shapely.ops", policy=policy)["t"] == "compiled"
+
+
+def test_a_policy_that_only_reports_compiles_and_tells(guest):
+    policy = blocking("socket", profile="medium", enforce=False)
+
+    answer = guest.compile({"a.py": "import socket\nimport sys\nsys._getframe()"}, policy=policy, units=True)
+
+    (unit,) = answer["units"]
+    assert [text.partition(": ")[0] for text in unit[4]] == ["a.py:1:1", "a.py:3:1"]
+
+
+def test_a_module_of_ones_own_does_not_open_a_blocked_one(guest):
+    files = {"program.py": "import _host", "_host.py": "x = 1"}
+
+    assert guest.compile(files, policy=blocking(), own=["_host", "program"])["kind"] == "security"
 
 
 def test_files_that_are_not_python_are_left_alone(guest):

@@ -352,7 +352,8 @@ def test_a_file_larger_than_its_bound_is_an_error_the_guest_can_catch(probe):
 
 
 @pytest.mark.parametrize(
-    ("path", "errno"), [("a/b/c", 0), ("a//./b/./c/", 0), ("a/b/c/d", ENAMETOOLONG), ("a/b/../b/c", ENAMETOOLONG)]
+    ("path", "errno"),
+    [("a/b/c", 0), ("a//./b/./c/", 0), ("a/b/c/d", ENAMETOOLONG), ("a/b/../b/c", ENAMETOOLONG)],
 )
 def test_directories_nest_to_the_bound_and_no_deeper(probe, path, errno):
     probe.begin(depth=3)
@@ -388,7 +389,12 @@ def test_a_rename_takes_no_directory_deeper_whatever_the_paths_look_like(probe):
     assert rename("file", "a/b/c/d") == ENAMETOOLONG
     assert rename("file", "a/b/file") == 0
     assert rename("a", "d") == 0
-    assert sorted(str(p.relative_to(probe.tmp)) for p in probe.tmp.rglob("*")) == ["c", "d", "d/b", "d/b/file"]
+    assert sorted(str(p.relative_to(probe.tmp)) for p in probe.tmp.rglob("*")) == [
+        "c",
+        "d",
+        "d/b",
+        "d/b/file",
+    ]
 
 
 def test_what_is_truncated_unlinked_or_replaced_is_given_back(probe):

@@ -178,7 +178,7 @@ def find_hot_pages(engine: wasmtime.Engine, code: wasmtime.Module, folder: Path)
 
 def _compile_request(_: bytes) -> bytes:
     files = [["rehearsal.py", b"def answer():\n    return None\n"]]
-    return encode({"op": "compile", "files": files, "root": "/app", "blocked": [], "optimize": -1})
+    return encode({"op": "compile", "files": files, "root": "/app", "policy": None, "optimize": -1})
 
 
 def _call_request(compiled: bytes) -> bytes:

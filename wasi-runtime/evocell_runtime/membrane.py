@@ -94,7 +94,12 @@ TABLE: tuple[Decision, ...] = (
     Decision("fd_fdstat_get", "bounded", "stdio is a plain stream", ("fd_fdstat_get",)),
     Decision("fd_fdstat_set_flags", "bounded", "files only", ("fd_fdstat_set_flags",)),
     Decision("fd_filestat_get", "bounded", "constant device, inode and times", ("fd_filestat_get",)),
-    Decision("fd_filestat_set_size", "bounded", "growth charged, shrinking given back", ("fd_filestat_set_size", *_GROWTH)),
+    Decision(
+        "fd_filestat_set_size",
+        "bounded",
+        "growth charged, shrinking given back",
+        ("fd_filestat_set_size", *_GROWTH),
+    ),
     Decision("fd_filestat_set_times", "membrane", "times are constant"),
     Decision("fd_pread", "bounded", "at most 64 KiB", ("fd_pread",)),
     Decision("fd_prestat_get", "membrane", "the four fixed directories"),

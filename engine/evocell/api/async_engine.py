@@ -26,6 +26,7 @@ from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
+from evocell.models.security import SecurityProfile
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState
@@ -81,6 +82,7 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
         generation: int = 0,
         parent_ids: Sequence[str] = (),
         mutation_type: str = "seed",
+        security_profile: SecurityProfile | None = None,
     ) -> AsyncSandbox:
         """Create a sandbox; see `SandboxSpec` for the arguments.
 
@@ -104,6 +106,7 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
             generation=generation,
             parent_ids=parent_ids,
             mutation_type=mutation_type,
+            security_profile=security_profile,
         )
         return (await self.batch_create([spec], progress=silent))[0]
 

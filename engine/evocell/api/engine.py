@@ -28,6 +28,7 @@ from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
+from evocell.models.security import SecurityProfile
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
@@ -256,6 +257,7 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
         generation: int = 0,
         parent_ids: Sequence[str] = (),
         mutation_type: str = "seed",
+        security_profile: SecurityProfile | None = None,
     ) -> Sandbox:
         """Create a sandbox; see `AsyncEngine.create_sandbox`."""
         return self._handle(
@@ -271,6 +273,7 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
                     generation=generation,
                     parent_ids=parent_ids,
                     mutation_type=mutation_type,
+                    security_profile=security_profile,
                 )
             )
         )

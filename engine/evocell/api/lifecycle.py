@@ -160,7 +160,7 @@ class EngineLifecycle:
             worker,
             snapshots,
             TreeReferences(snapshots),
-            blocked=self.config.blocked_modules,
+            policy=self.config.policy,
             durable=observer.durable,
             seen=observer.journal.source,
         )

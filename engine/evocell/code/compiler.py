@@ -20,14 +20,16 @@ from evocell.code.snapshots import VersionSnapshot
 from evocell.code.sources import FileTree
 from evocell.errors import ProtocolError
 from evocell.models.outcome import Rejected, RejectedKind
+from evocell.models.security import SecurityPolicy
 from evocell.wire.values import decode_hostile
-from evocell_guest.packing import pack_files
+from evocell_guest.packing import module_name, pack_files
 from evocell_guest.values import encode
 
 #: Changes whenever the same input may compile to other bytes or be stored in another shape.
-CODE_FORMAT = 2
+CODE_FORMAT = 3
 _MAX_IMPORTS = 10_000
 _MAX_MARKS = 100_000
+_MAX_FINDINGS = 64
 _MAX_NAME_CHARS = 500
 _MAX_TEXT_CHARS = 4_096
 _MAX_UNIT_BYTES = 256 << 20
@@ -42,12 +44,14 @@ class CompiledUnit:
         code: Byte code that only a guest of the same image can read.
         imports: Top-level modules that it imports, sorted.
         marks: What the statements that bind its names look like, for a reload in place.
+        findings: What a security policy that only reports would have refused, in sentences.
     """
 
     path: str
     code: bytes = field(repr=False)
     imports: tuple[str, ...] = ()
     marks: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    findings: tuple[str, ...] = ()
 
 
 @frozen
@@ -59,6 +63,7 @@ class CompiledVersion:
         path: Directory of the snapshot, to be mounted at the root it was compiled for.
         code: Byte code that only a guest of the same image can read.
         imports: Top-level modules that its files import, sorted.
+        findings: What a security policy that only reports would have refused, in sentences.
         units: Its files one by one, if it was just compiled.
         lease: Keeps the snapshot on disk for as long as this object is there.
     """
@@ -67,21 +72,33 @@ class CompiledVersion:
     path: Path
     code: bytes = field(repr=False)
     imports: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     units: tuple[CompiledUnit, ...] = field(default=(), eq=False, repr=False)
     lease: TreeLease | None = field(default=None, eq=False, repr=False)
 
 
-def code_key(image_id: str, digest: str, root: str, blocked: Iterable[str], path: str = "") -> str:
+def code_key(
+    image_id: str,
+    digest: str,
+    root: str,
+    policy: SecurityPolicy | None,
+    *,
+    path: str = "",
+    own: Iterable[str] = (),
+) -> str:
     """Return the key that byte code is kept under: a hash of everything that it depends on.
 
     Args:
         image_id: The image whose interpreter compiled it.
         digest: Digest of the file tree, or of the file's content.
         root: Where the tree is mounted.
-        blocked: Modules that its files may not import.
+        policy: What its files may not do; None for trusted code.
         path: Path of the file; empty for the tree.
+        own: The tree's own modules, where the policy lets in only them and a list of others.
     """
-    parts = [str(CODE_FORMAT), image_id, digest, root, path, *sorted(set(blocked))]
+    allows = policy.digest if policy is not None else ""
+    names = sorted(own) if policy is not None and policy.allowed is not None else ()
+    parts = [str(CODE_FORMAT), image_id, digest, root, path, allows, *names]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -90,15 +107,20 @@ def python_files(tree: FileTree) -> list[tuple[str, bytes]]:
     return [(path, content) for path, content in tree.files if path.endswith(".py")]
 
 
+def own_modules(tree: FileTree) -> list[str]:
+    """Return the top-level names of a tree's own modules, sorted."""
+    return sorted({module_name(path)[0].partition(".")[0] for path, _ in python_files(tree)} - {""})
+
+
 def compile_request(
-    tree: FileTree, root: str, blocked: Iterable[str], known: Iterable[str] = ()
+    tree: FileTree, root: str, policy: SecurityPolicy | None, known: Iterable[str] = ()
 ) -> dict[str, object]:
     """Return the request that has a guest compile the Python files of a tree.
 
     Args:
         tree: The files; all but Python files are left out.
         root: Where the tree will be mounted, such as ``/app``; it shows in tracebacks.
-        blocked: Modules that the files may not import.
+        policy: What the files may not do; None for trusted code.
         known: Paths of files that need not be compiled.
     """
     done = set(known)
@@ -106,25 +128,37 @@ def compile_request(
         "op": "compile",
         "files": [[path, content] for path, content in python_files(tree) if path not in done],
         "root": root,
-        "blocked": sorted(set(blocked)),
+        "policy": None if policy is None else policy.to_wire(),
+        "own": own_modules(tree),
         "optimize": -1,
         "units": True,
     }
 
 
-def assemble(snapshot: VersionSnapshot, root: str, units: Sequence[CompiledUnit]) -> CompiledVersion:
+def assemble(
+    snapshot: VersionSnapshot,
+    root: str,
+    units: Sequence[CompiledUnit],
+    policy: SecurityPolicy | None = None,
+) -> CompiledVersion:
     """Put the compiled files of a tree together.
 
     Args:
         snapshot: The tree.
         root: Where it is mounted.
         units: All of its Python files, sorted by path.
+        policy: What they may not do while they run; None for trusted code.
     """
     return CompiledVersion(
         snapshot.digest,
         snapshot.path,
-        pack_files(root, [(unit.path, unit.code, unit.marks) for unit in units]),
+        pack_files(
+            root,
+            [(unit.path, unit.code, unit.marks) for unit in units],
+            policy=None if policy is None else policy.at_run_time(),
+        ),
         tuple(sorted({name for unit in units for name in unit.imports})),
+        tuple(text for unit in units for text in unit.findings),
         units=tuple(units),
     )
 
@@ -135,6 +169,8 @@ def read_compile_response(
     tree: FileTree,
     root: str,
     known: Mapping[str, CompiledUnit] | None = None,
+    *,
+    policy: SecurityPolicy | None = None,
 ) -> CompiledVersion | Rejected:
     """Check and narrow a guest's answer to a compile request.
 
@@ -144,6 +180,7 @@ def read_compile_response(
         tree: The tree that was compiled.
         root: Where it is mounted.
         known: The files that the request left out, by path.
+        policy: What the files may not do; None for trusted code.
 
     Raises:
         ProtocolError: It is not an answer to such a request.
@@ -165,12 +202,13 @@ def read_compile_response(
     wanted = [path for path, _ in python_files(tree)]
     if sorted(wanted) != sorted(units):
         raise _unexpected("holds other files than were asked for")
-    return assemble(snapshot, root, [units[path] for path in wanted])
+    return assemble(snapshot, root, [units[path] for path in wanted], policy)
 
 
 def dump_unit(unit: CompiledUnit) -> bytes:
     """Return what is kept of a compiled file, for `SnapshotStore.put_code`."""
-    plain = [unit.path, unit.code, list(unit.imports), [list(mark) for mark in unit.marks]]
+    marks = [list(mark) for mark in unit.marks]
+    plain = [unit.path, unit.code, list(unit.imports), marks, list(unit.findings)]
     return encode(plain, max_bytes=_MAX_UNIT_BYTES, max_items=1 << 20, max_depth=4)
 
 
@@ -188,17 +226,25 @@ def _unexpected(what: str) -> ProtocolError:
 
 
 def _unit(plain: object) -> CompiledUnit:
-    if not isinstance(plain, list) or len(plain) != 4:  # noqa: PLR2004 - path, code, imports, marks
+    if not isinstance(plain, list) or len(plain) != 5:  # noqa: PLR2004 - path, code, imports, marks, findings
         raise _unexpected("holds something else where a compiled file should be")
-    path, code, imports, marks = plain
+    path, code, imports, marks, findings = plain
     if not isinstance(path, str) or not isinstance(code, bytes):
         raise _unexpected("holds a file without path or byte code")
     if not isinstance(imports, list) or len(imports) > _MAX_IMPORTS or not all(map(_is_name, imports)):
         raise _unexpected("holds an import that is not a name")
     if not isinstance(marks, list) or len(marks) > _MAX_MARKS or not all(map(_is_mark, marks)):
         raise _unexpected("holds a mark that is not a name and a number")
+    if not isinstance(findings, list) or len(findings) > _MAX_FINDINGS:
+        raise _unexpected("holds no list of findings")
+    if not all(isinstance(text, str) for text in findings):
+        raise _unexpected("holds a finding that is no text")
     return CompiledUnit(
-        path, code, tuple(sorted(set(imports))), tuple((name, number) for name, number in marks)
+        path,
+        code,
+        tuple(sorted(set(imports))),
+        tuple((name, number) for name, number in marks),
+        tuple(text.replace("\n", " ")[:_MAX_TEXT_CHARS] for text in findings),
     )
 
 

@@ -89,7 +89,7 @@ class HostWorker:
         """
         snapshot = self._snapshots.put(job.tree)
         request = encode(
-            compile_request(job.tree, job.root, job.blocked, job.known),
+            compile_request(job.tree, job.root, job.policy, job.known),
             max_bytes=COMPILE_LIMITS.payload_bytes,
             max_items=COMPILE_LIMITS.payload_items,
             max_depth=COMPILE_LIMITS.payload_depth,
@@ -244,7 +244,9 @@ class HostWorker:
                     max_items=COMPILE_LIMITS.payload_items,
                     max_depth=COMPILE_LIMITS.payload_depth,
                 )
-                return read_compile_response(answer, snapshot, job.tree, job.root, job.known)
+                return read_compile_response(
+                    answer, snapshot, job.tree, job.root, job.known, policy=job.policy
+                )
             except ProtocolError as e:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
         outcome = self._outcome(seen, COMPILE_LIMITS, None)

@@ -19,6 +19,7 @@ from evocell.config import Config
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
+from evocell.models.security import SecurityPolicy
 from evocell.models.workers import WorkerInfo, WorkerKill
 
 __all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "Worker"]
@@ -32,13 +33,13 @@ class CompileJob:
         tree: The files; the ones that are not Python are left alone.
         root: Where the tree will be mounted: ``/app`` for a variant, ``/harness`` for a harness. It
             becomes part of the file names in tracebacks.
-        blocked: Top-level module names that the code may not import.
+        policy: What the code may not do; None for trusted code.
         known: Files of the tree that are compiled already, by path.
     """
 
     tree: FileTree
     root: str = "/app"
-    blocked: tuple[str, ...] = ()
+    policy: SecurityPolicy | None = None
     known: Mapping[str, CompiledUnit] = field(factory=dict, repr=False)
 
 

@@ -114,7 +114,7 @@ class Raised(Outcome):
 
 @frozen
 class Rejected(Outcome):
-    """The code was refused before it ran.
+    """The code was refused, before it ran or, by the audit hook of the security gate, while it did.
 
     Attributes:
         kind: ``"syntax"``, ``"security"``, ``"compile"`` or ``"load"`` (the entry is not there).

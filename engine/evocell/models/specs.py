@@ -8,6 +8,7 @@ from attrs.validators import instance_of, optional
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits
+from evocell.models.security import SECURITY_PROFILES, SecurityProfile
 from evocell.models.source import Source
 
 MAX_ID_CHARS = 200
@@ -65,6 +66,14 @@ def _generation(_: object, __: Attribute[int], value: object) -> None:
         )
 
 
+def _profile(_: object, __: Attribute[SecurityProfile | None], value: object) -> None:
+    if value is not None and value not in SECURITY_PROFILES:
+        words = " or ".join(map(repr, SECURITY_PROFILES))
+        raise ConfigurationError(
+            f"sandbox security_profile must be {words}, not {value!r}", "security_profile"
+        )
+
+
 @frozen
 class SandboxSpec:
     """One sandbox to create, as `batch_create` takes it.
@@ -78,6 +87,7 @@ class SandboxSpec:
         population: Name of the population it joins.
         generation: Generation it belongs to, from 0.
         parent_ids: Its parents; crossover has two, and the first is its `parent_id`.
+        security_profile: ``"low"``, ``"medium"`` or ``"high"``; None is the engine's.
         mutation_type: How it came to be, such as ``"seed"``, ``"mutation"``, ``"crossover"``.
 
     Raises:
@@ -95,6 +105,7 @@ class SandboxSpec:
     generation: int = field(default=0, kw_only=True, validator=_generation)
     parent_ids: tuple[str, ...] = field(default=(), kw_only=True, converter=_id_tuple, validator=_ids)
     mutation_type: str = field(default="seed", kw_only=True, validator=_required_id)
+    security_profile: SecurityProfile | None = field(default=None, kw_only=True, validator=_profile)
 
     def __attrs_post_init__(self) -> None:
         if self.source is not None and self.bundle is not None:

@@ -187,7 +187,11 @@ class Manager:
         try:
             with self.telemetry.span("sandbox.create", about) as span, record.in_use():
                 async with record.lock:
-                    made = self._resident(record) if source is None else await self._versions.load(source)
+                    made = (
+                        self._resident(record)
+                        if source is None
+                        else await self._versions.load(source, profile=record.security_profile)
+                    )
                     record.refuse_stopped()
                     _install(record, made, broken=source is not None)
                     record.loaded.set()
@@ -232,7 +236,7 @@ class Manager:
         with self.telemetry.span("sandbox.hot_reload", about) as span, record.in_use():
             await record.loaded.wait()
             async with record.lock:
-                made = await self._versions.compiled(tree)
+                made = await self._versions.compiled(tree, profile=record.security_profile)
                 in_place = keep_state and record.session_live and record.code is not None
                 outcome = made if isinstance(made, Rejected) else Completed(value=made.digest)
                 span.note(outcome=outcome.kind, version=record.state.version)

@@ -14,6 +14,7 @@ from evocell.errors import SandboxNotFound
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
+from evocell.models.security import SecurityProfile
 from evocell.models.state import SandboxState, SandboxStatus
 from evocell.orchestration.backlog import Backlog
 
@@ -79,6 +80,11 @@ class SandboxRecord:
     def id(self) -> str:
         """The sandbox's id."""
         return self.state.id
+
+    @property
+    def security_profile(self) -> SecurityProfile | None:
+        """The profile it was given; None for the engine's."""
+        return self.state.config.security_profile
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

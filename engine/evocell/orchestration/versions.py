@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 from attrs import define, evolve, field
@@ -14,6 +14,7 @@ from evocell.code.compiler import (
     code_key,
     dump_unit,
     load_unit,
+    own_modules,
     python_files,
 )
 from evocell.code.kept import Kept
@@ -23,6 +24,7 @@ from evocell.code.sources import FileTree, Source, normalise
 from evocell.errors import ConfigurationError, ProtocolError
 from evocell.execution.worker import CompileJob, Worker
 from evocell.models.outcome import Rejected
+from evocell.models.security import SecurityPolicy, SecurityProfile
 
 __all__ = ["APP_ROOT", "HARNESS_ROOT", "Versions"]
 
@@ -55,7 +57,7 @@ class Versions:
         worker: Where code is compiled.
         snapshots: Where trees and byte code are kept.
         trees: Counts who uses which tree.
-        blocked: Modules that a variant may not import.
+        policy: Gives what a variant may not do under a profile; None stands for the engine's own.
         durable: Whether the store outlives this engine, so that byte code is worth writing to it.
         seen: Told of every variant's tree that is to be made ready, so that its text can be kept.
     """
@@ -66,7 +68,7 @@ class Versions:
         snapshots: SnapshotStore,
         trees: TreeReferences,
         *,
-        blocked: Iterable[str],
+        policy: Callable[[SecurityProfile | None], SecurityPolicy],
         durable: bool,
         seen: Callable[[str, Sequence[tuple[str, bytes]]], None] = _unseen,
     ) -> None:
@@ -75,28 +77,36 @@ class Versions:
         self._snapshots = snapshots
         self._durable = durable
         self._seen = seen
-        self._blocked = tuple(sorted(set(blocked)))
+        self._policy_for = policy
         self._kept: Kept[CompiledVersion | Rejected] = Kept(_KEPT_BYTES)
         self._units: Kept[CompiledUnit] = Kept(_KEPT_BYTES)
         self._pending: dict[str, _Pending] = {}
 
-    async def load(self, source: Source) -> CompiledVersion | Rejected:
+    async def load(
+        self, source: Source, *, profile: SecurityProfile | None = None
+    ) -> CompiledVersion | Rejected:
         """Make a variant's source ready to run; a source that is no tree of files is a rejected one."""
         try:
             tree = await read_source(source)
         except ConfigurationError as error:
             return Rejected("load", error.message)
-        return await self.compiled(tree)
+        return await self.compiled(tree, profile=profile)
 
     async def compiled(
-        self, tree: FileTree, *, root: str = APP_ROOT, trusted: bool = False
+        self,
+        tree: FileTree,
+        *,
+        root: str = APP_ROOT,
+        trusted: bool = False,
+        profile: SecurityProfile | None = None,
     ) -> CompiledVersion | Rejected:
         """Make a tree ready to run.
 
         Args:
             tree: The files.
             root: Where they will be mounted.
-            trusted: Whether the tree may import the modules that variants may not.
+            trusted: Whether the tree may do what variants may not.
+            profile: Its sandbox's security profile; None for the engine's.
 
         Returns:
             The compiled version, or why it was rejected. The tree stays on disk for as long as somebody
@@ -107,14 +117,14 @@ class Versions:
 
         Cancellation: Somebody else who waits for the same tree goes on with it.
         """
-        blocked = () if trusted else self._blocked
+        policy = None if trusted else self._policy_for(profile)
         if not trusted:
             self._seen(tree.digest, tree.files)
-        key = code_key(self._worker.image_id, tree.digest, root, blocked)
+        key = code_key(self._worker.image_id, tree.digest, root, policy)
         lease = self.trees.lease(tree.digest)
         known = self._kept.get(key)
         if known is None:
-            known = await self._compiled_once(CompileJob(tree=tree, root=root, blocked=blocked), key)
+            known = await self._compiled_once(CompileJob(tree=tree, root=root, policy=policy), key)
         elif isinstance(known, CompiledVersion):
             self._snapshots.put(tree)  # it may have been collected meanwhile
         return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
@@ -151,7 +161,8 @@ class Versions:
             units |= await trio.to_thread.run_sync(self._from_store, missing)
         if keys and len(units) == len(keys):
             snapshot = self._snapshots.put(job.tree)
-            return evolve(assemble(snapshot, job.root, [units[path] for path in keys]), units=())
+            found = [units[path] for path in keys]
+            return evolve(assemble(snapshot, job.root, found, job.policy), units=())
         made = await self._worker.compile(evolve(job, known=units))
         if isinstance(made, Rejected):
             return made
@@ -164,8 +175,9 @@ class Versions:
 
     def _unit_keys(self, job: CompileJob) -> dict[str, str]:
         image, digests = self._worker.image_id, job.tree.file_digests
+        own = own_modules(job.tree)
         return {
-            path: code_key(image, digests[path], job.root, job.blocked, path)
+            path: code_key(image, digests[path], job.root, job.policy, path=path, own=own)
             for path, _ in python_files(job.tree)
         }
 

@@ -4,6 +4,7 @@ import marshal
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from evocell.code.compiler import (
     CompiledUnit,
@@ -18,10 +19,11 @@ from evocell.code.snapshots import VersionSnapshot
 from evocell.code.sources import normalise
 from evocell.errors import ProtocolError
 from evocell.models import Rejected
+from evocell.models.security import policy_for
 
 SNAPSHOT = VersionSnapshot("d" * 64, Path("/versions/d"))
 TREE = normalise({"program.py": "x", "data.txt": "y", "a/b.py": b"z"})
-UNITS = [["a/b.py", b"\1", ["numpy", "math"], []], ["program.py", b"\2", ["math"], [["x", 7]]]]
+UNITS = [["a/b.py", b"\1", ["numpy", "math"], [], []], ["program.py", b"\2", ["math"], [["x", 7]], []]]
 
 
 def read(answer, known=None):
@@ -29,25 +31,29 @@ def read(answer, known=None):
 
 
 def test_a_request_holds_the_python_files_and_what_is_blocked():
-    assert compile_request(TREE, "/app", ["socket", "ctypes", "socket"]) == {
+    policy = policy_for("medium", blocked=["socket", "ctypes", "socket"])
+
+    assert compile_request(TREE, "/app", policy) == {
         "op": "compile",
         "files": [["a/b.py", b"z"], ["program.py", b"x"]],
         "root": "/app",
-        "blocked": ["ctypes", "socket"],
+        "policy": policy.to_wire(),
+        "own": ["a", "program"],
         "optimize": -1,
         "units": True,
     }
 
 
 def test_a_request_leaves_out_what_is_known():
-    assert compile_request(TREE, "/app", [], ["a/b.py"])["files"] == [["program.py", b"x"]]
+    assert compile_request(TREE, "/app", None, ["a/b.py"])["files"] == [["program.py", b"x"]]
 
 
 def test_an_answer_with_byte_code():
     made = read({"t": "compiled", "units": UNITS})
 
     assert (made.digest, made.path, made.imports) == (SNAPSHOT.digest, SNAPSHOT.path, ("math", "numpy"))
-    root, table, marks = marshal.loads(made.code)
+    root, table, marks, policy = marshal.loads(made.code)
+    assert policy is None
     assert root == "/app"
     assert table == {
         "a.b": (False, "/app/a/b.py", b"\1"),
@@ -64,8 +70,8 @@ def test_an_answer_is_completed_with_what_is_known():
 
 
 def test_the_same_files_give_the_same_bytes():
-    units = [CompiledUnit(path, code) for path, code, _, _ in UNITS]
-    again = [CompiledUnit("".join(list(path)), bytes(bytearray(code))) for path, code, _, _ in UNITS]
+    units = [CompiledUnit(path, code) for path, code, *_ in UNITS]
+    again = [CompiledUnit("".join(list(path)), bytes(bytearray(code))) for path, code, *_ in UNITS]
 
     assert assemble(SNAPSHOT, "/app", units).code == assemble(SNAPSHOT, "/app", again).code
 
@@ -95,16 +101,19 @@ def test_an_answer_that_rejects():
         {"t": "compiled"},
         {"t": "compiled", "units": b""},
         {"t": "compiled", "units": [UNITS[0]]},
-        {"t": "compiled", "units": [*UNITS, ["other.py", b"", [], []]]},
+        {"t": "compiled", "units": [*UNITS, ["other.py", b"", [], [], []]]},
         {"t": "compiled", "units": [*UNITS, UNITS[0]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", []]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", "text", [], []]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", "numpy", []]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [3], []]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", ["a\nb"], []]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", ["a"] * 10_001, []]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [["x"]]]]},
-        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [["x", True]]]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", "text", [], [], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", "numpy", [], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [3], [], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", ["a\nb"], [], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", ["a"] * 10_001, [], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [["x"]], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [["x", True]], []]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [], "x"]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [], [1]]]},
+        {"t": "compiled", "units": [UNITS[0], ["program.py", b"", [], [], ["x"] * 65]]},
         {"t": "rejected", "kind": "syntax"},
         {"t": "rejected", "kind": "fuel", "message": "x"},
         {"t": "rejected", "kind": [], "message": "x"},
@@ -125,7 +134,9 @@ def test_long_texts_are_cut():
 
 
 def test_a_compiled_file_comes_back_as_it_was_kept():
-    unit = CompiledUnit("a/b.py", b"\0code\n", ("math", "numpy"), (("x", 7), ("y", 1 << 31)))
+    unit = CompiledUnit(
+        "a/b.py", b"\0code\n", ("math", "numpy"), (("x", 7), ("y", 1 << 31)), ("a/b.py:1:1: no",)
+    )
 
     assert load_unit(dump_unit(unit)) == unit
 
@@ -137,15 +148,24 @@ def test_what_was_kept_otherwise_is_refused(data):
 
 
 def test_the_key_depends_on_everything_that_the_code_does():
-    base = ("image", "digest", "/app", ("a", "b"))
+    policy = policy_for("medium", blocked=["a", "b"])
+    high = policy_for("high", blocked=["a", "b"])
+    base = ("image", "digest", "/app", policy)
     others = [
-        ("image2", "digest", "/app", ("a", "b")),
-        ("image", "digest2", "/app", ("a", "b")),
-        ("image", "digest", "/harness", ("a", "b")),
-        ("image", "digest", "/app", ("a",)),
-        ("image", "digest", "/app", ("ab",)),
-        ("image", "digest", "/app", ("a", "b"), "a.py"),
+        ("image2", "digest", "/app", policy),
+        ("image", "digest2", "/app", policy),
+        ("image", "digest", "/harness", policy),
+        ("image", "digest", "/app", None),
+        ("image", "digest", "/app", policy_for("medium", blocked=["a"])),
+        ("image", "digest", "/app", policy_for("medium", blocked=["ab"])),
+        ("image", "digest", "/app", policy_for("low", blocked=["a", "b"])),
+        ("image", "digest", "/app", high),
+        ("image", "digest", "/app", policy_for("medium", blocked=["a", "b"], enforce=False)),
+        ("image", "digest", "/app", evolve(policy, events={})),
     ]
+    same = policy_for("medium", blocked=["b", "a", "a"])
 
-    assert len({code_key(*args) for args in [base, *others]}) == 7
-    assert code_key("image", "digest", "/app", ["b", "a", "a"]) == code_key(*base)
+    keys = {code_key(*args) for args in [base, *others]}
+    keys |= {code_key(*base, path="a.py"), code_key("image", "digest", "/app", high, own=("mine",))}
+    assert len(keys) == 13
+    assert code_key("image", "digest", "/app", same, own=("mine",)) == code_key(*base)

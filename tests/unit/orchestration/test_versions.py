@@ -8,6 +8,7 @@ from evocell.code.compiler import CompiledVersion
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
+from evocell.config import Config
 from evocell.models.outcome import Rejected
 from evocell.orchestration.versions import Versions
 
@@ -23,10 +24,10 @@ def snapshots(tmp_path):
 
 @pytest.fixture
 def make(snapshots, make_fake_worker):
-    def make(*, durable=False, blocked=()):
+    def make(*, durable=False):
         worker = make_fake_worker(snapshots)
         trees = TreeReferences(snapshots)
-        return Versions(worker, snapshots, trees, blocked=blocked, durable=durable), worker
+        return Versions(worker, snapshots, trees, policy=Config().policy, durable=durable), worker
 
     return make
 

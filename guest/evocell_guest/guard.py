@@ -1,0 +1,112 @@
+"""The security gate at run time: an audit hook that refuses what a variant's own code asks for.
+
+What the standard library or a harness does on a variant's behalf is theirs. Like all of the gate it is policy
+and no wall: agent and variant share an interpreter, and whoever digs deep enough can disarm it. He then has
+what the wall leaves him, which is nothing of the host's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .gate import prefix_in
+
+Rules = Mapping[str, Any]
+"""Audit event -> None if it is refused whatever its arguments are, or the names that are refused in them."""
+
+_TRUSTED = ("/usr/local/lib/", "/evocell/", "/harness/", "<frozen ")
+_IMPORT_SYSTEM = ("<frozen importlib", "<frozen zipimport")
+_get_frame = sys._getframe  # noqa: SLF001 - a public function in all but its name
+_MAX_FRAMES = 50
+
+
+class SecurityError(PermissionError):
+    """The security gate refused an operation."""
+
+
+def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
+    """Make the hook and the function that arms it, with their state out of reach of `getattr`."""
+    rules: Rules = {}
+    profile = ""
+    blocked: frozenset[str] = frozenset()
+    allowed: frozenset[str] | None = None
+    own: frozenset[str] = frozenset()
+    busy = False
+    trips: list[str] = []
+
+    def arm(policy: Mapping[str, Any] | None, names: Iterable[str] = ()) -> None:
+        """Hold a policy against what follows; None holds nothing against it."""
+        nonlocal rules, profile, blocked, allowed, own
+        if policy is None:
+            rules = {}
+            return
+        profile = policy["profile"]
+        blocked = frozenset(policy["blocked"])
+        allowed = None if policy["allowed"] is None else frozenset(policy["allowed"])
+        own = frozenset(names)
+        rules = {
+            event: None if found is None else frozenset(found) for event, found in policy["events"].items()
+        }
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal busy
+        if busy or event not in rules:
+            return
+        busy = True
+        try:
+            if not _against(event, arguments):
+                return
+            if _asked_by_variant(through_imports=event == "import"):
+                what = _describe(event, arguments)
+                trips.append(what)
+                raise SecurityError(what)
+        finally:
+            busy = False
+
+    def _against(event: str, arguments: tuple[Any, ...]) -> bool:
+        names = rules[event]
+        if event == "import":
+            name = arguments[0]
+            if type(name) is not str:
+                return False
+            if prefix_in(name, blocked):
+                return True
+            return allowed is not None and name.partition(".")[0] not in own and not prefix_in(name, allowed)
+        if names is None:
+            return True
+        return any(type(argument) is str and argument in names for argument in arguments)
+
+    def _asked_by_variant(*, through_imports: bool) -> bool:
+        """Whether the innermost frame is a variant's; of an import, leaving the import system's out."""
+        frame: Any = _get_frame(2)
+        for _ in range(_MAX_FRAMES):
+            if frame is None:
+                return True
+            file = frame.f_code.co_filename
+            imports = file.startswith(_IMPORT_SYSTEM) or file.endswith("/importlib/__init__.py")
+            if not (through_imports and imports):
+                return not file.startswith(_TRUSTED)
+            frame = frame.f_back
+        return True
+
+    def _describe(event: str, arguments: tuple[Any, ...]) -> str:
+        subject = next((f" of {a[:80]!r}" for a in arguments if type(a) is str), "")
+        return f"the security profile {profile!r} does not allow {event}{subject} at run time"
+
+    return hook, arm, trips
+
+
+hook, arm, trips = _make()
+"""`trips` are the sentences of what was refused during this call."""
+
+
+def look_for_import(name: str) -> None:
+    """Hold an import that the interpreter itself reports to nobody against the policy."""
+    hook("import", (name,))
+
+
+def install() -> None:
+    """Hang the hook into the interpreter, once, before the freeze. Nothing can take it out again."""
+    sys.addaudithook(hook)

@@ -31,6 +31,7 @@ from measures import (
     arrays,
     baseline,
     batches,
+    cold,
     execution,
     guest_speed,
     lifecycle,
@@ -104,9 +105,10 @@ SECTIONS = (
         once=True,
     ),
     *(Section(f"{sessions:,} live", _many(sessions), once=True) for sessions in _SCALES),
+    Section("the first start", lambda report, _: cold.measure(report), once=True),
     Section("the cost of counting fuel", lambda report, _: guest_speed.measure_metering(report), once=True),
 )
-LEFT_OUT = frozenset({"10,000 live", "the cost of counting fuel"})
+LEFT_OUT = frozenset({"10,000 live", "the first start", "the cost of counting fuel"})
 """Sections that take minutes; `--all` or `--only` brings them in."""
 
 

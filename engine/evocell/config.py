@@ -134,6 +134,7 @@ class Config:
             machine's memory, divided by the workers.
         emit_fitness_telemetry: Whether fitness results become events.
         emit_resource_telemetry: Whether resource readings become events.
+        event_log: Whether all events are written to a file in the state directory.
         security_profile: ``"low"``, ``"medium"`` or ``"high"``.
         blocked_modules: Modules a variant may not import, whatever the profile.
         allowed_modules: Modules that the profile ``"high"`` lets in besides its own list.
@@ -165,6 +166,7 @@ class Config:
     worker_max_memory: int | None = field(default=None, validator=_bytes_or_none, metadata={"kind": "whole"})
     emit_fitness_telemetry: bool = _flag_field(default=True)
     emit_resource_telemetry: bool = _flag_field(default=True)
+    event_log: bool = _flag_field(default=False)
     security_profile: SecurityProfile = field(
         default="medium", validator=_one_of(*SECURITY_PROFILES), metadata={"kind": "word"}
     )

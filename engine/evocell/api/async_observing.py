@@ -5,12 +5,18 @@ from __future__ import annotations
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.observability.fitness import FitnessRecorder
 from evocell.observability.lineage import LineageTracker
+from evocell.observability.stream import EventStream
 
 __all__ = ["AsyncObserving"]
 
 
 class AsyncObserving(EngineLifecycle):
     """The part of `AsyncEngine` that shows what happens; what it hands out may be used from any thread."""
+
+    @property
+    def event_stream(self) -> EventStream:
+        """The engine's events as a numbered stream, for subscribers of any speed."""
+        return self._observer.events
 
     @property
     def fitness(self) -> FitnessRecorder:

@@ -106,6 +106,7 @@ class EngineLifecycle:
                 has_version=snapshots.holds,
                 durable=durable,
                 emit_fitness=self.config.emit_fitness_telemetry,
+                event_log=self.config.event_log,
             )
             self._start(worker, snapshots, await opening.enter_async_context(observing))
             await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from evocell.api.async_engine import AsyncEngine
 from evocell.observability.fitness import FitnessRecorder
 from evocell.observability.lineage import LineageTracker
+from evocell.observability.stream import EventStream
 from evocell.observability.telemetry import Telemetry
 
 __all__ = ["Observing"]
@@ -19,6 +20,11 @@ class Observing:
     def telemetry(self) -> Telemetry:
         """The engine's events, see `evocell.observability.telemetry`; handlers run in the engine's thread."""
         return self._engine.telemetry
+
+    @property
+    def event_stream(self) -> EventStream:
+        """The engine's events as a numbered stream, for subscribers of any speed."""
+        return self._engine.event_stream
 
     @property
     def fitness(self) -> FitnessRecorder:

@@ -10,11 +10,14 @@ from functools import partial
 import trio
 from attrs import frozen
 
+from evocell.errors import StoreError
+from evocell.observability.eventlog import EventLog
 from evocell.observability.fitness import FitnessRecorder
 from evocell.observability.journal import Journal
 from evocell.observability.lineage import LineageTracker
 from evocell.observability.runs import Repairs, open_run
 from evocell.observability.store import Store
+from evocell.observability.stream import EventStream
 from evocell.observability.telemetry import Telemetry
 
 __all__ = ["Observer", "open_observer"]
@@ -34,6 +37,7 @@ class Observer:
         journal: Writes its run into the store.
         lineage: Who descends from whom.
         fitness: How good they are.
+        events: Its events as a numbered stream.
         repairs: What its start found amiss in the store.
         durable: Whether results must be on disk before they are returned.
         first_name: The first number for a name of its own making, such as ``sandbox-7``, that is not taken.
@@ -44,6 +48,7 @@ class Observer:
     journal: Journal
     lineage: LineageTracker
     fitness: FitnessRecorder
+    events: EventStream
     repairs: Repairs
     durable: bool
     first_name: int = 1
@@ -67,6 +72,7 @@ async def open_observer(
     has_version: Callable[[str], bool],
     durable: bool,
     emit_fitness: bool,
+    event_log: bool,
 ) -> AsyncIterator[Observer]:
     """Watch an engine for as long as a block lasts; what killed engines left in the store is mended first.
 
@@ -77,6 +83,7 @@ async def open_observer(
         has_version: Says whether the tree of a version is on disk.
         durable: Whether results must be on disk before they are returned.
         emit_fitness: Whether results become events.
+        event_log: Whether all events are written to a file beside the store.
 
     Raises:
         StoreError: The store cannot be written.
@@ -87,6 +94,7 @@ async def open_observer(
     if run.repairs:
         telemetry.emit("store.repaired", run.repairs.counts())
     journal = Journal(store, run.number)
+    events = EventStream(telemetry, _open_log(store, run.number) if event_log else None)
     try:
         yield Observer(
             telemetry=telemetry,
@@ -94,10 +102,22 @@ async def open_observer(
             journal=journal,
             lineage=LineageTracker(journal),
             fitness=FitnessRecorder(journal, telemetry, emit=emit_fitness),
+            events=events,
             repairs=run.repairs,
             durable=durable,
             first_name=1 + (store.query(_LAST_NAME)[0][0] or 0) if run.number > 1 else 1,
         )
     finally:
+        events.close()
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(run.close)
+
+
+def _open_log(store: Store, run: int) -> EventLog:
+    path = store.path.parent / "events" / f"{run}.msgpack"
+    try:
+        return EventLog(path)
+    except OSError as error:
+        raise StoreError(
+            f"the event log {path} cannot be written: {error.strerror or error}", str(path)
+        ) from error

@@ -51,7 +51,7 @@ class ImageSpec:
 
     def code_key(self) -> str:
         """Names the compiled interpreter, which images that differ only in what is warm share."""
-        return _digest(
+        return digest_of(
             {
                 "format": FORMAT,
                 "artifacts": artifacts.KEY,
@@ -67,11 +67,11 @@ class ImageSpec:
         Raises:
             ImageError: A layer cannot be read.
         """
-        return _digest(
+        return digest_of(
             {
                 "code": self.code_key(),
                 "layout": LAYOUT,
-                "membrane": _text_digest("membrane.wat"),
+                "membrane": _textdigest_of("membrane.wat"),
                 "costs": dict(COSTS),
                 "environment": ENVIRONMENT,
                 "agent": hashlib.sha256(agent_zip.build()).hexdigest(),
@@ -83,7 +83,7 @@ class ImageSpec:
 
 def derived_id(code_key: str, parent: str, version: str | None, snapshot_sha256: str) -> str:
     """Names an image frozen from a sandbox: a hash over its parent, its code and what was frozen."""
-    return _digest(
+    return digest_of(
         {
             "code": code_key,
             "layout": LAYOUT,
@@ -124,9 +124,10 @@ def cpu_features() -> str:
     return f"{platform.machine()}-{hashlib.sha256(flags.encode()).hexdigest()[:16]}"
 
 
-def _text_digest(name: str) -> str:
+def _textdigest_of(name: str) -> str:
     return hashlib.sha256(files(__package__).joinpath(name).read_bytes()).hexdigest()
 
 
-def _digest(parts: object) -> str:
+def digest_of(parts: object) -> str:
+    """A short name for plain data, by its content."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from evocell.errors import ProtocolError
 from evocell.execution.run import CopyRefused, Host, Run
 
-__all__ = ["COPYING", "FORK", "FREEZE", "answer_copying"]
+__all__ = [
+    "COPYING",
+    "COPY_OUT",
+    "EXPORT_IMAGE",
+    "FORK",
+    "FREEZE",
+    "IMPORT_IMAGE",
+    "PUT_IN",
+    "answer_copying",
+]
 
 FORK, FREEZE = "fork_session", "freeze_session"
+COPY_OUT, PUT_IN = "copy_out", "put_in"
+EXPORT_IMAGE, IMPORT_IMAGE = "export_image", "import_image"
 
-COPYING = frozenset({FORK, FREEZE})
+COPYING = frozenset({FORK, FREEZE, COPY_OUT, PUT_IN, EXPORT_IMAGE, IMPORT_IMAGE})
 """The requests that are about copies."""
 
 
@@ -25,6 +37,16 @@ async def answer_copying(host: Host, method: str, params: Mapping[str, Any]) -> 
             run = Run.from_wire(params["run"], _not_here)
             name, replace, version = params["name"], params["replace"], params["version"]
             return {"done": await host.freeze_session(run, name=name, replace=replace, version=version)}
+        if method == COPY_OUT:
+            return {"done": await host.copy_out(params["session"])}
+        if method == PUT_IN:
+            await host.put_in(params["session"], params["state"])
+            return {"done": None}
+        if method == EXPORT_IMAGE:
+            return {"done": await host.export_image(params["image"], Path(params["path"]))}
+        if method == IMPORT_IMAGE:
+            path, name, replace = Path(params["path"]), params["name"], params["replace"]
+            return {"done": await host.import_image(path, name=name, replace=replace)}
     except CopyRefused as refusal:
         return {"refused": str(refusal)}
     raise ProtocolError(f"there is no request {method!r}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from attrs import asdict
 
 from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
@@ -11,7 +14,7 @@ from evocell.execution.classify import classify
 from evocell.execution.images import ImageCatalogue, describe_image
 from evocell.execution.requests import call_request
 from evocell.execution.run import Host, Run, Sighting
-from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob, SessionCopy
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
@@ -185,6 +188,33 @@ class HostWorker:
         version = None if job.code is None else job.code.digest
         image_id = await self._host.freeze_session(run, name=job.name, replace=job.replace, version=version)
         return describe_image(self._images.manifest(image_id), job.name)
+
+    async def copy_out(self, session: str) -> SessionCopy | None:
+        """Take down what a session holds; see `Worker`."""
+        state = await self._host.copy_out(session)
+        return None if state is None else SessionCopy(guest=state["guest"], scratch=state["scratch"])
+
+    async def put_in(
+        self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
+    ) -> None:
+        """Begin a session with what one elsewhere held; see `Worker`."""
+        state = {
+            "guest": dict(copy.guest),
+            "scratch": copy.scratch,
+            "image": image,
+            "app": str(code.path),
+            "limits": asdict(limits),
+        }
+        await self._host.put_in(session, state)
+
+    async def export_image(self, image: ImageInfo, path: Path) -> None:
+        """Write an image to a new file; see `Worker`."""
+        await self._host.export_image(image.id, path)
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> ImageInfo:
+        """Make an image from a file; see `Worker`."""
+        image_id = await self._host.import_image(path, name=name, replace=replace)
+        return describe_image(self._images.manifest(image_id), name)
 
     async def info(self) -> dict[str, object]:
         """Ask the image's interpreter for its version, packages and warm modules.

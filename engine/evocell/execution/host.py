@@ -6,14 +6,17 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import trio
 from attrs import define, evolve, field
 
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
 from evocell.execution.driver import Driver
+from evocell.execution.guest_files import taken_in, taken_out
 from evocell.execution.guest_job import Fork, GuestJob
+from evocell.execution.image_files import export_image, import_image
 from evocell.execution.images import ImageShelf
 from evocell.execution.loop_driver import LoopDriver
 from evocell.execution.run import CopyRefused, Run, Sighting
@@ -33,6 +36,8 @@ EXPORT_BYTES = 256 << 20
 """A session that takes more than this put aside is not given to another process."""
 
 _SLOTS_PER_THREAD = 2
+
+T = TypeVar("T")
 
 HERE = "local"
 """Name of the process that calls."""
@@ -198,6 +203,32 @@ class GuestHost:
         """Seal what a session holds as an image; see `Host`."""
         return await freeze_copy(self, self._images.cache, run, name=name, replace=replace, version=version)
 
+    async def copy_out(self, session: str) -> dict[str, Any] | None:
+        """Take down what a session holds; see `Host`."""
+        state: dict[str, Any] | None = None
+        async with self.kept(session) as fork:
+            if fork is not None:
+                state = await _to_its_end(partial(taken_out, fork))
+        return state
+
+    async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
+        """Begin a session with what one elsewhere held; see `Host`."""
+        if session in self._sessions:
+            raise CopyRefused(f"there is a session {session!r} already")
+        fork = await _to_its_end(partial(taken_in, self._images, state, self._scratch.make))
+        if self._closed:
+            fork.close()
+            raise EngineClosed("the engine is closed")
+        self._keep(session, fork)
+
+    async def export_image(self, image: str | None, path: Path) -> str:
+        """Write an image to a file; see `Host`."""
+        return await _to_its_end(partial(export_image, self._images, image, path))
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
+        """Make an image from a file; see `Host`."""
+        return await _to_its_end(partial(import_image, self._images, path, name=name, replace=replace))
+
     @asynccontextmanager
     async def kept(self, session: str) -> AsyncIterator[Fork | None]:
         """Hold a session's fork, awake or asleep, for something other than a run; None if there is none."""
@@ -359,6 +390,14 @@ def _tell_loop(token: trio.lowlevel.TrioToken, over: trio.Event) -> None:
 def _fork(images: ImageShelf, image_id: str | None, **details: Any) -> Fork:
     """Fork an image; made of one that is loaded, or was until a moment ago."""
     return Fork(images.get(image_id), **details)
+
+
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """Do something in a thread, which cannot be stopped half-way."""
+    done: list[T] = []
+    with trio.CancelScope(shield=True):
+        done.append(await trio.to_thread.run_sync(work))
+    return done[0]
 
 
 def _copied(fork: Fork, limits: Limits | None) -> Fork:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -20,7 +21,7 @@ from attrs import evolve
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
 from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent
 from evocell.execution.connection import ConnectionLost, RequestFailed
-from evocell.execution.copying import FORK, FREEZE
+from evocell.execution.copying import COPY_OUT, EXPORT_IMAGE, FORK, FREEZE, IMPORT_IMAGE, PUT_IN
 from evocell.execution.enforcer import WatchedWorker
 from evocell.execution.homes import Homes
 from evocell.execution.life import WorkerLife
@@ -203,6 +204,34 @@ class HostPool:
         plain = evolve(run, session=session).to_wire(lambda part: part)
         order = {"run": plain, "name": name, "replace": replace, "version": version}
         return str(await home.copying((session,), FREEZE, order))
+
+    async def copy_out(self, session: str) -> dict[str, Any] | None:
+        """Take down what a session holds; see `Host`."""
+        home = await self._staying(session)
+        if home is None:
+            return None
+        state: dict[str, Any] | None = await home.copying((session,), COPY_OUT, {"session": session})
+        return state
+
+    async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
+        """Begin a session with what one elsewhere held, on the worker with the least to do; see `Host`."""
+        home, _ = await self._place(session, ())
+        try:
+            await home.copying((session,), PUT_IN, {"session": session, "state": dict(state)})
+        except BaseException:
+            self._unsettle(session, home)
+            raise
+
+    async def export_image(self, image: str | None, path: Path) -> str:
+        """Write an image to a file; see `Host`."""
+        home, _ = await self._place(None, ())
+        return str(await home.copying((None,), EXPORT_IMAGE, {"image": image, "path": str(path)}))
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
+        """Make an image from a file; see `Host`."""
+        home, _ = await self._place(None, ())
+        order = {"path": str(path), "name": name, "replace": replace}
+        return str(await home.copying((None,), IMPORT_IMAGE, order))
 
     async def _staying(self, session: str) -> WorkerLife | None:
         """Where a session lives, and is not about to move away from; None if nowhere."""

@@ -220,6 +220,38 @@ class Host(Protocol):
         """
         ...
 
+    async def copy_out(self, session: str) -> dict[str, Any] | None:
+        """Take down what a session holds, which stays as it is.
+
+        Returns:
+            Plain data for `put_in`; None if there is no such session.
+
+        Raises:
+            CopyRefused: It cannot be copied.
+        """
+        ...
+
+    async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
+        """Begin a session with what one elsewhere held.
+
+        Args:
+            session: Its name.
+            state: What `copy_out` returned there, which nobody vouches for, and beside it ``"image"``,
+                ``"app"`` and ``"limits"`` as they are here.
+
+        Raises:
+            CopyRefused: It cannot be had here; the message says why.
+        """
+        ...
+
+    async def export_image(self, image: str | None, path: Path) -> str:
+        """Write an image to a file; see `evocell.execution.image_files`."""
+        ...
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
+        """Make an image from a file; see `evocell.execution.image_files`."""
+        ...
+
     def session_home(self, session: str) -> str | None:
         """Name of the process that holds a session; None if none does."""
         ...

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from attrs import field, frozen
 
@@ -22,7 +23,7 @@ from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityPolicy
 from evocell.models.workers import WorkerInfo, WorkerKill
 
-__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "Worker"]
+__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "SessionCopy", "Worker"]
 
 
 @frozen(kw_only=True)
@@ -92,6 +93,19 @@ class FreezeJob:
     reload: bool = False
     name: str
     replace: bool = False
+
+
+@frozen(kw_only=True)
+class SessionCopy:
+    """What a session held, as plain data that may come from anywhere.
+
+    Attributes:
+        guest: The guest, put aside; see `evocell_runtime.hibernation.Hibernated.to_plain`.
+        scratch: Its scratch files, encoded.
+    """
+
+    guest: Mapping[str, Any] = field(repr=False)
+    scratch: bytes = field(repr=False)
 
 
 @frozen(kw_only=True)
@@ -177,6 +191,47 @@ class Worker(Protocol):
             CopyRefused: It cannot be copied, or the image cannot be made.
 
         Cancellation: There may be an image, complete and with its name, or none.
+        """
+        ...
+
+    async def copy_out(self, session: str) -> SessionCopy | None:
+        """Take down what a session holds, which stays as it is; None if there is no such session.
+
+        Raises:
+            CopyRefused: It cannot be copied.
+        """
+        ...
+
+    async def put_in(
+        self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
+    ) -> None:
+        """Begin a session with what one elsewhere held.
+
+        Args:
+            session: Its name.
+            copy: What that one held; nobody vouches for it.
+            image: Id of the image that one was forked from, here; None for the engine's own.
+            code: The code it has loaded.
+            limits: Bounds that hold for its whole life.
+
+        Raises:
+            CopyRefused: It cannot be had here; the message says why.
+        """
+        ...
+
+    async def export_image(self, image: ImageInfo, path: Path) -> None:
+        """Write an image to a new file.
+
+        Raises:
+            CopyRefused: It cannot be written; the message says why.
+        """
+        ...
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> ImageInfo:
+        """Make an image from a file that nobody vouches for.
+
+        Raises:
+            CopyRefused: It cannot be used; the message says why.
         """
         ...
 

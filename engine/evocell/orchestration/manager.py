@@ -316,6 +316,10 @@ class Manager:
                 await self._take_apart(record)
             raise
 
+    async def take_apart(self, record: SandboxRecord) -> None:
+        """Take a sandbox apart that was told to stop; see `destroy`."""
+        await self._take_apart(record)
+
     async def _take_apart(self, record: SandboxRecord) -> None:
         """Wait for whoever was using a stopped sandbox, end its session and free its id."""
         with trio.CancelScope(shield=True):

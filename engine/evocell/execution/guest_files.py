@@ -1,0 +1,121 @@
+"""What a session holds as plain data, and sessions made of such data, from wherever it comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evocell.code.sources import check_path
+from evocell.errors import EvocellError, ProtocolError
+from evocell.execution.guest_job import Fork
+from evocell.execution.images import ImageShelf
+from evocell.execution.run import CopyRefused
+from evocell.models.limits import Limits
+from evocell.wire.values import decode_hostile
+from evocell_guest.values import encode
+from evocell_runtime.errors import ImageError
+from evocell_runtime.hibernation import Hibernated
+from evocell_runtime.portable import checked_guest
+
+__all__ = ["MAX_SCRATCH_FILES", "taken_in", "taken_out"]
+
+MAX_SCRATCH_FILES = 10_000
+"""Files in a guest's scratch space that are carried along."""
+
+_SLACK_BYTES = 4 << 20
+_ITEMS_PER_FILE = 3
+
+
+def taken_out(fork: Fork) -> dict[str, Any]:
+    """What a fork holds, as plain data; it stays as it is. It must be at rest.
+
+    Raises:
+        CopyRefused: It has files open, or too many in its scratch space.
+    """
+    try:
+        return {"guest": fork.taken_down().to_plain(), "scratch": _packed_scratch(fork.scratch)}
+    except (ImageError, OSError) as error:
+        raise CopyRefused(str(error)) from error
+
+
+def taken_in(images: ImageShelf, state: Mapping[str, Any], make_scratch: Callable[[], Path]) -> Fork:
+    """A fork, put aside, that holds what one elsewhere held.
+
+    Args:
+        images: The images here.
+        state: ``"guest"`` and ``"scratch"`` as `taken_out` made them, or someone who would like them to be
+            taken for that; and the engine's own ``"image"``, ``"app"`` and ``"limits"``.
+        make_scratch: Makes a directory for the guest to write in.
+
+    Raises:
+        CopyRefused: It cannot be had here; the message says why.
+    """
+    try:
+        limits = Limits(**state["limits"])
+        image = images.get(state["image"])
+        guest = checked_guest(
+            Hibernated.from_plain(state["guest"]),
+            image_bytes=image.memory_bytes,
+            growth_bytes=limits.memory_bytes,
+        )
+        app = Path(state["app"])
+        fork = Fork(image, app=app, harness=None, limits=limits, make_scratch=make_scratch, asleep=guest)
+    except (ImageError, EvocellError, OSError) as error:
+        raise CopyRefused(str(error)) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CopyRefused("what it held is not of the right form") from error
+    try:
+        _unpack_scratch(bytes(state["scratch"]), fork.scratch, limits.scratch_bytes)
+    except (EvocellError, OSError, KeyError, TypeError, ValueError) as error:
+        fork.close()
+        raise CopyRefused(f"its scratch files cannot be had: {error}") from error
+    return fork
+
+
+def _packed_scratch(scratch: Path | None) -> bytes:
+    """Files and directories of a scratch space; a guest can make no links."""
+    found: list[list[Any]] = []
+    if scratch is not None:
+        for place, directories, names in os.walk(scratch):
+            here = Path(place)
+            found += [[(here / name).relative_to(scratch).as_posix(), None] for name in directories]
+            found += [
+                [(here / name).relative_to(scratch).as_posix(), (here / name).read_bytes()] for name in names
+            ]
+    if len(found) > MAX_SCRATCH_FILES:
+        raise CopyRefused(f"its scratch space has more than {MAX_SCRATCH_FILES:,} files")
+    return encode(found)
+
+
+def _unpack_scratch(data: bytes, scratch: Path | None, max_bytes: int) -> None:
+    entries = decode_hostile(
+        data,
+        max_bytes=max_bytes + _SLACK_BYTES,
+        max_items=_ITEMS_PER_FILE * MAX_SCRATCH_FILES + 1,
+        max_depth=3,
+    )
+    if not isinstance(entries, list):
+        raise ProtocolError("they are no list")
+    if not entries:
+        return
+    if scratch is None:
+        raise ProtocolError("its limits allow none")
+    total = 0
+    for entry in entries:
+        if not isinstance(entry, list) or len(entry) != 2:  # noqa: PLR2004 - a path and a content
+            raise ProtocolError("they are no list of files")
+        path, content = entry
+        target = scratch / check_path(path)
+        if content is None:
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        if not isinstance(content, bytes):
+            raise ProtocolError("one of them holds something else than bytes")
+        total += len(content)
+        if total > max_bytes:
+            raise ProtocolError(f"they take more than the {max_bytes:,} bytes its limits allow")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            file.write(content)

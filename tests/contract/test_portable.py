@@ -97,13 +97,15 @@ def test_a_sandbox_that_was_never_called_is_carried_as_its_code(engine_of_one, o
 
 def test_what_cannot_be_exported_says_why(engine_of_one, sandbox, tmp_path):
     (tmp_path / "there").touch()
-    with pytest.raises(evocell.ConfigurationError, match="there is a file .*there already"):
+    with pytest.raises(evocell.ConfigurationError, match=r"there is a file .*there already"):
         engine_of_one.export_sandbox(sandbox, tmp_path / "there")
     with pytest.raises(evocell.StoreError, match="cannot be written: No such file"):
         engine_of_one.export_sandbox(sandbox, tmp_path / "nowhere" / "file")
-    with engine_of_one.create_sandbox(source="def f(:") as broken:
-        with pytest.raises(evocell.ConfigurationError, match="rejected"):
-            engine_of_one.export_sandbox(broken, tmp_path / "broken")
+    with (
+        engine_of_one.create_sandbox(source="def f(:") as broken,
+        pytest.raises(evocell.ConfigurationError, match="rejected"),
+    ):
+        engine_of_one.export_sandbox(broken, tmp_path / "broken")
     sandbox.run("hold")
     with pytest.raises(evocell.SandboxBusy, match="files open"):
         engine_of_one.export_sandbox(sandbox, tmp_path / "busy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def taken_in(images: ImageShelf, state: Mapping[str, Any], make_scratch: Callabl
         fork = Fork(image, app=app, harness=None, limits=limits, make_scratch=make_scratch, asleep=guest)
     except (ImageError, EvocellError, OSError) as error:
         raise CopyRefused(str(error)) from error
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise CopyRefused("what it held is not of the right form") from error
     try:
         _unpack_scratch(bytes(state["scratch"]), fork.scratch, limits.scratch_bytes)

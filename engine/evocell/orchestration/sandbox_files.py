@@ -122,7 +122,7 @@ def read_sandbox(path: Path) -> ExportedSandbox:
     parcel = read_parcel(path, KIND, bounds)
     try:
         return _exported(parcel)
-    except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, ConfigurationError, KeyError, TypeError, ValueError) as error:
         told = error.message if isinstance(error, ConfigurationError) else "it says too little, or nonsense"
         raise ProtocolError(f"{path} is no exported sandbox: {told}") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from attrs import evolve
 
@@ -17,7 +18,10 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
 from evocell.orchestration.evaluator import Progress
 
-__all__ = ["default_engine", "evaluate"]
+__all__ = ["GetEngine", "default_engine", "evaluate"]
+
+GetEngine: TypeAlias = Callable[[], Engine]
+"""Gives the engine of the calling process, for code that must outlive a fork."""
 
 
 class _Default:

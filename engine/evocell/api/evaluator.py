@@ -176,6 +176,12 @@ class Evaluators:
 
     _thread: TrioThread[AsyncEngine]
 
+    @property
+    def slots(self) -> int:
+        """How many calls run at once; more of them wait."""
+        self._thread.check()
+        return self._thread.resource.slots
+
     def evaluator(
         self,
         evaluation: Evaluation,

@@ -12,11 +12,11 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from attrs import field, frozen
 
-from evocell.api.default import default_engine
+from evocell.api.default import GetEngine, default_engine
 from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
 from evocell.errors import ConfigurationError
@@ -33,8 +33,6 @@ except ImportError as missing:  # pragma: no cover - the tests have it
     ) from missing
 
 __all__ = ["EvaluatorFunction", "evaluators", "main", "sandboxed"]
-
-GetEngine: TypeAlias = Callable[[], Engine]
 
 SCRATCH_BYTES = 64 << 20
 """Room in ``/tmp`` for an evaluator that writes files."""

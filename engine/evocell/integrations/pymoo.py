@@ -1,0 +1,85 @@
+"""pymoo: problems whose individuals are programs, or are turned into programs, that run in sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from evocell.api.engine import Engine
+from evocell.api.evaluator import Evaluator
+from evocell.errors import ConfigurationError
+
+try:
+    from pymoo.core.problem import Problem
+except ImportError as missing:  # pragma: no cover - the tests have it
+    raise ImportError(
+        "evocell.integrations.pymoo needs pymoo; install it with: pip install 'evocell[pymoo]'"
+    ) from missing
+
+__all__ = ["SandboxProblem", "SandboxRunner"]
+
+
+class SandboxProblem(Problem):  # type: ignore[misc]  # pymoo has no types
+    """A problem whose individuals are all evaluated by one evaluator, a generation at a time.
+
+    pymoo minimises; objectives that the evaluation maximises are negated on their way. An individual that
+    fails has the evaluation's ``failure``, which must be worse than any real value.
+
+    Args:
+        evaluator: Made by `Engine.evaluator`; its ``prepare`` gets one row of variables (or one object, with
+            pymoo's mixed and custom variables), and its ``finish`` must give the objectives, as it does when
+            it is left out.
+        **settings: As for pymoo's ``Problem``: ``n_var``, ``xl``, ``xu``, ``vars`` and so on. ``n_obj`` is
+            the evaluation's.
+
+    Raises:
+        ConfigurationError: The settings contradict the evaluation.
+    """
+
+    def __init__(self, evaluator: Evaluator[tuple[float, ...]], **settings: Any) -> None:
+        directions = evaluator.evaluation.directions
+        if settings.setdefault("n_obj", len(directions)) != len(directions):
+            raise ConfigurationError(
+                f"n_obj is {settings['n_obj']}, but the evaluation has {len(directions)} directions", "n_obj"
+            )
+        if settings.get("elementwise"):
+            raise ConfigurationError(
+                "a SandboxProblem evaluates a generation at once; leave elementwise out", "elementwise"
+            )
+        super().__init__(**settings)
+        self.evaluator = evaluator
+        self._signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+
+    def _evaluate(self, x: Sequence[Any], out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
+        found = self.evaluator.batch(list(x))
+        out["F"] = np.array(found, dtype=float).reshape(len(x), self.n_obj) * self._signs
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> SandboxProblem:
+        """Return itself: algorithms copy their problem, and an engine has no copy."""
+        return self
+
+
+class SandboxRunner:
+    """Runs an elementwise problem of one's own in threads, so that its sandboxes work side by side.
+
+    For a problem whose ``_evaluate`` uses an engine in whatever way it likes:
+    ``MyProblem(elementwise_runner=SandboxRunner(engine))``.
+
+    Args:
+        engine: The engine that it uses; as many evaluations are under way as the engine can use.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __call__(self, f: Callable[[Any], dict[str, Any]], X: Sequence[Any]) -> list[dict[str, Any]]:  # noqa: N803 - pymoo's name
+        """Call the function for each individual, in order."""
+        with ThreadPoolExecutor(self._engine.slots + 1, "evocell-pymoo") as threads:
+            return list(threads.map(f, X))
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> SandboxRunner:
+        """Return itself, as `SandboxProblem` does."""
+        return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import marshal
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -116,7 +117,7 @@ def rehearse() -> None:
                     "seed": turn,
                     **limits,
                 }
-                agent.handle(encode(call))
+                agent.handle(marshal.dumps(call, 2))
             agent.loader.forget()
     finally:
         sys.stdout = stdout

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module, invalidate_caches, reload
 from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from io import open_code
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ Version = tuple[str, Table, bytes, Mapping[str, Any] | None]
 _MODULES = sys.modules
 # Bound now: a variant may replace the modules' attributes.
 _import_module = import_module
+_module_from_spec = module_from_spec
 _reload = reload
 _loads = marshal.loads
 _arm = guard.arm
@@ -212,6 +214,25 @@ class Loader:
             sys.meta_path.remove(self)
         self.__init__()  # type: ignore[misc]
 
+    def _load(self, name: str) -> ModuleType:
+        """Import a module; one of the version's own as `import` would, but without looking elsewhere."""
+        spec = None
+        if "." not in name and name not in _MODULES:
+            spec = self.find_spec(name)
+        if spec is None or spec.loader is None:
+            return _import_module(name)
+        module = _module_from_spec(spec)
+        spec._initializing = True  # type: ignore[attr-defined]  # noqa: SLF001 - as importlib does
+        _MODULES[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            _MODULES.pop(name, None)
+            raise
+        finally:
+            spec._initializing = False  # type: ignore[attr-defined]  # noqa: SLF001
+        return _MODULES[name]
+
     def resolve(self, entry: str) -> Any:
         """Import the entry's module and return what it names.
 
@@ -226,7 +247,7 @@ class Loader:
         module: Any = _MODULES.get(module_name)
         if module is None or module_name not in self.finished:
             try:
-                module = _import_module(module_name)
+                module = self._load(module_name)
             except ModuleNotFoundError as error:
                 missing = error.name
                 if type(missing) is not str or not (module_name + ".").startswith(missing + "."):

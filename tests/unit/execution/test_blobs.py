@@ -14,7 +14,7 @@ from evocell.execution.requests import call_request
 from evocell.execution.run import Run, Sighting
 from evocell.execution.worker import CallJob
 from evocell.models.limits import Limits
-from evocell_guest.values import decode, encode
+from evocell_guest.requests import read_request
 
 LONG = bytes(range(256)) * 64
 OTHER = LONG[::-1]
@@ -144,7 +144,7 @@ def test_the_parts_of_a_request_make_up_a_map(tmp_path, size):
         harness=CompiledVersion("h", tmp_path, b"harness"),
     )
     loading, again = call_request(job, load=True), call_request(job, load=False)
-    asked = decode(b"".join(loading))
+    asked = read_request(b"".join(loading))
     assert asked == {
         "op": "call",
         "code": b"code",
@@ -156,7 +156,7 @@ def test_the_parts_of_a_request_make_up_a_map(tmp_path, size):
         "payload_items": Limits().payload_items,
         "payload_depth": Limits().payload_depth,
     }
-    assert decode(b"".join(again)) == asked | {"code": None, "harness": None}
-    assert b"".join(loading).endswith(encode(payload)[1:])
+    assert read_request(b"".join(again)) == asked | {"code": None, "harness": None}
+    assert b"".join(loading).endswith(payload + b"0")
     if size:
         assert any(part is payload for part in loading)

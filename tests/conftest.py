@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import marshal
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,6 +21,7 @@ from evocell.execution.run import CopyRefused
 from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
 from evocell.models.images import ImageInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
+from evocell.models.workers import WorkerInfo
 from evocell_guest.values import decode
 
 KILLED = LimitExceeded("fuel", limit=10, reached=10)
@@ -178,6 +180,9 @@ class FakeWorker:
         self.losses += 1
         self.loss.set()
         self.loss = trio.Event()
+
+    def workers(self) -> list[WorkerInfo]:
+        return [WorkerInfo(name="local", pid=os.getpid(), status="up", sessions=len(self.sessions))]
 
     async def info(self) -> dict[str, object]:
         return {"python": "3.15.0", "packages": {"numpy": "2.5"}, "warm": []}

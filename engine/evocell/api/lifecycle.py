@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -25,6 +26,7 @@ from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.copies import Copies
 from evocell.orchestration.manager import WATCH, Manager
+from evocell.orchestration.resources import READINGS, watch_resources
 from evocell.orchestration.supervision import running_beside
 from evocell.orchestration.versions import Versions
 
@@ -110,6 +112,15 @@ class EngineLifecycle:
             )
             self._start(worker, snapshots, await opening.enter_async_context(observing))
             await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
+            reading = partial(
+                watch_resources,
+                worker,
+                self._manager,
+                self._observer,
+                interval_s=self.config.enforcement_poll_interval_ms / 1000,
+                emit=self.config.emit_resource_telemetry,
+            )
+            await opening.enter_async_context(running_beside(reading, name=READINGS))
             self._resources = opening.pop_all()
         self._closed = False
         return self

@@ -14,6 +14,7 @@ from evocell.cli.demo import add_demo_parser, run_demo
 from evocell.cli.doctor import add_doctor_parser
 from evocell.cli.image import add_image_parser
 from evocell.cli.serve import add_serve_parser
+from evocell.cli.store import add_store_parser
 from evocell.errors import EvocellError
 from evocell_runtime.errors import ImageError as RuntimeImageError
 
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_bench_parser(commands)
     add_image_parser(commands)
     add_doctor_parser(commands)
+    add_store_parser(commands)
     add_serve_parser(commands)
     return parser
 

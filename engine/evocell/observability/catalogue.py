@@ -211,6 +211,36 @@ _ALL: tuple[EventKind, ...] = (
         (_ID,),
     ),
     EventKind(
+        "worker.resources",
+        "every `enforcement_poll_interval_ms`, for each worker (not with `emit_resource_telemetry = false`)",
+        (
+            Number("memory_bytes", "resident memory of its own, file pages left out", optional=True),
+            Number("cpu_s", "processor seconds that it used so far", optional=True),
+            Number("sessions", "sandboxes that keep their state in it"),
+            Number("calls", "calls that are in it"),
+            Number("finished", "calls that came to an end in this process"),
+            Number("restarts", "how often the process was replaced"),
+        ),
+        (
+            Label("worker", (str,), "its name"),
+            Label("status", (str,), "what it does", ("up", "starting", "draining")),
+        ),
+    ),
+    EventKind(
+        "sandbox.resources",
+        "at the same moments, for each sandbox that was called since the last time; "
+        "numbers count from its creation",
+        (
+            Number("calls", "calls that came to an end"),
+            Number("waiting_calls", "calls that wait for their turn at this moment"),
+            Number("fuel_used", "WebAssembly instructions, all calls together"),
+            Number("run_s", "seconds in which its calls ran, all together"),
+            Number("peak_memory_bytes", "most memory above the image of any call"),
+            Number("restarts", "how often it was replaced by a fresh fork"),
+        ),
+        (_ID, _POPULATION, Label("session_live", (bool,), "whether a worker holds its state")),
+    ),
+    EventKind(
         "store.repaired",
         "the engine started with a store that killed engines had left as it was",
         (

@@ -51,6 +51,12 @@ class Backlog:
     policy: BacklogPolicy
     verdict: str | None = None
     _waiting: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many calls were made and have not begun."""
+        return self._waiting
+
     _calls: set[_Call] = field(factory=set, repr=False)
 
     @property

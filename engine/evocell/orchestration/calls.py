@@ -136,6 +136,7 @@ async def run_in_sandbox(
     with trio.move_on_after(deadline_s):
         outcome = await _run(worker, record, request, telemetry, began)
         tell_of_kill(telemetry, record.id, outcome)
+        record.usage.add(outcome)
         return outcome
     if began.is_set():
         tell_of_deadline(telemetry, record.id, deadline_s)

@@ -93,6 +93,10 @@ class Manager:
         """Return several sandboxes; raises as `get` does."""
         return [self.get(sandbox_id) for sandbox_id in sandbox_ids]
 
+    def records(self) -> list[SandboxRecord]:
+        """Return every sandbox, in the order of their creation."""
+        return list(self._records.values())
+
     def states(self) -> list[SandboxState]:
         """Return the state of every sandbox, in the order of their creation."""
         return [self.state(record) for record in self._records.values()]

@@ -13,12 +13,12 @@ from evocell.code.compiler import CompiledVersion
 from evocell.errors import SandboxNotFound
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
-from evocell.models.outcome import Rejected
+from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityProfile
 from evocell.models.state import SandboxState, SandboxStatus
 from evocell.orchestration.backlog import Backlog
 
-__all__ = ["KEPT_TRANSITIONS", "SandboxRecord"]
+__all__ = ["KEPT_TRANSITIONS", "SandboxRecord", "Usage"]
 
 KEPT_TRANSITIONS = 100
 """How many steps of its life a sandbox remembers; the oldest are forgotten first."""
@@ -28,6 +28,30 @@ def _tell(record: Any, _: Attribute[SandboxState], state: SandboxState) -> Sandb
     if record.changed is not None:
         record.changed(record.number, state)
     return state
+
+
+@define(eq=False)
+class Usage:
+    """What the calls of a sandbox took so far.
+
+    Attributes:
+        calls: How many there were.
+        fuel_used: WebAssembly instructions, all together.
+        run_s: Seconds in which they ran, all together.
+        peak_memory_bytes: The most memory that one had above the image.
+    """
+
+    calls: int = 0
+    fuel_used: int = 0
+    run_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what a call took."""
+        self.calls += 1
+        self.fuel_used += outcome.fuel_used
+        self.run_s += outcome.wall_s
+        self.peak_memory_bytes = max(self.peak_memory_bytes, outcome.peak_memory_bytes)
 
 
 @define(eq=False)
@@ -51,6 +75,7 @@ class SandboxRecord:
         loaded: Set once the first load is over, whatever came of it.
         stopping: Whether it is being destroyed; nothing may start any more.
         number: Its number in lineage and store.
+        usage: What its calls took.
         changed: Told its number and its new state whenever that changes.
     """
 
@@ -68,6 +93,7 @@ class SandboxRecord:
     loaded: trio.Event = field(factory=trio.Event)
     stopping: bool = False
     number: int = 0
+    usage: Usage = field(factory=Usage)
     changed: Callable[[int, SandboxState], None] | None = None
     _scopes: set[trio.CancelScope] = field(factory=set, repr=False)
 

@@ -1,0 +1,124 @@
+"""`evocell store`: look at the durable store of a state directory, and take it out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO
+
+from evocell.config import Config
+from evocell.errors import ConfigurationError, StoreError
+from evocell.observability.export import EXPORTS, export_rows, write_rows
+from evocell.observability.inspection import inspect_store
+from evocell.observability.store import FILE_NAME, open_reader
+
+_COUNTED = ("runs", "sandboxes", "evaluations", "sources")
+
+
+def add_store_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `store` and its own commands to the parser."""
+    store = commands.add_parser(
+        "store",
+        help="check or export the durable store of a state directory",
+        description="Looks at the store of a state directory; an engine may be using it meanwhile.",
+    )
+    actions = store.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check = actions.add_parser(
+        "check",
+        help="say whether the store is sound",
+        description="Reads all of the store. The exit code is 1 if something is wrong.",
+    )
+    add_directory(check)
+    check.set_defaults(run=run_check)
+    export = actions.add_parser(
+        "export",
+        help="write a table as CSV, JSON lines or msgpack",
+        description="Writes one table of the store. Times are ISO 8601 in UTC.",
+    )
+    add_directory(export)
+    export.add_argument(
+        "--table",
+        choices=tuple(EXPORTS),
+        default="evaluations",
+        help="what to write (default: %(default)s)",
+    )
+    export.add_argument(
+        "--format",
+        dest="file_format",
+        choices=("csv", "jsonl", "msgpack"),
+        default="csv",
+        help="how (default: %(default)s)",
+    )
+    export.add_argument("--out", type=Path, metavar="FILE", help="where to (default: standard output)")
+    export.set_defaults(run=run_export)
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a state directory."""
+    parser.add_argument(
+        "state_dir",
+        type=Path,
+        nargs="?",
+        metavar="STATE_DIR",
+        help="the state directory (default: the one that is configured)",
+    )
+
+
+def store_path(given: Path | None) -> Path:
+    """Return the database of a state directory, or of the configured one.
+
+    Raises:
+        ConfigurationError: None is given and none is configured.
+    """
+    place = given or Config.load().state_dir
+    if place is None:
+        raise ConfigurationError(
+            "name a state directory, or configure one (state_dir, or EVOCELL_STATE_DIR)", "state_dir"
+        )
+    return place / FILE_NAME if place.is_dir() or not place.exists() else place
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Say what is wrong with a store; the exit code is 1 if something is."""
+    path = store_path(args.state_dir)
+    with closing(open_reader(path)) as connection:
+        problems = list(inspect_store(connection, path))
+        for problem in problems:
+            sys.stdout.write(f"{problem}\n")
+        if problems:
+            return 1
+        counts = [
+            f"{connection.execute(f'SELECT count(*) FROM {table}').fetchone()[0]:,} {table}"  # noqa: S608 - names of ours
+            for table in _COUNTED
+        ]
+    sys.stdout.write(f"{path} is sound: {', '.join(counts)}\n")
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write a table of a store."""
+    path = store_path(args.state_dir)
+    with closing(open_reader(path)) as connection, _output(args.out) as file:
+        try:
+            n_rows = write_rows(export_rows(connection, args.table), args.file_format, file.write)
+        except ValueError as error:
+            raise StoreError(f"{error}; see: evocell store check {path.parent}", str(path)) from error
+    if args.out is not None:
+        sys.stdout.write(f"{n_rows:,} {args.table} written to {args.out}\n")
+    return 0
+
+
+@contextmanager
+def _output(place: Path | None) -> Iterator[IO[bytes]]:
+    if place is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with place.open("wb") as file:
+            yield file
+    except OSError as error:
+        raise ConfigurationError(f"{place} cannot be written: {error.strerror or error}", "out") from error

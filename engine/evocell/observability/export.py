@@ -1,0 +1,126 @@
+"""Tables of a store as CSV, JSON lines or msgpack, for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from evocell.observability.encoding import pack, unpack, unpack_files
+
+__all__ = ["EXPORTS", "ExportFormat", "export_rows", "write_rows"]
+
+ExportFormat: TypeAlias = Literal["csv", "jsonl", "msgpack"]
+
+Row: TypeAlias = Mapping[str, object]
+
+EXPORTS: Mapping[str, str] = MappingProxyType(
+    {
+        "runs": "SELECT * FROM runs ORDER BY run",
+        "sandboxes": "SELECT * FROM sandboxes ORDER BY sandbox",
+        "evaluations": "SELECT * FROM evaluations ORDER BY evaluation",
+        "adjustments": "SELECT * FROM adjustments ORDER BY adjustment",
+        "lineage": (
+            "SELECT l.child, s.id AS child_id, l.place, l.parent, l.parent_id, s.generation, s.mutation_type,"
+            " s.version, n.metadata FROM lineage l LEFT JOIN sandboxes s ON s.sandbox = l.child"
+            " LEFT JOIN lineage_notes n ON n.sandbox = l.child ORDER BY l.child, l.place"
+        ),
+        "batches": "SELECT * FROM batches ORDER BY batch",
+        "sources": "SELECT * FROM sources ORDER BY version",
+    }
+)
+"""What can be exported, and how it is read."""
+
+_TIMES = frozenset(
+    {"started_at", "ended_at", "evaluated_at", "created_at", "updated_at", "begun_at", "adjusted_at"}
+)
+_FLAGS = frozenset({"kept", "valid", "deterministic"})
+_JSON = frozenset({"objectives", "components"})
+_PACKED = frozenset({"config", "transitions", "test_results", "metadata", "members"})
+_HEAD = b"=+-@\t\r"
+
+
+def export_rows(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
+    """Return the rows of a table, their columns decoded: times as ISO 8601 in UTC, packed ones as plain data.
+
+    Args:
+        connection: Opened with `open_reader`.
+        table: One of `EXPORTS`.
+
+    Raises:
+        ValueError: A row is damaged.
+    """
+    cursor = connection.execute(EXPORTS[table])
+    names = [column[0] for column in cursor.description]
+    for row in cursor:
+        yield {name: _decoded(name, value) for name, value in zip(names, row, strict=True)}
+
+
+def write_rows(rows: Iterator[Row], file_format: ExportFormat, write: Callable[[bytes], object]) -> int:
+    """Write rows in a format.
+
+    Args:
+        rows: What to write.
+        file_format: ``"csv"`` has a head line and packed columns as JSON; ``"jsonl"`` has an object a line;
+            ``"msgpack"`` has a map after the other.
+        write: Takes the bytes.
+
+    Returns:
+        How many there were.
+    """
+    n_rows = 0
+    for row in rows:
+        if file_format == "csv":
+            if not n_rows:
+                write(_csv_line(list(row)))
+            write(_csv_line([_cell(value) for value in row.values()]))
+        elif file_format == "jsonl":
+            write(json.dumps(row, ensure_ascii=False, default=_as_json).encode() + b"\n")
+        else:
+            write(pack(row))
+        n_rows += 1
+    return n_rows
+
+
+def _decoded(name: str, value: object) -> object:
+    if value is None:
+        return None
+    if name in _TIMES and isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    if name in _FLAGS:
+        return bool(value)
+    if name in _JSON and isinstance(value, str):
+        return json.loads(value)
+    if name in _PACKED and isinstance(value, bytes):
+        return unpack(value)
+    if name == "files" and isinstance(value, bytes):
+        return unpack_files(value)
+    return value
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=_as_json)
+    # What a candidate wrote must not be a formula in whoever's spreadsheet.
+    if isinstance(value, str) and value[:1].encode("utf-8", "replace") in {bytes([one]) for one in _HEAD}:
+        return f"'{value}"
+    return value
+
+
+def _csv_line(cells: list[object] | list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _as_json(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else repr(value)

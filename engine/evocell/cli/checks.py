@@ -6,21 +6,11 @@ from enum import Enum
 
 from attrs import frozen
 
-from evocell.cli.facts import UNLIMITED, Facts
+from evocell.cli.facts import Facts
+from evocell.execution.capacity import CHOICE, UNLIMITED, Capacity, Resources, capacity
 
-SANDBOX_MEMORY_BYTES = 1_400_000
-"""Unique memory of a live instance that has run a call. Source: `just bench`."""
-
-SANDBOX_MAPS = 7
-"""Memory mappings of a live instance. Source: `just bench`, 6.0 once called, one more while a call runs."""
-
-SANDBOX_DESCRIPTORS = 4
-"""File descriptors of a live instance: one for each directory it is given. Source: `just bench`."""
-
-_MEMORY_SHARE = 0.8
-_RESERVED_MAPS = 2_000
-_RESERVED_DESCRIPTORS = 256
 _LOW_CAPACITY = 1_000
+_LOW_AWAKE = 100
 _OLDEST_PYTHON = (3, 11)
 _GB = 1e9
 
@@ -50,29 +40,16 @@ class Check:
     advice: str = ""
 
 
-@frozen
-class Capacity:
-    """How many sandboxes can hold a live instance in one process at once.
-
-    Attributes:
-        instances: The number; a sandbox with no instance takes only a record.
-        bound_by: What runs out first.
-    """
-
-    instances: int
-    bound_by: str
-
-
-def capacity(facts: Facts) -> Capacity:
-    """Work out how many live instances one process can hold, and what bounds them."""
-    bounds = {
-        "memory": int(facts.memory_available_bytes * _MEMORY_SHARE) // SANDBOX_MEMORY_BYTES,
-        "open files (ulimit -n)": (facts.open_files_soft - _RESERVED_DESCRIPTORS) // SANDBOX_DESCRIPTORS,
-    }
-    if facts.max_map_count is not None:
-        bounds["vm.max_map_count"] = (facts.max_map_count - _RESERVED_MAPS) // SANDBOX_MAPS
-    bound_by = min(bounds, key=bounds.__getitem__)
-    return Capacity(max(0, bounds[bound_by]), bound_by)
+def room(facts: Facts) -> Capacity:
+    """Work out how many sandboxes can keep state in one worker, as the workers themselves do."""
+    # A worker process gives itself what it may have; the calling process is left as it is.
+    descriptors = facts.open_files_hard if facts.workers else facts.open_files_soft
+    found = Resources(
+        memory_bytes=min(facts.worker_memory_bytes, facts.memory_available_bytes // max(1, facts.workers)),
+        descriptors=descriptors,
+        mappings=facts.max_map_count,
+    )
+    return capacity(found)
 
 
 def judge(facts: Facts) -> tuple[Check, ...]:
@@ -139,8 +116,13 @@ def _image(facts: Facts) -> Check:
 
 
 def _capacity(facts: Facts) -> Check:
-    most = capacity(facts)
-    found = f"{most.instances:,} live instances in one process, bound by {most.bound_by}"
-    if most.instances < _LOW_CAPACITY:
-        return Check("capacity", found, Status.WARNING, f"raise {most.bound_by} to hold more")
+    most = room(facts)
+    where = f"each of {facts.workers} workers" if facts.workers else "this process"
+    ready = "" if most.awake_bound == CHOICE else f", bound by {most.awake_bound}"
+    found = f"{most.sessions:,} sandboxes can keep state in {where}, {most.awake:,} of them ready{ready}"
+    if most.awake < _LOW_AWAKE:
+        advice = f"raise {most.awake_bound} to have more of them ready"
+        return Check("capacity", found, Status.WARNING, advice)
+    if most.sessions < _LOW_CAPACITY:
+        return Check("capacity", found, Status.WARNING, "free memory, or raise worker_max_memory")
     return Check("capacity", found)

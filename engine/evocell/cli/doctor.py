@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from evocell.cli.checks import Check, Status, capacity, judge
+from evocell.cli.checks import Check, Status, judge, room
 from evocell.cli.facts import Facts, gather
 from evocell.cli.image import configured_spec, open_cache
 from evocell.config import Config
@@ -37,7 +37,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     """Print what was found; the exit code is 1 if something keeps sandboxes from running."""
     config = Config.load()
     cache = open_cache(args.cache_dir, config)
-    facts = gather(cache, configured_spec(config))
+    facts = gather(cache, configured_spec(config), config)
     checks = judge(facts)
     if args.json:
         sys.stdout.write(json.dumps(report(facts, checks), indent=2) + "\n")
@@ -50,7 +50,7 @@ def report(facts: Facts, checks: Sequence[Check]) -> dict[str, object]:
     """Put everything `doctor` knows into the shape of its JSON."""
     return {
         "facts": asdict(facts),
-        "capacity": asdict(capacity(facts)),
+        "capacity": asdict(room(facts)) | {"sessions": room(facts).sessions},
         "checks": [asdict(check) | {"status": check.status.value} for check in checks],
     }
 

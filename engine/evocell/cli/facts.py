@@ -6,7 +6,6 @@ import os
 import platform
 import resource
 import shutil
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +13,15 @@ from typing import TYPE_CHECKING
 import psutil
 from attrs import frozen
 
+from evocell.config import Config
+from evocell.execution.capacity import finite, own_resources, read_number
+from evocell.execution.enforcer import memory_bound
+
 if TYPE_CHECKING:
     # Annotations only: the runtime loads wasmtime.
     from evocell_runtime.cache import ImageCache
     from evocell_runtime.spec import ImageSpec
 
-UNLIMITED = sys.maxsize
-"""Stands for a limit that is not set."""
-
-_MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 _CGROUP_MEMORY = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -47,6 +46,8 @@ class Facts:
         max_map_count: Memory mappings a process may have; None where the system does not say.
         open_files_soft: Descriptors this process may hold; `UNLIMITED` if nothing bounds them.
         open_files_hard: Descriptors it may ask for; likewise.
+        workers: Processes an engine would run sandboxes in; 0 for the calling one.
+        worker_memory_bytes: Memory of its own that each may hold.
         images: Images in the cache.
         image_id: The image an engine would fork from, None if it has yet to be built.
         build_disk_bytes: Room without which the builder refuses to start.
@@ -66,18 +67,21 @@ class Facts:
     max_map_count: int | None
     open_files_soft: int
     open_files_hard: int
+    workers: int
+    worker_memory_bytes: int
     images: int
     image_id: str | None
     build_disk_bytes: int
     build_memory_bytes: int
 
 
-def gather(cache: ImageCache, spec: ImageSpec) -> Facts:
+def gather(cache: ImageCache, spec: ImageSpec, config: Config) -> Facts:
     """Read everything `doctor` judges.
 
     Args:
         cache: The image cache to look at.
         spec: The image an engine would use with the present configuration.
+        config: That configuration.
     """
     from evocell_runtime.build import BUILD_DISK_BYTES, COMPILE_MEMORY_BYTES
 
@@ -96,19 +100,16 @@ def gather(cache: ImageCache, spec: ImageSpec) -> Facts:
         memory_available_bytes=min(memory.available, limit_bytes),
         cache_dir=str(cache.root),
         disk_free_bytes=shutil.disk_usage(nearest_existing(cache.root)).free,
-        max_map_count=read_number(_MAX_MAP_COUNT),
+        max_map_count=own_resources(0).mappings,
         open_files_soft=finite(soft),
         open_files_hard=finite(hard),
+        workers=config.worker_count(),
+        worker_memory_bytes=memory_bound(config),
         images=len(cache.images()),
         image_id=None if manifest is None else manifest.image_id,
         build_disk_bytes=BUILD_DISK_BYTES,
         build_memory_bytes=COMPILE_MEMORY_BYTES,
     )
-
-
-def finite(limit: int) -> int:
-    """Turn the kernel's word for "no limit" into a number larger than any other."""
-    return UNLIMITED if limit == resource.RLIM_INFINITY else limit
 
 
 def usable_cpus() -> int:
@@ -132,14 +133,6 @@ def container_memory_bytes(files: tuple[Path, ...]) -> int | None:
         if limit is not None:
             return limit
     return None
-
-
-def read_number(file: Path) -> int | None:
-    """Read a file that holds one whole number; None if it is absent or says something else."""
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
 
 
 def nearest_existing(path: Path) -> Path:

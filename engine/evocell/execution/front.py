@@ -240,7 +240,7 @@ class HostWorker:
         seen = await self._host.run(run)
         if seen.unforked is not None:
             msg = f"there is no room for another sandbox: {seen.unforked}; close some, or see: evocell doctor"
-            raise CapacityError(msg)
+            raise CapacityError(msg, "forks" if run.session is None else "sessions")
         if seen.no_image is not None:
             raise ImageError(f"{seen.no_image}; see: evocell image list")
         return seen

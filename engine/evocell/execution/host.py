@@ -13,24 +13,20 @@ import trio
 from attrs import define, evolve, field
 
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
+from evocell.execution.capacity import AWAKE_SESSIONS, Capacity
 from evocell.execution.driver import Driver
 from evocell.execution.guest_files import taken_in, taken_out
 from evocell.execution.guest_job import Fork, GuestJob
 from evocell.execution.image_files import export_image, import_image
 from evocell.execution.images import ImageShelf
 from evocell.execution.loop_driver import LoopDriver
+from evocell.execution.residents import Residents, weight
 from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.execution.scratch import Scratch
 from evocell.execution.sealing import freeze_copy
 from evocell.models.limits import Limits
 from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.errors import ImageError
-
-AWAKE_SESSIONS = 256
-"""Sessions that are kept ready to run; of more, the ones that were idle longest are put aside.
-
-A session that is ready takes about 1 MB, 5 mappings and 4 descriptors; one put aside some 30 KB of its
-process, and 6 ms to wake."""
 
 EXPORT_BYTES = 256 << 20
 """A session that takes more than this put aside is not given to another process."""
@@ -58,15 +54,18 @@ class GuestHost:
         images: What is forked.
         driver: Drives guests; closed with the host.
         realtime: Whether guests see the real clock and real entropy.
+        capacity: How many sessions there is room for.
     """
 
-    def __init__(self, images: ImageShelf, driver: Driver | LoopDriver, *, realtime: bool) -> None:
+    def __init__(
+        self, images: ImageShelf, driver: Driver | LoopDriver, *, realtime: bool, capacity: Capacity
+    ) -> None:
         self._images = images
         self._realtime = realtime
         self._driver = driver
         self._scratch = Scratch()
         self._sessions: dict[str, _Session] = {}
-        self._awake: dict[_Session, None] = {}  # the one idle longest first
+        self._residents: Residents[_Session] = Residents(capacity)
         self._running: set[GuestJob] = set()
         self._finished = 0
         self.on_kill: Callable[[WorkerKill], None] | None = None
@@ -90,6 +89,10 @@ class GuestHost:
             async with session.lock:
                 if self._sessions.get(run.session) is not session:  # it was ended while this run waited
                     continue
+                full = None if session.fork is not None else self._residents.refusal()
+                if full is not None:
+                    del self._sessions[run.session]
+                    return Sighting(unforked=full)
                 seen = await self._run_in(session, run)
             await self._put_aside()
             return seen
@@ -132,7 +135,7 @@ class GuestHost:
             if self._sessions.get(session) is held:  # else another ended it, and this is a later one's name
                 del self._sessions[session]
             fork, held.fork = held.fork, None
-            self._awake.pop(held, None)
+            self._residents.leave(held)
             if fork is not None:
                 fork.close()
 
@@ -153,7 +156,7 @@ class GuestHost:
                         await trio.to_thread.run_sync(held.fork.put_aside)
                     if held.fork.asleep_bytes is not None and held.fork.asleep_bytes <= EXPORT_BYTES:
                         del self._sessions[name]
-                        self._awake.pop(held, None)
+                        self._residents.leave(held)
                         fork, held.fork = held.fork, None
                         return fork.handed_over()
         return None
@@ -167,12 +170,19 @@ class GuestHost:
         """
         if name in self._sessions:
             raise ProtocolError(f"there is a session {name!r} already")
+        if (full := self._residents.refusal()) is not None:
+            raise CapacityError(full, "sessions")
         try:
             image = await trio.to_thread.run_sync(self._images.get, plain["image"])
             fork = Fork.taken_over(image, plain, self._scratch.take)
         except (ImageError, OSError) as error:
             raise CapacityError(f"the session {name!r} cannot be taken over: {error}") from error
-        self._sessions[name] = _Session(fork=fork)
+        self._keep(name, fork)
+
+    @property
+    def capacity(self) -> int:
+        """How many sessions there is room for, if none has much data of its own."""
+        return self._residents.capacity.sessions
 
     @property
     def stalled_s(self) -> float:
@@ -190,6 +200,8 @@ class GuestHost:
         async with self.kept(session) as fork:
             if fork is None:
                 return False
+            if (full := self._residents.refusal()) is not None:
+                raise CopyRefused(f"there is no room for another sandbox: {full}")
             with trio.CancelScope(shield=True):
                 made = await trio.to_thread.run_sync(_copied, fork, limits)
             if self._closed:
@@ -242,8 +254,19 @@ class GuestHost:
     def _keep(self, session: str, fork: Fork) -> None:
         """Begin a session with a fork that holds something already."""
         held = self._sessions[session] = _Session(fork=fork)
+        self._note(held, fork)
+
+    def _note(self, session: _Session, fork: Fork) -> None:
+        """Note what a session takes while nothing runs in it."""
         if fork.asleep_bytes is None:
-            self._awake[held] = None
+            self._residents.rest(session, weight(fork.instance.open_files))
+        else:
+            self._residents.sleep(session, fork.asleep_bytes)
+
+    @property
+    def _most_awake(self) -> int:
+        """How many sessions are kept ready."""
+        return min(self._residents.capacity.awake, AWAKE_SESSIONS)
 
     def session_home(self, session: str) -> str | None:
         """Name of the process that holds a session; None if none does."""
@@ -259,6 +282,7 @@ class GuestHost:
                 sessions=len(self._sessions),
                 calls=len(self._running),
                 finished=self._finished,
+                capacity=self.capacity,
             )
         ]
 
@@ -287,7 +311,7 @@ class GuestHost:
                 if session.fork is not None:
                     session.fork.close()
             self._sessions.clear()
-            self._awake.clear()
+            self._residents = Residents(self._residents.capacity)
             self._scratch.close()
             self._images.close()
 
@@ -305,7 +329,7 @@ class GuestHost:
     async def _run_in(self, session: _Session, run: Run) -> Sighting:
         """Run in a session whose lock is held; its fork is kept if it is sound afterwards."""
         held, session.fork = session.fork, None
-        self._awake.pop(session, None)
+        self._residents.leave(session)
         make, request = self._fresh(run), run.request
         if held is not None:
             make = held.roused
@@ -318,7 +342,7 @@ class GuestHost:
                 session.fork.close()
                 session.fork = None
             if session.fork is not None:
-                self._awake[session] = None
+                self._note(session, session.fork)
         finally:
             # A run that never began (cancelled, or the engine closed) leaves the kept fork unused.
             if held is not None and held is not session.fork:
@@ -326,18 +350,25 @@ class GuestHost:
         return evolve(_sighting(done), loaded=held is None)
 
     async def _put_aside(self) -> None:
-        """Put idle sessions aside until no more than `AWAKE_SESSIONS` are ready."""
-        idle = [session for session in self._awake if not session.lock.locked()]
-        for session in idle[: max(0, len(self._awake) - AWAKE_SESSIONS)]:
-            if session.fork is None or session.lock.locked() or session not in self._awake:
-                continue  # it was used while another was put aside
+        """Put idle sessions aside until no more are ready than shall be."""
+        tried: set[_Session] = set()
+        while True:
+            surplus = self._residents.surplus(self._most_awake)
+            session = next((one for one in surplus if one not in tried and not one.lock.locked()), None)
+            if session is None:
+                return
+            tried.add(session)
             with trio.CancelScope(shield=True):
                 async with session.lock:
                     fork = session.fork
-                    self._awake.pop(session, None)
-                    if fork is not None:
-                        with suppress(ImageError):  # it has files open: it stays ready
-                            await trio.to_thread.run_sync(fork.put_aside)
+                    if fork is None:
+                        continue
+                    try:
+                        await trio.to_thread.run_sync(fork.put_aside)
+                    except ImageError:  # it has files open
+                        self._residents.stay(session)
+                    else:
+                        self._note(session, fork)
 
     def _job(
         self,

@@ -75,6 +75,8 @@ class WorkerLife:
         """Whether another takes its place, and it is given no further sessions."""
         self.under_way: Counter[str | None] = Counter()
         """Runs in it, by session; those that need none are under None."""
+        self.capacity = 0
+        """How many sessions there is room for in it."""
         self.finished = 0
         """Runs that came to an end in it."""
 
@@ -230,7 +232,7 @@ class WorkerLife:
             nursery.start_soon(_kill_late, self.name, process)
             opened = False
             try:
-                await connection.request("open", self._opening)
+                self.capacity = int(await connection.request("open", self._opening))
                 opened = True
             except RequestFailed as error:
                 self.refused = str(error)

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
+from evocell.execution.capacity import capacity, own_resources
 from evocell.execution.driver import Driver
+from evocell.execution.enforcer import memory_bound
 from evocell.execution.front import HostWorker
 from evocell.execution.host import GuestHost
 from evocell.execution.images import ImageCatalogue, ImageShelf, load_image
@@ -38,7 +40,9 @@ async def open_local_worker(
     image = await load_image(config, progress)
     realtime = config.profile == "realtime"
     cache = ImageCache(config.cache_path())
-    host = GuestHost(ImageShelf(image, cache), Driver(config.thread_count()), realtime=realtime)
+    room = capacity(own_resources(memory_bound(config)))
+    driver = Driver(config.thread_count())
+    host = GuestHost(ImageShelf(image, cache), driver, realtime=realtime, capacity=room)
     try:
         yield HostWorker(host, ImageCatalogue(image.manifest, cache), snapshots, realtime=realtime)
     finally:

@@ -82,6 +82,7 @@ class _Place:
             calls=life.under_way.total(),
             finished=life.finished,
             restarts=self.restarts,
+            capacity=life.capacity,
         )
 
 
@@ -93,6 +94,7 @@ class HostPool:
         cache_root: Where it lies.
         workers: How many processes.
         realtime: Whether guests see the real clock and real entropy.
+        memory_bytes: Memory of its own that each worker may hold.
         shelf_bytes: How much of what runs refer to each worker keeps.
     """
 
@@ -103,12 +105,14 @@ class HostPool:
         *,
         workers: int,
         realtime: bool,
+        memory_bytes: int,
         shelf_bytes: int = SHELF_BYTES,
     ) -> None:
         self._opening: Mapping[str, Any] = {
             "cache": cache_root,
             "image_id": manifest.image_id,
             "realtime": realtime,
+            "memory_bytes": memory_bytes,
             "shelf_bytes": shelf_bytes,
         }
         self._shelf_bytes = shelf_bytes

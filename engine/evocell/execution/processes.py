@@ -51,6 +51,7 @@ async def open_worker_processes(
         str(config.cache_path().absolute()),
         workers=config.worker_count(),
         realtime=realtime,
+        memory_bytes=memory_bound(config),
         shelf_bytes=min(SHELF_BYTES, memory_bound(config) // _SHELF_PART),
     )
     error: BaseException | None = None

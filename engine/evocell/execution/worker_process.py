@@ -18,6 +18,7 @@ import trio
 
 from evocell.errors import EngineClosed, ImageError, ProtocolError
 from evocell.execution.blobs import BLOB, Shelf, packed
+from evocell.execution.capacity import capacity, own_resources, raise_descriptor_limit
 from evocell.execution.connection import Answer, Connection
 from evocell.execution.copying import COPYING, answer_copying
 from evocell.execution.host import GuestHost
@@ -66,7 +67,7 @@ class _Service:
         if method == "open":
             self._host = _open(params, self._driver)
             self._shelf = Shelf(params["shelf_bytes"])
-            return os.getpid()
+            return self._host.capacity
         host = self._host
         if method == "ping":
             return 0.0 if host is None else host.stalled_s
@@ -101,7 +102,9 @@ def _open(params: dict[str, Any], driver: LoopDriver) -> GuestHost:
         image = Image(cache, manifest)
     except RuntimeImageError as e:
         raise ImageError(str(e)) from e
-    return GuestHost(ImageShelf(image, cache), driver, realtime=params["realtime"])
+    raise_descriptor_limit()
+    room = capacity(own_resources(params["memory_bytes"]))
+    return GuestHost(ImageShelf(image, cache), driver, realtime=params["realtime"], capacity=room)
 
 
 async def _serve(source: int, sink: int) -> None:

@@ -24,6 +24,8 @@ class WorkerInfo:
         calls: Calls that are in it now, waiting or running.
         finished: Calls that came to an end in this process.
         restarts: How often the process was replaced by another.
+        capacity: How many sandboxes can keep their state in it, if none has much data of its own; None while
+            there is no process.
     """
 
     name: str
@@ -33,6 +35,7 @@ class WorkerInfo:
     calls: int = 0
     finished: int = 0
     restarts: int = 0
+    capacity: int | None = None
 
 
 @frozen(kw_only=True)

@@ -1,14 +1,14 @@
 """What `evocell doctor` concludes from what it found."""
 
 import json
-import sys
 
 import pytest
 from attrs import evolve
 
-from evocell.cli.checks import Capacity, Status, capacity, judge
+from evocell.cli.checks import Status, judge, room
 from evocell.cli.doctor import report
-from evocell.cli.facts import UNLIMITED, Facts, container_memory_bytes, finite, nearest_existing, read_number
+from evocell.cli.facts import Facts, container_memory_bytes, nearest_existing
+from evocell.execution.capacity import CHOICE, UNLIMITED
 
 MACHINE = Facts(
     python="3.11.7",
@@ -24,6 +24,8 @@ MACHINE = Facts(
     max_map_count=65_530,
     open_files_soft=20_000,
     open_files_hard=UNLIMITED,
+    workers=2,
+    worker_memory_bytes=2_000_000_000,
     images=1,
     image_id="0123456789abcdef",
     build_disk_bytes=700_000_000,
@@ -45,26 +47,37 @@ def test_every_finding_has_its_own_name():
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "awake", "bound"),
     [
-        ({}, Capacity(4_571, "memory")),
-        ({"memory_available_bytes": 64 * 10**9}, Capacity(4_936, "open files (ulimit -n)")),
-        (
-            {"memory_available_bytes": 64 * 10**9, "open_files_soft": 10**6},
-            Capacity(9_075, "vm.max_map_count"),
-        ),
-        ({"open_files_soft": 1_024}, Capacity(192, "open files (ulimit -n)")),
-        ({"open_files_soft": 100}, Capacity(0, "open files (ulimit -n)")),
-        ({"max_map_count": None, "open_files_soft": UNLIMITED}, Capacity(4_571, "memory")),
+        ({}, 256, CHOICE),
+        ({"open_files_hard": 1_024}, 56, "open files (ulimit -n)"),
+        ({"workers": 0, "open_files_soft": 1_024}, 56, "open files (ulimit -n)"),
+        ({"max_map_count": 2_700}, 100, "vm.max_map_count"),
+        ({"worker_memory_bytes": 300_000_000}, 69, "memory"),
     ],
 )
-def test_capacity_is_the_tightest_bound(changes, expected):
-    assert capacity(evolve(MACHINE, **changes)) == expected
+def test_capacity_is_the_workers_own(changes, awake, bound):
+    found = room(evolve(MACHINE, **changes))
+    assert (found.awake, found.awake_bound) == (awake, bound)
 
 
-def test_low_capacity_says_what_to_raise():
-    check = finding("capacity", open_files_soft=1_024)
-    assert (check.status, check.advice) == (Status.WARNING, "raise open files (ulimit -n) to hold more")
+def test_memory_that_is_not_free_does_not_count():
+    free = room(evolve(MACHINE, memory_available_bytes=400_000_000))
+    assert free == room(evolve(MACHINE, worker_memory_bytes=200_000_000))
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"open_files_hard": 1_024}, "raise open files (ulimit -n) to have more of them ready"),
+        ({"worker_memory_bytes": 50_000_000}, "raise memory to have more of them ready"),
+        ({}, ""),
+    ],
+)
+def test_low_capacity_says_what_to_raise(changes, advice):
+    check = finding("capacity", **changes)
+    assert (check.status, check.advice) == (Status.WARNING if advice else Status.OK, advice)
+    assert "sandboxes can keep state in each of 2 workers" in check.found
 
 
 def test_no_image_is_a_warning_that_says_what_building_takes():
@@ -104,21 +117,12 @@ def test_unlimited_descriptors_are_not_shown_as_a_number():
     assert finding("open files").found == "20,000, at most unlimited"
 
 
-def test_finite():
-    assert finite(1_024) == 1_024
-    assert finite(-1) == sys.maxsize
-
-
 def test_the_container_limit_is_the_first_file_that_has_a_number(tmp_path):
     unlimited, limited = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
     unlimited.write_text("max\n")
     limited.write_text("1073741824\n")
     assert container_memory_bytes((unlimited, limited)) == 1 << 30
     assert container_memory_bytes((unlimited, tmp_path / "absent")) is None
-
-
-def test_read_number_of_a_missing_file(tmp_path):
-    assert read_number(tmp_path / "absent") is None
 
 
 def test_nearest_existing(tmp_path):
@@ -129,5 +133,6 @@ def test_nearest_existing(tmp_path):
 def test_the_json_report_is_plain_data():
     known = json.loads(json.dumps(report(MACHINE, judge(MACHINE))))
     assert known["facts"]["cpu_count"] == 2
-    assert known["capacity"] == {"instances": 4_571, "bound_by": "memory"}
+    assert known["capacity"]["awake"] == 256
+    assert known["capacity"]["sessions"] == room(MACHINE).sessions > 10_000
     assert {check["status"] for check in known["checks"]} == {"ok"}

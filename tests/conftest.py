@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -249,3 +250,14 @@ def fake_engine(fake_workers: FakeWorkers) -> Iterator[evocell.Engine]:
 async def async_engine(fake_workers: FakeWorkers) -> AsyncIterator[evocell.AsyncEngine]:
     async with evocell.AsyncEngine(Config(), open_worker=fake_workers) as made:
         yield made
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Says something to whoever runs the tests that take minutes: what they have measured."""
+
+    def say(words: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{words}\n")
+
+    return say

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from evocell import Limits, SandboxNotFound, SandboxSpec
+from evocell.execution.capacity import AWAKE_SESSIONS
 
 COUNTER = "n = 0\ndef bump(by=1):\n    global n\n    n += by\n    return n\ndef spin():\n    while True: pass"
 
@@ -63,13 +64,17 @@ def test_destroying_stops_a_running_call(engine):
 
 
 def test_a_thousand_sandboxes_live_at_once(engine):
+    """Some of them with state, more than one process keeps ready; `test_ten_thousand` is the whole of it."""
     sandboxes = engine.batch_create([SandboxSpec(source=COUNTER, population="thousand") for _ in range(1000)])
     try:
-        for number, sandbox in enumerate(sandboxes):
+        stateful = sandboxes[::3]
+        assert len(stateful) > AWAKE_SESSIONS
+        for number, sandbox in enumerate(stateful):
             assert sandbox.run("bump", kwargs={"by": number}).unwrap() == number
-        for number, sandbox in enumerate(sandboxes):
+        for number, sandbox in enumerate(stateful):
             assert sandbox.run("bump", kwargs={"by": 1}).unwrap() == number + 1
         assert len(engine.list_sandboxes(population="thousand")) == 1000
+        assert sum(worker.sessions for worker in engine.workers()) >= len(stateful)
     finally:
         engine.batch_destroy(sandboxes)
     with pytest.raises(SandboxNotFound):

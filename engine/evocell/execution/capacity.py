@@ -2,8 +2,8 @@
 
 A session that is ready to run takes memory, mappings and descriptors of its process; one that is put aside
 takes some memory only. So mappings and descriptors bound how many are kept ready (further ones are put aside,
-which costs them some milliseconds at their next call), and memory bounds how many there can be at all (further
-ones are refused). `evocell doctor` shows the same numbers.
+which costs them some milliseconds at their next call), and memory bounds how many there can be at all (more
+are refused). `evocell doctor` shows the same numbers.
 """
 
 from __future__ import annotations

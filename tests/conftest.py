@@ -7,7 +7,7 @@ import marshal
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -23,7 +23,8 @@ from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
 from evocell.models.images import ImageInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
 from evocell.models.workers import WorkerInfo
-from evocell_guest.values import decode
+from evocell_guest import agent
+from evocell_guest.values import decode, encode
 
 KILLED = LimitExceeded("fuel", limit=10, reached=10)
 
@@ -74,7 +75,12 @@ class FakeWorker:
         except SyntaxError as error:
             return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
         units = [CompiledUnit(path, text) for path, text in python_files(job.tree)]
-        return assemble(snapshot, job.root, units, job.policy)
+        return assemble(snapshot, job.tree, job.root, units, job.policy)
+
+    async def inspect(self, request: Mapping[str, object]) -> Any:
+        self.count["inspect"] += 1
+        await trio.lowlevel.checkpoint()
+        return decode(agent.handle(encode(request)))
 
     async def call(self, job: CallJob) -> CallReport:
         self.count["call"] += 1
@@ -95,25 +101,27 @@ class FakeWorker:
         names: dict[str, Any] | None = None
         if job.session is not None:
             names = self.sessions.get(job.session)
-        if names is None or job.reload:
-            names = {} if names is None else names
-            _run(job.code, names)
-            if job.harness is not None:
-                _run(job.harness, names)
-        if not job.entry:
-            self.sessions[str(job.session)] = names
-            return CallReport(outcome=Completed(), session_alive=True)
+        loads = names is None or job.reload
+        names = {} if names is None else names
+        before = dict(names)
         args, kwargs = decode(job.payload)
         outcome: Outcome
         alive = job.session is not None
         try:
-            value = names[job.entry.partition(":")[2]](*args, **kwargs)
+            if loads:
+                _run(job.code, names)
+                if job.harness is not None:
+                    _run(job.harness, names)
+            value = names[job.entry.partition(":")[2]](*args, **kwargs) if job.entry else None
         except KeyboardInterrupt:
             outcome, alive = KILLED, False
         except SystemExit:
             outcome, alive = GuestCrashed("exit"), False
         except Exception as error:  # noqa: BLE001 - a guest's exception is an outcome
             outcome = Raised(type(error).__name__, str(error), fuel_used=7)
+            if not job.entry:
+                names.clear()
+                names.update(before)
         else:
             if value == "hang":
                 self.hanging.set()

@@ -125,6 +125,7 @@ class Config:
             session and all its calls.
         default_max_fuel: WebAssembly instructions a call may execute.
         default_max_output: Bytes a call may write to stdout and stderr together.
+        max_module_versions: Versions of each module of a sandbox that are kept.
         gc_interval_ms: Milliseconds between two cycles of the garbage collector.
         gc_retain_generations: Generations the garbage collector keeps.
         enforcement_poll_interval_ms: Milliseconds between two looks of the resource enforcer.
@@ -159,6 +160,7 @@ class Config:
     )
     default_max_fuel: int = _int_field(100_000_000_000)
     default_max_output: int = _int_field(1 << 20, highest=MAX_OUTPUT_BYTES)
+    max_module_versions: int = _int_field(10)
     gc_interval_ms: int = _int_field(60_000)
     gc_retain_generations: int = _int_field(3, lowest=0)
     enforcement_poll_interval_ms: int = _int_field(1_000)

@@ -35,6 +35,7 @@ _read_request = read_request
 
 # A map {"t": "completed", "v": ...} up to the value, so that the value is encoded only once.
 _COMPLETED = b"\x82\xa1t\xa9completed\xa1v"
+_LOADED: bytes = _packb({"t": "completed", "v": None})
 # Ready-made, because nothing can be allocated when they are needed.
 _OUT_OF_MEMORY: bytes = _packb(
     {"t": "limit", "kind": "memory", "message": "the call ran out of memory and did not catch MemoryError"}
@@ -91,8 +92,8 @@ def handle(data: bytes) -> bytes:
     """Do one request and return the encoded response.
 
     Args:
-        data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``, ``"info"``, or, on
-            the way to a new image, ``"settle"`` and ``"lasting"``.
+        data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``, ``"diff"``,
+            ``"info"``, or, on the way to a new image, ``"settle"`` and ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)
@@ -112,6 +113,8 @@ def handle(data: bytes) -> bytes:
                 units=request.get("units", False),
             )
         )
+    if operation == "diff":
+        return encode(_diff(request))
     if operation == "info":
         return encode(_info())
     if operation == "settle":
@@ -131,6 +134,8 @@ def _call(request: dict[str, Any]) -> bytes:
         had_numpy = "numpy.random" in _MODULES
         if code is not None or harness is not None:
             loader.install(code, harness)
+            if not request["entry"]:
+                return _LOADED
         function = loader.resolve(request["entry"])
         if not had_numpy:
             reseed_numpy(seed)
@@ -235,6 +240,13 @@ def _flush_one(stream: Any) -> None:
         stream.flush()
     except BaseException:  # noqa: S110
         pass
+
+
+def _diff(request: dict[str, Any]) -> dict[str, Any]:
+    # Imports that no other call pays for, as below.
+    from .diffing import diff
+
+    return diff(request["old"], request["new"], request["context"])
 
 
 def _info() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import guard
 from .packing import Table
+from .swap import Swap
 
 # Root directory, modules, their marks, and what the audit hook refuses while they run; None for nothing.
 Version = tuple[str, Table, bytes, Mapping[str, Any] | None]
@@ -144,17 +145,18 @@ class Loader:
     def install(self, code: bytes | None, harness: bytes | None) -> None:
         """Make a version's modules importable; nothing is imported yet.
 
-        A version that replaces one of the same role is a reload: modules that were imported keep
-        their objects and their code runs again in them, as with `importlib.reload`; modules that
-        the new version lacks are forgotten.
+        A version that replaces one of the same role is swapped in (see `swap`): modules that were imported
+        keep their objects, and the code of those that changed, or that import from one that did, runs
+        again in them; modules that the new version lacks are forgotten.
 
         Args:
             code: The variant's blob; None to keep the loaded one.
             harness: The harness's blob; None to keep the loaded one.
 
         Raises:
-            BaseException: Whatever a module's code raises when it is run again.
+            BaseException: Whatever a module's code raises when it is run again; all is then as before.
         """
+        before = (self._code, self._harness, self._harness_blob, self._table, self.roots, dict(self._base))
         reloading = code is not None and self._code is not None
         if code is not None:
             self._code = _loads(code)
@@ -162,6 +164,7 @@ class Loader:
             reloading = reloading or self._harness is not None
             self._harness_blob = harness
             self._harness = _loads(harness)
+        modules = dict(_MODULES) if reloading else {}
         versions = [version for version in (self._code, self._harness) if version is not None]
         self.roots = tuple([version[0] + "/" for version in versions])
         if self._base:
@@ -170,14 +173,30 @@ class Loader:
         self._table = (
             versions[0][1] if len(versions) == 1 else {k: v for _, t, _, _ in versions for k, v in t.items()}
         )
-        _arm(self._code[3] if self._code is not None else None, self._table.keys() | self._base.keys())
+        self._arm()
         if sys.meta_path[:1] != [self]:
             sys.meta_path.insert(0, self)
-        for name in self._table.keys() & _MODULES.keys():
-            if name not in old and name not in _KEPT:
+        if not reloading:
+            for name in self._table.keys() & _MODULES.keys():
+                if name not in old and name not in _KEPT:
+                    del _MODULES[name]
+            return
+        finished = dict(self.finished)
+        swap = Swap(_marks(before[0], before[1]), _marks(self._code, self._harness))
+        try:
+            self._swap_in(swap, old)
+        except BaseException:
+            swap.undo()
+            self._code, self._harness, self._harness_blob, self._table, self.roots, self._base = before
+            for name in [name for name in _MODULES if name not in modules]:
                 del _MODULES[name]
-        if reloading:
-            self._replace(old)
+            _MODULES.update(modules)
+            self.finished = finished
+            self._arm()
+            raise
+
+    def _arm(self) -> None:
+        _arm(self._code[3] if self._code is not None else None, self._table.keys() | self._base.keys())
 
     def settle(self) -> None:
         """Make what is loaded a part of the image; versions that are installed later go before it."""
@@ -195,15 +214,23 @@ class Loader:
             del self._base[name]
             _MODULES.pop(name, None)
 
-    def _replace(self, old: Table) -> None:
-        for name in old.keys() - self._table.keys():
+    def _swap_in(self, swap: Swap, old: Table) -> None:
+        new = self._table
+        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        for name in old.keys() - new.keys():
             _MODULES.pop(name, None)
             self.finished.pop(name, None)
+        for name in (new.keys() - old.keys()) & _MODULES.keys() - _KEPT:
+            del _MODULES[name]
         invalidate_caches()
         for name in list(self.finished):
             module = _MODULES.get(name)
-            if module is not None:
-                _reload(module)
+            code = new[name][2]
+            if module is None or code is None:
+                continue
+            if name in changed or _imports_one(code, changed):
+                changed.add(name)
+                swap.module(module, _reload)
 
     def forget(self) -> None:
         """Unload everything, as if nothing had ever been loaded."""
@@ -267,6 +294,19 @@ class Loader:
             msg = f"entry {entry!r} is not something that can be called; {_callables(module)}"
             raise LoadError(msg)
         return found
+
+
+def _marks(*versions: Version | None) -> dict[str, dict[str, int]]:
+    return {name: found for version in versions if version for name, found in _loads(version[2]).items()}
+
+
+def _imports_one(code: bytes, modules: set[str]) -> bool:
+    """Whether a module's own statements may import one of some modules.
+
+    Names, whole or in their last part, are all that an import statement leaves in the code.
+    """
+    last_parts = {name.rpartition(".")[2] for name in modules}
+    return any(name.rpartition(".")[2] in last_parts for name in _loads(code).co_names)
 
 
 def _callables(module: ModuleType) -> str:

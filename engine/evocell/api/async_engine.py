@@ -14,6 +14,7 @@ from evocell.api.async_comparing import AsyncComparing
 from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.async_images import AsyncImages
 from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.async_versioning import AsyncVersioning
 from evocell.api.async_workers import AsyncWorkers
 from evocell.api.batch_progress import Report
 from evocell.api.notes import guest_notes
@@ -51,7 +52,7 @@ AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
 """The same as an async function, run in the engine's loop with an `AsyncSandbox`."""
 
 
-class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
+class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers, AsyncVersioning):
     """Runs untrusted Python in sandboxes and scores it; an async context manager for trio.
 
     Entering it opens the worker, and builds its image if there is none yet (minutes, once). Leaving it
@@ -309,58 +310,6 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
             deadline_s=deadline_s,
         )
 
-    async def hot_reload_source(
-        self,
-        sandbox: SandboxRef,
-        source: Source,
-        *,
-        mutation_type: str = "mutation",
-        keep_state: bool = False,
-    ) -> Outcome:
-        """Put other code into a sandbox.
-
-        Args:
-            sandbox: Which one.
-            source: The new code.
-            mutation_type: How it came to be.
-            keep_state: False starts from a fresh fork, so that nothing of the former code remains, and
-                rejected code leaves the sandbox in status ``error``. True loads the code over what runs, as a
-                hot code swap, at the next call in the session; rejected code then changes nothing.
-
-        Returns:
-            `Completed` with the digest of the new version, or `Rejected`.
-
-        Raises:
-            SandboxNotFound: There is none, or it was destroyed meanwhile.
-            ConfigurationError: The source is no tree of files.
-
-        Cancellation: The sandbox is as it was.
-        """
-        with self._request():
-            record = self._manager.get(sandbox_id(sandbox))
-            return await self._manager.reload(
-                record, source, mutation_type=mutation_type, keep_state=keep_state
-            )
-
-    async def hot_reload(
-        self,
-        sandbox: SandboxRef,
-        bundle: bytes,
-        *,
-        mutation_type: str = "mutation",
-        keep_state: bool = False,
-    ) -> Outcome:
-        """Put the code of a zip or wheel into a sandbox; otherwise the same as `hot_reload_source`."""
-        if not isinstance(bundle, bytes):
-            raise ConfigurationError(
-                f"hot_reload takes the bytes of a zip or wheel, not {type(bundle).__name__}; "
-                "use hot_reload_source for text and files",
-                "bundle",
-            )
-        return await self.hot_reload_source(
-            sandbox, bundle, mutation_type=mutation_type, keep_state=keep_state
-        )
-
     async def get_info(self, sandbox: SandboxRef) -> SandboxState:
         """Return what is known about a sandbox at this moment.
 
@@ -369,19 +318,6 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers):
         """
         with self._request():
             return self._manager.state(self._manager.get(sandbox_id(sandbox)))
-
-    async def get_module_version(self, sandbox: SandboxRef, module: str) -> str | None:
-        """Return the digest of the version that a module of a sandbox belongs to.
-
-        Returns:
-            The digest; None if the sandbox holds no code that runs.
-
-        Raises:
-            SandboxNotFound: There is no such sandbox.
-            ConfigurationError: Its code has no such module.
-        """
-        with self._request():
-            return await self._manager.module_version(self._manager.get(sandbox_id(sandbox)), module)
 
     async def list_sandboxes(self, *, population: str | None = None) -> list[SandboxState]:
         """Return the state of every sandbox, oldest first.

@@ -13,6 +13,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
 from evocell.models.source import Source
 from evocell.models.state import SandboxState
+from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.orchestration.calls import RunIsolation
 
 if TYPE_CHECKING:
@@ -107,9 +108,21 @@ class AsyncSandbox:
         """Return what the engine knows about the sandbox."""
         return await self._engine.get_info(self)
 
-    async def get_module_version(self, module: str) -> str | None:
-        """Return the version of a module; see `AsyncEngine.get_module_version`."""
+    async def rollback_module(self, module: str, version: int, *, keep_state: bool = False) -> Outcome:
+        """Give a module the files of an earlier version; see `AsyncEngine.rollback_module`."""
+        return await self._engine.rollback_module(self, module, version, keep_state=keep_state)
+
+    async def get_module_version(self, module: str) -> ModuleVersion | None:
+        """Return the loaded version of a module; see `AsyncEngine.get_module_version`."""
         return await self._engine.get_module_version(self, module)
+
+    async def history(self, module: str) -> tuple[ModuleVersion, ...]:
+        """Return the versions of a module, oldest first; see `AsyncEngine.history`."""
+        return await self._engine.history(self, module)
+
+    async def diff(self, module: str, old: int | None = None, new: int | None = None) -> VersionDiff:
+        """Say what changed in a module between two versions; see `AsyncEngine.diff`."""
+        return await self._engine.diff(self, module, old, new)
 
     async def fork(self, new_id: str | None = None) -> AsyncSandbox:
         """Make a sandbox that holds what this one holds; see `AsyncEngine.fork_sandbox`."""

@@ -20,6 +20,7 @@ from evocell.api.observing import Observing
 from evocell.api.options import Parents, SandboxRef
 from evocell.api.portal import Task, TrioThread
 from evocell.api.sandbox import Sandbox
+from evocell.api.versioning import Versioning
 from evocell.api.workers import Workers
 from evocell.config import Config
 from evocell.execution.opening import open_worker as open_configured_worker
@@ -40,7 +41,7 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["Engine"]
 
 
-class Engine(Comparing, Evaluators, Images, Observing, Workers):
+class Engine(Comparing, Evaluators, Images, Observing, Versioning, Workers):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited
@@ -369,42 +370,9 @@ class Engine(Comparing, Evaluators, Images, Observing, Workers):
             )
         )
 
-    def hot_reload(
-        self, sandbox: SandboxRef, bundle: bytes, *, mutation_type: str = "mutation", keep_state: bool = False
-    ) -> Outcome:
-        """Put the code of a zip or wheel into a sandbox; see `AsyncEngine.hot_reload`."""
-        return self._thread.call(
-            partial(
-                self._engine.hot_reload, sandbox, bundle, mutation_type=mutation_type, keep_state=keep_state
-            )
-        )
-
-    def hot_reload_source(
-        self,
-        sandbox: SandboxRef,
-        source: Source,
-        *,
-        mutation_type: str = "mutation",
-        keep_state: bool = False,
-    ) -> Outcome:
-        """Put other code into a sandbox; see `AsyncEngine.hot_reload_source`."""
-        return self._thread.call(
-            partial(
-                self._engine.hot_reload_source,
-                sandbox,
-                source,
-                mutation_type=mutation_type,
-                keep_state=keep_state,
-            )
-        )
-
     def get_info(self, sandbox: SandboxRef) -> SandboxState:
         """Return what is known about a sandbox at this moment; see `AsyncEngine.get_info`."""
         return self._thread.call(partial(self._engine.get_info, sandbox))
-
-    def get_module_version(self, sandbox: SandboxRef, module: str) -> str | None:
-        """Return the version a sandbox's module belongs to; see `AsyncEngine.get_module_version`."""
-        return self._thread.call(partial(self._engine.get_module_version, sandbox, module))
 
     def list_sandboxes(self, *, population: str | None = None) -> list[SandboxState]:
         """Return the state of every sandbox, oldest first; see `AsyncEngine.list_sandboxes`."""

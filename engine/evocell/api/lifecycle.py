@@ -26,6 +26,7 @@ from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.copies import Copies
 from evocell.orchestration.manager import WATCH, Manager
+from evocell.orchestration.reloading import Reloading
 from evocell.orchestration.resources import READINGS, watch_resources
 from evocell.orchestration.supervision import running_beside
 from evocell.orchestration.versions import Versions
@@ -63,6 +64,7 @@ class EngineLifecycle:
 
     _worker: Worker
     _manager: Manager
+    _reloading: Reloading
     _batches: Batches
     _store: Store
     _copies: Copies
@@ -180,6 +182,7 @@ class EngineLifecycle:
         self._observer = observer
         self._manager = Manager(worker, versions, self.config, observer)
         self._copies = Copies(worker, self._manager)
+        self._reloading = Reloading(worker, versions, self._manager)
         worker.on_kill = self._manager.note_worker_kill
         self._batches = Batches(worker, versions, self._manager, self.config.limits())
 

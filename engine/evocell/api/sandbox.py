@@ -16,6 +16,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
 from evocell.models.source import Source
 from evocell.models.state import SandboxState
+from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.orchestration.calls import RunIsolation
 
 __all__ = ["Sandbox"]
@@ -114,9 +115,21 @@ class Sandbox:
         """Return what the engine knows about the sandbox."""
         return self._portal.call(self._twin.get_info)
 
-    def get_module_version(self, module: str) -> str | None:
-        """Return the version of a module; see `Engine.get_module_version`."""
+    def rollback_module(self, module: str, version: int, *, keep_state: bool = False) -> Outcome:
+        """Give a module the files of an earlier version; see `Engine.rollback_module`."""
+        return self._portal.call(partial(self._twin.rollback_module, module, version, keep_state=keep_state))
+
+    def get_module_version(self, module: str) -> ModuleVersion | None:
+        """Return the loaded version of a module; see `Engine.get_module_version`."""
         return self._portal.call(partial(self._twin.get_module_version, module))
+
+    def history(self, module: str) -> tuple[ModuleVersion, ...]:
+        """Return the versions of a module, oldest first; see `Engine.history`."""
+        return self._portal.call(partial(self._twin.history, module))
+
+    def diff(self, module: str, old: int | None = None, new: int | None = None) -> VersionDiff:
+        """Say what changed in a module between two versions; see `Engine.diff`."""
+        return self._portal.call(partial(self._twin.diff, module, old, new))
 
     def fork(self, new_id: str | None = None) -> Sandbox:
         """Make a sandbox that holds what this one holds; see `Engine.fork_sandbox`."""

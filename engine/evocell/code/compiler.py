@@ -64,6 +64,8 @@ class CompiledVersion:
         code: Byte code that only a guest of the same image can read.
         imports: Top-level modules that its files import, sorted.
         findings: What a security policy that only reports would have refused, in sentences.
+        files: Digest of each file's content, by path.
+        file_imports: Top-level modules that each Python file imports, by path.
         units: Its files one by one, if it was just compiled.
         lease: Keeps the snapshot on disk for as long as this object is there.
     """
@@ -73,6 +75,8 @@ class CompiledVersion:
     code: bytes = field(repr=False)
     imports: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
+    file_imports: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
     units: tuple[CompiledUnit, ...] = field(default=(), eq=False, repr=False)
     lease: TreeLease | None = field(default=None, eq=False, repr=False)
 
@@ -137,6 +141,7 @@ def compile_request(
 
 def assemble(
     snapshot: VersionSnapshot,
+    tree: FileTree,
     root: str,
     units: Sequence[CompiledUnit],
     policy: SecurityPolicy | None = None,
@@ -144,7 +149,8 @@ def assemble(
     """Put the compiled files of a tree together.
 
     Args:
-        snapshot: The tree.
+        snapshot: Where the tree lies.
+        tree: The tree.
         root: Where it is mounted.
         units: All of its Python files, sorted by path.
         policy: What they may not do while they run; None for trusted code.
@@ -159,6 +165,8 @@ def assemble(
         ),
         tuple(sorted({name for unit in units for name in unit.imports})),
         tuple(text for unit in units for text in unit.findings),
+        files=tree.file_digests,
+        file_imports={unit.path: unit.imports for unit in units},
         units=tuple(units),
     )
 
@@ -202,7 +210,7 @@ def read_compile_response(
     wanted = [path for path, _ in python_files(tree)]
     if sorted(wanted) != sorted(units):
         raise _unexpected("holds other files than were asked for")
-    return assemble(snapshot, root, [units[path] for path in wanted], policy)
+    return assemble(snapshot, tree, root, [units[path] for path in wanted], policy)
 
 
 def dump_unit(unit: CompiledUnit) -> bytes:

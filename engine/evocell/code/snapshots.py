@@ -128,13 +128,7 @@ class SnapshotStore:
         with self._store_errors(place):
             if not place.is_dir():
                 raise StoreError(f"the version {digest} is not in {self._trees} any more", str(place))
-            tree = FileTree(
-                tuple(
-                    (path.relative_to(place).as_posix(), path.read_bytes())
-                    for path in place.rglob("*")
-                    if path.is_file()
-                )
-            )
+            tree = read_tree(place)
         if tree.digest != digest:
             raise StoreError(f"the version {digest} in {self._trees} is damaged", str(place))
         return tree
@@ -287,6 +281,21 @@ class SnapshotStore:
             yield
         except OSError as error:
             raise _store_error(path, error) from error
+
+
+def read_tree(place: Path) -> FileTree:
+    """Return the tree that a directory holds, which this package wrote.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return FileTree(
+        tuple(
+            (path.relative_to(place).as_posix(), path.read_bytes())
+            for path in place.rglob("*")
+            if path.is_file()
+        )
+    )
 
 
 def _store_error(path: Path, error: OSError) -> StoreError:

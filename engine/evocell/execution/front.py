@@ -100,6 +100,34 @@ class HostWorker:
         seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
         return self._compiled(seen, snapshot, job)
 
+    async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
+        """Have a fork that runs no variant code look at code; see `Worker`.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+        """
+        data = encode(
+            request,
+            max_bytes=COMPILE_LIMITS.payload_bytes,
+            max_items=COMPILE_LIMITS.payload_items,
+            max_depth=COMPILE_LIMITS.payload_depth,
+        )
+        seen = await self._run(Run(parts=(data,), limits=COMPILE_LIMITS))
+        result = seen.result
+        if result is None or not result.returned or seen.timed_out or result.response is None:
+            return self._outcome(seen, COMPILE_LIMITS, None)
+        try:
+            answer = decode_hostile(
+                result.response,
+                max_bytes=COMPILE_LIMITS.payload_bytes,
+                max_items=COMPILE_LIMITS.payload_items,
+                max_depth=COMPILE_LIMITS.payload_depth,
+            )
+        except ProtocolError as e:
+            return GuestCrashed(reason=f"its answer cannot be read: {e}")
+        return answer if isinstance(answer, Mapping) else GuestCrashed(reason="its answer is not a map")
+
     async def call(self, job: CallJob) -> CallReport:
         """Run one call to its end or to a limit.
 
@@ -180,7 +208,7 @@ class HostWorker:
         run = Run(
             session=job.session,
             parts=(encode({"op": "settle", "code": code}),),
-            parts_again=None if job.reload else (encode({"op": "settle", "code": None}),),
+            parts_again=(encode({"op": "settle", "code": None}),),
             limits=COMPILE_LIMITS,
             image=job.image,
             app=None if job.code is None else job.code.path,

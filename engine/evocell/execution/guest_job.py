@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,11 @@ class Fork:
         self._app, self._harness, self._limits = app, harness, limits
         self._make_scratch = make_scratch
         self.scratch = make_scratch() if limits.scratch_bytes else None
-        self._make = partial(
-            image.fork, app=app, harness=harness, scratch=self.scratch, growth_bytes=limits.memory_bytes
-        )
         self._asleep = asleep
         self._instance: Instance | None = None
         if asleep is None:
             try:
-                self._instance = self._make()
+                self._instance = self._new_instance()
             except BaseException:
                 self._remove_scratch()
                 raise
@@ -99,7 +97,7 @@ class Fork:
             ImageError: There is no room for another guest; it stays put aside.
         """
         if self._asleep is not None:
-            instance = self._make()
+            instance = self._new_instance()
             try:
                 wake(instance, self._asleep, self.image.reference())
             except BaseException:
@@ -107,6 +105,21 @@ class Fork:
                 raise
             self._instance, self._asleep = instance, None
         return self
+
+    def with_app(self, app: Path | None) -> Fork:
+        """The fork itself, ready to run, with another directory at `/app`.
+
+        What is mounted belongs to a guest's instance, so the guest goes into a new one. One that has files
+        open cannot, and keeps the directory that it has.
+
+        Raises:
+            ImageError: As for `roused`.
+        """
+        if app != self._app:
+            with suppress(RuntimeImageError):
+                self.put_aside()
+                self._app = app
+        return self.roused()
 
     def handed_over(self) -> dict[str, Any]:
         """What another process needs to go on with it, as plain data. It must be put aside.
@@ -179,6 +192,14 @@ class Fork:
             self._instance.close()
         self._asleep = None
         self._remove_scratch()
+
+    def _new_instance(self) -> Instance:
+        return self.image.fork(
+            app=self._app,
+            harness=self._harness,
+            scratch=self.scratch,
+            growth_bytes=self._limits.memory_bytes,
+        )
 
     def _remove_scratch(self) -> None:
         if self.scratch is not None:

@@ -332,7 +332,7 @@ class GuestHost:
         self._residents.leave(session)
         make, request = self._fresh(run), run.request
         if held is not None:
-            make = held.roused
+            make = partial(held.with_app, run.app)
             request = run.request if run.request_again is None else run.request_again
         try:
             done = await self._drive(make, request, run, keep=True)

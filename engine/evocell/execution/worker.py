@@ -53,12 +53,12 @@ class CallJob:
             `None` for a fork that is thrown away afterwards.
         image: Id of the image to fork; None for the engine's own.
         code: The variant. A session that has it loaded already does not load it again.
-        entry: ``"module:qualname"``.
+        entry: ``"module:qualname"``; empty to load the code and call nothing.
         payload: `evocell_guest.values.encode([list_of_args, dict_of_kwargs])`.
         seed: Reseeds the guest's random sources before the call.
         limits: Bounds of this call.
         harness: Trusted files that are importable beside the variant.
-        reload: For a session only: load `code` in place, over what is loaded, before the call.
+        reload: For a session only: swap `code` in for what is loaded, before the call.
         sandbox_id: Whose call it is, for whoever is told of its fate.
     """
 
@@ -82,7 +82,6 @@ class FreezeJob:
         session: Whose state; None freezes a fresh fork with the code ready to be imported.
         image: Id of the image it was forked from; None for the engine's own.
         code: Its code; None if it has none.
-        reload: Load `code` in place, over what is loaded, before the freeze.
         name: What the new image will go by.
         replace: Whether the name may be taken from another image.
     """
@@ -90,7 +89,6 @@ class FreezeJob:
     session: str | None = None
     image: str | None = None
     code: CompiledVersion | None
-    reload: bool = False
     name: str
     replace: bool = False
 
@@ -145,6 +143,19 @@ class Worker(Protocol):
         """Compile a tree.
 
         Cancellation: The fork is discarded; nothing is kept.
+        """
+        ...
+
+    async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
+        """Have a fork that runs no variant code look at code, such as for a diff.
+
+        Args:
+            request: What the agent is asked.
+
+        Returns:
+            The agent's answer, decoded but not checked; or how the call failed.
+
+        Cancellation: The fork is discarded.
         """
         ...
 

@@ -27,6 +27,7 @@ from evocell.models.state import (
     Transition,
     utc_now,
 )
+from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.models.workers import WorkerInfo
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "LimitKind",
     "Limits",
     "Measurement",
+    "ModuleVersion",
     "Outcome",
     "PopulationState",
     "Raised",
@@ -56,6 +58,7 @@ __all__ = [
     "Stage",
     "StagedResult",
     "Transition",
+    "VersionDiff",
     "WorkerInfo",
     "WorkerLost",
     "fitness_statistics",

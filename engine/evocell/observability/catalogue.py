@@ -139,7 +139,7 @@ _ALL: tuple[EventKind, ...] = (
                 "outcome",
                 (str,),
                 "what came of it",
-                ("completed", "syntax", "security", "compile", "load"),
+                ("completed", *KINDS[:-2]),
             ),
         ),
     ),

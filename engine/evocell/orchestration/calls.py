@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 import trio
 from attrs import field, frozen
 
+from evocell.code.compiler import CompiledVersion
 from evocell.errors import ConfigurationError
 from evocell.execution.worker import CallJob, Worker
 from evocell.models.limits import Limits
@@ -26,11 +27,13 @@ __all__ = [
     "encode_arguments",
     "end_session",
     "run_in_sandbox",
+    "swap_in_place",
 ]
 
 RunIsolation = Literal["session", "call"]
 
 _ROOT = "call"
+_NO_ARGUMENTS = encode([[], {}])
 
 KILLING = frozenset({"fuel", "timeout", "memory", "stack", "output", "crashed", "worker_lost"})
 """Kinds of outcome after which a session is replaced by a fresh fork."""
@@ -205,6 +208,28 @@ async def _run_thrown_away(worker: Worker, record: SandboxRecord, request: CallR
     return report.outcome
 
 
+async def swap_in_place(worker: Worker, record: SandboxRecord, code: CompiledVersion) -> Outcome:
+    """Swap code in for what the session of a sandbox runs, whose lock is held.
+
+    Returns:
+        `Completed` if it runs now; otherwise what kept it from it. The session then runs what it ran, unless
+        it had to be killed.
+
+    Cancellation: The session loses its state.
+    """
+    job = CallJob(
+        session=record.session,
+        image=record.image_id,
+        code=code,
+        entry="",
+        payload=_NO_ARGUMENTS,
+        limits=record.limits,
+        reload=True,
+        sandbox_id=record.id,
+    )
+    return await _call_session(worker, record, job)
+
+
 async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRequest) -> Outcome:
     if record.code is None:
         return _rejection(record)
@@ -216,9 +241,12 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
         payload=request.payload,
         seed=request.seed,
         limits=request.limits,
-        reload=record.reload_pending,
         sandbox_id=record.id,
     )
+    return await _call_session(worker, record, job)
+
+
+async def _call_session(worker: Worker, record: SandboxRecord, job: CallJob) -> Outcome:
     held_state = record.session_live
     record.note_session(live=True)
     try:
@@ -229,7 +257,6 @@ async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRe
         if isinstance(error, trio.Cancelled):
             record.note_restart(record.backlog.verdict or "the call was cancelled")
         raise
-    record.reload_pending = False
     outcome = report.outcome
     if outcome.kind in KILLING:
         if report.session_alive:

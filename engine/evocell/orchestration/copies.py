@@ -93,7 +93,6 @@ class Copies:
                     session=record.session if record.session_live else None,
                     image=record.image_id,
                     code=record.code,
-                    reload=record.reload_pending,
                     name=name,
                     replace=replace,
                 )
@@ -234,7 +233,6 @@ class Copies:
             code=None if record.code is None else record.code.path,
             code_in_image=record.code is not None and not record.code.code,
             session=session,
-            reload_pending=record.reload_pending,
         )
         await trio.to_thread.run_sync(write)
 
@@ -264,7 +262,6 @@ class Copies:
             except CopyRefused as refusal:
                 raise ProtocolError(f"{path} holds a session that cannot be: {refusal}") from refusal
             record.note_session(live=True)
-            record.reload_pending = exported.reload_pending
 
     async def _copy(self, record: SandboxRecord, made: SandboxRecord) -> None:
         """Give a new sandbox what another one holds, whose lock is held."""
@@ -284,9 +281,10 @@ class Copies:
                     except CopyRefused as refusal:
                         raise SandboxBusy(record.id, str(refusal)) from refusal
                     made.note_session(live=live)
-                    made.reload_pending = live and record.reload_pending
                 made.refuse_stopped()
                 _share_code(record, made)
+                if made.code is not None:
+                    self._manager.modules.register(made.id, made.code, mutation_type=FORKED)
             span.note(status=made.state.status.value, version=made.state.version)
 
 

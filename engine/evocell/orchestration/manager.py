@@ -16,19 +16,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
-from pathlib import Path
 from typing import NoReturn
 
 import trio
 from attrs import evolve
 
 from evocell.code.compiler import CompiledVersion
+from evocell.code.module_versions import ModuleVersionManager
 from evocell.config import Config
 from evocell.errors import CapacityError, ConfigurationError, SandboxExists, SandboxNotFound
 from evocell.execution.worker import Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.images import ImageInfo
-from evocell.models.outcome import Completed, Outcome, Rejected
+from evocell.models.outcome import Rejected
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
@@ -39,7 +39,7 @@ from evocell.orchestration.backlog import Backlog
 from evocell.orchestration.calls import SESSION_LOST, end_session
 from evocell.orchestration.kills import tell_of_worker
 from evocell.orchestration.records import SandboxRecord
-from evocell.orchestration.versions import Versions, read_source
+from evocell.orchestration.versions import Versions
 
 __all__ = ["WATCH", "Manager"]
 
@@ -71,6 +71,8 @@ class Manager:
         self._versions = versions
         self._config = config
         self._limits = config.limits()
+        self.modules = ModuleVersionManager(versions.trees, keep=config.max_module_versions)
+        self.trees = versions.trees
         self._capacity = config.default_max_processes
         self._records: dict[str, SandboxRecord] = {}
         self._members: Counter[str] = Counter()
@@ -197,7 +199,7 @@ class Manager:
                         else await self._versions.load(source, profile=record.security_profile)
                     )
                     record.refuse_stopped()
-                    _install(record, made, broken=source is not None)
+                    self.install(record, made, broken=source is not None)
                     record.loaded.set()
                     span.note(status=record.state.status.value, version=record.state.version)
                     return made
@@ -210,63 +212,39 @@ class Manager:
     def _resident(self, record: SandboxRecord) -> CompiledVersion | Rejected:
         """Return the code that a sandbox without a source has: what lies in its image, or none."""
         code = None if record.image is None else self._worker.resident_code(record.image)
-        return code or _empty(record.id)
+        return _empty(record.id) if code is None else self._versions.adopt(code)
+
+    def install(
+        self,
+        record: SandboxRecord,
+        made: CompiledVersion | Rejected,
+        *,
+        broken: bool = True,
+        **changes: object,
+    ) -> None:
+        """Put what came of a load into a sandbox, and note the versions of its modules.
+
+        Args:
+            record: The sandbox.
+            made: Its new code, or why it was rejected.
+            broken: Whether a rejection is an error.
+            **changes: Other fields of its state that change with it.
+        """
+        changes |= {"fitness": None, "evaluated_at": None}
+        if isinstance(made, Rejected):
+            record.code, record.rejected = None, made
+            status = SandboxStatus.ERROR if broken else SandboxStatus.RUNNING
+            error = made.error if broken else None
+            record.move(status, error or "created without code", error=error, version=None, **changes)
+            return
+        record.code, record.rejected = made, None
+        record.move(SandboxStatus.RUNNING, "code loaded", error=None, version=made.digest, **changes)
+        self.modules.register(record.id, made, mutation_type=record.state.mutation_type)
 
     async def held_code(self, record: SandboxRecord) -> CompiledVersion | Rejected:
         """Return the code a sandbox holds, or why it holds none, once its first load is over."""
         await record.loaded.wait()
         return record.code or record.rejected or _empty(record.id)
-
-    async def reload(
-        self, record: SandboxRecord, source: Source, *, mutation_type: str, keep_state: bool
-    ) -> Outcome:
-        """Put other code into a sandbox.
-
-        Without `keep_state` its session ends, so that nothing of the former code remains; rejected code
-        leaves the sandbox in ``error``. With it the code is loaded over what runs, at the next call in the
-        session; rejected code then changes nothing.
-
-        Returns:
-            `Completed` with the version's digest, or `Rejected`.
-
-        Raises:
-            ConfigurationError: The source is no tree of files.
-            SandboxNotFound: It was destroyed meanwhile.
-
-        Cancellation: Nothing has changed.
-        """
-        tree = await read_source(source)
-        about = {"sandbox_id": record.id, "mutation_type": mutation_type, "keep_state": keep_state}
-        with self.telemetry.span("sandbox.hot_reload", about) as span, record.in_use():
-            await record.loaded.wait()
-            async with record.lock:
-                made = await self._versions.compiled(tree, profile=record.security_profile)
-                in_place = keep_state and record.session_live and record.code is not None
-                outcome = made if isinstance(made, Rejected) else Completed(value=made.digest)
-                span.note(outcome=outcome.kind, version=record.state.version)
-                if isinstance(made, Rejected) and keep_state and record.code is not None:
-                    return made
-                if in_place:
-                    record.reload_pending = True
-                else:
-                    await end_session(self._worker, record)
-                record.refuse_stopped()
-                _install(record, made, broken=True, mutation_type=mutation_type)
-                span.note(version=record.state.version)
-                return outcome
-
-    async def module_version(self, record: SandboxRecord, module: str) -> str | None:
-        """Return the digest of the version that a module of a sandbox belongs to; None if it holds no code.
-
-        Raises:
-            ConfigurationError: Its code has no such module.
-        """
-        code = await self.held_code(record)
-        if isinstance(code, Rejected):
-            return None
-        if not await trio.to_thread.run_sync(_has_module, code.path, module):
-            raise ConfigurationError(f"sandbox {record.id!r} holds no module {module!r}", "module")
-        return code.digest
 
     async def destroy(self, record: SandboxRecord) -> SandboxState:
         """Stop whatever uses a sandbox and take it apart.
@@ -345,6 +323,8 @@ class Manager:
     def _forget(self, record: SandboxRecord) -> None:
         if self._records.get(record.id) is record:
             del self._records[record.id]
+            self.modules.forget(record.id)
+            record.code = None
             population = record.state.population
             if population is not None:
                 self._members[population] -= 1
@@ -420,28 +400,5 @@ class Manager:
         return record
 
 
-def _has_module(root: Path, module: str) -> bool:
-    parts = module.split(".")
-    if not all(part.isidentifier() for part in parts):
-        return False
-    place = root.joinpath(*parts)
-    return place.with_suffix(".py").is_file() or place.joinpath("__init__.py").is_file()
-
-
 def _empty(sandbox_id: str) -> Rejected:
     return Rejected("load", f"sandbox {sandbox_id!r} holds no code yet; give it some with hot_reload_source")
-
-
-def _install(
-    record: SandboxRecord, made: CompiledVersion | Rejected, *, broken: bool, **changes: object
-) -> None:
-    """Put what came of a load into the record; `broken` says whether a rejection is an error."""
-    changes |= {"fitness": None, "evaluated_at": None}
-    if isinstance(made, Rejected):
-        record.code, record.rejected = None, made
-        status = SandboxStatus.ERROR if broken else SandboxStatus.RUNNING
-        error = made.error if broken else None
-        record.move(status, error or "created without code", error=error, version=None, **changes)
-    else:
-        record.code, record.rejected = made, None
-        record.move(SandboxStatus.RUNNING, "code loaded", error=None, version=made.digest, **changes)

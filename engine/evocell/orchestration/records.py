@@ -70,7 +70,6 @@ class SandboxRecord:
         rejected: Why the code was rejected; None if it was not.
         session_opened: Whether the worker may know the session, and has to be told of its end.
         session_live: Whether the worker holds a fork with this sandbox's state.
-        reload_pending: Whether the next call in the session must first load `code` in place.
         lock: Held by whoever creates, reloads, runs in the session, or takes the sandbox apart.
         loaded: Set once the first load is over, whatever came of it.
         stopping: Whether it is being destroyed; nothing may start any more.
@@ -88,7 +87,6 @@ class SandboxRecord:
     rejected: Rejected | None = None
     session_opened: bool = False
     session_live: bool = False
-    reload_pending: bool = False
     lock: trio.Lock = field(factory=trio.Lock)
     loaded: trio.Event = field(factory=trio.Event)
     stopping: bool = False
@@ -158,8 +156,6 @@ class SandboxRecord:
         self.session_live = live
         if live:
             self.session_opened = True
-        else:
-            self.reload_pending = False
 
     def note_restart(self, reason: str) -> None:
         """Note that the session was lost and the next call starts from a fresh fork.

@@ -44,7 +44,6 @@ class ExportedSandbox:
         code_in_image: Whether its code is the one that is loaded in the image.
         tree: Its source files; None if it holds no code, or that of its image.
         session: What its session held; None if it had none.
-        reload_pending: Whether the code is to be loaded over what the session holds.
     """
 
     spec: SandboxSpec
@@ -53,7 +52,6 @@ class ExportedSandbox:
     code_in_image: bool
     tree: FileTree | None = field(repr=False)
     session: SessionCopy | None = field(repr=False)
-    reload_pending: bool
 
 
 def write_sandbox(
@@ -65,7 +63,6 @@ def write_sandbox(
     code: Path | None,
     code_in_image: bool,
     session: SessionCopy | None,
-    reload_pending: bool,
 ) -> None:
     """Write a sandbox to a new file. Blocks.
 
@@ -77,7 +74,6 @@ def write_sandbox(
         code: Directory with its source files; None if it holds none.
         code_in_image: Whether they are those of its image, and left out.
         session: What its session holds; None if it has none.
-        reload_pending: Whether the code is to be loaded over that.
 
     Raises:
         ConfigurationError: There is a file already.
@@ -93,7 +89,6 @@ def write_sandbox(
         "image_id": image[0],
         "snapshot_sha256": image[1],
         "code_in_image": code_in_image,
-        "reload_pending": reload_pending,
         "session": None,
     }
     sections: dict[str, bytes] = {}
@@ -148,7 +143,6 @@ def _exported(parcel: Parcel) -> ExportedSandbox:
         code_in_image=facts["code_in_image"] is True,
         tree=tree,
         session=_session(facts["session"], sections),
-        reload_pending=facts["reload_pending"] is True,
     )
 
 

@@ -19,7 +19,7 @@ from evocell.code.compiler import (
 )
 from evocell.code.kept import Kept
 from evocell.code.references import TreeReferences
-from evocell.code.snapshots import SnapshotStore
+from evocell.code.snapshots import SnapshotStore, read_tree
 from evocell.code.sources import FileTree, Source, normalise
 from evocell.errors import ConfigurationError, ProtocolError
 from evocell.execution.worker import CompileJob, Worker
@@ -129,6 +129,19 @@ class Versions:
             self._snapshots.put(tree)  # it may have been collected meanwhile
         return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
 
+    def adopt(self, code: CompiledVersion) -> CompiledVersion:
+        """Have the store keep the tree of code that came with an image.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        if code.files or not code.path.is_dir():
+            return code
+        lease = self.trees.lease(code.digest)
+        tree = read_tree(code.path)
+        self._snapshots.put(tree)
+        return evolve(code, files=tree.file_digests, lease=lease)
+
     def read(self, digest: str) -> FileTree:
         """Return a tree that is in use, from disk.
 
@@ -162,7 +175,7 @@ class Versions:
         if keys and len(units) == len(keys):
             snapshot = self._snapshots.put(job.tree)
             found = [units[path] for path in keys]
-            return evolve(assemble(snapshot, job.root, found, job.policy), units=())
+            return evolve(assemble(snapshot, job.tree, job.root, found, job.policy), units=())
         made = await self._worker.compile(evolve(job, known=units))
         if isinstance(made, Rejected):
             return made

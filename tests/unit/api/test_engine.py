@@ -77,7 +77,7 @@ def test_every_method_from_any_thread(fake_engine):
     assert fake_engine.batch_evaluate(["a"], lambda box: box.run("bump").unwrap())[0].fitness_score == 42
     assert fake_engine.hot_reload_source("a", SQUARE).ok
     assert sandbox.evaluate(TASK).valid
-    assert fake_engine.get_module_version("a", "program") == sandbox.get_info().version
+    assert fake_engine.get_module_version("a", "program").digest == sandbox.get_info().version
     assert [state.id for state in fake_engine.list_sandboxes()] == ["a"]
     assert "3.15" in fake_engine.guest_notes()
     assert fake_engine.image_id == "fake"

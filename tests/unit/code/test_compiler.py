@@ -73,7 +73,7 @@ def test_the_same_files_give_the_same_bytes():
     units = [CompiledUnit(path, code) for path, code, *_ in UNITS]
     again = [CompiledUnit("".join(list(path)), bytes(bytearray(code))) for path, code, *_ in UNITS]
 
-    assert assemble(SNAPSHOT, "/app", units).code == assemble(SNAPSHOT, "/app", again).code
+    assert assemble(SNAPSHOT, TREE, "/app", units).code == assemble(SNAPSHOT, TREE, "/app", again).code
 
 
 def test_an_answer_that_rejects():

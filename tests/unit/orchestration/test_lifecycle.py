@@ -59,7 +59,7 @@ async def test_rejected_code_is_a_state_and_can_be_mended(async_engine):
     assert await sandbox.get_module_version("program") is None
     outcome = await sandbox.hot_reload_source("def f(): return 1", mutation_type="repair")
     state = await sandbox.get_info()
-    assert outcome.unwrap() == state.version == await sandbox.get_module_version("program")
+    assert outcome.unwrap() == state.version == (await sandbox.get_module_version("program")).digest
     assert (state.status.value, state.error, state.mutation_type) == ("running", None, "repair")
     assert (await sandbox.run("f")).unwrap() == 1
 
@@ -72,8 +72,8 @@ async def test_a_reload_leaves_nothing_behind_unless_told_so(async_engine, fake_
     assert (await sandbox.run("bump")).unwrap() == 1
     kept = "def bump(by=1):\n    global n\n    n += 100\n    return n\n"
     assert (await sandbox.hot_reload_source(kept, keep_state=True)).ok
+    assert [(job.reload, job.entry) for job in fake_workers.last.jobs][-1] == (True, "")
     assert (await sandbox.run("bump")).unwrap() == 101
-    assert [job.reload for job in fake_workers.last.jobs][-1]
     assert (await sandbox.run("bump")).unwrap() == 201
     assert not fake_workers.last.jobs[-1].reload
 

@@ -1,0 +1,145 @@
+"""The engine as trio programs use it: other code for sandboxes, and the versions there were."""
+
+from __future__ import annotations
+
+from evocell.api.lifecycle import EngineLifecycle
+from evocell.api.options import SandboxRef, sandbox_id
+from evocell.errors import ConfigurationError
+from evocell.models.outcome import Outcome
+from evocell.models.source import Source
+from evocell.models.versions import ModuleVersion, VersionDiff
+
+__all__ = ["AsyncVersioning"]
+
+
+class AsyncVersioning(EngineLifecycle):
+    """The part of `AsyncEngine` that reloads code and keeps its versions; see there."""
+
+    async def hot_reload_source(
+        self,
+        sandbox: SandboxRef,
+        source: Source,
+        *,
+        mutation_type: str = "mutation",
+        keep_state: bool = False,
+    ) -> Outcome:
+        """Put other code into a sandbox.
+
+        Args:
+            sandbox: Which one.
+            source: The new code.
+            mutation_type: How it came to be.
+            keep_state: False starts from a fresh fork, so that nothing of the former code remains, and
+                rejected code leaves the sandbox in status ``error``. True swaps the code in for what runs:
+                instances, classes and functions keep their identity and get the new code, and a
+                module-level name keeps its value if the module still makes it in the same way. Code that
+                is rejected, or whose modules raise, then changes nothing. docs/versions.md says what
+                does not survive.
+
+        Returns:
+            `Completed` with the digest of the new version, or what kept the code from being loaded.
+
+        Raises:
+            SandboxNotFound: There is none, or it was destroyed meanwhile.
+            ConfigurationError: The source is no tree of files.
+
+        Cancellation: The sandbox is as it was, but that with `keep_state` its session may lose its state.
+        """
+        with self._request():
+            record = self._manager.get(sandbox_id(sandbox))
+            return await self._reloading.reload(
+                record, source, mutation_type=mutation_type, keep_state=keep_state
+            )
+
+    async def hot_reload(
+        self,
+        sandbox: SandboxRef,
+        bundle: bytes,
+        *,
+        mutation_type: str = "mutation",
+        keep_state: bool = False,
+    ) -> Outcome:
+        """Put the code of a zip or wheel into a sandbox; otherwise the same as `hot_reload_source`."""
+        if not isinstance(bundle, bytes):
+            raise ConfigurationError(
+                f"hot_reload takes the bytes of a zip or wheel, not {type(bundle).__name__}; "
+                "use hot_reload_source for text and files",
+                "bundle",
+            )
+        return await self.hot_reload_source(
+            sandbox, bundle, mutation_type=mutation_type, keep_state=keep_state
+        )
+
+    async def rollback_module(
+        self, sandbox: SandboxRef, module: str, version: int, *, keep_state: bool = False
+    ) -> Outcome:
+        """Give one module the files it had in an earlier version, as a new version.
+
+        The files of all other modules stay as they are. A package is a module with all that is below it.
+
+        Args:
+            sandbox: Which one.
+            module: The module's dotted name.
+            version: Number of the version, as in `history`.
+            keep_state: As in `hot_reload_source`.
+
+        Returns:
+            `Completed` with the digest of the new version of the whole tree, or what kept the code from being
+            loaded.
+
+        Raises:
+            SandboxNotFound: There is none, or it was destroyed meanwhile.
+            ConfigurationError: There is no such module or version, or it is not kept any more.
+
+        Cancellation: As for `hot_reload_source`.
+        """
+        with self._request():
+            record = self._manager.get(sandbox_id(sandbox))
+            return await self._reloading.rollback(record, module, version, keep_state=keep_state)
+
+    async def get_module_version(self, sandbox: SandboxRef, module: str) -> ModuleVersion | None:
+        """Return the version of a module that a sandbox has loaded.
+
+        Returns:
+            The version; None if the sandbox holds no code that runs.
+
+        Raises:
+            SandboxNotFound: There is no such sandbox.
+            ConfigurationError: Its code has no such module.
+        """
+        with self._request():
+            return await self._reloading.module_version(self._manager.get(sandbox_id(sandbox)), module)
+
+    async def history(self, sandbox: SandboxRef, module: str) -> tuple[ModuleVersion, ...]:
+        """Return the versions of a module of a sandbox, oldest first.
+
+        The latest `Config.max_module_versions` are kept, also of a module that is not there any more.
+
+        Raises:
+            SandboxNotFound: There is no such sandbox.
+            ConfigurationError: It never had such a module.
+        """
+        with self._request():
+            return await self._reloading.history(self._manager.get(sandbox_id(sandbox)), module)
+
+    async def diff(
+        self, sandbox: SandboxRef, module: str, old: int | None = None, new: int | None = None
+    ) -> VersionDiff:
+        """Say what changed in a module from one version to another.
+
+        Args:
+            sandbox: Which one.
+            module: The module's dotted name.
+            old: Number of the version to compare with; None for the one before `new`.
+            new: Number of the version to compare; None for the latest.
+
+        Returns:
+            The changed lines, and the functions and classes that were added, removed or changed.
+
+        Raises:
+            SandboxNotFound: There is no such sandbox.
+            ConfigurationError: There is no such module or version, or nothing before the first.
+            OutcomeError: The guest could not compare them, such as for want of fuel.
+        """
+        with self._request():
+            return await self._reloading.diff(self._manager.get(sandbox_id(sandbox)), module, old, new)

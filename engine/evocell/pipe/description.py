@@ -11,6 +11,8 @@ from attrs import NOTHING, Factory, asdict, fields, has
 
 from evocell.models.fitness import FitnessResult
 from evocell.models.outcome import Outcome
+from evocell.models.specs import SandboxSpec
+from evocell.pipe.docstrings import attributes_of
 from evocell.pipe.errors import error_codes, error_fields
 from evocell.pipe.greeting import SERVER_METHODS, Hello, Subscription, shown_limits
 from evocell.pipe.limits import GREETING_LIMITS, PROTOCOL, PipeLimits
@@ -55,6 +57,9 @@ NOTIFICATIONS = {
 @cache
 def describe() -> Mapping[str, Any]:
     """Return the description as plain data."""
+    common = attributes_of(SandboxSpec)
+    for method in engine_methods().values():
+        common = dict(method.meanings) | common
     return {
         "protocol": PROTOCOL,
         "limits": dict(shown_limits(PipeLimits())),
@@ -64,10 +69,15 @@ def describe() -> Mapping[str, Any]:
             name: {
                 "summary": method.summary,
                 "arguments": {
-                    argument.name: _with_default(sort_of(argument.hint), argument.default)
+                    argument.name: _with_default(
+                        sort_of(argument.hint),
+                        argument.default,
+                        method.meanings.get(argument.name, common.get(argument.name, "")),
+                    )
                     for argument in method.arguments.values()
                 },
                 "result": sort_of(method.result),
+                "errors": {code: why for code, why in method.errors.items() if code in error_codes()},
                 "streams": method.streams,
             }
             for name, method in engine_methods().items()
@@ -85,10 +95,11 @@ def describe() -> Mapping[str, Any]:
     }
 
 
-def _with_default(sort: str, default: Any) -> dict[str, Any]:
-    if default is MISSING or default is NOTHING:
-        return {"type": sort, "required": True}
-    return {"type": sort, "required": False, "default": _plain_default(default)}
+def _with_default(sort: str, default: Any, meaning: str) -> dict[str, Any]:
+    described = {"type": sort, "required": default is MISSING or default is NOTHING, "meaning": meaning}
+    if not described["required"]:
+        described["default"] = _plain_default(default)
+    return described
 
 
 def _plain_default(default: Any) -> Any:
@@ -107,8 +118,9 @@ def _model(model: type) -> dict[str, Any]:
     if family:
         return {"one_of": list(family), "meaning": _first_line(model)}
     hints = hints_of(model)
+    meanings = {name: text for base in reversed(model.__mro__) for name, text in attributes_of(base).items()}
     described = {
-        field.name: _with_default(sort_of(hints[field.name]), field.default)
+        field.name: _with_default(sort_of(hints[field.name]), field.default, meanings.get(field.name, ""))
         for field in fields(model)
         if field.init
     }
@@ -116,10 +128,10 @@ def _model(model: type) -> dict[str, Any]:
     if head is not None:
         # Sent for the reader's convenience, beside the fields.
         described = {
-            "type": {"type": f'"{model.__name__}"', "required": True},
-            "ok": {"type": "bool", "required": False},
-            "kind": {"type": "str", "required": False},
-            "error": {"type": "str | nil", "required": False},
+            "type": _with_default(f'"{model.__name__}"', NOTHING, "Which outcome it is."),
+            "ok": _with_default("bool", None, "True only if the call returned a value."),
+            "kind": _with_default("str", None, "One word for what happened."),
+            "error": _with_default("str | nil", None, "A sentence about what went wrong; nil for nothing."),
         } | described
     return {"meaning": _first_line(model), "fields": described}
 

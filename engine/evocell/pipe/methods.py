@@ -14,10 +14,11 @@ from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, get_args
 
-from attrs import frozen
+from attrs import field, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.errors import ConfigurationError
+from evocell.pipe.docstrings import arguments_of, errors_of
 from evocell.pipe.errors import MethodNotFound
 from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, origin_of, sort_of
 
@@ -60,6 +61,8 @@ class Method:
         arguments: What it takes, by name.
         result: The annotation of what it returns; of one part if it streams.
         summary: What it does, in a line.
+        meanings: What each argument is, as far as it is documented.
+        errors: What it raises and when, as far as it is documented.
         streams: Whether it hands its results out one by one, as they are there.
     """
 
@@ -67,6 +70,8 @@ class Method:
     arguments: Mapping[str, Argument]
     result: Any
     summary: str
+    meanings: Mapping[str, str] = field(factory=dict, repr=False)
+    errors: Mapping[str, str] = field(factory=dict, repr=False)
     streams: bool = False
 
     def read(self, params: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -142,4 +147,4 @@ def _method(name: str, function: Any) -> Method | None:
         result = get_args(result)[0]
     sort_of(result)
     summary = (inspect.getdoc(plain) or "").partition("\n")[0]
-    return Method(name, arguments, result, summary, streams)
+    return Method(name, arguments, result, summary, arguments_of(plain), errors_of(plain), streams)

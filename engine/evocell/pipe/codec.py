@@ -31,6 +31,10 @@ __all__ = ["MessageEncoder", "TypeOptions", "message_reader"]
 
 _SEQUENCES = (tuple, list)
 _SETS = (set, frozenset)
+_UNSAFE_KEY = "__proto__"
+PAIRS = 9
+"""Extension type of a map that a reader has no map for; only ever sent by a server."""
+
 _PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
 
 
@@ -42,10 +46,14 @@ class TypeOptions:
         tuples: ``"list"`` for tuples and sets as lists, ``"ext"`` for extension types that tell them apart.
         arrays: ``"list"`` for arrays as nested lists, ``"ext"`` for extension types that hold their bytes;
             with the latter long lists of numbers come in one, too.
+        maps: ``"any"`` for maps as they are, ``"plain"`` for maps that hold anything but strings as keys, or
+            the key ``__proto__``, in an extension type: sandboxed code chooses its keys, and not every
+            language has maps for all of them.
     """
 
     tuples: Literal["list", "ext"] = field(default="list", validator=in_(("list", "ext")))
     arrays: Literal["list", "ext"] = field(default="list", validator=in_(("list", "ext")))
+    maps: Literal["any", "plain"] = field(default="any", validator=in_(("any", "plain")))
 
 
 class MessageEncoder:
@@ -103,7 +111,7 @@ def message_reader(limits: FrameLimits, framing: Framing = "stream") -> FrameRea
 
 
 def _encode(frame: list[Any], types: TypeOptions) -> bytes:
-    if types.tuples == types.arrays == "ext":
+    if types.tuples == types.arrays == "ext" and types.maps == "any":
         return encode(frame, root="message")
     data: bytes = msgpack.packb(_wanted(frame, types))
     return data
@@ -117,7 +125,7 @@ def _wanted(value: Any, types: TypeOptions) -> Any:
     if kind is int:
         return value if -(1 << 63) <= value < 1 << 64 else _extension(value)
     if kind is dict:
-        return {_key(key): _wanted(item, types) for key, item in value.items()}
+        return _map(value, types)
     if kind is list:
         return [_wanted(item, types) for item in value]
     if kind is tuple or kind is set or kind is frozenset:
@@ -137,6 +145,13 @@ def _group(value: Any, types: TypeOptions) -> Any:
     if type(value) in _SETS:
         return _extension(value)  # its elements are hashable, so there is no array among them
     return msgpack.ExtType(2, msgpack.packb([_wanted(item, types) for item in value]))
+
+
+def _map(value: dict[Any, Any], types: TypeOptions) -> Any:
+    if types.maps == "plain" and not all(type(key) is str and key != _UNSAFE_KEY for key in value):
+        pairs = [[_key(key), _wanted(item, types)] for key, item in value.items()]
+        return msgpack.ExtType(PAIRS, msgpack.packb(pairs))
+    return {_key(key): _wanted(item, types) for key, item in value.items()}
 
 
 def _key(key: Any) -> Any:

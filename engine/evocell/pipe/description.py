@@ -31,6 +31,7 @@ EXTENSIONS = {
     6: "list of float64: little-endian, 8 bytes each",
     7: "list of int64: little-endian, 8 bytes each",
     8: "complex number: two float64, little-endian",
+    9: "map, where the client asked for `maps` as `plain`: a MessagePack array of [key, value] arrays",
 }
 
 NOTIFICATIONS = {

@@ -170,6 +170,24 @@ def test_what_cannot_be_sent_names_the_place():
         encoder().encode(Notification("m", {"a": b"x" * (1 << 20)}))
 
 
+@pytest.mark.parametrize("value", [{"__proto__": 1}, {1: 2}, {"a": {(1, 2): [3]}}, {None: {True: b"x"}}])
+def test_maps_that_a_reader_has_no_map_for_come_in_pairs(value):
+    found = []
+
+    def read(code, payload):
+        assert code in {2, 9}
+        if code == 2:
+            return "tuple"
+        found.append(code)
+        return {"pairs": msgpack.unpackb(payload, ext_hook=read, strict_map_key=True)}
+
+    made = encoder(tuples="list", arrays="list", maps="plain")
+    plain = msgpack.unpackb(made.encode(Response(1, None, value)), ext_hook=read, strict_map_key=True)
+    assert found
+    assert "__proto__" not in plain[3]
+    assert msgpack.unpackb(made.encode(Response(1, None, {"a": 1})))[3] == {"a": 1}
+
+
 def test_nan_stays_a_nan():
     (found,) = whole(encoder(tuples="list", arrays="list").encode(Response(1, None, [math.nan])))
     assert math.isnan(found.result[0])

@@ -81,11 +81,11 @@ test("results come as they are there", async () => {
 });
 
 test("events are received, and again from any number", async () => {
-  await engine.subscribe({ prefixes: ["sandbox.create"] });
+  await engine.subscribe({ prefix: "sandbox.create" });
   const first = new Promise((resolve) => engine.once("event", resolve));
   const id = await engine.create_sandbox({ source: SQUARE });
   const event = await first;
-  assert.match(event.type, /^sandbox\.create\./);
+  assert.match(event.name, /^sandbox\.create\./);
   await engine.unsubscribe(); // what is on its way comes before the answer
   const again = new Promise((resolve) => engine.once("event", resolve));
   await engine.subscribe({ after: event.seq - 1 });

@@ -29,8 +29,8 @@ const evaluation = {
 const engine = await start({ command: process.env.EVOCELL ?? "evocell" });
 engine.on("image.progress", ({ step, fraction }) => console.log(`image: ${step}, ${Math.round(100 * fraction)} %`));
 let births = 0;
-engine.on("event", ({ type }) => (births += type === "sandbox.create.stop" ? 1 : 0));
-await engine.subscribe({ prefixes: ["sandbox.create"] });
+engine.on("event", ({ name }) => (births += name === "sandbox.create.stop" ? 1 : 0));
+await engine.subscribe({ prefix: "sandbox.create" });
 
 let genes = Array.from({ length: SIZE }, () => [change(), change()]);
 const ids = await engine.batch_create({

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -294,10 +295,34 @@ async def test_events_are_told_and_can_be_resumed(tmp_path):
             await client.create_sandbox("seen", source=SQUARE)
             with trio.fail_after(10):
                 first = await events.receive()
-        assert first.type.startswith("sandbox.create")
+        assert first.name == "sandbox.create.start"
         async with client.events(after=0) as events:
             with trio.fail_after(10):
-                assert (await events.receive()).seq == 1
+                again = [await events.receive() for _ in range(first.seq)]
+        assert again[-1] == first
+        assert [event.seq for event in again] == list(range(1, first.seq + 1))
+        with pytest.raises(ConfigurationError, match="another engine"):
+            async with client.events(after=10**6):
+                pass
+
+
+def test_events_come_to_blocking_programs_too(spawned):
+    events = spawned.events("sandbox.create")
+    with spawned.create_sandbox("seen", source=SQUARE):
+        pass  # the iterator is not started: nothing is subscribed to yet
+    found = []
+
+    def listen():
+        found.append(next(events))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    while not found:
+        with spawned.create_sandbox(source=SQUARE):
+            pass
+    thread.join()
+    events.close()
+    assert found[0].metadata["sandbox_id"] != "seen"
 
 
 def tree_of(pid):

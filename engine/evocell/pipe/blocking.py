@@ -13,7 +13,7 @@ from typing import Any, Self
 from evocell.api.engine import Engine
 from evocell.api.portal import TrioThread
 from evocell.pipe.client import AsyncClient
-from evocell.pipe.events import LoggedEvent
+from evocell.pipe.events import ReceivedEvent
 
 __all__ = ["Client"]
 
@@ -82,9 +82,9 @@ class Client(Engine):
         """End the session, a detached one too; see `AsyncClient.shutdown`."""
         self._thread.call(self._client.shutdown)
 
-    def events(self, *prefixes: str, after: int | None = None) -> Iterator[LoggedEvent]:
+    def events(self, prefix: str = "", *, after: int | None = None) -> Iterator[ReceivedEvent]:
         """Subscribe to the session's events; close the iterator, or leave it, to end the subscription."""
-        opened = self._client.events(*prefixes, after=after)
+        opened = self._client.events(prefix, after=after)
         source = self._thread.call(opened.__aenter__)
         try:
             while True:

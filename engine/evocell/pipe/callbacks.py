@@ -63,7 +63,7 @@ class ClientContext:
         ask.__dict__["cases"] = cases
         return ask
 
-    def name_of(self, role: str, function: Callable[..., Any], owner: object) -> str:  # noqa: ARG002
+    def name_of(self, role: str, *_: object) -> str:
         """Refuse: functions of a server have no names."""
         raise TypeError(f"{role}: a server has no functions that a client could ask for")
 

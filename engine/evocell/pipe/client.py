@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluating import AsyncEvaluating
+from evocell.api.batch_progress import BatchBar, is_terminal, size_of
 from evocell.api.progress import console_progress
 from evocell.config import Config
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError
@@ -28,7 +29,7 @@ from evocell.pipe.callbacks import CALL
 from evocell.pipe.channel import Channel
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.errors import ConnectionClosed, MethodNotFound
-from evocell.pipe.events import LoggedEvent
+from evocell.pipe.events import ReceivedEvent
 from evocell.pipe.functions import LentFunctions
 from evocell.pipe.greeting import Hello
 from evocell.pipe.limits import PipeLimits
@@ -154,7 +155,9 @@ class AsyncClient(_Base):
         self._image_known = trio.Event()
         self._functions = LentFunctions(self)
         self._streams: dict[int, trio.MemorySendChannel[Any]] = {}
-        self._event_sink: trio.MemorySendChannel[LoggedEvent] | None = None
+        self._progress: Callable[..., None] | None = None
+        self._events_dropped = 0
+        self._event_sink: trio.MemorySendChannel[ReceivedEvent] | None = None
         self._build_progress: Callable[[BuildProgress], None] | None = None
         self._channel: Channel
 
@@ -229,6 +232,7 @@ class AsyncClient(_Base):
             ConnectionClosed: There was no answer.
         """
         client = cls()
+        client._progress = progress
         async with streams as opened:
             machine = Machine("client", PipeLimits(), framing=framing)
             client._channel = Channel(opened.receive, opened.send, machine, client._asked, told=client._told)
@@ -256,6 +260,11 @@ class AsyncClient(_Base):
         """How many calls run at once; more of them wait."""
         return int(self._image["slots"])
 
+    @property
+    def shows_batches(self) -> bool:
+        """Whether a batch without a progress function is shown: on a terminal, if the client has none too."""
+        return self._progress is None and is_terminal()
+
     async def ping(self) -> None:
         """Ask whether the server is there.
 
@@ -279,20 +288,20 @@ class AsyncClient(_Base):
 
     @asynccontextmanager
     async def events(
-        self, *prefixes: str, after: int | None = None
-    ) -> AsyncIterator[trio.MemoryReceiveChannel[LoggedEvent]]:
+        self, prefix: str = "", *, after: int | None = None
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[ReceivedEvent]]:
         """Subscribe to the session's events.
 
         Use it as ``async with client.events() as events: async for event in events: ...``.
 
         Args:
-            *prefixes: Only events whose type begins with one of these.
+            prefix: Only events under this name, as in `Telemetry.attach`.
             after: Number of the last event that is known already; None for new ones only.
         """
-        sink, source = trio.open_memory_channel[LoggedEvent](_QUEUED_EVENTS)
+        sink, source = trio.open_memory_channel[ReceivedEvent](_QUEUED_EVENTS)
         self._event_sink = sink
         async with source:
-            await self._channel.request("subscribe", {"prefixes": list(prefixes), "after": after})
+            await self._channel.request("subscribe", {"prefix": prefix, "after": after})
             try:
                 yield source
             finally:
@@ -338,9 +347,7 @@ class AsyncClient(_Base):
         if method == CALL:
             self._functions.told(params)
         elif method == "event" and self._event_sink is not None:
-            known = {name: value for name, value in params.items() if name != "dropped"}
-            with suppress(trio.WouldBlock, trio.BrokenResourceError):
-                self._event_sink.send_nowait(LoggedEvent(**known))
+            self._take_event(ReceivedEvent(**params))
         elif method == "image.progress" and self._build_progress is not None:
             self._build_progress(BuildProgress(**params))
         elif method == "image.ready":
@@ -352,7 +359,25 @@ class AsyncClient(_Base):
         elif method == "closing":
             self._image_failure = errors.from_wire(params)
 
+    def _take_event(self, event: ReceivedEvent) -> None:
+        """Queue an event for whoever reads them; when the queue is full it is dropped, and counted."""
+        assert self._event_sink is not None
+        try:
+            self._event_sink.send_nowait(evolve(event, dropped=event.dropped + self._events_dropped))
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            self._events_dropped += 1 + event.dropped
+        else:
+            self._events_dropped = 0
+
     async def _call(self, method: Method, arguments: Mapping[str, Any]) -> Any:
+        shown = _BATCHES.get(method.name)
+        if shown is None or arguments.get("progress") is not None or not self.shows_batches:
+            return await self._exchange(method, arguments)
+        what, items = shown
+        with BatchBar(what, size_of(arguments[items])) as bar:
+            return await self._exchange(method, {**arguments, "progress": bar.report})
+
+    async def _exchange(self, method: Method, arguments: Mapping[str, Any]) -> Any:
         with self._functions.request() as names:
             params = {
                 name: encode(value, method.arguments[name].hint, names, role=name)
@@ -364,6 +389,14 @@ class AsyncClient(_Base):
                 raise EngineClosed(f"the engine behind the pipe is gone: {error}") from error
             return decode(answer, method.result, method.name, names)
 
+
+_BATCHES = {
+    "batch_create": ("creating", "specs"),
+    "batch_evaluate": ("evaluating", "sandboxes"),
+    "evaluate": ("evaluating", "sources"),
+    "evaluate_stages": ("evaluating in stages", "sources"),
+}
+"""Methods that are shown to a person while they run: what to call it, and which argument is counted."""
 
 _OURS = TypeOptions(tuples="ext", arrays="ext")
 

@@ -38,7 +38,7 @@ NOTIFICATIONS = {
     "cancel": ("client or server", "msgid", "The request with this id is not wanted any more."),
     "call": ("server", "function, args", "Tells a `progress` function of the client; asks for no answer."),
     "part": ("server", "msgid, part", "One result of a request that streams, before its answer."),
-    "event": ("server", "seq, type, time, payload, dropped", "An event, after `subscribe`."),
+    "event": ("server", "seq, at, name, measurements, metadata, dropped", "An event, after `subscribe`."),
     "image.progress": (
         "server",
         "step, steps_done, steps_total, fraction, elapsed_s, eta_s",

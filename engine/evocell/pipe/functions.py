@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -16,7 +16,6 @@ from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.portal import TokenPortal
 from evocell.api.sandbox import Sandbox
 from evocell.errors import ConfigurationError
-from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.pipe.shapes import decode, encode
 
 if TYPE_CHECKING:
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["LentFunctions"]
 
 _THREADS = 8
-_ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "aggregate": (list[CaseResult],),
-    "stop": (list[CaseResult],),
-    "keep": (FitnessResult,),
-    "progress": (FitnessResult, int, int),
-}
 
 
 @frozen
@@ -41,11 +34,13 @@ class _Lent:
         role: The field or argument it is for.
         function: The function.
         owner: The model that holds it.
+        takes: The annotations of what it takes; None if they are not known.
     """
 
     role: str
     function: Callable[..., Any]
     owner: object
+    takes: Sequence[Any] | None
 
 
 class _Names:
@@ -65,9 +60,11 @@ class _Names:
             f"{role}: the server named a function ({name}), and it has none to lend", role
         )
 
-    def name_of(self, role: str, function: Callable[..., Any], owner: object) -> str:
+    def name_of(
+        self, role: str, function: Callable[..., Any], owner: object, takes: Sequence[Any] | None
+    ) -> str:
         """Lend a function and return its name."""
-        name = self._functions.lend(role, function, owner)
+        name = self._functions.lend(role, function, owner, takes)
         self.names.append(name)
         return name
 
@@ -89,10 +86,12 @@ class LentFunctions:
         """Return a sandbox behind the pipe."""
         return AsyncSandbox(self._engine, sandbox_id)
 
-    def lend(self, role: str, function: Callable[..., Any], owner: object) -> str:
+    def lend(
+        self, role: str, function: Callable[..., Any], owner: object, takes: Sequence[Any] | None
+    ) -> str:
         """Lend a function and return its name."""
         name = f"{role}-{next(self._numbers)}"
-        self._lent[name] = _Lent(role, function, owner)
+        self._lent[name] = _Lent(role, function, owner, takes)
         return name
 
     @contextmanager
@@ -141,7 +140,7 @@ class LentFunctions:
         if lent.role == "score":
             index, value = args
             return [lent.owner.cases[index], value]  # type: ignore[attr-defined]  # an Evaluation
-        hints = _ARGUMENTS.get(lent.role, (Any,) * len(args))
+        hints = (Any,) * len(args) if lent.takes is None else lent.takes
         return [
             decode(arg, hint, f"{lent.role}: args[{index}]", _Names(self))
             for index, (arg, hint) in enumerate(zip(args, hints, strict=True))

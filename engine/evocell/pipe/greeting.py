@@ -62,11 +62,11 @@ class Subscription:
     """What ``subscribe`` takes.
 
     Attributes:
-        prefixes: Only events whose type begins with one of these; empty for all.
+        prefix: Only events under this name, such as `"sandbox.create"` or `"sandbox"`; empty for all.
         after: Number of the last event the client knows; only later ones are sent. None for new ones only.
     """
 
-    prefixes: tuple[str, ...] = ()
+    prefix: str = ""
     after: int | None = None
 
 

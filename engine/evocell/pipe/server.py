@@ -124,11 +124,7 @@ class PipeServer:
                 len(self._sessions) + 1,
             )
         self._n_named += 1
-        session = Session(
-            f"session-{self._n_named}",
-            self._config_for(hello.namespace),
-            max_events=self._limits.max_queued_events,
-        )
+        session = Session(f"session-{self._n_named}", self._config_for(hello.namespace))
         session.detached = hello.detach
         self._sessions[session.name] = session
         if hello.namespace is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
+import msgpack
 import trio
 from attrs import asdict
 
 from evocell.errors import ConfigurationError, EvocellError
+from evocell.observability.stream import Subscription as EventSubscription
 from evocell.pipe import errors
 from evocell.pipe.callbacks import ClientContext
 from evocell.pipe.channel import Channel
@@ -83,7 +86,7 @@ class ServedConnection:
         self.channel = Channel(receive, send, machine, self._handle, greeted=self._greet)
         self._context = ClientContext(self.channel)
         self._greeted = trio.Event()
-        self._subscriptions: trio.CancelScope | None = None
+        self._subscribed: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         self._own: dict[str, Callable[[Mapping[str, Any]], Awaitable[Any]]] = {
             "ping": self._ping,
@@ -141,7 +144,7 @@ class ServedConnection:
                 "name": session.name,
                 "key": session.key if session.detached else None,
                 "attached": hello.attach is not None,
-                "last_event": session.events.last,
+                "last_event": session.last_event,
             },
             "image": dict(self._host.image),
             "limits": dict(shown_limits(self._limits)),
@@ -197,40 +200,36 @@ class ServedConnection:
     async def _subscribe(self, params: Mapping[str, Any]) -> dict[str, int]:
         wanted: Subscription = decode(dict(params), Subscription, "subscribe", self._context)
         assert self.session is not None
-        assert self._nursery is not None
+        stream = (await self.session.engine()).event_stream
+        opened = stream.subscribe(wanted.prefix, after=wanted.after, capacity=self._limits.max_queued_events)
         self._stop_events()
-        events = self.session.events
-        seq = events.last if wanted.after is None else min(wanted.after, events.last)
-        if seq < 0:
-            raise ConfigurationError("after must be the number of an event, from 0", "after")
-        scope = self._subscriptions = trio.CancelScope()
-        self._nursery.start_soon(self._send_events, seq, wanted.prefixes, scope)
-        return {"after": seq, "last": events.last}
+        assert self._nursery is not None
+        scope = self._subscribed = trio.CancelScope()
+        self._nursery.start_soon(self._send_events, opened, scope)
+        return {"last": stream.last_seq}
 
     async def _unsubscribe(self, params: Mapping[str, Any]) -> None:
         _refuse_arguments("unsubscribe", params)
         self._stop_events()
 
     def _stop_events(self) -> None:
-        if self._subscriptions is not None:
-            self._subscriptions.cancel()
-            self._subscriptions = None
+        if self._subscribed is not None:
+            self._subscribed.cancel()
+            self._subscribed = None
 
-    async def _send_events(self, seq: int, prefixes: tuple[str, ...], scope: trio.CancelScope) -> None:
-        assert self.session is not None
-        events = self.session.events
-        with scope:
-            try:
-                while True:
-                    found, dropped = await events.after(seq)
-                    for event in found:
-                        seq = event.seq
-                        if dropped or not prefixes or event.type.startswith(prefixes):
-                            await self.channel.notify("event", asdict(event) | {"dropped": dropped})
-                            dropped = 0
-                    # What it read while these were sent may have left the log: look again.
-            except ConnectionClosed:
-                return
+    async def _send_events(self, opened: EventSubscription, scope: trio.CancelScope) -> None:
+        told = 0
+        with opened, scope, suppress(ConnectionClosed):
+            while True:
+                await opened.wait()
+                events = opened.take()
+                if not events:
+                    return  # the session has ended
+                for event in events:
+                    lost = opened.missed + opened.dropped
+                    plain = msgpack.unpackb(event.packed)
+                    await self.channel.notify("event", {**plain, "dropped": lost - told})
+                    told = lost
 
     async def _shutdown(self, params: Mapping[str, Any]) -> None:
         _refuse_arguments("shutdown", params)

@@ -21,7 +21,6 @@ from evocell.errors import EngineClosed, EvocellError
 from evocell.execution.worker import OpenWorker
 from evocell.pipe.channel import Channel
 from evocell.pipe.errors import InternalError
-from evocell.pipe.events import EventLog, plain_payload
 
 __all__ = ["Session"]
 
@@ -39,24 +38,19 @@ class Session:
         key: What the client shows to attach to it again; known to nobody else.
         detached: Whether it outlives its connection.
         channel: The connection it has now; None while it has none.
-        events: What happened in it.
         ended: Set when everything in it is gone.
 
     Args:
         name: What to call it.
         config: The settings of its engine.
-        max_events: How many events it keeps.
         make_engine: Makes the engine.
     """
 
-    def __init__(
-        self, name: str, config: Config, *, max_events: int, make_engine: MakeEngine = AsyncEngine
-    ) -> None:
+    def __init__(self, name: str, config: Config, *, make_engine: MakeEngine = AsyncEngine) -> None:
         self.name = name
         self.key = secrets.token_hex(_KEY_BYTES)
         self.detached = False
         self.channel: Channel | None = None
-        self.events = EventLog(max_events)
         self.ended = trio.Event()
         self._config = config
         self._make_engine = make_engine
@@ -76,7 +70,6 @@ class Session:
             with self._life:
                 lend: OpenWorker = await open_worker()
                 async with self._make_engine(self._config, progress=silent, open_worker=lend) as engine:
-                    self._watch(engine)
                     self._engine = engine
                     self._opened.set()
                     await self._over.wait()
@@ -103,26 +96,13 @@ class Session:
             raise EngineClosed("the session is over") if self._failure is None else self._failure
         return self._engine
 
+    @property
+    def last_event(self) -> int:
+        """Number of its latest event; 0 if there was none, or nobody has asked for any."""
+        return 0 if self._engine is None else self._engine.event_stream.last_seq
+
     def end(self) -> None:
         """Have everything of the session stopped and removed; `ended` says when it is."""
         self._over.set()
         if self._engine is None:
             self._life.cancel()
-
-    def _watch(self, engine: AsyncEngine) -> None:
-        telemetry = getattr(engine, "telemetry", None)
-        if telemetry is None:
-            return
-        token = trio.lowlevel.current_trio_token()
-
-        def handle(event: Any) -> None:
-            payload = {
-                "measurements": plain_payload(event.measurements),
-                "metadata": plain_payload(event.metadata),
-            }
-            try:
-                token.run_sync_soon(self.events.add, event.name, payload)
-            except trio.RunFinishedError:
-                return
-
-        telemetry.attach("pipe", "", handle)

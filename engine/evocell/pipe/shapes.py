@@ -56,13 +56,16 @@ class Context(Protocol):
         """
         ...
 
-    def name_of(self, role: str, function: Callable[..., Any], owner: object) -> str:
+    def name_of(
+        self, role: str, function: Callable[..., Any], owner: object, takes: Sequence[Hint] | None
+    ) -> str:
         """Return a name by which the other end can ask for a function.
 
         Args:
             role: The field or argument it is for.
             function: The function.
             owner: The model that holds it; None for an argument.
+            takes: The annotations of what it takes; None if they are not known.
         """
         ...
 
@@ -123,8 +126,9 @@ def sort_of(hint: Hint) -> str:
         branches = _branches(hint)
         sorts = [sort_of(arg) for arg in branches if arg is not str or not set(branches) & set(_HANDLES)]
         return " | ".join(dict.fromkeys(sorts))
-    if origin is collections.abc.Callable or hint is collections.abc.Callable:
-        return "function"
+    if origin is collections.abc.Callable:
+        takes = _takes(hint)
+        return "function" if takes is None else f"function of ({', '.join(map(sort_of, takes))})"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return " | ".join(f'"{member.value}"' for member in hint)
     if isinstance(hint, type) and has(hint):
@@ -182,7 +186,7 @@ def _encode(value: Any, hint: Hint, context: Context | None, role: str, owner: o
     if has(type(value)):
         return _encode_model(value, context)
     if callable(value):
-        return None if context is None else {"function": context.name_of(role, value, owner)}
+        return None if context is None else {"function": context.name_of(role, value, owner, _takes(hint))}
     if isinstance(value, Mapping):
         item = _part(hint, Mapping)
         return {key: _encode(one, item, context, role, owner) for key, one in value.items()}
@@ -208,6 +212,14 @@ def _encode_model(value: Any, context: Context | None) -> dict[str, Any]:
             hint = hints.get(field.name, Any)
             plain[field.name] = item if hint in _ANYTHING else _encode(item, hint, context, field.name, value)
     return plain
+
+
+def _takes(hint: Hint) -> Sequence[Hint] | None:
+    """Return the annotations of what a function annotated so takes."""
+    for option in [hint, *get_args(hint)]:
+        if origin_of(option) is collections.abc.Callable and isinstance(get_args(option)[0], list):
+            return list(get_args(option)[0])
+    return None
 
 
 def _part(hint: Hint, kind: type) -> Hint:

@@ -7,10 +7,12 @@ import msgpack
 import pytest
 
 from evocell.errors import SandboxNotFound
+from evocell.observability.stream import KEPT
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.description import EXTENSIONS, NOTIFICATIONS, describe
 from evocell.pipe.document import refreshed
 from evocell.pipe.errors import error_codes
+from evocell.pipe.events import ReceivedEvent
 from evocell.pipe.greeting import SERVER_METHODS, Hello
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Asked, Greeted, Machine
@@ -61,12 +63,12 @@ def test_the_hand_written_facts():
         "fitness",
         "progress",
     ]
-    assert (
-        re.findall(r"^\| `(\w+)` \| `?tuples|^\| `(\w+)` \| numpy", section("Values"), re.MULTILINE)
-        is not None
-    )
+    assert first_column(section("Values"))[:3] == [field.name for field in TypeOptions.__attrs_attrs__]
+    assert set(re.findall(r'"(\w+)"', re.search(r"An event is `(.*?)`", section("Events"))[1])) == {
+        field.name for field in ReceivedEvent.__attrs_attrs__
+    }
     assert sorted(map(int, re.findall(r"^\| (\d) \|", section("Values"), re.MULTILINE))) == sorted(EXTENSIONS)
-    assert "The server keeps the latest `max_queued_events`" in PAGE
+    assert f"The server keeps the latest {KEPT:,}, and `max_queued_events`" in PAGE
 
 
 def bytes_of(line):

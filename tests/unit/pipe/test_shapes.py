@@ -96,7 +96,7 @@ class Nobody:
     def function(self, role, name, owner):
         return (role, name, dict(owner))
 
-    def name_of(self, role, function, owner):
+    def name_of(self, role, function, owner, takes):
         return f"{role} of {type(owner).__name__}"
 
 

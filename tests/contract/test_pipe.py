@@ -176,6 +176,10 @@ def test_results_come_as_they_are_there(spawned):
     assert all(result.valid for result in found.values())
 
 
+def test_an_evaluator_is_made_on_this_side(spawned, beside):
+    assert spawned.evaluator(TASK)(SQUARE) == beside.evaluator(TASK)(SQUARE) == (1.0,)
+
+
 def test_stages(spawned, beside):
     stages = [
         evocell.Stage(TASK, keep=0.5),

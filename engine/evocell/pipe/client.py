@@ -17,6 +17,7 @@ from attrs import asdict, evolve, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluating import AsyncEvaluating
+from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.batch_progress import BatchBar, is_terminal, size_of
 from evocell.api.progress import console_progress
 from evocell.config import Config
@@ -319,7 +320,9 @@ class AsyncClient(_Base):
 
         return evaluate
 
+    # These are made of the others, on this side as on that one.
     as_completed = AsyncEvaluating.as_completed
+    evaluator = AsyncEvaluators.evaluator
 
     async def _serve(self) -> None:
         why = await self._channel.serve()

@@ -80,6 +80,7 @@ def describe() -> Mapping[str, Any]:
                 "result": sort_of(method.result),
                 "errors": {code: why for code, why in method.errors.items() if code in error_codes()},
                 "streams": method.streams,
+                "owner_only": method.owner_only,
             }
             for name, method in engine_methods().items()
         },

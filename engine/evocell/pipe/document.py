@@ -41,6 +41,8 @@ def _methods(described: Mapping[str, Any]) -> str:
     for name, method in described["methods"].items():
         result = f"list of parts, each {method['result']}" if method["streams"] else method["result"]
         text += f"\n#### `{name}` → {result}\n\n{_escaped(method['summary'])}\n"
+        if method["owner_only"]:
+            text += "\nOnly on a server with a single client.\n"
         if method["arguments"]:
             text += "\n" + _fields("argument", method["arguments"])
         if method["errors"]:

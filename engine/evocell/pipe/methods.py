@@ -20,18 +20,20 @@ from evocell.api.async_engine import AsyncEngine
 from evocell.errors import ConfigurationError
 from evocell.pipe.docstrings import arguments_of, errors_of
 from evocell.pipe.errors import MethodNotFound
-from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, origin_of, sort_of
+from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, names_files, origin_of, sort_of
 
-__all__ = ["NOT_OFFERED", "OWNER_ONLY", "Argument", "Method", "engine_methods", "find_method"]
+__all__ = ["NOT_OFFERED", "Argument", "Method", "engine_methods", "find_method", "strange_methods"]
 
 NOT_OFFERED = {
+    "evaluator": "it makes a function of the caller's own program, around evaluate and evaluate_one",
     "aclose": "closing the connection does it",
+    "migrate_sandbox": "its target is another engine; export_sandbox and import_sandbox do the same",
     "open_stream": "it returns a function; evaluate_one and as_completed do the same",
 }
 """Methods of the engine that the pipe leaves out, and why."""
 
-OWNER_ONLY = frozenset({"drain_worker", "freeze", "workers"})
-"""Methods about what all clients of a server have in common; only a server with one client offers them."""
+_ABOUT_ALL = frozenset({"drain_worker", "freeze", "workers"})
+"""Methods about what all clients of a server have in common."""
 
 _ALIASES = {"id": "sandbox", "ids": "sandboxes"}
 MISSING = inspect.Parameter.empty
@@ -74,6 +76,13 @@ class Method:
     errors: Mapping[str, str] = field(factory=dict, repr=False)
     streams: bool = False
 
+    @property
+    def owner_only(self) -> bool:
+        """Whether only a server with one client offers it: it is about what clients share, or names files."""
+        return self.name in _ABOUT_ALL or any(
+            names_files(argument.hint) for argument in self.arguments.values()
+        )
+
     def read(self, params: Mapping[str, Any], context: Context) -> dict[str, Any]:
         """Return the arguments that a request's parameters stand for.
 
@@ -104,12 +113,26 @@ class Method:
 @cache
 def engine_methods() -> Mapping[str, Method]:
     """Return every method of the engine that the pipe offers, by name, in alphabetical order."""
-    found: dict[str, Method] = {}
+    return {name: method for name, method in _looked_up().items() if isinstance(method, Method)}
+
+
+def strange_methods() -> Mapping[str, str]:
+    """Return what is wrong with methods that can neither travel nor are in `NOT_OFFERED`; best none."""
+    return {name: str(why) for name, why in _looked_up().items() if isinstance(why, Unsupported)}
+
+
+@cache
+def _looked_up() -> Mapping[str, Method | Unsupported]:
+    found: dict[str, Method | Unsupported] = {}
     for name in sorted(dir(AsyncEngine)):
         if not name.startswith("_") and name not in NOT_OFFERED:
-            method = _method(name, inspect.getattr_static(AsyncEngine, name))
-            if method is not None:
-                found[name] = method
+            try:
+                method = _method(name, inspect.getattr_static(AsyncEngine, name))
+            except Unsupported as why:
+                found[name] = why
+            else:
+                if method is not None:
+                    found[name] = method
     return found
 
 

@@ -22,7 +22,7 @@ from evocell.pipe.errors import ConnectionClosed, MethodNotFound, Unauthorized, 
 from evocell.pipe.greeting import Hello, Subscription, shown_limits
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine
-from evocell.pipe.methods import OWNER_ONLY, Method, find_method
+from evocell.pipe.methods import Method, find_method
 from evocell.pipe.session import Session
 from evocell.pipe.shapes import decode, encode
 from evocell.wire.frames import Framing
@@ -169,9 +169,9 @@ class ServedConnection:
         if own is not None:
             return await own(params)
         found = find_method(method)
-        if method in OWNER_ONLY and self._host.is_shared:
+        if found.owner_only and self._host.is_shared:
             raise MethodNotFound(
-                f"{method} is about what clients share here; a server with a single client offers it "
+                f"{method} is about what clients share, or files; a server with a single client offers it "
                 "(evocell serve on standard input, or with --max-clients 1)",
                 method,
             )

@@ -25,7 +25,17 @@ from evocell.api.sandbox import Sandbox
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
 
-__all__ = ["Context", "Unsupported", "decode", "encode", "hints_of", "origin_of", "sort_of", "variants"]
+__all__ = [
+    "Context",
+    "Unsupported",
+    "decode",
+    "encode",
+    "hints_of",
+    "names_files",
+    "origin_of",
+    "sort_of",
+    "variants",
+]
 
 Hint = Any
 
@@ -119,12 +129,15 @@ def sort_of(hint: Hint) -> str:
         return "sandbox id"
     if hint is datetime:
         return "time"
+    if hint is Path:
+        return "server path"
     origin, args = origin_of(hint), get_args(hint)
     if origin is Literal:
         return " | ".join(repr(word).replace("'", '"') for word in args)
     if origin in {Union, types.UnionType}:
         branches = _branches(hint)
-        sorts = [sort_of(arg) for arg in branches if arg is not str or not set(branches) & set(_HANDLES)]
+        named = {*_HANDLES, Path} & set(branches)
+        sorts = [sort_of(arg) for arg in branches if arg is not str or not named]
         return " | ".join(dict.fromkeys(sorts))
     if origin is collections.abc.Callable:
         takes = _takes(hint)
@@ -151,8 +164,20 @@ def _grouped(sort: str) -> str:
 
 
 def _branches(hint: Hint) -> list[Hint]:
-    """Return the members of a union that may travel: a path would name a file of the other machine."""
-    return [arg for arg in get_args(hint) if arg is not Path]
+    """Return the members of a union that may travel: of a source, what a path leads to and not the path."""
+    args = list(get_args(hint))
+    return [arg for arg in args if arg is not Path] if _is_source(hint) else args
+
+
+def _is_source(hint: Hint) -> bool:
+    """Whether a union is that of `Source`, whose paths lead to code."""
+    args = get_args(hint)
+    return Path in args and any(origin_of(arg) is collections.abc.Mapping for arg in args)
+
+
+def names_files(hint: Hint) -> bool:
+    """Whether an annotation takes paths of the server's files."""
+    return hint is Path or any(map(names_files, _branches(hint)))
 
 
 def encode(value: Any, hint: Hint, context: Context | None = None, *, role: str = "") -> Any:
@@ -181,8 +206,8 @@ def _encode(value: Any, hint: Hint, context: Context | None, role: str, owner: o
     if isinstance(value, _HANDLES):
         return value.id
     if isinstance(value, Path):
-        # The other end may be on another machine: what a path leads to goes along, not the path.
-        return dict(normalise(value).files)
+        # The other end may be on another machine: of code, what a path leads to goes along, not the path.
+        return dict(normalise(value).files) if _is_source(hint) else str(value.absolute())
     if has(type(value)):
         return _encode_model(value, context)
     if callable(value):
@@ -267,6 +292,9 @@ class _Decoder:
         elif hint is datetime:
             if isinstance(value, str):
                 return _time(value, path)
+        elif hint is Path:
+            if isinstance(value, str):
+                return Path(value)
         else:
             return self._compound(value, hint, path, role, owner)
         raise _mismatch(path, hint, value)
@@ -377,7 +405,7 @@ def _fits(value: Any, hint: Hint) -> bool:
         return value is None
     if hint in _SCALARS:
         return type(value) is hint or (hint is float and type(value) is int)
-    if hint in _HANDLES or hint is datetime or (isinstance(hint, type) and issubclass(hint, Enum)):
+    if hint in {*_HANDLES, datetime, Path} or (isinstance(hint, type) and issubclass(hint, Enum)):
         return isinstance(value, str)
     if origin is collections.abc.Callable:
         return _names_function(value)

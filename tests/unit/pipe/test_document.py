@@ -16,7 +16,7 @@ from evocell.pipe.events import ReceivedEvent
 from evocell.pipe.greeting import SERVER_METHODS, Hello
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Asked, Greeted, Machine
-from evocell.pipe.methods import OWNER_ONLY, engine_methods
+from evocell.pipe.methods import engine_methods
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "pipe.md").read_text(encoding="utf-8")
@@ -47,7 +47,7 @@ def test_every_part_of_the_protocol_has_its_line():
         assert f"#### {name}\n" in PAGE, name
 
 
-PROTOCOL_WORDS = ["msgid", "params", "stall_s", "namespace", "detach", "attach", *OWNER_ONLY]
+PROTOCOL_WORDS = ["msgid", "params", "stall_s", "namespace", "detach", "attach"]
 
 
 def test_the_hand_written_facts():

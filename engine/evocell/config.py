@@ -139,6 +139,7 @@ class Config:
         security_profile: ``"low"``, ``"medium"`` or ``"high"``.
         blocked_modules: Modules a variant may not import, whatever the profile.
         allowed_modules: Modules that the profile ``"high"`` lets in besides its own list.
+        audit_max_entries: Entries of the audit log that are kept, the newest.
         profile: ``"deterministic"`` (virtual clock, seeded entropy) or ``"realtime"``.
         layers: Zip files with extra pure-Python packages for the guest.
         workers: Worker processes; None for one per core, 0 to run sandboxes in the calling process.
@@ -181,6 +182,7 @@ class Config:
     allowed_modules: tuple[str, ...] = field(
         default=(), converter=_as_tuple, validator=_module_names, metadata={"kind": "modules"}
     )
+    audit_max_entries: int = _int_field(100_000)
     profile: Profile = field(
         default="deterministic", validator=_one_of("deterministic", "realtime"), metadata={"kind": "word"}
     )

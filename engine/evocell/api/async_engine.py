@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import trio
 
+from evocell.api.async_auditing import AsyncAuditing
 from evocell.api.async_comparing import AsyncComparing
 from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.async_images import AsyncImages
@@ -52,7 +53,7 @@ AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
 """The same as an async function, run in the engine's loop with an `AsyncSandbox`."""
 
 
-class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers, AsyncVersioning):
+class AsyncEngine(AsyncAuditing, AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers, AsyncVersioning):
     """Runs untrusted Python in sandboxes and scores it; an async context manager for trio.
 
     Entering it opens the worker, and builds its image if there is none yet (minutes, once). Leaving it
@@ -279,7 +280,7 @@ class AsyncEngine(AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers, As
                 limits=bounds,
                 isolation=isolation,
             )
-            return await run_in_sandbox(self._worker, record, request, self.telemetry, deadline_s=seconds)
+            return await run_in_sandbox(self._worker, record, request, self._observer, deadline_s=seconds)
 
     async def run_with_timeout(
         self,

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self
 
 from evocell.api.async_engine import AsyncEngine, AsyncFitness, Fitness
 from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.auditing import Auditing
 from evocell.api.batch_progress import Report, StreamProgress
 from evocell.api.comparing import Comparing
 from evocell.api.evaluator import Evaluators
@@ -41,7 +42,7 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["Engine"]
 
 
-class Engine(Comparing, Evaluators, Images, Observing, Versioning, Workers):
+class Engine(Auditing, Comparing, Evaluators, Images, Observing, Versioning, Workers):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited

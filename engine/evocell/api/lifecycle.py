@@ -25,6 +25,7 @@ from evocell.observability.store import FILE_NAME, Store, open_store
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.copies import Copies
+from evocell.orchestration.kills import note_decision
 from evocell.orchestration.manager import WATCH, Manager
 from evocell.orchestration.reloading import Reloading
 from evocell.orchestration.resources import READINGS, watch_resources
@@ -111,6 +112,7 @@ class EngineLifecycle:
                 durable=durable,
                 emit_fitness=self.config.emit_fitness_telemetry,
                 event_log=self.config.event_log,
+                audit_entries=self.config.audit_max_entries,
             )
             self._start(worker, snapshots, await opening.enter_async_context(observing))
             await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
@@ -177,6 +179,7 @@ class EngineLifecycle:
             policy=self.config.policy,
             durable=observer.durable,
             seen=observer.journal.source,
+            decided=partial(note_decision, observer.audit),
         )
         self._worker = worker
         self._observer = observer

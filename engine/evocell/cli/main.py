@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
+from evocell.cli.audit import add_audit_parser
 from evocell.cli.bench import add_bench_parser
 from evocell.cli.demo import add_demo_parser, run_demo
 from evocell.cli.doctor import add_doctor_parser
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_doctor_parser(commands)
     add_store_parser(commands)
     add_serve_parser(commands)
+    add_audit_parser(commands)
     return parser
 
 

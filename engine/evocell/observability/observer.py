@@ -11,6 +11,7 @@ import trio
 from attrs import frozen
 
 from evocell.errors import StoreError
+from evocell.observability.audit import AuditLog
 from evocell.observability.eventlog import EventLog
 from evocell.observability.fitness import FitnessRecorder
 from evocell.observability.journal import Journal
@@ -38,6 +39,7 @@ class Observer:
         lineage: Who descends from whom.
         fitness: How good they are.
         events: Its events as a numbered stream.
+        audit: What was decided and who was stopped.
         repairs: What its start found amiss in the store.
         durable: Whether results must be on disk before they are returned.
         first_name: The first number for a name of its own making, such as ``sandbox-7``, that is not taken.
@@ -49,6 +51,7 @@ class Observer:
     lineage: LineageTracker
     fitness: FitnessRecorder
     events: EventStream
+    audit: AuditLog
     repairs: Repairs
     durable: bool
     first_name: int = 1
@@ -73,6 +76,7 @@ async def open_observer(
     durable: bool,
     emit_fitness: bool,
     event_log: bool,
+    audit_entries: int,
 ) -> AsyncIterator[Observer]:
     """Watch an engine for as long as a block lasts; what killed engines left in the store is mended first.
 
@@ -83,6 +87,7 @@ async def open_observer(
         has_version: Says whether the tree of a version is on disk.
         durable: Whether results must be on disk before they are returned.
         emit_fitness: Whether results become events.
+        audit_entries: How many entries of the audit log are kept.
         event_log: Whether all events are written to a file beside the store.
 
     Raises:
@@ -94,6 +99,8 @@ async def open_observer(
     if run.repairs:
         telemetry.emit("store.repaired", run.repairs.counts())
     journal = Journal(store, run.number)
+    audit = AuditLog(store, run.number, max_entries=audit_entries)
+    audit.trim()
     events = EventStream(telemetry, _open_log(store, run.number) if event_log else None)
     try:
         yield Observer(
@@ -103,6 +110,7 @@ async def open_observer(
             lineage=LineageTracker(journal),
             fitness=FitnessRecorder(journal, telemetry, emit=emit_fitness),
             events=events,
+            audit=audit,
             repairs=run.repairs,
             durable=durable,
             first_name=1 + (store.query(_LAST_NAME)[0][0] or 0) if run.number > 1 else 1,

@@ -31,6 +31,7 @@ from evocell.orchestration.evaluator import (
     note_result,
     refuse_broken_scoring,
 )
+from evocell.orchestration.kills import note_refusal
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
 from evocell.orchestration.recording import BatchRecord, batch_record
@@ -168,7 +169,7 @@ class Batches:
             ends_at=trio.current_time() + seconds,
             calls_at_once=calls or self._worker.slots,
             room=self._room,
-            telemetry=self._observer.telemetry,
+            observer=self._observer,
         )
 
     async def new(
@@ -399,7 +400,16 @@ class Batches:
         except ConfigurationError as error:
             return Rejected("load", error.message)
         member.version = tree.digest
-        return await self._room.wait_for(partial(self._versions.compiled, tree))
+        made = await self._room.wait_for(partial(self._versions.compiled, tree))
+        if isinstance(member, _Passing):
+            note_refusal(
+                self._observer.audit,
+                member.sandbox_id,
+                made,
+                version=tree.digest,
+                profile=self._versions.profile,
+            )
+        return made
 
     async def _load_kept(self, member: _Member, source: Source) -> CompiledVersion | Rejected:
         # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.

@@ -14,7 +14,7 @@ from evocell.errors import ConfigurationError
 from evocell.execution.worker import CallJob, Worker
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
-from evocell.observability.telemetry import Telemetry
+from evocell.observability.observer import Observer
 from evocell.orchestration.kills import tell_of_backlog, tell_of_deadline, tell_of_kill
 from evocell.orchestration.records import SandboxRecord
 from evocell_guest.values import EncodeError, TooLarge, encode
@@ -116,7 +116,7 @@ async def run_in_sandbox(
     worker: Worker,
     record: SandboxRecord,
     request: CallRequest,
-    telemetry: Telemetry,
+    observer: Observer,
     *,
     deadline_s: float = math.inf,
 ) -> Outcome:
@@ -126,7 +126,7 @@ async def run_in_sandbox(
         worker: Where.
         record: Which sandbox.
         request: What to call.
-        telemetry: Where the event of a killed call goes.
+        observer: Where a killed call is noted.
         deadline_s: Seconds in which everything must be over, waiting included.
 
     Raises:
@@ -137,21 +137,21 @@ async def run_in_sandbox(
     """
     began = trio.Event()
     with trio.move_on_after(deadline_s):
-        outcome = await _run(worker, record, request, telemetry, began)
-        tell_of_kill(telemetry, record.id, outcome)
+        outcome = await _run(worker, record, request, observer, began)
+        tell_of_kill(observer, record.id, outcome, version=record.state.version or "")
         record.usage.add(outcome)
         return outcome
     if began.is_set():
-        tell_of_deadline(telemetry, record.id, deadline_s)
+        tell_of_deadline(observer, record.id, deadline_s)
     return deadline_outcome(deadline_s)
 
 
 async def _run(
-    worker: Worker, record: SandboxRecord, request: CallRequest, telemetry: Telemetry, began: trio.Event
+    worker: Worker, record: SandboxRecord, request: CallRequest, observer: Observer, began: trio.Event
 ) -> Outcome:
     with record.in_use():
         if record.backlog.is_full:
-            await _refuse(worker, record, telemetry)
+            await _refuse(worker, record, observer)
         with record.backlog.call() as begin:
             await record.loaded.wait()
             record.refuse_stopped()
@@ -164,12 +164,12 @@ async def _run(
                 return await _run_in_session(worker, record, request)
 
 
-async def _refuse(worker: Worker, record: SandboxRecord, telemetry: Telemetry) -> NoReturn:
+async def _refuse(worker: Worker, record: SandboxRecord, observer: Observer) -> NoReturn:
     """Refuse a call, because too many wait; by policy, end the session and all calls in it."""
     backlog = record.backlog
     error = backlog.refuse()
     if backlog.verdict is not None:
-        tell_of_backlog(telemetry, record.id, limit=backlog.limit, reached=error.requested or backlog.limit)
+        tell_of_backlog(observer, record.id, limit=backlog.limit, reached=error.requested or backlog.limit)
         try:
             async with record.lock:
                 if record.session_live:

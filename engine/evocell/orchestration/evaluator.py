@@ -136,7 +136,7 @@ async def evaluate_candidate(
     Cancellation: Its calls are stopped, and there is no result.
     """
     about = {"sandbox_id": candidate.sandbox_id, "generation": candidate.generation}
-    with plan.telemetry.span("sandbox.evaluate", about) as span:
+    with plan.observer.telemetry.span("sandbox.evaluate", about) as span:
         try:
             with candidate.in_use():
                 scored = await _evaluate(worker, plan, candidate, budget)
@@ -322,10 +322,10 @@ async def _call(
                 report = await plan.room.wait_for(partial(worker.call, job))
             except CapacityError as error:
                 report = CallReport(outcome=_no_room(error))
-            tell_of_kill(plan.telemetry, candidate.sandbox_id, report.outcome)
+            tell_of_kill(plan.observer, candidate.sandbox_id, report.outcome, version=code.digest)
             return report
     if began:
-        tell_of_deadline(plan.telemetry, candidate.sandbox_id, plan.deadline_s)
+        tell_of_deadline(plan.observer, candidate.sandbox_id, plan.deadline_s)
     return CallReport(outcome=deadline_outcome(plan.deadline_s))
 
 

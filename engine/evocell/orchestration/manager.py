@@ -37,7 +37,7 @@ from evocell.observability.fitness import FitnessEntry
 from evocell.observability.observer import Observer
 from evocell.orchestration.backlog import Backlog
 from evocell.orchestration.calls import SESSION_LOST, end_session
-from evocell.orchestration.kills import tell_of_worker
+from evocell.orchestration.kills import note_refusal, tell_of_worker
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.versions import Versions
 
@@ -130,7 +130,7 @@ class Manager:
             for record in self._records.values()
             if record.session_live and self._worker.session_home(record.session) == kill.worker
         ]
-        tell_of_worker(self.telemetry, kill, at_rest)
+        tell_of_worker(self.observer, kill, at_rest)
 
     def new_id(self, taken: Collection[str | None] = ()) -> str:
         """Return an id that no sandbox has and that is not among those taken."""
@@ -199,6 +199,7 @@ class Manager:
                         else await self._versions.load(source, profile=record.security_profile)
                     )
                     record.refuse_stopped()
+                    self.note_refusal(record, made)
                     self.install(record, made, broken=source is not None)
                     record.loaded.set()
                     span.note(status=record.state.status.value, version=record.state.version)
@@ -213,6 +214,11 @@ class Manager:
         """Return the code that a sandbox without a source has: what lies in its image, or none."""
         code = None if record.image is None else self._worker.resident_code(record.image)
         return _empty(record.id) if code is None else self._versions.adopt(code)
+
+    def note_refusal(self, record: SandboxRecord, made: CompiledVersion | Rejected) -> None:
+        """Note in the audit log that code was refused to a sandbox, if the security gate refused it."""
+        profile = record.security_profile or self._config.security_profile
+        note_refusal(self.observer.audit, record.id, made, version="", profile=profile)
 
     def install(
         self,

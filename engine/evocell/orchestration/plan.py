@@ -12,7 +12,7 @@ from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
-from evocell.observability.telemetry import Telemetry
+from evocell.observability.observer import Observer
 from evocell.orchestration.calls import encode_arguments
 from evocell.orchestration.concurrency import Room
 from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
@@ -35,7 +35,7 @@ class Plan:
         ends_at: When that is over, on trio's clock.
         calls: Bounds how many calls of this evaluation are in the worker at once.
         room: Waits for a worker that has none.
-        telemetry: Where the events of its evaluations go.
+        observer: Where its evaluations are noted.
         scoring: Lets one function of the caller's run at a time.
     """
 
@@ -49,7 +49,7 @@ class Plan:
     ends_at: float
     calls: trio.CapacityLimiter
     room: Room
-    telemetry: Telemetry
+    observer: Observer
     scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
 
     @property
@@ -79,7 +79,7 @@ async def prepare(
     ends_at: float,
     calls_at_once: int,
     room: Room,
-    telemetry: Telemetry,
+    observer: Observer,
 ) -> Plan:
     """Make an evaluation ready.
 
@@ -92,7 +92,7 @@ async def prepare(
         ends_at: When they are over, on trio's clock.
         calls_at_once: How many calls may be in the worker at once.
         room: Waits for a worker that has none.
-        telemetry: Where the events of its evaluations go.
+        observer: Where its evaluations are noted.
 
     Raises:
         ConfigurationError: A case cannot be encoded, or the harness cannot be used.
@@ -113,7 +113,7 @@ async def prepare(
         ends_at=ends_at,
         calls=trio.CapacityLimiter(calls_at_once),
         room=room,
-        telemetry=telemetry,
+        observer=observer,
     )
 
 

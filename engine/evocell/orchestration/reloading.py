@@ -158,6 +158,7 @@ class Reloading:
             async with record.lock:
                 tree = await make_tree()
                 made = await self._versions.compiled(tree, profile=record.security_profile)
+                self._manager.note_refusal(record, made)
                 outcome: Outcome = made if isinstance(made, Rejected) else Completed(value=made.digest)
                 span.note(outcome=outcome.kind, version=record.state.version)
                 if keep_state and record.code is not None and isinstance(made, Rejected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import trio
 from attrs import define, evolve, field
@@ -43,6 +44,13 @@ class _Pending:
     interested: int = 0
 
 
+Decided: TypeAlias = Callable[[str, SecurityPolicy, CompiledVersion | Rejected], None]
+
+
+def _undecided(_digest: str, _policy: SecurityPolicy, _made: CompiledVersion | Rejected) -> None:
+    """Let nobody know."""
+
+
 def _unseen(_digest: str, _files: Sequence[tuple[str, bytes]]) -> None:
     """Keep nothing of a tree."""
 
@@ -59,6 +67,7 @@ class Versions:
         trees: Counts who uses which tree.
         policy: Gives what a variant may not do under a profile; None stands for the engine's own.
         durable: Whether the store outlives this engine, so that byte code is worth writing to it.
+        decided: Told what came of every variant's tree that was compiled, and under which policy.
         seen: Told of every variant's tree that is to be made ready, so that its text can be kept.
     """
 
@@ -71,12 +80,14 @@ class Versions:
         policy: Callable[[SecurityProfile | None], SecurityPolicy],
         durable: bool,
         seen: Callable[[str, Sequence[tuple[str, bytes]]], None] = _unseen,
+        decided: Decided = _undecided,
     ) -> None:
         self.trees = trees
         self._worker = worker
         self._snapshots = snapshots
         self._durable = durable
         self._seen = seen
+        self._decided = decided
         self._policy_for = policy
         self._kept: Kept[CompiledVersion | Rejected] = Kept(_KEPT_BYTES)
         self._units: Kept[CompiledUnit] = Kept(_KEPT_BYTES)
@@ -142,6 +153,11 @@ class Versions:
         self._snapshots.put(tree)
         return evolve(code, files=tree.file_digests, lease=lease)
 
+    @property
+    def profile(self) -> SecurityProfile:
+        """The security profile of code that brings none of its own."""
+        return self._policy_for(None).profile
+
     def read(self, digest: str) -> FileTree:
         """Return a tree that is in use, from disk.
 
@@ -158,6 +174,8 @@ class Versions:
                 known = self._kept.get(key)
                 if known is None:
                     known = await self._make(job)
+                    if job.policy is not None:
+                        self._decided(job.tree.digest, job.policy, known)
                     size = len(known.code) if isinstance(known, CompiledVersion) else 0
                     self._kept.put(key, known, _ENTRY_BYTES + size)
                 return known

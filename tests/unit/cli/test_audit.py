@@ -1,0 +1,73 @@
+import json
+
+import pytest
+
+import evocell
+from evocell.cli.main import main
+from evocell.observability.audit import AuditLog
+from evocell.observability.store import Store
+
+
+@pytest.fixture
+def state(tmp_path):
+    with Store(tmp_path / "evocell.db") as store:
+        log = AuditLog(store, 1, max_entries=100)
+        log.note(
+            "refused", "program.py:1:1: import of 'ctypes' is blocked", sandbox_id="bad", profile="medium"
+        )
+        log.note("killed", "fuel: stopped at the fuel limit", sandbox_id="loop", version="abcdef0123456789")
+        log.entries()
+    return tmp_path
+
+
+def test_it_shows_a_table(state, capsys):
+    assert main(["audit", str(state)]) == 0
+
+    out = capsys.readouterr().out
+    assert "refused" in out
+    assert "loop" in out
+    assert "abcdef0123" in out
+    assert "abcdef01234" not in out
+
+
+def test_it_prints_json(state, capsys):
+    assert (
+        main(["audit", str(state), "--json", "--kind", "killed", "--sandbox", "loop", "--since", "1h"]) == 0
+    )
+
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["detail"] == "fuel: stopped at the fuel limit"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["audit", "/nowhere"], "there is no store"),
+        (["audit"], "no state_dir is configured"),
+    ],
+)
+def test_what_is_missing_is_said(arguments, sentence, capsys):
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_age_that_is_none_is_refused(state, capsys):
+    with pytest.raises(SystemExit):
+        main(["audit", str(state), "--since", "soon"])
+    assert "'soon' is no age" in capsys.readouterr().err
+
+
+def test_engines_write_it(make_fake_workers, tmp_path):
+    workers = make_fake_workers()
+    config = evocell.Config(state_dir=tmp_path, enforcement_enabled=True)
+    with evocell.Engine(config, open_worker=workers) as engine:
+        task = evocell.Evaluation("f", [evocell.Case()])
+        engine.evaluate(
+            ["def f(): raise KeyboardInterrupt", "def f(): raise SystemExit", "def f(): return 1"], task
+        )
+        kept = engine.create_sandbox("kept", source="def f(): raise KeyboardInterrupt")
+        kept.run("f")
+        entries = engine.audit_log()
+
+    assert sorted(entry.kind for entry in entries) == ["allowed"] * 3 + ["crashed", "killed", "killed"]
+    assert [entry.sandbox_id for entry in entries if entry.kind == "killed"][-1] == "kept"

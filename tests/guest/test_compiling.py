@@ -1,6 +1,11 @@
+import ast
+from pathlib import Path
+
 import pytest
 
+import evocell_guest
 from evocell.models.security import policy_for
+from evocell_guest.gate import _walk
 from evocell_guest.packing import module_name
 
 
@@ -190,3 +195,13 @@ def test_the_host_files_future_imports_do_not_leak(guest):
 )
 def test_module_names(path, expected):
     assert module_name(path) == expected
+
+
+def test_the_gates_walk_sees_what_the_standard_one_sees():
+    text = Path(evocell_guest.__file__).with_name("gate.py").read_text()
+    tree = ast.parse(text)
+    leaves = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
+    expected = [node for node in ast.walk(tree) if not isinstance(node, leaves)]
+    seen = [node for node in _walk(tree) if not isinstance(node, leaves)]
+
+    assert seen == expected

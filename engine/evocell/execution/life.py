@@ -28,6 +28,12 @@ GRACE_S = 2.0
 STALL_S = 60.0
 """A worker in which one slice of a guest takes so long is replaced; a slice takes milliseconds."""
 
+SHORT_S = 0.005
+"""Runs that take less time than this, in seconds, count as short."""
+SHORT_AHEAD, LONG_AHEAD = 4, 2
+"""Short and long runs that a worker is given at most, the one at work included."""
+_SMOOTHING = 0.2
+
 _log = logging.getLogger("evocell")
 
 
@@ -79,6 +85,7 @@ class WorkerLife:
         """How many sessions there is room for in it."""
         self.finished = 0
         """Runs that came to an end in it."""
+        self._typical_s = 0.0
 
     @property
     def is_up(self) -> bool:
@@ -87,6 +94,15 @@ class WorkerLife:
         if self._connection is None or self._connection.is_lost or self._verdict is not None:
             return False
         return self._process is not None and self._process.is_alive
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it should be given one more run that could go elsewhere, or wait.
+
+        One at work has a few short ones waiting, so that it need not wait for the next. Of long ones it has
+        only one: which worker will be free first is known when it is.
+        """
+        return self.under_way.total() < (SHORT_AHEAD if self._typical_s < SHORT_S else LONG_AHEAD)
 
     @property
     def pid(self) -> int | None:
@@ -145,6 +161,8 @@ class WorkerLife:
             raise ProtocolError(f"{self.name} answered with nonsense, and is replaced: {error}") from error
         else:
             self.finished += 1
+            if seen.result is not None:
+                self._typical_s += _SMOOTHING * (seen.result.ran_s - self._typical_s)
             return seen
         finally:
             self._owners -= Counter({run.sandbox_id: 1})

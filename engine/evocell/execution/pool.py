@@ -31,7 +31,8 @@ from evocell_runtime.cache import ImageManifest
 
 __all__ = ["HostPool"]
 
-SLOTS_PER_WORKER = 2
+SLOTS_PER_WORKER = 4
+"""Runs on their way for each worker: one that is at work has others waiting, or it would wait for them."""
 BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Pauses before a worker is started again, by how often it died without having finished a run."""
 
@@ -121,6 +122,7 @@ class HostPool:
         self._homes = Homes()
         self._names: Recent[bytes, str] = Recent(NAMED_BYTES)
         self._changed = trio.Condition()
+        self._for_room = trio.lowlevel.ParkingLot()
         # Runs that were lost are tried again one at a time: the one that killed its worker, if one did, takes
         # none of the others along a second time.
         self._again = trio.Lock()
@@ -173,6 +175,8 @@ class HostPool:
             except ConnectionLost:
                 self._unsettle(run.session, life)
                 return life.obituary()
+            finally:
+                self._for_room.unpark()
             if seen.unforked is None or settled:
                 return seen
             self._unsettle(run.session, life)
@@ -323,6 +327,9 @@ class HostPool:
             if home is not None and home.is_up:
                 return home, True
             if free := self._free(full):
+                if session is None and not any(life.has_room for life in free):
+                    await self._for_room.park()
+                    continue
                 chosen = min(free, key=lambda life: (life.under_way.total(), self._homes.count(life)))
                 if session is not None:
                     self._homes.settle(session, chosen)
@@ -421,6 +428,7 @@ class HostPool:
             self.on_kill(kill)
 
     async def _tell(self) -> None:
+        self._for_room.unpark_all()
         async with self._changed:
             self._changed.notify_all()
 

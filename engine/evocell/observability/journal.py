@@ -58,6 +58,7 @@ _FITNESS = """
     UPDATE sandboxes SET fitness = ?, valid = ?, evaluated_at = ?, version = coalesce(version, ?)
     WHERE sandbox = ? AND (version IS NULL OR version IS ?)
 """
+_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'running')"
 _ADJUSTMENT = "INSERT OR REPLACE INTO adjustments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PAST = """
     SELECT sandbox, id, generation, mutation_type, version, lineage_depth FROM sandboxes
@@ -158,15 +159,24 @@ class Journal:
             ) from error
         self._execute("INSERT OR REPLACE INTO lineage_notes VALUES (?, ?)", (number, packed))
 
-    def begin_batch(self, operation: str, entry: str, members: Sequence[int]) -> int:
+    def begin_batch(
+        self, operation: str, members: Sequence[int], *, entry: str, task: str, direction: str
+    ) -> int:
         """Keep that a batch of evaluations has begun, so that it is known if it never ends.
+
+        Args:
+            operation: What the caller asked for.
+            members: Numbers of the individuals in it.
+            entry: What is called.
+            task: The same for evaluations whose scores can be compared.
+            direction: ``"maximize"`` or ``"minimize"``, of the first objective.
 
         Returns:
             The batch's number.
         """
         batch = next(self._batches)
-        row = (batch, self.run, operation, len(members), text(entry), pack(list(members)), time.time())
-        self._execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 'running')", row)
+        row = (batch, self.run, operation, len(members), text(entry), task, direction, pack(list(members)))
+        self._execute(_BATCH, (*row, time.time()))
         return batch
 
     def end_batch(self, batch: int, outcome: str) -> None:

@@ -73,6 +73,8 @@ DDL: tuple[str, ...] = (
         operation TEXT NOT NULL,
         count INTEGER NOT NULL,
         entry TEXT NOT NULL,
+        task TEXT NOT NULL,           -- the same for evaluations whose scores can be compared
+        direction TEXT NOT NULL,      -- of the first objective: maximize, minimize
         members BLOB NOT NULL,        -- msgpack array of sandbox numbers
         begun_at REAL NOT NULL,
         ended_at REAL,

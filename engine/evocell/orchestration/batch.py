@@ -34,7 +34,7 @@ from evocell.orchestration.evaluator import (
 from evocell.orchestration.kills import note_refusal
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
-from evocell.orchestration.recording import BatchRecord, batch_record
+from evocell.orchestration.recording import BatchRecord, Task, batch_record
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.scoring import Scored, destroyed, from_function
 from evocell.orchestration.stages import PlannedStage, evaluate_in_stages
@@ -185,7 +185,7 @@ class Batches:
         """
         async with (
             self._candidates(individuals, plan.evaluation.image) as (candidates, members),
-            self._record("evaluate", plan.evaluation.entry, members, progress) as record,
+            self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
             done = partial(self._done, record, members)
             return await evaluate_all(self._worker, plan, candidates, done=done)
@@ -220,10 +220,10 @@ class Batches:
             PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
             for stage, plan in zip(stages, plans, strict=True)
         ]
-        entry = ready[-1].plan.evaluation.entry
+        task = Task.of_plan(ready[-1].plan)
         async with (
             self._candidates(individuals, stages[0].evaluation.image) as (candidates, members),
-            self._record("evaluate_stages", entry, members, progress) as record,
+            self._record("evaluate_stages", task, members, progress) as record,
         ):
             return await evaluate_in_stages(
                 self._worker,
@@ -238,7 +238,7 @@ class Batches:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
         async with self._candidates([individual], plan.evaluation.image) as (candidates, members):
             member = members[0]
-            batch = self._observer.journal.begin_batch("evaluate_one", plan.evaluation.entry, [member.number])
+            batch = Task.of_plan(plan).begin(self._observer.journal, "evaluate_one", [member.number])
             outcome = "failed"
             try:
                 scored = await evaluate_candidate(self._worker, plan, candidates[0])
@@ -270,7 +270,7 @@ class Batches:
                 )
         members = [_Member(record, partial(self._manager.held_code, record)) for record in records]
         candidates = [member.candidate() for member in members]
-        async with self._record("evaluate", plan.evaluation.entry, members, progress) as batch:
+        async with self._record("evaluate", Task.of_plan(plan), members, progress) as batch:
             done = partial(self._done, batch, members)
             return await evaluate_all(self._worker, plan, candidates, done=done)
 
@@ -324,7 +324,7 @@ class Batches:
             batch.done(found.result, number=record.number, version=record.state.version)
             return found
 
-        async with self._record("evaluate", _name(function), records, progress) as batch:
+        async with self._record("evaluate", Task.of_function(function), records, progress) as batch:
             scored = await map_bounded(one, records, at_once=self._worker.slots)
         refuse_broken_scoring(scored)
         return [one.result for one in scored]
@@ -372,12 +372,12 @@ class Batches:
     def _record(
         self,
         operation: str,
-        entry: str,
+        task: Task,
         members: Sequence[_Member | _Passing | SandboxRecord],
         progress: Progress | None,
     ) -> AbstractAsyncContextManager[BatchRecord]:
         numbers = [member.number for member in members]
-        return batch_record(self._observer, operation, entry, numbers, progress)
+        return batch_record(self._observer, operation, task, numbers, progress)
 
     def _done(
         self,
@@ -426,11 +426,6 @@ class Batches:
         member = _Member(record)
         member.load_first = partial(self._load_kept, member, source)
         return member
-
-
-def _name(function: object) -> str:
-    """Name a function of the caller's."""
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _out_of_time(record: SandboxRecord, sentence: str) -> FitnessResult:

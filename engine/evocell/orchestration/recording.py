@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from attrs import frozen
+
 from evocell.models.fitness import FitnessResult
+from evocell.observability.journal import Journal
 from evocell.observability.observer import Observer
 from evocell.orchestration.evaluator import Progress
+from evocell.orchestration.plan import Plan
 
-__all__ = ["BatchRecord", "batch_record"]
+__all__ = ["BatchRecord", "Task", "batch_record"]
+
+
+@frozen
+class Task:
+    """What a batch evaluates, as the store knows it.
+
+    Attributes:
+        entry: What is called.
+        digest: The same for evaluations whose scores can be compared.
+        direction: ``"maximize"`` or ``"minimize"``, of the first objective.
+    """
+
+    entry: str
+    digest: str
+    direction: str = "maximize"
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> Task:
+        """Describe an evaluation that is ready to be run."""
+        evaluation = plan.evaluation
+        digest = hashlib.sha256(evaluation.entry.encode())
+        for payload in plan.payloads:
+            digest.update(hashlib.sha256(payload).digest())
+        for function in (evaluation.score, evaluation.aggregate):
+            digest.update(function_name(function).encode())
+        return cls(evaluation.entry, digest.hexdigest(), evaluation.directions[0])
+
+    @classmethod
+    def of_function(cls, function: object) -> Task:
+        """Describe a fitness function of the caller's."""
+        name = function_name(function)
+        return cls(name, hashlib.sha256(name.encode()).hexdigest())
+
+    def begin(self, journal: Journal, operation: str, numbers: Sequence[int]) -> int:
+        """Keep that a batch has begun; return its number."""
+        return journal.begin_batch(
+            operation, numbers, entry=self.entry, task=self.digest, direction=self.direction
+        )
+
+
+def function_name(function: object) -> str:
+    """Name a function of the caller's, or a word that stands for one."""
+    if isinstance(function, str):
+        return function
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 class BatchRecord:
@@ -43,14 +93,14 @@ class BatchRecord:
 
 @asynccontextmanager
 async def batch_record(
-    observer: Observer, operation: str, entry: str, numbers: Sequence[int], progress: Progress | None
+    observer: Observer, operation: str, task: Task, numbers: Sequence[int], progress: Progress | None
 ) -> AsyncIterator[BatchRecord]:
     """Keep the results of a batch for as long as it runs; what it returns is on disk when the block is over.
 
     Args:
         observer: Where they are kept.
         operation: ``"evaluate"`` or ``"evaluate_stages"``.
-        entry: What is called.
+        task: What is evaluated.
         numbers: Of the individuals in it.
         progress: Called with each result, how many there are, and how many there will be.
 
@@ -60,7 +110,7 @@ async def batch_record(
     journal = observer.journal
     about = {"operation": operation, "count": len(numbers)}
     with observer.telemetry.span("sandbox.batch", about) as span:
-        batch = journal.begin_batch(operation, entry, numbers)
+        batch = task.begin(journal, operation, numbers)
         record = BatchRecord(observer, batch, len(numbers), progress)
         outcome = "failed"
         try:

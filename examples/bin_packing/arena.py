@@ -78,9 +78,18 @@ class Arena:
 
     def __call__(self, generation: int, newcomers: Sequence[Individual]) -> list[Verdict]:
         """Return one verdict for each newcomer, in order."""
-        sources = [one.source for one in newcomers]
+        specs = [
+            evocell.SandboxSpec(
+                one.id,
+                source=one.source,
+                generation=generation,
+                parent_ids=one.parents,
+                mutation_type=one.operator,
+            )
+            for one in newcomers
+        ]
         verdicts: dict[int, Verdict] = {}
-        for place, result in self._engine.as_completed(sources, self._task, generation=generation):
+        for place, result in self._engine.as_completed(specs, self._task):
             verdicts[place] = self._verdict(result)
             self._seen(newcomers[place], verdicts[place])
         return [verdicts[place] for place in range(len(newcomers))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 from itertools import count
 from typing import Any, TypeAlias, cast
 
@@ -48,6 +48,8 @@ __all__ = ["AsyncEngine", "AsyncFitness", "Fitness"]
 
 Fitness: TypeAlias = Callable[[Sandbox], object]
 """A fitness function of one's own: run in a thread with a `Sandbox`; returns a number or named numbers."""
+
+_NAMES = ("__qualname__",)
 
 AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
 """The same as an async function, run in the engine's loop with an `AsyncSandbox`."""
@@ -342,7 +344,7 @@ class AsyncEngine(AsyncAuditing, AsyncEvaluators, AsyncComparing, AsyncImages, A
             async def ask(record: SandboxRecord) -> object:
                 return await ask_async(AsyncSandbox(self, record.id))
 
-            return ask
+            return update_wrapper(ask, fitness, _NAMES, ())
         portal = TokenPortal(trio.lowlevel.current_trio_token())
         threads = trio.CapacityLimiter(self._worker.slots)
 
@@ -352,4 +354,4 @@ class AsyncEngine(AsyncAuditing, AsyncEvaluators, AsyncComparing, AsyncImages, A
                 partial(cast("Fitness", fitness), handle), abandon_on_cancel=True, limiter=threads
             )
 
-        return ask_in_thread
+        return update_wrapper(ask_in_thread, fitness, _NAMES, ())

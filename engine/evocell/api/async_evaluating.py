@@ -8,11 +8,12 @@ import trio
 
 from evocell.api.async_observing import AsyncObserving
 from evocell.api.batch_progress import StreamProgress
-from evocell.api.options import Parents, SandboxRef, check_evaluation, individuals, source_list
+from evocell.api.options import Parents, SandboxRef, check_evaluation, individual, individuals, source_list
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
 from evocell.orchestration.evaluator import Progress
 
@@ -132,7 +133,7 @@ class AsyncEvaluating(AsyncObserving):
     @trio.as_safe_channel
     async def as_completed(
         self,
-        sources: Iterable[Source],
+        sources: Iterable[Source | SandboxSpec],
         evaluation: Evaluation,
         *,
         population: str | None = None,
@@ -146,7 +147,8 @@ class AsyncEvaluating(AsyncObserving):
         the results so far. The index is the source's place.
 
         Args:
-            sources: Any iterable, even an endless one.
+            sources: Any iterable, even an endless one; a `SandboxSpec` with its source in it says who its
+                parents are, what it is called, and how it came to be.
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population.
             generation: The generation they belong to, from 0.
@@ -159,7 +161,7 @@ class AsyncEvaluating(AsyncObserving):
         evaluate = await self.open_stream(evaluation, population=population, generation=generation)
         finished_in, finished_out = trio.open_memory_channel[tuple[int, FitnessResult | Exception]](0)
 
-        async def one(index: int, source: Source) -> None:
+        async def one(index: int, source: Source | SandboxSpec) -> None:
             result: FitnessResult | Exception
             try:
                 result = await evaluate(source)
@@ -192,7 +194,7 @@ class AsyncEvaluating(AsyncObserving):
 
     async def open_stream(
         self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
-    ) -> Callable[[Source], Awaitable[FitnessResult]]:
+    ) -> Callable[[Source | SandboxSpec], Awaitable[FitnessResult]]:
         """Make an evaluation ready once, for a loop that evaluates one source after the other with it.
 
         Args:
@@ -209,9 +211,9 @@ class AsyncEvaluating(AsyncObserving):
         with self._request():
             plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=None)
 
-        async def evaluate(source: Source) -> FitnessResult:
-            new = individuals([source], population=population, generation=generation, parents=None)
+        async def evaluate(source: Source | SandboxSpec) -> FitnessResult:
+            new = individual(source, population=population, generation=generation)
             with self._request():
-                return await self._batches.one(plan, new[0])
+                return await self._batches.one(plan, new)
 
         return evaluate

@@ -198,7 +198,7 @@ class Engine(Auditing, Comparing, Evaluators, Images, Observing, Versioning, Wor
 
     def as_completed(
         self,
-        sources: Iterable[Source],
+        sources: Iterable[Source | SandboxSpec],
         evaluation: Evaluation,
         *,
         population: str | None = None,
@@ -211,7 +211,7 @@ class Engine(Auditing, Comparing, Evaluators, Images, Observing, Versioning, Wor
         generator may make them from the results so far.
 
         Args:
-            sources: Any iterable, even an endless one.
+            sources: Any iterable, even an endless one; also of `SandboxSpec`, see `AsyncEngine.as_completed`.
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population.
             generation: The generation they belong to, from 0.

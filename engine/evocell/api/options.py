@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from attrs import evolve
+
 from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
 from evocell.models.source import Source
@@ -21,6 +23,7 @@ __all__ = [
     "SandboxRef",
     "check_count",
     "check_evaluation",
+    "individual",
     "individuals",
     "sandbox_id",
     "sandbox_ids",
@@ -122,6 +125,26 @@ def individuals(
         )
         for source, parent_ids in zip(sources, ids, strict=True)
     ]
+
+
+def individual(source: Source | SandboxSpec, *, population: str | None, generation: int) -> NewIndividual:
+    """Put one source, or a spec with its source in it, and what is known about it together.
+
+    Args:
+        source: The code; or a spec, whose own id, parents, generation and type of mutation then hold.
+        population: The population it joins, if its spec names none; None if it is not to be kept.
+        generation: The generation it belongs to, if it brings no spec.
+
+    Raises:
+        ConfigurationError: The spec holds no code.
+    """
+    if not isinstance(source, SandboxSpec):
+        return individuals([source], population=population, generation=generation, parents=None)[0]
+    code = source.code
+    if code is None:
+        raise ConfigurationError("a SandboxSpec to be evaluated must hold its source or bundle", "source")
+    spec = evolve(source.without_code(), population=source.population or population)
+    return NewIndividual(code, spec, keep=spec.population is not None)
 
 
 def _parent_ids(parents: object, n_sources: int) -> list[tuple[str, ...]]:

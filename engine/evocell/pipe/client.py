@@ -19,12 +19,14 @@ from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.batch_progress import BatchBar, is_terminal, size_of
+from evocell.api.options import individual
 from evocell.api.progress import console_progress
 from evocell.config import Config
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
 from evocell.pipe import errors
 from evocell.pipe.callbacks import CALL
 from evocell.pipe.channel import Channel
@@ -312,11 +314,20 @@ class AsyncClient(_Base):
 
     async def open_stream(
         self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
-    ) -> Callable[[Source], Awaitable[FitnessResult]]:
+    ) -> Callable[[Source | SandboxSpec], Awaitable[FitnessResult]]:
         """Return a function that does what `evaluate_one` does; see `AsyncEngine.open_stream`."""
 
-        async def evaluate(source: Source) -> FitnessResult:
-            return await self.evaluate_one(source, evaluation, population=population, generation=generation)
+        async def evaluate(source: Source | SandboxSpec) -> FitnessResult:
+            new = individual(source, population=population, generation=generation)
+            if new.spec.id is not None:
+                raise ConfigurationError("the pipe gives out the ids of what it evaluates in passing", "id")
+            return await self.evaluate_one(
+                new.source,
+                evaluation,
+                population=new.spec.population,
+                generation=new.spec.generation,
+                parents=new.spec.parent_ids,
+            )
 
         return evaluate
 

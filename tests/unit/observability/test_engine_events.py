@@ -4,7 +4,17 @@ from collections import Counter
 
 import pytest
 
-from evocell import AsyncEngine, Case, Config, Engine, Evaluation, SandboxNotFound, Stage
+from evocell import (
+    AsyncEngine,
+    Case,
+    Config,
+    ConfigurationError,
+    Engine,
+    Evaluation,
+    SandboxNotFound,
+    SandboxSpec,
+    Stage,
+)
 from evocell.observability.catalogue import problems
 from evocell.observability.telemetry import Telemetry
 
@@ -124,3 +134,20 @@ def test_the_blocking_engine_shows_the_same_telemetry(fake_workers):
         listener = Listener(engine.telemetry)
         engine.evaluate([SQUARE], TASK)
         assert listener.count["sandbox.batch.stop"] == 1
+
+
+@pytest.mark.trio
+async def test_a_stream_of_specs_says_who_they_are(async_engine):
+    specs = [
+        SandboxSpec("eve", source=SQUARE, mutation_type="random"),
+        SandboxSpec("cain", source=RAISES, parent_ids=("eve",), generation=1, mutation_type="envy"),
+    ]
+    async with async_engine.as_completed(specs, TASK) as results:
+        found = {result.sandbox_id: result.generation async for _, result in results}
+    assert found == {"eve": 0, "cain": 1}
+    assert async_engine.lineage.ancestors("cain") == ["eve"]
+    assert async_engine.lineage.get("cain").mutation_type == "envy"
+    assert await async_engine.list_sandboxes() == []
+    with pytest.raises(ConfigurationError, match="must hold its source"):
+        async with async_engine.as_completed([SandboxSpec("x")], TASK) as results:
+            assert [one async for one in results] == []

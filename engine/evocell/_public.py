@@ -23,6 +23,7 @@ from evocell.errors import (
     SandboxNotFound,
     ScoringError,
     StoreError,
+    WorkerDied,
 )
 from evocell.models import (
     Case,
@@ -101,6 +102,7 @@ __all__ = [
     "StoreError",
     "Transition",
     "VersionDiff",
+    "WorkerDied",
     "WorkerInfo",
     "WorkerLost",
     "default_engine",

@@ -108,6 +108,13 @@ class CapacityError(EvocellError):
         self.requested = requested
 
 
+class WorkerDied(EvocellError):
+    """The worker processes died, one after the other, under work that is not a call into a sandbox.
+
+    A call whose worker dies is no exception but an outcome, `WorkerLost`.
+    """
+
+
 class ImageError(EvocellError):
     """The image the sandboxes fork from is missing, damaged, or cannot be built.
 

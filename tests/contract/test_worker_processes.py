@@ -83,24 +83,6 @@ def test_a_killed_worker_costs_nobody_a_result(engine, before):
     assert len({result.fuel_used for result in results}) == 1
 
 
-def test_workers_killed_again_and_again(engine, before):
-    """Every result arrives: right, or named as lost with the worker."""
-    done_at = []
-
-    def kill(result, done, total):
-        if done % 25 == 0 and (alive := own_workers(before)):
-            alive[done // 25 % len(alive)].kill()
-            done_at.append(done)
-
-    results = engine.evaluate([BUSY] * 200, TASK, progress=kill)
-
-    assert len(results) == 200
-    assert len(done_at) >= 4
-    assert {result.reason for result in results} <= {None, "worker_lost"}
-    assert sum(result.valid for result in results) >= 190
-    assert engine.evaluate_one(SQUARE, TASK).valid
-
-
 def test_a_program_is_not_tried_for_ever(engine, before):
     """A call whose worker dies every time is named as lost."""
     sandbox = engine.create_sandbox(source="def spin():\n    while True: pass")
@@ -283,23 +265,3 @@ def test_a_forked_child_makes_an_engine_of_its_own(engine):
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert engine.evaluate_one(SQUARE, TASK).valid
-
-
-def test_a_long_call_does_not_starve_short_ones(before):
-    """One worker, one thread: the short calls come back while the long one is still at work."""
-    with evocell.Engine(evocell.Config.load(workers=1)) as engine:
-        long = engine.create_sandbox(source="def spin():\n    while True: pass")
-        ended = []
-
-        def spin():
-            with pytest.raises(evocell.SandboxNotFound):  # it is destroyed under the call
-                ended.append(long.run_with_timeout("spin", timeout_s=60.0))
-
-        thread = threading.Thread(target=spin)
-        thread.start()
-        results = engine.evaluate([SQUARE] * 50, TASK)
-        assert [result.fitness_score for result in results] == [1.0] * 50
-        assert ended == []
-        long.destroy()
-        thread.join(20)
-        assert not thread.is_alive()

@@ -9,7 +9,7 @@ from attrs import asdict
 
 from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
-from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError
+from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
 from evocell.execution.classify import classify
 from evocell.execution.images import ImageCatalogue, describe_image
 from evocell.execution.requests import call_request
@@ -98,6 +98,8 @@ class HostWorker:
             max_depth=COMPILE_LIMITS.payload_depth,
         )
         seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
+        if seen.lost is not None:
+            raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return self._compiled(seen, snapshot, job)
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:

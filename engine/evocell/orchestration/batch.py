@@ -10,7 +10,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.errors import CapacityError, ConfigurationError, EngineClosed, SandboxNotFound
+from evocell.errors import CapacityError, ConfigurationError, EngineClosed, SandboxNotFound, WorkerDied
 from evocell.execution.worker import Worker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -416,7 +416,7 @@ class Batches:
         record = member.record
         try:
             await self._load(member, source)
-        except CapacityError:
+        except (CapacityError, WorkerDied):
             with suppress(SandboxNotFound):
                 await self._manager.destroy(record)
             raise

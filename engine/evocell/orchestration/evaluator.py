@@ -12,7 +12,7 @@ import trio
 from attrs import define, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.errors import CapacityError, SandboxNotFound, ScoringError
+from evocell.errors import CapacityError, SandboxNotFound, ScoringError, WorkerDied
 from evocell.execution.worker import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -163,6 +163,8 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
             code = await candidate.load()
         except CapacityError as error:
             code = _no_room(error)
+        except WorkerDied as error:
+            code = WorkerLost(reason=error.message, deterministic=False)
     if not isinstance(code, CompiledVersion):
         return Scored(_without_score(plan, candidate, code))
     started = trio.current_time()

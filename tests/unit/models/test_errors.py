@@ -14,6 +14,7 @@ EXAMPLES = [
     errors.SandboxExists("evo-1"),
     errors.SandboxBusy("evo-1", "it has files open"),
     errors.CapacityError("too many", "sandboxes", 10, 11),
+    errors.WorkerDied("the code could not be compiled"),
     errors.ImageError("damaged", "/cache/image"),
     errors.ProtocolError("the frame is cut off"),
     errors.StoreError("the disk is full", "/state"),

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from evocell import AsyncEngine, CapacityError, Case, Config, Evaluation
+from evocell import AsyncEngine, CapacityError, Case, Config, Evaluation, WorkerDied
 from evocell.orchestration.concurrency import PATIENCE_S, Room
 
 pytestmark = pytest.mark.trio
@@ -123,3 +123,26 @@ async def test_what_ends_elsewhere_ends_the_wait(autojump_clock):
         nursery.start_soon(others)
         await room.wait_for(attempt)
     assert tries[-1] - tries[0] < 0.2  # without the others it takes 6 s
+
+
+@pytest.mark.parametrize("population", [None, "p"])
+async def test_workers_that_die_under_a_compilation_are_not_the_individuals_fault(
+    async_engine, fake_workers, monkeypatch, population
+):
+    """And what could not be compiled once can be the next time."""
+    worker, compile_ = fake_workers.last, fake_workers.last.compile
+    deaths = []
+
+    async def die(job):
+        if not deaths and any(b"# large" in content for _, content in job.tree.files):
+            deaths.append(job)
+            raise WorkerDied("the code could not be compiled: worker-0 died")
+        return await compile_(job)
+
+    monkeypatch.setattr(worker, "compile", die)
+    results = await async_engine.evaluate([SQUARE, LARGE], TASK, population=population)
+    assert [(result.valid, result.reason) for result in results] == [(True, None), (False, "worker_lost")]
+    assert "worker-0 died" in results[1].error
+    assert not results[1].deterministic
+    assert len(await async_engine.list_sandboxes()) == (1 if population else 0)
+    assert (await async_engine.evaluate_one(LARGE, TASK)).valid

@@ -79,19 +79,25 @@ def written_pages(address: int, size: int) -> tuple[Run, ...]:
     Returns:
         Runs of adjoining pages; empty where the kernel does not tell.
     """
-    return tuple(Run(start - address, end - start) for start, end in written_ranges(address, size))
+    return tuple(Run(start - address, end - start) for start, end in written_ranges(address, size) or ())
 
 
-def written_ranges(address: int, size: int) -> list[tuple[int, int]]:
-    """The same as first and last addresses, the last excluded: for where every microsecond counts."""
+def written_ranges(address: int, size: int, *, most_pages: int = 0) -> list[tuple[int, int]] | None:
+    """The same as first and last addresses, the last excluded: for where every microsecond counts.
+
+    Args:
+        address: Where the mapping begins.
+        size: Its length in bytes.
+        most_pages: The answer is None if there are more; 0 for any number.
+    """
     try:
         pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return []
     try:
-        scanned = _scan(pagemap, address, size)
+        scanned = _scan(pagemap, address, size, most_pages)
         if scanned is not None:
-            return scanned
+            return scanned[0]
         raw = os.pread(pagemap, size // _PAGE * _ENTRY_BYTES, address // _PAGE * _ENTRY_BYTES)
     except OSError:
         return []
@@ -99,11 +105,19 @@ def written_ranges(address: int, size: int) -> list[tuple[int, int]]:
         os.close(pagemap)
     entries = struct.unpack(f"={len(raw) // _ENTRY_BYTES}Q", raw)
     written = [n for n, entry in enumerate(entries) if entry & _HELD and not entry & _FILE_OR_SHARED]
+    if most_pages and len(written) > most_pages:
+        return None
     return [(address + first * _PAGE, address + end * _PAGE) for first, end in _runs(written)]
 
 
-def _scan(pagemap: int, address: int, size: int) -> list[tuple[int, int]] | None:
-    """Have the kernel find the pages, which takes it a hundredth of the time; None if it cannot."""
+def _scan(
+    pagemap: int, address: int, size: int, most_pages: int = 0
+) -> tuple[list[tuple[int, int]] | None] | None:
+    """Have the kernel find the pages, which takes it a hundredth of the time.
+
+    Returns:
+        None if it cannot; else, in a tuple, what `written_ranges` returns.
+    """
     regions = ctypes.create_string_buffer(_MOST_REGIONS * _REGION.size)
     found: list[tuple[int, int]] = []
     at, end = address, address + size
@@ -114,6 +128,7 @@ def _scan(pagemap: int, address: int, size: int) -> list[tuple[int, int]] | None
             end=end,
             regions=ctypes.addressof(regions),
             n_regions=_MOST_REGIONS,
+            max_pages=most_pages + 1 if most_pages else 0,
             inverted=_NEVER,
             all_of=_NEVER,
             any_of=_IS_PRESENT | _IS_SWAPPED,
@@ -124,7 +139,9 @@ def _scan(pagemap: int, address: int, size: int) -> list[tuple[int, int]] | None
             return None
         found += _REGION.iter_unpack(memoryview(regions)[: count * _REGION.size])
         at = request.walk_end
-    return found
+        if most_pages and at < end:  # with more pages than that it stopped early, or with very many runs
+            return (None,)
+    return (found,)
 
 
 def _runs(pages: Iterable[int]) -> list[list[int]]:

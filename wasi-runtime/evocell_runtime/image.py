@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,7 +121,7 @@ class Image:
             self._empty if scratch is None else str(scratch),
         )
         try:
-            reused = self.spares.take()
+            reused = self.spares.take(ran_code=app is not None)
             body = reused or Body(self._engine, self._membrane, self._code)
             try:
                 body.furnish(
@@ -129,15 +130,13 @@ class Image:
                     scratch=scratch is not None,
                 )
             except BaseException:
-                self.spares.give(body, sound=True)
+                self.spares.give(body, ran_code=app is not None, sound=True)
                 raise
         except wasmtime.WasmtimeError as e:
             msg = f"the image cannot be forked: {str(e).splitlines()[0]}"
             raise ImageError(msg) from e
-        return Instance(body, hot=() if reused else self._hot, retire=self._retire)
-
-    def _retire(self, body: Body, sound: bool) -> None:  # noqa: FBT001 - called by an instance alone
-        self.spares.give(body, sound=sound)
+        retire = partial(self.spares.give, ran_code=app is not None)
+        return Instance(body, hot=() if reused else self._hot, retire=retire)
 
 
 def open_image(spec: ImageSpec, cache: ImageCache, progress: Progress | None = None) -> Image:

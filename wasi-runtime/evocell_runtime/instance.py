@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from attrs import frozen
 
@@ -87,13 +88,21 @@ class CallResult:
     memory_bytes: int
 
 
+class Retire(Protocol):
+    """Takes a body over when its guest is closed."""
+
+    def __call__(self, body: Body, *, sound: bool) -> None:
+        """Take it; `sound` says whether all calls in it returned."""
+        ...
+
+
 class Instance:
     """A guest: its body, and the calls made into it. Not safe to use from two threads at once.
 
     Args:
         body: What it lives in, furnished.
         hot: Pages that the first call will write to.
-        retire: Takes the body over when the guest is closed, and whether all calls in it returned.
+        retire: Takes the body over when the guest is closed; None to free it.
     """
 
     def __init__(
@@ -101,7 +110,7 @@ class Instance:
         body: Body,
         *,
         hot: tuple[Run, ...] = (),
-        retire: Callable[[Body, bool], None] | None = None,
+        retire: Retire | None = None,
     ) -> None:
         self._held: Body | None = body
         self._hot = hot
@@ -122,7 +131,7 @@ class Instance:
         if self._retire is None:
             body.close()
         else:
-            self._retire(body, sound)
+            self._retire(body, sound=sound)
 
     @property
     def _body(self) -> Body:

@@ -24,10 +24,10 @@ from evocell_runtime.hot_pages import written_ranges
 from evocell_runtime.native import RawMemory, copy_ranges
 
 MOST_SPARE = 4
-"""Bodies kept for the next guests; each holds about 1 MB."""
+"""Bodies of a kind kept for the next guests; each holds about 1 MB."""
 
-MOST_BYTES = 4 << 20
-"""A body with more to be put back, in bytes, is not kept: a fresh one is as cheap."""
+MOST_PAGES = 1024
+"""A body with more pages to be put back is not kept: a fresh one is as cheap."""
 
 
 class Spares:
@@ -41,35 +41,45 @@ class Spares:
         self._reference = reference
         self._state: Mapping[str, int] | None = None
         self._lock = threading.Lock()
-        self._bodies: list[Body] = []
+        self._bodies: dict[bool, list[Body]] = {True: [], False: []}
         self.reused = 0
         """How many guests were given the body of another."""
 
-    def take(self) -> Body | None:
-        """A body as good as a new one, without directories; None if there is none."""
+    def take(self, *, ran_code: bool) -> Body | None:
+        """A body as good as a new one, without directories; None if there is none.
+
+        Args:
+            ran_code: Of which kind: those in which code was loaded and run, or those of compilations. They
+                are kept apart: each kind writes to pages of its own, and no byte code comes out of a body
+                that a variant was in.
+        """
         with self._lock:
-            if not self._bodies:
+            kept = self._bodies[ran_code]
+            if not kept:
                 return None
             self.reused += 1
-            return self._bodies.pop()
+            return kept.pop()
 
-    def give(self, body: Body, *, sound: bool) -> None:
+    def give(self, body: Body, *, ran_code: bool, sound: bool) -> None:
         """Take over the body of a guest that has ended: wipe it and keep it, or free it.
 
         Args:
             body: The body; nothing else may use it any more.
+            ran_code: Its kind.
             sound: Whether all calls in it returned.
         """
-        if not sound or len(self._bodies) >= MOST_SPARE or not self._wipe(body):
+        kept = self._bodies[ran_code]
+        if not sound or len(kept) >= MOST_SPARE or not self._wipe(body):
             body.close()
             return
         with self._lock:
-            self._bodies.append(body)
+            kept.append(body)
 
     def close(self) -> None:
         """Free the bodies that are kept; idempotent."""
         with self._lock:
-            bodies, self._bodies = self._bodies, []
+            bodies = [body for kept in self._bodies.values() for body in kept]
+            self._bodies = {True: [], False: []}
         for body in bodies:
             body.close()
 
@@ -99,8 +109,8 @@ def put_back(memory: RawMemory, clean: RawMemory) -> bool:
     if memory.size_bytes != size:
         return False
     address = memory.address
-    ranges = written_ranges(address, size)
-    if not ranges or sum(end - start for start, end in ranges) > MOST_BYTES:
+    ranges = written_ranges(address, size, most_pages=MOST_PAGES)
+    if not ranges:
         return False
     copy_ranges(ranges, clean.address - address)
     return True

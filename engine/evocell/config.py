@@ -127,7 +127,11 @@ class Config:
         default_max_output: Bytes a call may write to stdout and stderr together.
         max_module_versions: Versions of each module of a sandbox that are kept.
         gc_interval_ms: Milliseconds between two cycles of the garbage collector.
-        gc_retain_generations: Generations the garbage collector keeps.
+        gc_retain_generations: Latest generations of each population that the garbage collector leaves whole;
+            0 for all.
+        gc_elites: The fittest of each population, which it leaves whatever their generation.
+        gc_memory_percent: From how much of the memory taken it collects at once, and then refuses further
+            sandboxes; 100 for never.
         enforcement_poll_interval_ms: Milliseconds between two looks of the resource enforcer.
         enforcement_enabled: Whether the resource enforcer runs and the security gate refuses; without it the
             gate only notes in the audit log what it would have refused.
@@ -164,6 +168,8 @@ class Config:
     max_module_versions: int = _int_field(10)
     gc_interval_ms: int = _int_field(60_000)
     gc_retain_generations: int = _int_field(3, lowest=0)
+    gc_elites: int = _int_field(1, lowest=0)
+    gc_memory_percent: int = _int_field(90, highest=100)
     enforcement_poll_interval_ms: int = _int_field(1_000)
     enforcement_enabled: bool = _flag_field(default=True)
     worker_max_memory: int | None = field(default=None, validator=_bytes_or_none, metadata={"kind": "whole"})

@@ -14,6 +14,7 @@ from evocell.api.async_auditing import AsyncAuditing
 from evocell.api.async_comparing import AsyncComparing
 from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.async_images import AsyncImages
+from evocell.api.async_populations import AsyncPopulations
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.async_versioning import AsyncVersioning
 from evocell.api.async_workers import AsyncWorkers
@@ -55,7 +56,15 @@ AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
 """The same as an async function, run in the engine's loop with an `AsyncSandbox`."""
 
 
-class AsyncEngine(AsyncAuditing, AsyncEvaluators, AsyncComparing, AsyncImages, AsyncWorkers, AsyncVersioning):
+class AsyncEngine(
+    AsyncAuditing,
+    AsyncEvaluators,
+    AsyncComparing,
+    AsyncImages,
+    AsyncPopulations,
+    AsyncWorkers,
+    AsyncVersioning,
+):
     """Runs untrusted Python in sandboxes and scores it; an async context manager for trio.
 
     Entering it opens the worker, and builds its image if there is none yet (minutes, once). Leaving it

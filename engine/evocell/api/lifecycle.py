@@ -21,12 +21,15 @@ from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
 from evocell.observability.observer import Observer, open_observer
+from evocell.observability.populations import PopulationStore
 from evocell.observability.store import FILE_NAME, Store, open_store
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.copies import Copies
+from evocell.orchestration.garbage import GARBAGE, GarbageCollector, TreeRemoval
 from evocell.orchestration.kills import note_decision
 from evocell.orchestration.manager import WATCH, Manager
+from evocell.orchestration.populations import PopulationRegistry
 from evocell.orchestration.reloading import Reloading
 from evocell.orchestration.resources import READINGS, watch_resources
 from evocell.orchestration.supervision import running_beside
@@ -69,6 +72,8 @@ class EngineLifecycle:
     _batches: Batches
     _store: Store
     _copies: Copies
+    _populations: PopulationRegistry
+    _garbage: GarbageCollector
     _observer: Observer
 
     def __init__(
@@ -125,6 +130,7 @@ class EngineLifecycle:
                 emit=self.config.emit_resource_telemetry,
             )
             await opening.enter_async_context(running_beside(reading, name=READINGS))
+            await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))
             self._resources = opening.pop_all()
         self._closed = False
         return self
@@ -186,6 +192,10 @@ class EngineLifecycle:
         self._manager = Manager(worker, versions, self.config, observer)
         self._copies = Copies(worker, self._manager)
         self._reloading = Reloading(worker, versions, self._manager)
+        kept = PopulationStore(self._store, observer.journal.run)
+        self._populations = PopulationRegistry(self._manager, kept)
+        trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
+        self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.on_kill = self._manager.note_worker_kill
         self._batches = Batches(worker, versions, self._manager, self.config.limits())
 

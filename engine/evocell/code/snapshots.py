@@ -138,6 +138,10 @@ class SnapshotStore:
         """The snapshot without any file, to be mounted where there is nothing to mount."""
         return self.put(FileTree())
 
+    def path_of(self, digest: str) -> Path:
+        """Return where a tree is, or would be."""
+        return self._trees / _checked_key(digest)
+
     def holds(self, digest: str) -> bool:
         """Whether a tree is there; it may be damaged."""
         return (self._trees / _checked_key(digest)).exists()

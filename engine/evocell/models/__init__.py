@@ -17,6 +17,7 @@ from evocell.models.outcome import (
     RejectedKind,
     WorkerLost,
 )
+from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
@@ -38,6 +39,8 @@ __all__ = [
     "Completed",
     "Evaluation",
     "FitnessResult",
+    "GarbageReport",
+    "GenerationState",
     "GuestCrashed",
     "ImageInfo",
     "Interval",
@@ -46,6 +49,7 @@ __all__ = [
     "Limits",
     "Measurement",
     "ModuleVersion",
+    "Offspring",
     "Outcome",
     "PopulationState",
     "Raised",

@@ -114,13 +114,23 @@ def fitness_statistics(results: Iterable[FitnessResult]) -> dict[str, float]:
 
     Returns:
         ``n_valid`` and ``n_invalid``; and, if any member is valid, ``min``, ``max``, ``mean``,
-        ``median`` and ``stdev`` (of the population, 0 for one member) of the fitness scores.
+        ``median`` and ``std`` (of the population, 0 for one member) of the fitness scores.
+    """
+    rows = [(result.fitness_score, result.valid) for result in results]
+    return score_statistics(rows)
+
+
+def score_statistics(rows: Iterable[tuple[float | None, bool]]) -> dict[str, float]:
+    """Summarise scores as `fitness_statistics` does.
+
+    Args:
+        rows: The score of each, and whether it is a real one.
     """
     scores: list[float] = []
     n_invalid = 0
-    for result in results:
-        if result.valid:
-            scores.append(result.fitness_score)
+    for score, valid in rows:
+        if valid and score is not None:
+            scores.append(score)
         else:
             n_invalid += 1
     stats: dict[str, float] = {"n_valid": len(scores), "n_invalid": n_invalid}
@@ -129,5 +139,5 @@ def fitness_statistics(results: Iterable[FitnessResult]) -> dict[str, float]:
         stats["max"] = max(scores)
         stats["mean"] = statistics.fmean(scores)
         stats["median"] = statistics.median(scores)
-        stats["stdev"] = statistics.pstdev(scores)
+        stats["std"] = statistics.pstdev(scores)
     return stats

@@ -149,6 +149,23 @@ _ALL: tuple[EventKind, ...] = (
         (),
         (_ID, _POPULATION, _GENERATION),
     ),
+    EventKind(
+        "sandbox.gc.collected",
+        "the garbage collector has been through",
+        (
+            Number("duration_s", "seconds it took"),
+            Number("sandboxes", "sandboxes that were destroyed"),
+            Number("sessions", "how many of them held a session"),
+            Number("kept_elites", "members of retired generations that stayed for their fitness"),
+            Number("kept_pinned", "those that stayed because they are pinned"),
+            Number("kept_busy", "those that stayed because they were in use"),
+            Number("trees", "version trees that were removed"),
+            Number("files", "contents of files that no other tree holds"),
+            Number("bytes", "their sizes together"),
+            Number("directories", "temporary directories of processes that were killed"),
+        ),
+        (Label("cause", (str,), "why it went", ("interval", "demand", "pressure")),),
+    ),
     *_span(
         "sandbox.evaluate",
         "the evaluation of an individual, in one stage of stages",

@@ -12,7 +12,6 @@ calls raise `SandboxNotFound`. An id is taken from the start of its creation to 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -24,7 +23,7 @@ from attrs import evolve
 from evocell.code.compiler import CompiledVersion
 from evocell.code.module_versions import ModuleVersionManager
 from evocell.config import Config
-from evocell.errors import CapacityError, ConfigurationError, SandboxExists, SandboxNotFound
+from evocell.errors import ConfigurationError, SandboxExists, SandboxNotFound
 from evocell.execution.worker import Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.images import ImageInfo
@@ -35,13 +34,17 @@ from evocell.models.state import SandboxState, SandboxStatus, Transition
 from evocell.models.workers import WorkerKill
 from evocell.observability.fitness import FitnessEntry
 from evocell.observability.observer import Observer
+from evocell.orchestration.admission import Admission
 from evocell.orchestration.backlog import Backlog
 from evocell.orchestration.calls import SESSION_LOST, end_session
+from evocell.orchestration.concurrency import map_bounded
 from evocell.orchestration.kills import note_refusal, tell_of_worker
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.versions import Versions
 
 __all__ = ["WATCH", "Manager"]
+
+_ENDINGS_AT_ONCE = 16
 
 WATCH = "session-watch"
 """Name of the task that notices the death of sessions."""
@@ -62,6 +65,7 @@ class Manager:
     Attributes:
         observer: The same.
         telemetry: Where events go.
+        admission: Says whether further sandboxes may be made.
     """
 
     def __init__(self, worker: Worker, versions: Versions, config: Config, observer: Observer) -> None:
@@ -73,9 +77,8 @@ class Manager:
         self._limits = config.limits()
         self.modules = ModuleVersionManager(versions.trees, keep=config.max_module_versions)
         self.trees = versions.trees
-        self._capacity = config.default_max_processes
+        self.admission = Admission(config.default_max_processes)
         self._records: dict[str, SandboxRecord] = {}
-        self._members: Counter[str] = Counter()
         self._ids = count(observer.first_name)
         self._token = trio.lowlevel.current_trio_token()
         observer.fitness.on_adjusted = self._adjusted
@@ -102,6 +105,16 @@ class Manager:
     def states(self) -> list[SandboxState]:
         """Return the state of every sandbox, in the order of their creation."""
         return [self.state(record) for record in self._records.values()]
+
+    def members(self, population: str | None = None) -> list[SandboxRecord]:
+        """Return the sandboxes of a population, or of all populations, that are not being destroyed."""
+        return [
+            record
+            for record in self._records.values()
+            if not record.stopping
+            and (joined := record.state.population) is not None
+            and population in {None, joined}
+        ]
 
     def state(self, record: SandboxRecord) -> SandboxState:
         """Return what callers see of a sandbox: its record, and who holds its session at this moment."""
@@ -148,7 +161,7 @@ class Manager:
         """
         images = {wanted: self.find_image(wanted) for wanted in {spec.image for spec in specs}}
         self._check_ids(specs)
-        self._check_capacity(specs)
+        self.admission.check(specs, len(self._records))
         chosen = {spec.id for spec in specs}
         return [self._enter(spec, chosen, images[spec.image]) for spec in specs]
 
@@ -308,6 +321,25 @@ class Manager:
         """Take a sandbox apart that was told to stop; see `destroy`."""
         await self._take_apart(record)
 
+    async def destroy_idle(self, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
+        """Destroy sandboxes that nobody uses; those that are in use, or being destroyed, stay.
+
+        Returns:
+            Those that were destroyed.
+
+        Cancellation: Those that were told to stop are destroyed all the same.
+        """
+        idle = [record for record in records if record.is_idle]
+        for record in idle:
+            record.stop()
+        holding = [record for record in idle if record.session_opened]
+        for record in idle:
+            if not record.session_opened:
+                self._end(record)
+        with trio.CancelScope(shield=True):
+            await map_bounded(self._take_apart, holding, at_once=_ENDINGS_AT_ONCE)
+        return idle
+
     async def _take_apart(self, record: SandboxRecord) -> None:
         """Wait for whoever was using a stopped sandbox, end its session and free its id."""
         with trio.CancelScope(shield=True):
@@ -315,27 +347,28 @@ class Manager:
                 async with record.lock:
                     await end_session(self._worker, record)
             finally:
-                self._forget(record)
-                state = record.state
-                self.telemetry.emit(
-                    "sandbox.destroyed",
-                    metadata={
-                        "sandbox_id": state.id,
-                        "population": state.population,
-                        "generation": state.generation,
-                    },
-                )
+                self._end(record)
+
+    def _end(self, record: SandboxRecord) -> None:
+        """Forget a sandbox that has no session any more, and tell of its end."""
+        self._forget(record)
+        state = record.state
+        self.telemetry.emit(
+            "sandbox.destroyed",
+            metadata={
+                "sandbox_id": state.id,
+                "population": state.population,
+                "generation": state.generation,
+            },
+        )
 
     def _forget(self, record: SandboxRecord) -> None:
         if self._records.get(record.id) is record:
             del self._records[record.id]
             self.modules.forget(record.id)
             record.code = None
-            population = record.state.population
-            if population is not None:
-                self._members[population] -= 1
-                if not self._members[population]:
-                    del self._members[population]
+            if record.state.population is not None:
+                self.admission.leave(record.state.population)
 
     def _has_lost_session(self, record: SandboxRecord) -> bool:
         return record.session_live and self._worker.session_home(record.session) is None
@@ -356,22 +389,6 @@ class Manager:
             if spec.id in seen:
                 raise SandboxExists(spec.id, "the batch holds the id twice")
             seen.add(spec.id)
-
-    def _check_capacity(self, specs: Sequence[SandboxSpec]) -> None:
-        self._refuse_over("the engine", len(self._records) + len(specs))
-        joining = Counter(spec.population for spec in specs if spec.population is not None)
-        for population, n_new in joining.items():
-            self._refuse_over(f"population {population!r}", self._members[population] + n_new)
-
-    def _refuse_over(self, place: str, requested: int) -> None:
-        if requested > self._capacity:
-            raise CapacityError(
-                f"{place} would have {requested:,} live sandboxes, and {self._capacity:,} are allowed; "
-                "destroy some, or raise default_max_processes",
-                "sandboxes",
-                self._capacity,
-                requested,
-            )
 
     def _enter(
         self, spec: SandboxSpec, chosen: Collection[str | None], image: ImageInfo | None
@@ -402,7 +419,7 @@ class Manager:
         self.observer.journal.state(number, state)
         self._records[sandbox_id] = record
         if spec.population is not None:
-            self._members[spec.population] += 1
+            self.admission.join(spec.population, spec.generation)
         return record
 
 

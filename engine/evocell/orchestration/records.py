@@ -110,6 +110,11 @@ class SandboxRecord:
         """The profile it was given; None for the engine's."""
         return self.state.config.security_profile
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it, and it is not being destroyed."""
+        return not (self.stopping or self._scopes or self.lock.locked()) and self.loaded.is_set()
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Do something with the sandbox until it is done or the sandbox is destroyed.

@@ -220,6 +220,6 @@ def test_statistics_leave_invalid_members_out():
         "max": 3.0,
         "mean": 2.0,
         "median": 2.0,
-        "stdev": 1.0,
+        "std": 1.0,
     }
     assert fitness_statistics([bad]) == {"n_valid": 0, "n_invalid": 1}

@@ -1,0 +1,119 @@
+"""What a generation is made from, and what is known of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from attrs import field, frozen
+from attrs.validators import instance_of, optional
+
+from evocell.errors import ConfigurationError
+from evocell.models.equality import ByContent
+from evocell.models.limits import Limits
+from evocell.models.source import Source
+
+__all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
+
+GarbageCause = Literal["interval", "demand", "pressure"]
+
+
+def _parent_ids(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or hasattr(value, "id"):
+        value = (value,)
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(
+            f"offspring parents must be sandboxes or their ids, not {value!r}", "parents"
+        )
+    found = tuple(one if isinstance(one, str) else getattr(one, "id", None) for one in value)
+    if not all(isinstance(one, str) for one in found):
+        raise ConfigurationError(
+            f"offspring parents must be sandboxes or their ids, not {value!r}", "parents"
+        )
+    return found  # type: ignore[return-value]  # checked above
+
+
+@frozen
+class Offspring:
+    """An individual of the next generation.
+
+    Attributes:
+        source: Its code.
+        parents: Its parents, or their ids: one of a mutation, two or more of a crossover, none of a newcomer.
+        mutation_type: How it came to be; None says ``"seed"``, ``"mutation"`` or ``"crossover"`` by the
+            number of its parents.
+        metadata: What is known of the mutation, for lineage: plain data.
+        id: Its id; None has one made.
+        image: Name of the image it starts from; None for the engine's own.
+        limits: Limits of each call; None for the engine's.
+
+    Raises:
+        ConfigurationError: A field cannot be used.
+    """
+
+    source: Source = field(repr=False, eq=ByContent)
+    parents: tuple[str, ...] = field(default=(), converter=_parent_ids)
+    mutation_type: str | None = field(default=None, kw_only=True)
+    metadata: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    id: str | None = field(default=None, kw_only=True)
+    image: str | None = field(default=None, kw_only=True)
+    limits: Limits | None = field(default=None, kw_only=True, validator=optional(instance_of(Limits)))
+
+    @property
+    def kind(self) -> str:
+        """How it came to be."""
+        if self.mutation_type is not None:
+            return self.mutation_type
+        return ("seed", "mutation", "crossover")[min(len(self.parents), 2)]
+
+
+@frozen(kw_only=True)
+class GenerationState:
+    """One generation of a population, its destroyed members included.
+
+    Attributes:
+        population: The population.
+        generation: Its number, from 0.
+        sandbox_ids: Those who were in it, oldest first.
+        alive: How many of them are sandboxes now.
+        fitness_stats: Statistics of their latest fitness; see `fitness_statistics`.
+        edges: Child, parent and mutation type of each descent into it, in the order of the children.
+    """
+
+    population: str
+    generation: int
+    sandbox_ids: tuple[str, ...]
+    alive: int
+    fitness_stats: Mapping[str, float]
+    edges: tuple[tuple[str, str, str], ...] = ()
+
+
+@frozen(kw_only=True)
+class GarbageReport:
+    """What a cycle of the garbage collector did.
+
+    Attributes:
+        cause: ``"interval"``, ``"demand"`` or ``"pressure"``.
+        sandboxes: Ids of the sandboxes that were destroyed.
+        sessions: How many of them held a session.
+        kept_elites: Members of retired generations that stayed for their fitness.
+        kept_pinned: Those that stayed because they are pinned.
+        kept_busy: Those that stayed because they were in use; a later cycle takes them.
+        trees: Version trees that were removed.
+        files: Contents of files that no other tree holds.
+        bytes: Their sizes together.
+        directories: Temporary directories of processes that were killed.
+        duration_s: How long it took, in seconds.
+    """
+
+    cause: GarbageCause
+    sandboxes: tuple[str, ...] = ()
+    sessions: int = 0
+    kept_elites: int = 0
+    kept_pinned: int = 0
+    kept_busy: int = 0
+    trees: int = 0
+    files: int = 0
+    bytes: int = 0
+    directories: int = 0
+    duration_s: float = 0.0

@@ -110,6 +110,7 @@ def handle(data: bytes) -> bytes:
                 request.get("optimize", -1),
                 request.get("root", "/app"),
                 own=request.get("own", ()),
+                prefix=request.get("prefix", ""),
                 units=request.get("units", False),
             )
         )

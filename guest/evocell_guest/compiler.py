@@ -13,8 +13,9 @@ from typing import Any
 
 from .gate import Finding, Gate
 from .marks import marks
-from .packing import pack_files
+from .packing import module_name, pack_files
 from .tracebacks import clip, message, type_name
+from .transform import CannotPrefix, prefix_module
 
 _MAX_TEXT_BYTES = 400
 
@@ -46,6 +47,7 @@ def compile_version(
     root: str = "/app",
     *,
     own: Iterable[str] = (),
+    prefix: str = "",
     units: bool = False,
 ) -> dict[str, Any]:
     """Compile a version's files.
@@ -57,6 +59,7 @@ def compile_version(
         optimize: As for `compile`.
         root: Directory at which the guest will see the files.
         own: Top-level names of the version's own modules.
+        prefix: What the names of its modules are to begin with, see `transform`; empty for nothing.
         units: Whether to answer with the files one by one, for the host to keep and to pack.
 
     Returns:
@@ -65,12 +68,15 @@ def compile_version(
         ``{"t": "rejected", "kind", "message", "path", "line", "column", "text"}``.
     """
     rules = TRUSTED if policy is None else policy
-    source = _Sources(Gate(rules, own), optimize, enforce=rules["enforce"])
+    names = frozenset(own)
+    source = _Sources(
+        Gate(rules, names), optimize, enforce=rules["enforce"], root=root, own=names, prefix=prefix
+    )
     done: list[tuple[str, bytes, list[str], list[Any], list[str]]] = []
     try:
         for path, content in files:
             if path.endswith(".py"):
-                done.append((path, *source.compile(path, f"{root}/{path}", content)))
+                done.append((path, *source.compile(path, content)))
     except Refused as refused:
         return refused.answer
     if units:
@@ -82,23 +88,35 @@ def compile_version(
 class _Sources:
     """How the files of one version are compiled, and the gate they must pass."""
 
-    def __init__(self, gate: Gate, optimize: int, *, enforce: bool) -> None:
+    def __init__(
+        self, gate: Gate, optimize: int, *, enforce: bool, root: str, own: frozenset[str], prefix: str
+    ) -> None:
         self._gate = gate
+        self._root = root
+        self._own = own
+        self._prefix = prefix
         self._optimize = optimize
         self._enforce = enforce
 
-    def compile(
-        self, path: str, filename: str, content: bytes
-    ) -> tuple[bytes, list[str], list[Any], list[str]]:
+    def compile(self, path: str, content: bytes) -> tuple[bytes, list[str], list[Any], list[str]]:
         """Return a file's marshalled code, what it imports, its marks and findings; or raise `Refused`."""
+        name = module_name(path)[0]
+        prefix = self._prefix if name.partition(".")[0] in self._own else ""
+        filename = f"{self._root}/{prefix}{path}"
         try:
             with warnings.catch_warnings():
                 # A variant's questionable escapes are no business of the host's.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(content, filename)
                 imports, findings = self._pass(path, tree, content)
+                marked = marks(tree, content)
+                if self._prefix:
+                    tree = prefix_module(tree, name, self._prefix, self._own, self._root)
                 code = compile(tree, filename, "exec", dont_inherit=True, optimize=self._optimize)
-            return marshal.dumps(code), imports, marks(tree, content), findings
+            return marshal.dumps(code), imports, marked, findings
+        except CannotPrefix as error:
+            at = (error.line, error.column, _line(content, error.line))
+            raise _refused("compile", error.what, path, at) from None
         except SyntaxError as error:
             place = (error.lineno, error.offset, error.text if isinstance(error.text, str) else None)
             raise _refused("syntax", error.msg or type_name(error), path, place) from None

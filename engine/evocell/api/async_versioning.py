@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
 from evocell.api.lifecycle import EngineLifecycle
-from evocell.api.options import SandboxRef, sandbox_id
+from evocell.api.options import SandboxRef, check_evaluation, sandbox_id
+from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError
-from evocell.models.outcome import Outcome
+from evocell.models.duels import HeadToHead
+from evocell.models.evaluation import Evaluation
+from evocell.models.outcome import Outcome, Rejected
 from evocell.models.source import Source
 from evocell.models.versions import ModuleVersion, VersionDiff
+from evocell.orchestration.head_to_head import check_duel, head_to_head
+from evocell.orchestration.versions import read_source
 
-__all__ = ["AsyncVersioning"]
+if TYPE_CHECKING:
+    from evocell.api.async_sandbox import AsyncSandbox
+    from evocell.api.sandbox import Sandbox
+
+__all__ = ["AsyncVersioning", "Version"]
+
+Version: TypeAlias = "Source | AsyncSandbox | Sandbox | ModuleVersion"
+"""A version of code: a source, what a sandbox holds, or one from its history."""
 
 
 class AsyncVersioning(EngineLifecycle):
@@ -143,3 +159,51 @@ class AsyncVersioning(EngineLifecycle):
         """
         with self._request():
             return await self._reloading.diff(self._manager.get(sandbox_id(sandbox)), module, old, new)
+
+    async def head_to_head(
+        self,
+        first: Version,
+        second: Version,
+        evaluation: Evaluation,
+        *,
+        deadline_s: float | None = None,
+    ) -> HeadToHead:
+        """Run two versions on the same cases, side by side in one sandbox.
+
+        The modules of both are loaded into one guest, under names with a prefix: ``first_program`` and
+        ``second_program``. Code that cannot be followed there (imports by names that are known only when it
+        runs, ``exec``) is rejected by name.
+
+        Args:
+            first: One version, such as the parent: a source, a `Sandbox`, or a `ModuleVersion` of `history`.
+            second: The other one.
+            evaluation: The cases, and how to score them; without harness, stop and total limits.
+            deadline_s: Seconds in which everything must be over.
+
+        Returns:
+            The fitness of both, and each case side by side. Nothing is noted with the sandboxes.
+
+        Raises:
+            ConfigurationError: The evaluation cannot be shared, or a source is no tree of files.
+            SandboxNotFound: There is no such sandbox.
+
+        Cancellation: Every call is stopped, and there is no result.
+        """
+        check_duel(check_evaluation(evaluation))
+        with self._request():
+            # The trees stay where they are as long as their leases do.
+            pairs = [await self._tree(version) for version in (first, second)]
+            plan = await self._batches.plan(evaluation, deadline_s=deadline_s)
+            return await head_to_head(self._worker, self._versions, plan, [tree for tree, _ in pairs])
+
+    async def _tree(self, version: Version) -> tuple[FileTree, object]:
+        if isinstance(version, ModuleVersion):
+            lease = self._manager.trees.lease(version.digest)
+            return self._versions.read(version.digest), lease
+        if isinstance(version, str | Mapping | Path | bytes):
+            return await read_source(version), None
+        record = self._manager.get(sandbox_id(version))
+        code = await self._manager.held_code(record)
+        if isinstance(code, Rejected):
+            raise ConfigurationError(f"sandbox {record.id!r} holds no code that runs: {code.error}", "id")
+        return self._versions.read(code.digest), code

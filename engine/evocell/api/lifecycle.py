@@ -69,6 +69,7 @@ class EngineLifecycle:
     _worker: Worker
     _manager: Manager
     _reloading: Reloading
+    _versions: Versions
     _batches: Batches
     _store: Store
     _copies: Copies
@@ -187,6 +188,7 @@ class EngineLifecycle:
             seen=observer.journal.source,
             decided=partial(note_decision, observer.audit),
         )
+        self._versions = versions
         self._worker = worker
         self._observer = observer
         self._manager = Manager(worker, versions, self.config, observer)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from evocell.api.async_versioning import AsyncVersioning
+from evocell.api.async_versioning import AsyncVersioning, Version
 from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
+from evocell.models.duels import HeadToHead
+from evocell.models.evaluation import Evaluation
 from evocell.models.outcome import Outcome
 from evocell.models.source import Source
 from evocell.models.versions import ModuleVersion, VersionDiff
@@ -70,3 +72,16 @@ class Versioning:
     ) -> VersionDiff:
         """Say what changed in a module between two versions; see `AsyncEngine.diff`."""
         return self._thread.call(partial(self._engine.diff, sandbox, module, old, new))
+
+    def head_to_head(
+        self,
+        first: Version,
+        second: Version,
+        evaluation: Evaluation,
+        *,
+        deadline_s: float | None = None,
+    ) -> HeadToHead:
+        """Run two versions on the same cases, side by side in one sandbox; see `AsyncEngine.head_to_head`."""
+        return self._thread.call(
+            partial(self._engine.head_to_head, first, second, evaluation, deadline_s=deadline_s)
+        )

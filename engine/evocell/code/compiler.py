@@ -89,6 +89,7 @@ def code_key(
     *,
     path: str = "",
     own: Iterable[str] = (),
+    prefix: str = "",
 ) -> str:
     """Return the key that byte code is kept under: a hash of everything that it depends on.
 
@@ -98,11 +99,13 @@ def code_key(
         root: Where the tree is mounted.
         policy: What its files may not do; None for trusted code.
         path: Path of the file; empty for the tree.
-        own: The tree's own modules, where the policy lets in only them and a list of others.
+        own: The tree's own modules, which count where the policy lets in only them and a list of others, or
+            their names get a prefix.
+        prefix: That prefix.
     """
     allows = policy.digest if policy is not None else ""
-    names = sorted(own) if policy is not None and policy.allowed is not None else ()
-    parts = [str(CODE_FORMAT), image_id, digest, root, path, allows, *names]
+    names = sorted(own) if prefix or (policy is not None and policy.allowed is not None) else ()
+    parts = [str(CODE_FORMAT), image_id, digest, root, path, allows, prefix, *names]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -117,7 +120,7 @@ def own_modules(tree: FileTree) -> list[str]:
 
 
 def compile_request(
-    tree: FileTree, root: str, policy: SecurityPolicy | None, known: Iterable[str] = ()
+    tree: FileTree, root: str, policy: SecurityPolicy | None, known: Iterable[str] = (), prefix: str = ""
 ) -> dict[str, object]:
     """Return the request that has a guest compile the Python files of a tree.
 
@@ -126,6 +129,7 @@ def compile_request(
         root: Where the tree will be mounted, such as ``/app``; it shows in tracebacks.
         policy: What the files may not do; None for trusted code.
         known: Paths of files that need not be compiled.
+        prefix: What the names of the tree's modules are to begin with; empty for nothing.
     """
     done = set(known)
     return {
@@ -134,6 +138,7 @@ def compile_request(
         "root": root,
         "policy": None if policy is None else policy.to_wire(),
         "own": own_modules(tree),
+        "prefix": prefix,
         "optimize": -1,
         "units": True,
     }

@@ -92,7 +92,7 @@ class HostWorker:
         """
         snapshot = self._snapshots.put(job.tree)
         request = encode(
-            compile_request(job.tree, job.root, job.policy, job.known),
+            compile_request(job.tree, job.root, job.policy, job.known, job.prefix),
             max_bytes=COMPILE_LIMITS.payload_bytes,
             max_items=COMPILE_LIMITS.payload_items,
             max_depth=COMPILE_LIMITS.payload_depth,

@@ -35,12 +35,14 @@ class CompileJob:
         root: Where the tree will be mounted: ``/app`` for a variant, ``/harness`` for a harness. It
             becomes part of the file names in tracebacks.
         policy: What the code may not do; None for trusted code.
+        prefix: What the names of its modules are to begin with; empty for nothing.
         known: Files of the tree that are compiled already, by path.
     """
 
     tree: FileTree
     root: str = "/app"
     policy: SecurityPolicy | None = None
+    prefix: str = ""
     known: Mapping[str, CompiledUnit] = field(factory=dict, repr=False)
 
 

@@ -1,6 +1,7 @@
 """Immutable records that every layer speaks in."""
 
 from evocell.models.comparing import Comparison, Interval, Measurement
+from evocell.models.duels import Duel, HeadToHead
 from evocell.models.equality import ByContent, same_value
 from evocell.models.evaluation import Case, Evaluation, normalise_entry
 from evocell.models.fitness import CaseResult, FitnessResult, fitness_statistics
@@ -37,11 +38,13 @@ __all__ = [
     "CaseResult",
     "Comparison",
     "Completed",
+    "Duel",
     "Evaluation",
     "FitnessResult",
     "GarbageReport",
     "GenerationState",
     "GuestCrashed",
+    "HeadToHead",
     "ImageInfo",
     "Interval",
     "LimitExceeded",

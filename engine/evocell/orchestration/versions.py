@@ -26,6 +26,7 @@ from evocell.errors import ConfigurationError, ProtocolError
 from evocell.execution.worker import CompileJob, Worker
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
+from evocell_guest.packing import pack_files
 
 __all__ = ["APP_ROOT", "HARNESS_ROOT", "Versions"]
 
@@ -184,31 +185,83 @@ class Versions:
             if not pending.interested:
                 del self._pending[key]
 
+    async def side_by_side(
+        self, versions: Mapping[str, FileTree], *, profile: SecurityProfile | None = None
+    ) -> CompiledVersion | Rejected:
+        """Make several trees ready to run in one guest, the modules of each under names with a prefix.
+
+        Args:
+            versions: Each tree by the prefix that its modules get.
+            profile: The security profile they run under; None for the engine's.
+
+        Returns:
+            One compiled version with the modules of all, or why one was rejected, such as for code that the
+            transformer cannot follow. Files that belong to no module are there once, so they must be equal.
+
+        Raises:
+            StoreError: The snapshot store cannot be used.
+        """
+        policy = self._policy_for(profile)
+        parts: list[tuple[str, bytes, tuple[tuple[str, int], ...]]] = []
+        prefixes: list[str] = []
+        files: dict[str, bytes] = {}
+        for prefix, tree in versions.items():
+            self._seen(tree.digest, tree.files)
+            units = await self._units_of(CompileJob(tree=tree, policy=policy, prefix=prefix))
+            if isinstance(units, Rejected):
+                return units
+            own = set(own_modules(tree))
+            for path, content in tree.files:
+                placed = prefix + path if _top(path) in own else path
+                if files.setdefault(placed, content) != content:
+                    return Rejected(
+                        "load",
+                        f"the versions cannot be loaded side by side: each has a file {path!r} of its own "
+                        "that is in no module; put it into a package",
+                        path=path,
+                    )
+            parts += [(unit.path, unit.code, unit.marks) for unit in units]
+            prefixes += [prefix if _top(unit.path) in own else "" for unit in units]
+        try:
+            merged = FileTree(tuple(files.items()))
+        except ConfigurationError as error:
+            return Rejected("load", f"the versions cannot be loaded side by side: {error.message}")
+        lease = self.trees.lease(merged.digest)
+        snapshot = self._snapshots.put(merged)
+        code = pack_files(APP_ROOT, parts, prefixes=prefixes, policy=policy.at_run_time())
+        return CompiledVersion(merged.digest, snapshot.path, code, files=merged.file_digests, lease=lease)
+
     async def _make(self, job: CompileJob) -> CompiledVersion | Rejected:
+        units = await self._units_of(job)
+        if isinstance(units, Rejected):
+            return units
+        snapshot = self._snapshots.put(job.tree)
+        return evolve(assemble(snapshot, job.tree, job.root, units, job.policy), units=())
+
+    async def _units_of(self, job: CompileJob) -> list[CompiledUnit] | Rejected:
+        """Return the compiled files of a tree, in order; those that are not known are compiled now."""
         keys = self._unit_keys(job)
         units = {path: unit for path, key in keys.items() if (unit := self._units.get(key)) is not None}
         if self._durable and len(units) < len(keys):
             missing = {path: key for path, key in keys.items() if path not in units}
             units |= await trio.to_thread.run_sync(self._from_store, missing)
-        if keys and len(units) == len(keys):
-            snapshot = self._snapshots.put(job.tree)
-            found = [units[path] for path in keys]
-            return evolve(assemble(snapshot, job.tree, job.root, found, job.policy), units=())
-        made = await self._worker.compile(evolve(job, known=units))
-        if isinstance(made, Rejected):
-            return made
-        fresh = [unit for unit in made.units if unit.path not in units]
-        for unit in fresh:
-            self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
-        if self._durable and fresh:
-            await trio.to_thread.run_sync(self._to_store, keys, fresh)
-        return evolve(made, units=())
+        if len(units) < len(keys):
+            made = await self._worker.compile(evolve(job, known=units))
+            if isinstance(made, Rejected):
+                return made
+            fresh = [unit for unit in made.units if unit.path not in units]
+            for unit in fresh:
+                self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
+                units[unit.path] = unit
+            if self._durable:
+                await trio.to_thread.run_sync(self._to_store, keys, fresh)
+        return [units[path] for path in keys]
 
     def _unit_keys(self, job: CompileJob) -> dict[str, str]:
         image, digests = self._worker.image_id, job.tree.file_digests
         own = own_modules(job.tree)
         return {
-            path: code_key(image, digests[path], job.root, job.policy, path=path, own=own)
+            path: code_key(image, digests[path], job.root, job.policy, path=path, own=own, prefix=job.prefix)
             for path, _ in python_files(job.tree)
         }
 
@@ -240,3 +293,8 @@ async def read_source(source: Source) -> FileTree:
     if isinstance(source, str):
         return normalise(source)
     return await trio.to_thread.run_sync(normalise, source)
+
+
+def _top(path: str) -> str:
+    """The module that a file belongs to if its top-level name is one."""
+    return path.partition("/")[0].removesuffix(".py")

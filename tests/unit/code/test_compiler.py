@@ -39,6 +39,7 @@ def test_a_request_holds_the_python_files_and_what_is_blocked():
         "root": "/app",
         "policy": policy.to_wire(),
         "own": ["a", "program"],
+        "prefix": "",
         "optimize": -1,
         "units": True,
     }

@@ -1,0 +1,191 @@
+"""Two versions, loaded side by side in one sandbox and run on the same cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+
+import trio
+
+from evocell.code.compiler import CompiledVersion
+from evocell.code.sources import FileTree
+from evocell.errors import CapacityError, ConfigurationError
+from evocell.execution.worker import CallJob, CallReport, Worker
+from evocell.models.duels import Duel, HeadToHead, Side
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.outcome import Outcome, Rejected, WorkerLost
+from evocell.orchestration.calls import KILLING, deadline_outcome
+from evocell.orchestration.comparison import difference
+from evocell.orchestration.concurrency import map_bounded
+from evocell.orchestration.plan import Plan
+from evocell.orchestration.scoring import judge, summarise, unscored
+from evocell.orchestration.versions import Versions
+from evocell_guest.values import encode
+
+__all__ = ["PREFIXES", "SIDES", "check_duel", "head_to_head"]
+
+SIDES = ("first", "second")
+PREFIXES = ("first_", "second_")
+"""What the names of the two versions' modules begin with in the guest."""
+
+_NO_ARGUMENTS = encode([[], {}])
+_numbers = count(1)
+
+
+def check_duel(evaluation: Evaluation) -> None:
+    """Refuse an evaluation that two versions in one guest cannot share.
+
+    Raises:
+        ConfigurationError: It has a harness, a stop predicate or total limits.
+    """
+    for name in ("harness", "stop", "total_limits"):
+        if getattr(evaluation, name) is not None:
+            raise ConfigurationError(
+                f"an evaluation with {name} is for one version at a time; leave {name} out, or evaluate both",
+                name,
+            )
+
+
+async def head_to_head(
+    worker: Worker, versions: Versions, plan: Plan, trees: Sequence[FileTree]
+) -> HeadToHead:
+    """Run two versions on the same cases, in the same guests.
+
+    Each case has a fork (with ``isolation="candidate"`` all cases have one) into which both are loaded, under
+    names with a prefix, before either is called; they take turns in who is called first. One that has to be
+    killed takes the fork with it, and the other is then called in a new one.
+
+    Args:
+        worker: Where they run.
+        versions: Makes them ready.
+        plan: The evaluation.
+        trees: The first version and the second.
+
+    Raises:
+        StoreError: The snapshot store cannot be used.
+        CapacityError: There is no room for a fork.
+
+    Cancellation: Every call is stopped, and there is no result.
+    """
+    code = await versions.side_by_side(dict(zip(PREFIXES, trees, strict=True)))
+    if isinstance(code, Rejected):
+        return await _rejected(versions, plan, trees, code)
+    shares_fork = plan.evaluation.isolation == "candidate"
+    every = range(len(plan.payloads))
+    groups = [list(every)] if shares_fork else [[index] for index in every]
+    done = await map_bounded(partial(_in_one_fork, worker, plan, code), groups, at_once=worker.slots)
+    outcomes = [pair for group in done for pair in group]
+    return await _on_host(plan, partial(_scored, plan.evaluation, outcomes))
+
+
+async def _rejected(versions: Versions, plan: Plan, trees: Sequence[FileTree], why: Rejected) -> HeadToHead:
+    """Say which version is to blame for that they cannot be loaded: one, or both together."""
+    alone = [await versions.compiled(tree) for tree in trees]
+    blamed = [one if isinstance(one, Rejected) else None for one in alone]
+    reasons = blamed if any(blamed) else [why, why]
+    results = [
+        unscored(
+            plan.evaluation,
+            reason or Rejected("load", "the other version was rejected, so there was no head-to-head"),
+            sandbox_id=side,
+            generation=0,
+        )
+        for side, reason in zip(SIDES, reasons, strict=True)
+    ]
+    return HeadToHead(first=results[0], second=results[1], duels=(), winner="draw")
+
+
+async def _in_one_fork(
+    worker: Worker, plan: Plan, code: CompiledVersion, indices: Sequence[int]
+) -> list[tuple[Outcome, Outcome]]:
+    ring = _Ring(worker, plan, code)
+    found: list[tuple[Outcome, Outcome]] = []
+    try:
+        for index in indices:
+            order = (0, 1) if index % 2 == 0 else (1, 0)
+            pair = {side: await ring.call(index, side) for side in order}
+            found.append((pair[0], pair[1]))
+    finally:
+        with trio.CancelScope(shield=True):
+            await worker.end_session(ring.session)
+    return found
+
+
+class _Ring:
+    """A guest into which both versions are loaded."""
+
+    def __init__(self, worker: Worker, plan: Plan, code: CompiledVersion) -> None:
+        self.session = f"head-to-head-{next(_numbers)}"
+        self._worker = worker
+        self._plan = plan
+        self._code = code
+        self._loaded = False
+
+    async def call(self, index: int, side: int) -> Outcome:
+        """Call one version; the code is loaded before that, so that neither pays for it."""
+        plan = self._plan
+        with trio.CancelScope(deadline=plan.ends_at):
+            async with plan.calls:
+                try:
+                    if not self._loaded:
+                        self._loaded = (await self._run("", _NO_ARGUMENTS, 0)).session_alive
+                    entry = PREFIXES[side] + plan.evaluation.entry
+                    report = await self._run(entry, plan.payloads[index], plan.seeds[index])
+                except CapacityError as error:
+                    return WorkerLost(reason=error.message, deterministic=False)
+                if report.outcome.kind in KILLING:
+                    await self._worker.end_session(self.session)
+                    self._loaded = False
+                return report.outcome
+        return deadline_outcome(plan.deadline_s)
+
+    async def _run(self, entry: str, payload: bytes, seed: int) -> CallReport:
+        job = CallJob(
+            session=self.session,
+            image=self._plan.image,
+            code=self._code,
+            entry=entry,
+            payload=payload,
+            seed=seed,
+            limits=self._plan.limits,
+        )
+        return await self._plan.room.wait_for(partial(self._worker.call, job))
+
+
+def _scored(evaluation: Evaluation, outcomes: Sequence[tuple[Outcome, Outcome]]) -> HeadToHead:
+    results: list[FitnessResult] = []
+    for side, name in enumerate(SIDES):
+        judged = [judge(evaluation, index, pair[side]) for index, pair in enumerate(outcomes)]
+        elapsed_ms = sum(pair[side].wall_s for pair in outcomes) * 1000
+        scored = summarise(evaluation, judged, sandbox_id=name, generation=0, evaluation_time_ms=elapsed_ms)
+        results.append(scored.result)
+    first, second = results
+    duels = tuple(
+        Duel(first=one, second=other, same=_same(one.outcome, other.outcome))
+        for one, other in zip(first.test_results, second.test_results, strict=True)
+    )
+    return HeadToHead(first=first, second=second, duels=duels, winner=_winner(evaluation, first, second))
+
+
+def _same(first: Outcome, second: Outcome) -> bool:
+    return first.ok and second.ok and difference(first.unwrap(), second.unwrap()) is None
+
+
+def _winner(evaluation: Evaluation, first: FitnessResult, second: FitnessResult) -> Side:
+    if first.valid != second.valid:
+        return "first" if first.valid else "second"
+    if not first.valid:
+        return "draw"
+    better = worse = False
+    for direction, one, other in zip(evaluation.directions, first.objectives, second.objectives, strict=True):
+        ahead = one > other if direction == "maximize" else one < other
+        better |= ahead
+        worse |= not ahead and one != other
+    return "draw" if better == worse else "first" if better else "second"
+
+
+async def _on_host(plan: Plan, function: Callable[[], HeadToHead]) -> HeadToHead:
+    """Score, in a thread if a function of the caller's takes part."""
+    return await trio.to_thread.run_sync(function) if plan.own_functions else function()

@@ -39,6 +39,7 @@ from measures import (
     many,
     memory,
     peers,
+    pipe,
     scale,
     stopping,
 )
@@ -98,6 +99,7 @@ SECTIONS = (
     Section("arrays", _in_engine(lambda report, _, engine: arrays.measure(report, engine))),
     Section("stopping", _in_engine(lambda report, _, engine: stopping.measure(report, engine))),
     Section("speed of the guest", _in_engine(guest_speed.measure)),
+    Section("the pipe", pipe.measure),
     Section("memory", memory.measure, once=True),
     Section(
         "1,000 candidates on 20 cases",

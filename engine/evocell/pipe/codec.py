@@ -7,6 +7,7 @@ or as plain lists that any MessagePack library gives it. What it sends may be ei
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgpack
@@ -31,6 +32,7 @@ __all__ = ["MessageEncoder", "TypeOptions", "message_reader"]
 
 _SEQUENCES = (tuple, list)
 _SETS = (set, frozenset)
+_SHORT_BYTES = 4096
 _UNSAFE_KEY = "__proto__"
 PAIRS = 9
 """Extension type of a map that a reader has no map for; only ever sent by a server."""
@@ -111,6 +113,12 @@ def message_reader(limits: FrameLimits, framing: Framing = "stream") -> FrameRea
 
 
 def _encode(frame: list[Any], types: TypeOptions) -> bytes:
+    if types.maps == "any":
+        # What is plain data needs no second look; long lists of numbers are shorter in an extension type.
+        with suppress(TypeError, ValueError, OverflowError):
+            plain: bytes = msgpack.packb(frame, strict_types=True)
+            if types.arrays == "list" or len(plain) <= _SHORT_BYTES:
+                return plain
     if types.tuples == types.arrays == "ext" and types.maps == "any":
         return encode(frame, root="message")
     data: bytes = msgpack.packb(_wanted(frame, types))

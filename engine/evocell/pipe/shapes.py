@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Union, get_args
 
-from attrs import NOTHING, fields, has
+from attrs import NOTHING, fields, frozen, has
 
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.sandbox import Sandbox
@@ -42,6 +42,7 @@ Hint = Any
 _HANDLES = (Sandbox, AsyncSandbox)
 _SCALARS: dict[Hint, str] = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes"}
 _ANYTHING = (Any, object)
+_AS_THEY_ARE = frozenset({bool, int, float, str, bytes})
 _SHOWN_CHARS = 60
 
 
@@ -80,6 +81,7 @@ class Context(Protocol):
         ...
 
 
+@cache
 def origin_of(hint: Hint) -> Any:
     """Return what an annotation is a special case of, as `typing.get_origin` does."""
     return typing.get_origin(hint)
@@ -101,6 +103,7 @@ def hints_of(thing: Any) -> dict[str, Hint]:
         raise Unsupported(f"{getattr(thing, '__qualname__', thing)}: {error}") from error
 
 
+@cache
 def variants(model: type) -> dict[str, type]:
     """Return the classes of a family by name, if a model is the head of one; else nothing."""
     found: dict[str, type] = {}
@@ -163,6 +166,7 @@ def _grouped(sort: str) -> str:
     return f"({sort})" if " | " in sort else sort
 
 
+@cache
 def _branches(hint: Hint) -> list[Hint]:
     """Return the members of a union that may travel: of a source, what a path leads to and not the path."""
     args = list(get_args(hint))
@@ -177,7 +181,7 @@ def _is_source(hint: Hint) -> bool:
 
 def names_files(hint: Hint) -> bool:
     """Whether an annotation takes paths of the server's files."""
-    return hint is Path or any(map(names_files, _branches(hint)))
+    return hint is Path or any(names_files(part) for part in _branches(hint) if not isinstance(part, list))
 
 
 def encode(value: Any, hint: Hint, context: Context | None = None, *, role: str = "") -> Any:
@@ -224,19 +228,73 @@ def _encode(value: Any, hint: Hint, context: Context | None, role: str, owner: o
 
 def _encode_model(value: Any, context: Context | None) -> dict[str, Any]:
     kind: Any = type(value)
-    hints = hints_of(kind)
+    form = _form_of(kind)
     plain: dict[str, Any] = {}
-    for base in kind.__mro__[1:]:
-        if has(base) and variants(base):
-            # Readings that other languages would have to work out again.
-            plain = {"type": kind.__name__, "ok": value.ok, "kind": value.kind, "error": value.error}
-            break
-    for field in fields(kind):
-        if field.init:
-            item = getattr(value, field.name)
-            hint = hints.get(field.name, Any)
-            plain[field.name] = item if hint in _ANYTHING else _encode(item, hint, context, field.name, value)
+    if form.is_variant:
+        # Readings that other languages would have to work out again.
+        plain = {"type": form.name, "ok": value.ok, "kind": value.kind, "error": value.error}
+    for name, field in form.fields.items():
+        item = getattr(value, name)
+        if item is None or type(item) in _AS_THEY_ARE or field.is_value:
+            plain[name] = item
+        else:
+            plain[name] = _encode(item, field.hint, context, name, value)
     return plain
+
+
+@frozen
+class _FormField:
+    """A field of a model on the wire.
+
+    Attributes:
+        hint: Its annotation.
+        scalars: Types of which it takes any value as it is.
+        is_value: Whether it takes anything.
+        alias: Its name in the constructor.
+        required: Whether it must be given.
+    """
+
+    hint: Hint
+    scalars: frozenset[type]
+    is_value: bool
+    alias: str
+    required: bool
+
+
+@frozen
+class _Form:
+    """What a model is on the wire."""
+
+    name: str
+    fields: Mapping[str, _FormField]
+    is_variant: bool
+
+
+@cache
+def _form_of(model: Any) -> _Form:
+    hints = hints_of(model)
+    found = {
+        field.name: _FormField(
+            hints[field.name],
+            _scalars_of(hints[field.name]),
+            hints[field.name] in _ANYTHING,
+            field.alias,
+            field.default is NOTHING,
+        )
+        for field in fields(model)
+        if field.init
+    }
+    is_variant = any(has(base) and bool(variants(base)) for base in model.__mro__[1:])
+    return _Form(model.__name__, found, is_variant)
+
+
+def _scalars_of(hint: Hint) -> frozenset[type]:
+    options = _branches(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
+    return frozenset(
+        option
+        for option in options
+        if isinstance(option, type) and (option in _SCALARS or option is type(None))
+    )
 
 
 def _takes(hint: Hint) -> Sequence[Hint] | None:
@@ -278,6 +336,8 @@ class _Decoder:
         self._context = context
 
     def decode(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
+        if type(value) is hint and hint in _SCALARS:
+            return value
         if hint in _ANYTHING or isinstance(hint, TypeVar):
             return value
         if hint is None or hint is type(None):
@@ -343,7 +403,12 @@ class _Decoder:
         raise _mismatch(path, hint, value)
 
     def _union(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
-        fitting = [option for option in _branches(hint) if _fits(value, option)]
+        branches = _branches(hint)
+        if value is None and type(None) in branches:
+            return None
+        if type(value) in branches and type(value) in _SCALARS:
+            return value
+        fitting = [option for option in branches if _fits(value, option)]
         if not fitting:
             raise _mismatch(path, hint, value)
         for option in fitting[:-1]:
@@ -361,8 +426,7 @@ class _Decoder:
                 raise ConfigurationError(f"{path}.type must be one of {', '.join(family)}", f"{path}.type")
             model = family[chosen]
             value = {key: item for key, item in value.items() if key not in {"type", "ok", "error"}}
-        hints = hints_of(model)
-        known = {field.name: field for field in fields(model) if field.init}
+        known = _form_of(model).fields
         if family and "kind" not in known:
             value.pop("kind", None)
         given: dict[str, Any] = {}
@@ -372,14 +436,16 @@ class _Decoder:
                 raise ConfigurationError(
                     f"{path} has no field {_shown(name)}{_nearest(name, known)}", f"{path}.{name}"
                 )
-            if _names_function(item):
+            if type(item) in known[name].scalars:
+                given[name] = item
+            elif _names_function(item):
                 later.append(name)  # a function may need to know what is beside it
             else:
-                given[name] = self.decode(item, hints[name], f"{path}.{name}", name, {})
+                given[name] = self.decode(item, known[name].hint, f"{path}.{name}", name, {})
         for name in later:
-            given[name] = self.decode(value[name], hints[name], f"{path}.{name}", name, given)
+            given[name] = self.decode(value[name], known[name].hint, f"{path}.{name}", name, given)
         for name, field in known.items():
-            if field.default is NOTHING and name not in given:
+            if field.required and name not in given:
                 raise ConfigurationError(f"{path} lacks the field {name!r}", f"{path}.{name}")
         try:
             return model(**{known[name].alias: item for name, item in given.items()})

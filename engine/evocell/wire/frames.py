@@ -41,6 +41,8 @@ Framing: TypeAlias = Literal["stream", "packet4"]
 """How messages follow one another: one straight after the other, or each after its length in four bytes."""
 
 MAX_METHOD_CHARS = 64
+_SHORT_BYTES = 2048
+_NO_CONTAINERS = bytes(byte for byte in range(256) if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
 PACKET_HEADER_BYTES = 4
 _MAX_MSGID = (1 << 32) - 1
 
@@ -190,7 +192,12 @@ class FrameReader:
             raise self._broken
         self._buffer += data
         try:
-            while self._whole():
+            while True:
+                if (short := self._short()) is not None:
+                    yield short
+                    continue
+                if not self._whole():
+                    break
                 raw = bytes(self._buffer[: self._position])
                 del self._buffer[: self._position]
                 self._begin()
@@ -201,6 +208,30 @@ class FrameReader:
         except ProtocolError as error:
             self._broken = error
             raise
+
+    def _short(self) -> Message | None:
+        """Read a short message of plain data in one go; None if what is there is anything else.
+
+        So short a message cannot be over a limit, except on its depth, and need not be followed value by
+        value. What it claims to hold is bounded before room is made for it.
+        """
+        limits = self.limits
+        if self._position or not self._buffer or min(limits.max_bytes, limits.max_items) < _SHORT_BYTES:
+            return None
+        unpacker = msgpack.Unpacker(strict_map_key=True, ext_hook=_no_extension, max_buffer_size=_SHORT_BYTES)
+        unpacker.feed(self._buffer[:_SHORT_BYTES])
+        try:
+            frame = unpacker.unpack()
+        except (msgpack.UnpackException, ValueError, TypeError):
+            return None  # not whole, not short, not plain, or wrong: the other way says which
+        size = unpacker.tell()
+        raw = bytes(self._buffer[:size])
+        if len(raw.translate(None, _NO_CONTAINERS)) > limits.max_depth:
+            return None
+        message = _as_message(frame)
+        del self._buffer[:size]
+        self.message_bytes = size
+        return message
 
     def _whole(self) -> bool:
         """Follow the structure as far as the bytes go; whether the message at the front is complete."""
@@ -312,6 +343,10 @@ def open_reader(
     return kind(limits, decode=decode)
 
 
+def _no_extension(code: int, _: bytes) -> None:
+    raise ValueError(f"extension type {code}")
+
+
 def _message(raw: bytes, decode: Callable[[bytes], Any]) -> Message:
     try:
         frame = decode(raw)
@@ -319,6 +354,10 @@ def _message(raw: bytes, decode: Callable[[bytes], Any]) -> Message:
         raise
     except (ValueError, TypeError, UnicodeDecodeError, msgpack.UnpackException) as error:
         raise ProtocolError(f"a malformed message: {error}") from error
+    return _as_message(frame)
+
+
+def _as_message(frame: Any) -> Message:
     match frame:
         case [0, int(msgid), str(method), [dict(params)]] if _sound(msgid, method, params):
             return Request(msgid, method, params)

@@ -1,5 +1,7 @@
 """Messages come out of a stream as they went in, and nothing malformed gets through."""
 
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -96,6 +98,20 @@ def test_any_bytes_give_messages_or_a_protocol_error_however_they_are_cut(data):
 def test_what_is_malformed_is_refused_by_its_fault(data, why):
     with pytest.raises(ProtocolError, match=why):
         whole(data, SMALL)
+
+
+@pytest.mark.parametrize("head", [b"\xdd", b"\xdf"])
+@pytest.mark.parametrize("limits", [FrameLimits(), SMALL])
+def test_no_room_is_made_for_what_is_only_claimed(head, limits):
+    """Nested headers that each claim 80 million values: a reader that believed one would need 640 MB."""
+    data = b"\x94\x00\x01\xa1m" + (head + (80_000_000).to_bytes(4, "big")) * 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="more than"):
+            whole(data, limits)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_stream_that_was_refused_stays_refused():

@@ -45,6 +45,10 @@ class FakeWorker:
 
     image_id = "fake"
     slots = 2
+    snapshot = "of the fake image"
+
+    def image_digest(self, image: str | None) -> str:
+        return self.snapshot
 
     def __init__(self, snapshots: SnapshotStore) -> None:
         self.snapshots = snapshots

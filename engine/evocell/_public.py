@@ -32,6 +32,7 @@ from evocell.models import (
     Completed,
     Duel,
     Evaluation,
+    EvaluationRecord,
     FitnessResult,
     GarbageReport,
     GenerationState,
@@ -41,12 +42,14 @@ from evocell.models import (
     LimitExceeded,
     Limits,
     Measurement,
+    MemoInfo,
     ModuleVersion,
     Offspring,
     Outcome,
     PopulationState,
     Raised,
     Rejected,
+    Replay,
     SandboxSpec,
     SandboxState,
     SandboxStatus,
@@ -59,6 +62,7 @@ from evocell.models import (
     WorkerLost,
     fitness_statistics,
 )
+from evocell.observability.audit import AuditEntry
 from evocell_guest.arrays import Array
 
 __all__ = [
@@ -66,6 +70,7 @@ __all__ = [
     "AsyncEngine",
     "AsyncEvaluator",
     "AsyncSandbox",
+    "AuditEntry",
     "CapacityError",
     "Case",
     "CaseResult",
@@ -78,6 +83,7 @@ __all__ = [
     "EngineClosed",
     "EngineForked",
     "Evaluation",
+    "EvaluationRecord",
     "Evaluator",
     "EvocellError",
     "FitnessResult",
@@ -90,6 +96,7 @@ __all__ = [
     "LimitExceeded",
     "Limits",
     "Measurement",
+    "MemoInfo",
     "ModuleVersion",
     "Offspring",
     "Outcome",
@@ -98,6 +105,7 @@ __all__ = [
     "ProtocolError",
     "Raised",
     "Rejected",
+    "Replay",
     "Sandbox",
     "SandboxBusy",
     "SandboxExists",

@@ -26,7 +26,7 @@ ENV_PATH = "EVOCELL_CONFIG"
 #: sandbox sees none but its own.
 DEFAULT_BLOCKED_MODULES = ("_host", "ctypes", "evocell_guest", "multiprocessing", "socket", "subprocess")
 
-Profile = Literal["deterministic", "realtime"]
+Profile = Literal["deterministic", "portable", "realtime"]
 BacklogPolicy = Literal["reject", "kill"]
 
 _TRUE = ("1", "true", "yes", "on")
@@ -144,7 +144,10 @@ class Config:
         blocked_modules: Modules a variant may not import, whatever the profile.
         allowed_modules: Modules that the profile ``"high"`` lets in besides its own list.
         audit_max_entries: Entries of the audit log that are kept, the newest.
-        profile: ``"deterministic"`` (virtual clock, seeded entropy) or ``"realtime"``.
+        memoise: Whether evaluations that do not say otherwise may take what came of the same call before.
+        record_evaluations: Whether an engine with a ``state_dir`` keeps a record of each evaluation's calls.
+        profile: ``"deterministic"`` (virtual clock, seeded entropy), ``"portable"`` (that, and the same NaNs
+            on every processor, at a price) or ``"realtime"``.
         layers: Zip files with extra pure-Python packages for the guest.
         workers: Worker processes; None for one per core, 0 to run sandboxes in the calling process.
         threads: With ``workers=0``, threads of the calling process that drive guests; None for one per core.
@@ -189,8 +192,12 @@ class Config:
         default=(), converter=_as_tuple, validator=_module_names, metadata={"kind": "modules"}
     )
     audit_max_entries: int = _int_field(100_000)
+    memoise: bool = _flag_field(default=False)
+    record_evaluations: bool = _flag_field(default=True)
     profile: Profile = field(
-        default="deterministic", validator=_one_of("deterministic", "realtime"), metadata={"kind": "word"}
+        default="deterministic",
+        validator=_one_of("deterministic", "portable", "realtime"),
+        metadata={"kind": "word"},
     )
     layers: tuple[str, ...] = field(
         default=(),

@@ -156,6 +156,7 @@ def _run_builder(
         "root": str(cache.root),
         "warm": list(spec.warm),
         "layers": [str(path.absolute()) for path in spec.layers],
+        "portable": spec.portable,
     }
     # A file, not a pipe: nobody reads it before the end, and a full pipe would stop the builder.
     with tempfile.TemporaryFile() as errors:

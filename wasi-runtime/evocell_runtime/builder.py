@@ -73,7 +73,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
     report("split")
     parts = split(wasm)
     del wasm
-    engine = new_engine()
+    engine = new_engine(portable=spec.portable)
     code_key, image_id = spec.code_key(), spec.image_id()
     report("compile")
     code, record = compiled_interpreter(engine, parts, cache, code_key)
@@ -107,6 +107,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
                 wasmtime=version("wasmtime"),
                 python=artifacts.GUEST_PYTHON,
                 warm=spec.warm,
+                portable=spec.portable,
                 layers=tuple(path.name for path in spec.layers),
                 memory_bytes=snapshot.pages * PAGE_BYTES,
                 code_bytes=record.size,
@@ -227,7 +228,7 @@ def main() -> int:
         sys.stdout.flush()
 
     cache = ImageCache(Path(request["root"]))
-    spec = ImageSpec(warm=request["warm"], layers=request["layers"])
+    spec = ImageSpec(warm=request["warm"], layers=request["layers"], portable=request["portable"])
     try:
         say(image_id=build(spec, cache, lambda step: say(step=step)))
     except ImageError as e:

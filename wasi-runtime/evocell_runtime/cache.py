@@ -83,6 +83,7 @@ class ImageManifest:
         files: Files of the image, by path relative to its directory.
         parent: For an image frozen from a sandbox, the image that one had been forked from.
         version: For such an image, the digest of the code that is loaded in it; its files lie in ``app/``.
+        portable: Whether its code makes all NaNs the same, on every processor.
     """
 
     image_id: str
@@ -102,6 +103,7 @@ class ImageManifest:
     files: Mapping[str, FileRecord]
     parent: str | None = None
     version: str | None = None
+    portable: bool = False
 
 
 def default_cache_dir() -> Path:

@@ -41,7 +41,7 @@ class Image:
         folder = cache.image_dir(manifest.image_id)
         self.manifest = manifest
         self._root, self._empty = str(folder / "root"), str(folder / "empty")
-        self._engine = _engine()
+        self._engine = _engine(portable=manifest.portable)
         try:
             self._code = _code(self._engine, cache.code_dir(manifest.code_key) / CODE_FILE)
             sealed = wasmtime.Module.deserialize_file(self._engine, str(folder / MEMBRANE_FILE))
@@ -161,11 +161,12 @@ _lock = threading.Lock()
 _shared: dict[str, object] = {}
 
 
-def _engine() -> wasmtime.Engine:
-    """The process's one engine."""
+def _engine(*, portable: bool) -> wasmtime.Engine:
+    """The process's one engine, or the one for portable images."""
+    name = "portable engine" if portable else "engine"
     with _lock:
-        engine = _shared.setdefault("engine", None) or new_engine()
-        _shared["engine"] = engine
+        engine = _shared.setdefault(name, None) or new_engine(portable=portable)
+        _shared[name] = engine
         assert isinstance(engine, wasmtime.Engine)
         return engine
 

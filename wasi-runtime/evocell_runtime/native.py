@@ -105,8 +105,11 @@ _memmove = ctypes.PyDLL(None).memmove
 _memmove.argtypes, _memmove.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), None
 
 
-def new_engine() -> wasmtime.Engine:
+def new_engine(*, portable: bool = False) -> wasmtime.Engine:
     """An engine with the settings every image is compiled and run under.
+
+    Args:
+        portable: Whether every NaN that an operation makes has the one form that all processors agree on.
 
     Raises:
         AbiError: See `check`.
@@ -119,6 +122,8 @@ def new_engine() -> wasmtime.Engine:
     config.consume_fuel = True
     config.wasm_relaxed_simd = False
     config.wasm_exceptions = True
+    if portable:
+        config.cranelift_nan_canonicalization = True
     return wasmtime.Engine(config)
 
 

@@ -26,6 +26,9 @@ LAYOUT = 3
 ENGINE_SETTINGS = "fuel;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"
 """The engine's settings (`native.new_engine`), as far as they change compiled code."""
 
+PORTABLE_SETTINGS = ";nan_canonicalization"
+"""What the settings have in addition for a portable image."""
+
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -44,10 +47,13 @@ class ImageSpec:
     Attributes:
         warm: Modules imported before the freeze, in order.
         layers: Zip files of pure-Python packages, put on the guest's path in order.
+        portable: Whether NaNs are made the same on every processor; such an image has its own compiled
+            interpreter, which is slower at arithmetic on floats.
     """
 
     warm: tuple[str, ...] = field(default=DEFAULT_WARM, converter=_names)
     layers: tuple[Path, ...] = field(default=(), converter=_paths)
+    portable: bool = False
 
     def code_key(self) -> str:
         """Names the compiled interpreter, which images that differ only in what is warm share."""
@@ -56,7 +62,7 @@ class ImageSpec:
                 "format": FORMAT,
                 "artifacts": artifacts.KEY,
                 "wasmtime": version("wasmtime"),
-                "settings": ENGINE_SETTINGS,
+                "settings": ENGINE_SETTINGS + (PORTABLE_SETTINGS if self.portable else ""),
                 "cpu": cpu_features(),
             }
         )

@@ -15,6 +15,7 @@ from evocell.api.async_comparing import AsyncComparing
 from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.async_images import AsyncImages
 from evocell.api.async_populations import AsyncPopulations
+from evocell.api.async_replaying import AsyncReplaying
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.async_versioning import AsyncVersioning
 from evocell.api.async_workers import AsyncWorkers
@@ -62,6 +63,7 @@ class AsyncEngine(
     AsyncComparing,
     AsyncImages,
     AsyncPopulations,
+    AsyncReplaying,
     AsyncWorkers,
     AsyncVersioning,
 ):

@@ -21,6 +21,7 @@ from evocell.api.observing import Observing
 from evocell.api.options import Parents, SandboxRef
 from evocell.api.populations import Populations
 from evocell.api.portal import Task, TrioThread
+from evocell.api.replaying import Replaying
 from evocell.api.sandbox import Sandbox
 from evocell.api.versioning import Versioning
 from evocell.api.workers import Workers
@@ -43,7 +44,7 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["Engine"]
 
 
-class Engine(Auditing, Comparing, Evaluators, Images, Observing, Populations, Versioning, Workers):
+class Engine(Auditing, Comparing, Evaluators, Images, Observing, Populations, Replaying, Versioning, Workers):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited

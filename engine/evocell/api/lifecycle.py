@@ -30,6 +30,7 @@ from evocell.orchestration.garbage import GARBAGE, GarbageCollector, TreeRemoval
 from evocell.orchestration.kills import note_decision
 from evocell.orchestration.manager import WATCH, Manager
 from evocell.orchestration.populations import PopulationRegistry
+from evocell.orchestration.pure import PureCalls
 from evocell.orchestration.reloading import Reloading
 from evocell.orchestration.resources import READINGS, watch_resources
 from evocell.orchestration.supervision import running_beside
@@ -71,6 +72,7 @@ class EngineLifecycle:
     _reloading: Reloading
     _versions: Versions
     _batches: Batches
+    _pure: PureCalls
     _store: Store
     _copies: Copies
     _populations: PopulationRegistry
@@ -199,7 +201,8 @@ class EngineLifecycle:
         trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.on_kill = self._manager.note_worker_kill
-        self._batches = Batches(worker, versions, self._manager, self.config.limits())
+        self._pure = PureCalls(worker, self.config, observer)
+        self._batches = Batches(worker, versions, self._manager, self._pure, self.config)
 
     @contextmanager
     def _shown(self, what: str, total: int, progress: Report | None) -> Iterator[Report | None]:

@@ -8,11 +8,13 @@ from evocell.config import Config
 
 __all__ = ["guest_notes"]
 
+_VIRTUAL = (
+    "The clock is virtual: it starts at a fixed instant, and sleeping returns at once. "
+    "Random sources are seeded."
+)
 _CLOCK = {
-    "deterministic": (
-        "The clock is virtual: it starts at a fixed instant, and sleeping returns at once. "
-        "Random sources are seeded."
-    ),
+    "deterministic": _VIRTUAL,
+    "portable": _VIRTUAL,
     "realtime": "The clock is real; sleeping counts towards the time limit.",
 }
 

@@ -185,6 +185,7 @@ def configured_spec(
     return ImageSpec(
         warm=tuple(warm if warm is not None else config.warm),
         layers=tuple(Path(layer) for layer in (layers if layers is not None else config.layers)),
+        portable=config.profile == "portable",
     )
 
 

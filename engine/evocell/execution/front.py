@@ -78,6 +78,14 @@ class HostWorker:
         """Content hash of the engine's own image."""
         return self._images.own.image_id
 
+    def image_digest(self, image: str | None) -> str:
+        """Hash of the memory and the guest's state that an image starts from; None is the engine's own.
+
+        Raises:
+            ImageError: There is no such image any more.
+        """
+        return self._images.manifest(image).snapshot_sha256
+
     @property
     def slots(self) -> int:
         """How many calls it can usefully have in flight; more than that wait inside."""

@@ -167,7 +167,7 @@ async def _in_thread(
         if progress is not None:
             progress(step)
 
-    spec = ImageSpec(warm=config.warm, layers=config.layers)
+    spec = ImageSpec(warm=config.warm, layers=config.layers, portable=config.profile == "portable")
     try:
         return await trio.to_thread.run_sync(make, spec, ImageCache(config.cache_path()), report)
     except RuntimeImageError as e:

@@ -118,11 +118,13 @@ class CallReport:
             throw-away fork.
         session_fresh: Whether a session's fork was a fresh one; one that was believed to hold state had
             lost it.
+        memoised: Whether the call was made before, and not again.
     """
 
     outcome: Outcome
     session_alive: bool = False
     session_fresh: bool = False
+    memoised: bool = False
 
 
 class Worker(Protocol):
@@ -134,6 +136,14 @@ class Worker(Protocol):
     @property
     def image_id(self) -> str:
         """Content hash of the engine's own image, which a fork starts from unless a job names another."""
+        ...
+
+    def image_digest(self, image: str | None) -> str:
+        """Hash of the memory and the guest's state that an image starts from; None is the engine's own.
+
+        Raises:
+            ImageError: There is no such image any more.
+        """
         ...
 
     @property

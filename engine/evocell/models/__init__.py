@@ -19,6 +19,7 @@ from evocell.models.outcome import (
     WorkerLost,
 )
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
+from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
@@ -34,12 +35,14 @@ from evocell.models.workers import WorkerInfo
 
 __all__ = [
     "ByContent",
+    "CallIdentity",
     "Case",
     "CaseResult",
     "Comparison",
     "Completed",
     "Duel",
     "Evaluation",
+    "EvaluationRecord",
     "FitnessResult",
     "GarbageReport",
     "GenerationState",
@@ -51,6 +54,7 @@ __all__ = [
     "LimitKind",
     "Limits",
     "Measurement",
+    "MemoInfo",
     "ModuleVersion",
     "Offspring",
     "Outcome",
@@ -58,6 +62,7 @@ __all__ = [
     "Raised",
     "Rejected",
     "RejectedKind",
+    "Replay",
     "SandboxSpec",
     "SandboxState",
     "SandboxStatus",

@@ -160,6 +160,8 @@ class Evaluation:
         directions: ``"maximize"`` or ``"minimize"`` for each objective.
         failure: The objective, or tuple of objectives, of an invalid individual. Left out it is
             0.0, which is only accepted for one maximised objective.
+        memoise: Whether a call that was made before, with the same code, arguments, seed, limits and image,
+            need not be made again; scoring is always done. None is the engine's setting.
 
     Raises:
         ConfigurationError: A field cannot be used, or ``failure`` is needed and left out.
@@ -178,6 +180,7 @@ class Evaluation:
     stop: Literal["first_failure"] | StopPredicate | None = field(default=None, kw_only=True)
     directions: tuple[Direction, ...] = field(default=("maximize",), kw_only=True, converter=_direction_tuple)
     failure: float | tuple[float, ...] | None = field(default=None, kw_only=True)
+    memoise: bool | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         _choice("score", self.score, ("equal", "close"), "a function of case and value")
@@ -200,6 +203,8 @@ class Evaluation:
         if self.image is not None and not isinstance(self.image, str):
             raise ConfigurationError(f"image must be a name, not {self.image!r}", "image")
         check_seed(self.seed, "evaluation seed")
+        if self.memoise not in (None, True, False):
+            raise ConfigurationError(f"memoise must be True, False or None, not {self.memoise!r}", "memoise")
         _check_failure(self.failure, self.directions)
 
     @property

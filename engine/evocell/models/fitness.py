@@ -64,6 +64,7 @@ class FitnessResult:
         fuel_used: WebAssembly instructions, all cases together.
         peak_memory_bytes: The most memory any case had above the image.
         deterministic: Whether evaluating again must give the same.
+        n_memoised: Cases whose call was made before and not again.
     """
 
     sandbox_id: str
@@ -80,6 +81,7 @@ class FitnessResult:
     fuel_used: int = 0
     peak_memory_bytes: int = 0
     deterministic: bool = True
+    n_memoised: int = field(default=0, eq=False)
 
     def feedback(self, max_chars: int = 4000) -> str:
         """Describe the result for a language model that writes the next variant.

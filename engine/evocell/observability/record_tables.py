@@ -26,6 +26,8 @@ DDL: tuple[str, ...] = (
         at REAL NOT NULL,
         sandbox_id TEXT NOT NULL,
         call TEXT NOT NULL,           -- what was called and under what, as JSON
+        arguments TEXT NOT NULL,      -- digest of the encoded arguments
+        deterministic INTEGER NOT NULL,
         kind TEXT NOT NULL,
         outcome TEXT NOT NULL,        -- digest
         fuel INTEGER NOT NULL

@@ -10,6 +10,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
+from evocell.config import Config
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, SandboxNotFound, WorkerDied
 from evocell.execution.worker import Worker
 from evocell.models.evaluation import Evaluation
@@ -34,6 +35,7 @@ from evocell.orchestration.evaluator import (
 from evocell.orchestration.kills import note_refusal
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
+from evocell.orchestration.pure import PureCalls
 from evocell.orchestration.recording import BatchRecord, Task, batch_record
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.scoring import Scored, destroyed, from_function
@@ -124,6 +126,7 @@ class _Member:
             load=self.load,
             image=self.record.image_id,
             in_use=self.record.in_use,
+            security=self.record.security_profile,
         )
 
 
@@ -134,15 +137,20 @@ class Batches:
         worker: Where calls run.
         versions: Where code is made ready.
         manager: Where sandboxes are kept.
-        limits: Limits of a call if the evaluation has none.
+        pure: Makes the calls, or remembers what came of them.
+        config: Limits and settings of an evaluation that has none.
     """
 
-    def __init__(self, worker: Worker, versions: Versions, manager: Manager, limits: Limits) -> None:
+    def __init__(
+        self, worker: Worker, versions: Versions, manager: Manager, pure: PureCalls, config: Config
+    ) -> None:
         self._worker = worker
         self._versions = versions
         self._manager = manager
         self._observer = manager.observer
-        self._limits = limits
+        self._pure = pure
+        self._memoise = config.memoise
+        self._limits = config.limits()
         self._room = Room()
 
     async def plan(
@@ -170,6 +178,8 @@ class Batches:
             calls_at_once=calls or self._worker.slots,
             room=self._room,
             observer=self._observer,
+            pure=self._pure,
+            memoise=self._memoise,
         )
 
     async def new(

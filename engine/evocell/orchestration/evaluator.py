@@ -9,7 +9,7 @@ from itertools import count
 from typing import TypeAlias, TypeVar
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import CapacityError, SandboxNotFound, ScoringError, WorkerDied
@@ -57,6 +57,7 @@ class Candidate:
         image: Id of the image its forks start from, if the evaluation names none; None for the engine's own.
         in_use: Entered while it is evaluated. If its sandbox is destroyed, it cancels what is under way and
             raises `SandboxNotFound`.
+        security: The security profile of its code, if it is not the engine's.
     """
 
     sandbox_id: str
@@ -64,6 +65,7 @@ class Candidate:
     load: LoadCode
     image: str | None = None
     in_use: Callable[[], AbstractContextManager[None]] = nullcontext
+    security: str | None = None
 
 
 async def evaluate_all(
@@ -172,7 +174,7 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     if budget is not None or plan.one_by_one:
         await _in_turn(worker, plan, candidate, code, trail=trail, budget=budget)
     else:
-        trail.outcomes = await _at_once(worker, plan, candidate, code)
+        trail.outcomes = await _at_once(worker, plan, candidate, code, trail)
     elapsed_ms = (trio.current_time() - started) * 1000
 
     def finish() -> Scored:
@@ -189,6 +191,8 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     if scored is None:
         why = deadline_outcome(plan.deadline_s)
         return Scored(_without_score(plan, candidate, why, trail.outcomes))
+    if trail.n_memoised:
+        return evolve(scored, result=evolve(scored.result, n_memoised=trail.n_memoised))
     return scored
 
 
@@ -225,10 +229,12 @@ class _Trail:
         outcomes: How each call ended, in order.
         judged: The scores of the first of them; the rest is scored at the end.
         stop_raised: What the stop predicate raised; None if it did not.
+        n_memoised: How many of the calls were made before.
     """
 
     outcomes: list[Outcome] = field(factory=list)
     judged: list[Judged] = field(factory=list)
+    n_memoised: int = 0
     stop_raised: Exception | None = None
 
     @property
@@ -247,11 +253,14 @@ class _Trail:
         return stop
 
 
-async def _at_once(worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion) -> list[Outcome]:
+async def _at_once(
+    worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion, trail: _Trail
+) -> list[Outcome]:
     """Run cases that do not depend on each other."""
 
     async def one(index: int) -> Outcome:
         report = await _call(worker, plan, candidate, code, index, limits=plan.limits)
+        trail.n_memoised += report.memoised
         return report.outcome
 
     indices = range(len(plan.payloads))
@@ -282,6 +291,7 @@ async def _in_turn(
                 trail.outcomes.append(limits)
                 return
             report = await _call(worker, plan, candidate, code, index, limits=limits, session=session)
+            trail.n_memoised += report.memoised
             trail.outcomes.append(budget.spend(report.outcome, limits))
             if shares_fork and (not report.session_alive or report.outcome.kind in KILLING):
                 return
@@ -321,10 +331,16 @@ async def _call(
         async with plan.calls:
             began = True
             try:
-                report = await plan.room.wait_for(partial(worker.call, job))
+                report = await plan.pure.call(
+                    job,
+                    partial(plan.room.wait_for, partial(worker.call, job)),
+                    memoise=plan.memoise,
+                    security=candidate.security or plan.security,
+                )
             except CapacityError as error:
                 report = CallReport(outcome=_no_room(error))
-            tell_of_kill(plan.observer, candidate.sandbox_id, report.outcome, version=code.digest)
+            if not report.memoised:
+                tell_of_kill(plan.observer, candidate.sandbox_id, report.outcome, version=code.digest)
             return report
     if began:
         tell_of_deadline(plan.observer, candidate.sandbox_id, plan.deadline_s)

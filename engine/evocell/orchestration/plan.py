@@ -15,6 +15,7 @@ from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.observability.observer import Observer
 from evocell.orchestration.calls import encode_arguments
 from evocell.orchestration.concurrency import Room
+from evocell.orchestration.pure import PureCalls
 from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
 
 __all__ = ["Budget", "Plan", "prepare"]
@@ -36,6 +37,9 @@ class Plan:
         calls: Bounds how many calls of this evaluation are in the worker at once.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
+        pure: Makes its calls, or remembers what came of them.
+        memoise: Whether it may remember.
+        security: The engine's security profile.
         scoring: Lets one function of the caller's run at a time.
     """
 
@@ -50,6 +54,9 @@ class Plan:
     calls: trio.CapacityLimiter
     room: Room
     observer: Observer
+    pure: PureCalls
+    memoise: bool
+    security: str
     scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
 
     @property
@@ -80,6 +87,8 @@ async def prepare(
     calls_at_once: int,
     room: Room,
     observer: Observer,
+    pure: PureCalls,
+    memoise: bool,
 ) -> Plan:
     """Make an evaluation ready.
 
@@ -93,6 +102,8 @@ async def prepare(
         calls_at_once: How many calls may be in the worker at once.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
+        pure: Makes its calls, or remembers what came of them.
+        memoise: Whether it may remember, if it does not say so itself.
 
     Raises:
         ConfigurationError: A case cannot be encoded, or the harness cannot be used.
@@ -114,6 +125,9 @@ async def prepare(
         calls=trio.CapacityLimiter(calls_at_once),
         room=room,
         observer=observer,
+        pure=pure,
+        security=versions.profile,
+        memoise=memoise if evaluation.memoise is None else evaluation.memoise,
     )
 
 

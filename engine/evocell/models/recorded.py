@@ -1,0 +1,156 @@
+"""What decides the outcome of a call, what came of it, and what came of doing it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from attrs import asdict, fields, frozen
+
+from evocell.errors import ConfigurationError
+from evocell.models.limits import Limits
+
+__all__ = ["ENGINE_ABI", "CallIdentity", "EvaluationRecord", "MemoInfo", "Replay", "differing"]
+
+ENGINE_ABI = 1
+"""Changes whenever an engine would do something else with the same call, image and code."""
+
+
+@frozen(kw_only=True)
+class CallIdentity:
+    """Everything that the outcome of a call in a fork of its own depends on, by content.
+
+    Attributes:
+        image: Hash of the frozen memory and the guest's state, not of what the image was made from.
+        image_id: Name of the image, for a person and to find it.
+        version: Digest of the code's files.
+        code: Hash of its byte code, with the policy that holds while it runs.
+        harness: Digest of the harness' files; empty without one.
+        harness_code: Hash of its byte code; empty without one.
+        entry: What was called, as ``"module:qualname"``.
+        arguments: Hash of the encoded arguments.
+        seed: Seed of the guest's random sources.
+        limits: Limits of the call.
+        profile: The engine's profile, such as ``"deterministic"``.
+        security_profile: The security profile that the code was held against.
+        abi: `ENGINE_ABI`.
+    """
+
+    image: str
+    image_id: str
+    version: str
+    code: str
+    harness: str = ""
+    harness_code: str = ""
+    entry: str
+    arguments: str
+    seed: int = 0
+    limits: Limits
+    profile: str = "deterministic"
+    security_profile: str = "medium"
+    abi: int = ENGINE_ABI
+
+    @property
+    def key(self) -> str:
+        """A hash over all of it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The identity as JSON, keys sorted."""
+        return json.dumps({**asdict(self), "seed": str(self.seed)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> CallIdentity:
+        """The identity that `to_json` made JSON of.
+
+        Raises:
+            ConfigurationError: It is no such JSON.
+        """
+        try:
+            plain = json.loads(text)
+            return cls(**{**plain, "seed": int(plain["seed"]), "limits": Limits(**plain["limits"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigurationError(f"a record of a call cannot be read: {error}", "record") from error
+
+
+@frozen(kw_only=True)
+class EvaluationRecord:
+    """A call that was made in an evaluation, and what came of it.
+
+    Attributes:
+        seq: Its number in its store.
+        at: When it was made, in seconds since 1970.
+        sandbox_id: Whose it was, the first time.
+        call: What decided its outcome.
+        kind: How it ended, as `Outcome.kind`.
+        outcome: Digest of its outcome, wall time left out.
+        fuel_used: The fuel it took.
+        deterministic: Whether the same must come of it again.
+    """
+
+    seq: int
+    at: float
+    sandbox_id: str
+    call: CallIdentity
+    kind: str
+    outcome: str
+    fuel_used: int
+    deterministic: bool = True
+
+    @property
+    def key(self) -> str:
+        """A hash over what decided its outcome."""
+        return self.call.key
+
+
+@frozen(kw_only=True)
+class Replay:
+    """What came of making a recorded call again.
+
+    Attributes:
+        record: The record.
+        same: Whether everything was the same, bit for bit.
+        differences: What was not, a sentence each.
+        kind: How it ended this time.
+        fuel_used: The fuel it took this time.
+    """
+
+    record: EvaluationRecord
+    same: bool
+    differences: tuple[str, ...] = ()
+    kind: str = ""
+    fuel_used: int = 0
+
+
+@frozen(kw_only=True)
+class MemoInfo:
+    """How much was remembered, and how often that spared a call.
+
+    Attributes:
+        hits: Calls that were answered from memory.
+        misses: Calls that might have been and were made.
+        refused: Outcomes that were not kept, because the next time may be different.
+        entries: Outcomes kept in this process.
+        bytes: What they take.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    refused: int = 0
+    entries: int = 0
+    bytes: int = 0
+
+
+def differing(old: CallIdentity, new: CallIdentity) -> list[str]:
+    """Say in what two identities differ, a sentence each."""
+    sentences = []
+    for attribute in fields(CallIdentity):
+        before, after = getattr(old, attribute.name), getattr(new, attribute.name)
+        if before != after:
+            sentences.append(f"{attribute.name} was {_short(before)} and is {_short(after)} here")
+    return sentences
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."  # noqa: PLR2004 - a line of a table

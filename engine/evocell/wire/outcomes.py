@@ -1,0 +1,103 @@
+"""Outcomes as bytes and back, and the digest by which two of them are compared.
+
+What comes back is checked field by field: the bytes may have lain in a file that others can write to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from attrs import fields
+
+from evocell.errors import ProtocolError
+from evocell.models.outcome import (
+    Completed,
+    GuestCrashed,
+    LimitExceeded,
+    Outcome,
+    Raised,
+    Rejected,
+    WorkerLost,
+)
+from evocell.wire.values import decode_hostile
+from evocell_guest.values import EncodeError, TooLarge, encode
+
+__all__ = ["decode_outcome", "encode_outcome", "outcome_digest"]
+
+_CLASSES: dict[str, type[Outcome]] = {
+    kind.__name__: kind for kind in (Completed, Raised, Rejected, LimitExceeded, GuestCrashed, WorkerLost)
+}
+_NOT_THE_SAME_TWICE = frozenset({"wall_s"})
+_MAX_BYTES = 512 << 20
+_MAX_ITEMS = 64 << 20
+_MAX_DEPTH = 130
+_NUMBER = (int, float, type(None))
+_TEXT = (str,)
+_MAYBE_TEXT = (str, type(None))
+_TYPES: dict[str, tuple[type, ...]] = {
+    "fuel_used": (int,),
+    "wall_s": (float, int),
+    "peak_memory_bytes": (int,),
+    "stdout": _TEXT,
+    "stderr": _TEXT,
+    "deterministic": (bool,),
+    "value": (object,),
+    "type_name": _TEXT,
+    "message": _TEXT,
+    "traceback": _TEXT,
+    "kind": _TEXT,
+    "path": _MAYBE_TEXT,
+    "line": (int, type(None)),
+    "column": (int, type(None)),
+    "text": _MAYBE_TEXT,
+    "limit": _NUMBER,
+    "reached": _NUMBER,
+    "reason": _TEXT,
+    "exit_code": (int, type(None)),
+}
+
+
+def encode_outcome(outcome: Outcome) -> bytes | None:
+    """Return an outcome as bytes; None if its value is nested too deeply to be wrapped once more."""
+    return _encode(outcome, frozenset())
+
+
+def outcome_digest(outcome: Outcome) -> str:
+    """Return a hash over all of an outcome that must be the same the next time: all but wall time."""
+    plain = _encode(outcome, _NOT_THE_SAME_TWICE)
+    return hashlib.sha256(plain or repr(outcome).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """Return the outcome that `encode_outcome` made bytes of.
+
+    Raises:
+        ProtocolError: They are no outcome.
+    """
+    plain = decode_hostile(data, max_bytes=_MAX_BYTES, max_items=_MAX_ITEMS, max_depth=_MAX_DEPTH)
+    name = plain.pop("", None) if isinstance(plain, dict) else None
+    kind = _CLASSES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ProtocolError("a kept outcome is none of the known kinds")
+    names = {attribute.name for attribute in fields(kind)}
+    if plain.keys() != names:
+        raise ProtocolError(f"a kept {kind.__name__} has other fields than it should")
+    for name, value in plain.items():
+        if not isinstance(value, _TYPES[name]):
+            raise ProtocolError(f"a kept {kind.__name__} has a {name} of the wrong type")
+    return kind(**plain)
+
+
+def _encode(outcome: Outcome, without: frozenset[str]) -> bytes | None:
+    kind = type(outcome)
+    plain: dict[str, Any] = {"": kind.__name__}
+    for attribute in fields(kind):
+        if attribute.name not in without:
+            value = getattr(outcome, attribute.name)
+            text = isinstance(value, str) and attribute.name != "value"
+            plain[attribute.name] = value.encode("utf-8", "replace").decode() if text else value
+    try:
+        return encode(plain, max_bytes=_MAX_BYTES, max_items=_MAX_ITEMS, max_depth=_MAX_DEPTH)
+    except (EncodeError, TooLarge):
+        return None

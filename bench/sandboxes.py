@@ -32,7 +32,9 @@ from measures import (
     baseline,
     batches,
     cold,
+    datasets,
     execution,
+    garbage,
     guest_speed,
     lifecycle,
     machine,
@@ -107,6 +109,8 @@ SECTIONS = (
         once=True,
     ),
     *(Section(f"{sessions:,} live", _many(sessions), once=True) for sessions in _SCALES),
+    Section("a dataset of 50 MB, frozen", lambda report, _: datasets.measure(report), once=True),
+    Section("garbage collection", lambda report, _: garbage.measure(report), once=True),
     Section("the first start", lambda report, _: cold.measure(report), once=True),
     Section("the cost of counting fuel", lambda report, _: guest_speed.measure_metering(report), once=True),
 )

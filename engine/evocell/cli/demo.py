@@ -11,9 +11,13 @@ import importlib
 import importlib.util
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from evocell.api.progress import console_progress
 from evocell.config import Config
@@ -21,6 +25,8 @@ from evocell.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from evocell.api.engine import Engine
 
 EXAMPLE = "bin_packing"
 DEFAULT_GENERATIONS = 20
@@ -67,6 +73,9 @@ def add_demo_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         action="store_true",
         help="print the result as JSON and nothing else; only fields ending in _wall_s or _per_s vary",
     )
+    demo.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a page that shows the run, see `evocell report`"
+    )
     demo.set_defaults(run=run_demo)
 
 
@@ -83,25 +92,41 @@ def run_demo(args: argparse.Namespace) -> int:
         EvocellError: The engine cannot start, or broke.
     """
     from evocell.api.engine import Engine
+    from evocell.cli.report import write_report
+
+    config = Config.load()
+    if args.report is not None and not args.report.absolute().parent.is_dir():
+        raise ConfigurationError(f"there is no directory {args.report.absolute().parent}", "report")
+    with ExitStack() as held:
+        if args.report is not None and config.state_dir is None:
+            config = evolve(config, state_dir=held.enter_context(TemporaryDirectory(prefix="evocell-demo-")))
+        with console_progress() as building:
+            engine = Engine(config, progress=building)
+        with engine:
+            wrong = _run_on(engine, args)
+        if args.report is not None and config.state_dir is not None:
+            write_report(config.state_dir, args.report, title="Online bin packing")
+            sys.stderr.write(f"report written to {args.report}\n")
+    for sentence in wrong:
+        sys.stderr.write(f"evocell: {sentence}\n")
+    return 1 if wrong else 0
+
+
+def _run_on(engine: Engine, args: argparse.Namespace) -> list[str]:
+    """Run the demo on an engine and show it; return what went otherwise than it should, a sentence each."""
     from evocell.cli.demo_result import show_result
     from evocell.cli.demo_view import open_view
 
     experiment = load_example("experiment")
     size = {"generations": args.generations, "population": args.population}
-    with console_progress() as building:
-        engine = Engine(Config.load(), progress=building)
-    with engine:
-        if args.json:
-            result = experiment.run_experiment(engine, seed=args.seed, **size)
-            sys.stdout.write(json.dumps(result, indent=2, sort_keys=True) + "\n")
-        else:
-            with open_view(**size, seed=args.seed) as view:
-                result = experiment.run_experiment(engine, seed=args.seed, **size, watch=view.watch)
-            show_result(view.console, result, options=repeating_options(args))
-    wrong = unexpected_fates(result)
-    for sentence in wrong:
-        sys.stderr.write(f"evocell: {sentence}\n")
-    return 1 if wrong else 0
+    if args.json:
+        result = experiment.run_experiment(engine, seed=args.seed, **size)
+        sys.stdout.write(json.dumps(result, indent=2, sort_keys=True) + "\n")
+    else:
+        with open_view(**size, seed=args.seed) as view:
+            result = experiment.run_experiment(engine, seed=args.seed, **size, watch=view.watch)
+        show_result(view.console, result, options=repeating_options(args))
+    return unexpected_fates(result)
 
 
 def repeating_options(args: argparse.Namespace) -> str:

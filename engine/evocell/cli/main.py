@@ -15,6 +15,7 @@ from evocell.cli.demo import add_demo_parser, run_demo
 from evocell.cli.doctor import add_doctor_parser
 from evocell.cli.image import add_image_parser
 from evocell.cli.replay import add_replay_parser
+from evocell.cli.report import add_report_parser
 from evocell.cli.serve import add_serve_parser
 from evocell.cli.store import add_store_parser
 from evocell.errors import EvocellError
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_image_parser(commands)
     add_doctor_parser(commands)
     add_store_parser(commands)
+    add_report_parser(commands)
     add_serve_parser(commands)
     add_audit_parser(commands)
     add_replay_parser(commands)

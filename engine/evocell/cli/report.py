@@ -1,0 +1,106 @@
+"""`evocell report`: one page that shows a run, to be opened without any network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+
+from evocell.cli.report_data import RunData, read_run
+from evocell.cli.store import store_path
+from evocell.errors import ConfigurationError
+from evocell.observability.store import open_reader
+
+__all__ = ["add_report_parser", "render", "write_report"]
+
+_DATA = "{{data}}"
+_TITLE = "{{title}}"
+
+
+def add_report_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `report` to the parser."""
+    report = commands.add_parser(
+        "report",
+        help="write a page that shows a run: fitness, lineage, deaths, cost",
+        description=(
+            "Writes one HTML page about a run, with everything in it: fitness by generation, the lineage of "
+            "the best with the source of each ancestor, deaths by kind, fuel against fitness, and cost. It "
+            "needs no network."
+        ),
+    )
+    report.add_argument(
+        "state_dir",
+        type=Path,
+        nargs="?",
+        metavar="RUN",
+        help="the state directory of the run (default: the one that is configured)",
+    )
+    report.add_argument(
+        "--run", type=int, metavar="N", dest="number", help="which run in it (default: the last)"
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        default=Path("report.html"),
+        help="where to (default: %(default)s)",
+    )
+    report.add_argument("--title", default="", help="what to call it")
+    way = report.add_mutually_exclusive_group()
+    way.add_argument(
+        "--minimize", dest="direction", action="store_const", const="minimize", help="less fitness is better"
+    )
+    way.add_argument(
+        "--maximize", dest="direction", action="store_const", const="maximize", help="more fitness is better"
+    )
+    report.set_defaults(run=run_report)
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Write the page."""
+    write_report(
+        store_path(args.state_dir), args.out, run=args.number, direction=args.direction, title=args.title
+    )
+    sys.stdout.write(f"report written to {args.out}\n")
+    return 0
+
+
+def write_report(
+    place: Path, out: Path, *, run: int | None = None, direction: str | None = None, title: str = ""
+) -> None:
+    """Write a page about a run.
+
+    Args:
+        place: The state directory, or its database.
+        out: Where to.
+        run: Which run; None for the last that evaluated anything.
+        direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
+        title: What to call it.
+
+    Raises:
+        ConfigurationError: There is no such run, or the page cannot be written.
+        StoreError: The store cannot be read.
+    """
+    with closing(open_reader(place)) as connection:
+        data = read_run(connection, run=run, direction=direction, title=title)
+    try:
+        out.write_text(render(data), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}", "out") from error
+
+
+def render(data: RunData) -> str:
+    """Put the data of a run into the page.
+
+    What candidates wrote cannot leave the data: no ``<`` or ``&`` of theirs is in the page as such, and the
+    page's own script puts it in as text.
+    """
+    page = files("evocell.cli").joinpath("assets/report.html").read_text(encoding="utf-8")
+    packed = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        packed = packed.replace(character, f"\\u{ord(character):04x}")
+    title = "".join(f"&#{ord(character)};" for character in str(data["title"]))
+    return page.replace(_TITLE, title).replace(_DATA, packed)

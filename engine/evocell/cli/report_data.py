@@ -18,14 +18,13 @@ from evocell.observability.encoding import unpack, unpack_files
 __all__ = ["TREE_MEMBERS", "RunData", "read_run"]
 
 TREE_MEMBERS = 600
-"""Individuals in the tree of the best, the youngest; more could neither be drawn nor read."""
+"""Individuals in the tree of the best: its line of first parents, and the youngest others."""
 
 WINDOWS = 40
 """Columns of the charts for a run without generations."""
 
 _LEADERS = 10
 _TEXT_CHARS = 20_000
-_BEST_FIRST = 100
 
 RunData = dict[str, Any]
 
@@ -248,12 +247,13 @@ def _tree(
     ):
         parents.setdefault(child, []).append((parent, parent_id))
     family = _family([ranked[0].number], parents) if ranked else set()
-    kept = sorted(family)[-TREE_MEMBERS:] if len(family) > TREE_MEMBERS else sorted(family)
+    line = _line(ranked[0].number, parents) if ranked else []
+    kept = set(line[:TREE_MEMBERS])
+    kept.update(sorted(family - kept, reverse=True)[: TREE_MEMBERS - len(kept)])
     shown = dict.fromkeys([*kept, *(one.number for one in ranked[:_LEADERS])])
     known = {one.number: one for one in everyone}
     files = _Sources(connection)
     notes = dict(connection.execute("SELECT sandbox, metadata FROM lineage_notes"))
-    line = set(_line(ranked[0].number, parents)) if ranked else set()
     tree = []
     for number in sorted(shown):
         one = known.get(number) or _stranger(connection, number)
@@ -284,7 +284,7 @@ def _tree(
                 "notes": _shown_notes(notes.get(number)),
                 "parents": above,
                 "source": _cut(_as_text(text)),
-                "in_tree": number in family,
+                "in_tree": number in kept,
                 "in_line": number in line,
             }
         )

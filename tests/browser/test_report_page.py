@@ -111,7 +111,10 @@ def test_each_node_opens_its_source_and_the_difference_from_its_parent(opened):
 
 def test_the_tree_zooms_moves_and_can_be_cut_down_to_one_line(opened):
     where = "return document.querySelector('#tree g').getAttribute('transform')"
+    begun = opened.run(where)
+    opened.click("#fit")
     first = opened.run(where)
+    assert first != begun  # a tall tree begins at the best
     opened.click("#in")
     closer = opened.run(where)
     assert closer != first

@@ -21,6 +21,8 @@ def task(seeds: range, fuel: int) -> evocell.Evaluation:
         "tour",
         [evocell.Case((towns(seed),), name=f"towns {seed}") for seed in seeds],
         shortness,
+        isolation="candidate",
+        stop="first_failure",
         limits=evocell.Limits(fuel=fuel),
     )
 

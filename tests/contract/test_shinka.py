@@ -102,7 +102,7 @@ def test_without_functions_of_ones_own_the_seed_counts_from_one(evaluate, capsys
         ("import os\ndef experiment(seed): os._exit(0)", "the guest crashed"),
         ("def experiment(seed): return [][0]", "IndexError: list index out of range"),
         ("def experiment(seed", "'(' was never closed"),
-        ("def other(): pass", "has no 'experiment'"),
+        ("def other(): pass", "the program defines no function experiment"),
     ],
 )
 def test_a_program_that_fails_is_incorrect_and_the_model_is_told_why(evaluate, program, error):
@@ -187,6 +187,17 @@ def test_extra_data_is_kept_and_drawn(evaluate):
         "runs-3.pdf",
         "runs-3.png",
     ]
+
+
+def test_modules_beside_the_script_come_along_and_alarms_do_no_harm(evaluate, tmp_path, monkeypatch):
+    (tmp_path / "env.py").write_text("import signal\ndef limited(f):\n    signal.alarm(1)\n    return f()\n")
+    (tmp_path / "evaluate.py").write_text("from env import limited\n")
+    program = "from env import limited\ndef experiment(seed): return limited(lambda: seed)"
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "evaluate.py"), raising=False)
+    assert evaluate(program)[1] == {"correct": True, "error": None}
+    assert "No module named 'env'" in evaluate(program, harness=None)[1]["error"]
+    given = {"env.py": "def limited(f): return f()"}
+    assert evaluate(program, harness=given)[1]["correct"]
 
 
 def test_a_whole_script_for_an_evaluation(tmp_path, sandboxes, capsys):

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
 
-__all__ = ["EvaluatorFiles", "defined_names", "gather", "guest_module"]
+__all__ = ["EvaluatorFiles", "defined_names", "gather", "guest_module", "modules_beside"]
 
 _NOT_LOCAL = frozenset({"evocell", "openevolve"})
 _SKIPPED = frozenset({"__pycache__", "openevolve_output"})
@@ -85,6 +85,16 @@ def gather(evaluator: Path, *, files: Sequence[str] = (), root: Path | None = No
             if path.is_relative_to(top)
         },
     )
+
+
+def modules_beside(script: Path) -> dict[str, bytes]:
+    """Collect the modules beside a script that it imports, and those that they import; not the script itself.
+
+    Raises:
+        ConfigurationError: One of them cannot be read or parsed.
+    """
+    own = script.resolve()
+    return {path.relative_to(own.parent).as_posix(): _read(path) for path in sorted(_local_modules(own))}
 
 
 def _files_in(path: Path) -> Iterator[Path]:

@@ -13,13 +13,16 @@ import math
 import os
 import pickle
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from evocell.api.default import GetEngine, default_engine
+from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
+from evocell.integrations.evaluator_files import guest_module, modules_beside
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.models.limits import Limits
@@ -70,7 +73,7 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
     verbose: bool | None = None,  # noqa: FBT001 - as above
     *,
     limits: Limits | None = None,
-    harness: Source | None = None,
+    harness: Source | Literal["beside"] | None = "beside",
     engine: GetEngine = default_engine,
 ) -> tuple[dict[str, Any], bool, str | None]:
     """Run a function of a program several times, in sandboxes, and write what ShinkaEvolve reads.
@@ -99,7 +102,8 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
         max_workers_cap: Ignored.
         verbose: Whether to say on standard output what is done; None asks ``SHINKA_EVAL_VERBOSE``.
         limits: Limits of each run; None for the engine's.
-        harness: Modules that the program imports and that are not part of it.
+        harness: Modules that the program imports and that are not part of it. ``"beside"``: those beside
+            the script that is running which the script imports; None: none.
         engine: Gives the engine.
 
     Returns:
@@ -114,16 +118,16 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
     stopper = _Stopper(early_stop_method, early_stop_threshold, early_stop_score_fn, early_stop_kwargs)
     cases = [
         Case(
-            kwargs=get_experiment_kwargs(run) if get_experiment_kwargs else {"seed": run + 1},
+            (experiment_fn_name, get_experiment_kwargs(run) if get_experiment_kwargs else {"seed": run + 1}),
             name=f"run {run + 1}",
         )
         for run in range(num_runs)
     ]
     task = Evaluation(
-        experiment_fn_name,
+        "evocell_experiment:call",
         cases,
         _any_value,
-        harness=harness,
+        harness=_with_driver(harness),
         limits=limits,
         stop=stopper if stopper.method else None,
     )
@@ -205,6 +209,22 @@ def main(
     _write(directory, metrics, correct=correct, error=error)
     _say(result, directory, error)
     return 0
+
+
+def _with_driver(harness: Source | Literal["beside"] | None) -> dict[str, str | bytes]:
+    """Put a harness, the driver and what it needs into one tree."""
+    files: dict[str, str | bytes] = {}
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if harness == "beside":
+        if script is not None:
+            files = dict(modules_beside(Path(script)))
+    elif isinstance(harness, Mapping):
+        files = dict(harness)
+    elif harness is not None:
+        files = dict(normalise(harness).files)
+    for name in ("evocell_experiment", "evocell_stand_ins"):
+        files[f"{name}.py"] = guest_module(name)
+    return files
 
 
 def _any_value(_case: Case, _value: Any) -> float:

@@ -101,6 +101,8 @@ _wasi_preopen = _held("wasi_config_preopen_dir")
 _wasi_preopen.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool)
 _set_wasi = _held("wasmtime_context_set_wasi")
 _set_wasi.argtypes = (_set_wasi.argtypes[0], ctypes.c_void_p)
+_memcmp = ctypes.PyDLL(None).memcmp
+_memcmp.argtypes, _memcmp.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_int
 _memmove = ctypes.PyDLL(None).memmove
 _memmove.argtypes, _memmove.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), None
 
@@ -180,6 +182,11 @@ def set_directories(context: Any, directories: Sequence[tuple[bytes, bytes, bool
     error = _set_wasi(context, config)  # which takes the configuration over
     if error:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
+
+
+def same_memory(one: int, other: int, size: int) -> bool:
+    """Whether what lies at two addresses is the same."""
+    return not _memcmp(one, other, size)
 
 
 def copy_ranges(ranges: Iterable[tuple[int, int]], away: int) -> None:

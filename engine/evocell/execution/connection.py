@@ -188,6 +188,7 @@ class Connection:
                     return "the other side closed the connection"
                 for message in reader.feed(bytes(data)):
                     self._take(message, nursery)
+                self._outgoing.release()
             except ProtocolError as error:
                 return str(error)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -214,15 +215,23 @@ class Connection:
     def _take_quickly(self, request: Request) -> bool:
         if self._quick is None:
             return False
-        answer = partial(self._answer_now, request.msgid)
+        answer = partial(self._answer_quickly, request.msgid)
         try:
             stop = self._quick(request.method, request.params, answer)
         except EvocellError as failure:
-            answer(_told(failure), None)
+            self._answer_now(request.msgid, _told(failure), None)
             return True
         if stop is not None:
             self._stops[request.msgid] = stop
         return stop is not None
+
+    def release(self) -> None:
+        """Write the answers to quick requests; until this is called they may be held back."""
+        self._outgoing.release()
+
+    def _answer_quickly(self, msgid: int, error: dict[str, Any] | None, result: Any) -> None:
+        self._stops.pop(msgid, None)
+        self._outgoing.hold(encode_message(Response(msgid, error, result)))
 
     def _answer_now(self, msgid: int, error: dict[str, Any] | None, result: Any) -> None:
         self._stops.pop(msgid, None)

@@ -35,6 +35,9 @@ class LoopDriver:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.on_pause: Callable[[], object] = bool
+        """Called before the loop gets a turn, and before the last short job that waits is run: what jobs that
+        ended had to tell should go out now, so that others come in time."""
         self._turns = Turns(STARTED_PER_THREAD)
         self._closing = False
         self._current: Job | None = None
@@ -98,6 +101,7 @@ class LoopDriver:
         while not self._closing:
             now = self._clock()
             if now - breathed >= BREATH_S:
+                self.on_pause()
                 await trio.lowlevel.checkpoint()
                 breathed = self._clock()
                 continue
@@ -107,6 +111,7 @@ class LoopDriver:
                 self._current = job
                 await self._turn(job, begun=begun)
                 continue
+            self.on_pause()
             self._changed = trio.Event()
             with trio.CancelScope() as scope:
                 if wakes is not None:
@@ -115,9 +120,12 @@ class LoopDriver:
             breathed = self._clock()
 
     async def _turn(self, job: Job, *, begun: bool) -> None:
+        if not self._turns.fresh:
+            self.on_pause()
         over = job.step() if begun else job.begin() or job.step()
         slices = 1
         while not over and job.wake_at() is None:
+            self.on_pause()
             await trio.lowlevel.checkpoint()
             if self._current is not job:  # it was ended by `aclose`
                 return

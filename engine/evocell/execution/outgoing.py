@@ -28,17 +28,32 @@ class Outgoing:
         self._more = trio.Event()
         self._empty = trio.Event()
         self._broken = False
+        self._held: list[bytes] = []
         self.put_bytes = 0
         """Length of all messages put so far."""
 
     def put(self, data: bytes) -> None:
         """Write a message, now or as soon as those before it are written. Lost if the other side is gone."""
         self.put_bytes += len(data)
+        if self._held:
+            self._held.append(data)
+            data = b"".join(self._held)
+            self._held = []
         if self._pipe is not None and not self._waiting:
             data = data[self._write_now(self._pipe, data) :]
         if data and not self._broken:
             self._waiting.append(data)
             self._more.set()
+
+    def hold(self, data: bytes) -> None:
+        """Put a message, to be written with the next ones, or by `release`, in one go."""
+        self.put_bytes += len(data)
+        self._held.append(data)
+
+    def release(self) -> None:
+        """Write what is held."""
+        if self._held:
+            self.put(b"")
 
     async def written(self) -> None:
         """Wait until everything that was put is written, or the other side is gone.

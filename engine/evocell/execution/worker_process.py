@@ -112,6 +112,7 @@ async def _serve(source: int, sink: int) -> None:
     service = _Service(driver)
     async with trio.lowlevel.FdStream(source) as receive, trio.lowlevel.FdStream(sink) as send:
         connection = Connection(receive, send, service.handle, notified=service.notified, quick=service.quick)
+        driver.on_pause = connection.release
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.serve)

@@ -95,15 +95,15 @@ async def test_one_that_cannot_be_woken_for_want_of_room_is_not_lost(call, code,
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 0)
     first = (await call("step", 0, session="s", code=code)).unwrap()
     fork = call.worker._host._sessions["s"].fork
-    make = fork._make
+    make = fork._new_instance
 
     def refuse():
         raise ImageError("no memory")
 
-    fork._make = refuse
+    fork._new_instance = refuse
     with pytest.raises(CapacityError):
         await call("step", 0, session="s", code=code)
-    fork._make = make
+    fork._new_instance = make
 
     second = (await call("step", 0, session="s", code=code)).unwrap()
     assert (first[1], second[1]) == (1, 2)

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+import trio.testing
 
 from evocell.execution.loop_driver import LoopDriver
 from evocell.execution.turns import QUANTUM_SLICES, STARTED_PER_THREAD
@@ -194,3 +195,15 @@ async def test_closing_while_it_runs_ends_the_running_job_once(log):
         await driver.aclose()
 
     assert happened(log, "end") == ["running"]
+
+
+async def test_what_ended_is_told_before_the_last_waiting_job_and_before_every_pause(driver, log):
+    driver.on_pause = lambda: log.append(("pause", ""))
+    jobs = [Scripted(log, n) for n in range(3)]
+    for job in jobs:
+        driver.submit(job)
+    await jobs[-1].ended.wait()
+    await trio.testing.wait_all_tasks_blocked()
+
+    kinds = [kind for kind, name in log if kind == "pause" or (kind, name) in {("end", n) for n in range(3)}]
+    assert kinds == ["end", "end", "pause", "end", "pause"]

@@ -40,6 +40,21 @@ async def test_a_pipe_with_room_takes_a_message_at_once(pipe):
     assert outgoing.put_bytes == 6
 
 
+async def test_what_is_held_goes_out_with_the_next_or_when_it_is_released(pipe):
+    outgoing, receive = pipe
+    outgoing.hold(b"one")
+    outgoing.hold(b"two")
+    with pytest.raises(BlockingIOError):
+        os.read(receive.fileno(), 10)
+    outgoing.put(b"three")
+    assert os.read(receive.fileno(), 20) == b"onetwothree"
+    outgoing.hold(b"four")
+    outgoing.release()
+    outgoing.release()
+    assert os.read(receive.fileno(), 20) == b"four"
+    assert outgoing.put_bytes == 15
+
+
 async def test_messages_stay_in_order_when_the_pipe_is_full(pipe):
     outgoing, receive = pipe
     messages = [bytes([n]) * 50_000 for n in range(20)]

@@ -14,6 +14,7 @@ from evocell.cli.bench import add_bench_parser
 from evocell.cli.demo import add_demo_parser, run_demo
 from evocell.cli.doctor import add_doctor_parser
 from evocell.cli.image import add_image_parser
+from evocell.cli.layer import add_layer_parser
 from evocell.cli.replay import add_replay_parser
 from evocell.cli.report import add_report_parser
 from evocell.cli.serve import add_serve_parser
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.choices["demo"].set_defaults(run=run_demo)
     add_bench_parser(commands)
     add_image_parser(commands)
+    add_layer_parser(commands)
     add_doctor_parser(commands)
     add_store_parser(commands)
     add_report_parser(commands)

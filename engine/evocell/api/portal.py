@@ -86,6 +86,13 @@ class Task(Generic[R]):
                     result = await self._function()
                 except trio.Cancelled:
                     raise
+                except BaseExceptionGroup as group:
+                    # Nurseries put a cancellation into a group, too (the loop's; all else is the thread's).
+                    cancelled, failed = group.split(trio.Cancelled)
+                    if failed is not None:
+                        self.future.set_exception(failed)
+                    if cancelled is not None:
+                        raise cancelled from None
                 except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
                     self.future.set_exception(error)
                 else:

@@ -15,15 +15,12 @@ from attrs import define, evolve, field
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
 from evocell.execution.capacity import AWAKE_SESSIONS, Capacity
 from evocell.execution.driver import Driver
-from evocell.execution.guest_files import taken_in, taken_out
 from evocell.execution.guest_job import Fork, GuestJob
-from evocell.execution.image_files import export_image, import_image
 from evocell.execution.images import ImageShelf
 from evocell.execution.loop_driver import LoopDriver
 from evocell.execution.residents import Residents, weight
 from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.execution.scratch import Scratch
-from evocell.execution.sealing import freeze_copy
 from evocell.models.limits import Limits
 from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.errors import ImageError
@@ -213,10 +210,14 @@ class GuestHost:
 
     async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
         """Seal what a session holds as an image; see `Host`."""
+        from evocell.execution.sealing import freeze_copy  # noqa: PLC0415 - a worker starts without
+
         return await freeze_copy(self, self._images.cache, run, name=name, replace=replace, version=version)
 
     async def copy_out(self, session: str) -> dict[str, Any] | None:
         """Take down what a session holds; see `Host`."""
+        from evocell.execution.guest_files import taken_out  # noqa: PLC0415 - a worker starts without
+
         state: dict[str, Any] | None = None
         async with self.kept(session) as fork:
             if fork is not None:
@@ -227,6 +228,8 @@ class GuestHost:
         """Begin a session with what one elsewhere held; see `Host`."""
         if session in self._sessions:
             raise CopyRefused(f"there is a session {session!r} already")
+        from evocell.execution.guest_files import taken_in  # noqa: PLC0415 - a worker starts without
+
         fork = await _to_its_end(partial(taken_in, self._images, state, self._scratch.make))
         if self._closed:
             fork.close()
@@ -235,10 +238,14 @@ class GuestHost:
 
     async def export_image(self, image: str | None, path: Path) -> str:
         """Write an image to a file; see `Host`."""
+        from evocell.execution.image_files import export_image  # noqa: PLC0415 - a worker starts without
+
         return await _to_its_end(partial(export_image, self._images, image, path))
 
     async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
         """Make an image from a file; see `Host`."""
+        from evocell.execution.image_files import import_image  # noqa: PLC0415 - a worker starts without
+
         return await _to_its_end(partial(import_image, self._images, path, name=name, replace=replace))
 
     @asynccontextmanager

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from evocell.config import Config
 from evocell.errors import ImageError
 from evocell.models.images import ImageInfo
-from evocell_runtime.build import BuildProgress, build_image
 from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.image import Image, open_image
 from evocell_runtime.spec import ImageSpec
 
+if TYPE_CHECKING:  # worker processes, which never build, start without them
+    from evocell.config import Config
+    from evocell_runtime.build import BuildProgress
+
+    Progress = Callable[[BuildProgress], None]
+
 T = TypeVar("T")
-Progress = Callable[[BuildProgress], None]
 
 KEPT_IMAGES = 64
 """Images that a process has mapped for forks to come; of more, the one used longest ago is let go."""
@@ -156,6 +159,8 @@ async def ensure_image(config: Config, progress: Progress | None) -> ImageManife
 
     Cancellation: A build is killed; what it left is swept up by the next.
     """
+    from evocell_runtime.build import build_image  # noqa: PLC0415 - as above
+
     return await _in_thread(build_image, config, progress)
 
 

@@ -190,7 +190,7 @@ class Program:
             assert (state.version is None) == (record.code is None)
             assert record.session_opened or not record.session_live
         populations = Counter(state.population for state in states if state.population is not None)
-        assert manager._members == populations
+        assert manager.admission._members == populations
         opened = {record.session for record in records.values() if record.session_opened}
         alive = {record.session for record in records.values() if record.session_live}
         assert alive <= set(self.sessions()) <= opened
@@ -210,7 +210,7 @@ class Program:
         states = await self.engine.list_sandboxes()
         await self.engine.batch_destroy([state.id for state in states])
         assert not self.engine._manager._records
-        assert not self.engine._manager._members
+        assert not self.engine._manager.admission._members
         assert not self.sessions()
 
 

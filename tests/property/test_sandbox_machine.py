@@ -158,8 +158,8 @@ class SandboxMachine(RuleBasedStateMachine):
     def check_empty(self):
         """Nothing is left of what the machine has done."""
         manager = self.engine._manager
-        assert not manager._records
-        assert not manager._members
+        assert not manager.records()
+        assert not manager.admission._members
         assert not self.engine._requests
 
     def is_idle(self):

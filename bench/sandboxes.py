@@ -40,6 +40,7 @@ from measures import (
     machine,
     many,
     memory,
+    observing,
     peers,
     pipe,
     scale,
@@ -102,6 +103,7 @@ SECTIONS = (
     Section("stopping", _in_engine(lambda report, _, engine: stopping.measure(report, engine))),
     Section("speed of the guest", _in_engine(guest_speed.measure)),
     Section("the pipe", pipe.measure),
+    Section("lineage and recording", lambda report, _: observing.measure(report)),
     Section("memory", memory.measure, once=True),
     Section(
         "1,000 candidates on 20 cases",

@@ -78,12 +78,15 @@ class Family:
             marks[start] = 1
         first, second, more = self._first, self._second, self._more
         # The marks are read while they are made: whoever is marked lies below, and comes later.
-        for place in compress(range(top, -1, -1), reversed(marks)):
-            marks[first[place]] = 1
-            marks[second[place]] = 1
-            if place in more:
-                for parent in more[place]:
-                    marks[parent] = 1
+        marked = compress(range(top, -1, -1), reversed(marks))
+        if not more:
+            for place in marked:
+                marks[first[place]] = marks[second[place]] = 1
+            return marks
+        for place in marked:
+            marks[first[place]] = marks[second[place]] = 1
+            for parent in more.get(place, ()):
+                marks[parent] = 1
         return marks
 
     def below(self, start: int) -> bytearray:

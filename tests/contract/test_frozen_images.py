@@ -212,3 +212,33 @@ def test_forks_share_the_pages_of_what_they_only_look_at(copied_cache):
                 runs = written_pages(memory.address, memory.size_bytes)
                 pages[entry] = sum(run.size for run in runs) // 4096
     assert pages["look"] <= pages["idle"] + 8  # the floats lie in some two hundred
+
+
+def test_evaluations_in_a_frozen_image_are_replayed_in_it(copied_cache, tmp_path):
+    config = Config.load(workers=1, cache_dir=copied_cache, state_dir=tmp_path)
+    with evocell.Engine(config) as engine:
+        with engine.create_sandbox(source=SOURCE) as sandbox:
+            sandbox.run("load", args=(50,))
+            sandbox.run("bump")
+            sandbox.freeze("replayed", replace=True)
+        with engine.create_sandbox(image="replayed") as kept:
+            task = Evaluation("bump", [Case((), expected=2)])
+            assert engine.batch_evaluate([kept], task)[0].fitness_score == 1.0
+        reader = Evaluation("total", [Case((1,))], lambda case, value: value[0], image="replayed")
+        assert engine.evaluate_one(READER, reader).fitness_score == 1226.0
+        records = engine.evaluation_records()
+        assert len({record.call.image for record in records}) == 1
+        for record in records:
+            replay = engine.replay(record)
+            assert replay.same, replay.differences
+
+
+def test_memoised_outcomes_are_those_of_their_image(copied_cache, tmp_path):
+    with evocell.Engine(Config.load(workers=0, cache_dir=copied_cache)) as engine:
+        task = Evaluation("total", [Case((0,))], lambda case, value: value[0], image="memo", memoise=True)
+        for n, expected in ((10, 45.0), (20, 190.0)):
+            with engine.create_sandbox(source=SOURCE) as sandbox:
+                sandbox.run("load", args=(n,))
+                sandbox.freeze("memo", replace=True)
+            assert [engine.evaluate_one(READER, task).fitness_score for _ in range(2)] == [expected] * 2
+        assert engine.memo_info().hits == 2

@@ -15,6 +15,7 @@ import trio.testing
 
 import evocell
 from evocell import Case, Config, Evaluation, Limits
+from evocell.cli.main import main
 from evocell_runtime.cache import ImageCache
 
 SOURCE = {
@@ -125,6 +126,17 @@ def test_an_exported_image_is_sealed_anew_and_is_the_same(engine_of_one, other, 
         assert later.run("step").unwrap() == here.run("step").unwrap()
     task = Evaluation("count", [Case(())], lambda case, value: value, image="carried")
     assert other.evaluate_one("import helper\ndef count(): return helper.double(4)", task).fitness_score == 8
+
+
+def test_the_command_exports_and_imports_images(engine_of_one, other, sandbox, tmp_path, capsys):
+    image = sandbox.freeze("by-command", replace=True)
+    file, here, there = tmp_path / "file", engine_of_one.config.cache_dir, other.config.cache_dir
+    assert main(["--cache-dir", str(here), "image", "export", "by-command", str(file)]) == 0
+    assert main(["--cache-dir", str(there), "image", "import", str(file), "--name", "came"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == image.id
+    assert ImageCache(there).id_of("came") == image.id
+    assert main(["--cache-dir", str(there), "image", "import", __file__]) == 1
+    assert "is no exported image: it does not begin as one" in capsys.readouterr().err
 
 
 def test_a_sandbox_of_an_image_needs_that_image(engine_of_one, other, sandbox, tmp_path):

@@ -1,4 +1,4 @@
-"""`evocell image build | list | show | verify | remove`: the cache of sandbox images."""
+"""`evocell image build | list | show | verify | export | import | remove`: the cache of sandbox images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import mmap
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from evocell.api.progress import console_progress
+from evocell.cli.image_choice import SHORT_ID, choose, newest_first
+from evocell.cli.image_files import run_export, run_import
 from evocell.config import Config
 from evocell.errors import ImageError
 
@@ -22,14 +24,12 @@ if TYPE_CHECKING:
     from evocell_runtime.cache import ImageCache, ImageManifest
     from evocell_runtime.spec import ImageSpec
 
-_SHORT_ID = 12
-
 
 def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `image` and its sub-commands to the parser."""
     image = commands.add_parser(
         "image",
-        help="build, list, show, verify and remove sandbox images",
+        help="build, list, show, verify, export, import and remove sandbox images",
         description="An image is an interpreter frozen after its imports; every sandbox is a fork of one.",
     )
     actions = image.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -62,6 +62,17 @@ def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
     verify = _action(actions, "verify", "check an image's files against the hashes taken at its build")
     _image_argument(verify, optional=True)
     verify.set_defaults(run=run_verify)
+
+    export = _action(actions, "export", "write one image to a file, for another machine or cache")
+    export.add_argument("image", metavar="IMAGE", help="an image's name, id or the beginning of one")
+    export.add_argument("file", metavar="FILE", help="the file to write; there must be none yet")
+    export.set_defaults(run=run_export)
+
+    importing = _action(actions, "import", "make an image from an exported file, checked and sealed anew")
+    importing.add_argument("file", metavar="FILE", help="the file")
+    importing.add_argument("--name", metavar="NAME", help="what the image will go by")
+    importing.add_argument("--replace", action="store_true", help="take the name from another image")
+    importing.set_defaults(run=run_import)
 
     remove = _action(actions, "remove", "remove one image, or all")
     _image_argument(remove, optional=True)
@@ -98,7 +109,7 @@ def run_list(args: argparse.Namespace) -> int:
         table.add_column(heading, no_wrap=heading in ("image", "name", "on disk"))
     for manifest in manifests:
         table.add_row(
-            manifest.image_id[:_SHORT_ID],
+            manifest.image_id[:SHORT_ID],
             ", ".join(names.get(manifest.image_id, ())),
             manifest.created,
             manifest.python,
@@ -137,7 +148,7 @@ def run_verify(args: argparse.Namespace) -> int:
         problems = cache.verify(manifest.image_id)
         damaged += bool(problems)
         for problem in problems or ["sound"]:
-            sys.stdout.write(f"{manifest.image_id[:_SHORT_ID]}: {problem}\n")
+            sys.stdout.write(f"{manifest.image_id[:SHORT_ID]}: {problem}\n")
     return 1 if damaged else 0
 
 
@@ -151,7 +162,7 @@ def run_remove(args: argparse.Namespace) -> int:
         kept.remove(manifest)
         freed = megabytes(freed_bytes(manifest, kept, cache))
         cache.remove(manifest.image_id)
-        sys.stdout.write(f"{manifest.image_id[:_SHORT_ID]}: removed, {freed} freed\n")
+        sys.stdout.write(f"{manifest.image_id[:SHORT_ID]}: removed, {freed} freed\n")
     return 0
 
 
@@ -195,39 +206,6 @@ def names_of(cache: ImageCache) -> dict[str, list[str]]:
     for name, image_id in cache.names().items():
         names.setdefault(image_id, []).append(name)
     return names
-
-
-def choose(
-    wanted: str | None, manifests: Sequence[ImageManifest], names: Mapping[str, str] | None = None
-) -> ImageManifest:
-    """Find the image a person means.
-
-    Args:
-        wanted: A name, an id or the beginning of one; None means the newest.
-        manifests: What the cache holds.
-        names: Which image goes by which name.
-
-    Raises:
-        ImageError: No image begins like this, or several do.
-    """
-    if not manifests:
-        raise ImageError("the cache holds no image; `evocell image build` makes one")
-    if wanted is None:
-        return newest_first(manifests)[0]
-    named = (names or {}).get(wanted)
-    found = [manifest for manifest in manifests if manifest.image_id.startswith(named or wanted)]
-    if not found:
-        ids = ", ".join([*(names or {}), *(manifest.image_id[:_SHORT_ID] for manifest in manifests)])
-        raise ImageError(f"no image is named {wanted!r}, and no id begins so; there are {ids}")
-    if len(found) > 1:
-        ids = ", ".join(manifest.image_id for manifest in found)
-        raise ImageError(f"{wanted!r} is the beginning of more than one id; give more of it: {ids}")
-    return found[0]
-
-
-def newest_first(manifests: Sequence[ImageManifest]) -> list[ImageManifest]:
-    """Sort images by their build time, newest first."""
-    return sorted(manifests, key=lambda manifest: (manifest.created, manifest.image_id), reverse=True)
 
 
 def facts(manifest: ImageManifest, cache: ImageCache) -> dict[str, object]:
@@ -294,7 +272,7 @@ def _image_argument(action: argparse.ArgumentParser, *, optional: bool) -> None:
         "image",
         nargs="?" if optional else None,
         metavar="IMAGE",
-        help="an image's id or the beginning of one",
+        help="an image's name, id or the beginning of one",
     )
 
 

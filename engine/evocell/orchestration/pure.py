@@ -144,8 +144,10 @@ class PureCalls:
             raise StoreError(
                 f"the arguments of record {record.key[:12]} are not kept any more", call.arguments
             )
-        tree = await trio.to_thread.run_sync(_tree, versions, observer, call.version)
-        code = await versions.compiled(tree, profile=_profile(call.security_profile))
+        code: CompiledVersion | Rejected | None = self._resident(call)
+        if code is None:
+            tree = await trio.to_thread.run_sync(_tree, versions, observer, call.version)
+            code = await versions.compiled(tree, profile=_profile(call.security_profile))
         harness: CompiledVersion | Rejected | None = None
         if call.harness:
             driver = await trio.to_thread.run_sync(_tree, versions, observer, call.harness)
@@ -181,6 +183,14 @@ class PureCalls:
         if outcome.fuel_used != record.fuel_used:
             differences.append(f"it took {record.fuel_used:,} fuel and takes {outcome.fuel_used:,}")
         return _other(record, differences, outcome)
+
+    def _resident(self, call: CallIdentity) -> CompiledVersion | None:
+        """Return the code of a call that was made of code which lies in its image; None for any other."""
+        if call.code != _hash(b""):
+            return None
+        image = self._worker.find_image(call.image_id)
+        code = None if image is None else self._worker.resident_code(image)
+        return code if code is not None and code.digest == call.version else None
 
     def _recall(self, key: str) -> Outcome | None:
         data = self._memory.get(key)

@@ -364,7 +364,7 @@ def test_over_fakes(make_fake_workers):
     over_fakes(make_fake_workers, max_examples=100, stateful_step_count=40)
 
 
-@pytest.mark.parametrize("n_workers", [0])
+@pytest.mark.parametrize("n_workers", [0, 1])
 def test_over_guests(n_workers):
     over_guests(n_workers, max_examples=6, stateful_step_count=20)
 

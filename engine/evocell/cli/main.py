@@ -19,6 +19,7 @@ from evocell.cli.replay import add_replay_parser
 from evocell.cli.report import add_report_parser
 from evocell.cli.serve import add_serve_parser
 from evocell.cli.store import add_store_parser
+from evocell.cli.top import add_top_parser
 from evocell.errors import EvocellError
 from evocell_runtime.errors import ImageError as RuntimeImageError
 
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_doctor_parser(commands)
     add_store_parser(commands)
     add_report_parser(commands)
+    add_top_parser(commands)
     add_serve_parser(commands)
     add_audit_parser(commands)
     add_replay_parser(commands)

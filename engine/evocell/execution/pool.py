@@ -23,6 +23,7 @@ from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent
 from evocell.execution.connection import ConnectionLost, RequestFailed
 from evocell.execution.copying import COPY_OUT, EXPORT_IMAGE, FORK, FREEZE, IMPORT_IMAGE, PUT_IN
 from evocell.execution.enforcer import WatchedWorker
+from evocell.execution.handover import hand_over
 from evocell.execution.homes import Homes
 from evocell.execution.life import WorkerLife
 from evocell.execution.run import Run, Sighting
@@ -37,7 +38,6 @@ BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Pauses before a worker is started again, by how often it died without having finished a run."""
 
 _TRIES = 3
-_MOVES_AT_ONCE = 4
 _MOVE_POLL_S = 0.02
 
 
@@ -141,11 +141,6 @@ class HostPool:
     def watched(self) -> Sequence[WatchedWorker]:
         """The same, to be watched."""
         return self._lives
-
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers that are up, for tests and doctors."""
-        return [life.pid for life in self._lives if life.pid is not None]
 
     def workers(self) -> list[WorkerInfo]:
         """What is seen of each worker."""
@@ -372,7 +367,7 @@ class HostPool:
                 self._lives.append(new)
                 nursery.start_soon(self._see_off, new)
                 if old is not None and not old.over.is_set():
-                    nursery.start_soon(self._hand_over, old, new)
+                    nursery.start_soon(hand_over, old, new, self._homes, self._free)
                 await self._tell()
                 await _first_of(new.over, place.drain_asked)
                 fruitless = 0 if new.finished or not new.over.is_set() else fruitless + 1
@@ -385,43 +380,6 @@ class HostPool:
         await self._tell()
         await life.gone.wait()
         await self._tell()
-
-    async def _hand_over(self, old: WorkerLife, new: WorkerLife) -> None:
-        """Move the sessions of a worker to its successor, those at rest first, and have it end."""
-        old.leaving = True
-        room = trio.CapacityLimiter(_MOVES_AT_ONCE)
-        async with trio.open_nursery() as nursery:
-            for session in self._homes.of(old):
-                # One in use waits for the end of its run, and is not to keep the others waiting.
-                limit = nullcontext() if session in old.under_way else room
-                nursery.start_soon(self._move, session, old, new, limit)
-        old.dismiss()
-
-    async def _move(
-        self,
-        session: str,
-        old: WorkerLife,
-        new: WorkerLife,
-        limit: AbstractAsyncContextManager[object],
-    ) -> None:
-        """Move a session, after the run in it; one that cannot move is lost."""
-        async with limit:
-            if self._homes.get(session) is not old:  # it has ended
-                return
-            with self._homes.moving(session):
-                await old.wait_without(session)
-                state = None
-                with suppress(ConnectionLost, RequestFailed):
-                    state = await old.request("export_session", {"session": session})
-                if state is not None:
-                    others = [life for life in self._free() if life is not new]
-                    for target in (new, *others):
-                        with suppress(ConnectionLost, RequestFailed):
-                            await target.request("adopt_session", {"session": session, "state": state})
-                            self._homes.settle(session, target)
-                            if not target.over.is_set():
-                                return
-                self._homes.lose([session])
 
     def _tell_kill(self, kill: WorkerKill) -> None:
         if self.on_kill is not None:

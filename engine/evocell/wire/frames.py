@@ -14,6 +14,7 @@ four bytes, big-endian; see `PacketReader`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -42,6 +43,8 @@ Framing: TypeAlias = Literal["stream", "packet4"]
 
 MAX_METHOD_CHARS = 64
 _SHORT_BYTES = 2048
+# The one extension type that msgpack reads without asking; its code, -1, follows one of these bytes.
+_TIMESTAMP = re.compile(rb"[\x04\x08\x0c\xd6\xd7]\xff")
 _NO_CONTAINERS = bytes(byte for byte in range(256) if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
 PACKET_HEADER_BYTES = 4
 _MAX_MSGID = (1 << 32) - 1
@@ -226,7 +229,7 @@ class FrameReader:
             return None  # not whole, not short, not plain, or wrong: the other way says which
         size = unpacker.tell()
         raw = bytes(self._buffer[:size])
-        if len(raw.translate(None, _NO_CONTAINERS)) > limits.max_depth:
+        if len(raw.translate(None, _NO_CONTAINERS)) > limits.max_depth or _TIMESTAMP.search(raw):
             return None
         message = _as_message(frame)
         del self._buffer[:size]

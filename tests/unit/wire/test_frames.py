@@ -19,6 +19,15 @@ from evocell.wire.frames import (
 
 SMALL = FrameLimits(max_bytes=200, max_items=20, max_depth=4)
 
+TIMESTAMPS = [
+    b"\xd6\xff" + bytes(4),
+    b"\xd7\xff" + bytes(8),
+    b"\xc7\x0c\xff" + bytes(12),
+    b"\xc7\x04\xff" + bytes(4),
+    b"\xc8\x00\x08\xff" + bytes(8),
+    b"\xc9\x00\x00\x00\x0c\xff" + bytes(12),
+]
+
 names = st.text(max_size=8)
 plain = st.recursive(
     st.none()
@@ -81,6 +90,7 @@ def test_any_bytes_give_messages_or_a_protocol_error_however_they_are_cut(data):
         (b"\xc1", "begins no value"),
         (b"\xc7\x01\x05x", "begins no value"),  # an extension type
         (b"\xd4\x05x", "begins no value"),
+        *((b"\x93\x02\xa1m\x91\x81\xa1x" + stamp, "begins no value") for stamp in TIMESTAMPS),
         (b"\xc6\xff\xff\xff\xff", "longer than 200 bytes"),
         (b"\xdd\xff\xff\xff\xff", "more than 20 values"),
         (b"\xdf\xff\xff\xff\xff", "more than 20 values"),
@@ -131,3 +141,9 @@ def test_what_waits_for_its_rest_is_bounded():
     assert reader.pending_bytes == 102
     with pytest.raises(ProtocolError, match="longer than 200 bytes"):
         list(FrameReader(SMALL).feed(b"\x93\x02\xa1m\x91\x81\xa1x" + b"\xc4\xff" + b"x" * 100))
+
+
+@pytest.mark.parametrize("stamp", TIMESTAMPS)
+def test_a_timestamp_is_an_extension_type_like_any_other_also_in_a_short_message(stamp):
+    with pytest.raises(ProtocolError, match="begins no value"):
+        whole(b"\x93\x02\xa1m\x91\x81\xa1x" + stamp)

@@ -123,7 +123,7 @@ async def _kept(
                 raised[index] = error
         return going
 
-    going = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+    going = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=planned.plan.scoring)
     sentences = {index: f"keep raised {named(error)}" for index, error in raised.items()}
     if raised and len(raised) == len(valid) and (len(raised) > 1 or alone):
         first = next(iter(raised))

@@ -35,6 +35,8 @@ class ClientContext:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self.holds_threads = False
+        """Whether a function was named that is asked from a thread, which waits for the answer."""
 
     def handle(self, sandbox_id: str) -> str:
         """Return the id: the engine takes it as well as the sandbox."""
@@ -46,6 +48,7 @@ class ClientContext:
             return partial(self._tell, name)
         if role in _IN_LOOP:
             return self._in_loop(name)
+        self.holds_threads = True
         cases = owner.get("cases")
         places = {id(case): index for index, case in enumerate(cases or ())}
 

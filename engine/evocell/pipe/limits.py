@@ -17,7 +17,7 @@ GREETING_LIMITS = FrameLimits(max_bytes=64 << 10, max_items=256, max_depth=8)
 
 @frozen(kw_only=True)
 class PipeLimits:
-    """What a server takes from one client. The client learns the first six at the handshake.
+    """What a server takes from one client. The client learns all but ``hello_s`` at the handshake.
 
     Attributes:
         max_frame_bytes: Length of one message, in either direction.
@@ -25,6 +25,8 @@ class PipeLimits:
         max_depth: Containers around one another in a message, the message itself included.
         max_in_flight: Requests of a client that wait for an answer; one more is refused as ``Busy``.
         max_in_flight_bytes: Bytes of the messages that these requests came in.
+        max_asking: Requests under way that lend functions which are asked from threads: all but ``fitness``
+            and ``progress``. One more is refused as ``Busy``.
         max_queued_events: Events that wait for a subscriber; the oldest are dropped, and counted.
         max_unsent_bytes: Bytes of messages that a client has not read. While there are more, nothing is read
             from it, and its results wait.
@@ -38,6 +40,7 @@ class PipeLimits:
     max_depth: int = 144
     max_in_flight: int = 1024
     max_in_flight_bytes: int = 256 << 20
+    max_asking: int = 32
     max_queued_events: int = 10_000
     max_unsent_bytes: int = 8 << 20
     hello_s: float = 10.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import msgpack
@@ -18,7 +18,7 @@ from evocell.pipe import errors
 from evocell.pipe.callbacks import ClientContext
 from evocell.pipe.channel import Channel
 from evocell.pipe.description import describe
-from evocell.pipe.errors import ConnectionClosed, MethodNotFound, Unauthorized, UnsupportedProtocol
+from evocell.pipe.errors import Busy, ConnectionClosed, MethodNotFound, Unauthorized, UnsupportedProtocol
 from evocell.pipe.greeting import Hello, Subscription, shown_limits
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine
@@ -85,6 +85,7 @@ class ServedConnection:
         machine = Machine("server", limits, framing=framing)
         self.channel = Channel(receive, send, machine, self._handle, greeted=self._greet)
         self._context = ClientContext(self.channel)
+        self._n_asking = 0
         self._greeted = trio.Event()
         self._subscribed: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
@@ -175,9 +176,29 @@ class ServedConnection:
                 "(evocell serve on standard input, or with --max-clients 1)",
                 method,
             )
-        given = found.read(params, self._context)
+        context = ClientContext(self.channel)
+        given = found.read(params, context)
+        with self._asking(context):
+            return await self._call(msgid, found, given)
+
+    @contextmanager
+    def _asking(self, context: ClientContext) -> Iterator[None]:
+        """Bound the requests that keep threads waiting for a client, which all clients have to share."""
+        if context.holds_threads and self._n_asking >= self._limits.max_asking:
+            raise Busy(
+                f"{self._n_asking} requests that lend functions are under way, and no more may be",
+                self._limits.max_asking,
+            )
+        self._n_asking += context.holds_threads
+        try:
+            yield
+        finally:
+            self._n_asking -= context.holds_threads
+
+    async def _call(self, msgid: int, found: Method, given: Mapping[str, Any]) -> Any:
         assert self.session is not None
         engine = await self.session.engine()
+        method = found.name
         if found.streams:
             return await self._stream(msgid, getattr(engine, method)(**given), found)
         return encode(await getattr(engine, method)(**given), found.result)

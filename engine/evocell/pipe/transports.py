@@ -30,9 +30,6 @@ __all__ = [
 ]
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-PARENT_S = 0.2
-"""How often a server on standard input looks whether the process that started it is still there."""
-
 _TOKEN_BYTES = 32
 _MIN_TOKEN_CHARS = 16
 _UCRED = struct.Struct("3i")
@@ -64,9 +61,11 @@ async def stdio_streams() -> AsyncIterator[tuple[trio.abc.ReceiveStream, trio.ab
 
 async def watch_parent(gone: Callable[[], None]) -> None:
     """Call `gone` when the process that started this one has died; its pipes may have other holders."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells of it
-        await trio.sleep(PARENT_S)
+    descriptor = os.pidfd_open(os.getppid())
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
     gone()
 
 

@@ -12,7 +12,9 @@ from evocell.pipe.limits import PipeLimits
 from evocell.pipe.server import open_server
 from evocell_runtime.build import BuildProgress
 
-QUICK = PipeLimits(hello_s=0.2, stall_s=0.2, max_in_flight=4, max_unsent_bytes=64 << 10, detach_s=0.2)
+QUICK = PipeLimits(
+    hello_s=0.2, stall_s=0.2, max_in_flight=4, max_asking=2, max_unsent_bytes=64 << 10, detach_s=0.2
+)
 
 
 class Raw:

@@ -144,6 +144,17 @@ async def test_one_request_too_many_is_busy(connect):
     assert answer[2]["data"] == {"limit": 4}
 
 
+async def test_requests_that_keep_threads_waiting_are_bounded(connect):
+    client = await connect()
+    await client.hello()
+    evaluation = {"entry": "f", "cases": [{}], "score": {"function": "f"}}
+    for msgid in range(3):
+        await client.send(0, msgid, "evaluate_one", [{"source": "", "evaluation": evaluation}])
+    answer = await client.get()
+    assert answer[:2] == [1, 2]
+    assert (answer[2]["code"], answer[2]["data"]) == ("Busy", {"limit": 2})
+
+
 async def test_a_request_is_cancelled(connect):
     client = await connect()
     await client.hello()

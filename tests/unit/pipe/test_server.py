@@ -151,7 +151,7 @@ async def test_requests_that_keep_threads_waiting_are_bounded(connect):
     for msgid in range(3):
         await client.send(0, msgid, "evaluate_one", [{"source": "", "evaluation": evaluation}])
     answer = await client.get()
-    assert answer[:2] == [1, 2]
+    assert answer[0] == 1  # any of the three: requests run at the same time
     assert (answer[2]["code"], answer[2]["data"]) == ("Busy", {"limit": 2})
 
 

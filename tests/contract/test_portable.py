@@ -131,11 +131,11 @@ def test_an_exported_image_is_sealed_anew_and_is_the_same(engine_of_one, other, 
 def test_the_command_exports_and_imports_images(engine_of_one, other, sandbox, tmp_path, capsys):
     image = sandbox.freeze("by-command", replace=True)
     file, here, there = tmp_path / "file", engine_of_one.config.cache_dir, other.config.cache_dir
-    assert main(["--cache-dir", str(here), "image", "export", "by-command", str(file)]) == 0
-    assert main(["--cache-dir", str(there), "image", "import", str(file), "--name", "came"]) == 0
+    assert main(["image", "export", "by-command", str(file), "--cache-dir", str(here)]) == 0
+    assert main(["image", "import", str(file), "--name", "came", "--cache-dir", str(there)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == image.id
     assert ImageCache(there).id_of("came") == image.id
-    assert main(["--cache-dir", str(there), "image", "import", __file__]) == 1
+    assert main(["image", "import", __file__, "--cache-dir", str(there)]) != 0
     assert "is no exported image: it does not begin as one" in capsys.readouterr().err
 
 

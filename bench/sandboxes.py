@@ -45,6 +45,7 @@ from measures import (
     pipe,
     scale,
     stopping,
+    versions,
 )
 from measures.baseline import Baseline
 from measures.render import write_chart, write_page
@@ -98,6 +99,7 @@ SECTIONS = (
     Section("peers", peers.measure),
     Section("forks and calls in the worker", execution.measure),
     Section("the life of a sandbox", _in_engine(lifecycle.measure)),
+    Section("versions of code", _in_engine(versions.measure)),
     Section("batches", _in_engine(batches.measure)),
     Section("arrays", _in_engine(lambda report, _, engine: arrays.measure(report, engine))),
     Section("stopping", _in_engine(lambda report, _, engine: stopping.measure(report, engine))),

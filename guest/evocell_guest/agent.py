@@ -15,6 +15,7 @@ from typing import Any
 from msgpack import packb as _packb
 
 from .compiler import compile_version
+from .diffing import diff
 from .guard import trips
 from .immortal import lasting_objects
 from .loader import Loader, LoadError
@@ -115,7 +116,7 @@ def handle(data: bytes) -> bytes:
             )
         )
     if operation == "diff":
-        return encode(_diff(request))
+        return encode(diff(request["old"], request["new"], request["context"]))
     if operation == "info":
         return encode(_info())
     if operation == "settle":
@@ -241,13 +242,6 @@ def _flush_one(stream: Any) -> None:
         stream.flush()
     except BaseException:  # noqa: S110
         pass
-
-
-def _diff(request: dict[str, Any]) -> dict[str, Any]:
-    # Imports that no other call pays for, as below.
-    from .diffing import diff
-
-    return diff(request["old"], request["new"], request["context"])
 
 
 def _info() -> dict[str, Any]:

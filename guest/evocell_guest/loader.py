@@ -11,7 +11,7 @@ from __future__ import annotations
 import marshal
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module, invalidate_caches, reload
+from importlib import import_module, reload
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from io import open_code
@@ -222,7 +222,6 @@ class Loader:
             self.finished.pop(name, None)
         for name in (new.keys() - old.keys()) & _MODULES.keys() - _KEPT:
             del _MODULES[name]
-        invalidate_caches()
         for name in list(self.finished):
             module = _MODULES.get(name)
             code = new[name][2]

@@ -7,16 +7,15 @@ before it can name anything outside the tree, and every size twice, as declared 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from attrs import field, frozen
 
-from evocell.code.bundles import read_bundle
+from evocell.code.backends import BACKENDS
+from evocell.code.paths import check_path
 from evocell.code.quota import MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, Quota, refuse
 from evocell.models.evaluation import DEFAULT_MODULE
 from evocell.models.source import Source
@@ -31,41 +30,9 @@ __all__ = [
     "normalise",
 ]
 
-MAX_PATH_CHARS = 1024
-MAX_PART_BYTES = 255
-
 _DEFAULT_PATH = f"{DEFAULT_MODULE}.py"
 _SKIPPED_DIRECTORIES = ("__pycache__",)
 _BUNDLE_SUFFIXES = (".zip", ".whl")
-
-
-def check_path(path: object) -> str:
-    """Return a relative path with forward slashes, and refuse, by name, anything else.
-
-    Raises:
-        ConfigurationError: The path is absolute, climbs out with ``..``, or could be read in two ways.
-    """
-    if not isinstance(path, str):
-        raise refuse(repr(path)[:200], "is not a text; paths of files are strings")
-    if not path or len(path) > MAX_PATH_CHARS:
-        raise refuse(path[:80], f"has {len(path)} characters; a path has 1 to {MAX_PATH_CHARS:,}")
-    if "\0" in path:
-        raise refuse(path, "holds a NUL character")
-    if "\\" in path:
-        raise refuse(path, "holds a backslash; separate directories with /")
-    if path.startswith("/"):
-        raise refuse(path, "is absolute; give it relative to the tree's root")
-    if not path.isprintable():
-        raise refuse(path, "holds characters that cannot be printed")
-    parts = path.split("/")
-    if ".." in parts:
-        raise refuse(path, "climbs out of the tree with ..")
-    for part in parts:
-        if part in ("", "."):
-            raise refuse(path, "has an empty part or a . in it; write it without")
-        if len(part.encode()) > MAX_PART_BYTES:
-            raise refuse(path[:80], f"has a part longer than {MAX_PART_BYTES} bytes")
-    return path
 
 
 def _checked_files(files: object) -> tuple[tuple[str, bytes], ...]:
@@ -180,74 +147,14 @@ def normalise(source: Source) -> FileTree:
         ConfigurationError: The source is of no such kind, is empty, cannot be read, or a path or
             size in it is refused; the message names it.
     """
-    if isinstance(source, str):
-        return FileTree(((_DEFAULT_PATH, _encode(source)),))
-    if isinstance(source, Mapping):
-        files = [
-            (path, _encode(content) if isinstance(content, str) else content)
-            for path, content in source.items()
-        ]
-    elif isinstance(source, bytes | bytearray | memoryview):
-        files = read_bundle(bytes(source), check_path)
-    elif isinstance(source, Path):
-        files = _read_path(source)
-    else:
+    backend = next((one for one in BACKENDS if one.accepts(source)), None)
+    if backend is None:
         raise refuse(
             "source",
             f"is a {type(source).__name__}; give program text, files by path, a Path, "
             "or the bytes of a zip or wheel",
         )
+    files = backend.read(source)
     if not files:
         raise refuse("source", "holds no files")
     return FileTree(tuple(files))
-
-
-def _encode(text: str) -> bytes:
-    """Encode text; a lone surrogate is left to the guest's compiler, which calls it a syntax error."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _read_path(path: Path) -> list[tuple[str, bytes]]:
-    try:
-        if path.is_dir():
-            return _read_directory(path)
-        content = _read_regular(path, Quota(), str(path))
-    except OSError as error:
-        raise refuse(str(path), f"cannot be read: {error.strerror or error}") from error
-    if path.suffix.lower() in _BUNDLE_SUFFIXES:
-        return read_bundle(content, check_path)
-    return [(_DEFAULT_PATH, content)]
-
-
-def _read_directory(root: Path) -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    quota = Quota()
-    for place, directories, names in os.walk(root):
-        directories[:] = sorted(
-            name for name in directories if not name.startswith(".") and name not in _SKIPPED_DIRECTORIES
-        )
-        here = Path(place)
-        for name in (*directories, *names):
-            if (here / name).is_symlink() and not name.startswith("."):
-                raise refuse(str(here / name), "is a link; put the file itself there")
-        for name in sorted(names):
-            if name.startswith(".") or name.endswith(".pyc"):
-                continue
-            relative = (here / name).relative_to(root).as_posix()
-            quota.add_file(relative)
-            content = _read_regular(here / name, quota, relative)
-            found.append((relative, content))
-    return found
-
-
-def _read_regular(path: Path, quota: Quota, name: str) -> bytes:
-    """Read a regular file up to the quota, however large it says it is."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise refuse(name, "is not a regular file")
-        most = MAX_TOTAL_BYTES if path.suffix.lower() in _BUNDLE_SUFFIXES else MAX_FILE_BYTES
-        content = file.read(most + 1)
-    if len(content) > most or most == MAX_FILE_BYTES:
-        quota.add_bytes(name, len(content))
-    return content

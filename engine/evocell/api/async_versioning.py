@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import trio
+
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_evaluation, sandbox_id
 from evocell.code.sources import FileTree
@@ -137,6 +139,24 @@ class AsyncVersioning(EngineLifecycle):
         """
         with self._request():
             return await self._reloading.history(self._manager.get(sandbox_id(sandbox)), module)
+
+    async def past_versions(self, sandbox_id: str, module: str | None = None) -> list[ModuleVersion]:
+        """Return all versions there have been of a sandbox's modules, also when it is gone.
+
+        They come from the store, with those of earlier engines if there is a state directory. What is not in
+        `history` cannot be rolled back to, but its text is in the store.
+
+        Args:
+            sandbox_id: Id of the sandbox.
+            module: Only this module.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._request():
+            await self._observer.store.flush()
+            find = self._manager.kept_versions.find
+            return await trio.to_thread.run_sync(find, sandbox_id, module)
 
     async def diff(
         self, sandbox: SandboxRef, module: str, old: int | None = None, new: int | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,11 +114,25 @@ class Fork:
         Raises:
             ImageError: As for `roused`.
         """
-        if app != self._app:
-            with suppress(RuntimeImageError):
-                self.put_aside()
-                self._app = app
-        return self.roused()
+        if app == self._app:
+            return self.roused()
+        former, self._app = self._app, app
+        if self._asleep is not None:
+            return self.roused()
+        try:
+            fresh = self._new_instance()
+        except BaseException:
+            self._app = former
+            raise
+        try:
+            copy(self.instance, fresh)
+        except RuntimeImageError:
+            fresh.close()
+            self._app = former
+            return self
+        self.instance.close()
+        self._instance = fresh
+        return self
 
     def handed_over(self) -> dict[str, Any]:
         """What another process needs to go on with it, as plain data. It must be put aside.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from evocell.observability import population_tables, record_tables, tables
+from evocell.observability import population_tables, record_tables, tables, version_tables
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "VERSION", "Migration"]
 
@@ -30,7 +30,9 @@ class Migration:
     statements: Sequence[str]
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, (*tables.DDL, *record_tables.DDL, *population_tables.DDL)),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, (*tables.DDL, *record_tables.DDL, *population_tables.DDL, *version_tables.DDL)),
+)
 """All steps from an empty database, in order."""
 
 VERSION = MIGRATIONS[-1].version

@@ -284,7 +284,8 @@ class Copies:
                 made.refuse_stopped()
                 _share_code(record, made)
                 if made.code is not None:
-                    self._manager.modules.register(made.id, made.code, mutation_type=FORKED)
+                    registered = self._manager.modules.register(made.id, made.code, mutation_type=FORKED)
+                    self._manager.kept_versions.keep(registered)
             span.note(status=made.state.status.value, version=made.state.version)
 
 

@@ -34,6 +34,7 @@ from evocell.models.state import SandboxState, SandboxStatus, Transition
 from evocell.models.workers import WorkerKill
 from evocell.observability.fitness import FitnessEntry
 from evocell.observability.observer import Observer
+from evocell.observability.versions import VersionStore
 from evocell.orchestration.admission import Admission
 from evocell.orchestration.backlog import Backlog
 from evocell.orchestration.calls import SESSION_LOST, end_session
@@ -76,6 +77,7 @@ class Manager:
         self._config = config
         self._limits = config.limits()
         self.modules = ModuleVersionManager(versions.trees, keep=config.max_module_versions)
+        self.kept_versions = VersionStore(observer.store, observer.journal.run)
         self.trees = versions.trees
         self.admission = Admission(config.default_max_processes)
         self._records: dict[str, SandboxRecord] = {}
@@ -258,7 +260,9 @@ class Manager:
             return
         record.code, record.rejected = made, None
         record.move(SandboxStatus.RUNNING, "code loaded", error=None, version=made.digest, **changes)
-        self.modules.register(record.id, made, mutation_type=record.state.mutation_type)
+        self.kept_versions.keep(
+            self.modules.register(record.id, made, mutation_type=record.state.mutation_type)
+        )
 
     async def held_code(self, record: SandboxRecord) -> CompiledVersion | Rejected:
         """Return the code a sandbox holds, or why it holds none, once its first load is over."""

@@ -151,3 +151,23 @@ async def test_trees_of_destroyed_sandboxes_are_used_no_more(async_engine):
         assert len(trees.held_by("sandbox:a")) == 2
     assert trees.held_by("sandbox:a") == frozenset()
     assert trees.remove_unused().trees == 2
+
+
+async def test_versions_are_on_record_after_their_sandbox_is_gone(fake_workers, tmp_path):
+    config = evocell.Config(state_dir=tmp_path)
+    async with evocell.AsyncEngine(config, open_worker=fake_workers) as engine:
+        sandbox = await engine.create_sandbox("a", source=FIRST)
+        await sandbox.hot_reload_source(SECOND, mutation_type="crossover")
+        await sandbox.rollback_module("program", 1)
+        known = await sandbox.history("program")
+        await sandbox.destroy()
+        assert tuple(await engine.past_versions("a", "program")) == known
+    async with evocell.AsyncEngine(config, open_worker=fake_workers) as engine:
+        found = await engine.past_versions("a")
+
+    assert tuple(version for version in found if version.module == "program") == known
+    assert [(version.module, version.number) for version in found if version.module == "helper"] == [
+        ("helper", 1),
+        ("helper", 2),
+    ]
+    assert {version.created_at for version in known} <= {version.created_at for version in found}

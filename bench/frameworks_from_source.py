@@ -33,18 +33,13 @@ def try_funsearch(path: Path, specification: Path) -> bool:
     sys.path.insert(0, str(path))
     package = "funsearch.implementation" if (path / "funsearch" / "implementation").is_dir() else "funsearch"
     names = ("code_manipulation", "config", "evaluator", "programs_database")
-    manipulation, config, evaluator, database = (
-        importlib.import_module(f"{package}.{name}") for name in names
-    )
-    template = manipulation.text_to_program(specification.read_text())
+    found: dict[str, Any] = {name: importlib.import_module(f"{package}.{name}") for name in names}
+    evaluator, base = found["evaluator"], found["programs_database"].ProgramsDatabase
+    template = found["code_manipulation"].text_to_program(specification.read_text())
     kept: list[dict[Any, float]] = []
-
-    class Database(database.ProgramsDatabase):  # type: ignore[misc]  # of a module found at run time
-        def register_program(self, *kept_program: Any) -> None:
-            kept.append(kept_program[-1])
-
+    database = type("Database", (base,), {"register_program": lambda _, *program: kept.append(program[-1])})
     options = {"identifier": "it"} if package == "funsearch" else {}
-    programs = Database(config.Config().programs_database, template, "priority", **options)
+    programs = database(found["config"].Config().programs_database, template, "priority", **options)
     rest = (template, "priority", "evaluate", [3, 4], 5)
     if package == "funsearch":
         made = evaluator.Evaluator(programs, Sandbox(base_path="ignored"), *rest)

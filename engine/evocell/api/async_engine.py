@@ -16,6 +16,7 @@ from evocell.api.async_evaluator import AsyncEvaluators
 from evocell.api.async_images import AsyncImages
 from evocell.api.async_populations import AsyncPopulations
 from evocell.api.async_replaying import AsyncReplaying
+from evocell.api.async_reviving import AsyncReviving
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.async_versioning import AsyncVersioning
 from evocell.api.async_workers import AsyncWorkers
@@ -64,6 +65,7 @@ class AsyncEngine(
     AsyncImages,
     AsyncPopulations,
     AsyncReplaying,
+    AsyncReviving,
     AsyncWorkers,
     AsyncVersioning,
 ):

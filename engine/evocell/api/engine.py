@@ -22,6 +22,7 @@ from evocell.api.options import Parents, SandboxRef
 from evocell.api.populations import Populations
 from evocell.api.portal import Task, TrioThread
 from evocell.api.replaying import Replaying
+from evocell.api.reviving import Reviving
 from evocell.api.sandbox import Sandbox
 from evocell.api.versioning import Versioning
 from evocell.api.workers import Workers
@@ -44,7 +45,9 @@ from evocell.orchestration.evaluator import Progress
 __all__ = ["Engine"]
 
 
-class Engine(Auditing, Comparing, Evaluators, Images, Observing, Populations, Replaying, Versioning, Workers):
+class Engine(
+    Auditing, Comparing, Evaluators, Images, Observing, Populations, Replaying, Reviving, Versioning, Workers
+):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
     It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited

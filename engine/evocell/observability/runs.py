@@ -10,18 +10,29 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from attrs import field, frozen
 
-from evocell.observability.encoding import unpack
+from evocell.errors import StoreError
+from evocell.models.specs import SandboxSpec
+from evocell.observability.encoding import unpack, unpack_files
 from evocell.observability.store import Store
 from evocell.observability.tables import NUMBER_BITS
 
-__all__ = ["INTERRUPTED", "LOST", "LostSandbox", "Repairs", "Run", "open_run"]
+__all__ = [
+    "INTERRUPTED",
+    "LOST",
+    "LostSandbox",
+    "Repairs",
+    "Run",
+    "lost_sandboxes",
+    "note_revived",
+    "open_run",
+]
 
 INTERRUPTED = "interrupted"
 """Status and reason of an evaluation that had not ended when its engine was killed."""
@@ -36,6 +47,14 @@ _STOP = "UPDATE sandboxes SET status = 'stopped',"
 _KILLED = """
     UPDATE runs SET outcome = 'killed', ended_at = (SELECT max(updated_at) FROM sandboxes WHERE run = ?)
     WHERE run = ?
+"""
+_LOST = """
+    SELECT id, sandbox, s.version, population, generation, mutation_type, files
+    FROM sandboxes s LEFT JOIN sources USING (version) WHERE kept AND error = ? ORDER BY created_at, sandbox
+"""
+_LOST_PARENTS = """
+    SELECT child, lineage.parent_id FROM lineage JOIN sandboxes ON sandbox = child
+    WHERE error = ? ORDER BY child, place
 """
 _UNFINISHED = """
     INSERT INTO evaluations
@@ -271,3 +290,41 @@ def _several(things: Sequence[object], word: str, words: str | None = None) -> s
 def _listed(things: Sequence[object], most: int = 5) -> str:
     shown = ", ".join(str(one) for one in things[:most])
     return shown if len(things) <= most else f"{shown} and {len(things) - most:,} more"
+
+
+def lost_sandboxes(store: Store) -> list[tuple[LostSandbox, SandboxSpec]]:
+    """Return the sandboxes that killed engines held and nobody has brought back, with their text as source.
+
+    Of one whose text is not in the store the source is missing. The last one that bore an id stands for it.
+
+    Raises:
+        StoreError: The store cannot be read, or is damaged.
+    """
+    store.flush_blocking()
+    rows = store.query(_LOST, (LOST,))
+    parents: dict[int, list[str]] = {}
+    for child, parent_id in store.query(_LOST_PARENTS, (LOST,)):
+        parents.setdefault(child, []).append(parent_id)
+    found: dict[str, tuple[LostSandbox, SandboxSpec]] = {}
+    for sandbox_id, number, code, population, generation, made_by, files in rows:
+        try:
+            text = {} if files is None else unpack_files(files)
+        except ValueError as error:
+            raise StoreError(f"{error} (version {code})", str(store.path)) from error
+        whole = {path: content for path, content in text.items() if content is not None}
+        spec = SandboxSpec(
+            sandbox_id,
+            source=whole if whole and len(whole) == len(text) else None,
+            population=population,
+            generation=generation,
+            parent_ids=tuple(parents.get(number, ())),
+            mutation_type=made_by,
+        )
+        found[sandbox_id] = LostSandbox(sandbox_id, number, code), spec
+    return list(found.values())
+
+
+def note_revived(store: Store, lost: Iterable[LostSandbox], run: int) -> None:
+    """Note that sandboxes have been brought back, so that nobody does it again."""
+    rows = [(f"brought back in run {run}", one.id, LOST) for one in lost]
+    store.executemany("UPDATE sandboxes SET error = ? WHERE id = ? AND error = ?", rows)

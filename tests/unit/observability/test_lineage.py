@@ -1,12 +1,16 @@
 """Ancestry, against the plainest way of finding it."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evocell.errors import SandboxNotFound
+from evocell.errors import ConfigurationError, SandboxNotFound
 from evocell.observability import lineage as lineage_module
+from evocell.observability.changes import diff_files
 from evocell.observability.lineage import LineageTracker
+from evocell.observability.trees import to_dot, to_json
 
 
 def family_tree(parents):
@@ -134,3 +138,40 @@ def test_passing_individuals_without_relatives_are_forgotten(monkeypatch):
     assert tracker.depth("loose0") is None
     assert tracker.depth("loose9") == 0
     assert len(tracker) == 6
+
+
+def test_a_family_as_graphviz_and_json():
+    tracker = LineageTracker()
+    tracker.record('say "hi"\\')
+    tracker.record("child", ['say "hi"\\'], mutation_type="mutation", generation=1, metadata={"at": 3})
+    dot = to_dot(tracker.family(["child"]))
+    assert '  "say \\"hi\\"\\\\" -> "child";' in dot.splitlines()
+    assert dot.startswith('digraph "lineage" {')
+    assert dot.count("->") == 1
+    first, second = json.loads(to_json(tracker.family(["child"])))
+    assert first["id"] == 'say "hi"\\'
+    assert (second["parent_ids"], second["metadata"], second["depth"]) == (['say "hi"\\'], {"at": 3}, 1)
+
+
+def test_what_changed_without_a_store_says_what_is_known():
+    tracker = LineageTracker()
+    tracker.record("a")
+    tracker.record("b", ["a"], mutation_type="mutation", metadata={"operator": "swap"})
+    change = tracker.what_changed("b")
+    assert (change.parent_id, change.mutation_type, change.diff) == ("a", "mutation", "")
+    assert change.metadata == {"operator": "swap"}
+    assert tracker.what_changed("a").parent_id is None
+    with pytest.raises(ConfigurationError):
+        tracker.what_changed("a", "a")
+
+
+def test_the_difference_of_files():
+    before = {"a.py": "x = 1\ny = 2\n", "gone.py": "z\n", "big.py": "x\n" * 6000, "raw": None}
+    after = {"a.py": "x = 1\ny = 3\n", "big.py": "y\n" * 6000, "raw": "text"}
+    diff = diff_files(before, after)
+    assert "--- a/a.py\n+++ b/a.py\n" in diff
+    assert "-y = 2\n+y = 3\n" in diff
+    assert "-z\n" in diff
+    assert "big.py differs (6,000 lines before, 6,000 after)\n" in diff
+    assert "raw differs and is no text\n" in diff
+    assert diff_files(after, after) == ""

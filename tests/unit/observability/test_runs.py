@@ -229,3 +229,38 @@ def test_a_store_that_is_closed_twice_or_used_after_is_a_clear_error(tmp_path):
     store.close()
     with pytest.raises(StoreError, match="is closed"):
         store.flush_blocking()
+
+
+def test_what_a_killed_engine_held_can_be_brought_back_once(killed, open_engine, rows):
+    with open_engine() as engine:
+        with pytest.raises(ConfigurationError, match="'nobody' cannot be brought back"):
+            engine.revive_sandboxes(["held", "nobody"])
+        assert engine.list_sandboxes() == []
+        assert engine.revive_sandboxes() == ["held"]
+        assert engine.run("held", "solve", args=(3,)).unwrap() == 9
+        assert engine.revive_sandboxes() == []
+        with pytest.raises(ConfigurationError, match="'held' cannot be brought back"):
+            engine.revive_sandboxes(["held"])
+    assert rows("SELECT error FROM sandboxes WHERE id = 'held' ORDER BY sandbox LIMIT 1") == [
+        ("brought back in run 2",)
+    ]
+
+
+def test_who_bears_the_id_already_is_left_alone(killed, open_engine):
+    with open_engine() as engine:
+        engine.create_sandbox("held", source=CUBE)
+        assert engine.revive_sandboxes() == []
+        assert engine.run("held", "solve", args=(3,)).unwrap() == 27
+
+
+def test_a_subscriber_that_reads_nothing_holds_up_no_evaluation(fake_engine):
+    stream = fake_engine.event_stream
+    with stream.subscribe(capacity=5) as slow, stream.subscribe(capacity=100_000) as quick:
+        results = fake_engine.evaluate([SQUARE] * 300, TASK)
+        assert len(results) == 300
+        n_events = stream.last_seq
+        assert n_events >= 900
+        assert len(slow._queue) == 5
+        assert slow.dropped == n_events - 5
+        assert len(quick.take(100_000)) == n_events
+        assert [one.seq for one in slow.take()] == list(range(n_events - 4, n_events + 1))

@@ -20,6 +20,7 @@ from evocell.cli.report import add_report_parser
 from evocell.cli.serve import add_serve_parser
 from evocell.cli.store import add_store_parser
 from evocell.cli.top import add_top_parser
+from evocell.cli.verify_determinism import add_verify_parser
 from evocell.errors import EvocellError
 from evocell_runtime.errors import ImageError as RuntimeImageError
 
@@ -74,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_serve_parser(commands)
     add_audit_parser(commands)
     add_replay_parser(commands)
+    add_verify_parser(commands)
     return parser
 
 

@@ -1,0 +1,180 @@
+"""`evocell verify-determinism`: run a corpus several times, shuffled, on several workers; print a digest."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from importlib.metadata import version
+
+from attrs import field, frozen
+from rich.console import Console
+
+from evocell.api.engine import Engine
+from evocell.config import Config
+from evocell.corpus import Program, programs
+from evocell.models.evaluation import Case, Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.limits import Limits
+from evocell.wire.outcomes import outcome_digest
+
+__all__ = ["Finding", "Verdict", "add_verify_parser", "verify"]
+
+LIMITS = Limits(fuel=12_000_000_000, memory_bytes=128 << 20, timeout_s=120.0)
+"""Bounds of each program: fuel decides before the clock does."""
+
+_TASK = Evaluation(
+    "run", [Case(seed=20_200_101)], score=lambda _case, _value: 1.0, limits=LIMITS, memoise=False
+)
+_SHOWN = 20
+
+
+@frozen(kw_only=True)
+class Finding:
+    """What came of one program once.
+
+    Attributes:
+        kind: How it ended.
+        outcome: Digest of its outcome: value, output, error, fuel, memory.
+        fuel_used: The fuel it took.
+    """
+
+    kind: str
+    outcome: str
+    fuel_used: int
+
+
+@frozen(kw_only=True)
+class Verdict:
+    """What came of a corpus.
+
+    Attributes:
+        digest: A hash over every program's outcome, fuel included; two machines with the same image that
+            print the same one have computed the same.
+        programs: How many there are.
+        runs: How often each was run.
+        different: Programs that did not give the same every time, with what they gave.
+        kinds: How many ended how.
+        image_id: The image they ran in.
+    """
+
+    digest: str
+    programs: int
+    runs: int
+    different: Mapping[str, tuple[Finding, ...]] = field(factory=dict)
+    kinds: Mapping[str, int] = field(factory=dict)
+    image_id: str = ""
+
+
+def add_verify_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `verify-determinism` to the parser."""
+    parser = commands.add_parser(
+        "verify-determinism",
+        help="run a corpus of programs several times and print a digest to compare machines by",
+        description=(
+            "Runs 261 programs several times, shuffled, on several numbers of workers, and compares "
+            "outcomes and fuel. Prints a digest: another machine with the same image prints the same. The "
+            "exit code is 1 if a program did not give the same every time."
+        ),
+    )
+    parser.add_argument(
+        "--runs", type=int, default=3, metavar="N", help="runs for each number of workers (default: 3)"
+    )
+    parser.add_argument("--workers", default="1,2", metavar="N,N", help="numbers of workers (default: 1,2)")
+    parser.add_argument(
+        "--profile", choices=("deterministic", "portable"), help="the profile (default: configured)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_verify)
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Verify and print."""
+    overrides = {} if args.profile is None else {"profile": args.profile}
+    config = Config.load(**overrides)
+    numbers = [int(number) for number in args.workers.split(",")]
+    verdict = verify(config, programs(), runs=args.runs, workers=numbers, quiet=args.json)
+    about = {
+        "digest": verdict.digest,
+        "programs": verdict.programs,
+        "runs": verdict.runs,
+        "different": {name: [found.kind for found in seen] for name, seen in verdict.different.items()},
+        "ended": dict(verdict.kinds),
+        "image": verdict.image_id,
+        "profile": config.profile,
+        "machine": platform.machine(),
+        "evocell": version("evocell"),
+    }
+    if args.json:
+        sys.stdout.write(json.dumps(about, indent=2) + "\n")
+    else:
+        _print(about, verdict)
+    return 1 if verdict.different else 0
+
+
+def verify(
+    config: Config, corpus: Sequence[Program], *, runs: int, workers: Sequence[int], quiet: bool = True
+) -> Verdict:
+    """Run a corpus and compare.
+
+    Args:
+        config: Settings, apart from the number of workers.
+        corpus: The programs.
+        runs: How often to run it on each number of workers, each time in another order.
+        workers: The numbers of workers.
+        quiet: Whether to show no progress.
+    """
+    seen: dict[str, list[Finding]] = {program.name: [] for program in corpus}
+    image_id = ""
+    console = Console(stderr=True)
+    for number in workers:
+        settings = {name: getattr(config, name) for name in ("profile", "cache_dir", "warm", "layers")}
+        with closing(Engine(Config.load(**settings, workers=number))) as engine:
+            image_id = engine.image_id
+            for turn in range(runs):
+                order = list(corpus)
+                random.Random(f"{number}/{turn}").shuffle(order)  # noqa: S311 - an order, not a secret
+                if not quiet:
+                    console.print(f"{number} workers, run {turn + 1} of {runs}", style="dim")
+                results = engine.evaluate([program.source for program in order], _TASK)
+                for program, result in zip(order, results, strict=True):
+                    seen[program.name].append(_finding(result))
+    text = json.dumps({name: [found[0].kind, found[0].outcome] for name, found in sorted(seen.items())})
+    kinds: dict[str, int] = {}
+    for found in seen.values():
+        kinds[found[0].kind] = kinds.get(found[0].kind, 0) + 1
+    return Verdict(
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        programs=len(corpus),
+        runs=runs * len(workers),
+        different={name: tuple(found) for name, found in seen.items() if len(set(found)) > 1},
+        kinds=kinds,
+        image_id=image_id,
+    )
+
+
+def _finding(result: FitnessResult) -> Finding:
+    if not result.test_results:
+        return Finding(kind=result.reason or "", outcome=result.error or "", fuel_used=result.fuel_used)
+    outcome = result.test_results[0].outcome
+    return Finding(kind=outcome.kind, outcome=outcome_digest(outcome), fuel_used=outcome.fuel_used)
+
+
+def _print(about: Mapping[str, object], verdict: Verdict) -> None:
+    console = Console()
+    for name, found in list(verdict.different.items())[:_SHOWN]:
+        kinds = ", ".join(f"{one.kind} with {one.fuel_used:,} fuel" for one in found)
+        console.print(f"{name} gave different outcomes: {kinds}", style="red")
+    ended = ", ".join(f"{number} {kind}" for kind, number in sorted(verdict.kinds.items()))
+    console.print(f"{verdict.programs} programs, {verdict.runs} runs each: {ended}")
+    if verdict.different:
+        console.print(f"{len(verdict.different)} programs did not give the same every time", style="red")
+    else:
+        console.print("outcomes and fuel were the same every time", style="green")
+    console.print(f"image   {about['image']} ({about['profile']})", highlight=False)
+    console.print(f"digest  {verdict.digest}", highlight=False)

@@ -1,0 +1,125 @@
+"""Equal outcomes and equal fuel: over runs, processes, worker counts, order, neighbours, and what was cached."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+import evocell
+from evocell.cli.main import main
+from evocell.cli.verify_determinism import LIMITS, verify
+from evocell.corpus import programs
+
+SOME = programs()[::12]
+TASK = evocell.Evaluation("run", [evocell.Case(seed=5)], score=lambda case, value: 1.0, limits=LIMITS)
+
+
+def outcomes(engine, chosen=SOME):
+    results = engine.evaluate([program.source for program in chosen], TASK)
+    return [result.test_results[0].outcome for result in results]
+
+
+def test_the_corpus_is_what_it_says():
+    found = programs()
+    groups = {program.name.partition("/")[0] for program in found}
+
+    assert len(found) == len({program.name for program in found}) == 261
+    assert len(groups) == 10
+    for program in found:
+        assert "def run():" in program.source
+
+
+def test_some_of_the_corpus_on_every_kind_of_worker():
+    verdict = verify(evocell.Config.load(), SOME, runs=2, workers=[0, 2])
+
+    assert (verdict.different, verdict.programs, verdict.runs) == ({}, len(SOME), 4)
+    assert verdict.kinds["completed"] > len(SOME) // 2
+
+
+@pytest.mark.soak
+def test_the_whole_corpus_three_times_on_each_of_two_worker_counts():
+    verdict = verify(evocell.Config.load(), programs(), runs=3, workers=[1, 2])
+
+    assert verdict.different == {}
+
+
+@pytest.mark.soak
+def test_the_whole_corpus_in_the_portable_profile():
+    config = evocell.Config.load(profile="portable")
+    verdict = verify(config, programs(), runs=2, workers=[1, 2])
+    plain = verify(evocell.Config.load(), programs(), runs=1, workers=[2])
+
+    assert verdict.different == {}
+    assert verdict.image_id != plain.image_id
+    assert verdict.kinds == plain.kinds
+
+
+def test_cold_and_warm_byte_code_caches_give_the_same(tmp_path):
+    seen = []
+    for _ in range(2):  # the second engine finds the byte code of the first
+        with evocell.Engine(evocell.Config.load(workers=1, state_dir=tmp_path)) as engine:
+            seen += [outcomes(engine), outcomes(engine)]
+    with evocell.Engine(evocell.Config.load(workers=1)) as engine:
+        seen.append(outcomes(engine))
+
+    assert all(one == seen[0] for one in seen)
+    assert all([o.fuel_used for o in one] == [o.fuel_used for o in seen[0]] for one in seen)
+
+
+def test_neighbours_and_the_load_of_the_machine_change_nothing(engine):
+    alone = outcomes(engine)
+    over = threading.Event()
+
+    def burn():
+        while not over.is_set():
+            sum(range(10_000))
+
+    noise = [threading.Thread(target=burn) for _ in range(3)]
+    for thread in noise:
+        thread.start()
+    try:
+        crowd = [*SOME] * 2
+        together = engine.evaluate(
+            ["def run():\n    while True: pass" if n % 3 == 0 else one.source for n, one in enumerate(crowd)],
+            evocell.Evaluation("run", TASK.cases, score=TASK.score, limits=LIMITS.evolve(fuel=2_000_000_000)),
+        )
+    finally:
+        over.set()
+        for thread in noise:
+            thread.join()
+
+    for n, result in enumerate(together):
+        outcome = result.test_results[0].outcome
+        if n % 3 and outcome.kind != "fuel":
+            assert outcome == alone[n % len(SOME)], SOME[n % len(SOME)].name
+
+
+def test_the_seed_decides_and_nothing_else_does(engine):
+    source = "import random, os, uuid\nimport numpy as np\ndef run():\n    return [random.random(), os.urandom(4), str(uuid.uuid4()), np.random.rand(), float(np.random.default_rng().random())]"
+
+    def value(seed):
+        task = evocell.Evaluation("run", [evocell.Case(seed=seed)], score=lambda case, value: 1.0)
+        return engine.evaluate_one(source, task).test_results[0].outcome.unwrap()
+
+    assert value(1) == value(1)
+    assert all(one != other for one, other in zip(value(1), value(2), strict=True))
+
+
+def test_the_command_prints_a_digest_and_finds_what_differs(monkeypatch, capsys):
+    few = programs()[:4]
+    monkeypatch.setattr("evocell.cli.verify_determinism.programs", lambda: few)
+    assert main(["verify-determinism", "--runs", "2", "--workers", "0", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (first["programs"], first["different"]) == (4, {})
+    assert main(["verify-determinism", "--runs", "1", "--workers", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert first["digest"] in shown
+    assert "the same every time" in shown
+
+    monkeypatch.setenv("EVOCELL_PROFILE", "realtime")
+    clock = [p for p in programs() if p.name in ("data/clock_readings", "chance/urandom")]
+    monkeypatch.setattr("evocell.cli.verify_determinism.programs", lambda: clock)
+    assert main(["verify-determinism", "--runs", "2", "--workers", "0"]) == 1
+    assert "2 programs did not give the same" in capsys.readouterr().out

@@ -83,7 +83,7 @@ def test_neighbours_and_the_load_of_the_machine_change_nothing(engine):
         crowd = [*SOME] * 2
         together = engine.evaluate(
             ["def run():\n    while True: pass" if n % 3 == 0 else one.source for n, one in enumerate(crowd)],
-            evocell.Evaluation("run", TASK.cases, score=TASK.score, limits=LIMITS.evolve(fuel=2_000_000_000)),
+            evocell.Evaluation("run", TASK.cases, score=TASK.score, limits=LIMITS.evolve(fuel=500_000_000)),
         )
     finally:
         over.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -135,7 +136,10 @@ def test_a_backlog_that_is_too_long(workers):
                 ends.append(error)
 
         calls = [threading.Thread(target=call) for _ in range(5)]
-        for thread in calls:
+        calls[0].start()
+        while not engine.workers()[0].calls:  # it runs, and does not wait
+            time.sleep(0.01)
+        for thread in calls[1:]:
             thread.start()
         for thread in calls:
             thread.join(60)

@@ -171,6 +171,8 @@ def test_a_worker_that_waits_for_a_core_is_not_killed(before, caplog):
 @pytest.mark.trio
 async def test_a_drained_worker_finishes_its_runs_and_starts_anew():
     async with evocell.AsyncEngine(evocell.Config.load(workers=2)) as engine:
+        while any(worker.pid is None for worker in await engine.workers()):  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.01)
         old = {worker.pid for worker in await engine.workers()}
         results = []
 

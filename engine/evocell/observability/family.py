@@ -78,12 +78,13 @@ class Family:
             marks[start] = 1
         first, second, more = self._first, self._second, self._more
         # The marks are read while they are made: whoever is marked lies below, and comes later.
-        marked = compress(range(top, -1, -1), reversed(marks))
         if not more:
-            for place in marked:
-                marks[first[place]] = marks[second[place]] = 1
+            firsts = compress(reversed(first[: top + 1]), reversed(marks))
+            seconds = compress(reversed(second[: top + 1]), reversed(marks))
+            for one, other in zip(firsts, seconds, strict=True):
+                marks[one] = marks[other] = 1
             return marks
-        for place in marked:
+        for place in compress(range(top, -1, -1), reversed(marks)):
             marks[first[place]] = marks[second[place]] = 1
             for parent in more.get(place, ()):
                 marks[parent] = 1

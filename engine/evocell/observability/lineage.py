@@ -199,7 +199,9 @@ class LineageTracker:
             place = self._place(individual_id)
             marks = self._family.above([place])
             del marks[place:]
-            return list(compress(reversed(self._ids[:place]), reversed(marks)))
+            found = list(compress(self._ids, marks))
+            found.reverse()
+            return found
 
     def descendants(self, individual_id: str) -> list[str]:
         """Return all who descend from an individual, the oldest first.

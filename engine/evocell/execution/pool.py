@@ -22,7 +22,6 @@ from evocell.errors import ConfigurationError, EngineClosed, EvocellError, Image
 from evocell.execution.blobs import NAMED_BYTES, SHELF_BYTES, Recent
 from evocell.execution.connection import ConnectionLost, RequestFailed
 from evocell.execution.copying import COPY_OUT, EXPORT_IMAGE, FORK, FREEZE, IMPORT_IMAGE, PUT_IN
-from evocell.execution.enforcer import WatchedWorker
 from evocell.execution.handover import hand_over
 from evocell.execution.homes import Homes
 from evocell.execution.life import WorkerLife
@@ -135,11 +134,6 @@ class HostPool:
     @property
     def lives(self) -> Sequence[WorkerLife]:
         """The processes there are, those that are about to end included; it changes with them."""
-        return self._lives
-
-    @property
-    def watched(self) -> Sequence[WatchedWorker]:
-        """The same, to be watched."""
         return self._lives
 
     def workers(self) -> list[WorkerInfo]:

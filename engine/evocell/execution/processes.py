@@ -59,7 +59,7 @@ async def open_worker_processes(
         await nursery.start(pool.supervise)
         if config.enforcement_enabled:
             interval_s = config.enforcement_poll_interval_ms / 1000
-            watch = partial(watch_memory, pool.watched, bound=memory_bound(config), interval_s=interval_s)
+            watch = partial(watch_memory, pool.lives, bound=memory_bound(config), interval_s=interval_s)
             nursery.start_soon(watch)
         if pool.failure is None:
             try:

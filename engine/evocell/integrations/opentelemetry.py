@@ -78,6 +78,7 @@ class OpenTelemetryBridge:
         )
         self._lock = threading.Lock()
         self._open: OrderedDict[object, Span] = OrderedDict()
+        self._alive: set[object] = set()
         self._id = f"evocell.opentelemetry.{next(_numbers)}"
         telemetry.attach(self._id, "", self._receive)
 
@@ -117,12 +118,21 @@ class OpenTelemetryBridge:
             self._memory.record(event.measurements["peak_memory_bytes"], attributes)
         elif name == "sandbox.killed":
             self._kills.add(1, {"kind": "timeout", **_closed(event)} if last == "timeout" else _closed(event))
-        elif event.name == "sandbox.create.stop":
-            self._sandboxes.add(1)
-        elif event.name == "sandbox.destroyed":
-            self._sandboxes.add(-1)
+        elif event.name in {"sandbox.create.stop", "sandbox.destroyed"}:
+            self._count_sandbox(event.metadata["sandbox_id"], created=last == "stop")
         elif event.name == "worker.resources" and "memory_bytes" in event.measurements:
             self._worker_memory.record(event.measurements["memory_bytes"], _closed(event))
+
+    def _count_sandbox(self, sandbox_id: object, *, created: bool) -> None:
+        """Count a sandbox in or out; one whose creation failed is told to be destroyed and never was there."""
+        with self._lock:
+            known = sandbox_id in self._alive
+            if created:
+                self._alive.add(sandbox_id)
+            else:
+                self._alive.discard(sandbox_id)
+        if known is not created:
+            self._sandboxes.add(1 if created else -1)
 
     def _begin(self, name: str, event: TelemetryEvent) -> None:
         span = self._tracer.start_span(

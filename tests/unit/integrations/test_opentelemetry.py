@@ -85,6 +85,7 @@ def test_live_sandboxes_are_counted_up_and_down(bridge, fake_engine, seen):
     for name in "ab":
         fake_engine.create_sandbox(name, source=SQUARE)
     fake_engine.destroy_sandbox("a")
+    fake_engine.telemetry.emit("sandbox.destroyed", {}, {"sandbox_id": "its creation failed"})
     assert [point.value for point in seen.points("evocell.sandboxes")] == [1]
 
 

@@ -124,7 +124,7 @@ class OpenTelemetryBridge:
             self._worker_memory.record(event.measurements["memory_bytes"], _closed(event))
 
     def _count_sandbox(self, sandbox_id: object, *, created: bool) -> None:
-        """Count a sandbox in or out; one whose creation failed is told to be destroyed and never was there."""
+        """Count a sandbox in or out; one whose creation failed is destroyed and never was there."""
         with self._lock:
             known = sandbox_id in self._alive
             if created:

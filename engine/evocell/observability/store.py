@@ -183,9 +183,10 @@ class Store:
         with self._work:
             self._closing = True
             self._work.notify_all()
-        self._thread.join()
+        # The writer's connection is the last: it takes the write-ahead log into the database and removes it.
         with self._reading:
             self._reader.close()
+        self._thread.join()
 
     def _ask(self, done: Callable[[], None]) -> _Ticket:
         ticket = _Ticket(done)

@@ -46,6 +46,7 @@ def test_closing_writes_what_is_left(path):
     store.execute(ROW, ("a",))
     store.close()
     store.close()
+    assert [one.name for one in path.parent.iterdir()] == [path.name]  # no write-ahead log is left
     with Store(path) as again:
         assert digests(again) == ["a"]
     with pytest.raises(StoreError, match="closed"):

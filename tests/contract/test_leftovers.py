@@ -61,9 +61,12 @@ def kill_an_engine(workers):
 def test_the_next_engine_removes_what_a_killed_one_left(place, workers):
     kill_an_engine(workers)
     left = list(place.glob("evocell-*"))
-    assert len(left) >= 2  # its own, and one for each process with scratch space
+    # Its own, and one for each process with scratch space; a worker that sees the end of its input before it
+    # sees the end of its parent may have begun to remove what it has.
+    assert len(left) >= (1 if workers else 2)
     assert all((path / MARKER).is_file() for path in left)
-    assert len(list(place.glob("evocell-*/tmp-*/file"))) == 4
+    files = len(list(place.glob("evocell-*/tmp-*/file")))
+    assert files <= 4 if workers else files == 4
 
     with evocell.Engine(evocell.Config.load(workers=1)) as engine:
         assert engine.evaluate_one("def solve(n): return n * n", TASK).valid

@@ -35,6 +35,7 @@ from measures import (
     datasets,
     execution,
     garbage,
+    gate,
     guest_speed,
     lifecycle,
     machine,
@@ -106,6 +107,7 @@ SECTIONS = (
     Section("speed of the guest", _in_engine(guest_speed.measure)),
     Section("the pipe", pipe.measure),
     Section("lineage and recording", lambda report, _: observing.measure(report)),
+    Section("the gate and the profiles", lambda report, _: gate.measure(report)),
     Section("memory", memory.measure, once=True),
     Section(
         "1,000 candidates on 20 cases",

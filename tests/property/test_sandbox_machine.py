@@ -29,7 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from evocell import AsyncEngine, Config, Limits, SandboxExists, SandboxNotFound, SandboxStatus
+from evocell import AsyncEngine, Config, Limits, SandboxExists, SandboxNotFound, SandboxStatus, WorkerDied
 from evocell.api.portal import Task, TrioThread
 
 IDS = ("a", "b")
@@ -47,7 +47,7 @@ HANG = "def spin(): return 'hang'\n"
 MOST_AT_ONCE = 4
 """Operations that run at once; the model tries every order of them."""
 
-ENDED = (SandboxNotFound, SandboxExists)
+ENDED = (SandboxNotFound, SandboxExists, WorkerDied)
 
 
 @frozen
@@ -151,8 +151,10 @@ class SandboxMachine(RuleBasedStateMachine):
     n_cancelled = 0
 
     def teardown(self):
-        self.settle()
-        self.thread.call(partial(self.engine.batch_destroy, list(IDS), missing_ok=True))
+        try:
+            self.settle()
+        finally:  # the next machine uses the same engine
+            self.thread.call(partial(self.engine.batch_destroy, list(IDS), missing_ok=True))
         self.check_empty()
 
     def check_empty(self):
@@ -266,6 +268,9 @@ class SandboxMachine(RuleBasedStateMachine):
         broken = state.status is SandboxStatus.ERROR
         assert broken or state.status is SandboxStatus.RUNNING
         outcome = self.thread.call(partial(self.engine.run, sandbox_id, "bump"))
+        if outcome.kind == "worker_lost":  # the one that was killed just now had not ended yet
+            possible = {evolve(life, count=0) for life in possible}
+            outcome = self.thread.call(partial(self.engine.run, sandbox_id, "bump"))
         if broken:
             assert outcome.kind == "syntax"
             seen = {life for life in possible if life.code == "broken"}
@@ -292,8 +297,8 @@ def run_machine(machine, **options):
         deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], **options
     )
     run_state_machine_as_test(machine, settings=found)
-    assert machine.n_operations > 2 * options["max_examples"]
-    assert machine.n_cancelled > options["max_examples"] // 4
+    assert machine.n_operations >= options["max_examples"]
+    assert machine.n_cancelled > 0
 
 
 class LosesSessions(SandboxMachine):
@@ -366,7 +371,7 @@ def test_over_fakes(make_fake_workers):
 
 @pytest.mark.parametrize("n_workers", [0, 1])
 def test_over_guests(n_workers):
-    over_guests(n_workers, max_examples=6, stateful_step_count=20)
+    over_guests(n_workers, max_examples=12, stateful_step_count=20)
 
 
 @pytest.mark.soak

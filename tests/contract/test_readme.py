@@ -13,10 +13,12 @@ def test_the_first_example_prints_what_is_printed_below_it(capsys):
 
 
 def test_the_other_examples_run(capsys):
-    loop, sandboxes = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1:]
+    loop, sandboxes, versions = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1:]
     namespace = {}
     exec(compile(loop, "README.md", "exec"), namespace)
     scores = [line for line in capsys.readouterr().out.splitlines() if line.startswith("score:")]
     assert scores == ["score: 1 (valid)", "score: 0 (invalid: syntax)"]
     exec(compile(sandboxes, "README.md", "exec"), namespace)
-    assert capsys.readouterr().out == "2\n5\n"
+    assert capsys.readouterr().out == "2\n5\n6\n"
+    exec(compile(versions, "README.md", "exec"), namespace)
+    assert capsys.readouterr().out == "('program:solve',)\nsecond\n"

@@ -40,7 +40,7 @@ _TIMEOUT_S = 30.0
 _MEMORY_BYTES = 1 << 30
 _SLOW_S = 0.1
 """A peer that takes longer than that for one evaluation is read less often."""
-_READINGS = {True: 12, False: 60}
+_READINGS = 60
 _BURST_S = 0.4
 """How long one reading of a rate should take."""
 
@@ -120,19 +120,20 @@ _ALL = "on all cores"
 
 
 def _one_peer(report: Report, peer: Peer, evaluate: Evaluate, task: Task) -> None:
-    first_s: list[float] = []
-    _checked(evaluate, task)
-    timed(first_s, _checked, evaluate, task)
     taken_s: list[float] = []
-    for _ in range(report.share(_READINGS[first_s[0] > _SLOW_S])):
+    _checked(evaluate, task)
+    timed(taken_s, _checked, evaluate, task)
+    slow = taken_s[0] > _SLOW_S
+    for _ in range(0 if slow else report.share(_READINGS)):
         timed(taken_s, _checked, evaluate, task)
     report.times(_row_name(peer.name, task.name, _ONE), taken_s)
     cores = len(os.sched_getaffinity(0))
-    burst = max(2 * cores, min(200, round(_BURST_S * cores / min(taken_s))))
+    burst = cores if slow else max(2 * cores, min(200, round(_BURST_S * cores / min(taken_s))))
     with ThreadPoolExecutor(cores) as callers:
-        list(callers.map(partial(_checked, evaluate), [task] * cores))
+        if not slow:
+            list(callers.map(partial(_checked, evaluate), [task] * cores))
         burst_s: list[float] = []
-        for _ in range(report.share(6)):
+        for _ in range(1 if slow else report.share(6)):
             timed(burst_s, lambda: list(callers.map(partial(_checked, evaluate), [task] * burst)))
     report.rates(_row_name(peer.name, task.name, _ALL), [burst / spent for spent in burst_s])
 

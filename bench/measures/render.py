@@ -48,7 +48,7 @@ LINES = (
     Line("create + call + destroy, in the worker", "worker process: fork + first call + destroy", _CALL),
     Line("create + call + destroy, public API", "engine: create + first call + destroy", _CALL),
     Line("each further call in a session", "engine: second call in the session", _CALL),
-    Line("100 evaluations of a trivial candidate", "engine: batch_evaluate 100, trivial", _CALL, 100),
+    Line("100 trivial candidates, all different", "engine: evaluate 100 candidates, trivial", _CALL, 100),
     Line("memory of its own, after a call", "memory each: a session kept ready, of 200", _MEMORY),
     Line("memory of its own, idle", "memory each: a record, of 2,000", _MEMORY),
 )
@@ -161,7 +161,8 @@ def _chart(run: SavedRun) -> str:
             place.margins(x=0.12)
         day = run.machine["date"].split()[0]
         figure.supxlabel(
-            f"logarithmic; grey: no isolation between programs; {run.machine['processor']}; {day}", fontsize=8
+            f"logarithmic; grey: programs are not isolated from the machine or each other; {run.machine['processor']}; {day}",
+            fontsize=8,
         )
         drawing = io.StringIO()
         figure.patch.set_facecolor("white")

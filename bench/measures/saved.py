@@ -73,7 +73,7 @@ def _row(series: Series) -> dict[str, object]:
         "at_least": series.at_least,
         "met": series.met,
         "round_medians": series.medians,
-        "round_samples": [[float(f"{reading:.6g}") for reading in taken] for taken in series.rounds],
+        "round_samples": [[float(f"{reading:.4g}") for reading in taken] for taken in series.rounds],
         "ratios": series.ratios,
     }
 

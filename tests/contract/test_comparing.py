@@ -2,7 +2,7 @@
 
 import pytest
 
-from evocell import Case, ConfigurationError, Evaluation, Limits
+from evocell import Case, Config, ConfigurationError, Engine, Evaluation, Limits
 
 LOOP = "def total(n):\n    result = 0\n    for i in range(n):\n        result += i\n    return result"
 FORMULA = "def total(n): return n * (n - 1) // 2"
@@ -49,3 +49,14 @@ def test_methods_in_packages_are_measured_too(engine):
 def test_repeats_are_a_number_of_times(engine, repeats):
     with pytest.raises(ConfigurationError, match="whole number from 1"):
         engine.measure(LOOP, TASK, repeats=repeats)
+
+
+def test_a_measurement_is_never_answered_from_memory():
+    config = Config.load(memoise=True, workers=1)
+    remembered = Evaluation("total", TASK.cases, memoise=True)
+    with Engine(config) as engine:
+        assert engine.evaluate_one(LOOP, remembered).valid
+        assert engine.evaluate_one(LOOP, remembered).n_memoised == 2
+        measured = engine.measure(LOOP, remembered, repeats=3)
+    assert measured.result.n_memoised == 0
+    assert len(set(measured.wall_s)) == 3

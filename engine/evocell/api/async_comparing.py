@@ -82,8 +82,10 @@ class AsyncComparing(EngineLifecycle):
         _check_repeats(repeats)
         new = individuals(list(sources), population=None, generation=0, parents=None)
         found: list[list[FitnessResult]] = [[] for _ in new]
+        # Each repeat is made: a remembered call has no time of its own.
+        evaluation = evolve(check_evaluation(evaluation), memoise=False)
         with self._request():
-            plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=None, calls=1)
+            plan = await self._batches.plan(evaluation, deadline_s=None, calls=1)
             overhead_fuel = await self._overhead_fuel(evaluation)
             for repeat in range(repeats):
                 places = range(len(new)) if repeat % 2 == 0 else reversed(range(len(new)))

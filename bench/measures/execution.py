@@ -60,7 +60,8 @@ def _scaling(report: Report, baseline: Baseline, what: str, source: str) -> None
     cores has one for itself, so both comparisons are given.
     """
     rates = {}
-    for workers, cores in ((1, 1), (1, 2), (2, 2)):
+    larger = [2**power for power in range(2, len(os.sched_getaffinity(0)).bit_length())]
+    for workers, cores in ((1, 1), (1, 2), (2, 2), *((count, count) for count in larger)):
         with _on_cores(cores) as there:
             if not there:
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -326,6 +327,15 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def settle_at(most: int) -> bool:
+    """Whether the descriptors come down to so many; other engines of this run look into /proc now and then."""
+    for _ in range(100):
+        if descriptors() <= most:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 KEPT_DESCRIPTORS = 4
 """What an open engine may have come to hold: a fork to compare idle ones with, or the pipes of a worker."""
 
@@ -372,7 +382,7 @@ def test_hundreds_of_operations_over_guests(workers):
     seen = trio.run(partial(_over_guests, random_rounds(7, 60, 12), workers=workers))
     assert seen.total() > 200
     assert min(seen["done"], seen["cancelled"], seen["SandboxNotFound"], seen["SandboxExists"]) > 5
-    assert descriptors() <= before
+    assert settle_at(before)
 
 
 @pytest.mark.soak
@@ -383,4 +393,4 @@ def test_thousands_of_operations_over_guests(workers, seed):
     before = descriptors()
     seen = trio.run(partial(_over_guests, random_rounds(seed, 800, 15), workers=workers))
     assert seen.total() > 3_000
-    assert descriptors() <= before
+    assert settle_at(before)

@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -57,6 +58,10 @@ class _Ticket:
     failures: list[str] = field(factory=list)
 
 
+REST_S = 5.0
+"""How long a fork of the process waits for a transaction that is under way."""
+
+
 class Store:
     """A database to write to and read from, from any thread.
 
@@ -87,6 +92,8 @@ class Store:
                 self._connection.close()
                 raise
         self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        _forks.watch(self)
         self._thread = threading.Thread(target=self._write_all, name="evocell-store", daemon=True)
         self._thread.start()
 
@@ -220,7 +227,8 @@ class Store:
                 if isinstance(one, _Ticket):
                     one.failures.append("the writer has ended")
                     one.done()
-            self._connection.close()
+            with self._writing:
+                self._connection.close()
 
     def _take(self) -> list[Write | _Ticket] | None:
         """Return what is to be written next, together; None when there will be no more."""
@@ -264,15 +272,54 @@ class Store:
         if not writes:
             return
         connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for write in writes:
-                write(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+        with self._writing:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for write in writes:
+                    write(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+
+    def rest(self) -> list[threading.Lock]:
+        """Wait until no thread of this process is at work in the database, and keep them all out.
+
+        Returns:
+            What to release to let them in again.
+        """
+        locks = (self._writing, self._reading)
+        return [lock for lock in locks if lock.acquire(timeout=REST_S)]
+
+
+class _Forks:
+    """Has SQLite at rest whenever the process is forked.
+
+    SQLite has locks of its own for the whole process. A child that is forked while another thread holds one
+    of them would wait for it for ever at its first use of any database, and loops that fork right after an
+    evaluation are common.
+    """
+
+    def __init__(self) -> None:
+        self._stores: weakref.WeakSet[Store] = weakref.WeakSet()
+        self._held: list[threading.Lock] = []
+        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after)
+
+    def watch(self, store: Store) -> None:
+        """Have a store rest at each fork from now on."""
+        self._stores.add(store)
+
+    def _before(self) -> None:
+        self._held = [lock for store in list(self._stores) for lock in store.rest()]
+
+    def _after(self) -> None:
+        held, self._held = self._held, []
+        for lock in held:
+            lock.release()
+
+
+_forks = _Forks()
 
 
 def open_reader(state_dir: Path) -> sqlite3.Connection:

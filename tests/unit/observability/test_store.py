@@ -1,5 +1,7 @@
 """The store: written in batches by a thread, read beside it, shared by processes."""
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -182,3 +184,38 @@ def test_where_there_is_no_store_a_reader_says_so(tmp_path):
 def test_the_directory_and_the_file_are_private(store, path):
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking beside a thread is the point
+def test_a_child_that_is_forked_in_mid_write_can_use_a_database(tmp_path):
+    rows = [(n, "x" * 100) for n in range(2_000)]
+    with Store(tmp_path / "evocell.db", durable=False) as store:
+        store.execute("CREATE TABLE many (n INTEGER, text TEXT)")
+        store.flush_blocking()
+        over = threading.Event()
+
+        def keep_writing():
+            while not over.is_set():
+                store.executemany("INSERT INTO many VALUES (?, ?)", rows)
+                store.execute("DELETE FROM many")
+                store.flush_blocking()
+
+        writer = threading.Thread(target=keep_writing)
+        writer.start()
+        try:
+            statuses = []
+            for _ in range(60):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(20)  # one that hangs dies of it
+                    try:
+                        own = sqlite3.connect(":memory:")
+                        own.execute("CREATE TABLE t (x)")
+                        own.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(200)])
+                    finally:
+                        os._exit(0)
+                statuses.append(os.waitpid(child, 0)[1])
+        finally:
+            over.set()
+            writer.join()
+    assert set(statuses) == {0}

@@ -39,7 +39,8 @@ def test_short_calls_wait_for_no_more_than_a_quantum_of_the_long_one(monkeypatch
 
         thread = threading.Thread(target=spin)
         thread.start()
-        while len(turns) < QUANTUM_SLICES:
+        # A compilation has had turns before it.
+        while max(Counter(list(turns)).values(), default=0) < QUANTUM_SLICES:
             pass
         (spinning,) = {job for job in turns if turns.count(job) >= QUANTUM_SLICES}
         first = len(turns)

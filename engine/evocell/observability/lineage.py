@@ -18,7 +18,7 @@ from evocell.observability.family import Family
 __all__ = ["Individual", "LineageStore", "LineageTracker"]
 
 LOOSE = 100_000
-"""Individuals without parents that were not kept are forgotten in memory when there are more of them."""
+"""Individuals without parents that are not kept any more are forgotten in memory when there are more of them."""
 
 _NO_NOTES: Mapping[str, object] = MappingProxyType({})
 
@@ -152,6 +152,18 @@ class LineageTracker:
             if metadata:
                 self.annotate(child_id, metadata)
             return number
+
+    def release(self, individual_id: str, number: int) -> None:
+        """Treat an individual that was kept as one that was evaluated in passing, now that it is gone.
+
+        Args:
+            individual_id: Its id.
+            number: Its number; if another bears the id by now, nothing changes.
+        """
+        with self._lock:
+            place = self._places.get(individual_id)
+            if place is not None and self._numbers[place] == number and not self._family.parents(place):
+                self._add_loose(place)
 
     def annotate(self, individual_id: str, metadata: Mapping[str, object]) -> None:
         """Add to what is known of the mutation that made an individual.
@@ -332,11 +344,12 @@ class LineageTracker:
         self._loose.append(place)
         if len(self._loose) > LOOSE:
             oldest = self._loose.popleft()
-            if not self._family.has_children(oldest):
+            if oldest not in self._notes and not self._family.has_children(oldest):
                 if self._places.get(self._ids[oldest]) == oldest:
                     del self._places[self._ids[oldest]]
                 self._ids[oldest] = ""
                 self._numbers[oldest] = 0
+                self._versions.pop(oldest, None)
 
     def _place(self, individual_id: str) -> int:
         place = self._find(individual_id)

@@ -370,6 +370,7 @@ class Manager:
         if self._records.get(record.id) is record:
             del self._records[record.id]
             self.modules.forget(record.id)
+            self.observer.lineage.release(record.id, record.number)
             record.code = None
             if record.state.population is not None:
                 self.admission.leave(record.state.population)

@@ -140,6 +140,25 @@ def test_passing_individuals_without_relatives_are_forgotten(monkeypatch):
     assert len(tracker) == 6
 
 
+def test_kept_individuals_are_forgotten_once_they_are_released(monkeypatch):
+    monkeypatch.setattr(lineage_module, "LOOSE", 3)
+    tracker = LineageTracker()
+    numbers = {name: tracker.record(name) for name in ("noted", "parent", "borne again", "gone")}
+    tracker.annotate("noted", {"operator": "swap"})
+    child = tracker.record("child", ["parent"])
+    tracker.record("borne again")
+    for name, number in [*numbers.items(), ("child", child)]:
+        tracker.release(name, number)
+    for number in range(10):
+        tracker.release(f"other{number}", tracker.record(f"other{number}"))
+    assert tracker.get("noted").metadata == {"operator": "swap"}
+    assert tracker.ancestors("child") == ["parent"]
+    assert tracker.depth("borne again") == 0
+    assert tracker.depth("gone") is None
+    assert tracker.depth("other0") is None
+    assert tracker.depth("other9") == 0
+
+
 def test_a_family_as_graphviz_and_json():
     tracker = LineageTracker()
     tracker.record('say "hi"\\')

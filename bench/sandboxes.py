@@ -108,6 +108,7 @@ SECTIONS = (
     Section("the pipe", pipe.measure),
     Section("lineage and recording", lambda report, _: observing.measure(report)),
     Section("the gate and the profiles", lambda report, _: gate.measure(report)),
+    Section("the portable profile", lambda report, _: guest_speed.measure_portable(report)),
     Section("memory", memory.measure, once=True),
     Section(
         "1,000 candidates on 20 cases",

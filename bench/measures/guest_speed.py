@@ -1,4 +1,4 @@
-"""How fast code runs inside the guest, beside the CPython that runs the engine; and what counting fuel costs.
+"""How fast code runs inside the guest, beside the CPython that runs the engine; what counting fuel and `portable` cost.
 
 The clock is around the call alone, on both sides: what a sandbox costs besides is measured elsewhere. The
 native side has one thread for linear algebra, as the guest has.
@@ -6,6 +6,7 @@ native side has one thread for linear algebra, as the guest has.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -34,7 +35,9 @@ for name, source in kernels.items():
 print(json.dumps(taken))
 """
 _REPEATS = 12
+_PORTABLE_REPEATS = 18
 _FUEL = 10**15
+_LIMITS = evocell.Limits(memory_bytes=1 << 30, fuel=_FUEL)
 _METERED_READINGS = 3
 
 
@@ -120,9 +123,8 @@ def measure(report: Report, baseline: object, engine: evocell.Engine) -> None:
     del baseline
     readings = report.share(_REPEATS)
     native = _native(readings)
-    limits = evocell.Limits(memory_bytes=1 << 30, fuel=_FUEL)
     for kernel in KERNELS:
-        with engine.create_sandbox(source=kernel.source, limits=limits) as sandbox:
+        with engine.create_sandbox(source=kernel.source, limits=_LIMITS) as sandbox:
             engine.run(sandbox, "run").unwrap()
             taken_s = [_wall(engine, sandbox) for _ in range(readings)]
         there = statistics.median(native[kernel.name])
@@ -131,6 +133,42 @@ def measure(report: Report, baseline: object, engine: evocell.Engine) -> None:
             name=f"guest / native: {kernel.name}", samples=[here / there], unit="times", at_least=False
         )
         report.add(slower)
+
+
+def measure_portable(report: Report) -> None:
+    """Time each kernel with NaNs made one form and without, in turns.
+
+    The first such engine on a machine compiles the interpreter once more (two minutes on two cores).
+
+    Args:
+        report: Where the rows go.
+    """
+    with contextlib.ExitStack() as stack:
+        engines = [
+            stack.enter_context(evocell.Engine(evocell.Config.load(workers=1, profile=profile)))
+            for profile in ("deterministic", "portable")
+        ]
+        for kernel in KERNELS:
+            with contextlib.ExitStack() as both:
+                pairs = [
+                    (engine, both.enter_context(engine.create_sandbox(source=kernel.source, limits=_LIMITS)))
+                    for engine in engines
+                ]
+                plain_fuel, fuel = (engine.run(sandbox, "run").fuel_used for engine, sandbox in pairs)
+                assert fuel == plain_fuel, (kernel.name, plain_fuel, fuel)
+                taken = [
+                    [_wall(engine, sandbox) for engine, sandbox in pairs]
+                    for _ in range(report.share(_PORTABLE_REPEATS))
+                ]
+            plain, portable = (statistics.median(column) for column in zip(*taken, strict=True))
+            report.add(
+                Row(
+                    name=f"portable / deterministic: {kernel.name}",
+                    samples=[portable / plain],
+                    unit="times",
+                    at_least=False,
+                )
+            )
 
 
 def measure_metering(report: Report) -> None:

@@ -18,7 +18,7 @@ from evocell.observability.family import Family
 __all__ = ["Individual", "LineageStore", "LineageTracker"]
 
 LOOSE = 100_000
-"""Individuals without parents that are not kept any more are forgotten in memory when there are more of them."""
+"""Individuals without parents that are not kept are forgotten in memory when there are more of them."""
 
 _NO_NOTES: Mapping[str, object] = MappingProxyType({})
 

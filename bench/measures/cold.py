@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 
 from measures.report import Report
+from measures.starting import ready_s
 
-_START = (
-    "import time, evocell\n"
-    "begun = time.perf_counter()\n"
-    "engine = evocell.Engine(progress=evocell.silent)\n"
-    "print(time.perf_counter() - begun)\n"
-    "engine.close()\n"
-)
 _TARGET_S = 300.0
 
 
@@ -26,11 +17,5 @@ def measure(report: Report) -> None:
         report: Where the row goes.
     """
     with tempfile.TemporaryDirectory() as cache:
-        ran = subprocess.run(
-            [sys.executable, "-c", _START],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "EVOCELL_CACHE_DIR": cache},
-        )
-    report.times("engine: ready, nothing in the cache", [float(ran.stdout)], target_s=_TARGET_S)
+        taken_s = ready_s({"EVOCELL_CACHE_DIR": cache})
+    report.times("engine: ready, nothing in the cache", [taken_s], target_s=_TARGET_S)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
-from functools import partial
 from itertools import count
 
 import evocell
 from measures.baseline import Baseline
 from measures.report import Report, timed
+from measures.starting import ready_s
 
 _SOURCE = "def solve(n):\n    return n * n\n"
 _SANDBOXES = 300
@@ -24,15 +21,6 @@ _MODULE_FUNCTIONS = 24
 
 _numbers = count()
 """A number for each round: no two of them may reload the same text."""
-
-_START = (
-    "import time\n"
-    "from evocell import Engine\n"
-    "begun = time.perf_counter()\n"
-    "engine = Engine()\n"
-    "print(time.perf_counter() - begun)\n"
-    "engine.close()\n"
-)
 
 
 def measure(report: Report, baseline: Baseline, engine: evocell.Engine) -> None:
@@ -124,11 +112,8 @@ def _starts(report: Report) -> None:
     whole_s: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
         # Byte code of its own, whatever the surroundings say: the first start writes it, the others count.
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": directory, "PYTHONDONTWRITEBYTECODE": ""}
-        start = partial(
-            subprocess.run, [sys.executable, "-c", _START], check=True, capture_output=True, env=environment
-        )
-        start()
-        ready_s = [float(timed(whole_s, start).stdout) for _ in range(report.share(_STARTS))]
-    report.times("engine: ready, image in the cache, fresh process", ready_s, target_s=0.3)
+        environment = {"PYTHONPYCACHEPREFIX": directory, "PYTHONDONTWRITEBYTECODE": ""}
+        ready_s(environment)
+        taken_s = [timed(whole_s, ready_s, environment) for _ in range(report.share(_STARTS))]
+    report.times("engine: ready, image in the cache, fresh process", taken_s, target_s=0.3)
     report.times("engine: whole such process, import evocell included", whole_s)

@@ -1,7 +1,8 @@
-"""Engines whose images are in a cache of the tests' own, which shares the compiled interpreter."""
+"""What several files of these tests share: engines, some with a cache of the tests' own, and examples to import."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,24 @@ from evocell import Config
 from evocell_runtime.build import build_image
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.spec import ImageSpec
+
+
+@pytest.fixture(scope="module")
+def sandboxes():
+    """An engine of two workers for what lives longer than a test."""
+    with evocell.Engine(Config.load(workers=2)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def example(request):
+    """The example that the test module names in `EXAMPLE`, imported."""
+    name = request.module.EXAMPLE
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

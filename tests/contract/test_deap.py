@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-from pathlib import Path
 
 import pytest
 from deap import algorithms, base, creator, gp, tools
 
 import evocell
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "deap_regression.py"
-
-
-@pytest.fixture(scope="module")
-def sandboxes():
-    with evocell.Engine(evocell.Config.load(workers=2)) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("deap_regression", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+EXAMPLE = "deap_regression"
 
 
 @pytest.fixture

@@ -28,12 +28,6 @@ def priority(i: int, n: int) -> float:
 '''
 
 
-@pytest.fixture(scope="module")
-def sandboxes():
-    with evocell.Engine(evocell.Config.load(workers=2)) as engine:
-        yield engine
-
-
 @pytest.fixture
 def sandbox(sandboxes):
     return Sandbox(limits=evocell.Limits(fuel=10**9), engine=lambda: sandboxes)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,21 +13,7 @@ from pymoo.optimize import minimize
 import evocell
 from evocell.integrations.pymoo import SandboxProblem, SandboxRunner
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "pymoo_sine.py"
-
-
-@pytest.fixture(scope="module")
-def sandboxes():
-    with evocell.Engine(evocell.Config.load(workers=2)) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("pymoo_sine", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+EXAMPLE = "pymoo_sine"
 
 
 def source(x) -> str:

@@ -25,12 +25,6 @@ def experiment(seed, scale=1):
 """
 
 
-@pytest.fixture(scope="module")
-def sandboxes():
-    with evocell.Engine(evocell.Config.load(workers=2)) as engine:
-        yield engine
-
-
 @pytest.fixture
 def evaluate(tmp_path, sandboxes):
     """Run the drop-in on a program, and read what it wrote."""

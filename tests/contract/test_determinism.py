@@ -123,3 +123,46 @@ def test_the_command_prints_a_digest_and_finds_what_differs(monkeypatch, capsys)
     monkeypatch.setattr("evocell.cli.verify_determinism.programs", lambda: clock)
     assert main(["verify-determinism", "--runs", "2", "--workers", "0"]) == 1
     assert "2 programs did not give the same" in capsys.readouterr().out
+
+
+def test_the_command_compares_with_another_machine(monkeypatch, capsys, tmp_path):
+    few = programs()[:3]
+    monkeypatch.setattr("evocell.cli.verify_determinism.programs", lambda: few)
+    command = ["verify-determinism", "--runs", "1", "--workers", "0"]
+    assert main([*command, "--json"]) == 0
+    there = json.loads(capsys.readouterr().out)
+    same, other = tmp_path / "same.json", tmp_path / "other.json"
+    same.write_text(json.dumps(there))
+    assert main([*command, "--against", str(same)]) == 0
+    assert "all gave the same" in capsys.readouterr().out
+
+    there["outcomes"][few[0].name]["fuel_used"] += 1
+    del there["outcomes"][few[1].name]
+    other.write_text(json.dumps(there))
+    assert main([*command, "--against", str(other), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["apart"] == sorted([few[0].name, few[1].name])
+    assert main([*command, "--against", str(other)]) == 1
+    shown = capsys.readouterr().out
+    assert "2 programs gave something else" in shown
+    assert f"{few[1].name}: here completed" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"outcomes": {"a": {"kind": "x", "outcome": "", "fuel_used": Infinity}}}',
+        "",
+        "[]",
+        "{}",
+        '{"outcomes": 3}',
+        '{"outcomes": {"a": {"kind": "x"}}}',
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_report_of_another_machine_is_refused(text, capsys, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    assert main(["verify-determinism", "--against", str(path)]) == 2
+    assert "report.json is not what `evocell verify-determinism --json` prints" in capsys.readouterr().err
+    assert main(["verify-determinism", "--against", str(tmp_path / "none")]) == 2
+    assert "cannot be read" in capsys.readouterr().err

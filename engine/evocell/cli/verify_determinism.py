@@ -1,4 +1,4 @@
-"""`evocell verify-determinism`: run a corpus several times, shuffled, on several workers; print a digest."""
+"""`evocell verify-determinism`: run a corpus again and again, compare, and compare machines by it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib.metadata import version
+from pathlib import Path
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 from rich.console import Console
 
 from evocell.api.engine import Engine
 from evocell.config import Config
 from evocell.corpus import Program, programs
+from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.wire.outcomes import outcome_digest
 
-__all__ = ["Finding", "Verdict", "add_verify_parser", "verify"]
+__all__ = ["Finding", "Verdict", "add_verify_parser", "read_outcomes", "verify"]
 
 LIMITS = Limits(fuel=12_000_000_000, memory_bytes=128 << 20, timeout_s=120.0)
 """Bounds of each program: fuel decides before the clock does."""
@@ -60,6 +62,7 @@ class Verdict:
         runs: How often each was run.
         different: Programs that did not give the same every time, with what they gave.
         kinds: How many ended how.
+        outcomes: What came of each program, the first time.
         image_id: The image they ran in.
     """
 
@@ -68,6 +71,7 @@ class Verdict:
     runs: int
     different: Mapping[str, tuple[Finding, ...]] = field(factory=dict)
     kinds: Mapping[str, int] = field(factory=dict)
+    outcomes: Mapping[str, Finding] = field(factory=dict)
     image_id: str = ""
 
 
@@ -78,8 +82,9 @@ def add_verify_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
         help="run a corpus of programs several times and print a digest to compare machines by",
         description=(
             "Runs 261 programs several times, shuffled, on several numbers of workers, and compares "
-            "outcomes and fuel. Prints a digest: another machine with the same image prints the same. The "
-            "exit code is 1 if a program did not give the same every time."
+            "outcomes and fuel. Prints a digest: another machine with the same guest prints the same. With "
+            "--against it names the programs that gave something else there. The exit code is 1 if a program "
+            "did not give the same every time, or not the same on both machines."
         ),
     )
     parser.add_argument(
@@ -89,17 +94,25 @@ def add_verify_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument(
         "--profile", choices=("deterministic", "portable"), help="the profile (default: configured)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="compare with what `verify-determinism --json` printed on another machine",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with the outcome of each program")
     parser.set_defaults(run=run_verify)
 
 
 def run_verify(args: argparse.Namespace) -> int:
     """Verify and print."""
+    there = None if args.against is None else read_outcomes(args.against)
     overrides = {} if args.profile is None else {"profile": args.profile}
     config = Config.load(**overrides)
     numbers = [int(number) for number in args.workers.split(",")]
     verdict = verify(config, programs(), runs=args.runs, workers=numbers, quiet=args.json)
-    about = {
+    apart = None if there is None else _apart(verdict.outcomes, there)
+    about: dict[str, object] = {
         "digest": verdict.digest,
         "programs": verdict.programs,
         "runs": verdict.runs,
@@ -110,11 +123,52 @@ def run_verify(args: argparse.Namespace) -> int:
         "machine": platform.machine(),
         "evocell": version("evocell"),
     }
+    if apart is not None:
+        about["apart"] = sorted(apart)
     if args.json:
-        sys.stdout.write(json.dumps(about, indent=2) + "\n")
+        outcomes = {name: asdict(found) for name, found in sorted(verdict.outcomes.items())}
+        sys.stdout.write(json.dumps({**about, "outcomes": outcomes}, indent=2) + "\n")
     else:
         _print(about, verdict)
-    return 1 if verdict.different else 0
+        if apart is not None:
+            _print_apart(apart, args.against)
+    return 1 if verdict.different or apart else 0
+
+
+def read_outcomes(path: Path) -> dict[str, Finding]:
+    """Read what another machine printed.
+
+    Args:
+        path: What `verify-determinism --json` wrote to standard output there.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is something else.
+    """
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))["outcomes"]
+        return {
+            str(name): Finding(
+                kind=str(found["kind"]), outcome=str(found["outcome"]), fuel_used=int(found["fuel_used"])
+            )
+            for name, found in kept.items()
+        }
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}", "against") from error
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{path} is not what `evocell verify-determinism --json` prints", "against"
+        ) from error
+
+
+def _apart(
+    here: Mapping[str, Finding], there: Mapping[str, Finding]
+) -> dict[str, tuple[Finding | None, ...]]:
+    """Return the programs that gave something else on the other machine, or that only one of the two ran."""
+    return {
+        name: (here.get(name), there.get(name))
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    }
 
 
 def verify(
@@ -154,6 +208,7 @@ def verify(
         runs=runs * len(workers),
         different={name: tuple(found) for name, found in seen.items() if len(set(found)) > 1},
         kinds=kinds,
+        outcomes={name: found[0] for name, found in seen.items()},
         image_id=image_id,
     )
 
@@ -178,3 +233,21 @@ def _print(about: Mapping[str, object], verdict: Verdict) -> None:
         console.print("outcomes and fuel were the same every time", style="green")
     console.print(f"image   {about['image']} ({about['profile']})", highlight=False)
     console.print(f"digest  {verdict.digest}", highlight=False)
+
+
+def _print_apart(apart: Mapping[str, Sequence[Finding | None]], path: Path) -> None:
+    console = Console(markup=False, highlight=False)
+    for name, (here, there) in list(apart.items())[:_SHOWN]:
+        console.print(
+            f"{name}: here {_described(here)}, there {_described(there)}", style="red", highlight=False
+        )
+    if len(apart) > _SHOWN:
+        console.print(f"and {len(apart) - _SHOWN} more; --json names all", style="red")
+    if apart:
+        console.print(f"{len(apart)} programs gave something else in {path}", style="red")
+    else:
+        console.print(f"all gave the same in {path}", style="green")
+
+
+def _described(found: Finding | None) -> str:
+    return "not run" if found is None else f"{found.kind} {found.outcome[:12]} with {found.fuel_used:,} fuel"

@@ -44,6 +44,7 @@ from evocell_runtime.parent import die_with_parent
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
+from evocell_runtime.state_check import check_state
 
 STEPS = ("check", "split", "compile", "assemble", "warm", "freeze", "seal")
 """The steps in order, as they are reported."""
@@ -128,7 +129,7 @@ def compiled_interpreter(
     """The compiled interpreter, from the cache if its contents are what they were, else compiled.
 
     Raises:
-        ImageError: It does not compile.
+        ImageError: It does not compile, or could keep state outside its memory.
     """
     folder = cache.code_dir(code_key)
     path = folder / CODE_FILE
@@ -138,6 +139,7 @@ def compiled_interpreter(
             return wasmtime.Module.deserialize_file(engine, str(path)), record
     except (OSError, ValueError, TypeError, wasmtime.WasmtimeError):
         pass  # absent or damaged: made again below
+    check_state(parts.code)
     try:
         compiled = wasmtime.Module(engine, parts.code)
     except wasmtime.WasmtimeError as e:

@@ -9,7 +9,8 @@ back to what the image has, and nothing of the former guest is left:
   from a fork of the image that was never called. One that grew cannot shrink: such a body is not kept.
 - *globals*: the membrane's saved ones are set; `begin` sets the others before each call. The interpreter's
   only one, its stack pointer, is at its start when a call has returned; a body in which a call was
-  killed or trapped is not kept. Its one table is of fixed size and nothing in its code writes to it.
+  killed or trapped is not kept. That nothing in its code writes to its table or to anything else that
+  lasts is checked before it is compiled (`state_check`).
 - *WASI*: dropped with all descriptors, and made anew for the next guest.
 - *fuel and limits* are set for every call and every guest.
 """

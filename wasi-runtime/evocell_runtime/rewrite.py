@@ -103,8 +103,8 @@ def split(wasm: bytes) -> SplitModule:
 
 
 def _split(view: memoryview) -> SplitModule:
-    sections = _sections(view)
-    by_id = {sid: body for sid, body in sections if sid != _CUSTOM}
+    all_sections = sections(view)
+    by_id = {sid: body for sid, body in all_sections if sid != _CUSTOM}
     for needed, what in ((_TYPE, "types"), (_IMPORT, "imports"), (_MEMORY, "a memory"), (_DATA, "data")):
         if needed not in by_id:
             msg = f"the interpreter has no section for {what}; a reactor that owns its memory is needed"
@@ -116,7 +116,7 @@ def _split(view: memoryview) -> SplitModule:
     imports = _function_imports(by_id[_IMPORT])
     types = _function_types(by_id[_TYPE])
     out = bytearray(MAGIC)
-    for sid, body in sections:
+    for sid, body in all_sections:
         if sid in (_CUSTOM, _MEMORY, _DATA, _DATA_COUNT):
             continue
         payload = _membrane_imports(imports, limits) if sid == _IMPORT else bytes(body)
@@ -129,7 +129,13 @@ def _split(view: memoryview) -> SplitModule:
     )
 
 
-def _sections(view: memoryview) -> list[tuple[int, memoryview]]:
+def sections(view: memoryview) -> list[tuple[int, memoryview]]:
+    """A module's sections in order, as their ids and contents.
+
+    Raises:
+        ImageError: One ends outside the module.
+        ValueError: A size is malformed.
+    """
     found: list[tuple[int, memoryview]] = []
     at = 8
     while at < len(view):

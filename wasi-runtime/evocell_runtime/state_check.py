@@ -1,0 +1,185 @@
+"""Whether an interpreter's code can keep anything outside its memory, checked before it is compiled.
+
+A freeze, a fork and the use of a body by one guest after the other rest on one thing: between two calls, all
+that a guest is lies in its linear memory. WebAssembly has more that lasts: tables, globals, element and data
+segments that can be dropped. So the sections are looked at, and every instruction of every function is read:
+what could write to any of these is refused, and so is whatever is not known to be harmless. The one exception
+is a single mutable global of 32 bits, the C compiler's stack pointer, which is back where it was when a call
+has returned.
+
+The 74 MB of CPython's code take some two seconds: long runs of instructions are matched by one regular
+expression, whose alternatives are the instructions with their immediates; the two that hold a vector are read
+by hand.
+
+Source: WebAssembly core specification 3.0, section 5.4 (instructions in the binary format).
+"""
+
+from __future__ import annotations
+
+import re
+
+from evocell_runtime.errors import ImageError
+from evocell_runtime.leb128 import read_unsigned
+from evocell_runtime.rewrite import sections
+
+_TABLE, _GLOBAL, _EXPORT, _CODE = 4, 6, 7, 10
+_KNOWN_SECTIONS = frozenset({1, 2, 3, _TABLE, _GLOBAL, _EXPORT, 9, _CODE, 13})
+_I32, _CONST_I32, _END = 0x7F, 0x41, 0x0B
+_EXTERNAL = {0: "function", 1: "table", 2: "memory", 3: "global", 4: "tag"}
+_BR_TABLE, _TRY_TABLE = 0x0E, 0x1F
+_LASTING = {
+    b"\x26": "table.set",
+    b"\xfc\x08": "memory.init",
+    b"\xfc\x09": "data.drop",
+    b"\xfc\x0c": "table.init",
+    b"\xfc\x0d": "elem.drop",
+    b"\xfc\x0e": "table.copy",
+    b"\xfc\x0f": "table.grow",
+    b"\xfc\x11": "table.fill",
+}
+
+_LEB = rb"[\x80-\xff]*[\x00-\x7f]"
+_BLOCK = rb"(?:[\x00-\x62\x65-\x7f]|[\x80-\xff]+[\x00-\x7f])"  # not a reference to a type of its own
+_BLOCK_TYPE = re.compile(_BLOCK)
+_ADDRESS = rb"[\x00-\x3f]" + _LEB  # alignment without the number of a memory, offset
+_HARMLESS = re.compile(
+    b"(?s:(?:"
+    + b"|".join(
+        [
+            rb"[\x00\x01\x05\x0a\x0b\x0f\x1a\x1b\x45-\xc4\xd1]",  # control without immediates; drop; numbers
+            rb"[\x08\x0c\x0d\x10\x12\x20-\x24\x41\x42\xd0\xd2]"
+            + _LEB,  # throw, branches, calls, variables, constants
+            rb"[\x28-\x3e]" + _ADDRESS,  # loads and stores
+            rb"[\x02-\x04]" + _BLOCK,
+            rb"[\x3f\x40]\x00",  # memory.size, memory.grow
+            rb"\x43.{4}|\x44.{8}",  # f32.const, f64.const
+            rb"[\x11\x13]" + _LEB + _LEB,  # calls through a table
+            rb"\xfc(?:[\x00-\x07]|\x0a\x00\x00|\x0b\x00)",  # saturating conversions, memory.copy, memory.fill
+            rb"\xfd[\x00-\x0b\x5c\x5d]" + _ADDRESS,  # vectors: loads and stores,
+            rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # those of a lane,
+            rb"\xfd[\x0c\x0d].{16}",  # constants and shuffles,
+            rb"\xfd[\x15-\x22].",  # lanes,
+            rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff]\x01)",  # the rest, relaxed ones left out
+        ]
+    )
+    + b")*+)"
+)
+
+
+def check_state(code: bytes) -> None:
+    """Make sure that whatever a guest of this code leaves lies in its memory.
+
+    Args:
+        code: The interpreter's module as `rewrite.split` gives it: its memory is imported.
+
+    Raises:
+        ImageError: Something else in it can be changed, or holds an instruction this check does not know.
+    """
+    try:
+        by_id = dict(sections(memoryview(code)))
+        for sid in sorted(by_id.keys() - _KNOWN_SECTIONS):
+            msg = f"the interpreter has a section {sid}, of which it is not known whether it keeps state"
+            raise ImageError(msg)
+        mutable = _mutable_globals(by_id.get(_GLOBAL, memoryview(b"\0")))
+        if len(mutable) > 1:
+            msg = (
+                f"the interpreter has {len(mutable)} mutable globals, and only its stack pointer is known to "
+                "be what it was after a call: the others would be left to the next guest"
+            )
+            raise ImageError(msg)
+        _check_exports(by_id.get(_EXPORT, memoryview(b"\0")), mutable)
+        _check_functions(by_id.get(_CODE, memoryview(b"\0")))
+    except (ValueError, IndexError) as e:
+        msg = f"the interpreter is not a well-formed WebAssembly module: {e}"
+        raise ImageError(msg) from e
+
+
+def _mutable_globals(body: memoryview) -> set[int]:
+    count, at = read_unsigned(body, 0)
+    mutable: set[int] = set()
+    for number in range(count):
+        if body[at] != _I32 or body[at + 1] not in (0, 1) or body[at + 2] != _CONST_I32:
+            msg = f"global {number} of the interpreter is not a 32-bit integer with a constant start"
+            raise ImageError(msg)
+        if body[at + 1]:
+            mutable.add(number)
+        _, at = read_unsigned(body, at + 3)
+        if body[at] != _END:
+            msg = f"global {number} of the interpreter has a computed start"
+            raise ImageError(msg)
+        at += 1
+    return mutable
+
+
+def _check_exports(body: memoryview, mutable: set[int]) -> None:
+    count, at = read_unsigned(body, 0)
+    for _ in range(count):
+        size, at = read_unsigned(body, at)
+        name = bytes(body[at : at + size]).decode(errors="replace")
+        kind = _EXTERNAL.get(body[at + size], "something")
+        index, at = read_unsigned(body, at + size + 1)
+        if kind == "table" or (kind == "global" and index in mutable):
+            msg = f"the interpreter exports the {kind} {name}, which others could write to"
+            raise ImageError(msg)
+
+
+def _check_functions(code: memoryview) -> None:
+    count, at = read_unsigned(code, 0)
+    match = _HARMLESS.match
+    for number in range(count):
+        size, at = read_unsigned(code, at)
+        end = at + size
+        at = _after_locals(code, at)
+        while (at := _end(match(code, at, end))) < end:
+            at = _after_vector(code, at, end, number)
+        if at != end:
+            msg = f"function {number} of the code does not end where it says"
+            raise ImageError(msg)
+
+
+def _end(found: re.Match[bytes] | None) -> int:
+    assert found is not None  # it also matches nothing
+    return found.end()
+
+
+def _after_locals(code: memoryview, at: int) -> int:
+    groups, at = read_unsigned(code, at)
+    for _ in range(groups):
+        _, at = read_unsigned(code, at)
+        if code[at] < 0x65:
+            msg = f"a local variable of the interpreter has the type 0x{code[at]:02x}, which is not known"
+            raise ImageError(msg)
+        at += 1
+    return at
+
+
+def _after_vector(code: memoryview, at: int, end: int, function: int) -> int:
+    """Read over an instruction that the expression does not hold; where the next one is."""
+    first = code[at]
+    if first == _BR_TABLE:
+        count, at = read_unsigned(code, at + 1)
+        return _skip(code, at, count + 1)
+    if first == _TRY_TABLE:
+        blocked = _BLOCK_TYPE.match(code, at + 1, end)
+        if blocked is not None:
+            count, at = read_unsigned(code, blocked.end())
+            for _ in range(count):  # catch and catch_ref have a tag and a label, the other two a label
+                at = _skip(code, at + 1, 2 if code[at] < 2 else 1)
+            return at
+    for beginning, name in _LASTING.items():
+        if code[at : min(end, at + len(beginning))] == beginning:
+            msg = (
+                f"function {function} of the interpreter's code has the instruction {name}, which changes "
+                "what is not in its memory: a guest would leave it to the next"
+            )
+            raise ImageError(msg)
+    shown = bytes(code[at : min(end, at + 4)]).hex(" ")
+    msg = f"function {function} of the interpreter's code has an instruction that is not known ({shown})"
+    raise ImageError(msg)
+
+
+def _skip(code: memoryview, at: int, count: int) -> int:
+    """Read over integers."""
+    for _ in range(count):
+        _, at = read_unsigned(code, at)
+    return at

@@ -82,6 +82,11 @@ class Connection:
         return len(self._pending)
 
     @property
+    def stoppable(self) -> int:
+        """Requests of the other side that are not answered yet."""
+        return len(self._stops)
+
+    @property
     def sent_bytes(self) -> int:
         """Length of all messages sent so far."""
         return self._outgoing.put_bytes
@@ -215,14 +220,17 @@ class Connection:
     def _take_quickly(self, request: Request) -> bool:
         if self._quick is None:
             return False
-        answer = partial(self._answer_quickly, request.msgid)
+        msgid = request.msgid
+        self._stops[msgid] = bool  # until it is known what does; an answer at once takes it away
         try:
-            stop = self._quick(request.method, request.params, answer)
+            stop = self._quick(request.method, request.params, partial(self._answer_quickly, msgid))
         except EvocellError as failure:
-            self._answer_now(request.msgid, _told(failure), None)
+            self._answer_now(msgid, _told(failure), None)
             return True
-        if stop is not None:
-            self._stops[request.msgid] = stop
+        if stop is None:
+            del self._stops[msgid]
+        elif msgid in self._stops:
+            self._stops[msgid] = stop
         return stop is not None
 
     def release(self) -> None:

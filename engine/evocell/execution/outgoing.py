@@ -39,7 +39,7 @@ class Outgoing:
             self._held.append(data)
             data = b"".join(self._held)
             self._held = []
-        if self._pipe is not None and not self._waiting:
+        if self._pipe is not None and not self._waiting and not self._broken:
             data = data[self._write_now(self._pipe, data) :]
         if data and not self._broken:
             self._waiting.append(data)
@@ -66,20 +66,32 @@ class Outgoing:
     async def serve(self) -> None:
         """Write what the stream did not take at once.
 
-        Cancellation: The stream may have half a message, and is of no more use.
+        Cancellation: The stream may have half a message, and is of no more use; nobody waits any longer.
         """
-        while True:
-            await self._more.wait()
-            self._more = trio.Event()
-            try:
-                while self._waiting:  # the first stays until it is written: none may overtake it
-                    await self._stream.send_all(self._waiting[0])
-                    self._waiting.popleft()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._broken = True
-                self._waiting.clear()
-            self._empty.set()
-            self._empty = trio.Event()
+        try:
+            while True:
+                await self._more.wait()
+                self._more = trio.Event()
+                try:
+                    while self._waiting:  # the first stays until it is written: none may overtake it
+                        await self._stream.send_all(self._waiting[0])
+                        self._waiting.popleft()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._give_up()
+                self._tell_empty()
+        finally:
+            self._give_up()
+            self._tell_empty()
+
+    def _give_up(self) -> None:
+        """Write nothing any more."""
+        self._broken = True
+        self._waiting.clear()
+
+    def _tell_empty(self) -> None:
+        """Have those go on who wait until nothing is left to be written."""
+        self._empty.set()
+        self._empty = trio.Event()
 
     def _write_now(self, pipe: trio.lowlevel.FdStream, data: bytes) -> int:
         """Write what fits into the pipe; returns how much."""

@@ -109,3 +109,23 @@ async def test_what_waits_when_the_other_side_goes_is_lost_by_name(pair):
     assert client.is_lost
     with pytest.raises(ConnectionLost):
         await client.request("echo", {})
+
+
+async def test_a_request_that_was_answered_at_once_leaves_nothing_to_stop():
+    here, there = ends()
+    taken = []
+
+    def quick(method, params, answer):
+        taken.append(method)
+        answer(None, "at once")
+        return bool
+
+    client, server = Connection(here, here), Connection(there, there, Handler(), quick=quick)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.serve)
+        nursery.start_soon(server.serve)
+        for _ in range(3):
+            assert await client.request("run", {}) == "at once"
+        assert taken == ["run"] * 3
+        assert server.stoppable == 0
+        nursery.cancel_scope.cancel()

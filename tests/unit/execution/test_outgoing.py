@@ -97,3 +97,20 @@ async def test_other_streams_are_written_to_by_the_loop():
         await outgoing.written()
         assert await far.receive_some(10) == b"one"
         nursery.cancel_scope.cancel()
+
+
+async def test_nobody_waits_for_what_will_not_be_written_any_more():
+    source, sink = os.pipe()
+    async with trio.lowlevel.FdStream(source), trio.lowlevel.FdStream(sink) as send:
+        outgoing = Outgoing(send)
+        outgoing.put(bytes(1 << 20))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outgoing.written)
+            async with trio.open_nursery() as serving:
+                serving.start_soon(outgoing.serve)
+                await trio.testing.wait_all_tasks_blocked()
+                serving.cancel_scope.cancel()
+            with trio.fail_after(60):
+                await outgoing.written()
+                outgoing.put(b"more")
+                await outgoing.written()

@@ -96,13 +96,14 @@ class WorkerLife:
         return self._process is not None and self._process.is_alive
 
     @property
-    def has_room(self) -> bool:
-        """Whether it should be given one more run that could go elsewhere, or wait.
+    def room(self) -> int:
+        """How many more runs it should be given that could go elsewhere, or wait.
 
         One at work has a few short ones waiting, so that it need not wait for the next. Of long ones it has
         only one: which worker will be free first is known when it is.
         """
-        return self.under_way.total() < (SHORT_AHEAD if self._typical_s < SHORT_S else LONG_AHEAD)
+        ahead = SHORT_AHEAD if self._typical_s < SHORT_S else LONG_AHEAD
+        return max(0, ahead - self.under_way.total())
 
     @property
     def pid(self) -> int | None:

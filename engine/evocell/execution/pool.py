@@ -25,7 +25,8 @@ from evocell.execution.copying import COPY_OUT, EXPORT_IMAGE, FORK, FREEZE, IMPO
 from evocell.execution.handover import hand_over
 from evocell.execution.homes import Homes
 from evocell.execution.life import WorkerLife
-from evocell.execution.run import Run, Sighting
+from evocell.execution.places import Place
+from evocell.execution.run import CopyRefused, Run, Sighting
 from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.cache import ImageManifest
 
@@ -38,52 +39,6 @@ BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 
 _TRIES = 3
 _MOVE_POLL_S = 0.02
-
-
-class _Place:
-    """A worker's place in the pool; the process in it changes.
-
-    Attributes:
-        name: What it is called, whichever process is in it.
-        life: The process that is given work, or the last that was.
-        restarts: How often one was started in place of another.
-        drain_asked: Set when the present one is to be replaced.
-        undrained: Why it was not, if that was given up.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.name = f"worker-{number}"
-        self.life: WorkerLife | None = None
-        self.restarts = 0
-        self.drain_asked = trio.Event()
-        self.undrained: str | None = None
-
-    def take(self, new: WorkerLife) -> None:
-        """Have another process in it."""
-        self.restarts += self.life is not None
-        self.life = new
-        self.drain_asked = trio.Event()
-
-    def give_up(self, why: str) -> None:
-        """Keep the present process though it was to be replaced."""
-        self.undrained = why
-        self.drain_asked = trio.Event()
-
-    def info(self, homes: Homes) -> WorkerInfo:
-        """What is seen of it."""
-        life = self.life
-        if life is None or not life.is_up:
-            return WorkerInfo(name=self.name, pid=None, status="starting", restarts=self.restarts)
-        return WorkerInfo(
-            name=self.name,
-            pid=life.pid,
-            status="draining" if self.drain_asked.is_set() else "up",
-            sessions=homes.count(life),
-            calls=life.under_way.total(),
-            finished=life.finished,
-            restarts=self.restarts,
-            capacity=life.capacity,
-        )
 
 
 class HostPool:
@@ -116,7 +71,7 @@ class HostPool:
             "shelf_bytes": shelf_bytes,
         }
         self._shelf_bytes = shelf_bytes
-        self._places = [_Place(n) for n in range(workers)]
+        self._places = [Place(n) for n in range(workers)]
         self._lives: list[WorkerLife] = []
         self._homes = Homes()
         self._names: Recent[bytes, str] = Recent(NAMED_BYTES)
@@ -165,7 +120,7 @@ class HostPool:
                 self._unsettle(run.session, life)
                 return life.obituary()
             finally:
-                self._for_room.unpark()
+                self._tell_of_room()
             if seen.unforked is None or settled:
                 return seen
             self._unsettle(run.session, life)
@@ -185,10 +140,12 @@ class HostPool:
         self._homes.settle(new, home)
         done = False
         try:
-            done = bool(await home.copying((session, new), FORK, {"session": session, "new": new}))
-        finally:
-            if not done and self._homes.get(new) is home:
-                self._homes.forget(new)
+            done = bool(await self._copying(home, (session, new), FORK, {"session": session, "new": new}))
+        except CopyRefused:
+            self._unsettle(new, home)
+            raise  # after anything else there may be a copy, whose end must find its home
+        if not done:
+            self._unsettle(new, home)
         return done
 
     async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
@@ -200,35 +157,44 @@ class HostPool:
             home, _ = await self._place(None, ())
         plain = evolve(run, session=session).to_wire(lambda part: part)
         order = {"run": plain, "name": name, "replace": replace, "version": version}
-        return str(await home.copying((session,), FREEZE, order))
+        return str(await self._copying(home, (session,), FREEZE, order))
 
     async def copy_out(self, session: str) -> dict[str, Any] | None:
         """Take down what a session holds; see `Host`."""
         home = await self._staying(session)
         if home is None:
             return None
-        state: dict[str, Any] | None = await home.copying((session,), COPY_OUT, {"session": session})
+        state: dict[str, Any] | None = await self._copying(home, (session,), COPY_OUT, {"session": session})
         return state
 
     async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
         """Begin a session with what one elsewhere held, on the worker with the least to do; see `Host`."""
         home, _ = await self._place(session, ())
         try:
-            await home.copying((session,), PUT_IN, {"session": session, "state": dict(state)})
-        except BaseException:
+            await self._copying(home, (session,), PUT_IN, {"session": session, "state": dict(state)})
+        except CopyRefused:
             self._unsettle(session, home)
-            raise
+            raise  # after anything else it may be there
 
     async def export_image(self, image: str | None, path: Path) -> str:
         """Write an image to a file; see `Host`."""
         home, _ = await self._place(None, ())
-        return str(await home.copying((None,), EXPORT_IMAGE, {"image": image, "path": str(path)}))
+        return str(await self._copying(home, (None,), EXPORT_IMAGE, {"image": image, "path": str(path)}))
 
     async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
         """Make an image from a file; see `Host`."""
         home, _ = await self._place(None, ())
         order = {"path": str(path), "name": name, "replace": replace}
-        return str(await home.copying((None,), IMPORT_IMAGE, order))
+        return str(await self._copying(home, (None,), IMPORT_IMAGE, order))
+
+    async def _copying(
+        self, home: WorkerLife, sessions: Sequence[str | None], method: str, order: dict[str, Any]
+    ) -> Any:
+        """Have a worker do something about a copy, and tell those who wait for room when it is done."""
+        try:
+            return await home.copying(sessions, method, order)
+        finally:
+            self._tell_of_room()
 
     async def _staying(self, session: str) -> WorkerLife | None:
         """Where a session lives, and is not about to move away from; None if nowhere."""
@@ -268,12 +234,16 @@ class HostPool:
                 await self._changed.wait()
 
     async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the run in it if there is one; idempotent."""
+        """Drop a session and its fork, after the run in it if there is one; idempotent.
+
+        Cancellation: It is dropped all the same, unless it is on its way elsewhere.
+        """
         await self._homes.wait_arrived(session)
         life = self._homes.forget(session)
         if life is not None:
-            await life.wait_without(session)
-            with suppress(ConnectionLost, RequestFailed):
+            # Nobody can find it any more: whoever is cancelled here ends it all the same.
+            with trio.CancelScope(shield=True), suppress(ConnectionLost, RequestFailed):
+                await life.wait_without(session)
                 await life.request("end_session", {"session": session})
 
     def session_home(self, session: str) -> str | None:
@@ -316,7 +286,7 @@ class HostPool:
             if home is not None and home.is_up:
                 return home, True
             if free := self._free(full):
-                if session is None and not any(life.has_room for life in free):
+                if session is None and not any(life.room for life in free):
                     await self._for_room.park()
                     continue
                 chosen = min(free, key=lambda life: (life.under_way.total(), self._homes.count(life)))
@@ -333,7 +303,7 @@ class HostPool:
         while not (self._free(full) or self._closed or self.failure):
             await self._changed.wait()
 
-    async def _keep(self, place: _Place) -> None:
+    async def _keep(self, place: Place) -> None:
         """Have a worker in a place: a new one when one has ended, or is to be replaced."""
         fruitless = 0
         async with trio.open_nursery() as nursery:
@@ -374,6 +344,10 @@ class HostPool:
         await self._tell()
         await life.gone.wait()
         await self._tell()
+
+    def _tell_of_room(self) -> None:
+        """Have as many of those who wait for room look again as there is room for."""
+        self._for_room.unpark(count=max(1, sum(life.room for life in self._free())))
 
     def _tell_kill(self, kill: WorkerKill) -> None:
         if self.on_kill is not None:

@@ -76,6 +76,11 @@ class PipeServer:
         self._ready = trio.Event()
 
     @property
+    def failure(self) -> EvocellError | None:
+        """Why there will be no image; None if it is there or is being made."""
+        return self._failure
+
+    @property
     def version(self) -> str:
         """The server's name and version."""
         return server_version()

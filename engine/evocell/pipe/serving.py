@@ -41,6 +41,11 @@ class Host(Protocol):
         ...
 
     @property
+    def failure(self) -> EvocellError | None:
+        """Why there will be no image; None if it is there or is being made."""
+        ...
+
+    @property
     def version(self) -> str:
         """The server's name and version."""
         ...
@@ -152,6 +157,8 @@ class ServedConnection:
             "types": asdict(hello.types),
         }
         self.channel.accept(machine.accept(greeted.msgid, result, hello.types))
+        if self._host.failure is not None:  # all others have been told before
+            self.tell("image.failed", errors.to_wire(self._host.failure))
         self._greeted.set()
 
     def _read_hello(self, params: Mapping[str, Any]) -> Hello:

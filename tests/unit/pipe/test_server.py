@@ -34,6 +34,18 @@ async def test_hello_is_answered_before_the_image_is_ready(connect, gate):
     assert params[0]["eta_s"] == 36.0
 
 
+async def test_who_comes_after_the_image_has_failed_is_told_so(connect, gate, server):
+    gate.fail = ImageError("no room on the disk", "/cache")
+    gate.step.set()
+    while server.failure is None:
+        await trio.testing.wait_all_tasks_blocked()
+    client = await connect()
+    greeting = await client.hello()
+    assert not greeting["image"]["ready"]
+    _, method, params = await client.get()
+    assert (method, params[0]["code"]) == ("image.failed", "ImageError")
+
+
 async def test_requests_wait_for_the_image_and_fail_with_what_it_failed_of(connect, gate):
     client = await connect()
     await client.hello()

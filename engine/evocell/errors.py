@@ -9,7 +9,7 @@ each constructor hands all its positional arguments to ``super().__init__``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class EvocellError(Exception):
@@ -136,11 +136,20 @@ class StoreError(EvocellError):
 
     Attributes:
         path: The file or directory concerned; empty if none is.
+        results: What an evaluation that raised it had found, in the order of what it was given, with None for
+            what it had not come to; empty if it had found nothing, or it was no evaluation.
     """
 
-    def __init__(self, message: str, path: str = "") -> None:
-        super().__init__(message, path)
+    def __init__(self, message: str, path: str = "", results: Sequence[Any] = ()) -> None:
+        kept = tuple(results)
+        super().__init__(message, path, kept)
         self.path = path
+        self.results = kept
+
+    def with_results(self, results: Sequence[Any]) -> StoreError:
+        """Return the same error with what an evaluation had found, if it had found anything."""
+        found = results if any(one is not None for one in results) else ()
+        return StoreError(self.message, self.path, found)
 
 
 class ScoringError(EvocellError):

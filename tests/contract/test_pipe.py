@@ -1,6 +1,7 @@
 """The engine through a pipe is the engine: same methods, same results, same errors."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,14 @@ from attrs import evolve
 
 import evocell
 from evocell.config import Config
-from evocell.errors import ConfigurationError, EngineClosed, SandboxExists, SandboxNotFound, ScoringError
+from evocell.errors import (
+    ConfigurationError,
+    EngineClosed,
+    SandboxExists,
+    SandboxNotFound,
+    ScoringError,
+    StoreError,
+)
 from evocell.pipe.blocking import Client
 from evocell.pipe.client import AsyncClient, connect_unix
 from evocell.pipe.errors import MethodNotFound, Unauthorized
@@ -520,3 +528,33 @@ async def test_what_clients_share_is_nobodys(tmp_path, spawned):
             assert (await client.run("b", "solve", args=(3,))).unwrap() == 9
         nursery.cancel_scope.cancel()
     assert [worker.name for worker in await trio.to_thread.run_sync(spawned.workers)] == ["worker-0"]
+
+
+@pytest.mark.trio
+async def test_results_that_the_servers_disk_has_no_room_for_reach_the_client(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path, state = tmp_path / "evocell.sock", tmp_path / "state"
+    async with (
+        open_server(Config.load(workers=1, state_dir=state), max_clients=1) as server,
+        listen_unix(path) as listeners,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(serve_clients, server, listeners)
+        async with AsyncClient.unix(path) as client:
+            assert (await client.evaluate_one(SQUARE, TASK)).valid
+            written = (state / "evocell.db-wal").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (written, before[1]))
+            try:
+                with pytest.raises(StoreError, match="cannot be written") as many:
+                    await client.evaluate([SQUARE, "def solve(n): return 5"], TASK)
+                with pytest.raises(StoreError) as one:
+                    await client.evaluate_one(SQUARE, TASK)
+                with pytest.raises(StoreError) as staged:
+                    await client.evaluate_stages([SQUARE], [evocell.Stage(TASK)])
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            assert [result.valid for result in many.value.results] == [True, True]
+            assert [result.fitness_score for result in one.value.results] == [1.0]
+            assert [result.stage for result in staged.value.results] == [0]
+            assert (await client.evaluate_one(SQUARE, TASK)).valid
+        nursery.cancel_scope.cancel()

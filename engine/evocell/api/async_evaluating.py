@@ -55,6 +55,8 @@ class AsyncEvaluating(AsyncObserving):
             ConfigurationError: The evaluation or an argument cannot be used.
             ScoringError: A function of the evaluation raised for every source.
             CapacityError: The population would have too many sandboxes.
+            StoreError: The ``state_dir`` cannot be written, such as for want of room. Its `results` are what
+                would have been returned; what is not written stays in memory and is tried again.
 
         Cancellation: Every call is stopped; nothing is kept.
         """
@@ -99,6 +101,7 @@ class AsyncEvaluating(AsyncObserving):
             ConfigurationError: A stage or an argument cannot be used.
             ScoringError: A function of a stage raised for every source that entered it.
             CapacityError: The population would have too many sandboxes.
+            StoreError: As by `evaluate`.
 
         Cancellation: Every call is stopped; nothing is kept.
         """

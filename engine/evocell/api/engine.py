@@ -6,6 +6,7 @@ import queue
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -27,6 +28,7 @@ from evocell.api.sandbox import Sandbox
 from evocell.api.versioning import Versioning
 from evocell.api.workers import Workers
 from evocell.config import Config
+from evocell.errors import StoreError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker
 from evocell.models.evaluation import Evaluation
@@ -90,7 +92,11 @@ class Engine(
         weakref.finalize(self, self._thread.stop_soon).atexit = False
 
     def close(self) -> None:
-        """Stop what is running, whose callers get `EngineClosed`, and give everything back. Idempotent."""
+        """Stop what is running, whose callers get `EngineClosed`, and give everything back. Idempotent.
+
+        Raises:
+            StoreError: Something could not be written to the ``state_dir``. All else is done.
+        """
         self._thread.close()
 
     def __enter__(self) -> Self:
@@ -104,8 +110,9 @@ class Engine(
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it."""
-        self.close()
+        """Close it; what could not be written is no news if the block raised."""
+        with nullcontext() if exc is None else suppress(StoreError):
+            self.close()
 
     @property
     def closed(self) -> bool:

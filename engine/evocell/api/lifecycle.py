@@ -12,17 +12,19 @@ from typing import NoReturn, Self
 import trio
 
 from evocell.api.batch_progress import BatchBar, Report, is_terminal
+from evocell.api.portal import bare
 from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.errors import EngineClosed, EngineForked, EvocellError
+from evocell.errors import EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
+from evocell.observability.database import FILE_NAME
 from evocell.observability.observer import Observer, open_observer
 from evocell.observability.populations import PopulationStore
-from evocell.observability.store import FILE_NAME, Store, open_store
+from evocell.observability.store import Store, open_store
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.copies import Copies
@@ -144,12 +146,23 @@ class EngineLifecycle:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop what is running and give everything back."""
+        """Stop what is running and give everything back.
+
+        Raises:
+            StoreError: Something could not be written to the ``state_dir``, and the block did not raise.
+        """
         try:
             await self.aclose()
         finally:
             if self._resources is not None:
-                await self._resources.aclose()
+                try:
+                    await self._resources.aclose()
+                except (StoreError, ExceptionGroup) as failure:
+                    error = bare(failure)
+                    if not isinstance(error, StoreError):
+                        raise
+                    if exc is None:
+                        raise error from None
 
     async def aclose(self) -> None:
         """Refuse further calls and stop the ones under way, which raise `EngineClosed`. Idempotent.

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
-from evocell.errors import EngineClosed, EngineForked, EvocellError
+from evocell.errors import EngineClosed, EngineForked, EvocellError, StoreError
 
 __all__ = ["Portal", "Task", "TokenPortal", "TrioThread", "is_multiprocessing_child"]
 
@@ -123,6 +123,7 @@ class TrioThread(Generic[T]):
         self._abandoned = False
         self._closing = False
         self._failure: BaseException | None = None
+        self._unwritten: StoreError | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         _running.add(self)
         if is_multiprocessing_child():
@@ -194,12 +195,18 @@ class TrioThread(Generic[T]):
         """Cancel what is running, leave the context manager and end the thread. Idempotent.
 
         In a process that inherited the loop by ``os.fork`` nothing happens: its thread is not here.
+
+        Raises:
+            StoreError: Leaving it raised that, because something could not be written; once.
         """
         if os.getpid() != self._pid:
             return
         self.stop_soon()
         if threading.current_thread() is not self._thread and self._thread.ident is not None:
             self._thread.join()
+            unwritten, self._unwritten = self._unwritten, None
+            if unwritten is not None:
+                raise unwritten
 
     def stop_soon(self) -> None:
         """Ask for what `close` does without waiting for it; safe where waiting could be for oneself."""
@@ -222,11 +229,13 @@ class TrioThread(Generic[T]):
         try:
             trio.run(self._main)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever calls next
-            self._failure = _bare(error)
+            self._failure = bare(error)
         finally:
             self._closing = True
             if not self._ready.done():
                 self._ready.set_exception(self._failure or EngineClosed())
+            elif isinstance(self._failure, StoreError):
+                self._unwritten = self._failure
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
@@ -243,7 +252,7 @@ class TrioThread(Generic[T]):
                     nursery.cancel_scope.cancel()
 
 
-def _bare(error: BaseException) -> BaseException:
+def bare(error: BaseException) -> BaseException:
     """Take the wrapping of nurseries off an error that is alone in it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -257,7 +266,8 @@ _running: weakref.WeakSet[TrioThread[Any]] = weakref.WeakSet()
 def _close_all() -> None:
     # A guest must not be cut off in native code by the end of the interpreter under it.
     for thread in tuple(_running):
-        thread.close()
+        with suppress(StoreError):  # it is in the log
+            thread.close()
 
 
 def is_multiprocessing_child() -> bool:

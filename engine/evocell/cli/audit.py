@@ -19,7 +19,7 @@ from rich.text import Text
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.observability.audit import AUDIT_KINDS, AuditEntry, read_entries
-from evocell.observability.store import open_reader
+from evocell.observability.database import open_reader
 
 __all__ = ["add_audit_parser", "state_dir"]
 

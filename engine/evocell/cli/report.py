@@ -12,7 +12,7 @@ from pathlib import Path
 from evocell.cli.report_data import RunData, read_run
 from evocell.cli.store import store_path
 from evocell.errors import ConfigurationError
-from evocell.observability.store import open_reader
+from evocell.observability.database import open_reader
 
 __all__ = ["add_report_parser", "render", "write_report"]
 

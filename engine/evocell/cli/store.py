@@ -11,9 +11,9 @@ from typing import IO
 
 from evocell.config import Config
 from evocell.errors import ConfigurationError, StoreError
+from evocell.observability.database import FILE_NAME, open_reader
 from evocell.observability.export import EXPORTS, export_rows, write_rows
 from evocell.observability.inspection import inspect_store
-from evocell.observability.store import FILE_NAME, open_reader
 
 _COUNTED = ("runs", "sandboxes", "evaluations", "sources")
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from evocell.cli.store import store_path
 from evocell.cli.top_data import Picture, RunWatcher
-from evocell.observability.store import open_reader
+from evocell.observability.database import open_reader
 
 __all__ = ["add_top_parser", "draw"]
 

@@ -268,6 +268,13 @@ _ALL: tuple[EventKind, ...] = (
         ),
     ),
     EventKind(
+        "store.failed",
+        "the store cannot be written; what waits stays in memory and is tried again",
+        (Number("waiting", "changes that wait, many together counted as one"),),
+        (Label("trouble", (str,), "what SQLite says of it"),),
+    ),
+    EventKind("store.recovered", "the store can be written again, and all that waited is written"),
+    EventKind(
         HANDLER_FAILED,
         "a handler raised and is detached; the other handlers get this",
         (),

@@ -40,6 +40,9 @@ __all__ = ["Journal"]
 MOST_IN_BUNDLE = 50_000
 """Rows that may wait; then whoever has another one waits for the writer."""
 
+MOST_BEGUN_IN_TROUBLE = 10_000
+"""Individuals and batches that may begin while nothing can be written; then further ones are refused."""
+
 KNOWN_VERSIONS = 100_000
 """Versions that are remembered as written already."""
 
@@ -129,9 +132,15 @@ class Journal:
         self._lock = threading.Lock()
         self._open: _Bundle | None = None
         self._versions: set[str] = set()
+        self._begun_in_trouble = 0
 
     def new_number(self) -> int:
-        """Return a number for an individual; no other has it, in this run or another."""
+        """Return a number for an individual; no other has it, in this run or another.
+
+        Raises:
+            StoreError: The store cannot be written, and much is waiting for it.
+        """
+        self._refuse_too_many()
         return next(self._numbers)
 
     def state(self, number: int, state: SandboxState, *, kept: bool = True) -> None:
@@ -173,7 +182,11 @@ class Journal:
 
         Returns:
             The batch's number.
+
+        Raises:
+            StoreError: The store cannot be written, and much is waiting for it.
         """
+        self._refuse_too_many()
         batch = next(self._batches)
         row = (batch, self.run, operation, len(members), text(entry), task, direction, pack(list(members)))
         self._execute(_BATCH, (*row, time.time()))
@@ -215,8 +228,12 @@ class Journal:
         self._execute("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", row)
 
     def past(self, known: frozenset[int]) -> Iterator[Individual]:
-        """Return the individuals that have to do with lineage, parents first, without those known."""
-        self.store.flush_blocking()
+        """Return the individuals that have to do with lineage, parents first, without those known.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        self.store.catch_up()  # what cannot be written is of this run, and known
         parents: dict[int, list[str]] = {}
         for child, parent_id in self.store.query(
             "SELECT child, parent_id FROM lineage ORDER BY child, place"
@@ -264,7 +281,21 @@ class Journal:
                 self.store.write(partial(self._write, bundle), wait=False)
             yield bundle
         if len(bundle) > MOST_IN_BUNDLE:
-            self.store.flush_blocking()  # rather than that memory grows
+            self.store.catch_up()  # rather than that memory grows
+
+    def _refuse_too_many(self) -> None:
+        """Bound what waits in memory for a store that cannot be written, before anything is computed."""
+        trouble = self.store.trouble
+        if not trouble:
+            self._begun_in_trouble = 0
+            return
+        if self._begun_in_trouble >= MOST_BEGUN_IN_TROUBLE:
+            raise StoreError(
+                f"the store {self.store.path} cannot be written: {trouble}; too much waits for it, "
+                "so nothing more is begun until it can be",
+                str(self.store.path),
+            )
+        self._begun_in_trouble += 1
 
     def _execute(self, sql: str, parameters: Sequence[Any]) -> None:
         with self._bundle() as bundle:

@@ -373,8 +373,9 @@ class LineageTracker:
 
     def _learn_past(self) -> None:
         assert self._kept is not None
+        past = list(self._kept.past(frozenset(self._numbers)))  # all of it, or none if that fails
         self._past_is_known = True
-        for individual in self._kept.past(frozenset(self._numbers)):
+        for individual in past:
             newer = self._places.get(individual.id)
             parents = [
                 self._places[parent] if parent in self._places else self._append(Individual(parent, 0), ())

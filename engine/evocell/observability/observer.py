@@ -56,14 +56,17 @@ class Observer:
     durable: bool
     first_name: int = 1
 
-    async def settle(self) -> None:
+    async def settle(self, *, since: int | None = None) -> None:
         """Wait until what has been noted is on disk, if it is to be there.
+
+        Args:
+            since: As for `Store.flush`.
 
         Raises:
             StoreError: It could not be written.
         """
         if self.durable:
-            await self.store.flush()
+            await self.store.flush(since=since)
 
 
 @asynccontextmanager
@@ -98,6 +101,7 @@ async def open_observer(
         _log.warning("the store %s: %s", store.path, sentence)
     if run.repairs:
         telemetry.emit("store.repaired", run.repairs.counts())
+    store.told = partial(_tell_of_store, telemetry)
     journal = Journal(store, run.number)
     audit = AuditLog(store, run.number, max_entries=audit_entries)
     audit.trim()
@@ -117,8 +121,16 @@ async def open_observer(
         )
     finally:
         events.close()
+        store.told = None
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(run.close)
+
+
+def _tell_of_store(telemetry: Telemetry, trouble: str, n_waiting: int) -> None:
+    if trouble:
+        telemetry.emit("store.failed", {"waiting": n_waiting}, {"trouble": trouble})
+    else:
+        telemetry.emit("store.recovered")
 
 
 def _open_log(store: Store, run: int) -> EventLog:

@@ -140,7 +140,7 @@ class Run:
         """Note that the engine ended well; idempotent.
 
         Raises:
-            StoreError: The store cannot be written.
+            StoreError: Something of the run could not be written, and the store was to be durable.
         """
         lock, self._lock = self._lock, None
         if lock is None:
@@ -153,7 +153,11 @@ class Run:
             self._store.execute(
                 "UPDATE runs SET outcome = 'closed', ended_at = ? WHERE run = ?", (time.time(), self.number)
             )
-            self._store.flush_blocking()
+            try:
+                self._store.flush_blocking()
+            except StoreError:
+                if self._store.durable:
+                    raise
             with suppress(OSError):
                 _lock_path(self._store, self.number).unlink()
         finally:

@@ -2,18 +2,19 @@
 
 Whoever has something to write leaves it and goes on; `flush` waits until everything that was left before it
 is committed, and raises if some of it could not be. Several processes may have one store open.
+
+What a full disk, or another trouble that may pass, keeps from being written stays in memory, in order, and is
+tried again; until it is written every `flush` raises.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
-import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,10 @@ import trio
 from attrs import define, field
 
 from evocell.errors import StoreError
-from evocell.observability.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from evocell.observability.database import connect, is_trouble, prepare, store_errors
+from evocell.observability.forks import watch_forks
 
-__all__ = ["FILE_NAME", "Store", "Write", "open_reader", "open_store"]
-
-FILE_NAME = "evocell.db"
-"""Name of the database in a state directory."""
+__all__ = ["Store", "Write", "open_store"]
 
 LINGER_S = 0.05
 """How long the writer gathers when nobody waits for it."""
@@ -37,10 +36,14 @@ LINGER_S = 0.05
 MOST_WAITING = 50_000
 """Writes that may wait; then whoever has another one waits, too, rather than memory growing."""
 
-BUSY_S = 30.0
-"""How long one process waits for another's write to end."""
+MOST_STUCK = 10_000
+"""Writes that are kept to be tried again; those beyond are lost, and reported."""
 
-_PRIVATE_MODE = 0o700
+RETRY_S = 5.0
+"""After how long the writer tries again by itself what could not be written."""
+
+REST_S = 5.0
+"""How long a fork of the process waits for a transaction that is under way."""
 
 Write: TypeAlias = Callable[[sqlite3.Connection], object]
 """Changes the database inside a transaction that is not its own; it may be called again if that failed."""
@@ -52,23 +55,44 @@ _log = logging.getLogger("evocell")
 
 @define(eq=False)
 class _Ticket:
-    """Somebody who waits for what was left before."""
+    """Somebody who waits for what was left before.
+
+    Attributes:
+        done: Called when it has been written, or could not be.
+        since: Losses before this many are not this one's business; None for those not told of yet.
+        failures: Why something is lost.
+        trouble: Why something is not written yet; empty if all is.
+    """
 
     done: Callable[[], None]
+    since: int | None = None
     failures: list[str] = field(factory=list)
+    trouble: str = ""
 
 
-REST_S = 5.0
-"""How long a fork of the process waits for a transaction that is under way."""
+@define(eq=False)
+class _Once:
+    """A write that nobody wants any more once it has failed."""
+
+    write: Write
+
+    def __call__(self, connection: sqlite3.Connection) -> object:
+        return self.write(connection)
 
 
 class Store:
     """A database to write to and read from, from any thread.
 
+    Attributes:
+        path: The file.
+        durable: Whether a commit is on disk before it counts.
+        told: Called, in the writer's thread, with the reason when writing begins to fail, and with an empty
+            one when all of it is written after all; and how many writes wait.
+
     Args:
         path: The file; it is created, with its directory, if it is not there.
-        durable: Whether a commit is on disk before it counts. False leaves that to the operating system,
-            for a store that ends with the engine.
+        durable: False leaves it to the operating system when a commit is on disk, for a store that ends
+            with the engine.
 
     Raises:
         StoreError: It cannot be opened, is no store of ours, or was written by a later version.
@@ -76,24 +100,30 @@ class Store:
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
+        self.durable = durable
+        self.told: Callable[[str, int], None] | None = None
         self._work = threading.Condition()
         self._waiting: deque[Write | _Ticket] = deque()
         self._tickets = 0
         self._idle = False
         self._closing = False
         self._failures: list[str] = []
-        with _store_errors(path):
-            path.parent.mkdir(mode=_PRIVATE_MODE, parents=True, exist_ok=True)
-            self._connection = _connect(path)
+        self._stuck: list[Write] = []
+        self._trouble = ""
+        self._losses = 0
+        self._last_loss = ""
+        with store_errors(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._connection = connect(path)
             try:
-                _prepare(self._connection, path, durable=durable)
-                self._reader = _connect(path, read_only=True)
+                prepare(self._connection, path, durable=durable)
+                self._reader = connect(path, read_only=True)
             except BaseException:
                 self._connection.close()
                 raise
         self._reading = threading.Lock()
         self._writing = threading.Lock()
-        _forks.watch(self)
+        watch_forks(self)
         self._thread = threading.Thread(target=self._write_all, name="evocell-store", daemon=True)
         self._thread.start()
 
@@ -109,6 +139,16 @@ class Store:
     ) -> None:
         """Close it."""
         self.close()
+
+    @property
+    def trouble(self) -> str:
+        """Why writing fails at the moment; empty if it does not."""
+        return self._trouble
+
+    @property
+    def losses(self) -> int:
+        """How many writes were given up so far; for `flush`."""
+        return self._losses
 
     def write(self, write: Write, *, wait: bool = True) -> None:
         """Leave a change to be made; it is committed together with others, in order.
@@ -135,10 +175,10 @@ class Store:
         """Make a change, wait until it is committed, and return what it returned.
 
         Raises:
-            StoreError: It, or something that was left before it, could not be written.
+            StoreError: It, or something that was left before it, could not be written; it is not tried again.
         """
         answers: list[T] = []
-        self.write(lambda connection: answers.append(write(connection)))
+        self.write(_Once(lambda connection: answers.append(write(connection))))
         self.flush_blocking()
         return answers[-1]
 
@@ -150,11 +190,15 @@ class Store:
         """Leave one statement to be executed once for each row."""
         self.write(lambda connection: connection.executemany(sql, rows))
 
-    async def flush(self) -> None:
+    async def flush(self, *, since: int | None = None) -> None:
         """Wait until everything that was left before is committed.
 
+        Args:
+            since: What `losses` was when whoever asks began; what was given up since then is reported to it
+                even if somebody else has been told. None for what nobody has been told of.
+
         Raises:
-            StoreError: Something of it, or of what was left since the last flush, could not be written.
+            StoreError: Something of it could not be written, and either is tried again or is lost.
 
         Cancellation: It is written all the same.
         """
@@ -165,7 +209,7 @@ class Store:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(event.set)
 
-        ticket = self._ask(done)
+        ticket = self._ask(done, since)
         await event.wait()
         self._raise_for(ticket)
 
@@ -176,13 +220,19 @@ class Store:
         event.wait()
         self._raise_for(ticket)
 
+    def catch_up(self) -> None:
+        """Wait in this thread until the writer has come to everything that was left, written or not."""
+        event = threading.Event()
+        self._ask(event.set, self._losses)
+        event.wait()
+
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Read what is committed.
 
         Raises:
             StoreError: It cannot be read.
         """
-        with self._reading, _store_errors(self.path):
+        with self._reading, store_errors(self.path):
             return self._reader.execute(sql, parameters).fetchall()
 
     def close(self) -> None:
@@ -195,8 +245,17 @@ class Store:
             self._reader.close()
         self._thread.join()
 
-    def _ask(self, done: Callable[[], None]) -> _Ticket:
-        ticket = _Ticket(done)
+    def rest(self) -> list[threading.Lock]:
+        """Wait until no thread of this process is at work in the database, and keep them all out.
+
+        Returns:
+            What to release to let them in again.
+        """
+        locks = (self._writing, self._reading)
+        return [lock for lock in locks if lock.acquire(timeout=REST_S)]
+
+    def _ask(self, done: Callable[[], None], since: int | None = None) -> _Ticket:
+        ticket = _Ticket(done, since)
         with self._work:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
@@ -206,6 +265,12 @@ class Store:
         return ticket
 
     def _raise_for(self, ticket: _Ticket) -> None:
+        if ticket.trouble:
+            raise StoreError(
+                f"the store {self.path} cannot be written: {ticket.trouble}; what is not written stays in "
+                "memory and is tried again",
+                str(self.path),
+            )
         if ticket.failures:
             raise StoreError(
                 f"{len(ticket.failures)} changes could not be written to the store {self.path}: "
@@ -217,6 +282,8 @@ class Store:
         try:
             while (taken := self._take()) is not None:
                 self._commit(taken)
+            if self._stuck:
+                self._commit(())
         finally:
             with self._work:
                 self._closing = True
@@ -227,6 +294,8 @@ class Store:
                 if isinstance(one, _Ticket):
                     one.failures.append("the writer has ended")
                     one.done()
+            if self._stuck:
+                _log.error("the store %s is closed with changes that could not be written", self.path)
             with self._writing:
                 self._connection.close()
 
@@ -238,7 +307,8 @@ class Store:
                 if self._closing:
                     return None
                 self._idle = True
-                work.wait()
+                if not work.wait(RETRY_S if self._stuck else None):
+                    return []
             self._idle = False
             if not (self._tickets or self._closing):
                 work.wait(LINGER_S)
@@ -249,28 +319,70 @@ class Store:
             return taken
 
     def _commit(self, taken: Sequence[Write | _Ticket]) -> None:
-        writes = [one for one in taken if not isinstance(one, _Ticket)]
+        stuck = self._write([*self._stuck, *(one for one in taken if not isinstance(one, _Ticket))])
+        for one in stuck:
+            if isinstance(one, _Once):
+                self._failures.append(self._trouble)
+        again = [one for one in stuck if not isinstance(one, _Once)]
+        for _ in again[MOST_STUCK:]:
+            self._lose(f"{MOST_STUCK:,} changes wait already because of this: {self._trouble}")
+        self._stuck = again[:MOST_STUCK]
+        tickets = [one for one in taken if isinstance(one, _Ticket)]
+        for ticket in tickets:
+            ticket.trouble = self._trouble if self._stuck else ""
+            if ticket.since is None:
+                ticket.failures += self._failures
+            elif self._losses > ticket.since:
+                ticket.failures.append(self._last_loss)
+        if any(ticket.since is None for ticket in tickets):
+            self._failures = []
+        for ticket in tickets:
+            ticket.done()
+        del self._failures[1000:]
+
+    def _write(self, writes: Sequence[Write]) -> Sequence[Write]:
+        """Write what can be written; return what is to be tried again, which is the last of them."""
+        if not writes:
+            return ()
         try:
             self._in_transaction(writes)
-        except Exception:  # noqa: BLE001 - which of them it was is found out one by one
-            for write in writes:
-                try:
-                    self._in_transaction([write])
-                except Exception as error:  # noqa: BLE001 - others may still be written
-                    _log.error("the store %s could not write: %s", self.path, error)
-                    self._failures.append(f"{type(error).__name__}: {error}")
-        tickets = [one for one in taken if isinstance(one, _Ticket)]
-        if tickets:
-            failures, self._failures = self._failures, []
-            for ticket in tickets:
-                ticket.failures = failures
-                ticket.done()
+        except Exception as error:  # noqa: BLE001 - which of them it was is found out one by one
+            if is_trouble(error):
+                return self._in_trouble(error, writes)
         else:
-            del self._failures[1000:]
+            return self._out_of_trouble()
+        for n, write in enumerate(writes):
+            try:
+                self._in_transaction([write])
+            except Exception as error:  # noqa: BLE001 - others may still be written
+                if is_trouble(error):
+                    return self._in_trouble(error, writes[n:])
+                _log.error("the store %s could not write: %s", self.path, error)
+                self._lose(f"{type(error).__name__}: {error}")
+        return self._out_of_trouble()
+
+    def _lose(self, why: str) -> None:
+        self._losses += 1
+        self._last_loss = why
+        self._failures.append(why)
+
+    def _in_trouble(self, error: Exception, writes: Sequence[Write]) -> Sequence[Write]:
+        if not self._trouble:
+            _log.error("the store %s cannot be written: %s; it is tried again", self.path, error)
+            if self.told is not None:
+                self.told(str(error), len(writes))
+        self._trouble = str(error)
+        return writes
+
+    def _out_of_trouble(self) -> Sequence[Write]:
+        if self._trouble:
+            _log.warning("the store %s can be written again, and nothing that waited is lost", self.path)
+            self._trouble = ""
+            if self.told is not None:
+                self.told("", 0)
+        return ()
 
     def _in_transaction(self, writes: Sequence[Write]) -> None:
-        if not writes:
-            return
         connection = self._connection
         with self._writing:
             connection.execute("BEGIN IMMEDIATE")
@@ -283,67 +395,6 @@ class Store:
                     connection.execute("ROLLBACK")
                 raise
 
-    def rest(self) -> list[threading.Lock]:
-        """Wait until no thread of this process is at work in the database, and keep them all out.
-
-        Returns:
-            What to release to let them in again.
-        """
-        locks = (self._writing, self._reading)
-        return [lock for lock in locks if lock.acquire(timeout=REST_S)]
-
-
-class _Forks:
-    """Has SQLite at rest whenever the process is forked.
-
-    SQLite has locks of its own for the whole process. A child that is forked while another thread holds one
-    of them would wait for it for ever at its first use of any database, and loops that fork right after an
-    evaluation are common.
-    """
-
-    def __init__(self) -> None:
-        self._stores: weakref.WeakSet[Store] = weakref.WeakSet()
-        self._held: list[threading.Lock] = []
-        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after)
-
-    def watch(self, store: Store) -> None:
-        """Have a store rest at each fork from now on."""
-        self._stores.add(store)
-
-    def _before(self) -> None:
-        self._held = [lock for store in list(self._stores) for lock in store.rest()]
-
-    def _after(self) -> None:
-        held, self._held = self._held, []
-        for lock in held:
-            lock.release()
-
-
-_forks = _Forks()
-
-
-def open_reader(state_dir: Path) -> sqlite3.Connection:
-    """Open the store of a state directory for reading only, beside whoever writes to it.
-
-    Args:
-        state_dir: The directory, or the database itself.
-
-    Raises:
-        StoreError: There is none, it is not ours, or it was written by another version.
-    """
-    path = state_dir / FILE_NAME if state_dir.is_dir() else state_dir
-    if not path.is_file():
-        raise StoreError(f"there is no store at {path}; give the state_dir of an engine", str(path))
-    with _store_errors(path):
-        connection = _connect(path, read_only=True)
-        try:
-            version = _version(connection, path)
-            _check_readable(version, path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
 
 @asynccontextmanager
 async def open_store(path: Path, *, durable: bool) -> AsyncIterator[Store]:
@@ -354,70 +405,3 @@ async def open_store(path: Path, *, durable: bool) -> AsyncIterator[Store]:
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(store.close)
-
-
-def _check_readable(version: int, path: Path) -> None:
-    if version != VERSION:
-        way = "open it with an engine once" if version < VERSION else "use a later one"
-        raise StoreError(f"{path} has version {version} and this evocell reads {VERSION}; {way}", str(path))
-
-
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    mode = "ro" if read_only else "rwc"
-    if not read_only and not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
-        uri=True,
-        timeout=BUSY_S,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-    version = _version(connection, path)
-    if version > VERSION:
-        raise StoreError(
-            f"{path} was written by a later evocell (its version is {version}, this one's {VERSION}); "
-            "use that, or another state_dir",
-            str(path),
-        )
-    if version == VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection, path)  # another process may have been faster
-        for migration in MIGRATIONS:
-            if migration.version > version:
-                for statement in migration.statements:
-                    connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of a database, 0 for an empty one, and refuse what is not ours."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if application != APPLICATION_ID and not (empty and version == 0):
-        raise StoreError(f"{path} is a database of something else; choose another state_dir", str(path))
-    return version
-
-
-@contextlib.contextmanager
-def _store_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        hint = "; look at it with: evocell store check" if path.exists() else ""
-        raise StoreError(f"the store {path} cannot be used: {error}{hint}", str(path)) from error
-    except OSError as error:
-        raise StoreError(f"the store {path} cannot be used: {error.strerror or error}", str(path)) from error

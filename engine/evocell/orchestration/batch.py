@@ -11,7 +11,14 @@ from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
 from evocell.config import Config
-from evocell.errors import CapacityError, ConfigurationError, EngineClosed, SandboxNotFound, WorkerDied
+from evocell.errors import (
+    CapacityError,
+    ConfigurationError,
+    EngineClosed,
+    SandboxNotFound,
+    StoreError,
+    WorkerDied,
+)
 from evocell.execution.worker import Worker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -235,7 +242,7 @@ class Batches:
             self._candidates(individuals, stages[0].evaluation.image) as (candidates, members),
             self._record("evaluate_stages", task, members, progress) as record,
         ):
-            return await evaluate_in_stages(
+            staged = await evaluate_in_stages(
                 self._worker,
                 ready,
                 candidates,
@@ -243,11 +250,14 @@ class Batches:
                 total_limits=total_limits,
                 done=partial(self._done, record, members),
             )
+            record.results = list(staged)
+            return staged
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
         async with self._candidates([individual], plan.evaluation.image) as (candidates, members):
             member = members[0]
+            since = self._observer.store.losses
             batch = Task.of_plan(plan).begin(self._observer.journal, "evaluate_one", [member.number])
             outcome = "failed"
             try:
@@ -259,7 +269,10 @@ class Batches:
                 outcome = "done"
             finally:
                 self._observer.journal.end_batch(batch, outcome)
-            await self._observer.settle()
+            try:
+                await self._observer.settle(since=since)
+            except StoreError as error:
+                raise error.with_results([scored.result]) from error
             return scored.result
 
     async def sandboxes(
@@ -326,16 +339,17 @@ class Batches:
             self._manager.record_fitness(record, scored.result)
             return scored
 
-        async def one(record: SandboxRecord) -> Scored:
+        async def one(index: int) -> Scored:
+            record = records[index]
             about = {"sandbox_id": record.id, "generation": record.state.generation}
             with self._observer.telemetry.span("sandbox.evaluate", about) as span:
                 found = await find(record)
                 note_result(span, found.result)
-            batch.done(found.result, number=record.number, version=record.state.version)
+            batch.done(index, found.result, number=record.number, version=record.state.version)
             return found
 
         async with self._record("evaluate", Task.of_function(function), records, progress) as batch:
-            scored = await map_bounded(one, records, at_once=self._worker.slots)
+            scored = await map_bounded(one, range(len(records)), at_once=self._worker.slots)
         refuse_broken_scoring(scored)
         return [one.result for one in scored]
 
@@ -349,12 +363,20 @@ class Batches:
             yield [candidate for candidate, _ in passing], [individual for _, individual in passing]
             return
         specs = [evolve(individual.spec, image=individual.spec.image or image) for individual in individuals]
+        unwritten: StoreError | None = None
         async with self._manager.reserved(specs) as records:
             members = [
                 self._member(record, individual.source)
                 for record, individual in zip(records, individuals, strict=True)
             ]
-            yield [member.candidate() for member in members], members
+            try:
+                yield [member.candidate() for member in members], members
+            except StoreError as error:
+                if not error.results or None in error.results:
+                    raise
+                unwritten = error  # all of them were evaluated, and stay
+        if unwritten is not None:
+            raise unwritten
 
     def _passing(self, individual: NewIndividual) -> tuple[Candidate, _Passing]:
         spec = individual.spec
@@ -398,7 +420,7 @@ class Batches:
     ) -> None:
         member = members[index]
         self._note(member, result)
-        record.done(result, number=member.number, version=member.version)
+        record.done(index, result, number=member.number, version=member.version)
 
     def _note(self, member: _Member | _Passing, result: FitnessResult) -> None:
         if isinstance(member, _Member) and member.is_current:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from attrs import frozen
 
+from evocell.errors import StoreError
 from evocell.models.fitness import FitnessResult
 from evocell.observability.journal import Journal
 from evocell.observability.observer import Observer
@@ -79,9 +81,18 @@ class BatchRecord:
         self._progress = progress
         self.n_valid = 0
         self.n_invalid = 0
+        self.results: list[Any] = [None] * total
 
-    def done(self, result: FitnessResult, *, number: int, version: str | None) -> None:
-        """Keep the result of one individual, and report it."""
+    def done(self, index: int, result: FitnessResult, *, number: int, version: str | None) -> None:
+        """Keep the result of one individual, and report it.
+
+        Args:
+            index: Its place among what was given.
+            result: The result.
+            number: Its number in the store.
+            version: Digest of its code.
+        """
+        self.results[index] = result
         if result.valid:
             self.n_valid += 1
         else:
@@ -105,18 +116,24 @@ async def batch_record(
         progress: Called with each result, how many there are, and how many there will be.
 
     Raises:
-        StoreError: The results cannot be written.
+        StoreError: The results cannot be written, or code cannot be kept; it has the results.
     """
     journal = observer.journal
     about = {"operation": operation, "count": len(numbers)}
+    since = observer.store.losses
     with observer.telemetry.span("sandbox.batch", about) as span:
         batch = task.begin(journal, operation, numbers)
         record = BatchRecord(observer, batch, len(numbers), progress)
         outcome = "failed"
         try:
-            yield record
-            outcome = "done"
-        finally:
-            journal.end_batch(batch, outcome)
-        await observer.settle()
+            try:
+                yield record
+                outcome = "done"
+            finally:
+                journal.end_batch(batch, outcome)
+            await observer.settle(since=since)
+        except StoreError as error:
+            if error.results:
+                raise
+            raise error.with_results(record.results) from error
         span.measure(n_valid=record.n_valid, n_invalid=record.n_invalid)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 from attrs import evolve, frozen
 
-from evocell.errors import ScoringError
+from evocell.errors import ScoringError, StoreError
 from evocell.execution.worker import Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -59,6 +59,7 @@ async def evaluate_in_stages(
 
     Raises:
         ScoringError: In a stage, the caller's own functions raised for every candidate.
+        StoreError: The code of one cannot be kept; it has how far each came.
 
     Cancellation: Every call is stopped, and there is no result.
     """
@@ -77,16 +78,20 @@ async def evaluate_in_stages(
             if last or not result.valid:
                 done(index, result)
 
-        scored = await evaluate_each(
-            worker,
-            planned.plan,
-            [
-                evolve(candidates[index], load=load_again[index]) if number else candidates[index]
-                for index in entered
-            ],
-            budgets=None if budgets is None else [budgets[index] for index in entered],
-            done=over,
-        )
+        try:
+            scored = await evaluate_each(
+                worker,
+                planned.plan,
+                [
+                    evolve(candidates[index], load=load_again[index]) if number else candidates[index]
+                    for index in entered
+                ],
+                budgets=None if budgets is None else [budgets[index] for index in entered],
+                done=over,
+            )
+        except StoreError as error:
+            found = [StagedResult(tuple(ran), kept=False) if ran else None for ran in results]
+            raise error.with_results(found) from error
         refuse_broken_scoring(scored, n_all=len(candidates))
         valid = {index: results[index][-1] for index in entered if results[index][-1].valid}
         going, raised = await _kept(planned, valid, n_entered=len(entered), alone=len(candidates) == 1)

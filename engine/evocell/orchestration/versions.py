@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -22,7 +23,7 @@ from evocell.code.kept import Kept
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore, read_tree
 from evocell.code.sources import FileTree, Source, normalise
-from evocell.errors import ConfigurationError, ProtocolError
+from evocell.errors import ConfigurationError, ProtocolError, StoreError
 from evocell.execution.worker import CompileJob, Worker
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
@@ -35,6 +36,8 @@ HARNESS_ROOT = "/harness"
 
 _KEPT_BYTES = 64 << 20
 _ENTRY_BYTES = 1024
+
+_log = logging.getLogger("evocell")
 
 
 @define(eq=False)
@@ -268,20 +271,23 @@ class Versions:
     def _from_store(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
         found = {}
         for path, key in keys.items():
-            data = self._snapshots.get_code(key)
-            if data is None:
-                continue
             try:
+                data = self._snapshots.get_code(key)
+                if data is None:
+                    continue
                 unit = load_unit(data)
-            except ProtocolError:  # damaged on disk: compiling again replaces it
+            except (StoreError, ProtocolError):  # damaged on disk: compiling again replaces it
                 continue
             self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
             found[path] = unit
         return found
 
     def _to_store(self, keys: Mapping[str, str], units: Sequence[CompiledUnit]) -> None:
-        for unit in units:
-            self._snapshots.put_code(keys[unit.path], dump_unit(unit))
+        try:
+            for unit in units:
+                self._snapshots.put_code(keys[unit.path], dump_unit(unit))
+        except StoreError as error:  # it is made anew by whoever needs it
+            _log.warning("byte code is not kept: %s", error)
 
 
 async def read_source(source: Source) -> FileTree:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import trio
 from attrs import asdict, evolve, frozen
@@ -22,7 +22,7 @@ from evocell.api.batch_progress import BatchBar, is_terminal, size_of
 from evocell.api.options import individual
 from evocell.api.progress import console_progress
 from evocell.config import Config
-from evocell.errors import ConfigurationError, EngineClosed, EvocellError
+from evocell.errors import ConfigurationError, EngineClosed, EvocellError, StoreError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
@@ -38,7 +38,7 @@ from evocell.pipe.greeting import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.machine import HELLO, Machine
 from evocell.pipe.methods import Method, engine_methods
-from evocell.pipe.shapes import decode, encode
+from evocell.pipe.shapes import decode, encode, origin_of
 from evocell.wire.frames import Framing
 from evocell_runtime.build import BuildProgress
 
@@ -401,6 +401,10 @@ class AsyncClient(_Base):
                 answer = await self._channel.request(method.name, params)
             except ConnectionClosed as error:
                 raise EngineClosed(f"the engine behind the pipe is gone: {error}") from error
+            except StoreError as error:
+                one = get_args(method.result)[0] if origin_of(method.result) is list else method.result
+                found = [decode(item, one | None, method.name, names) for item in error.results]
+                raise error.with_results(found) from None
             return decode(answer, method.result, method.name, names)
 
 

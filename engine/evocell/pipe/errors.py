@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from attrs import has
+
 from evocell import errors
 from evocell.errors import EvocellError
+from evocell.pipe.shapes import encode
 
 __all__ = [
     "Busy",
@@ -129,7 +132,7 @@ def to_wire(error: EvocellError) -> dict[str, Any]:
     for name in error_fields(error_codes()[code]):
         value = getattr(error, name, None)
         if isinstance(value, list | tuple):
-            data[name] = [item for item in value if isinstance(item, _PLAIN)]
+            data[name] = [encode(item, None) for item in value if isinstance(item, _PLAIN) or has(type(item))]
         elif isinstance(value, _PLAIN):
             data[name] = value
     return {"code": code, "message": str(error), "data": data}

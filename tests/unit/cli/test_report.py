@@ -9,7 +9,7 @@ from evocell import Case, Config, Engine, Evaluation
 from evocell.cli.main import main
 from evocell.cli.report import render
 from evocell.cli.report_data import read_run
-from evocell.observability.store import open_reader
+from evocell.observability.database import open_reader
 
 SQUARE = "def solve(n): return n * n"
 BETTER = "def solve(n): return n * n + 1"

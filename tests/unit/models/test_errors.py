@@ -17,7 +17,7 @@ EXAMPLES = [
     errors.WorkerDied("the code could not be compiled"),
     errors.ImageError("damaged", "/cache/image"),
     errors.ProtocolError("the frame is cut off"),
-    errors.StoreError("the disk is full", "/state"),
+    errors.StoreError("the disk is full", "/state", [1, None]),
     errors.ScoringError("every score raised", ["ValueError: x"]),
     errors.OutcomeError(GuestCrashed("exit", exit_code=3)),
     errors.EngineClosed(),

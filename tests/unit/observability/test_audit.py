@@ -2,7 +2,8 @@ import pytest
 
 from evocell.errors import ConfigurationError
 from evocell.observability.audit import AuditLog, read_entries
-from evocell.observability.store import Store, open_reader
+from evocell.observability.database import open_reader
+from evocell.observability.store import Store
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def test_a_full_disk_is_an_error_where_durability_was_promised(open_engine):
         big = [f"{SQUARE}  # {random.Random(n).randbytes(50_000).hex()}" for n in range(4)]
         with pytest.raises(StoreError, match="full"):
             engine.evaluate(big, TASK)
-        store.ask(lambda connection: connection.execute("PRAGMA max_page_count = 1000000").fetchall())
+        store._connection.execute("PRAGMA max_page_count = 1000000")
         assert len(engine.evaluate([SQUARE], TASK)) == 1
 
 

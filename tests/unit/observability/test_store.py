@@ -12,8 +12,9 @@ import trio
 
 from evocell.errors import StoreError
 from evocell.observability import store as store_module
+from evocell.observability.database import open_reader
 from evocell.observability.schema import VERSION
-from evocell.observability.store import Store, open_reader
+from evocell.observability.store import Store
 
 ROW = "INSERT INTO sources VALUES (?, 1, x'00')"
 

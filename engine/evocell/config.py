@@ -139,7 +139,9 @@ class Config:
             machine's memory, divided by the workers.
         emit_fitness_telemetry: Whether fitness results become events.
         emit_resource_telemetry: Whether resource readings become events.
-        event_log: Whether all events are written to a file in the state directory.
+        event_log: Whether all events are written to files in the state directory.
+        event_log_max_bytes: How long one of these files may become.
+        event_log_max_files: How many of them there may be, of all engines that used the directory.
         security_profile: ``"low"``, ``"medium"`` or ``"high"``.
         blocked_modules: Modules a variant may not import, whatever the profile.
         allowed_modules: Modules that the profile ``"high"`` lets in besides its own list.
@@ -179,6 +181,8 @@ class Config:
     emit_fitness_telemetry: bool = _flag_field(default=True)
     emit_resource_telemetry: bool = _flag_field(default=True)
     event_log: bool = _flag_field(default=False)
+    event_log_max_bytes: int = _int_field(64 << 20, lowest=1 << 16)
+    event_log_max_files: int = _int_field(16)
     security_profile: SecurityProfile = field(
         default="medium", validator=_one_of(*SECURITY_PROFILES), metadata={"kind": "word"}
     )

@@ -122,6 +122,8 @@ class EngineLifecycle:
                 durable=durable,
                 emit_fitness=self.config.emit_fitness_telemetry,
                 event_log=self.config.event_log,
+                event_log_max_bytes=self.config.event_log_max_bytes,
+                event_log_max_files=self.config.event_log_max_files,
                 audit_entries=self.config.audit_max_entries,
             )
             self._start(worker, snapshots, await opening.enter_async_context(observing))

@@ -1,46 +1,93 @@
-"""The log of events: msgpack maps one after the other in a file that is only ever appended to."""
+"""The log of events: msgpack maps one after the other, in files of bounded size and number.
+
+The files of a run are ``7.msgpack``, ``7-2.msgpack``, ``7-3.msgpack``; none is ever renamed, so whoever reads
+one is not disturbed. The oldest of a directory go, but never the one that an engine writes to.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgpack
 
-__all__ = ["EventLog", "read_events"]
+__all__ = ["EventLog", "log_files", "read_events"]
 
 _READ_BYTES = 1 << 20
 _MAX_EVENT_BYTES = 64 << 20
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+_NAME = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?\.msgpack\Z")
+
+_log = logging.getLogger("evocell")
 
 
 class EventLog:
-    """A file that packed events are appended to; each is with the operating system when `append` returns.
+    """Files that packed events are appended to; each is with the operating system when `append` returns.
 
     Args:
-        path: The file; it is created, with its directory, or continued.
+        directory: Where they are; it is created if it is not there.
+        run: Number of the run.
+        max_bytes: How long a file may become; an event is never divided.
+        max_files: How many files there may be in the directory, those of other engines that live left out.
+        is_alive: Says whether another run's engine lives, which then looks after its own files.
 
     Raises:
         OSError: It cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file: int | None = os.open(path, flags, 0o600)
+    def __init__(
+        self,
+        directory: Path,
+        run: int,
+        *,
+        max_bytes: int = 64 << 20,
+        max_files: int = 16,
+        is_alive: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        self._directory = directory
+        self._run = run
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._is_alive = is_alive
+        self._n_missing = 0
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Files of that number can be there already if somebody has removed the database beside them.
+        self._first = 1 + max((part for of, part, _ in log_files(directory) if of == run), default=0)
+        self._part = self._first
+        self._size = 0
+        self._file: int | None = os.open(self.path, _FLAGS, 0o600)
+        self._trim()
+
+    @property
+    def path(self) -> Path:
+        """The file that is written to."""
+        return self._directory / _name(self._run, self._part)
 
     def append(self, packed: bytes) -> None:
-        """Append one event.
+        """Append one event; if the disk has no room for it, it is left out, and the log `evocell` says so."""
+        if self._file is None:
+            return
+        try:
+            self._write(self._file, packed)
+        except OSError as error:
+            if not self._n_missing:
+                why = error.strerror or error
+                _log.error("the event log %s cannot be written: %s; events are left out", self.path, why)
+            self._n_missing += 1
+            return
+        if self._n_missing:
+            lacks = self._n_missing
+            _log.warning("the event log %s can be written again; it lacks %d events", self.path, lacks)
+            self._n_missing = 0
 
-        Raises:
-            OSError: The disk is full, say; the telemetry then detaches the stream and says so in the log.
-        """
-        file = self._file
-        if file is not None:
-            written = os.write(file, packed)
-            if written != len(packed):
-                raise OSError(f"{self.path} took only a part of an event; is the disk full?")
+    def files(self) -> list[Path]:
+        """Return the files of this run that are there, in order."""
+        files = log_files(self._directory)
+        return [path for run, part, path in files if run == self._run and part >= self._first]
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -48,9 +95,48 @@ class EventLog:
         if file is not None:
             os.close(file)
 
+    def _write(self, file: int, packed: bytes) -> None:
+        if self._size and self._size + len(packed) > self._max_bytes:
+            file = self._next_file(file)
+        written = os.write(file, packed)
+        if written != len(packed):
+            os.ftruncate(file, self._size)
+            raise OSError("there is no room for a whole event")
+        self._size += written
+
+    def _next_file(self, full: int) -> int:
+        file = self._file = os.open(self._directory / _name(self._run, self._part + 1), _FLAGS, 0o600)
+        os.close(full)
+        self._part += 1
+        self._size = 0
+        self._trim()
+        return file
+
+    def _trim(self) -> None:
+        """Remove the oldest files that no engine writes to."""
+        ours = [
+            (run, part, path)
+            for run, part, path in log_files(self._directory)
+            if run == self._run or not self._is_alive(run)
+        ]
+        for run, part, path in ours[: max(0, len(ours) - self._max_files)]:
+            if (run, part) != (self._run, self._part):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def log_files(directory: Path) -> list[tuple[int, int, Path]]:
+    """Return (run, part, path) of the files of a log, the oldest first."""
+    found = []
+    for path in directory.iterdir():
+        match = _NAME.match(path.name)
+        if match is not None:
+            found.append((int(match[1]), int(match[2] or 1), path))
+    return sorted(found)
+
 
 def read_events(path: Path) -> Iterator[bytes]:
-    """Return the packed events of a log in order; one at the end that was cut off is left out.
+    """Return the packed events of a file of a log in order; one at the end that was cut off is left out.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
@@ -71,3 +157,7 @@ def read_events(path: Path) -> Iterator[bytes]:
                 yield bytes(pending[: ends - begun])
                 del pending[: ends - begun]
                 begun = ends
+
+
+def _name(run: int, part: int) -> str:
+    return f"{run}.msgpack" if part == 1 else f"{run}-{part}.msgpack"

@@ -16,7 +16,7 @@ from evocell.observability.eventlog import EventLog
 from evocell.observability.fitness import FitnessRecorder
 from evocell.observability.journal import Journal
 from evocell.observability.lineage import LineageTracker
-from evocell.observability.runs import Repairs, open_run
+from evocell.observability.runs import Repairs, is_alive, open_run
 from evocell.observability.store import Store
 from evocell.observability.stream import EventStream
 from evocell.observability.telemetry import Telemetry
@@ -79,6 +79,8 @@ async def open_observer(
     durable: bool,
     emit_fitness: bool,
     event_log: bool,
+    event_log_max_bytes: int,
+    event_log_max_files: int,
     audit_entries: int,
 ) -> AsyncIterator[Observer]:
     """Watch an engine for as long as a block lasts; what killed engines left in the store is mended first.
@@ -91,7 +93,9 @@ async def open_observer(
         durable: Whether results must be on disk before they are returned.
         emit_fitness: Whether results become events.
         audit_entries: How many entries of the audit log are kept.
-        event_log: Whether all events are written to a file beside the store.
+        event_log: Whether all events are written to files beside the store.
+        event_log_max_bytes: How long one of these files may become.
+        event_log_max_files: How many of them there may be, of all runs.
 
     Raises:
         StoreError: The store cannot be written.
@@ -105,7 +109,8 @@ async def open_observer(
     journal = Journal(store, run.number)
     audit = AuditLog(store, run.number, max_entries=audit_entries)
     audit.trim()
-    events = EventStream(telemetry, _open_log(store, run.number) if event_log else None)
+    log = _open_log(store, run.number, event_log_max_bytes, event_log_max_files) if event_log else None
+    events = EventStream(telemetry, log)
     try:
         yield Observer(
             telemetry=telemetry,
@@ -133,11 +138,17 @@ def _tell_of_store(telemetry: Telemetry, trouble: str, n_waiting: int) -> None:
         telemetry.emit("store.recovered")
 
 
-def _open_log(store: Store, run: int) -> EventLog:
-    path = store.path.parent / "events" / f"{run}.msgpack"
+def _open_log(store: Store, run: int, max_bytes: int, max_files: int) -> EventLog:
+    directory = store.path.parent / "events"
     try:
-        return EventLog(path)
+        return EventLog(
+            directory,
+            run,
+            max_bytes=max_bytes,
+            max_files=max_files,
+            is_alive=partial(is_alive, store.path),
+        )
     except OSError as error:
         raise StoreError(
-            f"the event log {path} cannot be written: {error.strerror or error}", str(path)
+            f"the event log in {directory} cannot be written: {error.strerror or error}", str(directory)
         ) from error

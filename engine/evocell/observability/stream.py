@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -285,17 +286,43 @@ class EventStream:
                     subscription.offer(streamed)
 
     def _replay(self, subscription: Subscription, after: int) -> tuple[Iterator[StreamedEvent], int]:
-        """Return the events after a number that are still there, and how many are not."""
+        """Return the events after a number that are still there, and how many are not, as far as is known."""
         kept = [one for one in self._kept if one.seq > after]
         first_kept = kept[0].seq if kept else self._last + 1
-        if self._log is not None and after + 1 < first_kept:
-            logged = (
-                streamed
-                for packed in read_events(self._log.path)
-                if after < (streamed := _streamed(packed)).seq < first_kept
-            )
-            return (one for one in chain(logged, kept) if subscription.wants(one.name)), 0
-        return (one for one in kept if subscription.wants(one.name)), first_kept - 1 - after
+        logged: Iterator[StreamedEvent] = iter(())
+        missed = first_kept - 1 - after
+        if self._log is not None and missed:
+            begins = {path: seq for path in self._log.files() if (seq := _first_seq(path)) is not None}
+            earlier = [path for path, seq in begins.items() if seq <= after + 1]
+            wanted = list(begins)[max(0, len(earlier) - 1) :]
+            if wanted:
+                missed = max(0, begins[wanted[0]] - 1 - after)
+                logged = _logged(subscription, wanted, after + 1 + missed, first_kept)
+        return (one for one in chain(logged, kept) if subscription.wants(one.name)), missed
+
+
+def _first_seq(path: Path) -> int | None:
+    """Return the number of the first event of a file; None if there is none."""
+    try:
+        packed = next(read_events(path), None)
+    except OSError:
+        return None
+    return None if packed is None else unpack_event(packed)[0]
+
+
+def _logged(
+    subscription: Subscription, files: Sequence[Path], first: int, end: int
+) -> Iterator[StreamedEvent]:
+    """Read the events from one number to before another; those that are not there any more are counted."""
+    for path in files:
+        with suppress(FileNotFoundError):
+            for packed in read_events(path):
+                streamed = _streamed(packed)
+                if first <= streamed.seq < end:
+                    subscription.missed += streamed.seq - first
+                    first = streamed.seq + 1
+                    yield streamed
+    subscription.missed += end - first
 
 
 def unpack_event(packed: bytes) -> tuple[int, TelemetryEvent]:

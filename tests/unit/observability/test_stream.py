@@ -1,5 +1,6 @@
 """The event stream: numbers, resumption, queues that drop, and the log."""
 
+import resource
 import threading
 import time
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from evocell.errors import ConfigurationError
 from evocell.observability import stream as stream_module
-from evocell.observability.eventlog import EventLog, read_events
+from evocell.observability.eventlog import EventLog, log_files, read_events
 from evocell.observability.stream import EventStream, unpack_event
 from evocell.observability.telemetry import Telemetry
 
@@ -121,43 +122,109 @@ def test_resuming_with_a_number_from_elsewhere_is_refused(stream):
         stream.subscribe(after=5)
 
 
+def logged(directory):
+    """The numbers of the events in each file of a log."""
+    return {
+        path.name: [unpack_event(packed)[0] for packed in read_events(path)]
+        for _, _, path in log_files(directory)
+    }
+
+
 def test_the_log_has_what_memory_has_not(telemetry, tmp_path, monkeypatch):
     monkeypatch.setattr(stream_module, "KEPT", 4)
-    stream = EventStream(telemetry, EventLog(tmp_path / "run" / "events"))
+    stream = EventStream(telemetry, EventLog(tmp_path / "run" / "events", 3))
     emit(telemetry, 10)
     again = stream.subscribe(after=2)
     assert again.missed == 0
     assert seqs(again.take()) == list(range(3, 11))
     stream.close()
-    assert [unpack_event(packed)[0] for packed in read_events(tmp_path / "run" / "events")] == list(
-        range(1, 11)
-    )
+    assert logged(tmp_path / "run" / "events") == {"3.msgpack": list(range(1, 11))}
+
+
+def test_a_log_is_bounded_in_size_and_number(telemetry, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream_module, "KEPT", 4)
+    for name in ("1.msgpack", "2.msgpack", "2-2.msgpack", "3.msgpack", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    log = EventLog(tmp_path, 4, max_bytes=250, max_files=3, is_alive=lambda run: run == 2)
+    assert [path.name for _, _, path in log_files(tmp_path)] == [
+        *("1.msgpack", "2.msgpack", "2-2.msgpack", "3.msgpack", "4.msgpack")
+    ]
+    stream = EventStream(telemetry, log)
+    emit(telemetry, 20)
+    files = logged(tmp_path)
+    assert list(files) == ["2.msgpack", "2-2.msgpack", "4-3.msgpack", "4-4.msgpack", "4-5.msgpack"]
+    written = [seq for seqs in files.values() for seq in seqs]
+    assert written == list(range(written[0], 21))
+    assert written[0] > 5
+    assert all(path.stat().st_size <= 250 for path in log.files())
+
+    again = stream.subscribe(after=0)
+    assert again.missed == written[0] - 1
+    assert seqs(again.take()) == list(range(written[0], 21))
+    middle = stream.subscribe(after=written[0] + 1)
+    assert middle.missed == 0
+    assert seqs(middle.take()) == list(range(written[0] + 2, 21))
+    stream.close()
+
+
+def test_what_is_removed_before_a_replay_comes_to_it_is_missed(telemetry, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream_module, "KEPT", 1)
+    log = EventLog(tmp_path, 1, max_bytes=250, max_files=3)
+    stream = EventStream(telemetry, log)
+    emit(telemetry, 6)
+    replay = stream.subscribe(after=0, capacity=100)
+    assert replay.missed == 0
+    emit(telemetry, 12)
+    found = seqs(replay.take())
+    assert found[-12:] == list(range(7, 19))
+    assert replay.missed + len(found) == 18
+    assert replay.missed > 0
+    stream.close()
+
+
+def test_files_of_another_run_of_that_number_are_left_alone(telemetry, tmp_path):
+    for _ in range(2):
+        stream = EventStream(telemetry, EventLog(tmp_path, 1))
+        emit(telemetry, 3)
+        assert seqs(stream.subscribe(after=0).take()) == [1, 2, 3]
+        stream.close()
+    assert logged(tmp_path) == {"1.msgpack": [1, 2, 3], "1-2.msgpack": [1, 2, 3]}
 
 
 @given(st.integers(0, 200))
 def test_a_log_that_was_cut_off_is_read_up_to_there(tmp_path_factory, cut):
-    path = tmp_path_factory.mktemp("log") / "events"
-    log = EventLog(path)
+    log = EventLog(tmp_path_factory.mktemp("log"), 1)
     events = [msgpack.packb({"seq": number, "name": "x" * number}) for number in range(10)]
     for packed in events:
         log.append(packed)
     log.close()
-    whole = path.read_bytes()
-    path.write_bytes(whole[: max(0, len(whole) - cut)])
-    found = list(read_events(path))
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole[: max(0, len(whole) - cut)])
+    found = list(read_events(log.path))
     assert found == events[: len(found)]
     left = len(whole) - cut
     assert len(found) == max((n for n in range(11) if sum(map(len, events[:n])) <= left), default=0)
 
 
-def test_a_full_log_does_not_stop_the_engine(telemetry, tmp_path, caplog):
-    log = EventLog(tmp_path / "events")
+def test_a_full_disk_leaves_events_out_of_the_log_and_nobody_else_without(telemetry, tmp_path, caplog):
+    log = EventLog(tmp_path, 1)
     stream = EventStream(telemetry, log)
-    log._file, file = __import__("os").open("/dev/full", 1), log._file
-    emit(telemetry, 3)
-    assert telemetry.handler_ids == ()
-    assert "No space left" in caplog.text
-    log._file = file
+    listener = stream.subscribe()
+    emit(telemetry, 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (5, 0):  # a part of an event, and nothing at all
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + room, before[1]))
+        try:
+            emit(telemetry, 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    emit(telemetry, 2)
+    assert seqs(listener.take()) == list(range(1, 9))
+    assert logged(tmp_path) == {"1.msgpack": [1, 2, 7, 8]}
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "cannot be written: there is no room for a whole event" in said[0]
+    assert "it lacks 4 events" in said[1]
     stream.close()
 
 

@@ -75,6 +75,17 @@ def test_evaluations_give_what_they_give_in_process(client, beside):
     assert unnamed(client.evaluate(sources, TASK)) == unnamed(beside.evaluate(sources, TASK))
 
 
+def test_a_generation_is_evaluated_by_an_evaluation_and_by_a_function(client):
+    client.batch_create([evocell.SandboxSpec(source=SQUARE, population="squares")])
+    (result,) = client.evaluate_generation("squares", TASK)
+    assert (result.valid, result.fitness_score) == (True, 1.0)
+    (result,) = client.evaluate_generation(
+        "squares", lambda sandbox: sandbox.run("solve", args=(4,)).unwrap()
+    )
+    assert (result.valid, result.fitness_score) == (True, 16.0)
+    client.destroy_generation("squares")
+
+
 def test_sandboxes_live_as_they_do_in_process(client, beside):
     for engine in (client, beside):
         with engine.create_sandbox("counter", source=COUNTER, generation=2, parent_ids=["a", "b"]) as sandbox:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial, update_wrapper
 from itertools import count
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import trio
 
+from evocell.api.asking import AsyncFitness, Fitness
 from evocell.api.async_auditing import AsyncAuditing
 from evocell.api.async_comparing import AsyncComparing
 from evocell.api.async_evaluator import AsyncEvaluators
@@ -47,15 +48,9 @@ from evocell.orchestration.concurrency import map_bounded
 from evocell.orchestration.evaluator import Progress
 from evocell.orchestration.records import SandboxRecord
 
-__all__ = ["AsyncEngine", "AsyncFitness", "Fitness"]
-
-Fitness: TypeAlias = Callable[[Sandbox], object]
-"""A fitness function of one's own: run in a thread with a `Sandbox`; returns a number or named numbers."""
+__all__ = ["AsyncEngine"]
 
 _NAMES = ("__qualname__",)
-
-AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
-"""The same as an async function, run in the engine's loop with an `AsyncSandbox`."""
 
 
 class AsyncEngine(
@@ -313,6 +308,17 @@ class AsyncEngine(
         """Call a function of a sandbox and stop it after `timeout_s` seconds in which it itself ran.
 
         Otherwise the same as `run`.
+
+        Args:
+            sandbox: Which one.
+            entry: As in `run`.
+            timeout_s: How long the call itself may run, in seconds, instead of what `limits` say.
+            args: As in `run`.
+            kwargs: As in `run`.
+            seed: As in `run`.
+            limits: As in `run`.
+            isolation: As in `run`.
+            deadline_s: As in `run`.
         """
         bounds = limits or self._manager.get(sandbox_id(sandbox)).limits
         return await self.run(

@@ -125,6 +125,14 @@ class AsyncEvaluating(AsyncObserving):
     ) -> FitnessResult:
         """Evaluate one source, as `evaluate` does many.
 
+        Args:
+            source: The program, as in `evaluate`.
+            evaluation: What to run of it and how to score it.
+            population: Keep it as a sandbox of this population; None keeps nothing but the result.
+            generation: The generation it belongs to, from 0.
+            parents: Its parent, or several of them.
+            deadline_s: Seconds in which everything must be over, as in `evaluate`.
+
         A function of the evaluation that raises makes the result invalid with the reason ``"score"``: one
         individual is too few to tell whether the function or the individual is at fault.
         """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
+from evocell.api.asking import AsyncFitness, Fitness
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_count, sandbox_ids
 from evocell.errors import ConfigurationError
+from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
@@ -48,6 +50,9 @@ class AsyncPopulations(EngineLifecycle):
     async def get_population(self, population: str) -> PopulationState:
         """Return what is known of a population: its members now, their fitness, its latest generation.
 
+        Args:
+            population: Its name.
+
         Raises:
             ConfigurationError: There is no such population.
         """
@@ -62,6 +67,10 @@ class AsyncPopulations(EngineLifecycle):
     async def get_members(self, population: str, generation: int | None = None) -> list[str]:
         """Return the ids of a population's sandboxes, or of one generation's, oldest first.
 
+        Args:
+            population: The population.
+            generation: Only of this one; None for all.
+
         Raises:
             ConfigurationError: There is no such population.
         """
@@ -70,6 +79,10 @@ class AsyncPopulations(EngineLifecycle):
 
     async def list_generations(self, population: str, generation: int | None = None) -> list[GenerationState]:
         """Return the generations of a population, or one, with members who are gone and all descents.
+
+        Args:
+            population: The population.
+            generation: Only this one; None for all.
 
         Raises:
             ConfigurationError: There is no such population.
@@ -113,7 +126,8 @@ class AsyncPopulations(EngineLifecycle):
         Raises:
             ConfigurationError: There is no such population, or an argument cannot be used.
             SandboxNotFound: Nobody has ever heard of a parent. One that is gone is no error.
-            SandboxExists, CapacityError: They cannot be created; none of them is.
+            SandboxExists: An id is taken or is there twice; none of them has been created.
+            CapacityError: There would be too many sandboxes; none of them has been created.
 
         Cancellation: None of them is created.
         """
@@ -129,7 +143,7 @@ class AsyncPopulations(EngineLifecycle):
     async def evaluate_generation(
         self,
         population: str,
-        fitness: Any,
+        fitness: Evaluation | Fitness | AsyncFitness,
         *,
         generation: int | None = None,
         deadline_s: float | None = None,
@@ -184,6 +198,9 @@ class AsyncPopulations(EngineLifecycle):
     async def pin(self, sandboxes: Sequence[SandboxRef]) -> None:
         """Keep sandboxes from the garbage collector until they are unpinned or destroyed.
 
+        Args:
+            sandboxes: Which ones; one that is pinned already stays so.
+
         Raises:
             SandboxNotFound: One of them is not there; none has been pinned.
         """
@@ -191,7 +208,11 @@ class AsyncPopulations(EngineLifecycle):
             self._populations.pin(sandbox_ids(sandboxes))
 
     async def unpin(self, sandboxes: Sequence[SandboxRef]) -> None:
-        """Let the garbage collector have sandboxes that were pinned; others are left alone."""
+        """Let the garbage collector have sandboxes that were pinned; others are left alone.
+
+        Args:
+            sandboxes: Which ones; they need not be pinned, nor be there any more.
+        """
         with self._request():
             self._populations.unpin(sandbox_ids(sandboxes))
 

@@ -41,6 +41,9 @@ class AsyncReplaying(EngineLifecycle):
     async def replay(self, record: EvaluationRecord) -> Replay:
         """Make a recorded call again, and say whether outcome and fuel are the same, bit for bit.
 
+        Args:
+            record: One of `evaluation_records`.
+
         Raises:
             StoreError: Its code or arguments are not kept any more.
             CapacityError: There is no room for another fork.

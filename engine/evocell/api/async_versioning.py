@@ -77,7 +77,14 @@ class AsyncVersioning(EngineLifecycle):
         mutation_type: str = "mutation",
         keep_state: bool = False,
     ) -> Outcome:
-        """Put the code of a zip or wheel into a sandbox; otherwise the same as `hot_reload_source`."""
+        """Put the code of a zip or wheel into a sandbox; otherwise the same as `hot_reload_source`.
+
+        Args:
+            sandbox: Which one.
+            bundle: The new code, the bytes of a zip or wheel.
+            mutation_type: As in `hot_reload_source`.
+            keep_state: As in `hot_reload_source`.
+        """
         if not isinstance(bundle, bytes):
             raise ConfigurationError(
                 f"hot_reload takes the bytes of a zip or wheel, not {type(bundle).__name__}; "

@@ -11,7 +11,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from evocell.api.async_engine import AsyncEngine, AsyncFitness, Fitness
+from evocell.api.asking import AsyncFitness, Fitness
+from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.auditing import Auditing
 from evocell.api.batch_progress import Report, StreamProgress

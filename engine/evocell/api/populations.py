@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
+from evocell.api.asking import AsyncFitness, Fitness
 from evocell.api.async_populations import AsyncPopulations
 from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
 from evocell.api.sandbox import Sandbox
+from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
@@ -68,7 +69,7 @@ class Populations:
     def evaluate_generation(
         self,
         population: str,
-        fitness: Any,
+        fitness: Evaluation | Fitness | AsyncFitness,
         *,
         generation: int | None = None,
         deadline_s: float | None = None,

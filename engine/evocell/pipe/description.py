@@ -42,7 +42,10 @@ NOTIFICATIONS = {
     "image.progress": (
         "server",
         "step, steps_done, steps_total, fraction, elapsed_s, eta_s",
-        "How far the build of the image is.",
+        (
+            "How far the build of the image is: what it does now (str), steps done and in all (int), the "
+            "part that is done (float, 0 to 1), and seconds since the start and to go (to go may be nil)."
+        ),
     ),
     "image.ready": ("server", "ready, image_id, slots", "Sandboxes can be created without waiting."),
     "image.failed": (

@@ -108,3 +108,11 @@ def test_the_examples_use_names_that_there_are(block):
 def test_the_messages_of_the_table_are_those_of_the_specification():
     assert "`[0, msgid, method, [params]]`" in PAGE
     assert msgpack.unpackb(Machine("client").request("hello", {})[1]) == [0, 1, "hello", [{}]]
+
+
+def test_every_argument_has_a_type_and_a_meaning():
+    """`value` is for what sandboxed functions take; elsewhere it would be an annotation that says nothing."""
+    for name, method in describe()["methods"].items():
+        for argument, about in method["arguments"].items():
+            assert about["meaning"], (name, argument)
+            assert about["type"] != "value", (name, argument)

@@ -196,6 +196,14 @@ def test_too_many_directories():
     assert "is one file too many" in refusal(data)
 
 
+def test_deep_paths_are_no_way_to_more_directories():
+    deep = "/".join("d" * 480)
+    data = bundle(*((f"{index}/{deep}/m.py", "") for index in range(2000)))
+
+    assert "needs a directory too many; a tree has at most 2,000" in refusal(data)
+    assert len(normalise(bundle((f"{deep}/m.py", "x = 1"))).files) == 1
+
+
 def test_a_directory_too_large_to_list_is_refused_unread():
     data = bundle(*((f"m{index:05}.py", "") for index in range(5000)))
 

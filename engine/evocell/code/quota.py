@@ -7,6 +7,8 @@ from attrs import define
 from evocell.errors import ConfigurationError
 
 MAX_FILES = 2_000
+#: Directories are not in an archive's size, and a path of a kilobyte needs five hundred of them.
+MAX_DIRECTORIES = 2_000
 MAX_FILE_BYTES = 4 << 20
 MAX_TOTAL_BYTES = 64 << 20
 

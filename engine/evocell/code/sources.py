@@ -10,17 +10,23 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import PurePosixPath
 
 from attrs import field, frozen
 
 from evocell.code.backends import BACKENDS
 from evocell.code.paths import check_path
-from evocell.code.quota import MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, Quota, refuse
-from evocell.models.evaluation import DEFAULT_MODULE
+from evocell.code.quota import (
+    MAX_DIRECTORIES,
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_TOTAL_BYTES,
+    Quota,
+    refuse,
+)
 from evocell.models.source import Source
 
 __all__ = [
+    "MAX_DIRECTORIES",
     "MAX_FILES",
     "MAX_FILE_BYTES",
     "MAX_TOTAL_BYTES",
@@ -29,10 +35,6 @@ __all__ = [
     "check_path",
     "normalise",
 ]
-
-_DEFAULT_PATH = f"{DEFAULT_MODULE}.py"
-_SKIPPED_DIRECTORIES = ("__pycache__",)
-_BUNDLE_SUFFIXES = (".zip", ".whl")
 
 
 def _checked_files(files: object) -> tuple[tuple[str, bytes], ...]:
@@ -53,19 +55,30 @@ def _checked_files(files: object) -> tuple[tuple[str, bytes], ...]:
 
 
 def _check_clashes(files: Mapping[str, bytes]) -> None:
-    """Refuse names that are one name on a file system which ignores case or normalises Unicode."""
+    """Refuse names that are one name on a file system which ignores case or normalises Unicode.
+
+    Also refuse more directories than a tree may have, and one where a file is.
+    """
     spelled: dict[str, str] = {}
+    directories: set[str] = set()
     for path in files:
-        for known in (path, *(str(parent) for parent in PurePosixPath(path).parents)):
-            if known == ".":
-                continue
-            folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", known).casefold())
-            other = spelled.setdefault(folded, known)
-            if other != known:
-                raise refuse(path, f"clashes with {other!r}: they differ only in case or spelling")
-        for parent in PurePosixPath(path).parents:
-            if str(parent) in files:
-                raise refuse(path, f"needs a directory where the file {str(parent)!r} is")
+        _check_spelling(path, path, spelled)
+        parent = path.rpartition("/")[0]
+        while parent and parent not in directories:
+            directories.add(parent)
+            if len(directories) > MAX_DIRECTORIES:
+                raise refuse(path, f"needs a directory too many; a tree has at most {MAX_DIRECTORIES:,}")
+            _check_spelling(path, parent, spelled)
+            if parent in files:
+                raise refuse(path, f"needs a directory where the file {parent!r} is")
+            parent = parent.rpartition("/")[0]
+
+
+def _check_spelling(path: str, known: str, spelled: dict[str, str]) -> None:
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", known).casefold())
+    other = spelled.setdefault(folded, known)
+    if other != known:
+        raise refuse(path, f"clashes with {other!r}: they differ only in case or spelling")
 
 
 def _digest(tree: FileTree) -> str:

@@ -68,7 +68,7 @@ def taken_in(images: ImageShelf, state: Mapping[str, Any], make_scratch: Callabl
     except (KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise CopyRefused("what it held is not of the right form") from error
     try:
-        _unpack_scratch(bytes(state["scratch"]), fork.scratch, limits.scratch_bytes)
+        _unpack_scratch(bytes(state["scratch"]), fork.scratch, limits)
     except (EvocellError, OSError, KeyError, TypeError, ValueError) as error:
         fork.close()
         raise CopyRefused(f"its scratch files cannot be had: {error}") from error
@@ -90,10 +90,11 @@ def _packed_scratch(scratch: Path | None) -> bytes:
     return encode(found)
 
 
-def _unpack_scratch(data: bytes, scratch: Path | None, max_bytes: int) -> None:
+def _unpack_scratch(data: bytes, scratch: Path | None, limits: Limits) -> None:
+    """Write scratch files: each directory is named before what is in it, as a guest has to make it."""
     entries = decode_hostile(
         data,
-        max_bytes=max_bytes + _SLACK_BYTES,
+        max_bytes=limits.scratch_bytes + _SLACK_BYTES,
         max_items=_ITEMS_PER_FILE * MAX_SCRATCH_FILES + 1,
         max_depth=3,
     )
@@ -103,20 +104,23 @@ def _unpack_scratch(data: bytes, scratch: Path | None, max_bytes: int) -> None:
         return
     if scratch is None:
         raise ProtocolError("its limits allow none")
+    if len(entries) > limits.scratch_files:
+        raise ProtocolError(f"they are more than the {limits.scratch_files:,} that its limits allow")
     total = 0
     for entry in entries:
         if not isinstance(entry, list) or len(entry) != 2:  # noqa: PLR2004 - a path and a content
             raise ProtocolError("they are no list of files")
         path, content = entry
         target = scratch / check_path(path)
+        if path.count("/") >= limits.scratch_depth:
+            raise ProtocolError(f"one of them lies deeper than the {limits.scratch_depth} names it may")
         if content is None:
-            target.mkdir(parents=True, exist_ok=True)
+            target.mkdir()
             continue
         if not isinstance(content, bytes):
             raise ProtocolError("one of them holds something else than bytes")
         total += len(content)
-        if total > max_bytes:
-            raise ProtocolError(f"they take more than the {max_bytes:,} bytes its limits allow")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if total > limits.scratch_bytes:
+            raise ProtocolError(f"they take more than the {limits.scratch_bytes:,} bytes its limits allow")
         with target.open("xb") as file:
             file.write(content)

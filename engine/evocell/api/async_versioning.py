@@ -226,11 +226,11 @@ class AsyncVersioning(EngineLifecycle):
     async def _tree(self, version: Version) -> tuple[FileTree, object]:
         if isinstance(version, ModuleVersion):
             lease = self._manager.trees.lease(version.digest)
-            return self._versions.read(version.digest), lease
+            return await trio.to_thread.run_sync(self._versions.read, version.digest), lease
         if isinstance(version, str | Mapping | Path | bytes):
             return await read_source(version), None
         record = self._manager.get(sandbox_id(version))
         code = await self._manager.held_code(record)
         if isinstance(code, Rejected):
             raise ConfigurationError(f"sandbox {record.id!r} holds no code that runs: {code.error}", "id")
-        return self._versions.read(code.digest), code
+        return await trio.to_thread.run_sync(self._versions.read, code.digest), code

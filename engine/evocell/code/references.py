@@ -75,17 +75,17 @@ class TreeReferences:
             held = self._held.get(user)
             if held is None:
                 return
-            gone = held.copy() if digest is None else Counter({digest: min(1, held[digest])})
-            held -= gone
+            gone = dict(held) if digest is None else {digest: min(1, held[digest])}
+            for one, count in gone.items():  # not with -=, which looks at all that anybody holds
+                _take_off(held, one, count)
+                _take_off(self._uses, one, count)
             if not held:
                 del self._held[user]
-            else:
-                self._held[user] = held
-            self._uses -= gone
 
     def lease(self, digest: str) -> TreeLease:
         """Keep a tree for as long as what is returned is referred to."""
         with self._lock:
+            self._settle()
             self._leases[digest] += 1
         return TreeLease(digest, self._returned)
 
@@ -142,7 +142,11 @@ class TreeReferences:
     def _settle(self) -> None:
         """Take back the leases that were given up."""
         while self._returned:
-            digest = self._returned.popleft()
-            self._leases[digest] -= 1
-            if not self._leases[digest]:
-                del self._leases[digest]
+            _take_off(self._leases, self._returned.popleft(), 1)
+
+
+def _take_off(counted: Counter[str], digest: str, count: int) -> None:
+    """Count a digest down, and forget it at zero."""
+    counted[digest] -= count
+    if counted[digest] <= 0:
+        del counted[digest]

@@ -14,6 +14,7 @@ from evocell.execution.classify import classify
 from evocell.execution.images import ImageCatalogue, describe_image
 from evocell.execution.requests import call_request
 from evocell.execution.run import Host, Run, Sighting
+from evocell.execution.storing import put_tree
 from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob, SessionCopy
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
@@ -98,7 +99,7 @@ class HostWorker:
             CapacityError: There is no room for another fork.
             EngineClosed: The worker is closed.
         """
-        snapshot = self._snapshots.put(job.tree)
+        snapshot = await put_tree(self._snapshots, job.tree)
         request = encode(
             compile_request(job.tree, job.root, job.policy, job.known, job.prefix),
             max_bytes=COMPILE_LIMITS.payload_bytes,

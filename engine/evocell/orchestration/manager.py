@@ -209,7 +209,7 @@ class Manager:
             with self.telemetry.span("sandbox.create", about) as span, record.in_use():
                 async with record.lock:
                     made = (
-                        self._resident(record)
+                        await self._resident(record)
                         if source is None
                         else await self._versions.load(source, profile=record.security_profile)
                     )
@@ -225,10 +225,10 @@ class Manager:
                 await self._take_apart(record)
             raise
 
-    def _resident(self, record: SandboxRecord) -> CompiledVersion | Rejected:
+    async def _resident(self, record: SandboxRecord) -> CompiledVersion | Rejected:
         """Return the code that a sandbox without a source has: what lies in its image, or none."""
         code = None if record.image is None else self._worker.resident_code(record.image)
-        return _empty(record.id) if code is None else self._versions.adopt(code)
+        return _empty(record.id) if code is None else await self._versions.adopt(code)
 
     def note_refusal(self, record: SandboxRecord, made: CompiledVersion | Rejected) -> None:
         """Note in the audit log that code was refused to a sandbox, if the security gate refused it."""

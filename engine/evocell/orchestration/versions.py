@@ -24,6 +24,7 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore, read_tree
 from evocell.code.sources import FileTree, Source, normalise
 from evocell.errors import ConfigurationError, ProtocolError, StoreError
+from evocell.execution.storing import put_tree
 from evocell.execution.worker import CompileJob, Worker
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
@@ -141,10 +142,10 @@ class Versions:
         if known is None:
             known = await self._compiled_once(CompileJob(tree=tree, root=root, policy=policy), key)
         elif isinstance(known, CompiledVersion):
-            self._snapshots.put(tree)  # it may have been collected meanwhile
+            await put_tree(self._snapshots, tree)  # it may have been collected meanwhile
         return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
 
-    def adopt(self, code: CompiledVersion) -> CompiledVersion:
+    async def adopt(self, code: CompiledVersion) -> CompiledVersion:
         """Have the store keep the tree of code that came with an image.
 
         Raises:
@@ -153,8 +154,8 @@ class Versions:
         if code.files or not code.path.is_dir():
             return code
         lease = self.trees.lease(code.digest)
-        tree = read_tree(code.path)
-        self._snapshots.put(tree)
+        tree = await trio.to_thread.run_sync(read_tree, code.path)
+        await put_tree(self._snapshots, tree)
         return evolve(code, files=tree.file_digests, lease=lease)
 
     @property
@@ -163,7 +164,7 @@ class Versions:
         return self._policy_for(None).profile
 
     def read(self, digest: str) -> FileTree:
-        """Return a tree that is in use, from disk.
+        """Return a tree that is in use, from disk. Blocks.
 
         Raises:
             StoreError: It is not there, or it is damaged.
@@ -230,7 +231,7 @@ class Versions:
         except ConfigurationError as error:
             return Rejected("load", f"the versions cannot be loaded side by side: {error.message}")
         lease = self.trees.lease(merged.digest)
-        snapshot = self._snapshots.put(merged)
+        snapshot = await put_tree(self._snapshots, merged)
         code = pack_files(APP_ROOT, parts, prefixes=prefixes, policy=policy.at_run_time())
         return CompiledVersion(merged.digest, snapshot.path, code, files=merged.file_digests, lease=lease)
 
@@ -238,7 +239,7 @@ class Versions:
         units = await self._units_of(job)
         if isinstance(units, Rejected):
             return units
-        snapshot = self._snapshots.put(job.tree)
+        snapshot = await put_tree(self._snapshots, job.tree)
         return evolve(assemble(snapshot, job.tree, job.root, units, job.policy), units=())
 
     async def _units_of(self, job: CompileJob) -> list[CompiledUnit] | Rejected:

@@ -86,3 +86,20 @@ def test_a_tree_held_before_it_is_put_survives(store, trees):
 def test_what_the_caller_wants_kept_stays(store, trees):
     assert trees.remove_unused(keep={TWO.digest}).trees == 1
     assert store.digests() == [TWO.digest]
+
+
+def test_leases_that_were_given_up_do_not_pile_up(trees):
+    for number in range(1000):
+        trees.lease(f"{number:064x}")
+
+    assert len(trees._leases) + len(trees._returned) <= 3
+
+
+def test_letting_go_forgets_what_nobody_holds(trees):
+    for number in range(3):
+        trees.hold(f"sandbox:{number}", ONE.digest)
+        trees.hold(f"sandbox:{number}", TWO.digest)
+    for number in range(3):
+        trees.release(f"sandbox:{number}")
+
+    assert (dict(trees._uses), trees._held) == ({}, {})

@@ -13,13 +13,15 @@ from itertools import count
 import trio
 from attrs import evolve
 
+from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.execution.front import HostWorker
 from evocell.execution.run import Run, Sighting
-from evocell.execution.worker import Worker
+from evocell.execution.worker import SessionCopy, Worker
 from evocell.models.images import ImageInfo
+from evocell.models.limits import Limits
 from evocell.models.workers import WorkerKill
 
 __all__ = ["SharedGuests"]
@@ -125,6 +127,13 @@ class _LentWorker(HostWorker):
         """Copy what a session holds into a new one; see `Worker`."""
         self._sessions.add(new)
         return await super().fork_session(session, new)
+
+    async def put_in(
+        self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
+    ) -> None:
+        """Begin a session with what one elsewhere held; see `Worker`."""
+        self._sessions.add(session)
+        await super().put_in(session, copy, image=image, code=code, limits=limits)
 
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""

@@ -2,12 +2,14 @@
 
 import pytest
 
+from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.execution.front import HostWorker
 from evocell.execution.run import Run, Sighting
 from evocell.execution.sharing import SharedGuests
+from evocell.execution.worker import SessionCopy
 from evocell.models.limits import Limits
 from evocell.models.workers import WorkerKill
 
@@ -31,6 +33,12 @@ class Host:
     async def end_session(self, session):
         self.ended.append(session)
 
+    async def put_in(self, session, state):
+        pass
+
+    async def fork_session(self, session, new):
+        return True
+
 
 async def test_each_engine_learns_of_its_own_calls_and_takes_its_own_sessions_along(tmp_path):
     host = Host()
@@ -50,6 +58,17 @@ async def test_each_engine_learns_of_its_own_calls_and_takes_its_own_sessions_al
         await two.end_session("s/2")
         assert host.ended == ["s/2"]
     assert host.ended == ["s/2", "s/1"]
+
+
+async def test_sessions_that_came_from_elsewhere_or_are_copies_end_with_their_engine(tmp_path):
+    host = Host()
+    guests = SharedGuests(HostWorker(host, None, SnapshotStore(tmp_path), realtime=False), apart=True)
+    code = CompiledVersion("digest", tmp_path, b"")
+    async with guests.open_worker(Config(), SnapshotStore(tmp_path / "a")) as worker:
+        held = SessionCopy(guest={}, scratch=b"")
+        await worker.put_in("s/1", held, image=None, code=code, limits=Limits())
+        await worker.fork_session("s/1", "s/2")
+    assert sorted(host.ended) == ["s/1", "s/2"]
 
 
 async def test_a_worker_of_another_kind_is_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from evocell import Case, ConfigurationError, Evaluation, Limits
@@ -91,3 +93,15 @@ def test_an_evaluation_that_cannot_be_shared(engine):
         engine.head_to_head(PARENT, CHILD, Evaluation("driver:run", TASK.cases, harness={"driver.py": ""}))
     with pytest.raises(ConfigurationError, match="stop"):
         engine.head_to_head(PARENT, CHILD, Evaluation("solve", TASK.cases, stop="first_failure"))
+
+
+def test_a_deadline_cuts_the_scoring(engine):
+    release = threading.Event()
+
+    def score(case, value):
+        assert release.wait(60)
+        return 1.0
+
+    found = engine.head_to_head(PARENT, CHILD, Evaluation("solve", TASK.cases, score=score), deadline_s=2.0)
+    release.set()
+    assert (found.first.reason, found.second.reason, found.winner) == ("timeout", "timeout", "draw")

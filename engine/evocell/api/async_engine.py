@@ -186,6 +186,8 @@ class AsyncEngine(
 
         Raises:
             SandboxNotFound: One of them is not there; nothing has been destroyed.
+
+        Cancellation: Too late: they are destroyed all the same.
         """
         records: dict[str, SandboxRecord] = {}
         wanted_ids = sandbox_ids(sandboxes)
@@ -197,9 +199,8 @@ class AsyncEngine(
                 except SandboxNotFound:
                     if not missing_ok:
                         raise
-            return await map_bounded(
-                self._manager.destroy, list(records.values()), at_once=self._worker.slots + 1
-            )
+            await self._manager.destroy_all(list(records.values()))
+            return [record.state for record in records.values()]
 
     async def batch_evaluate(
         self,

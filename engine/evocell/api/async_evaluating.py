@@ -15,6 +15,7 @@ from evocell.models.limits import Limits
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
+from evocell.orchestration.concurrency import passes_on
 from evocell.orchestration.evaluator import Progress
 
 __all__ = ["AsyncEvaluating"]
@@ -170,19 +171,21 @@ class AsyncEvaluating(AsyncObserving):
         Cancellation: Leaving the block stops what is under way.
         """
         evaluate = await self.open_stream(evaluation, population=population, generation=generation)
-        finished_in, finished_out = trio.open_memory_channel[tuple[int, FitnessResult | Exception]](0)
+        finished_in, finished_out = trio.open_memory_channel[tuple[int, FitnessResult | BaseException]](0)
 
         async def one(index: int, source: Source | SandboxSpec) -> None:
-            result: FitnessResult | Exception
+            result: FitnessResult | BaseException
             try:
                 result = await evaluate(source)
-            except Exception as error:  # noqa: BLE001 - raised again where the results are taken
-                result = error
+            except BaseException as error:
+                if passes_on(error):
+                    raise
+                result = error  # raised again where the results are taken
             await finished_in.send((index, result))
 
         waiting = iter(enumerate(sources))
         stream = StreamProgress(sources, progress, shown=self.shows_batches)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             n_running = 0
             while True:
@@ -194,7 +197,7 @@ class AsyncEvaluating(AsyncObserving):
                 with stream.waiting():
                     index, result = await finished_out.receive()
                 n_running -= 1
-                if isinstance(result, Exception):
+                if isinstance(result, BaseException):
                     failure = result
                     nursery.cancel_scope.cancel()
                     break

@@ -9,7 +9,7 @@ import trio
 
 from evocell.errors import CapacityError
 
-__all__ = ["PATIENCE_S", "Room", "map_bounded"]
+__all__ = ["PATIENCE_S", "Room", "map_bounded", "passes_on"]
 
 PATIENCE_S = 10.0
 """How long something is tried again for which there is no room."""
@@ -19,6 +19,13 @@ PAUSE_S = 0.05
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def passes_on(error: BaseException) -> bool:
+    """Whether an exception is the business of trio or the interpreter, and not of what was running."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((trio.Cancelled, GeneratorExit)) is not None
+    return isinstance(error, trio.Cancelled | GeneratorExit)
 
 
 async def map_bounded(function: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once: int) -> list[R]:
@@ -33,19 +40,22 @@ async def map_bounded(function: Callable[[T], Awaitable[R]], items: Sequence[T],
         The results in the order of the items.
 
     Raises:
-        Exception: The first one that `function` raised; the calls still running are cancelled.
+        BaseException: The first one that `function` raised; the calls still running are cancelled.
 
     Cancellation: Every call is cancelled, and there is no result.
     """
     waiting = iter(enumerate(items))
     results: dict[int, R] = {}
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     async def lane() -> None:
         for index, item in waiting:
             try:
                 results[index] = await function(item)
-            except Exception as error:  # noqa: BLE001 - raised again below, outside the nursery
+            except BaseException as error:
+                if passes_on(error):
+                    raise
+                # Raised again below, outside the nursery, which would wrap it.
                 failures.append(error)
                 nursery.cancel_scope.cancel()
                 return

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -21,7 +21,7 @@ from evocell.observability.telemetry import Span
 from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.concurrency import PATIENCE_S, map_bounded
 from evocell.orchestration.kills import tell_of_deadline, tell_of_kill
-from evocell.orchestration.plan import Budget, Plan
+from evocell.orchestration.plan import Budget, Plan, on_host
 from evocell.orchestration.scoring import Judged, Scored, destroyed, judge, should_stop, summarise, unscored
 
 __all__ = [
@@ -40,8 +40,6 @@ Progress = Callable[[FitnessResult, int, int], None]
 
 LoadCode: TypeAlias = Callable[[], Awaitable[CompiledVersion | Rejected]]
 """Makes an individual's code ready."""
-
-R = TypeVar("R")
 
 _session_numbers = count(1)
 
@@ -187,7 +185,7 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
             stop_raised=trail.stop_raised,
         )
 
-    scored = await _on_host(plan, finish, asks=trail.any_ok)
+    scored = await on_host(plan, finish, asks=trail.any_ok and plan.own_functions)
     if scored is None:
         why = deadline_outcome(plan.deadline_s)
         return Scored(_without_score(plan, candidate, why, trail.outcomes))
@@ -297,7 +295,7 @@ async def _in_turn(
                 return
             if plan.evaluation.stop is None:
                 continue
-            if await _on_host(plan, lambda: trail.enough(plan), asks=True) is not False:
+            if await on_host(plan, lambda: trail.enough(plan), asks=plan.own_functions) is not False:
                 return
     finally:
         if session is not None:
@@ -350,24 +348,6 @@ async def _call(
 def _no_room(error: CapacityError) -> Outcome:
     """What became of something that found no room in `PATIENCE_S`; it says nothing about the individual."""
     return WorkerLost(reason=f"out of capacity for {PATIENCE_S:g} s: {error.message}", deterministic=False)
-
-
-async def _on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | None:
-    """Run a function that may ask the caller's own ones, which are kept out of the loop.
-
-    Args:
-        plan: Whose functions.
-        function: What to run.
-        asks: Whether it comes to asking any at all.
-
-    Returns:
-        What it returned; None if the deadline passed first. The thread is then left to itself.
-    """
-    if not (asks and plan.own_functions):
-        return function()
-    with trio.CancelScope(deadline=plan.ends_at):
-        return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=plan.scoring)
-    return None
 
 
 def _without_score(

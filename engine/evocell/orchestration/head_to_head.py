@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 
@@ -19,7 +19,7 @@ from evocell.models.outcome import Outcome, Rejected, WorkerLost
 from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.comparison import difference
 from evocell.orchestration.concurrency import map_bounded
-from evocell.orchestration.plan import Plan
+from evocell.orchestration.plan import Plan, on_host
 from evocell.orchestration.scoring import judge, summarise, unscored
 from evocell.orchestration.versions import Versions
 from evocell_guest.values import encode
@@ -77,7 +77,8 @@ async def head_to_head(
     groups = [list(every)] if shares_fork else [[index] for index in every]
     done = await map_bounded(partial(_in_one_fork, worker, plan, code), groups, at_once=worker.slots)
     outcomes = [pair for group in done for pair in group]
-    return await _on_host(plan, partial(_scored, plan.evaluation, outcomes))
+    scored = await on_host(plan, partial(_scored, plan.evaluation, outcomes), asks=plan.own_functions)
+    return _out_of_time(plan, outcomes) if scored is None else scored
 
 
 async def _rejected(versions: Versions, plan: Plan, trees: Sequence[FileTree], why: Rejected) -> HeadToHead:
@@ -161,7 +162,21 @@ def _scored(evaluation: Evaluation, outcomes: Sequence[tuple[Outcome, Outcome]])
         elapsed_ms = sum(pair[side].wall_s for pair in outcomes) * 1000
         scored = summarise(evaluation, judged, sandbox_id=name, generation=0, evaluation_time_ms=elapsed_ms)
         results.append(scored.result)
-    first, second = results
+    return _matched(evaluation, *results)
+
+
+def _out_of_time(plan: Plan, outcomes: Sequence[tuple[Outcome, Outcome]]) -> HeadToHead:
+    """Say that the deadline passed while the versions were scored."""
+    why = deadline_outcome(plan.deadline_s)
+    results = [
+        unscored(plan.evaluation, why, [pair[side] for pair in outcomes], sandbox_id=name, generation=0)
+        for side, name in enumerate(SIDES)
+    ]
+    return _matched(plan.evaluation, *results)
+
+
+def _matched(evaluation: Evaluation, first: FitnessResult, second: FitnessResult) -> HeadToHead:
+    """Put the results of both versions side by side."""
     duels = tuple(
         Duel(first=one, second=other, same=_same(one.outcome, other.outcome))
         for one, other in zip(first.test_results, second.test_results, strict=True)
@@ -184,8 +199,3 @@ def _winner(evaluation: Evaluation, first: FitnessResult, second: FitnessResult)
         better |= ahead
         worse |= not ahead and one != other
     return "draw" if better == worse else "first" if better else "second"
-
-
-async def _on_host(plan: Plan, function: Callable[[], HeadToHead]) -> HeadToHead:
-    """Score, in a thread if a function of the caller's takes part."""
-    return await trio.to_thread.run_sync(function) if plan.own_functions else function()

@@ -221,8 +221,7 @@ class Manager:
                     return made
         except BaseException:
             if not record.stopping:  # else somebody is destroying it
-                record.stop()
-                await self._take_apart(record)
+                await self.destroy_all([record])
             raise
 
     async def _resident(self, record: SandboxRecord) -> CompiledVersion | Rejected:
@@ -282,9 +281,22 @@ class Manager:
         """
         if record.stopping:
             raise SandboxNotFound(record.id)
-        record.stop()
-        await self._take_apart(record)
+        await self.destroy_all([record])
         return record.state
+
+    async def destroy_all(self, records: Sequence[SandboxRecord]) -> None:
+        """Stop whatever uses sandboxes, none of which is being destroyed yet, and take them apart.
+
+        Cancellation: Too late: they are destroyed all the same.
+        """
+        bare = {record for record in records if record.is_idle and not record.session_opened}
+        for record in records:
+            record.stop()
+        for record in bare:
+            self._end(record)
+        others = [record for record in records if record not in bare]
+        with trio.CancelScope(shield=True):
+            await map_bounded(self.take_apart, others, at_once=_ENDINGS_AT_ONCE)
 
     def record_fitness(self, record: SandboxRecord, result: FitnessResult) -> None:
         """Note a sandbox's latest fitness, if it is still there."""
@@ -314,16 +326,8 @@ class Manager:
             yield records
         except BaseException:
             # Some may have been loaded, and be in use by others already.
-            ours = [record for record in records if not record.stopping]
-            for record in ours:
-                record.stop()
-            for record in ours:
-                await self._take_apart(record)
+            await self.destroy_all([record for record in records if not record.stopping])
             raise
-
-    async def take_apart(self, record: SandboxRecord) -> None:
-        """Take a sandbox apart that was told to stop; see `destroy`."""
-        await self._take_apart(record)
 
     async def destroy_idle(self, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
         """Destroy sandboxes that nobody uses; those that are in use, or being destroyed, stay.
@@ -334,18 +338,14 @@ class Manager:
         Cancellation: Those that were told to stop are destroyed all the same.
         """
         idle = [record for record in records if record.is_idle]
-        for record in idle:
-            record.stop()
-        holding = [record for record in idle if record.session_opened]
-        for record in idle:
-            if not record.session_opened:
-                self._end(record)
-        with trio.CancelScope(shield=True):
-            await map_bounded(self._take_apart, holding, at_once=_ENDINGS_AT_ONCE)
+        await self.destroy_all(idle)
         return idle
 
-    async def _take_apart(self, record: SandboxRecord) -> None:
-        """Wait for whoever was using a stopped sandbox, end its session and free its id."""
+    async def take_apart(self, record: SandboxRecord) -> None:
+        """Wait for whoever was using a sandbox that was told to stop, end its session and free its id.
+
+        Cancellation: Too late: it is taken apart all the same.
+        """
         with trio.CancelScope(shield=True):
             try:
                 async with record.lock:
@@ -354,7 +354,9 @@ class Manager:
                 self._end(record)
 
     def _end(self, record: SandboxRecord) -> None:
-        """Forget a sandbox that has no session any more, and tell of its end."""
+        """Forget a sandbox that has no session any more, and tell of its end, once."""
+        if self._records.get(record.id) is not record:
+            return
         self._forget(record)
         state = record.state
         self.telemetry.emit(
@@ -367,13 +369,12 @@ class Manager:
         )
 
     def _forget(self, record: SandboxRecord) -> None:
-        if self._records.get(record.id) is record:
-            del self._records[record.id]
-            self.modules.forget(record.id)
-            self.observer.lineage.release(record.id, record.number)
-            record.code = None
-            if record.state.population is not None:
-                self.admission.leave(record.state.population)
+        del self._records[record.id]
+        self.modules.forget(record.id)
+        self.observer.lineage.release(record.id, record.number)
+        record.code = None
+        if record.state.population is not None:
+            self.admission.leave(record.state.population)
 
     def _has_lost_session(self, record: SandboxRecord) -> bool:
         return record.session_live and self._worker.session_home(record.session) is None

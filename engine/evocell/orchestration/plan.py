@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import trio
 from attrs import evolve, field, frozen
@@ -18,7 +19,9 @@ from evocell.orchestration.concurrency import Room
 from evocell.orchestration.pure import PureCalls
 from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
 
-__all__ = ["Budget", "Plan", "prepare"]
+__all__ = ["Budget", "Plan", "on_host", "prepare"]
+
+R = TypeVar("R")
 
 
 @frozen(kw_only=True)
@@ -129,6 +132,26 @@ async def prepare(
         security=versions.profile,
         memoise=memoise if evaluation.memoise is None else evaluation.memoise,
     )
+
+
+async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | None:
+    """Run a function that may ask the caller's own ones, which are kept out of the loop.
+
+    Args:
+        plan: Whose functions.
+        function: What to run; it returns something else than None.
+        asks: Whether it comes to asking any at all.
+
+    Returns:
+        What it returned; None if the deadline passed first. The thread is then left to itself.
+
+    Cancellation: The thread is left to itself.
+    """
+    if not asks:
+        return function()
+    with trio.CancelScope(deadline=plan.ends_at):
+        return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=plan.scoring)
+    return None
 
 
 async def _harness(evaluation: Evaluation, versions: Versions) -> CompiledVersion | None:

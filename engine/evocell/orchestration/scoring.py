@@ -250,7 +250,8 @@ def from_function(
         evaluation_time_ms: Wall time that the function took, in milliseconds.
     """
     if isinstance(value, FitnessResult):
-        return Scored(value, asked=True)
+        # It may be of another name: the result of `evaluate_one`, say, is as good as a number.
+        return Scored(evolve(value, sandbox_id=sandbox_id, generation=generation), asked=True)
     blank = FitnessResult(sandbox_id, generation, 0.0, evaluation_time_ms=evaluation_time_ms)
     if isinstance(raised, OutcomeError):
         outcome = raised.outcome

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import trio
 from attrs import evolve, frozen
 
 from evocell.errors import ScoringError, StoreError
@@ -13,8 +12,9 @@ from evocell.execution.worker import Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.stages import Stage, StagedResult
+from evocell.orchestration.calls import deadline_outcome
 from evocell.orchestration.evaluator import Candidate, LoadCode, evaluate_each, refuse_broken_scoring
-from evocell.orchestration.plan import Budget, Plan
+from evocell.orchestration.plan import Budget, Plan, on_host
 from evocell.orchestration.scoring import named
 
 __all__ = ["PlannedStage", "evaluate_in_stages"]
@@ -128,7 +128,10 @@ async def _kept(
                 raised[index] = error
         return going
 
-    going = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=planned.plan.scoring)
+    going = await on_host(planned.plan, ask, asks=True)
+    if going is None:
+        late = deadline_outcome(planned.plan.deadline_s).error
+        return [], dict.fromkeys(valid, f"keep had not answered: {late}")
     sentences = {index: f"keep raised {named(error)}" for index, error in raised.items()}
     if raised and len(raised) == len(valid) and (len(raised) > 1 or alone):
         first = next(iter(raised))

@@ -135,15 +135,16 @@ async def test_a_deadline_leaves_the_finished_ones(async_engine, autojump_clock)
     assert [result.deterministic for result in results] == [True, False, False, False]
 
 
-async def test_a_deadline_cuts_scoring_too(async_engine):
+async def test_a_deadline_cuts_scoring_too(async_engine, mock_clock):
     release = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
     def score(case, value):
+        trio.from_thread.run_sync(mock_clock.jump, 2.0, trio_token=token)
         trio.from_thread.run(release.wait, trio_token=token)
         return 1.0
 
-    (result,) = await async_engine.evaluate([SQUARE], squares(1, score=score), deadline_s=0.05)
+    (result,) = await async_engine.evaluate([SQUARE], squares(1, score=score), deadline_s=1.0)
     assert (result.reason, len(result.test_results)) == ("timeout", 1)
     release.set()
 
@@ -197,6 +198,39 @@ async def test_progress_and_its_mistakes(async_engine):
 
     with pytest.raises(LookupError):
         await async_engine.evaluate([SQUARE] * 3, squares(1), progress=broken)
+
+
+class Interruption(BaseException):
+    """What a test runner raises to end a test, say."""
+
+
+@pytest.mark.parametrize("error", [Interruption, SystemExit])
+@pytest.mark.parametrize("n_cases", [1, 3])
+async def test_what_is_no_ordinary_exception_ends_the_batch_and_arrives_bare(async_engine, error, n_cases):
+    def broken(*_):
+        raise error("stop it all")
+
+    asked = Evaluation("solve", [Case((2,))] * n_cases, score=broken)
+    with pytest.raises(error, match="stop it all"):
+        await async_engine.evaluate([SQUARE, CUBE], asked)
+    with pytest.raises(error):
+        await async_engine.evaluate([SQUARE, CUBE], squares(n_cases), progress=broken)
+    with pytest.raises(error):
+        await async_engine.evaluate([SQUARE, CUBE], squares(n_cases, stop=broken), population="p")
+
+    async def stream():
+        async with async_engine.as_completed([SQUARE, CUBE], asked) as results:
+            async for _ in results:
+                pass
+
+    with pytest.raises(error):
+        await stream()
+    sandbox = await async_engine.create_sandbox(source=SQUARE)
+    with pytest.raises(error):
+        await async_engine.batch_evaluate([sandbox], broken)
+    await sandbox.destroy()
+    assert await async_engine.list_sandboxes() == []
+    assert [result.valid for result in await async_engine.evaluate([SQUARE], squares())] == [True]
 
 
 async def test_sources_and_parents_are_checked(async_engine):
@@ -272,6 +306,13 @@ async def test_batch_evaluate_with_functions(async_engine):
         sandboxes[:1], lambda sandbox: FitnessResult(sandbox.id, 0, 5.0, valid=True)
     )
     assert own[0].fitness_score == 5.0
+    # What another evaluation gave is this sandbox's fitness, and goes by its name.
+    (foreign,) = await async_engine.batch_evaluate(
+        sandboxes[:1], lambda sandbox: FitnessResult("another", 7, 6.0, valid=True)
+    )
+    assert (foreign.sandbox_id, foreign.generation) == (sandboxes[0].id, 0)
+    assert async_engine.fitness.get(sandboxes[0].id).score == 6.0
+    assert async_engine.fitness.get("another") is None
     with pytest.raises(ScoringError):
         await async_engine.batch_evaluate(sandboxes, lambda sandbox: 1 / 0)
     with pytest.raises(ConfigurationError):

@@ -1,6 +1,10 @@
 """Forks and freezes as records go: what a copy is called, and what remains when it fails."""
 
+from functools import partial
+
 import pytest
+import trio
+import trio.testing
 
 import evocell
 from evocell.models.state import SandboxStatus
@@ -63,3 +67,27 @@ async def test_a_freeze_that_is_refused_says_why(async_engine, fake_workers):
 
 async def _session(engine, sandbox_id):
     return engine._manager.get(sandbox_id).session
+
+
+async def test_one_that_is_destroyed_while_it_moves_ends_once(async_engine, monkeypatch, tmp_path):
+    sandbox = await async_engine.create_sandbox("a", source=COUNTER)
+    ends = []
+    async_engine.telemetry.attach("test", "sandbox.destroyed", ends.append)
+    under_way, go_on = trio.Event(), trio.Event()
+
+    async def write(record, path):
+        path.touch()
+
+    async def recreate(path):
+        under_way.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(async_engine._copies, "_write", write)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(async_engine.migrate_sandbox, sandbox, recreate, path=tmp_path / "file"))
+        await under_way.wait()
+        nursery.start_soon(sandbox.destroy)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    assert len(ends) == 1
+    assert await async_engine.list_sandboxes() == []

@@ -169,6 +169,39 @@ async def test_only_one_of_two_destroys_wins(async_engine):
     assert sorted(ends) == ["destroyed", "not found"]
 
 
+@pytest.mark.parametrize("missing_ok", [False, True])
+async def test_a_batch_is_destroyed_whole_whoever_else_destroys(async_engine, fake_workers, missing_ok):
+    made = await async_engine.batch_create([SandboxSpec(source=COUNTER) for _ in range(40)])
+    for sandbox in made:
+        await sandbox.run("bump")
+    states = []
+
+    async def destroy():
+        states.extend(await async_engine.batch_destroy(made, missing_ok=missing_ok))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(destroy)
+        with pytest.raises(SandboxNotFound):
+            while True:  # until it has begun
+                await made[0].get_info()
+                await trio.lowlevel.checkpoint()
+        with pytest.raises(SandboxNotFound):
+            await made[-1].destroy()
+    assert [state.status.value for state in states] == ["stopped"] * 40
+    assert fake_workers.last.sessions == {}
+
+
+async def test_a_cancelled_batch_destroy_destroys_all(async_engine, fake_workers):
+    made = await async_engine.batch_create([SandboxSpec(source=COUNTER) for _ in range(40)])
+    for sandbox in made:
+        await sandbox.run("bump")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await async_engine.batch_destroy(made)
+    assert await async_engine.list_sandboxes() == []
+    assert fake_workers.last.sessions == {}
+
+
 async def test_destroying_during_creation(async_engine, fake_workers):
     worker = fake_workers.last
     worker.compile_gate = trio.Event()

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from evocell.errors import OutcomeError
 from evocell.models import Case, Completed, Evaluation, LimitExceeded, Raised
@@ -152,8 +153,8 @@ def test_what_a_fitness_function_may_return():
 
     assert result(3).result.fitness_score == 3.0
     assert result({"a": 1, "b": 2}).result.components == {"a": 1.0, "b": 2.0}
-    own = FitnessResult("other", 0, 1.0, valid=True)
-    assert result(own).result is own
+    own = FitnessResult("other", 0, 1.0, valid=True, error="said")
+    assert result(own).result == evolve(own, sandbox_id="s", generation=1)
     assert result("x").result.reason == "score"
     assert result(raised=ValueError("v")).raised is not None
     failed = result(raised=OutcomeError(LimitExceeded("memory")))

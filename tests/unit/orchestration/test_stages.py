@@ -1,6 +1,7 @@
 """Stages, each of which prunes the next, on one budget."""
 
 import pytest
+import trio
 
 from evocell import Case, ConfigurationError, Evaluation, Limits, ScoringError, Stage
 
@@ -168,3 +169,22 @@ async def test_stages_that_cannot_be_run(async_engine, stages, total, said):
 def test_the_blocking_engine_has_them_too(fake_engine):
     (result,) = fake_engine.evaluate_stages(sources(2), [Stage(scored(1)), Stage(scored(2))])
     assert (result.kept, result.result.fitness_score) == (True, 4)
+
+
+@pytest.mark.trio
+async def test_a_deadline_cuts_the_question_who_goes_on(async_engine, mock_clock):
+    release = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def keep(result):
+        trio.from_thread.run_sync(mock_clock.jump, 2.0, trio_token=token)
+        trio.from_thread.run(release.wait, trio_token=token)
+        return True
+
+    stages = [Stage(scored(1), keep), Stage(scored(10))]
+    results = await async_engine.evaluate_stages(sources(1, 2), stages, deadline_s=1.0)
+    assert [(result.stage, result.kept, result.result.valid) for result in results] == [(0, False, True)] * 2
+    assert {result.error for result in results} == {
+        "keep had not answered: the deadline of 1 s passed (unlike timeout_s it counts waiting and compiling)"
+    }
+    release.set()

@@ -136,7 +136,10 @@ class FakeWorker:
                 self.sessions[job.session] = names
             else:
                 self.sessions.pop(job.session, None)
-        return CallReport(outcome=outcome, session_alive=alive)
+        size = (
+            len(outcome.value) if isinstance(outcome, Completed) and isinstance(outcome.value, bytes) else 0
+        )
+        return CallReport(outcome=outcome, session_alive=alive, answer_bytes=size)
 
     async def end_session(self, session: str) -> None:
         self.count["end_session"] += 1

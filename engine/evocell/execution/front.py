@@ -10,6 +10,7 @@ from attrs import asdict
 from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
+from evocell.execution.aside import aside
 from evocell.execution.classify import classify
 from evocell.execution.images import ImageCatalogue, describe_image
 from evocell.execution.requests import call_request
@@ -168,8 +169,10 @@ class HostWorker:
                 sandbox_id=job.sandbox_id,
             )
         )
+        size = len(seen.result.response or b"") if seen.result is not None else 0
         return CallReport(
-            outcome=self._outcome(seen, job.limits, job.image),
+            outcome=await aside(size, self._outcome, seen, job.limits, job.image),
+            answer_bytes=size,
             session_alive=seen.session_alive,
             session_fresh=job.session is not None and seen.loaded,
         )

@@ -119,12 +119,15 @@ class CallReport:
         session_fresh: Whether a session's fork was a fresh one; one that was believed to hold state had
             lost it.
         memoised: Whether the call was made before, and not again.
+        answer_bytes: How long the guest's answer was, in bytes: what is done with the outcome takes time in
+            proportion.
     """
 
     outcome: Outcome
     session_alive: bool = False
     session_fresh: bool = False
     memoised: bool = False
+    answer_bytes: int = 0
 
 
 class Worker(Protocol):

@@ -17,6 +17,7 @@ from evocell.code.compiler import CompiledVersion
 from evocell.code.sources import FileTree
 from evocell.config import Config
 from evocell.errors import ConfigurationError, ImageError, ProtocolError, StoreError
+from evocell.execution.aside import aside
 from evocell.execution.worker import CallJob, CallReport, Worker
 from evocell.models.outcome import Outcome, Rejected, WorkerLost
 from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay, differing
@@ -68,10 +69,10 @@ class PureCalls:
         key = identity.key
         if not memoise:
             report = await make()
-            self._note(identity, key, job, report.outcome)
+            await self._note(identity, key, job, report)
             return report
         while True:
-            known = self._recall(key)
+            known = await self._recall(key)
             if known is not None:
                 self._memory.hits += 1
                 return CallReport(outcome=known, memoised=True)
@@ -85,8 +86,8 @@ class PureCalls:
         try:
             self._memory.misses += 1
             report = await make()
-            self._note(identity, key, job, report.outcome)
-            self._keep(key, report.outcome)
+            await self._note(identity, key, job, report)
+            await self._keep(key, report)
             return report
         finally:
             if self._under_way.get(key) is event:
@@ -175,10 +176,11 @@ class PureCalls:
         )
         differences = [gone] if gone else []
         differences += differing(call, self.identify(job, call.security_profile))
-        outcome = (await self._worker.call(job)).outcome
+        report = await self._worker.call(job)
+        outcome = report.outcome
         if outcome.kind != record.kind:
             differences.append(f"it ended as {record.kind!r} and ends as {outcome.kind!r}")
-        elif outcome_digest(outcome) != record.outcome:
+        elif await aside(report.answer_bytes, outcome_digest, outcome) != record.outcome:
             differences.append("its outcome is another")
         if outcome.fuel_used != record.fuel_used:
             differences.append(f"it took {record.fuel_used:,} fuel and takes {outcome.fuel_used:,}")
@@ -192,24 +194,26 @@ class PureCalls:
         code = None if image is None else self._worker.resident_code(image)
         return code if code is not None and code.digest == call.version else None
 
-    def _recall(self, key: str) -> Outcome | None:
+    async def _recall(self, key: str) -> Outcome | None:
         data = self._memory.get(key)
         if data is None:
             return None
         try:
-            return decode_outcome(data)
+            return await aside(len(data), decode_outcome, data)
         except ProtocolError:  # damaged on disk
             self._memory.drop(key)
             return None
 
-    def _keep(self, key: str, outcome: Outcome) -> None:
-        data = encode_outcome(outcome) if _lasting(outcome) else None
+    async def _keep(self, key: str, report: CallReport) -> None:
+        outcome = report.outcome
+        data = await aside(report.answer_bytes, encode_outcome, outcome) if _lasting(outcome) else None
         if data is None:
             self._memory.refused += 1
         else:
             self._memory.put(key, data)
 
-    def _note(self, identity: CallIdentity, key: str, job: CallJob, outcome: Outcome) -> None:
+    async def _note(self, identity: CallIdentity, key: str, job: CallJob, report: CallReport) -> None:
+        outcome = report.outcome
         if self._records is not None and not isinstance(outcome, WorkerLost):
             self._records.note(
                 identity,
@@ -217,7 +221,7 @@ class PureCalls:
                 key=key,
                 sandbox_id=job.sandbox_id,
                 kind=outcome.kind,
-                outcome=outcome_digest(outcome),
+                outcome=await aside(report.answer_bytes, outcome_digest, outcome),
                 fuel_used=outcome.fuel_used,
                 deterministic=outcome.deterministic,
             )

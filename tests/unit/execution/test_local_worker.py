@@ -1,8 +1,12 @@
+import threading
+
 import pytest
 import trio
 import trio.testing
 
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed
+from evocell.execution import front
+from evocell.execution.classify import classify
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Rejected
 
 pytestmark = pytest.mark.trio
@@ -39,6 +43,23 @@ async def test_what_does_not_compile_is_rejected(call):
 
     assert isinstance(found, Rejected)
     assert (found.kind, found.path, found.line) == ("syntax", "program.py", 1)
+
+
+@pytest.mark.parametrize(("n_bytes", "in_thread"), [(100, False), (200_000, True)])
+async def test_a_long_answer_is_read_beside_the_loop(call, monkeypatch, n_bytes, in_thread):
+    threads = []
+
+    def seen(*args, **kwargs):
+        threads.append(threading.get_ident())
+        return classify(*args, **kwargs)
+
+    monkeypatch.setattr(front, "classify", seen)
+
+    report = await call.report("echo", b"x" * n_bytes)
+
+    assert report.outcome.unwrap() == b"x" * n_bytes
+    assert n_bytes < report.answer_bytes < n_bytes + 100
+    assert [thread != threading.get_ident() for thread in threads] == [in_thread]
 
 
 # ---------------------------------------------------------------------- cancellation

@@ -1,5 +1,7 @@
 """Remembered outcomes: when a call is spared, and that it never is where anything that matters differs."""
 
+import threading
+
 import pytest
 import trio
 import trio.testing
@@ -235,6 +237,35 @@ def test_damaged_and_forged_entries_are_not_believed(fake_workers, tmp_path):
         result = engine.evaluate([SQUARE], task())[0]
         assert (result.n_memoised, result.fitness_score) == (0, 1.0)
         assert engine.evaluate([SQUARE], task())[0].n_memoised == 3
+
+
+def test_long_outcomes_are_encoded_and_decoded_beside_the_loop(fake_workers, tmp_path, monkeypatch):
+    threads = {}
+
+    def watch(name):
+        real = getattr(pure, name)
+
+        def seen(value):
+            threads[name] = threading.get_ident()
+            return real(value)
+
+        monkeypatch.setattr(pure, name, seen)
+
+    for name in ("encode_outcome", "decode_outcome", "outcome_digest"):
+        watch(name)
+    found = {}
+    with engine_of(fake_workers, tmp_path) as engine:
+        for size in (3, 100_000):
+            evaluation = evocell.Evaluation("f", [evocell.Case()], lambda case, value: 1.0, memoise=True)
+            for remembered in (0, 1):
+                result = engine.evaluate([f"def f(): return bytes({size})"], evaluation)[0]
+                assert result.n_memoised == remembered
+            assert len(threads) == 3
+            found[size] = set(threads.values())
+            threads.clear()
+
+    assert len(found[3]) == 1  # the loop's
+    assert found[3].isdisjoint(found[100_000])
 
 
 def test_memory_is_bounded():

@@ -50,6 +50,26 @@ def test_a_digest_leaves_wall_time_out_and_nothing_else():
     assert outcome_digest(Completed(value=math.nan)) == outcome_digest(Completed(value=-math.nan))
 
 
+def test_a_value_as_deep_as_any_may_be_has_a_digest_of_its_own():
+    """It cannot be kept, and no text can be made of it."""
+
+    def nested(value):
+        for _ in range(128):
+            value = [value]
+        return Completed(value=value, fuel_used=3)
+
+    outcomes = [
+        nested(10**5000),
+        nested(10**5000 + 1),
+        nested(np.arange(2000.0)),
+        nested(np.arange(2000.0) % 1999),
+    ]
+
+    assert [encode_outcome(one) for one in outcomes] == [None] * 4
+    assert len({outcome_digest(one) for one in outcomes}) == 4
+    assert outcome_digest(nested(10**5000)) == outcome_digest(outcomes[0])
+
+
 @pytest.mark.parametrize(
     "plain",
     [

@@ -4,6 +4,7 @@ from attrs import evolve
 from evocell.execution.classify import classify
 from evocell.models.limits import Limits
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Raised, Rejected
+from evocell.wire.values import ENVELOPE_BYTES
 from evocell_guest.values import encode
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
@@ -96,6 +97,7 @@ def test_limits_that_only_the_host_can_see_are_not_believed(kind):
         ({"trap": "STACK_OVERFLOW"}, "stack", None, None),
         ({"trap": "UNREACHABLE", "stop_reason": StopReason.OUTPUT}, "output", 50, 6),
         ({"trap": "UNREACHABLE", "stop_reason": StopReason.FILES}, "files", 77, 77),
+        ({"trap": "UNREACHABLE", "stop_reason": StopReason.ENTRIES}, "files", 1000, None),
         ({"trap": "UNREACHABLE", "memory_bytes": IMAGE + 90 * MB}, "memory", 100 * MB, 90 * MB),
         ({"trap": "MEMORY_OUT_OF_BOUNDS", "memory_bytes": IMAGE + 100 * MB}, "memory", 100 * MB, 100 * MB),
     ],
@@ -142,6 +144,17 @@ def test_a_response_over_the_limit_is_a_payload_even_if_it_was_not_read():
 
     assert isinstance(found, LimitExceeded)
     assert (found.kind, found.limit, found.reached) == ("payload", 4096, 1 << 30)
+
+
+def test_a_response_may_be_longer_than_the_result_by_its_envelope_and_no_more():
+    longest = 4096 + ENVELOPE_BYTES
+    value = "x" * (longest - len(encode({"t": "completed", "v": "x" * 66_000})) + 66_000)
+    whole = returned({"t": "completed", "v": value})
+    assert whole.response_bytes == longest
+
+    assert outcome(whole).unwrap() == value
+    assert outcome(evolve(RETURNED, response_bytes=longest)).kind == "crashed"
+    assert outcome(evolve(RETURNED, response_bytes=longest + 1)).kind == "payload"
 
 
 @pytest.mark.parametrize(

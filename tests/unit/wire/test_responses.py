@@ -22,6 +22,7 @@ REJECTED = {
         {"t": "completed", "v": {"any": [1, 2]}},
         {"t": "raised", "type": "E", "message": "m" * 4096, "traceback": "t" * 16384},
         REJECTED,
+        REJECTED | {"line": 2**31 - 1, "column": 0},
         {"t": "limit", "kind": "payload", "message": "m"},
         {"t": "compiled", "code": b"c", "imports": ["os"]},
         {"t": "info", "python": "3.15.0", "packages": {"numpy": "2"}, "warm": ["numpy"]},
@@ -49,6 +50,7 @@ def test_responses_are_read_even_if_the_result_may_be_small(response):
         (REJECTED | {"kind": "no"}, "unknown kind"),
         (REJECTED | {"line": True}, "'line'"),
         (REJECTED | {"line": -1}, "'line'"),
+        (REJECTED | {"line": 2**31}, "'line'"),
         (REJECTED | {"column": 2**70}, "'column'"),
         ({"t": "compiled", "code": "c", "imports": []}, "'code'"),
         ({"t": "compiled", "code": b"c", "imports": [1]}, "'imports'"),
@@ -58,6 +60,15 @@ def test_responses_are_read_even_if_the_result_may_be_small(response):
 def test_what_is_no_response_is_refused(response, words):
     with pytest.raises(ProtocolError, match=words):
         decode_response(encode(response), **CAPS)
+
+
+def test_a_response_is_as_long_as_its_result_and_its_envelope_may_be():
+    longest = CAPS["max_bytes"] + (64 << 10)
+    value = b"x" * (longest - len(encode({"t": "completed", "v": b"x" * 66_000})) + 66_000)
+
+    assert decode_response(encode({"t": "completed", "v": value[:-1]}), **CAPS)["v"] == value[:-1]
+    with pytest.raises(ProtocolError, match=f"{longest + 1} bytes is over the limit of {longest}"):
+        decode_response(encode({"t": "completed", "v": value + b"x"}), **CAPS)
 
 
 def test_the_limits_of_the_result_hold():

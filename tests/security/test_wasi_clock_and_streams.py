@@ -272,6 +272,7 @@ def test_an_exit_ends_the_call_with_its_code(probe, code):
 
 def test_begin_clears_what_the_last_call_left(probe):
     write(probe, 1, b"left")
+    write(probe, 2, b"over")
     probe.call("host.call", probe.BUF, 5, probe.OUT, probe.OUT)
     probe.call("proc_exit", 3)
 

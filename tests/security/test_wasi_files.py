@@ -414,6 +414,19 @@ def test_what_is_truncated_unlinked_or_replaced_is_given_back(probe):
     assert (probe.state("scratch_used"), probe.state("scratch_entries")) == (0, 0)
 
 
+def test_a_directory_that_is_replaced_gives_back_no_more_than_it_was_charged(probe):
+    probe.begin(quota=1 << 20)
+    for _ in range(3):
+        for name in ("a", "b"):
+            assert probe.call("path_create_directory", TMP, *probe.path(name)).errno == 0
+        assert (probe.state("scratch_used"), probe.state("scratch_entries")) == (8192, 2)
+        moved = probe.call("path_rename", TMP, *probe.path("a"), TMP, *probe.path("b", at=0x9000))
+        assert moved.errno == 0
+        assert (probe.state("scratch_used"), probe.state("scratch_entries")) == (4096, 1)
+        assert probe.call("path_remove_directory", TMP, *probe.path("b")).errno == 0
+        assert (probe.state("scratch_used"), probe.state("scratch_entries")) == (0, 0)
+
+
 def test_an_unlinked_file_that_is_open_stays_charged(probe):
     probe.begin(quota=60_000)
     for _ in range(2):
@@ -467,6 +480,17 @@ def test_a_filestat_tells_type_and_size_and_nothing_of_the_host(probe, big):
     assert by_file == (1, 1, 4, 1, 256 * 1024, [START_NS] * 3)
     assert stat(probe, path="folder")[2] == 3
     assert stat(probe, path="folder")[1] != inode
+
+
+def test_the_size_of_a_directory_is_not_that_of_the_hosts_file_system(probe):
+    folder = probe.root / "folder"
+    folder.mkdir()
+    for number in range(1000):  # on any file system its size is another now
+        (folder / f"{number}{'x' * 100}").touch()
+
+    assert stat(probe, path="folder")[4] == 4096
+    assert stat(probe, descriptor=probe.open(3, "folder", oflags=2))[4] == 4096
+    assert [stat(probe, descriptor=d)[4] for d in (3, 4, 5, 6)] == [4096] * 4
 
 
 def test_an_inode_depends_on_the_path_alone(make_probe):
@@ -540,6 +564,33 @@ def test_a_listing_is_sorted_with_constant_inodes_whatever_the_order_of_creation
     assert [e[0] for e in entries] == sorted([".", "..", *names], key=str.encode)
     assert [e[1] for e in entries] == list(range(1, len(entries) + 1))
     assert {e[2] for e in entries} == {1}
+
+
+def test_a_listing_costs_the_same_in_whatever_order_the_host_gives_it(probe):
+    """The host's order cannot be chosen; but with other names of the same lengths it is another one."""
+    lengths = [1, 2, 3, 5, 5, 5, 8, 8, 13, 40, 200]
+    costs = set()
+    for number in range(8):
+        letters, folder = random.Random(number), probe.root / f"{number}"
+        folder.mkdir()
+        for length in lengths:
+            (folder / "".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=length))).touch()
+        opened = probe.open(3, f"{number}", oflags=2, rights=1 << 14)
+        costs.add(probe.call("fd_readdir", opened, probe.BUF, 4096, 0, probe.OUT).fuel)
+        assert [e[0] for e in listing(probe, opened)][2:] == sorted(p.name for p in folder.iterdir())
+        probe.call("fd_close", opened)
+
+    assert len(costs) == 1
+
+
+@pytest.mark.parametrize("entries", [0, 100, 1500])
+def test_a_listing_is_paid_for_by_the_entry(probe, entries):
+    for number in range(entries):
+        (probe.root / f"{number:04}").touch()
+
+    answer = probe.call("fd_readdir", 3, probe.BUF, 4096, 0, probe.OUT)
+
+    assert answer.fuel >= 430_000 + 7_000 * (entries + 2)
 
 
 def test_a_listing_of_more_than_64_kib_is_whole_and_sorted(probe):

@@ -93,7 +93,12 @@ TABLE: tuple[Decision, ...] = (
     Decision("fd_datasync", "membrane", "nothing to do"),
     Decision("fd_fdstat_get", "bounded", "stdio is a plain stream", ("fd_fdstat_get",)),
     Decision("fd_fdstat_set_flags", "bounded", "files only", ("fd_fdstat_set_flags",)),
-    Decision("fd_filestat_get", "bounded", "constant device, inode and times", ("fd_filestat_get",)),
+    Decision(
+        "fd_filestat_get",
+        "bounded",
+        "constant device, inode, times; size of files only",
+        ("fd_filestat_get",),
+    ),
     Decision(
         "fd_filestat_set_size",
         "bounded",
@@ -106,7 +111,7 @@ TABLE: tuple[Decision, ...] = (
     Decision("fd_prestat_dir_name", "membrane", "the four fixed directories"),
     Decision("fd_pwrite", "bounded", "at most 64 KiB, growth charged", ("fd_pwrite", *_GROWTH)),
     Decision("fd_read", "bounded", "at most 64 KiB; stdin is at its end", ("fd_read",)),
-    Decision("fd_readdir", "bounded", "sorted by name, constant inodes", ("fd_readdir",)),
+    Decision("fd_readdir", "bounded", "sorted by name, paid by the entry; constant inodes", ("fd_readdir",)),
     Decision("fd_seek", "bounded", "files only", ("fd_seek",)),
     Decision("fd_sync", "membrane", "nothing to do"),
     Decision("fd_tell", "bounded", "files only", ("fd_tell",)),
@@ -151,6 +156,7 @@ COSTS: Mapping[str, int] = {
     "COST_CAPTURE": 500,
     "COST_CLOCK": 500,
     "COST_DESCRIPTOR": 20_000,
+    "COST_ENTRY": 7_000,
     "COST_PATH": 400_000,
     "COST_POLL": 500,
     "COST_TRANSFER": 30_000,
@@ -171,10 +177,12 @@ _LAYOUT = {
     "AT_CLOCK": 24,
     "AT_STAT": 64,
     "AT_STAT_SIZE": 64 + 32,
+    "AT_BUCKETS": 1024,
     "AT_INDEX": 4096,
-    "AT_LISTING": 4096 + 4 * _ENTRIES,
-    "AT_STDOUT": 4096 + 4 * _ENTRIES + _LISTING_BYTES,
-    "AT_STDERR": 4096 + 4 * _ENTRIES + _LISTING_BYTES + OUTPUT_BYTES,
+    "AT_SPARE": 4096 + 4 * _ENTRIES,
+    "AT_LISTING": 4096 + 8 * _ENTRIES,
+    "AT_STDOUT": 4096 + 8 * _ENTRIES + _LISTING_BYTES,
+    "AT_STDERR": 4096 + 8 * _ENTRIES + _LISTING_BYTES + OUTPUT_BYTES,
 }
 AT_SLEEP, AT_STDOUT, AT_STDERR = _LAYOUT["AT_SLEEP"], _LAYOUT["AT_STDOUT"], _LAYOUT["AT_STDERR"]
 ARENA_BYTES = AT_STDERR + OUTPUT_BYTES

@@ -107,8 +107,11 @@
   (func $count_cell (result i32) (i32.add (global.get $arena) (i32.const @AT_COUNT)))
   (func $stat_cell (result i32) (i32.add (global.get $arena) (i32.const @AT_STAT)))
 
-  ;; Overwrite what a filestat tells of the host: device, inode, link count, times.
+  ;; Overwrite what a filestat tells of the host: device, inode, link count, times, and the size of a
+  ;; directory, which is its file system's affair.
   (func $normalise_stat (param $stat i32) (param $inode i64)
+    (if (i32.eq (i32.load8_u offset=16 (local.get $stat)) (i32.const 3))
+      (then (i64.store offset=32 (local.get $stat) (i64.const 4096))))
     (i64.store (local.get $stat) (i64.const 1))
     (i64.store offset=8 (local.get $stat) (local.get $inode))
     (i64.store offset=24 (local.get $stat) (i64.const 1))
@@ -534,7 +537,7 @@
     (local.set $errno (call $list_directory (local.get $fd)))
     (if (local.get $errno) (then (return (local.get $errno))))
     (local.set $count (i32.load offset=@AT_COUNT (global.get $arena)))
-    (call $sort_entries (local.get $count))
+    (if (local.get $count) (then (call $sort_entries (local.get $count))))
     (local.set $room (local.get $len))
     (i32.store (local.get $used) (i32.const 0))
     (if (i64.ge_u (local.get $cookie) (i64.extend_i32_u (local.get $count)))
@@ -555,88 +558,97 @@
         (br $next)))
     (i32.store (local.get $used) (i32.sub (local.get $len) (local.get $room)))
     (i32.const 0))
-  ;; Read all entries of a directory into the arena and index them; their number goes to AT_COUNT.
+  ;; Read all entries of a directory into the arena and index them; their number goes to AT_COUNT. What that
+  ;; and the sorting cost depends on the names that are there, never on the order in which the host gives them.
   (func $list_directory (param $fd i32) (result i32)
-    (local $errno i32) (local $at i32) (local $end i32) (local $limit i32) (local $entry i32)
-    (local $cookie i64) (local $count i32) (local $got i32) (local $next i32)
-    (local.set $at (i32.add (global.get $arena) (i32.const @AT_LISTING)))
-    (local.set $limit (i32.add (local.get $at) (i32.const @LISTING_BYTES)))
-    (block $done
-      (loop $more
-        (local.set $got (call $min (i32.sub (local.get $limit) (local.get $at)) (i32.const @TRANSFER_BYTES)))
-        (if (i32.lt_u (local.get $got) (i32.const 300)) (then (return (i32.const @EOVERFLOW))))
-        (call $burn_transfer (local.get $got))
-        (local.set $errno (call $real_fd_readdir (local.get $fd) (local.get $at) (local.get $got)
-          (local.get $cookie) (call $count_cell)))
-        (if (local.get $errno) (then (return (local.get $errno))))
-        (local.set $end (i32.add (local.get $at) (i32.load (call $count_cell))))
-        (local.set $entry (local.get $at))
-        (block $partial
-          (loop $index
-            (br_if $partial (i32.gt_u (i32.add (local.get $entry) (i32.const 24)) (local.get $end)))
-            (local.set $next (i32.add (local.get $entry)
-              (i32.add (i32.const 24) (i32.load offset=16 (local.get $entry)))))
-            (br_if $partial (i32.gt_u (local.get $next) (local.get $end)))
-            (if (i32.ge_u (local.get $count) (i32.const @ENTRIES)) (then (return (i32.const @EOVERFLOW))))
-            (call $set_entry (local.get $count) (local.get $entry))
-            (local.set $count (i32.add (local.get $count) (i32.const 1)))
-            (local.set $cookie (i64.load (local.get $entry)))
-            (local.set $entry (local.get $next))
-            (br $index)))
-        ;; Less than asked for: that was the last of it. No whole entry at all: nothing to gain.
-        (br_if $done (i32.lt_u (i32.load (call $count_cell)) (local.get $got)))
-        (br_if $done (i32.eq (local.get $entry) (local.get $at)))
-        (local.set $at (local.get $entry))
-        (br $more)))
+    (local $errno i32) (local $end i32) (local $entry i32) (local $count i32) (local $used i32)
+    (call $burn_transfer (i32.const @TRANSFER_BYTES))
+    (local.set $entry (i32.add (global.get $arena) (i32.const @AT_LISTING)))
+    (local.set $errno (call $real_fd_readdir (local.get $fd) (local.get $entry) (i32.const @LISTING_BYTES)
+      (i64.const 0) (call $count_cell)))
+    (if (local.get $errno) (then (return (local.get $errno))))
+    (local.set $used (i32.load (call $count_cell)))
+    (if (i32.ge_u (local.get $used) (i32.const @LISTING_BYTES)) (then (return (i32.const @EOVERFLOW))))
+    (local.set $end (i32.add (local.get $entry) (local.get $used)))
+    (block $indexed
+      (loop $index
+        (br_if $indexed (i32.ge_u (local.get $entry) (local.get $end)))
+        (if (i32.ge_u (local.get $count) (i32.const @ENTRIES)) (then (return (i32.const @EOVERFLOW))))
+        (i32.store (call $slot (local.get $count)) (local.get $entry))
+        (local.set $count (i32.add (local.get $count) (i32.const 1)))
+        (local.set $entry (i32.add (local.get $entry)
+          (i32.add (i32.const 24) (i32.load offset=16 (local.get $entry)))))
+        (br $index)))
+    (call $burn (i32.mul (local.get $count) (i32.const @COST_ENTRY)))
     (i32.store (call $count_cell) (local.get $count))
     (i32.const 0))
   (func $slot (param $i i32) (result i32)
     (i32.add (i32.add (global.get $arena) (i32.const @AT_INDEX)) (i32.shl (local.get $i) (i32.const 2))))
   (func $entry_at (param $i i32) (result i32) (i32.load (call $slot (local.get $i))))
-  (func $set_entry (param $i i32) (param $entry i32)
-    (i32.store (call $slot (local.get $i)) (local.get $entry)))
-  ;; Shell sort by name, gaps n/2, n/4, ..., 1.
+  ;; Sort by name: a radix sort from the last byte to the first, one pass for each. It takes the same
+  ;; instructions in whatever order the entries were, which a sort that compares them would not.
   (func $sort_entries (param $count i32)
-    (local $gap i32) (local $i i32) (local $j i32) (local $held i32)
-    (local.set $gap (i32.shr_u (local.get $count) (i32.const 1)))
+    (local $from i32) (local $to i32) (local $at i32) (local $end i32) (local $byte i32) (local $sum i32)
+    (local $cell i32)
+    (local.set $from (call $slot (i32.const 0)))
+    (local.set $to (i32.add (global.get $arena) (i32.const @AT_SPARE)))
+    (local.set $byte (call $longest_name (local.get $count)))
     (block $sorted
-      (loop $gaps
-        (br_if $sorted (i32.eqz (local.get $gap)))
-        (local.set $i (local.get $gap))
-        (block $pass
-          (loop $each
-            (br_if $pass (i32.ge_u (local.get $i) (local.get $count)))
-            (local.set $held (call $entry_at (local.get $i)))
-            (local.set $j (local.get $i))
-            (block $placed
-              (loop $shift
-                (br_if $placed (i32.lt_u (local.get $j) (local.get $gap)))
-                (br_if $placed (i32.eqz (call $name_less (local.get $held)
-                  (call $entry_at (i32.sub (local.get $j) (local.get $gap))))))
-                (call $set_entry (local.get $j)
-                  (call $entry_at (i32.sub (local.get $j) (local.get $gap))))
-                (local.set $j (i32.sub (local.get $j) (local.get $gap)))
-                (br $shift)))
-            (call $set_entry (local.get $j) (local.get $held))
-            (local.set $i (i32.add (local.get $i) (i32.const 1)))
-            (br $each)))
-        (local.set $gap (i32.shr_u (local.get $gap) (i32.const 1)))
-        (br $gaps))))
-  ;; Whether one directory entry's name sorts before another's, by bytes.
-  (func $name_less (param $a i32) (param $b i32) (result i32)
-    (local $len_a i32) (local $len_b i32) (local $i i32) (local $byte_a i32) (local $byte_b i32)
-    (local.set $len_a (i32.load offset=16 (local.get $a)))
-    (local.set $len_b (i32.load offset=16 (local.get $b)))
-    (loop $next
-      (if (i32.ge_u (local.get $i) (local.get $len_b)) (then (return (i32.const 0))))
-      (if (i32.ge_u (local.get $i) (local.get $len_a)) (then (return (i32.const 1))))
-      (local.set $byte_a (i32.load8_u offset=24 (i32.add (local.get $a) (local.get $i))))
-      (local.set $byte_b (i32.load8_u offset=24 (i32.add (local.get $b) (local.get $i))))
-      (if (i32.ne (local.get $byte_a) (local.get $byte_b))
-        (then (return (i32.lt_u (local.get $byte_a) (local.get $byte_b)))))
-      (local.set $i (i32.add (local.get $i) (i32.const 1)))
-      (br $next))
-    (unreachable))
+      (loop $pass
+        (br_if $sorted (i32.eqz (local.get $byte)))
+        (local.set $byte (i32.sub (local.get $byte) (i32.const 1)))
+        (memory.fill (call $bucket (i32.const 0)) (i32.const 0) (i32.const 1028))
+        (local.set $end (i32.add (local.get $from) (i32.shl (local.get $count) (i32.const 2))))
+        ;; How many go into each bucket,
+        (local.set $at (local.get $from))
+        (loop $count_one
+          (local.set $cell (call $bucket_of (i32.load (local.get $at)) (local.get $byte)))
+          (i32.store (local.get $cell) (i32.add (i32.load (local.get $cell)) (i32.const 1)))
+          (br_if $count_one (i32.lt_u
+            (local.tee $at (i32.add (local.get $at) (i32.const 4))) (local.get $end))))
+        ;; where each begins,
+        (local.set $sum (local.get $to))
+        (local.set $cell (call $bucket (i32.const 0)))
+        (loop $begin_one
+          (local.set $at (i32.shl (i32.load (local.get $cell)) (i32.const 2)))
+          (i32.store (local.get $cell) (local.get $sum))
+          (local.set $sum (i32.add (local.get $sum) (local.get $at)))
+          (br_if $begin_one (i32.lt_u
+            (local.tee $cell (i32.add (local.get $cell) (i32.const 4))) (call $bucket (i32.const 257)))))
+        ;; and into it.
+        (local.set $at (local.get $from))
+        (loop $place_one
+          (local.set $cell (call $bucket_of (i32.load (local.get $at)) (local.get $byte)))
+          (local.set $sum (i32.load (local.get $cell)))
+          (i32.store (local.get $sum) (i32.load (local.get $at)))
+          (i32.store (local.get $cell) (i32.add (local.get $sum) (i32.const 4)))
+          (br_if $place_one (i32.lt_u
+            (local.tee $at (i32.add (local.get $at) (i32.const 4))) (local.get $end))))
+        (local.set $sum (local.get $from))
+        (local.set $from (local.get $to))
+        (local.set $to (local.get $sum))
+        (br $pass)))
+    (memory.copy (call $slot (i32.const 0)) (local.get $from) (i32.shl (local.get $count) (i32.const 2))))
+  ;; The length of the longest name.
+  (func $longest_name (param $count i32) (result i32)
+    (local $longest i32) (local $len i32)
+    (block $done
+      (loop $next
+        (br_if $done (i32.eqz (local.get $count)))
+        (local.set $count (i32.sub (local.get $count) (i32.const 1)))
+        (local.set $len (i32.load offset=16 (call $entry_at (local.get $count))))
+        (local.set $longest (select (local.get $len) (local.get $longest)
+          (i32.gt_u (local.get $len) (local.get $longest))))
+        (br $next)))
+    (local.get $longest))
+  (func $bucket (param $key i32) (result i32)
+    (i32.add (i32.add (global.get $arena) (i32.const @AT_BUCKETS)) (i32.shl (local.get $key) (i32.const 2))))
+  ;; The bucket of an entry by one byte of its name: the first if its name is shorter than that.
+  (func $bucket_of (param $entry i32) (param $byte i32) (result i32)
+    (call $bucket (select
+      (i32.add (i32.load8_u offset=24 (i32.add (local.get $entry) (local.get $byte))) (i32.const 1))
+      (i32.const 0)
+      (i32.lt_u (local.get $byte) (i32.load offset=16 (local.get $entry))))))
 
   ;; ------------------------------------------------------------------ paths
   ;; Charge for a path and check where it lies: an errno if it is too long, or in the cells that the
@@ -783,7 +795,8 @@
           (then (return (i32.const @EPERM))))))
     (if (i32.eqz (call $look (local.get $new_dir) (local.get $new_path) (local.get $new_len)))
       (then
-        (local.set $size (call $seen_size))
+        ;; A directory was charged as an entry only, whatever size the host's file system gives it.
+        (local.set $size (select (i64.const 0) (call $seen_size) (i32.eq (call $seen_type) (i32.const 3))))
         (local.set $replaces (i64.ne (call $seen_inode) (local.get $inode)))))
     (local.set $errno (call $real_path_rename (local.get $dir) (local.get $path) (local.get $len)
       (local.get $new_dir) (local.get $new_path) (local.get $new_len)))

@@ -63,6 +63,10 @@ def test_the_command_says_so(state, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["same"] for line in lines] == [True, True]
 
+    assert main(["replay", str(state), "--workers", "0", "--key", "zz"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.partition(";")[0]) == ("", "evocell: no recorded call fits --key zz")
+
 
 def test_a_record_that_lies_is_found_out(state, tmp_path, capsys):
     with Store(state / "evocell.db") as store:

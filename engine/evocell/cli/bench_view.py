@@ -162,7 +162,9 @@ def _time_ground(ratio: Interval | None) -> str:
         return "nothing ran"
     if ratio.high == float("inf"):
         return f"{ratio.n} repeats bound nothing; six are the least"
-    return f"95 % interval of {ratio.n} paired repeats: {ratio.low:.3f} to {ratio.high:.3f}"
+    return (
+        f"median of the ratios of {ratio.n} paired repeats, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    )
 
 
 def _dearest(fuel: Sequence[int]) -> list[int]:

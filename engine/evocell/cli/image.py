@@ -119,6 +119,12 @@ def run_list(args: argparse.Namespace) -> int:
             megabytes(cache.size_bytes(manifest.image_id)),
         )
     Console().print(table)
+    interpreters = {manifest.code_key: manifest.code_bytes for manifest in manifests}
+    own = sum(cache.size_bytes(manifest.image_id) - manifest.code_bytes for manifest in manifests)
+    sys.stdout.write(
+        f"{megabytes(own + sum(interpreters.values()))} together; images of the same interpreter share its code, "
+        f"{megabytes(max(interpreters.values()))}\n"
+    )
     return 0
 
 

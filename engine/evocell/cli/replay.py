@@ -18,7 +18,7 @@ from rich.text import Text
 from evocell.api.engine import Engine
 from evocell.cli.audit import state_dir
 from evocell.config import Config
-from evocell.errors import EvocellError, StoreError
+from evocell.errors import ConfigurationError, EvocellError, StoreError
 from evocell.models.recorded import EvaluationRecord, Replay
 
 __all__ = ["add_replay_parser"]
@@ -57,8 +57,7 @@ def run_replay(args: argparse.Namespace) -> int:
     with closing(Engine(Config.load(state_dir=root, **overrides))) as engine:
         records = engine.evaluation_records(sandbox_id=args.sandbox, key=args.key, limit=args.last)
         if not records:
-            sys.stdout.write("there is no such record\n")
-            return 0
+            raise ConfigurationError(_nothing(args), "state_dir")
         replays = list(_replays(engine, records, quiet=args.json))
     if args.json:
         for one in replays:
@@ -66,6 +65,13 @@ def run_replay(args: argparse.Namespace) -> int:
     else:
         _print(replays)
     return 0 if all(one.same or not one.record.deterministic for one in replays) else 1
+
+
+def _nothing(args: argparse.Namespace) -> str:
+    if args.key is None and args.sandbox is None:
+        return "no call is recorded there: no evaluation has used this state directory yet"
+    wanted = [f"--{name} {value}" for name, value in (("key", args.key), ("sandbox", args.sandbox)) if value]
+    return f"no recorded call fits {' '.join(wanted)}; without it the newest are replayed, with their keys"
 
 
 def _replays(engine: Engine, records: Sequence[EvaluationRecord], *, quiet: bool) -> Iterator[Replay]:

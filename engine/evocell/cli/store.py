@@ -15,7 +15,7 @@ from evocell.observability.database import FILE_NAME, open_reader
 from evocell.observability.export import EXPORTS, export_rows, write_rows
 from evocell.observability.inspection import inspect_store
 
-_COUNTED = ("runs", "sandboxes", "evaluations", "sources")
+_COUNTED = {"runs": "run", "sandboxes": "sandbox", "evaluations": "evaluation", "sources": "source"}
 
 
 def add_store_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,11 +90,12 @@ def run_check(args: argparse.Namespace) -> int:
             sys.stdout.write(f"{problem}\n")
         if problems:
             return 1
-        counts = [
-            f"{connection.execute(f'SELECT count(*) FROM {table}').fetchone()[0]:,} {table}"  # noqa: S608 - names of ours
+        counts = {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - names of ours
             for table in _COUNTED
-        ]
-    sys.stdout.write(f"{path} is sound: {', '.join(counts)}\n")
+        }
+    said = (f"{count:,} {_COUNTED[table] if count == 1 else table}" for table, count in counts.items())
+    sys.stdout.write(f"{path} is sound: {', '.join(said)}\n")
     return 0
 
 

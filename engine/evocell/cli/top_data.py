@@ -73,7 +73,7 @@ class RunWatcher:
     Args:
         connection: Opened with `open_reader`.
         path: The database.
-        run: Which run; None for the latest.
+        run: Which run; None for the one that is running, else the latest that evaluated anything.
 
     Raises:
         ConfigurationError: There is no such run.
@@ -101,6 +101,10 @@ class RunWatcher:
         found = self._connection.execute("SELECT max(run) FROM runs").fetchone()[0]
         if found is None:
             raise ConfigurationError("no engine has used this state directory yet", "state_dir")
+        if not is_alive(self._path, found):
+            # A command such as `evocell replay` uses the directory, too, and leaves a run in which nothing was evaluated.
+            evaluated = self._connection.execute("SELECT max(run) FROM evaluations").fetchone()[0]
+            found = found if evaluated is None else evaluated
         return int(found)
 
     def _begin(self, run: int) -> None:

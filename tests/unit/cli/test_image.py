@@ -103,6 +103,7 @@ def test_list_as_a_table(cache, capsys):
     out = capsys.readouterr().out
     assert "ab22ab22ab22" in out
     assert "7 MB" in out
+    assert out.endswith("9 MB together; images of the same interpreter share its code, 5 MB\n")
 
 
 def test_list_of_an_empty_cache_says_how_to_build(empty_cache, capsys):

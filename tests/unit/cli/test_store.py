@@ -47,7 +47,7 @@ def exported(capsysbinary, state, table, file_format):
 def test_a_sound_store_is_said_to_be_so(state, capsys):
     assert main(["store", "check", str(state)]) == 0
     told = capsys.readouterr().out
-    assert "is sound: 1 runs, 3 sandboxes, 3 evaluations, 2 sources" in told
+    assert "is sound: 1 run, 3 sandboxes, 3 evaluations, 2 sources" in told
 
 
 @pytest.mark.parametrize(

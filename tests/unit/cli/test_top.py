@@ -70,6 +70,17 @@ def test_a_newer_run_takes_its_place_unless_one_was_named(fake_workers, tmp_path
             RunWatcher(connection, tmp_path / "evocell.db", 9)
 
 
+def test_a_run_that_evaluated_nothing_is_shown_only_while_it_runs(fake_workers, tmp_path):
+    config = Config(state_dir=tmp_path)
+    with Engine(config, open_worker=fake_workers) as first:
+        first.evaluate([SQUARE], TASK)
+    with Engine(config, open_worker=fake_workers):
+        pass
+    with closing(open_reader(tmp_path)) as connection:
+        picture = RunWatcher(connection, tmp_path / "evocell.db").look()
+        assert (picture.run, picture.n_evaluations) == (1, 1)
+
+
 def test_a_killed_engine_is_seen_to_be_dead(fake_workers, tmp_path):
     with Engine(Config(state_dir=tmp_path), open_worker=fake_workers):
         pass

@@ -121,10 +121,8 @@ def run_list(args: argparse.Namespace) -> int:
     Console().print(table)
     interpreters = {manifest.code_key: manifest.code_bytes for manifest in manifests}
     own = sum(cache.size_bytes(manifest.image_id) - manifest.code_bytes for manifest in manifests)
-    sys.stdout.write(
-        f"{megabytes(own + sum(interpreters.values()))} together; images of the same interpreter share its code, "
-        f"{megabytes(max(interpreters.values()))}\n"
-    )
+    together, code = megabytes(own + sum(interpreters.values())), megabytes(max(interpreters.values()))
+    sys.stdout.write(f"{together} together; images of the same interpreter share its code, {code}\n")
     return 0
 
 

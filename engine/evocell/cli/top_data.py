@@ -102,7 +102,7 @@ class RunWatcher:
         if found is None:
             raise ConfigurationError("no engine has used this state directory yet", "state_dir")
         if not is_alive(self._path, found):
-            # A command such as `evocell replay` uses the directory, too, and leaves a run in which nothing was evaluated.
+            # `evocell replay`, for one, leaves a run in which nothing was evaluated.
             evaluated = self._connection.execute("SELECT max(run) FROM evaluations").fetchone()[0]
             found = found if evaluated is None else evaluated
         return int(found)

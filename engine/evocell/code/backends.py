@@ -7,6 +7,7 @@ compiled one by one in a guest, or taken from the cache. A further kind of sourc
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ Files = list[tuple[str, bytes]]
 _DEFAULT_PATH = f"{DEFAULT_MODULE}.py"
 _SKIPPED_DIRECTORIES = ("__pycache__",)
 _BUNDLE_SUFFIXES = (".zip", ".whl")
+_FILE_NAME = re.compile(r"[^\s()'\"#=]+\.(?:py|zip|whl)")
+"""A text of this form is no program that defines anything, but a path that somebody took for the file."""
 
 
 class Backend(Protocol):
@@ -58,6 +61,8 @@ class TextBackend:
 
     def read(self, source: str) -> Files:
         """Return the one file."""
+        if _FILE_NAME.fullmatch(source):
+            raise refuse("source", f"is only the text {source!r}; write Path({source!r}) for that file")
         return [(_DEFAULT_PATH, _encode(source))]
 
 

@@ -92,7 +92,9 @@ def _check_end(data: bytes) -> None:
         start = data.rfind(_END_MAGIC, max(0, len(data) - _COMMENT_BYTES - _END.size))
     if start < 0 or start + _END.size > len(data):
         raise ConfigurationError(
-            "the bundle is not a zip file or wheel, or it is cut off: it has no end record", "bundle"
+            "the bundle is not a zip file or wheel, or it is cut off: it has no end record; "
+            "the bytes of a program's text are to be decoded first",
+            "bundle",
         )
     locator = start - _ZIP64_LOCATOR_BYTES
     if locator >= 0 and data[locator : locator + 4] == _ZIP64_LOCATOR_MAGIC:

@@ -164,7 +164,7 @@ def normalise(source: Source) -> FileTree:
     if backend is None:
         raise refuse(
             "source",
-            f"is a {type(source).__name__}; give program text, files by path, a Path, "
+            f"is of type {type(source).__name__}; give program text, files by path, a Path, "
             "or the bytes of a zip or wheel",
         )
     files = backend.read(source)

@@ -67,7 +67,11 @@ def _args_tuple(args: object) -> tuple[Any, ...]:
 
 def _kwargs_dict(kwargs: object) -> dict[str, Any]:
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise ConfigurationError("case kwargs must be a mapping with names as keys", "kwargs")
+        raise ConfigurationError(
+            f"case kwargs must be a mapping with names as keys, not {type(kwargs).__name__}; "
+            "what is expected is given by name, as in Case((3,), expected=9)",
+            "kwargs",
+        )
     return dict(kwargs)
 
 
@@ -117,7 +121,9 @@ def _case_tuple(cases: object) -> tuple[Case, ...]:
     for index, case in enumerate(found):
         if not isinstance(case, Case):
             raise ConfigurationError(
-                f"cases[{index}] must be a Case, not {type(case).__name__}", f"cases[{index}]"
+                f"cases[{index}] must be a Case, not {type(case).__name__}; "
+                "write Case(args=(3,), expected=9)",
+                f"cases[{index}]",
             )
     return cast("tuple[Case, ...]", found)
 

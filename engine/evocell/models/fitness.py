@@ -22,7 +22,8 @@ class CaseResult:
         index: Its place among the evaluation's cases, from 0.
         outcome: How the call ended.
         score: What the scoring function gave; None if it was not asked or failed.
-        passed: Whether the case counts as passed.
+        passed: Whether the case counts as passed: it is as expected, or, where ``score`` is a function, that
+            gave a usable score other than False. A score of 0.0 passes: whether that is bad only you know.
         public: Whether the case may be shown to whoever writes the next variant.
         error: Why there is no score, in a sentence; may hold what only the host may know.
     """

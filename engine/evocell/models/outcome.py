@@ -7,7 +7,7 @@ Thousands of these are made per second, so nothing here validates.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from attrs import field, frozen
 
@@ -65,6 +65,17 @@ class Outcome:
 
     def _refuse(self) -> NoReturn:
         raise OutcomeError(self)
+
+    if not TYPE_CHECKING:  # a type checker says it before
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name == "value":
+                raise AttributeError(
+                    f"there is no value: {self.error}; ask .ok first, or call unwrap()", name=name, obj=self
+                )
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
 
 
 @frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import trio
@@ -33,6 +33,7 @@ __all__ = [
 RunIsolation = Literal["session", "call"]
 
 _ROOT = "call"
+_PAYLOAD_LIMITS = {"bytes": "payload_bytes", "items": "payload_items"}
 _NO_ARGUMENTS = encode([[], {}])
 
 KILLING = frozenset({"fuel", "timeout", "memory", "stack", "output", "crashed", "worker_lost"})
@@ -73,6 +74,18 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], limits: Lim
     Raises:
         ConfigurationError: An argument cannot be encoded or is over a limit; the message has its path.
     """
+    place = f"{where}: " if where else ""
+    if isinstance(args, str | bytes | Mapping) or not isinstance(args, Iterable):
+        raise ConfigurationError(
+            f"{place}args must be a tuple or list of arguments, not {type(args).__name__}; "
+            "write args=(value,) for one argument",
+            where or "args",
+        )
+    if not isinstance(kwargs, Mapping):
+        raise ConfigurationError(
+            f"{place}kwargs must be a mapping with names as keys, not {type(kwargs).__name__}",
+            where or "kwargs",
+        )
     try:
         return encode(
             [list(args), dict(kwargs)],
@@ -82,8 +95,14 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], limits: Lim
             root=_ROOT,
         )
     except (EncodeError, TooLarge) as error:
-        place = f"{where}: " if where else ""
-        text = str(error).replace(f"{_ROOT}[0]", "args", 1).replace(f"{_ROOT}[1]", "kwargs", 1)
+        # The sentences are the guest's, for whoever returns a value.
+        text = str(error).replace("; return ", "; give ", 1)
+        if isinstance(error, TooLarge) and error.which in _PAYLOAD_LIMITS:
+            text = (
+                f"{error.path} takes the arguments beyond {error.limit:,} {error.which}; raise "
+                f"{_PAYLOAD_LIMITS[error.which]} in the Limits, or freeze the data into an image"
+            )
+        text = text.replace(f"{_ROOT}[0]", "args", 1).replace(f"{_ROOT}[1]", "kwargs", 1)
         raise ConfigurationError(f"{place}{text}", where or "args") from error
 
 

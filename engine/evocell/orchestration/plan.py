@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -109,8 +110,11 @@ async def prepare(
         memoise: Whether it may remember, if it does not say so itself.
 
     Raises:
-        ConfigurationError: A case cannot be encoded, or the harness cannot be used.
+        ConfigurationError: A case cannot be encoded, or the harness or a function cannot be used.
     """
+    for role in ("score", "aggregate", "stop"):
+        if inspect.iscoroutinefunction(getattr(evaluation, role)):
+            raise ConfigurationError(f"{role} must not be async: it is called in a thread", role)
     limits = evaluation.limits or default_limits
     payloads = []
     for index, case in enumerate(evaluation.cases):

@@ -99,7 +99,7 @@ def judge(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
     except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
         sentence = f"score raised {named(error)}"
         return Judged(CaseResult(name, index, outcome, public=public, error=sentence), error, unusable=True)
-    return Judged(CaseResult(name, index, outcome, usable, given is not False, public))
+    return Judged(CaseResult(name, index, outcome, usable, not _is_false(given), public))
 
 
 def should_stop(evaluation: Evaluation, judged: Sequence[Judged]) -> tuple[bool, Exception | None]:
@@ -348,6 +348,8 @@ def _usable_score(value: object) -> float | Mapping[str, float]:
 
 
 def _finite(value: object) -> float:
+    if isinstance(value, Outcome):
+        raise _UnusableError("an Outcome, which is not a number; return what its unwrap() returns")
     if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
         raise _UnusableError(f"{shown(value)}, which is not a number")
     try:
@@ -357,6 +359,12 @@ def _finite(value: object) -> float:
     if not math.isfinite(number):
         raise _UnusableError(f"{number}, which is not finite")
     return number
+
+
+def _is_false(value: object) -> bool:
+    """Whether a score is a plain False, or numpy's, rather than a number."""
+    is_flag = isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
+    return is_flag and not value
 
 
 def _of_case(case: CaseResult, sentence: str | None) -> str:

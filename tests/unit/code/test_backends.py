@@ -52,6 +52,22 @@ def test_what_no_back_end_accepts_is_refused(source):
         normalise(source)
 
 
+@pytest.mark.parametrize("text", ["program.py", "/home/me/best-so_far.py", "C:\\me\\program.py", "a.whl"])
+def test_the_name_of_a_file_is_no_program(text):
+    with pytest.raises(ConfigurationError, match="for that file"):
+        normalise(text)
+
+
+@pytest.mark.parametrize("text", ["x=a.py", "import a.py", "a.py\nb", "f(a).py", "#a.py", ""])
+def test_what_may_be_a_program_is_not_taken_for_the_name_of_a_file(text):
+    assert normalise(text).get("program.py") == text.encode()
+
+
+def test_the_bytes_of_a_text_are_no_bundle():
+    with pytest.raises(ConfigurationError, match="are to be decoded first"):
+        normalise(b"def f(n): return n")
+
+
 def test_a_further_back_end_is_asked_like_the_others(monkeypatch):
     class Cells:
         name = "cells"

@@ -29,7 +29,7 @@ def test_an_entry_that_names_no_function_is_refused(entry):
     [
         ([], "empty"),
         (Case(), r"cases=\[case\]"),
-        ([Case(), {"args": (1,)}], r"cases\[1\]"),
+        ([Case(), ((1,), 2)], r"cases\[1\] must be a Case, not tuple; write Case\("),
         (3, "sequence of Case"),
     ],
 )
@@ -86,7 +86,7 @@ def test_failure_has_a_finite_number_per_objective():
         ({"args": 3}, r"args=\(value,\)"),
         ({"args": "abc"}, "args"),
         ({"kwargs": {1: 2}}, "kwargs"),
-        ({"kwargs": [1]}, "kwargs"),
+        ({"args": (3,), "kwargs": 9}, r"Case\(\(3,\), expected=9\)"),
         ({"name": 3}, "name"),
         ({"seed": "x"}, "seed"),
         ({"public": 1}, "public"),

@@ -72,6 +72,16 @@ def test_values_are_compared_by_content():
     assert Completed(complex(math.nan, 1)) == Completed(complex(math.nan, 1))
 
 
+def test_a_failure_says_why_it_has_no_value():
+    failed = Raised("ValueError", "no")
+    with pytest.raises(AttributeError, match="there is no value: ValueError: no; ask"):
+        failed.value  # noqa: B018
+    with pytest.raises(AttributeError, match="'Raised' object has no attribute 'valeu'"):
+        failed.valeu  # noqa: B018
+    assert getattr(failed, "value", None) is None
+    assert pickle.loads(pickle.dumps(failed)) == failed
+
+
 def test_outcomes_are_immutable():
     with pytest.raises(AttributeError):
         Completed(1).value = 2

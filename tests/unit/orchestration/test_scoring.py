@@ -129,6 +129,22 @@ def test_a_minimised_objective_stopped_early_is_filled_with_failure():
     assert scored(task, [done(0)]).result.fitness_score == 75.5
 
 
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (False, False),
+        (np.False_, False),
+        (np.array(False), False),
+        (True, True),
+        (np.True_, True),
+        (0.0, True),
+    ],
+)
+def test_a_score_of_false_does_not_pass_whoever_made_it(given, passed):
+    case = judge(evaluation(score=lambda _case, _value: given), 0, done(0)).case
+    assert (case.passed, case.score) == (passed, float(given))
+
+
 def test_a_stop_predicate_that_raises_is_data():
     task = evaluation(2, stop=lambda _: 1 / 0)
     stop, raised = should_stop(task, [judge(task, 0, done(0))])
@@ -156,6 +172,7 @@ def test_what_a_fitness_function_may_return():
     own = FitnessResult("other", 0, 1.0, valid=True, error="said")
     assert result(own).result == evolve(own, sandbox_id="s", generation=1)
     assert result("x").result.reason == "score"
+    assert "return what its unwrap() returns" in result(done(1)).result.error
     assert result(raised=ValueError("v")).raised is not None
     failed = result(raised=OutcomeError(LimitExceeded("memory")))
     assert (failed.result.reason, failed.raised) == ("memory", None)

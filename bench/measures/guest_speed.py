@@ -17,6 +17,7 @@ import sys
 from attrs import frozen
 
 import evocell
+from measures.render import SLOWER
 from measures.report import Report, Row
 
 _NATIVE = """
@@ -129,9 +130,7 @@ def measure(report: Report, baseline: object, engine: evocell.Engine) -> None:
             taken_s = [_wall(engine, sandbox) for _ in range(readings)]
         there = statistics.median(native[kernel.name])
         here = statistics.median(taken_s)
-        slower = Row(
-            name=f"guest / native: {kernel.name}", samples=[here / there], unit="times", at_least=False
-        )
+        slower = Row(name=f"{SLOWER}{kernel.name}", samples=[here / there], unit="times", at_least=False)
         report.add(slower)
 
 

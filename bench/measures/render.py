@@ -17,6 +17,9 @@ from measures.tasks import NUMPY, TRIVIAL, WORK
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 """Around what is generated in a Markdown file."""
 
+SLOWER = "guest / native: "
+"""How the rows begin that compare the guest's speed with the host's."""
+
 _CHART_TASKS = (TRIVIAL, NUMPY, WORK)
 _ALL_CORES = "on all cores"
 _COLOURS = {True: "#2a78b5", False: "#a8a8a8"}
@@ -80,6 +83,18 @@ def docs_table(run: SavedRun) -> str:
         for series in missed
     ]
     return "\n".join([*parts, *(["", "### What to know", "", *notes] if notes else [])])
+
+
+def speed_table(run: SavedRun) -> str:
+    """How many times slower work is in the guest, as Markdown; the slowest last."""
+    found = {name: series for name, series in run.series.items() if name.startswith(SLOWER)}
+    rows = [
+        f"| {name.removeprefix(SLOWER)} | {series.shown(series.median)} |"
+        for name, series in sorted(found.items(), key=lambda item: item[1].median)
+    ]
+    day, python = run.machine["date"].split()[0], run.machine["python"].rpartition(".")[0]
+    about = f"Against native CPython {python} with one BLAS thread, with fuel counted; {day}."
+    return "\n".join(["| work | times slower |", "| --- | ---: |", *rows, "", about])
 
 
 def put_between(text: str, made: str) -> str:

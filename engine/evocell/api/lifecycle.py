@@ -17,7 +17,7 @@ from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.errors import EngineClosed, EngineForked, EvocellError, StoreError
+from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
@@ -100,6 +100,12 @@ class EngineLifecycle:
 
     async def __aenter__(self) -> Self:
         """Open the worker."""
+        if not trio.lowlevel.in_trio_run():
+            raise ConfigurationError(
+                "AsyncEngine runs in trio; from asyncio call the methods of an Engine in threads, as with "
+                "await asyncio.to_thread(engine.evaluate, sources, task), or use SandboxExecutor",
+                "AsyncEngine",
+            )
         if self._resources is not None:
             raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
         if self.config.worker_count() == 0:

@@ -14,7 +14,6 @@ from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.fitness import CaseResult
 from evocell.models.limits import Limits
-from evocell.models.source import Source
 
 #: The module a bare entry is looked up in, and the name a bare source text is given.
 DEFAULT_MODULE = "program"
@@ -143,6 +142,10 @@ def _direction_tuple(directions: object) -> tuple[Direction, ...]:
     return tuple(directions)
 
 
+def _tuple_of_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 @frozen
 class Evaluation:
     """What to run of an individual, on what, and how to score it.
@@ -154,8 +157,8 @@ class Evaluation:
         score: ``"equal"``, ``"close"`` or a function of case and value, run on the host.
         aggregate: ``"mean"`` or a function of all case results that gives the score, its parts by
             name, or one number per objective.
-        harness: Trusted driver files, importable beside the candidate. It shares the candidate's
-            interpreter, so what it returns is a claim for ``score`` to verify.
+        harness: Trusted driver files, by path or in a zip, importable beside the candidate. It shares the
+            candidate's interpreter, so what it returns is a claim for ``score`` to verify.
         image: Name of the image to fork from; None for the engine's own.
         limits: Limits of each call; None for the engine's.
         total_limits: Limits of all calls together; None for none.
@@ -177,7 +180,9 @@ class Evaluation:
     cases: tuple[Case, ...] = field(converter=_case_tuple, repr=False)
     score: Literal["equal", "close"] | ScoreFunction = "equal"
     aggregate: Literal["mean"] | AggregateFunction = field(default="mean", kw_only=True)
-    harness: Source | None = field(default=None, kw_only=True, repr=False, eq=ByContent)
+    harness: Mapping[str, str | bytes] | Path | bytes | None = field(
+        default=None, kw_only=True, repr=False, eq=ByContent
+    )
     image: str | None = field(default=None, kw_only=True)
     limits: Limits | None = field(default=None, kw_only=True)
     total_limits: Limits | None = field(default=None, kw_only=True)
@@ -185,7 +190,7 @@ class Evaluation:
     isolation: Isolation = field(default="case", kw_only=True)
     stop: Literal["first_failure"] | StopPredicate | None = field(default=None, kw_only=True)
     directions: tuple[Direction, ...] = field(default=("maximize",), kw_only=True, converter=_direction_tuple)
-    failure: float | tuple[float, ...] | None = field(default=None, kw_only=True)
+    failure: float | tuple[float, ...] | None = field(default=None, kw_only=True, converter=_tuple_of_list)
     memoise: bool | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -200,9 +205,15 @@ class Evaluation:
         for name, value in (("limits", self.limits), ("total_limits", self.total_limits)):
             if value is not None and not isinstance(value, Limits):
                 raise ConfigurationError(f"{name} must be a Limits, not {value!r}", name)
-        if self.harness is not None and not isinstance(self.harness, str | Mapping | Path | bytes):
+        if isinstance(self.harness, str):
             raise ConfigurationError(
-                "harness must be text, files by path, a Path or the bytes of a zip or wheel, "
+                f"harness as text would be {DEFAULT_MODULE}.py and hide the candidate's; give it a name of "
+                f'its own, as in {{"driver.py": text}}, and entry="driver:{self.entry.partition(":")[2]}"',
+                "harness",
+            )
+        if self.harness is not None and not isinstance(self.harness, Mapping | Path | bytes):
+            raise ConfigurationError(
+                "harness must be files by path, a Path or the bytes of a zip or wheel, "
                 f"not {type(self.harness).__name__}",
                 "harness",
             )

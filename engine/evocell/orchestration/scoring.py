@@ -311,7 +311,7 @@ def _finite_mean(numbers: Sequence[float]) -> float:
 
 
 def _split(value: object, n_objectives: int) -> tuple[Mapping[str, float], tuple[float, ...]]:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         numbers = tuple(_finite(item) for item in value)
         if len(numbers) != n_objectives:
             raise _UnusableError(f"{len(numbers)} objectives for {n_objectives} directions")

@@ -16,6 +16,7 @@ from evocell import (
     AsyncEngine,
     Case,
     Config,
+    ConfigurationError,
     Engine,
     EngineClosed,
     EngineForked,
@@ -275,3 +276,12 @@ def test_handles_are_names(fake_engine):
     assert again[0].fitness_score == 1.0
     assert repr(sandbox) == "<Sandbox 'a'>"
     assert sandbox != "a"
+
+
+def test_an_async_engine_in_asyncio_says_what_to_do():
+    async def enter():
+        async with AsyncEngine(Config(workers=0)):
+            pass
+
+    with pytest.raises(ConfigurationError, match="AsyncEngine runs in trio; from asyncio call"):
+        asyncio.run(enter())

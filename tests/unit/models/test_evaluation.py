@@ -48,6 +48,10 @@ def test_cases_that_cannot_be_used_are_named(cases, named):
         ({"limits": {"fuel": 3}}, "limits must be"),
         ({"total_limits": 3}, "total_limits must be"),
         ({"harness": 3}, "harness must be"),
+        (
+            {"harness": "def f(): pass"},
+            r'give it a name of its own, as in {"driver.py": text}, and entry="driver:f"',
+        ),
         ({"image": 3}, "image must be"),
         ({"seed": -1}, "seed must be"),
         ({"seed": 1 << 64}, "seed must be"),

@@ -43,6 +43,9 @@ def test_a_failed_call_makes_the_individual_invalid_whatever_the_rest():
 def test_an_invalid_individual_gets_the_given_failure():
     task = evaluation(directions=("minimize", "maximize"), failure=(9.0, -9.0), aggregate=lambda _: (1, 2))
     assert scored(task, [done(0), done(1)]).result.objectives == (1.0, 2.0)
+    listed = evolve(task, aggregate=lambda cases: list(task.aggregate(cases)), failure=[9.0, -9.0])
+    assert scored(listed, [done(0), done(1)]).result.objectives == (1.0, 2.0)
+    assert listed.failure_objectives == (9.0, -9.0)
     failed = scored(task, [done(0), LimitExceeded("fuel", deterministic=False)]).result
     assert (failed.objectives, failed.fitness_score, failed.deterministic) == ((9.0, -9.0), 9.0, False)
 

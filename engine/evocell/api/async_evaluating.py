@@ -8,7 +8,15 @@ import trio
 
 from evocell.api.async_observing import AsyncObserving
 from evocell.api.batch_progress import StreamProgress
-from evocell.api.options import Parents, SandboxRef, check_evaluation, individual, individuals, source_list
+from evocell.api.options import (
+    Parents,
+    SandboxRef,
+    check_evaluation,
+    check_iterable,
+    individual,
+    individuals,
+    source_list,
+)
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -170,6 +178,7 @@ class AsyncEvaluating(AsyncObserving):
 
         Cancellation: Leaving the block stops what is under way.
         """
+        check_iterable(sources)
         evaluate = await self.open_stream(evaluation, population=population, generation=generation)
         finished_in, finished_out = trio.open_memory_channel[tuple[int, FitnessResult | BaseException]](0)
 

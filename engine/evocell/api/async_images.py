@@ -16,7 +16,7 @@ from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_count, sandbox_id
 from evocell.errors import ConfigurationError
-from evocell.models.images import ImageInfo
+from evocell.models.images import ImageInfo, check_image_name
 from evocell.models.limits import Limits
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class AsyncImages(EngineLifecycle):
         """
         with self._request():
             record = self._manager.get(sandbox_id(sandbox))
-            return await self._copies.freeze(record, name, replace=replace)
+            return await self._copies.freeze(record, check_image_name(name), replace=replace)
 
     async def export_image(self, image: str, path: str | Path) -> Path:
         """Write an image to a new file, for `import_image` on another machine or in another cache.

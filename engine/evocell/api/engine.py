@@ -20,7 +20,7 @@ from evocell.api.comparing import Comparing
 from evocell.api.evaluator import Evaluators
 from evocell.api.images import Images
 from evocell.api.observing import Observing
-from evocell.api.options import Parents, SandboxRef
+from evocell.api.options import Parents, SandboxRef, check_iterable
 from evocell.api.populations import Populations
 from evocell.api.portal import Task, TrioThread
 from evocell.api.replaying import Replaying
@@ -234,6 +234,7 @@ class Engine(
 
         Cancellation: Closing the iterator, or Ctrl-C, stops what is under way.
         """
+        check_iterable(sources)
         evaluate = self._thread.call(
             partial(self._engine.open_stream, evaluation, population=population, generation=generation)
         )

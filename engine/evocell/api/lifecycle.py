@@ -89,6 +89,11 @@ class EngineLifecycle:
         open_worker: OpenWorker = open_configured_worker,
         telemetry: Telemetry | None = None,
     ) -> None:
+        if config is not None and not isinstance(config, Config):
+            raise ConfigurationError(
+                f"config must be a Config, not {config!r:.60}; write Config.load(workers=2), for example",
+                "config",
+            )
         self.telemetry = telemetry or Telemetry()
         self.config = Config.load() if config is None else config
         self._progress = progress
@@ -237,6 +242,10 @@ class EngineLifecycle:
         Yields:
             What to tell instead.
         """
+        if progress is not None and not callable(progress):
+            raise ConfigurationError(
+                f"progress must be a function, such as evocell.silent, or None, not {progress!r}", "progress"
+            )
         if progress is None and self.shows_batches:
             with BatchBar(what, total) as bar:
                 yield bar.report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from attrs import evolve
 
@@ -23,6 +23,7 @@ __all__ = [
     "SandboxRef",
     "check_count",
     "check_evaluation",
+    "check_iterable",
     "individual",
     "individuals",
     "sandbox_id",
@@ -75,13 +76,22 @@ def source_list(sources: object) -> list[Source]:
     Raises:
         ConfigurationError: It is one source, or not a sequence.
     """
+    check_iterable(sources)
+    return list(cast("Iterable[Source]", sources))
+
+
+def check_iterable(sources: object) -> None:
+    """Refuse a single source where an iterable of them is meant.
+
+    Raises:
+        ConfigurationError: It is one source, or cannot be iterated over.
+    """
     if isinstance(sources, str | bytes | Path | Mapping) or not isinstance(sources, Iterable):
         raise ConfigurationError(
             f"sources must be a list of sources, not {type(sources).__name__}; "
             "use evaluate_one for a single one",
             "sources",
         )
-    return list(sources)
 
 
 def check_evaluation(evaluation: object) -> Evaluation:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import frozen
+
+from evocell.errors import ConfigurationError
+
+__all__ = ["ImageInfo", "check_image_name"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 @frozen(kw_only=True)
@@ -30,3 +39,18 @@ class ImageInfo:
     snapshot_bytes: int
     snapshot_sha256: str
     python: str
+
+
+def check_image_name(name: object) -> str:
+    """Return a name that an image can go by.
+
+    Raises:
+        ConfigurationError: It cannot be one.
+    """
+    if not isinstance(name, str) or not _NAME.match(name) or _ID.match(name):
+        raise ConfigurationError(
+            f"an image cannot be named {name!r:.120}; use 1 to 100 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit",
+            "name",
+        )
+    return name

@@ -27,8 +27,9 @@ def check_id(value: object, what: str) -> None:
     if not isinstance(value, str):
         raise ConfigurationError(f"{what} must be a string, not {type(value).__name__}", what)
     if not 0 < len(value) <= MAX_ID_CHARS or not value.isprintable():
+        hint = "; the text of a program is given by name, as source=" if "\n" in value else ""
         raise ConfigurationError(
-            f"{what} must be 1 to {MAX_ID_CHARS} printable characters, not {value[:50]!r}", what
+            f"{what} must be 1 to {MAX_ID_CHARS} printable characters, not {value[:50]!r}{hint}", what
         )
 
 

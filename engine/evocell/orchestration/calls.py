@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Literal, NoReturn
 
 import trio
 from attrs import field, frozen
@@ -62,7 +62,7 @@ class CallRequest:
     isolation: RunIsolation
 
 
-def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], limits: Limits, where: str) -> bytes:
+def encode_arguments(args: object, kwargs: object, limits: Limits, where: str) -> bytes:
     """Encode the arguments of a call.
 
     Args:
@@ -81,9 +81,9 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], limits: Lim
             "write args=(value,) for one argument",
             where or "args",
         )
-    if not isinstance(kwargs, Mapping):
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigurationError(
-            f"{place}kwargs must be a mapping with names as keys, not {type(kwargs).__name__}",
+            f"{place}kwargs must be a mapping with names as keys, not {kwargs!r:.60}",
             where or "kwargs",
         )
     try:

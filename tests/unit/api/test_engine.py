@@ -285,3 +285,24 @@ def test_an_async_engine_in_asyncio_says_what_to_do():
 
     with pytest.raises(ConfigurationError, match="AsyncEngine runs in trio; from asyncio call"):
         asyncio.run(enter())
+
+
+@pytest.mark.parametrize("config", [2, {"workers": 2}])
+def test_what_is_no_config_is_refused(config):
+    with pytest.raises(
+        ConfigurationError, match=r"config must be a Config, .* write Config\.load\(workers=2\)"
+    ):
+        Engine(config)
+
+
+def test_what_a_newcomer_hands_in_by_mistake_is_named(fake_workers):
+    with Engine(open_worker=fake_workers) as engine:
+        with pytest.raises(ConfigurationError, match="progress must be a function"):
+            engine.evaluate([SQUARE], TASK, progress=True)
+        with pytest.raises(ConfigurationError, match="sources must be a list of sources, not str"):
+            next(engine.as_completed(SQUARE, TASK))
+        with pytest.raises(ConfigurationError, match="given by name, as source="):
+            engine.create_sandbox("def f():\n    return 1")
+        sandbox = engine.create_sandbox(source=SQUARE)
+        with pytest.raises(ConfigurationError, match="an image cannot be named 'a b'"):
+            sandbox.freeze("a b")

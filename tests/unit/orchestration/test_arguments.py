@@ -20,7 +20,8 @@ SMALL = Limits(payload_bytes=100, payload_items=10, payload_depth=6)
             "args must be a tuple or list of arguments, not str; write args=(value,) for one argument",
         ),
         ({"n": 3}, {}, "args must be a tuple or list of arguments, not dict; write args=(value,)"),
-        ((), [3], "kwargs must be a mapping with names as keys, not list"),
+        ((), {3: 4}, "kwargs must be a mapping with names as keys, not {3: 4}"),
+        ((), [3], "kwargs must be a mapping with names as keys, not [3]"),
         (
             (print,),
             {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 
@@ -439,6 +440,25 @@ def test_an_unlinked_file_that_is_open_stays_charged(probe):
     assert grow_by_pwrite(probe, made, 20_000).trap == "UNREACHABLE"
 
 
+def test_what_was_never_charged_is_not_given_back(probe):
+    """Files that the host put there; what is used never falls below nothing."""
+    (probe.tmp / "from-outside").write_bytes(bytes(50_000))
+    probe.call("path_create_directory", TMP, *probe.path("a"))
+    assert probe.state("scratch_used") == 4096
+
+    assert probe.call("path_unlink_file", TMP, *probe.path("from-outside")).errno == 0
+    assert (probe.state("scratch_used"), probe.state("scratch_entries")) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["fd_pwrite", "fd_filestat_set_size"])
+def test_nothing_is_charged_for_a_descriptor_that_is_not_open(probe, name):
+    size = 500_000
+    rest = (*probe.iovecs((probe.BUF, 1)), size, probe.OUT) if name == "fd_pwrite" else (size,)
+
+    assert probe.call(name, 11, *rest).errno == EBADF
+    assert probe.state("scratch_used") == 0
+
+
 def test_a_path_in_the_cells_that_the_wrappers_write_to_is_refused(probe):
     arena = probe.state("arena")
     for at in (arena, arena + 64, arena + 4095, arena - 3):
@@ -475,11 +495,18 @@ def test_a_filestat_tells_type_and_size_and_nothing_of_the_host(probe, big):
     by_path, by_file = stat(probe, path="big.bin"), stat(probe, descriptor=big)
     device, inode, kind, links, size, times = by_path
 
+    os.link(probe.root / "big.bin", probe.root / "again.bin")  # as versions of code share their files
+    assert stat(probe, path="big.bin") == stat(probe, path="big.bin") == by_path
     assert (device, kind, links, size, times) == (1, 4, 1, 256 * 1024, [START_NS] * 3)
     assert inode not in (0, 1, (probe.root / "big.bin").stat().st_ino)
     assert by_file == (1, 1, 4, 1, 256 * 1024, [START_NS] * 3)
     assert stat(probe, path="folder")[2] == 3
-    assert stat(probe, path="folder")[1] != inode
+    for name in ("bog.bin", "bin.big"):
+        (probe.root / name).touch()
+    assert len({stat(probe, path=name)[1] for name in ("folder", "big.bin", "bog.bin", "bin.big")}) == 4
+    for stream in (0, 1, 2):
+        probe.write(probe.OUT, b"\xff" * 64)
+        assert stat(probe, descriptor=stream) == (1, 1, 0, 1, 0, [START_NS] * 3)
 
 
 def test_the_size_of_a_directory_is_not_that_of_the_hosts_file_system(probe):
@@ -554,12 +581,14 @@ def listing(probe, descriptor, *, room=4096):
 
 @pytest.mark.parametrize("room", [100, 300, 4096])
 def test_a_listing_is_sorted_with_constant_inodes_whatever_the_order_of_creation(probe, room):
-    names = [f"n{n:02}" for n in range(20)] + ["a", "aa", "B", "é"]
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    names = [f"n{n:02}" for n in range(20)] + ["aa", "é", *letters, *(letter + "!" for letter in letters)]
     random.Random(5).shuffle(names)
     for name in names:
         (probe.root / name).touch()
 
     entries = listing(probe, 3, room=room)
+    assert probe.instance.sleeping_ns() == 0  # whose cell lies beside those that sorting uses
 
     assert [e[0] for e in entries] == sorted([".", "..", *names], key=str.encode)
     assert [e[1] for e in entries] == list(range(1, len(entries) + 1))
@@ -610,8 +639,20 @@ def test_a_listing_too_large_for_the_membrane_is_refused(probe):
     assert probe.call("fd_readdir", 3, probe.BUF, 4096, 0, probe.OUT).errno == EOVERFLOW
 
 
+def test_a_listing_of_more_entries_than_are_indexed_is_refused(probe):
+    for number in range(8190):  # and the two dots
+        (probe.root / f"{number:04}").touch()
+
+    whole = probe.call("fd_readdir", 3, probe.BUF, 400_000, 0, probe.OUT)
+    (probe.root / "more").touch()
+    refused = probe.call("fd_readdir", 3, probe.BUF, 400_000, 0, probe.OUT)
+
+    assert (whole.errno, refused.errno) == (0, EOVERFLOW)
+
+
 @pytest.mark.parametrize("cookie", [3, 1 << 31, 1 << 40, -1])
 def test_a_cookie_past_the_end_gives_nothing(probe, cookie):
+    probe.write(probe.OUT, b"left")
     assert probe.call("fd_readdir", 3, probe.BUF, 4096, cookie, probe.OUT).errno == 0
     assert probe.u32(probe.OUT) == 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from evocell_runtime.membrane import TABLE, StopReason
@@ -143,6 +143,31 @@ steps = st.one_of(
     max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 @given(st.lists(steps, min_size=10, max_size=40), st.booleans())
+@example(  # two files, each within its bound, are together beyond the quota
+    [
+        ("path_open", 6, 0, MAKE + 64 * 2, 1, 1, RIGHTS, 0, 0, 0x10000),
+        ("fd_filestat_set_size", 7, 39_000),
+        ("fd_filestat_set_size", 8, 39_000),
+    ],
+    False,
+)
+@example(  # a directory that replaces another, for its quota
+    [
+        ("fd_filestat_set_size", 7, 39_000),
+        ("fd_close", 7),
+        *[
+            ("path_create_directory", 6, MAKE + 64 * 3, 1),
+            ("path_rename", 6, MAKE, 1, 6, MAKE + 64 * 3, 1),
+            ("path_create_directory", 6, MAKE, 1),
+            ("path_remove_directory", 6, MAKE + 64 * 3, 1),
+        ]
+        * 12,
+        ("path_remove_directory", 6, MAKE, 1),
+        ("path_open", 6, 0, MAKE + 64 * 2, 1, 1, RIGHTS, 0, 0, 0x10000),
+        ("fd_filestat_set_size", 7, 39_000),
+    ],
+    False,
+)
 def test_any_sequence_of_calls_keeps_to_the_bounds(workshop, tmp_path_factory, taken, many):
     from tests.security.conftest import Probe
 

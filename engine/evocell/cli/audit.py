@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import asdict
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evocell.cli.screen import open_screen
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.observability.audit import AUDIT_KINDS, AuditEntry, read_entries
@@ -110,4 +110,4 @@ def _print_table(entries: Sequence[AuditEntry]) -> None:
             Text(entry.profile or "-"),
             Text(entry.detail),
         )
-    Console().print(table)
+    open_screen().print(table)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evocell.cli.screen import open_screen
 from evocell.models.comparing import Comparison, Interval, Measurement, Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MANY = 12
 
 def show_measurement(measured: Measurement, name: str) -> None:
     """Print what a program cost, a row for each case."""
-    console = Console(highlight=False)
+    console = open_screen(highlight=False)
     cases = measured.result.test_results
     table = _table("case", "ended", "fuel", "peak memory", "time, median")
     for index in _dearest([case.outcome.fuel_used for case in cases]):
@@ -45,7 +45,7 @@ def show_measurement(measured: Measurement, name: str) -> None:
 
 def show_comparison(compared: Comparison, first: str, second: str) -> None:
     """Print two programs side by side, and who wins by what."""
-    console = Console(highlight=False)
+    console = open_screen(highlight=False)
     table = _table("", first, second, "second / first")
     one, other = compared.first, compared.second
     table.add_row("score", *(_score(measured) for measured in (one, other)), "")

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import asdict
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from evocell.cli.checks import Check, Status, judge, room
 from evocell.cli.facts import Facts, gather
 from evocell.cli.image import configured_spec, open_cache
+from evocell.cli.screen import open_screen
 from evocell.config import Config
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red"}
@@ -62,4 +62,4 @@ def _print_table(checks: Sequence[Check]) -> None:
         table.add_row(status, check.name, check.found)
         if check.advice:
             table.add_row("", "", Text(check.advice, style="italic"))
-    Console().print(table)
+    open_screen().print(table)

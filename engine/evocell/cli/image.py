@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from evocell.api.progress import console_progress
 from evocell.cli.image_choice import SHORT_ID, choose, newest_first
 from evocell.cli.image_files import run_export, run_import
+from evocell.cli.screen import open_screen
 from evocell.config import Config
 from evocell.errors import ImageError
 
@@ -118,7 +118,7 @@ def run_list(args: argparse.Namespace) -> int:
             str(len(manifest.layers)),
             megabytes(cache.size_bytes(manifest.image_id)),
         )
-    Console().print(table)
+    open_screen().print(table)
     interpreters = {manifest.code_key: manifest.code_bytes for manifest in manifests}
     own = sum(cache.size_bytes(manifest.image_id) - manifest.code_bytes for manifest in manifests)
     together, code = megabytes(own + sum(interpreters.values())), megabytes(max(interpreters.values()))

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from evocell.api.engine import Engine
 from evocell.cli.audit import state_dir
+from evocell.cli.screen import open_screen
 from evocell.config import Config
 from evocell.errors import ConfigurationError, EvocellError, StoreError
 from evocell.models.recorded import EvaluationRecord, Replay
@@ -116,7 +117,7 @@ def _print(replays: Sequence[Replay]) -> None:
             f"{one.fuel_used:,}",
             verdict,
         )
-    console = Console()
+    console = open_screen()
     console.print(table)
     if len(replays) > len(shown):
         console.print(f"and {len(replays) - len(shown):,} more that are the same")

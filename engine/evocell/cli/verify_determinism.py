@@ -17,6 +17,7 @@ from attrs import asdict, field, frozen
 from rich.console import Console
 
 from evocell.api.engine import Engine
+from evocell.cli.screen import open_screen
 from evocell.config import Config
 from evocell.corpus import Program, programs
 from evocell.errors import ConfigurationError
@@ -221,7 +222,7 @@ def _finding(result: FitnessResult) -> Finding:
 
 
 def _print(about: Mapping[str, object], verdict: Verdict) -> None:
-    console = Console()
+    console = open_screen()
     for name, found in list(verdict.different.items())[:_SHOWN]:
         kinds = ", ".join(f"{one.kind} with {one.fuel_used:,} fuel" for one in found)
         console.print(f"{name} gave different outcomes: {kinds}", style="red")
@@ -236,7 +237,7 @@ def _print(about: Mapping[str, object], verdict: Verdict) -> None:
 
 
 def _print_apart(apart: Mapping[str, Sequence[Finding | None]], path: Path) -> None:
-    console = Console(markup=False, highlight=False)
+    console = open_screen(markup=False, highlight=False)
     for name, (here, there) in list(apart.items())[:_SHOWN]:
         console.print(
             f"{name}: here {_described(here)}, there {_described(there)}", style="red", highlight=False

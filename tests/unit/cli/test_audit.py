@@ -30,6 +30,16 @@ def test_it_shows_a_table(state, capsys):
     assert "abcdef01234" not in out
 
 
+@pytest.mark.parametrize(("columns", "whole"), [(None, True), ("60", False)])
+def test_an_entry_is_one_line_where_nobody_looks(state, monkeypatch, capsys, columns, whole):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert main(["audit", str(state)]) == 0
+    out = capsys.readouterr().out
+    assert ("program.py:1:1: import of 'ctypes' is blocked" in out) is whole
+
+
 def test_it_prints_json(state, capsys):
     assert (
         main(["audit", str(state), "--json", "--kind", "killed", "--sandbox", "loop", "--since", "1h"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from inspect import getdoc
@@ -57,6 +58,9 @@ NOTIFICATIONS = {
 }
 """Notifications by method: who sends them, with what, and what they say."""
 
+_TERMINAL = re.compile(r" None shows a bar on a terminal.*?nothing\.")
+"""What is said of progress functions for whoever has the engine in a program of their own."""
+
 
 @cache
 def describe() -> Mapping[str, Any]:
@@ -101,7 +105,11 @@ def describe() -> Mapping[str, Any]:
 
 
 def _with_default(sort: str, default: Any, meaning: str) -> dict[str, Any]:
-    described = {"type": sort, "required": default is MISSING or default is NOTHING, "meaning": meaning}
+    described: dict[str, Any] = {
+        "type": sort,
+        "required": default is MISSING or default is NOTHING,
+        "meaning": _TERMINAL.sub("", meaning),
+    }
     if not described["required"]:
         described["default"] = _plain_default(default)
     return described

@@ -121,6 +121,14 @@ def test_a_directory_counts_as_an_open_file_and_preopens_cannot_be_closed(probe)
     assert [probe.call("fd_close", d).errno for d in (3, 4, 5, 6)] == [EBADF] * 4
 
 
+def test_a_file_that_cannot_be_made_is_not_charged(probe):
+    missing = (TMP, 0, *probe.path("no/such"), 1, 64, 0, 0, probe.OUT)
+
+    assert probe.call("path_open", *missing).errno == 44
+    assert probe.call("path_create_directory", TMP, *probe.path("no/such")).errno == 44
+    assert (probe.state("scratch_used"), probe.state("scratch_entries")) == (0, 0)
+
+
 def test_failed_opens_do_not_count(probe):
     for _ in range(20):
         assert probe.call("path_open", 3, 0, *probe.path("missing"), 0, 2, 0, 0, probe.OUT).errno == 44
@@ -144,6 +152,14 @@ def test_a_long_path_is_refused_unread(probe, name, before, after):
         assert probe.call(name, *before, probe.PATH, length, *after).errno == ENAMETOOLONG
     probe.path("x" * 4096)
     assert probe.call(name, *before, probe.PATH, 4096, *after).errno not in (0, None)
+
+
+def test_a_path_of_4096_bytes_is_the_longest(probe):
+    assert probe.call("path_filestat_get", TMP, 0, *probe.path("./" * 2048), probe.OUT).errno == 0
+    assert (
+        probe.call("path_filestat_get", TMP, 0, *probe.path("./" * 2048 + "."), probe.OUT).errno
+        == ENAMETOOLONG
+    )
 
 
 def test_a_rename_to_a_long_path_is_refused(probe):
@@ -389,7 +405,8 @@ def test_a_rename_takes_no_directory_deeper_whatever_the_paths_look_like(probe):
     assert rename("a", "c/../a2") == EPERM
     assert rename("file", "a/b/c/d") == ENAMETOOLONG
     assert rename("file", "a/b/file") == 0
-    assert rename("a", "d") == 0
+    assert rename("a", "ab") == rename("ab", "a..b") == rename("a..b", ".a.b") == rename(".a.b", "a.") == 0
+    assert rename("a.", "..d") == rename("..d", "...") == rename("...", "d") == 0
     assert sorted(str(p.relative_to(probe.tmp)) for p in probe.tmp.rglob("*")) == [
         "c",
         "d",
@@ -474,6 +491,14 @@ def test_a_path_in_the_cells_that_the_wrappers_write_to_is_refused(probe):
         ):
             assert probe.call(*call).errno == EFAULT
     assert list(probe.tmp.iterdir()) == []
+
+
+def test_a_path_beside_those_cells_is_taken(probe):
+    arena = probe.state("arena")
+    (probe.tmp / "abc").touch()
+    for at in (arena - 3, arena + 4096, arena + 100_000, probe.size_bytes - 3):
+        probe.write(at, b"abc")
+        assert probe.call("path_filestat_get", TMP, 0, at, 3, probe.OUT).errno == 0
 
 
 # ---------------------------------------------------------------------- metadata

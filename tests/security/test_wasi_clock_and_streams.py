@@ -126,12 +126,15 @@ def subscribe(probe, *subscriptions):
         for userdata, kind, clock, timeout, flags in subscriptions
     )
     probe.write(probe.BUF, raw)
+    probe.write(probe.BUF + 0x10000, b"\xff" * 32 * len(subscriptions))
     return probe.BUF, probe.BUF + 0x10000, len(subscriptions), probe.OUT
 
 
 def events(probe):
     at, count = probe.BUF + 0x10000, probe.u32(probe.OUT)
-    return [struct.unpack_from("<QHB", probe.read(at + 32 * n, 32)) for n in range(count)]
+    raw = [probe.read(at + 32 * n, 32) for n in range(count)]
+    assert all(not any(event[11:]) for event in raw)
+    return [struct.unpack_from("<QHB", event) for event in raw]
 
 
 def test_a_sleep_sets_the_clock_forward_and_returns_at_once(probe):
@@ -151,6 +154,11 @@ def test_an_absolute_deadline_is_reached_and_a_past_one_is_ready(probe):
     assert probe.call("poll_oneoff", *subscribe(probe, (2, 0, 0, until, ABSOLUTE))).errno == 0
     assert events(probe) == [(2, 0, 0)]
     assert now(probe, 0) == until + 2 * STEP_NS
+
+
+def test_a_deadline_on_the_monotonic_clock_is_in_its_own_time(probe):
+    assert probe.call("poll_oneoff", *subscribe(probe, (1, 0, MONOTONIC, 700_000, ABSOLUTE))).errno == 0
+    assert probe.state("clock_ns") == 700_000
 
 
 def test_the_earliest_of_several_wins_and_descriptors_are_ready(probe):

@@ -63,6 +63,7 @@ from evocell.models import (
     fitness_statistics,
 )
 from evocell.observability.audit import AuditEntry
+from evocell.observability.telemetry import Telemetry, TelemetryEvent
 from evocell_guest.arrays import Array
 
 __all__ = [
@@ -118,6 +119,8 @@ __all__ = [
     "Stage",
     "StagedResult",
     "StoreError",
+    "Telemetry",
+    "TelemetryEvent",
     "Transition",
     "VersionDiff",
     "WorkerDied",

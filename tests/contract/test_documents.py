@@ -82,6 +82,12 @@ def test_telemetry(engine, capsys):
     handler, stream, bridge = programs("telemetry.md")
     run(handler, sources=[SQUARE], task=TASK)
     assert capsys.readouterr().out == "1.0\n"
+    heard = []
+    mine = evocell.Telemetry()
+    mine.attach("mine", "sandbox.create", lambda event: heard.append(event.name))
+    with evocell.Engine(telemetry=mine) as first:
+        first.create_sandbox(source=SQUARE)
+    assert heard == ["sandbox.create.start", "sandbox.create.stop"]
     pytest.importorskip("opentelemetry")
     run(bridge, sources=[SQUARE], task=TASK)
     with engine.event_stream.subscribe("nothing"):

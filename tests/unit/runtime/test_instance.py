@@ -274,7 +274,7 @@ def test_many_forks_leave_no_descriptors_and_no_mappings(image, run):
     gc.collect()
 
     after = descriptors_and_maps()
-    assert after[0] == descriptors
+    assert after[0] <= descriptors  # one that an earlier test left may go meanwhile
     assert after[1] <= maps + 20  # the allocator may keep a few areas, not one a fork
 
 

@@ -1,4 +1,4 @@
-"""Put a run into README and docs/benchmarks.md: the tables, the chart, and the run itself to compare with."""
+"""Put a run into README, docs/benchmarks.md and docs/limitations.md: the tables, the chart, and the run itself to compare with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from measures.render import docs_table, put_between, readme_table, write_chart
+from measures.render import docs_table, put_between, readme_table, speed_table, write_chart
 from measures.saved import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +26,7 @@ def main() -> None:
     for path, made in (
         (ROOT / "README.md", readme_table(run)),
         (ROOT / "docs" / "benchmarks.md", docs_table(run)),
+        (ROOT / "docs" / "limitations.md", speed_table(run)),
     ):
         path.write_text(put_between(path.read_text(encoding="utf-8"), made), encoding="utf-8")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from measures.render import SLOWER, docs_table, put_between, readme_table
+from measures.render import SLOWER, docs_table, put_between, readme_table, speed_table
 from measures.saved import load
 
 ROOT = Path(__file__).parents[3]
@@ -17,6 +17,7 @@ RUN = load(ROOT / "docs" / "benchmarks.json")
     [
         ("README.md", readme_table),
         ("docs/benchmarks.md", docs_table),
+        ("docs/limitations.md", speed_table),
     ],
 )
 def test_the_tables_are_those_of_the_run(name, made):

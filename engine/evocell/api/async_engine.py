@@ -23,7 +23,7 @@ from evocell.api.async_versioning import AsyncVersioning
 from evocell.api.async_workers import AsyncWorkers
 from evocell.api.batch_progress import Report
 from evocell.api.notes import guest_notes
-from evocell.api.options import SandboxRef, sandbox_id, sandbox_ids
+from evocell.api.options import SandboxRef, check_limits, sandbox_id, sandbox_ids
 from evocell.api.portal import TokenPortal
 from evocell.api.progress import silent
 from evocell.api.sandbox import Sandbox
@@ -279,11 +279,11 @@ class AsyncEngine(
         """
         seconds = check_deadline(deadline_s)
         check_seed(seed, "seed")
-        if isolation not in {"session", "call"}:
+        if isolation not in ("session", "call"):
             raise ConfigurationError(f'isolation must be "session" or "call", not {isolation!r}', "isolation")
         with self._request():
             record = self._manager.get(sandbox_id(sandbox))
-            bounds = limits or record.limits
+            bounds = check_limits(limits) or record.limits
             request = CallRequest(
                 entry=normalise_entry(entry),
                 payload=encode_arguments(args, kwargs or {}, bounds, ""),
@@ -321,7 +321,7 @@ class AsyncEngine(
             isolation: As in `run`.
             deadline_s: As in `run`.
         """
-        bounds = limits or self._manager.get(sandbox_id(sandbox)).limits
+        bounds = check_limits(limits) or self._manager.get(sandbox_id(sandbox)).limits
         return await self.run(
             sandbox,
             entry,

@@ -16,6 +16,7 @@ from evocell.models.duels import HeadToHead
 from evocell.models.evaluation import Evaluation
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.source import Source
+from evocell.models.specs import check_id
 from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.orchestration.head_to_head import check_duel, head_to_head
 from evocell.orchestration.versions import read_source
@@ -59,10 +60,11 @@ class AsyncVersioning(EngineLifecycle):
 
         Raises:
             SandboxNotFound: There is none, or it was destroyed meanwhile.
-            ConfigurationError: The source is no tree of files.
+            ConfigurationError: The source is no tree of files, or an argument cannot be used.
 
         Cancellation: The sandbox is as it was, but that with `keep_state` its session may lose its state.
         """
+        check_id(mutation_type, "mutation_type")
         with self._request():
             record = self._manager.get(sandbox_id(sandbox))
             return await self._reloading.reload(

@@ -110,3 +110,11 @@ class Limits:
                     f"limits.{name}",
                 )
         return evolve(self, **changes)
+
+
+def optional_limits(_: object, attribute: Attribute[Limits | None], value: object) -> None:
+    """Refuse, as an attrs validator, anything but limits or None."""
+    if value is not None and not isinstance(value, Limits):
+        raise ConfigurationError(
+            f"{attribute.name} must be an evocell.Limits, not {type(value).__name__}", attribute.name
+        )

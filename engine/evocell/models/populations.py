@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from attrs import field, frozen
-from attrs.validators import instance_of, optional
 
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
-from evocell.models.limits import Limits
+from evocell.models.limits import Limits, optional_limits
 from evocell.models.source import Source
 
 __all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
@@ -57,7 +56,7 @@ class Offspring:
     metadata: Mapping[str, Any] | None = field(default=None, kw_only=True)
     id: str | None = field(default=None, kw_only=True)
     image: str | None = field(default=None, kw_only=True)
-    limits: Limits | None = field(default=None, kw_only=True, validator=optional(instance_of(Limits)))
+    limits: Limits | None = field(default=None, kw_only=True, validator=optional_limits)
 
     @property
     def kind(self) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from attrs import Attribute, evolve, field, frozen
-from attrs.validators import instance_of, optional
 
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
-from evocell.models.limits import Limits
+from evocell.models.limits import Limits, optional_limits
 from evocell.models.security import SECURITY_PROFILES, SecurityProfile
 from evocell.models.source import Source
 
@@ -67,6 +66,13 @@ def _generation(_: object, __: Attribute[int], value: object) -> None:
         )
 
 
+def _bundle(_: object, __: Attribute[bytes | None], value: object) -> None:
+    if value is not None and not isinstance(value, bytes):
+        raise ConfigurationError(
+            f"sandbox bundle must be the bytes of a zip or wheel, not {type(value).__name__}", "bundle"
+        )
+
+
 def _profile(_: object, __: Attribute[SecurityProfile | None], value: object) -> None:
     if value is not None and value not in SECURITY_PROFILES:
         words = " or ".join(map(repr, SECURITY_PROFILES))
@@ -97,11 +103,9 @@ class SandboxSpec:
 
     id: str | None = field(default=None, validator=_optional_id)
     source: Source | None = field(default=None, kw_only=True, repr=False, eq=ByContent)
-    bundle: bytes | None = field(
-        default=None, kw_only=True, repr=False, validator=optional(instance_of(bytes))
-    )
+    bundle: bytes | None = field(default=None, kw_only=True, repr=False, validator=_bundle)
     image: str | None = field(default=None, kw_only=True, validator=_optional_id)
-    limits: Limits | None = field(default=None, kw_only=True, validator=optional(instance_of(Limits)))
+    limits: Limits | None = field(default=None, kw_only=True, validator=optional_limits)
     population: str | None = field(default=None, kw_only=True, validator=_optional_id)
     generation: int = field(default=0, kw_only=True, validator=_generation)
     parent_ids: tuple[str, ...] = field(default=(), kw_only=True, converter=_id_tuple, validator=_ids)

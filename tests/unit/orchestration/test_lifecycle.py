@@ -348,6 +348,9 @@ async def test_arguments_that_cannot_be_used_are_refused_by_name(async_engine):
         ({"entry": "bump", "deadline_s": 0}, "deadline_s"),
         ({"entry": "bump", "args": ([object()],)}, r"args\[0\]\[0\] is"),
         ({"entry": "bump", "kwargs": {"x": object()}}, r"kwargs\['x'\] is"),
+        ({"entry": "bump", "args": "text"}, r"not str; write args=\(value,\)"),
+        ({"entry": "bump", "limits": {"fuel": 1}}, "limits must be an evocell.Limits, not dict"),
+        ({"entry": "bump", "isolation": []}, "isolation"),
     ]:
         with pytest.raises(ConfigurationError, match=phrase):
             await sandbox.run(**wrong)
@@ -359,6 +362,14 @@ async def test_arguments_that_cannot_be_used_are_refused_by_name(async_engine):
         await sandbox.hot_reload("def f(): pass")
     with pytest.raises(ConfigurationError, match="by its id"):
         await async_engine.get_info(3)
+    with pytest.raises(ConfigurationError, match="limits must be"):
+        await sandbox.run_with_timeout("bump", timeout_s=1, limits={"fuel": 1})
+    with pytest.raises(ConfigurationError, match="limits must be"):
+        await async_engine.create_sandbox(limits={"fuel": 1})
+    with pytest.raises(ConfigurationError, match="bundle must be the bytes"):
+        await async_engine.create_sandbox(bundle="text")
+    with pytest.raises(ConfigurationError, match="mutation_type must be a string"):
+        await sandbox.hot_reload_source(COUNTER, mutation_type=3)
 
 
 async def test_destroying_during_a_reload(async_engine, fake_workers, monkeypatch):

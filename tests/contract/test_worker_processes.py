@@ -219,7 +219,7 @@ def test_nothing_is_left_of_a_closed_engine(before):
         pids = [worker.pid for worker in own_workers(before)]
 
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert open_descriptors() == descriptors
+    assert open_descriptors() <= descriptors  # one of an earlier test may have gone meanwhile
 
 
 def test_workers_end_with_a_process_that_is_killed():

@@ -38,6 +38,8 @@ _LASTING = {
     b"\xfc\x11": "table.fill",
 }
 
+_RUN = 4_096
+"""Instructions that one match reads at the most: what it notes of each to come back to is dropped with it."""
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
 _BLOCK = rb"(?:[\x00-\x62\x65-\x7f]|[\x80-\xff]+[\x00-\x7f])"  # not a reference to a type of its own
 _BLOCK_TYPE = re.compile(_BLOCK)
@@ -62,7 +64,7 @@ _HARMLESS = re.compile(
             rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff]\x01)",  # the rest, relaxed ones left out
         ]
     )
-    + b")*+)"
+    + b"){0,%d})" % _RUN
 )
 
 
@@ -130,8 +132,10 @@ def _check_functions(code: memoryview) -> None:
         size, at = read_unsigned(code, at)
         end = at + size
         at = _after_locals(code, at)
-        while (at := _end(match(code, at, end))) < end:
-            at = _after_vector(code, at, end, number)
+        while at < end:
+            begun, at = at, _end(match(code, at, end))
+            if at == begun:
+                at = _after_vector(code, at, end, number)
         if at != end:
             msg = f"function {number} of the code does not end where it says"
             raise ImageError(msg)

@@ -23,14 +23,14 @@ from evocell.api.async_versioning import AsyncVersioning
 from evocell.api.async_workers import AsyncWorkers
 from evocell.api.batch_progress import Report
 from evocell.api.notes import guest_notes
-from evocell.api.options import SandboxRef, check_limits, sandbox_id, sandbox_ids
+from evocell.api.options import SandboxRef, sandbox_id, sandbox_ids
 from evocell.api.portal import TokenPortal
 from evocell.api.progress import silent
 from evocell.api.sandbox import Sandbox
 from evocell.errors import ConfigurationError, SandboxNotFound
 from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
 from evocell.models.fitness import FitnessResult
-from evocell.models.limits import Limits
+from evocell.models.limits import Limits, check_limits
 from evocell.models.outcome import Outcome
 from evocell.models.security import SecurityProfile
 from evocell.models.source import Source

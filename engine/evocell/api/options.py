@@ -10,7 +10,6 @@ from attrs import evolve
 
 from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
-from evocell.models.limits import Limits
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.orchestration.batch import NewIndividual
@@ -25,7 +24,6 @@ __all__ = [
     "check_count",
     "check_evaluation",
     "check_iterable",
-    "check_limits",
     "individual",
     "individuals",
     "sandbox_id",
@@ -94,17 +92,6 @@ def check_iterable(sources: object) -> None:
             "use evaluate_one for a single one",
             "sources",
         )
-
-
-def check_limits(limits: object) -> Limits | None:
-    """Return limits, or None for those that hold without.
-
-    Raises:
-        ConfigurationError: They are something else.
-    """
-    if limits is not None and not isinstance(limits, Limits):
-        raise ConfigurationError(f"limits must be an evocell.Limits, not {type(limits).__name__}", "limits")
-    return limits
 
 
 def check_evaluation(evaluation: object) -> Evaluation:

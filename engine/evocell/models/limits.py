@@ -112,9 +112,21 @@ class Limits:
         return evolve(self, **changes)
 
 
+def check_limits(limits: object, what: str = "limits") -> Limits | None:
+    """Return limits, or None for those that hold without.
+
+    Args:
+        limits: What was given.
+        what: What it was given as.
+
+    Raises:
+        ConfigurationError: They are something else.
+    """
+    if limits is not None and not isinstance(limits, Limits):
+        raise ConfigurationError(f"{what} must be an evocell.Limits, not {type(limits).__name__}", what)
+    return limits
+
+
 def optional_limits(_: object, attribute: Attribute[Limits | None], value: object) -> None:
     """Refuse, as an attrs validator, anything but limits or None."""
-    if value is not None and not isinstance(value, Limits):
-        raise ConfigurationError(
-            f"{attribute.name} must be an evocell.Limits, not {type(value).__name__}", attribute.name
-        )
+    check_limits(value, attribute.name)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ from typing import Any
 from attrs import asdict
 
 import evocell
-from evocell.cli.main import main as evocell_command
+from evocell.cli.verify_determinism import verify
+from evocell.corpus import programs
 from evocell_runtime import artifacts, builder
 from evocell_runtime.cache import CODE_FILE, CODE_RECORD, ImageCache, record_of
 from evocell_runtime.rewrite import split
@@ -84,7 +86,7 @@ def main() -> int:
             call(compiler, "compile", *options, "-o", folder / "interpreter.cwasm", code)
             (folder / "profile").write_text(profile)
             say(f"{profile}: the corpus here")
-            here = outcomes(profile, folder / "here.json", ["--workers", "1"])
+            here = outcomes(profile, folder / "here.json", workers=1)
             say(f"{profile}: starting, freezing and the corpus there")
             call(*python, Path(__file__), args.processor, "--there", folder)
             differing += compare(profile, here, folder)
@@ -130,28 +132,28 @@ def there(folder: Path) -> int:
         (made / CODE_RECORD).write_text(json.dumps(asdict(record_of(made / CODE_FILE))))
     builder.build(spec, cache, lambda step: say(f"  {step}"))
     os.environ["EVOCELL_CACHE_DIR"] = str(cache.root)
-    outcomes(profile, folder / "there.json", ["--workers", "0"])
+    outcomes(profile, folder / "there.json", workers=0)
     return 0
 
 
-def outcomes(profile: str, path: Path, options: list[str]) -> dict[str, Any]:
+def outcomes(profile: str, path: Path, *, workers: int) -> dict[str, Any]:
     """Run the corpus and the program that looks at NaNs; keep and return what came of them."""
     config = evocell.Config.load(profile=profile, workers=0)
-    with evocell.Engine(config) as engine, path.open("w") as file:
+    with evocell.Engine(config) as engine:
         result = engine.evaluate_one(
             NANS, evocell.Evaluation("run", [evocell.Case()], lambda _case, _value: 1.0)
         )
         nans = result.test_results[0].outcome.unwrap()
-        image_id = engine.image_id
-        stdout, sys.stdout = sys.stdout, file
-        try:
-            evocell_command(["verify-determinism", "--runs", "1", "--profile", profile, "--json", *options])
-        finally:
-            sys.stdout = stdout
-    manifest = ImageCache().get(image_id)
+    verdict = verify(config, programs(), runs=1, workers=[workers])
+    manifest = ImageCache().get(verdict.image_id)
     assert manifest is not None
-    snapshot = manifest.snapshot_sha256
-    found: dict[str, Any] = {**json.loads(path.read_text()), "nans": nans, "snapshot": snapshot}
+    found = {
+        "machine": platform.machine(),
+        "digest": verdict.digest,
+        "outcomes": {name: asdict(one) for name, one in verdict.outcomes.items()},
+        "nans": nans,
+        "snapshot": manifest.snapshot_sha256,
+    }
     path.write_text(json.dumps(found))
     return found
 

@@ -1,0 +1,212 @@
+"""Put metering into a whole module; see `evocell_runtime.metering.instrument`."""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from attrs import frozen
+
+from evocell_runtime.errors import ImageError
+from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
+from evocell_runtime.metering import instrument, recursion
+from evocell_runtime.metering.instrument import Costs, Plan
+from evocell_runtime.metering.scan import Function, functions
+from evocell_runtime.rewrite import MAGIC, SplitModule, sections
+
+__all__ = ["CHARGE", "FUEL", "PAUSE_AT", "Landmarks", "metered"]
+
+FUEL, PAUSE_AT, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.charge"
+"""What the module exports besides."""
+
+YIELD_COST = 500
+"""Fuel of the guest's own `sched_yield`."""
+
+_TYPE, _FUNCTION, _GLOBAL, _EXPORT, _ELEMENT, _CODE = 1, 3, 6, 7, 9, 10
+_I64_GLOBAL = b"\x7e\x01\x42\x00\x0b"
+_THROUGH_TABLE = 1 << 30
+"""Added to a type's number where types stand beside functions."""
+
+
+@frozen(kw_only=True)
+class Landmarks:
+    """Where CPython's interpreter loop is, by the functions' places in the code section.
+
+    Attributes:
+        dispatch: `_PyEval_EvalFrameDefault`, whose longest innermost loop dispatches instructions.
+        handler: `_Py_HandlePending`.
+        breaker: Offset of `eval_breaker` in `PyThreadState`.
+    """
+
+    dispatch: int
+    handler: int
+    breaker: int = 12
+
+
+def metered(
+    parts: SplitModule, landmarks: Landmarks, *, costs: Costs = Costs(), pausing: bool = True, recursive: bool = True
+) -> bytes:
+    """The code of a split module with metering.
+
+    Args:
+        parts: The module.
+        landmarks: Where the interpreter loop is.
+        costs: Prices.
+        pausing: Whether loops that call anything pause.
+        recursive: Whether recursion is charged.
+
+    Raises:
+        ImageError: The module is not of the form that is needed; the sentence says what was found.
+    """
+    with _no_collections():
+        return _metered(parts, landmarks, costs, pausing=pausing, recursive=recursive)
+
+
+def _metered(parts: SplitModule, landmarks: Landmarks, costs: Costs, *, pausing: bool, recursive: bool) -> bytes:
+    by_id = {sid: bytes(body) for sid, body in sections(memoryview(parts.code))}
+    imported = len(parts.imports)
+    pause = next((n for n, function in enumerate(parts.imports) if function.name == "sched_yield"), None)
+    if pause is None:
+        msg = "the interpreter does not import sched_yield, by which it pauses"
+        raise ImageError(msg)
+    found = list(functions(by_id[_CODE]))
+    signatures = _numbers(by_id[_FUNCTION])
+    parameters, types_end = _parameter_counts(by_id[_TYPE])
+    globals_count, _ = read_unsigned(by_id[_GLOBAL], 0)
+    charge_type, yield_type = len(parameters), len(parameters) + 1
+    graph = call_graph(found, signatures, address_taken(by_id[_ELEMENT]), imported)
+    entries = charged_entries(graph, address_taken(by_id[_ELEMENT])) if recursive else set()
+    plan = Plan(
+        fuel=globals_count,
+        pause_at=globals_count + 1,
+        charge=imported + len(found),
+        charged_yield=imported + len(found) + 1,
+        pause=pause,
+        entries=frozenset(entry - imported for entry in entries),
+        dispatch=(landmarks.dispatch, _dispatch_loop(found[landmarks.dispatch])),
+        handler=landmarks.handler,
+        breaker=landmarks.breaker,
+        pausing=pausing,
+        parameters=[parameters[signature] for signature in signatures],
+        costs=costs,
+    )
+    bodies, count = instrument.instrumented(by_id[_CODE], found, plan)
+    bodies += (instrument.charge_function(plan), instrument.yield_function(plan, YIELD_COST))
+    changed = {
+        _TYPE: _longer(by_id[_TYPE], 2, b"\x60\x01\x7e\x01\x7e" + b"\x60\x00\x01\x7f"),
+        _FUNCTION: _longer(by_id[_FUNCTION], 2, write_unsigned(charge_type) + write_unsigned(yield_type)),
+        _GLOBAL: _longer(by_id[_GLOBAL], 2, _I64_GLOBAL * 2),
+        _EXPORT: _longer(
+            by_id[_EXPORT],
+            3,
+            _export(FUEL, 3, plan.fuel) + _export(PAUSE_AT, 3, plan.pause_at) + _export(CHARGE, 0, plan.charge),
+        ),
+        _CODE: write_unsigned(count + 2) + b"".join(bodies),
+    }
+    out = [MAGIC]
+    for sid, body in sections(memoryview(parts.code)):
+        payload = changed.get(sid) or bytes(body)
+        out += (bytes([sid]), write_unsigned(len(payload)), payload)
+    return b"".join(out)
+
+
+def call_graph(
+    found: list[Function], signatures: list[int], taken: set[int], imported: int
+) -> dict[int, list[int]]:
+    """Which function may call which, by their indices; a call through the table leads to a node for its type."""
+    graph: dict[int, list[int]] = {}
+    for number, function in enumerate(found):
+        graph[imported + number] = list(
+            {
+                _THROUGH_TABLE + call.target if call.indirect else call.target
+                for call in function.calls
+                if call.indirect or call.target >= imported
+            }
+        )
+    by_type: Mapping[int, list[int]] = defaultdict(list)
+    for function_index in sorted(taken):
+        if function_index >= imported:
+            by_type[_THROUGH_TABLE + signatures[function_index - imported]].append(function_index)
+    graph.update(by_type)
+    return graph
+
+
+def charged_entries(graph: Mapping[int, list[int]], taken: set[int]) -> set[int]:
+    """Functions through which every circle of calls passes: those reached through the table, and what is left."""
+    charged = {node for part in recursion.circles(graph) for node in part if node in taken}
+    left = {n: [to for to in tos if to not in charged] for n, tos in graph.items() if n not in charged}
+    return charged | recursion.without_circles(left, [n for n in left if n < _THROUGH_TABLE])
+
+
+def address_taken(body: bytes) -> set[int]:
+    """Functions that the table holds.
+
+    Raises:
+        ImageError: A segment is not a plain list of functions.
+    """
+    count, at = read_unsigned(body, 0)
+    taken: set[int] = set()
+    for number in range(count):
+        kind, at = read_unsigned(body, at)
+        if kind != 0 or body[at] != 0x41:
+            msg = f"element segment {number} of the interpreter is not a plain list of functions"
+            raise ImageError(msg)
+        _, at = read_signed(body, at + 1)
+        size, at = read_unsigned(body, at + 1)
+        for _ in range(size):
+            index, at = read_unsigned(body, at)
+            taken.add(index)
+    return taken
+
+
+def _dispatch_loop(function: Function) -> int:
+    """The loop that dispatches instructions: the longest that stands in another and has more of its own than in loops."""
+    if not function.loops:
+        msg = "the interpreter's evaluation function has no loop"
+        raise ImageError(msg)
+    return max(range(len(function.loops)), key=lambda n: function.loops[n].own_bytes)
+
+
+def _numbers(body: bytes) -> list[int]:
+    count, at = read_unsigned(body, 0)
+    numbers: list[int] = []
+    for _ in range(count):
+        number, at = read_unsigned(body, at)
+        numbers.append(number)
+    return numbers
+
+
+def _parameter_counts(body: bytes) -> tuple[list[int], int]:
+    count, at = read_unsigned(body, 0)
+    counts: list[int] = []
+    for _ in range(count):
+        parameters, at = read_unsigned(body, at + 1)
+        counts.append(parameters)
+        results, at = read_unsigned(body, at + parameters)
+        at += results
+    return counts, at
+
+
+def _longer(body: bytes, more: int, text: bytes) -> bytes:
+    """A section that is a vector, with entries added at its end."""
+    count, at = read_unsigned(body, 0)
+    return write_unsigned(count + more) + body[at:] + text
+
+
+def _export(name: str, kind: int, index: int) -> bytes:
+    raw = name.encode()
+    return write_unsigned(len(raw)) + raw + bytes([kind]) + write_unsigned(index)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Hundreds of thousands of small objects are made and all are kept."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

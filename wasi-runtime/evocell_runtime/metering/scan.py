@@ -1,0 +1,241 @@
+"""The structure of a module's functions: loops, calls and bulk memory operations, and where they lie.
+
+One pass over the code. Long runs of instructions that neither branch backwards nor call are matched by one
+regular expression, so the 74 MB of CPython's code take about two seconds; what is left are some four million
+instructions that are looked at one by one.
+
+Source: WebAssembly core specification 3.0, section 5.4 (instructions in the binary format).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from attrs import define
+
+from evocell_runtime.errors import ImageError
+from evocell_runtime.leb128 import read_unsigned
+
+__all__ = ["Bulk", "CallSite", "Function", "Loop", "functions"]
+
+_RUN = 4_096
+"""Instructions that one match reads at the most: what it notes of each to come back to is dropped with it."""
+
+_LEB = rb"[\x80-\xff]*[\x00-\x7f]"
+_BLOCK = rb"(?:[\x00-\x62\x65-\x7f]|[\x80-\xff]+[\x00-\x7f])"
+_ADDRESS = rb"[\x00-\x3f]" + _LEB
+_PLAIN = (
+    b"(?:"
+    + b"|".join(
+        [
+            rb"[\x00\x01\x0a\x0f\x1a\x1b\x45-\xc4\xd1]",  # control without immediates; drop; numbers
+            rb"[\x08\x0c\x0d\x20-\x24\x41\x42\xd0\xd2]" + _LEB,  # throw, branches, variables, constants
+            rb"[\x28-\x3e]" + _ADDRESS,  # loads and stores
+            rb"[\x3f\x40]\x00",  # memory.size, memory.grow
+            rb"\x43.{4}|\x44.{8}",  # f32.const, f64.const
+            rb"\xfc[\x00-\x07]",  # saturating conversions
+            rb"\xfd[\x00-\x0b\x5c\x5d]" + _ADDRESS,  # vectors: loads and stores,
+            rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # those of a lane,
+            rb"\xfd[\x0c\x0d].{16}",  # constants and shuffles,
+            rb"\xfd[\x15-\x22].",  # lanes,
+            rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff]\x01)",  # the rest
+        ]
+    )
+    + b"){0,%d}" % _RUN
+)
+_STRUCTURE = (
+    rb"([\x02-\x04]" + _BLOCK + rb"|[\x05\x0b\x0e\x1f]|[\x10\x12]" + _LEB + rb"|[\x11\x13]" + _LEB + _LEB
+    + rb"|\xfc(?:\x0a\x00\x00|\x0b\x00))"
+)  # fmt: skip
+_NEXT = re.compile(b"(?s:" + _PLAIN + _STRUCTURE + b")")
+_SKIP = re.compile(b"(?s:" + _PLAIN + b")")
+_BLOCK_TYPE = re.compile(_BLOCK)
+
+_BLOCK_OP, _LOOP, _IF, _ELSE, _END, _BR_TABLE, _TRY_TABLE = 0x02, 0x03, 0x04, 0x05, 0x0B, 0x0E, 0x1F
+_CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT, _PREFIX = 0x10, 0x11, 0x12, 0x13, 0xFC
+_LARGEST_TABLE = 1 << 20
+
+
+@define
+class Loop:
+    """One loop of a function.
+
+    Attributes:
+        start: Where its body begins, just after its block type; offset in the code section.
+        end: Where it ends, its `end` included.
+        parent: Index of the loop around it, or -1.
+        own_bytes: Length of its body without the loops in it.
+        calls: Calls in its body without the loops in it.
+        calls_inside: Whether it calls anything, the loops in it included.
+    """
+
+    start: int
+    end: int
+    parent: int
+    own_bytes: int = 0
+    calls: int = 0
+    calls_inside: bool = False
+
+
+@define
+class CallSite:
+    """One call.
+
+    Attributes:
+        at: Where the instruction begins; offset in the code section.
+        end: Where the next one begins.
+        target: Index of the function, or of the type for a call through the table.
+        indirect: Whether it goes through the table.
+        loop: Index of the innermost loop around it, or -1.
+    """
+
+    at: int
+    end: int
+    target: int
+    indirect: bool
+    loop: int
+
+
+@define
+class Bulk:
+    """A `memory.copy` or `memory.fill`: where the instruction begins; its length is on top of the stack."""
+
+    at: int
+
+
+@define
+class Function:
+    """What a function's code holds.
+
+    Attributes:
+        begin: Where its locals begin; offset in the code section.
+        code: Where its instructions begin.
+        end: Where it ends.
+        locals_count: Its locals, parameters left out.
+        loops: In the order in which they begin.
+        calls: In order.
+        bulk: In order.
+    """
+
+    begin: int
+    code: int
+    end: int
+    locals_count: int
+    loops: list[Loop]
+    calls: list[CallSite]
+    bulk: list[Bulk]
+
+
+def functions(code: bytes) -> Iterator[Function]:
+    """Read a code section.
+
+    Args:
+        code: The section's contents.
+
+    Raises:
+        ImageError: An instruction is not known, or a function does not end where it says.
+        ValueError: An integer is malformed.
+    """
+    count, at = read_unsigned(code, 0)
+    for number in range(count):
+        size, begin = read_unsigned(code, at)
+        at = begin + size
+        found = _function(code, begin, at)
+        if found is None:
+            msg = f"function {number} of the interpreter's code cannot be read"
+            raise ImageError(msg)
+        yield found
+
+
+def _function(code: bytes, begin: int, end: int) -> Function | None:
+    locals_count, at = _locals(code, begin)
+    function = Function(begin, at, end, locals_count, [], [], [])
+    loops, calls, bulk = function.loops, function.calls, function.bulk
+    blocks: list[int] = []  # the loop that each open block is, or -1
+    around: list[int] = []  # the loops that are open
+    find, skip = _NEXT.match, _SKIP.match
+    while at < end:
+        found = find(code, at, end)
+        if found is None:
+            run = skip(code, at, end)
+            if run is None or run.end() == at:
+                return None
+            at = run.end()
+            continue
+        start, at = found.span(1)
+        op = code[start]
+        if op == _BLOCK_OP or op == _IF:  # noqa: PLR1714 - a set would be built for each of millions
+            blocks.append(-1)
+        elif op == _END:
+            if blocks:
+                ended = blocks.pop()
+                if ended >= 0:
+                    around.pop()
+                    _close(loops, ended, at)
+            elif at != end:
+                return None
+        elif op in (_CALL, _RETURN_CALL, _CALL_INDIRECT, _RETURN_CALL_INDIRECT):
+            target, _ = read_unsigned(code, start + 1)
+            inner = around[-1] if around else -1
+            calls.append(CallSite(start, at, target, op in (_CALL_INDIRECT, _RETURN_CALL_INDIRECT), inner))
+            if around:
+                loops[inner].calls += 1
+        elif op == _LOOP:
+            loops.append(Loop(at, 0, around[-1] if around else -1))
+            around.append(len(loops) - 1)
+            blocks.append(len(loops) - 1)
+        elif op == _BR_TABLE:
+            labels, at = read_unsigned(code, at)
+            if labels > _LARGEST_TABLE:
+                return None
+            for _ in range(labels + 1):
+                _, at = read_unsigned(code, at)
+        elif op == _TRY_TABLE:
+            blocks.append(-1)
+            after = _after_try(code, at, end)
+            if after is None:
+                return None
+            at = after
+        elif op == _PREFIX:
+            bulk.append(Bulk(start))
+            if around:
+                loops[around[-1]].calls += 1
+        elif op != _ELSE:
+            return None
+    return None if blocks else function
+
+
+def _close(loops: list[Loop], ended: int, at: int) -> None:
+    loop = loops[ended]
+    loop.end = at
+    loop.own_bytes += at - loop.start
+    loop.calls_inside = loop.calls_inside or loop.calls > 0
+    if loop.parent >= 0:
+        around = loops[loop.parent]
+        around.own_bytes -= at - loop.start
+        around.calls_inside = around.calls_inside or loop.calls_inside
+
+
+def _locals(code: bytes, at: int) -> tuple[int, int]:
+    groups, at = read_unsigned(code, at)
+    total = 0
+    for _ in range(groups):
+        count, at = read_unsigned(code, at)
+        total += count
+        at += 1
+    return total, at
+
+
+def _after_try(code: bytes, at: int, end: int) -> int | None:
+    """Read over the block type and the handlers of a `try_table`."""
+    blocked = _BLOCK_TYPE.match(code, at, end)
+    if blocked is None:
+        return None
+    handlers, at = read_unsigned(code, blocked.end())
+    for _ in range(handlers):  # catch and catch_ref have a tag and a label, the other two a label
+        kind = code[at]
+        at += 1
+        for _ in range(2 if kind < 2 else 1):  # noqa: PLR2004
+            _, at = read_unsigned(code, at)
+    return at

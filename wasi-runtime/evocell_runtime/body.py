@@ -14,24 +14,27 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from evocell_runtime import membrane
+from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SLICE_FUEL
 from evocell_runtime.native import (
     I32,
     I64,
     ExportName,
     RawFunction,
     RawMemory,
+    put_in_table,
     read_global,
     set_directories,
+    set_fuel,
     set_slice,
     write_global,
 )
 
-SLICE_FUEL = 5_000_000
-"""Fuel a guest uses before the host gets the thread back: about half a millisecond to 3 ms."""
-
 _MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
 _ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")
-_BEGIN_TYPES = (I64, I32, I32, I32, I64, I32, I64, I32, I32, I32)
+_BEGIN_TYPES = (I64, I32, I32, I32, I64, I32, I64, I32, I32, I32, I64)
+_CHARGE_TABLE = ExportName("charge")
+_FUEL, _PAUSE_AT, _CHARGE = ExportName(FUEL), ExportName(PAUSE_AT), ExportName(CHARGE)
+_ENOUGH = 1 << 62
 _GLOBALS = {
     name: ExportName(name)
     for name in (
@@ -61,7 +64,9 @@ class Body:
 
     __slots__ = (
         "_cell",
+        "_fuel",
         "_handles",
+        "_pause_at",
         "alloc",
         "begin",
         "context",
@@ -91,7 +96,11 @@ class Body:
             self.outer, self.inner = outer, inner
             self._cell: Any = ffi.wasmtime_val_t()
             self._handles: dict[str, Any] = {}
-            set_slice(context, SLICE_FUEL)
+            self._fuel, self._pause_at = _FUEL.find(context, inner), _PAUSE_AT.find(context, inner)
+            put_in_table(context, _CHARGE_TABLE.find(context, outer), _CHARGE.find(context, inner))
+            # What wasmtime counts is the membrane's alone, and there is enough of it for good.
+            set_fuel(context, _ENOUGH)
+            set_slice(context, membrane.YIELD_INSTRUCTIONS)
         except BaseException:
             store.close()
             raise
@@ -128,6 +137,22 @@ class Body:
         """Free everything."""
         self._handles.clear()
         self.store.close()
+
+    def set_fuel(self, fuel: int, *, pausing: bool) -> None:
+        """Give the code fuel for one call.
+
+        Args:
+            fuel: How much, below 2**63.
+            pausing: Whether the call pauses after each slice.
+        """
+        write_global(self.context, self._fuel, fuel, wide=True)
+        write_global(self.context, self._pause_at, max(0, fuel - SLICE_FUEL) if pausing else 0, wide=True)
+
+    @property
+    def fuel(self) -> int:
+        """What is left of it; negative if it ran out."""
+        left = read_global(self.context, self._fuel, self._cell)
+        return left - (1 << 64) if left >> 63 else left
 
     def read(self, name: str) -> int:
         """One of the membrane's globals. Most calls need few of them, so each is looked up when asked for."""

@@ -39,7 +39,8 @@ from evocell_runtime.cache import (
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run, written_pages
 from evocell_runtime.instance import CallLimits, Instance
-from evocell_runtime.native import PAGE_BYTES, new_engine
+from evocell_runtime.metering.module import Landmarks, find_landmarks, metered
+from evocell_runtime.native import PAGE_BYTES, compile_unmetered, new_engine
 from evocell_runtime.parent import die_with_parent
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
@@ -73,11 +74,12 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
     stdlib = artifacts.read_checked(found.stdlib_zip)
     report("split")
     parts = split(wasm)
+    landmarks = find_landmarks(wasm, len(parts.imports))
     del wasm
     engine = new_engine(portable=spec.portable)
     code_key, image_id = spec.code_key(), spec.image_id()
     report("compile")
-    code, record = compiled_interpreter(engine, parts, cache, code_key)
+    code, record = compiled_interpreter(engine, parts, landmarks, cache, spec)
     with cache.new_directory(cache.image_dir(image_id)) as folder:
         report("assemble")
         layers = assemble_root(folder, stdlib, spec)
@@ -124,14 +126,14 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
 
 
 def compiled_interpreter(
-    engine: wasmtime.Engine, parts: SplitModule, cache: ImageCache, code_key: str
+    engine: wasmtime.Engine, parts: SplitModule, landmarks: Landmarks, cache: ImageCache, spec: ImageSpec
 ) -> tuple[wasmtime.Module, FileRecord]:
     """The compiled interpreter, from the cache if its contents are what they were, else compiled.
 
     Raises:
         ImageError: It does not compile, or could keep state outside its memory.
     """
-    folder = cache.code_dir(code_key)
+    folder = cache.code_dir(spec.code_key())
     path = folder / CODE_FILE
     try:
         record = FileRecord(**json.loads((folder / CODE_RECORD).read_text(encoding="utf-8")))
@@ -141,15 +143,15 @@ def compiled_interpreter(
         pass  # absent or damaged: made again below
     check_state(parts.code)
     try:
-        compiled = wasmtime.Module(engine, parts.code)
+        native = compile_unmetered(metered(parts, landmarks), portable=spec.portable)
     except wasmtime.WasmtimeError as e:
         msg = f"the interpreter does not compile: {e}"
         raise ImageError(msg) from e
     with cache.new_directory(folder) as made:
-        (made / CODE_FILE).write_bytes(compiled.serialize())
+        (made / CODE_FILE).write_bytes(native)
         record = record_of(made / CODE_FILE)
         (made / CODE_RECORD).write_text(json.dumps(asdict(record)), encoding="utf-8")
-    compiled.close()
+    del native
     return wasmtime.Module.deserialize_file(engine, str(path)), record
 
 

@@ -9,20 +9,22 @@ from typing import Protocol
 from attrs import frozen
 
 from evocell_runtime import membrane
-from evocell_runtime.body import SLICE_FUEL, Body
+from evocell_runtime.body import Body
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run, populate
 from evocell_runtime.membrane import StopReason
+from evocell_runtime.metering import SLICE_FUEL
 from evocell_runtime.native import (
     PAGE_BYTES,
     AsyncCall,
     RawFunction,
     RawMemory,
-    get_fuel,
-    set_fuel,
 )
 
 __all__ = ["SLICE_FUEL", "Call", "CallLimits", "CallResult", "Instance"]
+
+MOST_FUEL = (1 << 62) - 1
+"""The most fuel a call can have."""
 
 _OWN_FUEL = 20_000_000
 """Fuel for handing a request over: two allocations in the guest, whose heap it may have ruined."""
@@ -238,8 +240,9 @@ class Instance:
             limits.scratch_depth,
             mail,
             len(request),
+            min(limits.fuel, MOST_FUEL),
         )
-        set_fuel(body.context, limits.fuel)
+        body.set_fuel(min(limits.fuel, MOST_FUEL), pausing=True)
         self._call = Call(self, AsyncCall(body.context, body.turn, source, len(program)), limits)
         return self._call
 
@@ -259,9 +262,9 @@ class Instance:
 
     def _short(self, function: RawFunction, *values: int, fuel: int = _OWN_FUEL) -> int:
         """Call one of our own functions to its end."""
-        context = self._body.context
-        set_fuel(context, fuel)
-        call = AsyncCall(context, function, *values)
+        body = self._body
+        body.set_fuel(fuel, pausing=False)
+        call = AsyncCall(body.context, function, *values)
         try:
             call.run_short()
         finally:
@@ -279,6 +282,9 @@ class Instance:
         self.sound = returned
         self._call = None
         body = self._body
+        left = body.fuel
+        if trap is not None and left < 0:
+            trap = "OUT_OF_FUEL"
         read = body.read
         size = read("response_len") if returned else 0
         wanted = 0 < size <= limits.response_bytes
@@ -293,7 +299,7 @@ class Instance:
             response_bytes=size,
             stdout=self._captured("stdout_len", membrane.AT_STDOUT),
             stderr=self._captured("stderr_len", membrane.AT_STDERR),
-            fuel_used=limits.fuel - get_fuel(body.context),
+            fuel_used=min(limits.fuel, MOST_FUEL) - max(0, left),
             ran_s=ran_s,
             memory_bytes=body.memory.size_bytes,
         )

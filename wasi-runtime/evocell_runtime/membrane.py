@@ -87,7 +87,7 @@ TABLE: tuple[Decision, ...] = (
     Decision("environ_get", "membrane", "a fixed environment"),
     Decision("environ_sizes_get", "membrane", "a fixed environment"),
     Decision("clock_res_get", "membrane", "one microsecond"),
-    Decision("clock_time_get", "membrane", "virtual clock; real in realtime", ("clock_time_get",)),
+    Decision("clock_time_get", "membrane", "virtual clock, by fuel; real in realtime", ("clock_time_get",)),
     Decision("fd_advise", "membrane", "nothing to do"),
     Decision("fd_close", "bounded", "files only; stdio and directories stay", ("fd_close",)),
     Decision("fd_datasync", "membrane", "nothing to do"),
@@ -143,7 +143,7 @@ TABLE: tuple[Decision, ...] = (
     Decision("path_unlink_file", "bounded", "given back if nothing is open", ("path_unlink_file", *_LOOK)),
     Decision("poll_oneoff", "membrane", "virtual time; in realtime the host lets the time pass"),
     Decision("proc_exit", "membrane", "ends the call"),
-    Decision("sched_yield", "membrane", "nothing to do"),
+    Decision("sched_yield", "membrane", "where the code pauses"),
     Decision("random_get", "membrane", "seeded; real in realtime", ("random_get",)),
     Decision("sock_accept", "refused", "ENOTSUP"),
     Decision("sock_recv", "refused", "ENOTSUP"),
@@ -159,13 +159,20 @@ COSTS: Mapping[str, int] = {
     "COST_ENTRY": 7_000,
     "COST_PATH": 400_000,
     "COST_POLL": 500,
+    "COST_SORTED": 30,
+    "COST_SORT_PASS": 3_000,
     "COST_TRANSFER": 30_000,
     "COST_WRITE": 200_000,
     "COST_YIELD": 500,
     "BYTES_PER_FUEL": 1,
     "CAPTURED_BYTES_PER_FUEL": 8,
+    "FUEL_PER_NS": 10,
+    "FUEL_PER_RANDOM_BYTE": 10,
 }
-"""Fuel a host call burns, beside what its own instructions take."""
+"""Fuel that host calls cost, and how many units of it the virtual clock takes for a nanosecond of work."""
+
+YIELD_INSTRUCTIONS = 40_000
+"""Instructions of the membrane itself after which wasmtime lets the host have the thread."""
 
 _LISTING_BYTES = 384 << 10
 _ENTRIES = 8192
@@ -207,7 +214,8 @@ _NUMBERS: Mapping[str, int] = {
     "STOP_OUTPUT": StopReason.OUTPUT,
     "STOP_FILES": StopReason.FILES,
     "STOP_ENTRIES": StopReason.ENTRIES,
-    "CLOCK_STEP_NS": 1_000,
+    "AIR_TURNS": YIELD_INSTRUCTIONS // 4,
+    "CLOCK_STEP_NS": 100,
     "START_NS": START_NS,
     "FIRST_FILE": 3 + len(PREOPENS),
     "SCRATCH_FD": 2 + len(PREOPENS),

@@ -32,6 +32,8 @@
   (global $output_limit (export "output_limit") (mut i32) (i32.const @OUTPUT_BYTES))
   (global $request (export "request") (mut i32) (i32.const 0))
   (global $request_len (export "request_len") (mut i32) (i32.const 0))
+  ;; What was left of the fuel when the clock was last set.
+  (global $clock_fuel (mut i64) (i64.const 0))
   ;; Set by path_depth: whether the path goes up somewhere.
   (global $goes_up (mut i32) (i32.const 0))
   ;; Read by the host after a call.
@@ -45,7 +47,8 @@
   ;; Prepare one call: seed the generator, set the limits, hand over the request.
   (func (export "begin") (param $seed i64) (param $realtime i32) (param $output_limit i32)
       (param $open_limit i32) (param $quota i64) (param $entry_limit i32) (param $file_limit i64)
-      (param $depth_limit i32) (param $request i32) (param $request_len i32)
+      (param $depth_limit i32) (param $request i32) (param $request_len i32) (param $fuel i64)
+    (global.set $clock_fuel (local.get $fuel))
     (global.set $rng (local.get $seed))
     (global.set $realtime (local.get $realtime))
     (global.set $output_limit (local.get $output_limit))
@@ -64,12 +67,28 @@
     (global.set $exit_code (i32.const 0)))
 
   ;; ------------------------------------------------------------------ helpers
-  ;; Use up about this much fuel. One turn of the loop is seven instructions.
+  ;; The interpreter's own function for charging: fuel in, what is left out. The host puts it here once.
+  (type $charge (func (param i64) (result i64)))
+  (table $charge (export "charge") 1 1 funcref)
+  (func $charge_fuel (param $fuel i64) (result i64)
+    (call_indirect $charge (type $charge) (local.get $fuel) (i32.const 0)))
+  ;; Charge this much fuel for what a host call costs beside its own instructions.
   (func $burn (param $fuel i32)
+    (drop (call $charge_fuel (i64.extend_i32_u (local.get $fuel)))))
+  ;; Come up for air: use up what wasmtime counts until its next yield, which is not the guest's fuel.
+  (func $air
+    (local $turns i32)
+    (local.set $turns (i32.const @AIR_TURNS))
     (loop $again
-      (br_if $again (i32.gt_s
-        (local.tee $fuel (i32.sub (local.get $fuel) (i32.const 7)))
-        (i32.const 0)))))
+      (br_if $again (local.tee $turns (i32.sub (local.get $turns) (i32.const 1))))))
+  ;; Let the virtual clock go on by the work that was done since the last time.
+  (func $advance_clock
+    (local $left i64) (local $ns i64)
+    (local.set $left (call $charge_fuel (i64.const 0)))
+    (local.set $ns (i64.div_u (i64.sub (global.get $clock_fuel) (local.get $left)) (i64.const @FUEL_PER_NS)))
+    (global.set $clock_fuel (i64.sub (global.get $clock_fuel)
+      (i64.mul (local.get $ns) (i64.const @FUEL_PER_NS))))
+    (global.set $clock_ns (i64.add (global.get $clock_ns) (local.get $ns))))
 
   ;; Charge a transfer: a fixed part and a part per byte.
   (func $burn_transfer (param $bytes i32)
@@ -218,7 +237,7 @@
     (if (i32.gt_u (local.get $id) (i32.const 3)) (then (return (i32.const @EINVAL))))
     (i64.store (local.get $out) (i64.const @CLOCK_STEP_NS))
     (i32.const 0))
-  ;; Virtual: every reading is one step later than the last. The wall clock starts in 2020.
+  ;; Virtual: it goes on with the work that was done, and with sleeps. The wall clock starts in 2020.
   (func $clock_time_get (export "clock_time_get") (param $id i32) (param $precision i64)
       (param $out i32) (result i32)
     (if (i32.gt_u (local.get $id) (i32.const 3)) (then (return (i32.const @EINVAL))))
@@ -228,7 +247,8 @@
         (return (call $real_clock_time_get
           (select (local.get $id) (i32.const 1) (i32.le_u (local.get $id) (i32.const 1)))
           (local.get $precision) (local.get $out)))))
-    (global.set $clock_ns (i64.add (global.get $clock_ns) (i64.const @CLOCK_STEP_NS)))
+    (call $burn (i32.const @COST_CLOCK))
+    (call $advance_clock)
     (i64.store (local.get $out)
       (select (i64.add (global.get $clock_ns) (i64.const @START_NS)) (global.get $clock_ns)
         (i32.eqz (local.get $id))))
@@ -246,6 +266,7 @@
           (local.set $len (i32.sub (local.get $len) (local.get $part)))
           (br_if $more (local.get $len)))
         (return (i32.const 0))))
+    (drop (call $charge_fuel (i64.mul (i64.extend_i32_u (local.get $len)) (i64.const @FUEL_PER_RANDOM_BYTE))))
     (block $done
       (loop $more
         (br_if $done (i32.eqz (local.get $len)))
@@ -268,7 +289,7 @@
 
   ;; Never passed on. Subscriptions to descriptors are ready at once. With only clocks, time moves to
   ;; the earliest of them: virtually by setting the clock, in the realtime profile by leaving the
-  ;; duration in the arena and using up fuel until the host, which reads it at the end of the slice
+  ;; duration in the arena and pausing until the host, which reads it at each pause
   ;; and then lets the time pass, clears it.
   (func (export "poll_oneoff") (param $in i32) (param $out i32) (param $count i32) (param $ready i32)
       (result i32)
@@ -317,6 +338,7 @@
         (drop (call $real_clock_time_get (i32.ne (local.get $id) (i32.const 0)) (i64.const 0)
           (i32.add (global.get $arena) (i32.const @AT_CLOCK))))
         (return (i64.load offset=@AT_CLOCK (global.get $arena)))))
+    (call $advance_clock)
     (i64.add (global.get $clock_ns)
       (select (i64.const @START_NS) (i64.const 0) (i32.eqz (local.get $id)))))
   (func $event (param $event i32) (param $userdata i64) (param $type i32)
@@ -328,9 +350,12 @@
   (func $sleep (param $duration_ns i64)
     (i64.store offset=@AT_SLEEP (global.get $arena) (local.get $duration_ns))
     (loop $wait
-      (call $burn (i32.const 7000))
+      (call $burn (i32.const @COST_YIELD))
+      (call $air)
       (br_if $wait (i64.ne (i64.load offset=@AT_SLEEP (global.get $arena)) (i64.const 0)))))
-  (func (export "sched_yield") (result i32) (call $burn (i32.const @COST_YIELD)) (i32.const 0))
+  ;; The interpreter's code calls this where it may be set aside; for what the guest itself calls by this name,
+  ;; the code has a function of its own.
+  (func (export "sched_yield") (result i32) (call $air) (i32.const 0))
   (func (export "proc_exit") (param $code i32)
     (global.set $exit_code (local.get $code))
     (call $stop (i32.const @STOP_EXIT)))
@@ -593,6 +618,8 @@
     (local.set $from (call $slot (i32.const 0)))
     (local.set $to (i32.add (global.get $arena) (i32.const @AT_SPARE)))
     (local.set $byte (call $longest_name (local.get $count)))
+    (call $burn (i32.mul (local.get $byte) (i32.add (i32.mul (local.get $count) (i32.const @COST_SORTED))
+      (i32.const @COST_SORT_PASS))))
     (block $sorted
       (loop $pass
         (br_if $sorted (i32.eqz (local.get $byte)))

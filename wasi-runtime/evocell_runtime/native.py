@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +33,7 @@ PAGE_BYTES = 1 << 16
 I32, I64 = "i32", "i64"
 _I32, _I64 = int(ffi.WASMTIME_I32.value), int(ffi.WASMTIME_I64.value)
 _FUNC, _GLOBAL = int(ffi.WASMTIME_EXTERN_FUNC.value), int(ffi.WASMTIME_EXTERN_GLOBAL.value)
+_TABLE = int(ffi.WASMTIME_EXTERN_TABLE.value)
 
 _NEEDED = (
     "wasmtime_config_async_stack_size_set",
@@ -48,6 +50,7 @@ _NEEDED = (
     "wasmtime_instance_export_get",
     "wasmtime_global_get",
     "wasmtime_global_set",
+    "wasmtime_table_set",
     "wasmtime_context_set_wasi",
     "wasi_config_new",
     "wasi_config_preopen_dir",
@@ -107,11 +110,12 @@ _memmove = ctypes.PyDLL(None).memmove
 _memmove.argtypes, _memmove.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), None
 
 
-def new_engine(*, portable: bool = False) -> wasmtime.Engine:
+def new_engine(*, portable: bool = False, metered: bool = True) -> wasmtime.Engine:
     """An engine with the settings every image is compiled and run under.
 
     Args:
         portable: Whether every NaN that an operation makes has the one form that all processors agree on.
+        metered: Whether wasmtime counts instructions; false only to compile code that counts by itself.
 
     Raises:
         AbiError: See `check`.
@@ -121,12 +125,78 @@ def new_engine(*, portable: bool = False) -> wasmtime.Engine:
     # Before max_wasm_stack: a guest stack larger than the fiber's aborts the process.
     ffi.wasmtime_config_async_stack_size_set(config.ptr(), FIBER_STACK_BYTES)
     config.max_wasm_stack = WASM_STACK_BYTES
-    config.consume_fuel = True
+    config.consume_fuel = metered
     config.wasm_relaxed_simd = False
     config.wasm_exceptions = True
     if portable:
         config.cranelift_nan_canonicalization = True
     return wasmtime.Engine(config)
+
+
+_PROBE = "(module (func (loop (br 0))))"
+_ENGINE_SECTION = b".wasmtime.engine"
+
+
+def compile_unmetered(code: bytes, *, portable: bool = False) -> bytes:
+    """Compile code in which wasmtime counts nothing, for an engine that counts elsewhere.
+
+    wasmtime refuses code that was compiled under other settings than the engine's. Whether instructions are counted
+    is one byte of what it compares; which one is seen from a module of no consequence compiled both ways.
+
+    Args:
+        code: A WebAssembly module that counts by itself.
+        portable: As for `new_engine`.
+
+    Returns:
+        Native code as `wasmtime.Module.deserialize` of an engine by `new_engine(portable=portable)` takes it.
+
+    Raises:
+        AbiError: This wasmtime keeps the setting otherwise.
+        wasmtime.WasmtimeError: The code does not compile.
+    """
+    settings = []
+    for metered in (True, False):
+        module = wasmtime.Module(new_engine(portable=portable, metered=metered), _PROBE)
+        native = bytes(module.serialize())
+        at, size = _engine_section(native)
+        settings.append(native[at : at + size])
+    counted, uncounted = settings
+    other = [n for n, (one, two) in enumerate(zip(counted, uncounted, strict=False)) if one != two]
+    if (
+        len(counted) != len(uncounted)
+        or len(other) != 1
+        or (counted[other[0]], uncounted[other[0]]) != (1, 0)
+    ):
+        msg = f"wasmtime {version('wasmtime')} does not keep in one byte whether it counts fuel"
+        raise AbiError(msg)
+    compiled = wasmtime.Module(new_engine(portable=portable, metered=False), code)
+    native = bytes(compiled.serialize())
+    compiled.close()
+    at, size = _engine_section(native)
+    if native[at : at + size] != uncounted:
+        msg = f"wasmtime {version('wasmtime')} keeps other settings for large modules than for small ones"
+        raise AbiError(msg)
+    flag = at + other[0]
+    return native[:flag] + counted[other[0] : other[0] + 1] + native[flag + 1 :]
+
+
+def _engine_section(native: bytes) -> tuple[int, int]:
+    """Where compiled code keeps its engine's settings, and how many bytes they are.
+
+    Source: System V ABI, ELF-64 section headers.
+
+    Raises:
+        AbiError: There are none.
+    """
+    (table,) = struct.unpack_from("<Q", native, 40)
+    size, count, names = struct.unpack_from("<HHH", native, 58)
+    headers = [struct.unpack_from("<IIQQQQ", native, table + size * n) for n in range(count)]
+    for header in headers:
+        name = headers[names][4] + header[0]
+        if native[name : name + len(_ENGINE_SECTION) + 1] == _ENGINE_SECTION + b"\0":
+            return header[4], header[5]
+    msg = f"wasmtime {version('wasmtime')} keeps its settings elsewhere than in {_ENGINE_SECTION.decode()}"
+    raise AbiError(msg)
 
 
 def _take_error(pointer: Any) -> str:
@@ -326,6 +396,8 @@ class ExportName:
             raise AbiError(msg)
         if item.kind == _FUNC:
             return item.of.func
+        if item.kind == _TABLE:
+            return item.of.table
         return item.of.global_ if item.kind == _GLOBAL else item.of.memory
 
 
@@ -349,6 +421,19 @@ def write_global(context: Any, handle: Any, value: int, *, wide: bool) -> None:
     else:
         cell.kind, cell.of.i32 = _I32, value
     error = _global_set(context, ctypes.byref(handle), ctypes.byref(cell))
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
+
+
+def put_in_table(context: Any, table: Any, function: Any) -> None:
+    """Put a function into a table's first cell.
+
+    Raises:
+        wasmtime.WasmtimeError: The table holds something else, or has no cell.
+    """
+    cell: Any = ffi.wasmtime_val_t()
+    cell.kind, cell.of.funcref = ffi.WASMTIME_FUNCREF, function
+    error = ffi.wasmtime_table_set(context, ctypes.byref(table), 0, ctypes.byref(cell))
     if error:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
 

@@ -15,6 +15,7 @@ from attrs import field, frozen
 from evocell_runtime import agent_zip, artifacts
 from evocell_runtime.errors import ImageError
 from evocell_runtime.membrane import COSTS, ENVIRONMENT
+from evocell_runtime.metering import metering_key
 from evocell_runtime.warm import DEFAULT_WARM
 
 FORMAT = 1
@@ -23,7 +24,7 @@ FORMAT = 1
 LAYOUT = 3
 """Bump when the files or the manifest of an image change shape."""
 
-ENGINE_SETTINGS = "fuel;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"
+ENGINE_SETTINGS = "metered;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"
 """The engine's settings (`native.new_engine`), as far as they change compiled code."""
 
 PORTABLE_SETTINGS = ";nan_canonicalization"
@@ -62,6 +63,7 @@ class ImageSpec:
                 "format": FORMAT,
                 "artifacts": artifacts.KEY,
                 "wasmtime": version("wasmtime"),
+                "metering": metering_key(),
                 "settings": ENGINE_SETTINGS + (PORTABLE_SETTINGS if self.portable else ""),
                 "cpu": cpu_features(),
             }

@@ -11,7 +11,7 @@ What the module gains:
   pause. No instruction of the original code can name them.
 - a function `charge`, exported: takes fuel for work that was done outside of the code, and gives what is left.
 - pauses, so that a long call can be set aside between two slices: where the interpreter's dispatch loop finds
-  the counter below `pause_at` it sets the bit of the eval breaker that asks for the interpreter lock, and where
+  the counter below `pause_at` it sets a bit of the eval breaker, and where
   CPython handles that bit it calls out. Both are in places where CPython has a call that is seldom made, so it
   costs the dispatch loop nothing. Loops that call in any case, outside of the dispatch loop, call out by themselves.
 """
@@ -23,33 +23,10 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from evocell_runtime.leb128 import write_signed, write_unsigned
+from evocell_runtime.metering.names import COSTS, SLICE_FUEL, Costs
 from evocell_runtime.metering.scan import Function
 
-__all__ = ["SLICE_FUEL", "Costs", "Plan", "instrumented"]
-
-SLICE_FUEL = 20_000_000
-"""Fuel between two pauses."""
-
-
-@frozen(kw_only=True)
-class Costs:
-    """Static prices, in fuel.
-
-    Attributes:
-        least: The least that a turn of a loop costs.
-        most: The most, whatever the length of its body.
-        bytes_per_fuel: Bytes of a loop's body that cost one.
-        call: What each call in a loop's body adds.
-        entry: A function entry that is charged.
-        bulk_shift: The binary logarithm of the bytes of a bulk operation that cost one.
-    """
-
-    least: int = 3
-    most: int = 60
-    bytes_per_fuel: int = 2
-    call: int = 4
-    entry: int = 16
-    bulk_shift: int = 3
+__all__ = ["Plan", "instrumented"]
 
 
 @frozen(kw_only=True)
@@ -82,7 +59,7 @@ class Plan:
     breaker: int
     pausing: bool
     parameters: Sequence[int]
-    costs: Costs = Costs()
+    costs: Costs = COSTS
 
 
 def instrumented(code: bytes, found: Iterable[Function], plan: Plan) -> tuple[list[bytes], int]:
@@ -170,6 +147,16 @@ def _i64(value: int) -> bytes:
     return b"\x42" + write_signed(value)
 
 
+def _i32(value: int) -> bytes:
+    return b"\x41" + write_signed(value)
+
+
+_BREAKER_BIT = 64
+"""The bit of the eval breaker that CPython with an interpreter lock does not use.
+
+Source: CPython 3.15, Include/internal/pycore_ceval.h, `_PY_EVAL_EXPLICIT_MERGE_BIT`: of builds without the lock.
+"""
+
 _LESS = b"\x53"  # i64.lt_s
 _IF, _UNREACHABLE, _END = b"\x04\x40", b"\x00", b"\x0b"
 
@@ -203,7 +190,7 @@ def _charge_and_ask(plan: Plan, cost: int) -> bytes:
     breaker = write_unsigned(plan.breaker)
     ask = (
         b"\x20\x00\x20\x00\x28\x02" + breaker  # local.get 0, twice; i32.load
-        + b"\x41\x01\x72\x36\x02" + breaker  # i32.const 1, i32.or, i32.store
+        + _i32(_BREAKER_BIT) + b"\x72\x36\x02" + breaker  # i32.or, i32.store
     )  # fmt: skip
     return _take(plan, cost) + _below_pause(plan) + _IF + _trap(plan) + ask + _END
 
@@ -218,13 +205,17 @@ def _pause(plan: Plan) -> bytes:
 
 
 def _handle_pause(plan: Plan) -> bytes:
-    """Where the eval breaker is handled: take the bit back, pause, and return if nothing else is asked for."""
+    """Where the eval breaker is handled: take the bit back, pause, and return if nothing else is asked for.
+
+    A loop may have paused since the bit was set; then there is nothing to do.
+    """
     breaker = write_unsigned(plan.breaker)
+    load = b"\x20\x00\x28\x02" + breaker
     return (
-        _below_pause(plan) + _IF
-        + b"\x20\x00\x20\x00\x28\x02" + breaker + b"\x41\x7e\x71\x36\x02" + breaker  # and with -2
-        + _pause(plan)
-        + b"\x20\x00\x28\x02" + breaker + b"\x41\xff\x01\x71\x45" + _IF  # its low eight bits are 0
+        load + _i32(_BREAKER_BIT) + b"\x71" + _IF
+        + b"\x20\x00" + load + _i32(~_BREAKER_BIT) + b"\x71\x36\x02" + breaker
+        + _below_pause(plan) + _IF + _pause(plan) + _END
+        + load + b"\x41\xff\x01\x71\x45" + _IF  # its low eight bits are 0
         + b"\x41\x00\x0f" + _END + _END
     )  # fmt: skip
 
@@ -235,7 +226,9 @@ def _charge_and_pause(plan: Plan, cost: int) -> bytes:
 
 def charge_function(plan: Plan) -> bytes:
     """The body of `charge`: an i64 of fuel in, an i64 of what is left out."""
-    body = b"\x00" + _get(plan.fuel) + b"\x20\x00\x7d" + _set(plan.fuel) + _trap(plan) + _get(plan.fuel) + _END
+    body = (
+        b"\x00" + _get(plan.fuel) + b"\x20\x00\x7d" + _set(plan.fuel) + _trap(plan) + _get(plan.fuel) + _END
+    )
     return write_unsigned(len(body)) + body
 
 

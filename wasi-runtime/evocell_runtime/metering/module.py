@@ -12,19 +12,19 @@ from attrs import frozen
 from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
 from evocell_runtime.metering import instrument, recursion
-from evocell_runtime.metering.instrument import Costs, Plan
+from evocell_runtime.metering.instrument import Plan
+from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, Costs
 from evocell_runtime.metering.scan import Function, functions
 from evocell_runtime.rewrite import MAGIC, SplitModule, sections
 
-__all__ = ["CHARGE", "FUEL", "PAUSE_AT", "Landmarks", "metered"]
-
-FUEL, PAUSE_AT, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.charge"
-"""What the module exports besides."""
+__all__ = ["Landmarks", "find_landmarks", "metered"]
 
 YIELD_COST = 500
 """Fuel of the guest's own `sched_yield`."""
 
 _TYPE, _FUNCTION, _GLOBAL, _EXPORT, _ELEMENT, _CODE = 1, 3, 6, 7, 9, 10
+_FUNCTION_NAMES = 1
+_DISPATCH, _HANDLER = b"_PyEval_EvalFrameDefault", b"_Py_HandlePending"
 _I64_GLOBAL = b"\x7e\x01\x42\x00\x0b"
 _THROUGH_TABLE = 1 << 30
 """Added to a type's number where types stand beside functions."""
@@ -45,8 +45,58 @@ class Landmarks:
     breaker: int = 12
 
 
+def find_landmarks(wasm: bytes, imported: int) -> Landmarks:
+    """Find the interpreter loop by the names that the whole module carries.
+
+    Args:
+        wasm: The module, with its section of names.
+        imported: How many functions it imports.
+
+    Raises:
+        ImageError: A function is not named there, or more than once.
+    """
+    places = []
+    for name in (_DISPATCH, _HANDLER):
+        written = bytes([len(name)]) + name
+        named = _indices_before(wasm, written)
+        if len(named) != 1:
+            msg = f"the interpreter names {len(named)} functions {name.decode()}, where one is needed"
+            raise ImageError(msg)
+        places.append(named[0] - imported)
+    return Landmarks(dispatch=places[0], handler=places[1])
+
+
+def _indices_before(wasm: bytes, written: bytes) -> list[int]:
+    """The indices of functions with a name, from the section of names."""
+    found: list[int] = []
+    for sid, body in sections(memoryview(wasm)):
+        if sid != 0 or bytes(body[:5]) != b"\x04name":
+            continue
+        names = bytes(body)
+        at = 5
+        while at < len(names):
+            kind = names[at]
+            size, start = read_unsigned(names, at + 1)
+            at = start + size
+            if kind != _FUNCTION_NAMES:
+                continue
+            count, place = read_unsigned(names, start)
+            for _ in range(count):
+                index, place = read_unsigned(names, place)
+                length, text = read_unsigned(names, place)
+                if names.startswith(written, text - 1) and length == len(written) - 1:
+                    found.append(index)
+                place = text + length
+    return found
+
+
 def metered(
-    parts: SplitModule, landmarks: Landmarks, *, costs: Costs = Costs(), pausing: bool = True, recursive: bool = True
+    parts: SplitModule,
+    landmarks: Landmarks,
+    *,
+    costs: Costs = COSTS,
+    pausing: bool = True,
+    recursive: bool = True,
 ) -> bytes:
     """The code of a split module with metering.
 
@@ -64,7 +114,9 @@ def metered(
         return _metered(parts, landmarks, costs, pausing=pausing, recursive=recursive)
 
 
-def _metered(parts: SplitModule, landmarks: Landmarks, costs: Costs, *, pausing: bool, recursive: bool) -> bytes:
+def _metered(
+    parts: SplitModule, landmarks: Landmarks, costs: Costs, *, pausing: bool, recursive: bool
+) -> bytes:
     by_id = {sid: bytes(body) for sid, body in sections(memoryview(parts.code))}
     imported = len(parts.imports)
     pause = next((n for n, function in enumerate(parts.imports) if function.name == "sched_yield"), None)
@@ -101,7 +153,9 @@ def _metered(parts: SplitModule, landmarks: Landmarks, costs: Costs, *, pausing:
         _EXPORT: _longer(
             by_id[_EXPORT],
             3,
-            _export(FUEL, 3, plan.fuel) + _export(PAUSE_AT, 3, plan.pause_at) + _export(CHARGE, 0, plan.charge),
+            _export(FUEL, 3, plan.fuel)
+            + _export(PAUSE_AT, 3, plan.pause_at)
+            + _export(CHARGE, 0, plan.charge),
         ),
         _CODE: write_unsigned(count + 2) + b"".join(bodies),
     }

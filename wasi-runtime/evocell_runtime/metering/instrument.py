@@ -18,12 +18,13 @@ What the module gains:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 
 from evocell_runtime.leb128 import write_signed, write_unsigned
 from evocell_runtime.metering.names import COSTS, SLICE_FUEL, Costs
+from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function
 
 __all__ = ["Plan", "instrumented"]
@@ -59,31 +60,25 @@ class Plan:
     breaker: int
     pausing: bool
     parameters: Sequence[int]
+    prices: Prices
     costs: Costs = COSTS
 
 
-def instrumented(code: bytes, found: Iterable[Function], plan: Plan) -> tuple[list[bytes], int]:
+def instrumented(code: bytes, plan: Plan) -> list[bytes]:
     """Write the charges into each function.
 
     Args:
         code: The code section's contents.
-        found: Its functions, in order.
         plan: What is charged.
 
     Returns:
-        The functions' code, each with its length before it, and how many there are.
+        The functions' code, each with its length before it.
     """
     out: list[bytes] = []
-    for number, function in enumerate(found):
+    for number, function in enumerate(plan.prices.found):
         body = _function(code, function, number, plan)
         out.append(write_unsigned(len(body)) + body)
-    return out, len(out)
-
-
-def loop_cost(function: Function, number: int, costs: Costs) -> int:
-    """What a turn of a loop costs: the length of its body without the loops in it, and its calls."""
-    loop = function.loops[number]
-    return max(costs.least, min(costs.most, loop.own_bytes // costs.bytes_per_fuel + costs.call * loop.calls))
+    return out
 
 
 def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes:
@@ -93,10 +88,10 @@ def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes
     if number == plan.handler:
         inserts.append((function.code, function.code, _handle_pause(plan)))
     for index, loop in enumerate(function.loops):
-        cost = loop_cost(function, index, plan.costs)
+        cost = plan.prices.of_loop(number, index)
         if (number, index) == plan.dispatch:
-            text = _charge_and_ask(plan, cost)
-        elif plan.pausing and loop.calls_inside and number != plan.dispatch[0]:
+            text = _charge_and_ask(plan, plan.costs.dispatch)
+        elif plan.pausing and (loop.calls_inside or loop.loops_inside) and number != plan.dispatch[0]:
             text = _charge_and_pause(plan, cost)
         else:
             text = _charge(plan, cost)

@@ -14,6 +14,7 @@ from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
 from evocell_runtime.metering import instrument, recursion
 from evocell_runtime.metering.instrument import Plan
 from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, Costs
+from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function, functions
 from evocell_runtime.rewrite import MAGIC, SplitModule, sections
 
@@ -142,9 +143,11 @@ def _metered(
         breaker=landmarks.breaker,
         pausing=pausing,
         parameters=[parameters[signature] for signature in signatures],
+        prices=Prices(found, imported, costs),
         costs=costs,
     )
-    bodies, count = instrument.instrumented(by_id[_CODE], found, plan)
+    bodies = instrument.instrumented(by_id[_CODE], plan)
+    count = len(bodies)
     bodies += (instrument.charge_function(plan), instrument.yield_function(plan, YIELD_COST))
     changed = {
         _TYPE: _longer(by_id[_TYPE], 2, b"\x60\x01\x7e\x01\x7e" + b"\x60\x00\x01\x7f"),

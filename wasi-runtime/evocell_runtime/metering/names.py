@@ -8,7 +8,7 @@ from attrs import astuple, frozen
 
 __all__ = ["CHARGE", "COSTS", "FUEL", "PAUSE_AT", "SLICE_FUEL", "Costs", "metering_key"]
 
-VERSION = 3
+VERSION = 4
 """Bump when what is charged changes in a way that no price shows."""
 
 FUEL, PAUSE_AT, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.charge"
@@ -20,23 +20,32 @@ SLICE_FUEL = 10_000_000
 
 @frozen(kw_only=True)
 class Costs:
-    """Static prices, in fuel.
+    """Static prices, in fuel. A unit is about a tenth of a nanosecond of a processor of 2026.
 
     Attributes:
-        least: The least that a turn of a loop costs.
-        most: The most, whatever the length of its body.
-        bytes_per_fuel: Bytes of a loop's body that cost one.
-        call: What each call in a loop's body adds.
+        turn: A turn of any loop.
+        bytes_per_fuel: Bytes of straight code that cost one.
+        tight_bytes_per_fuel: The same in loops that neither call nor hold loops: processors overlap their turns.
+        most: The most that the straight code of a loop or of a function called in it costs: longer code is a switch,
+            of which a turn runs a part.
+        call: The least that a call in a loop costs beside its turn, and what a call through the table does.
+        most_calls: The most that all calls in a loop's body cost together.
+        call_depth: How deep calls are followed to see what they cost.
+        dispatch: An instruction of the interpreter.
         entry: A function entry that is charged.
         bulk_shift: The binary logarithm of the bytes of a bulk operation that cost one.
     """
 
-    least: int = 3
-    most: int = 60
+    turn: int = 2
     bytes_per_fuel: int = 2
-    call: int = 4
-    entry: int = 16
-    bulk_shift: int = 3
+    tight_bytes_per_fuel: int = 4
+    most: int = 80
+    call: int = 6
+    most_calls: int = 240
+    call_depth: int = 4
+    dispatch: int = 50
+    entry: int = 20
+    bulk_shift: int = 2
 
 
 COSTS = Costs()

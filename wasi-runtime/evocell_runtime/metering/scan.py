@@ -68,6 +68,7 @@ class Loop:
         own_bytes: Length of its body without the loops in it.
         calls: Calls in its body without the loops in it.
         calls_inside: Whether it calls anything, the loops in it included.
+        loops_inside: Whether there are loops in it.
     """
 
     start: int
@@ -76,6 +77,7 @@ class Loop:
     own_bytes: int = 0
     calls: int = 0
     calls_inside: bool = False
+    loops_inside: bool = False
 
 
 @define
@@ -125,6 +127,12 @@ class Function:
     loops: list[Loop]
     calls: list[CallSite]
     bulk: list[Bulk]
+
+    @property
+    def straight_bytes(self) -> int:
+        """Length of its code outside of loops."""
+        inside = sum(loop.end - loop.start for loop in self.loops if loop.parent < 0)
+        return self.end - self.code - inside
 
 
 def functions(code: bytes) -> Iterator[Function]:
@@ -214,6 +222,7 @@ def _close(loops: list[Loop], ended: int, at: int) -> None:
     if loop.parent >= 0:
         around = loops[loop.parent]
         around.own_bytes -= at - loop.start
+        around.loops_inside = True
         around.calls_inside = around.calls_inside or loop.calls_inside
 
 

@@ -21,6 +21,7 @@ from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
 from evocell.errors import ConfigurationError
 from evocell.integrations.evaluator_files import EvaluatorFiles, defined_names, gather, guest_module
+from evocell.models import report as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -107,7 +108,9 @@ def evaluators(
 
     The metrics are ``combined_score``, the parts of the score by their names, ``valid`` (1 or 0) and
     ``fuel_used``, a measure of cost without noise that can be a feature dimension. The artifacts tell the
-    language model how the first public case failed, and nothing of cases that are not public.
+    language model how the first public case failed, and nothing of cases that are not public; ``fuel_used``
+    is that of the public cases. The score, its parts and ``valid`` are over all cases, because OpenEvolve
+    selects by them. It shows all metrics to the model: score hidden cases coarsely if that says too much.
 
     Args:
         evaluation: What ``evaluate`` runs. Its first objective must be maximised.
@@ -264,15 +267,18 @@ class _Report:
             **result.components,
             "combined_score": result.fitness_score,
             "valid": float(result.valid),
-            "fuel_used": float(result.fuel_used),
+            "fuel_used": float(told.public_fuel(result)),
         }
         return EvaluationResult(metrics=metrics, artifacts=_failure(result))
 
 
 def _failure(result: FitnessResult) -> dict[str, str | bytes]:
-    """Say how a program failed: outcome, error, traceback, streams, limit, fuel, all in one text too."""
+    """Say how a program failed: outcome, error, traceback, streams, limit, fuel, all in one text too.
+
+    A program that failed in hidden cases alone has nothing that says so.
+    """
     found: dict[str, str | bytes] = dict(result.artifacts())
-    if found or not result.valid:
+    if found or (told.tells_all(result) and not result.valid):
         found["feedback"] = result.feedback()
     return found
 

@@ -24,6 +24,7 @@ from evocell.integrations.evaluator_files import EvaluatorFiles, defined_names, 
 from evocell.models import report as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
 
 try:
@@ -322,10 +323,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         names = _function_names(given.evaluator)
     except ConfigurationError as error:
-        parser.error(str(error))
+        parser.error(clean_line(str(error)))
     functions = ", ".join(names) if len(names) > 1 else f"({names[0]},)"
     output.write_text(_WRAPPER.format(name=given.evaluator.name, functions=functions), encoding="utf-8")
-    print(f"Wrote {output}. Give it to OpenEvolve in place of {given.evaluator}.")  # noqa: T201 - a command
+    said = f"Wrote {output}. Give it to OpenEvolve in place of {given.evaluator}."
+    print(clean_line(said))  # noqa: T201 - a command
     return 0
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from evocell.models.foreign import clean_json
 from evocell.observability.encoding import pack, unpack, unpack_files
 
 __all__ = ["EXPORTS", "ExportFormat", "export_rows", "write_rows"]
@@ -80,7 +81,7 @@ def write_rows(rows: Iterator[Row], file_format: ExportFormat, write: Callable[[
                 write(_csv_line(list(row)))
             write(_csv_line([_cell(value) for value in row.values()]))
         elif file_format == "jsonl":
-            write(json.dumps(row, ensure_ascii=False, default=_as_json).encode() + b"\n")
+            write(_json(row).encode() + b"\n")
         else:
             write(pack(row))
         n_rows += 1
@@ -109,11 +110,15 @@ def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False, default=_as_json)
+        return _json(value)
     # What a candidate wrote must not be a formula in whoever's spreadsheet.
     if isinstance(value, str) and value[:1].encode("utf-8", "replace") in {bytes([one]) for one in _HEAD}:
         return f"'{value}"
     return value
+
+
+def _json(value: object) -> str:
+    return clean_json(json.dumps(value, ensure_ascii=False, default=_as_json))
 
 
 def _csv_line(cells: list[object] | list[str]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -43,7 +44,13 @@ _TIMES = frozenset(
 _FLAGS = frozenset({"kept", "valid", "deterministic"})
 _JSON = frozenset({"objectives", "components"})
 _PACKED = frozenset({"config", "transitions", "test_results", "metadata", "members"})
-_HEAD = b"=+-@\t\r"
+_LOOKED_AT = 256
+"""Characters in which one that shows must come: what begins with more blanks is no formula."""
+
+_FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a spreadsheet may take for the beginning of a formula, the wide ones of Japanese included."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", re.ASCII)
 
 
 def export_rows(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
@@ -112,9 +119,17 @@ def _cell(value: object) -> object:
     if isinstance(value, list | dict):
         return _json(value)
     # What a candidate wrote must not be a formula in whoever's spreadsheet.
-    if isinstance(value, str) and value[:1].encode("utf-8", "replace") in {bytes([one]) for one in _HEAD}:
+    if isinstance(value, str) and _looks_like_formula(value):
         return f"'{value}"
     return value
+
+
+def _looks_like_formula(text: str) -> bool:
+    """Whether a cell would be more than text; what does not show before its first sign is left aside."""
+    first = next(
+        (char for char in text[:_LOOKED_AT] if char in _FORMULA or (char.isprintable() and char != " ")), ""
+    )
+    return first in _FORMULA and not _NUMBER.fullmatch(text)
 
 
 def _json(value: object) -> str:
@@ -123,8 +138,9 @@ def _json(value: object) -> str:
 
 def _csv_line(cells: list[object] | list[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    # A carriage return in a cell is only quoted if lines end in one.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _as_json(value: object) -> object:

@@ -9,7 +9,9 @@ import pytest
 
 from evocell import Case, Evaluation, Limits, Stage
 from evocell.integrations import shinka
+from evocell.integrations.futures import SandboxExecutor
 from evocell.integrations.openevolve import evaluators
+from evocell.pipe.blocking import Client
 
 LIMITS = Limits(fuel=150_000_000, memory_bytes=32 << 20, output_bytes=10_000, timeout_s=60)
 
@@ -214,3 +216,56 @@ def test_shinka(engine, tmp_path, capsys, program):
         shown = [metrics["text_feedback"], metrics["public"], error, capsys.readouterr().out]
         texts.add(json.dumps(shown))
     assert len(texts) == 1, texts
+
+
+def test_a_scoring_function_that_quotes_what_it_expected(engine, tmp_path, capsys):
+    path = tmp_path / "program.py"
+    path.write_text("def f(x): return 1")
+
+    def quoting(case, value):
+        raise KeyError("SECRET", case.expected)
+
+    for public in (True, False):
+        cases = [Case((1,), expected="EXPECTED"), Case((2,), expected="EXPECTED", public=public)]
+        task = Evaluation("f", cases, quoting)
+        (evaluate,) = evaluators(task, engine=lambda: engine)
+        shinka.main(
+            task, ["--program_path", str(path), "--results_dir", str(tmp_path)], engine=lambda: engine
+        )
+        metrics, correct = (tmp_path / f"{name}.json" for name in ("metrics", "correct"))
+        shown = told(engine.evaluate_one("def f(x): return 1", task))
+        shown += json.dumps(evaluate(str(path)).artifacts) + capsys.readouterr().out
+        for word in ("SECRET", "EXPECTED", "KeyError"):
+            assert word not in shown + metrics.read_text() + correct.read_text()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_futures_and_maps(engine, program):
+    texts = set()
+    for cases in variants():
+        task = Evaluation("f", cases, limits=LIMITS)
+        evaluator = engine.evaluator(task, finish=told)
+        with SandboxExecutor() as executor:
+            texts.add(executor.submit(evaluator, PROGRAMS[program]).result())
+        texts.add(evaluator.map(evaluator, [PROGRAMS[program]])[0])
+    assert len(texts) == 1, texts
+
+
+def test_through_a_pipe():
+    texts = set()
+    with Client.spawn("--workers", "1") as client:
+        for cases in variants():
+            task = Evaluation("f", cases, limits=LIMITS, stop="first_failure")
+            result = client.evaluate_one(FAILING, task)
+            assert not result.all_public
+            texts.add(told(result))
+    assert len(texts) == 1, texts
+
+
+def test_refused_as_a_whole(engine):
+    texts = set()
+    for cases in variants():
+        result = engine.evaluate_one("def f(", Evaluation("f", cases))
+        texts.add(told(result))
+    assert len(texts) == 1, texts
+    assert "syntax" in texts.pop()

@@ -84,9 +84,9 @@ def tells_all(result: FitnessResult) -> bool:
 
 def public_error(result: FitnessResult) -> str | None:
     """Say what an individual did wrong, as far as that may be shown; None for nothing."""
-    if tells_all(result):
-        return result.error
-    if _refused_as_a_whole(result):
+    if tells_all(result) and result.reason == "score":
+        return "the scoring did not take what it returned"
+    if tells_all(result) or _refused_as_a_whole(result):
         return result.error
     for number, case in enumerate(public_cases(result)):
         if not case.passed:

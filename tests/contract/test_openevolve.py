@@ -119,7 +119,7 @@ def test_a_wrong_answer_is_described_and_what_is_hidden_stays_so(tmp_path):
     assert found.metrics["valid"] == 1.0
     assert found.metrics["combined_score"] == 0.0
     assert "returned: 17" in found.artifacts["feedback"]
-    assert "hidden cases: 1, 1 failed" in found.artifacts["feedback"]
+    assert "hidden" not in found.artifacts["feedback"]
     assert "2525" not in str(found.artifacts)
 
 

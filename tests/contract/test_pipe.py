@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from evocell.errors import (
 from evocell.pipe.blocking import Client
 from evocell.pipe.client import AsyncClient, connect_unix
 from evocell.pipe.errors import MethodNotFound, Unauthorized
+from evocell.pipe.limits import PipeLimits
 from evocell.pipe.server import open_server
 from evocell.pipe.transports import listen_tcp, listen_unix, read_token, serve_clients, shown_address
 
@@ -308,6 +310,28 @@ async def test_tcp_wants_the_token(tmp_path):
                 pass
         async with AsyncClient.tcp("127.0.0.1", port, token=token_file) as client:
             assert (await client.evaluate_one(SQUARE, TASK)).valid
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_idle_tcp_connections_keep_no_client_out(tmp_path):
+    token = read_token(tmp_path / "token")
+    patient = PipeLimits(hello_s=10_000)
+    async with (
+        open_server(Config.load(workers=1), limits=patient, max_clients=2) as server,
+        listen_tcp("0") as listeners,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(lambda: serve_clients(server, listeners, token=token))
+        port = int(shown_address(listeners).rpartition(":")[2])
+        async with AsyncClient.tcp("127.0.0.1", port, token=token) as early, AsyncExitStack() as held:
+            for sent in (b"", b"\x94", b"\x94\x00\x00\xa5hel") * 60:
+                stream = await held.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+                await stream.send_all(sent)
+            with trio.fail_after(60):
+                async with AsyncClient.tcp("127.0.0.1", port, token=token) as late:
+                    assert (await late.evaluate_one(SQUARE, TASK)).valid
+                assert (await early.evaluate_one(SQUARE, TASK)).valid
         nursery.cancel_scope.cancel()
 
 

@@ -214,7 +214,8 @@ def test_a_whole_script_for_an_evaluation(tmp_path, sandboxes, capsys):
     assert metrics["combined_score"] == 1.0
     assert metrics["public"] == {"score": 1.0, "size": 2.0}
     assert metrics["private"]["fuel_used"] > 0
-    assert "hidden cases: 1, 0 failed" in metrics["text_feedback"]
+    assert "public cases: 1, 0 failed" in metrics["text_feedback"]
+    assert "hidden" not in metrics["text_feedback"]
     assert correct == {"correct": True, "error": None}
     metrics, correct = script("def f(n): return n / 0")
     assert metrics["combined_score"] == 0.0

@@ -29,6 +29,7 @@ import platformdirs
 from attrs import asdict, field, frozen
 
 from evocell_runtime.errors import ImageError
+from evocell_runtime.private import make_below, make_private
 from evocell_runtime.spec import ImageSpec
 
 CODE_FILE, CODE_RECORD = "interpreter.cwasm", "record.json"
@@ -239,15 +240,16 @@ class ImageCache:
             ImageError: It cannot be made, belongs to another user or is open to others.
         """
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name in ("code", "images"):
-                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+            problem = make_private(self.root)
+            for name in () if problem else ("code", "images", "names"):
+                if name != "names" or (self.root / name).exists():
+                    problem = problem or make_private(self.root / name)
         except OSError as e:
             msg = f"the image cache {self.root} cannot be made: {e.strerror}; set EVOCELL_CACHE_DIR elsewhere"
             raise ImageError(msg) from e
         problems = self._place_problems()
-        if problems:
-            raise ImageError(problems[0])
+        if problems or problem:
+            raise ImageError(problems[0] if problems else str(problem))
 
     def set_name(self, name: str, image_id: str) -> None:
         """Have an image go by a name, in place of the one that did.
@@ -265,7 +267,7 @@ class ImageCache:
         descriptor, made = tempfile.mkstemp(prefix=".new-", dir=self.root)
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
             stream.write(image_id)
-        (self.root / "names").mkdir(mode=0o700, exist_ok=True)
+        make_below(self.root / "names")
         Path(made).replace(self.root / "names" / name)
 
     def remove(self, image_id: str) -> None:

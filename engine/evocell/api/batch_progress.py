@@ -230,8 +230,7 @@ class StreamProgress:
 
 
 def _progress(console: Console | None) -> Progress:
-    from rich.console import Console  # noqa: PLC0415 - see above
-    from rich.progress import (  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415 - see above
         BarColumn,
         MofNCompleteColumn,
         Progress,
@@ -239,12 +238,14 @@ def _progress(console: Console | None) -> Progress:
         TimeElapsedColumn,
     )
 
+    from evocell.api.console import SafeConsole  # noqa: PLC0415 - see above
+
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(separator=" of "),
         TimeElapsedColumn(),
         TextColumn("{task.fields[notes]}", markup=False),
-        console=console or Console(stderr=True),
+        console=console or SafeConsole(stderr=True),
         transient=True,
     )

@@ -21,7 +21,7 @@ from evocell.errors import ConfigurationError, EngineClosed, EngineForked, Evoce
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
-from evocell.observability.database import FILE_NAME
+from evocell.observability.database import FILE_NAME, store_errors
 from evocell.observability.observer import Observer, open_observer
 from evocell.observability.populations import PopulationStore
 from evocell.observability.store import Store, open_store
@@ -37,6 +37,7 @@ from evocell.orchestration.reloading import Reloading
 from evocell.orchestration.resources import READINGS, watch_resources
 from evocell.orchestration.supervision import running_beside
 from evocell.orchestration.versions import Versions
+from evocell_runtime.private import make_private
 
 __all__ = ["EngineLifecycle"]
 
@@ -119,6 +120,10 @@ class EngineLifecycle:
             await trio.to_thread.run_sync(sweep)
             opening.callback(sweep)  # of what killed workers left
             root = self.config.state_dir or opening.enter_context(OwnedDirectory())
+            with store_errors(root):
+                problem = make_private(root)
+            if problem is not None:
+                raise StoreError(problem, str(root))
             snapshots = SnapshotStore(root / "code")
             durable = self.config.state_dir is not None
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))

@@ -121,9 +121,9 @@ class ConsoleProgress:
 
     @property
     def _console(self) -> Console:
-        from rich.console import Console  # noqa: PLC0415 - see above
+        from evocell.api.console import SafeConsole  # noqa: PLC0415 - see above
 
-        self._given = self._given or Console(stderr=True)
+        self._given = self._given or SafeConsole(stderr=True)
         return self._given
 
     def _say(self, line: str) -> None:

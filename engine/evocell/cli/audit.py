@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +13,7 @@ from attrs import asdict
 from rich.table import Table
 from rich.text import Text
 
-from evocell.cli.screen import open_screen
+from evocell.cli.screen import open_screen, say, say_json
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.observability.audit import AUDIT_KINDS, AuditEntry, read_entries
@@ -68,11 +66,11 @@ def run_audit(args: argparse.Namespace) -> int:
         )
     if args.json:
         for entry in entries:
-            sys.stdout.write(json.dumps(asdict(entry)) + "\n")
+            say_json(asdict(entry))
     elif entries:
         _print_table(entries)
     else:
-        sys.stdout.write("the audit log has no such entry\n")
+        say("the audit log has no such entry")
     return 0
 
 
@@ -104,7 +102,7 @@ def _print_table(entries: Sequence[AuditEntry]) -> None:
     for entry in entries:
         table.add_row(
             datetime.fromtimestamp(entry.at, UTC).strftime("%m-%d %H:%M:%S"),
-            Text(entry.kind.replace("_", " "), style=_COLOURS[entry.kind]),
+            Text(entry.kind.replace("_", " "), style=_COLOURS.get(entry.kind, "")),
             Text(entry.sandbox_id or "-"),
             Text(entry.version[:_SHORT_ID_CHARS] or "-"),
             Text(entry.profile or "-"),

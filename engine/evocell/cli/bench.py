@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import evolve
 
 from evocell.cli.cases import read_cases
+from evocell.cli.screen import say_json
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 
@@ -89,13 +88,13 @@ def run_bench(args: argparse.Namespace) -> int:
         image = engine.image_id
     if args.other is None:
         if args.json:
-            _print_json({"image": image, "program": measurement_json(one)})
+            say_json({"image": image, "program": measurement_json(one)}, indent=2)
         else:
             show_measurement(one, str(args.program))
         measured = [one]
     else:
         if args.json:
-            _print_json({"image": image, **comparison_json(both)})
+            say_json({"image": image, **comparison_json(both)}, indent=2)
         else:
             show_comparison(both, str(args.program), str(args.other))
         measured = [both.first, both.second]
@@ -127,17 +126,14 @@ def _any_value(_case: Case, _value: object) -> float:
     return 1.0
 
 
-def _print_json(document: object) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
 @contextmanager
 def _bar(args: argparse.Namespace) -> Iterator[RepeatDone | None]:
     """A bar on a terminal; it says how long it will still take."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from evocell.api.console import SafeConsole
+
+    console = SafeConsole(stderr=True)
     if args.json or not console.is_terminal:
         yield None
         return

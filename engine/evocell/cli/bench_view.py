@@ -12,6 +12,7 @@ from rich.text import Text
 
 from evocell.cli.screen import open_screen
 from evocell.models.comparing import Comparison, Interval, Measurement, Verdict
+from evocell.models.foreign import clean_message
 
 if TYPE_CHECKING:
     from evocell.models.fitness import CaseResult
@@ -132,7 +133,7 @@ def _summary(measured: Measurement) -> list[str]:
 
 
 def _troubles(measured: Measurement) -> list[str]:
-    lines = [] if measured.result.error is None else [measured.result.error]
+    lines = [] if measured.result.error is None else [clean_message(measured.result.error)]
     if not measured.repeatable:
         lines.append(
             "repeats differ in fuel, memory or outcome, so there is no exact verdict; is a time limit hit, "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from evocell.api.progress import console_progress
+from evocell.cli.screen import complain, say_json
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 
@@ -106,9 +106,9 @@ def run_demo(args: argparse.Namespace) -> int:
             wrong = _run_on(engine, args)
         if args.report is not None and config.state_dir is not None:
             write_report(config.state_dir, args.report, title="Online bin packing")
-            sys.stderr.write(f"report written to {args.report}\n")
+            complain(f"report written to {args.report}")
     for sentence in wrong:
-        sys.stderr.write(f"evocell: {sentence}\n")
+        complain(sentence)
     return 1 if wrong else 0
 
 
@@ -121,7 +121,7 @@ def _run_on(engine: Engine, args: argparse.Namespace) -> list[str]:
     size = {"generations": args.generations, "population": args.population}
     if args.json:
         result = experiment.run_experiment(engine, seed=args.seed, **size)
-        sys.stdout.write(json.dumps(result, indent=2, sort_keys=True) + "\n")
+        say_json(result, indent=2, sort_keys=True)
     else:
         with open_view(**size, seed=args.seed) as view:
             result = experiment.run_experiment(engine, seed=args.seed, **size, watch=view.watch)

@@ -16,6 +16,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from evocell.api.console import SafeConsole
+
 UNKNOWN_WIDTH = 100
 """Columns given to tables where the output is not a terminal, whose width would be a guess."""
 
@@ -145,9 +147,9 @@ def open_view(
         console: Where to draw; standard output by default.
     """
     if console is None:
-        console = Console()
+        console = SafeConsole()
         if not console.is_terminal:
-            console = Console(width=UNKNOWN_WIDTH)
+            console = SafeConsole(width=UNKNOWN_WIDTH)
     plan = f"{generations} generation{'s' if generations > 1 else ''} of {population} programs, seed {seed}"
     if not console.is_terminal:
         _say(console, f"evocell demo: online bin packing, {plan}")

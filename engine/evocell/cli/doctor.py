@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from rich.text import Text
 from evocell.cli.checks import Check, Status, judge, room
 from evocell.cli.facts import Facts, gather
 from evocell.cli.image import configured_spec, open_cache
-from evocell.cli.screen import open_screen
+from evocell.cli.screen import open_screen, say_json
 from evocell.config import Config
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red"}
@@ -40,7 +38,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     facts = gather(cache, configured_spec(config), config)
     checks = judge(facts)
     if args.json:
-        sys.stdout.write(json.dumps(report(facts, checks), indent=2) + "\n")
+        say_json(report(facts, checks), indent=2)
     else:
         _print_table(checks)
     return 1 if any(check.status is Status.PROBLEM for check in checks) else 0

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import mmap
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ from rich.table import Table
 from evocell.api.progress import console_progress
 from evocell.cli.image_choice import SHORT_ID, choose, newest_first
 from evocell.cli.image_files import run_export, run_import
-from evocell.cli.screen import open_screen
+from evocell.cli.screen import open_screen, say, say_json
 from evocell.config import Config
 from evocell.errors import ImageError
 
@@ -89,7 +87,7 @@ def run_build(args: argparse.Namespace) -> int:
     spec = configured_spec(config, warm=args.warm, layers=args.layer)
     with console_progress() as progress:
         manifest = build_image(spec, cache, progress)
-    sys.stdout.write(f"{manifest.image_id}\n")
+    say(f"{manifest.image_id}")
     return 0
 
 
@@ -98,10 +96,10 @@ def run_list(args: argparse.Namespace) -> int:
     cache = open_cache(args.cache_dir, Config.load())
     manifests = newest_first(cache.images())
     if args.json:
-        _print_json([facts(manifest, cache) for manifest in manifests])
+        say_json([facts(manifest, cache) for manifest in manifests], indent=2)
         return 0
     if not manifests:
-        sys.stdout.write("no images; `evocell image build` makes one, and so does the first use\n")
+        say("no images; `evocell image build` makes one, and so does the first use")
         return 0
     table = Table(show_edge=False)
     names = names_of(cache)
@@ -122,7 +120,7 @@ def run_list(args: argparse.Namespace) -> int:
     interpreters = {manifest.code_key: manifest.code_bytes for manifest in manifests}
     own = sum(cache.size_bytes(manifest.image_id) - manifest.code_bytes for manifest in manifests)
     together, code = megabytes(own + sum(interpreters.values())), megabytes(max(interpreters.values()))
-    sys.stdout.write(f"{together} together; images of the same interpreter share its code, {code}\n")
+    say(f"{together} together; images of the same interpreter share its code, {code}")
     return 0
 
 
@@ -131,12 +129,12 @@ def run_show(args: argparse.Namespace) -> int:
     cache = open_cache(args.cache_dir, Config.load())
     known = facts(choose(args.image, cache.images(), cache.names()), cache)
     if args.json:
-        _print_json(known)
+        say_json(known, indent=2)
         return 0
     width = max(map(len, known))
     for name, value in known.items():
         text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-        sys.stdout.write(f"{name:<{width}}  {text}\n")
+        say(f"{name:<{width}}  {text}")
     return 0
 
 
@@ -146,13 +144,13 @@ def run_verify(args: argparse.Namespace) -> int:
     manifests = cache.images()
     chosen = newest_first(manifests) if args.image is None else [choose(args.image, manifests, cache.names())]
     if not chosen:
-        sys.stdout.write("no images to verify\n")
+        say("no images to verify")
     damaged = 0
     for manifest in chosen:
         problems = cache.verify(manifest.image_id)
         damaged += bool(problems)
         for problem in problems or ["sound"]:
-            sys.stdout.write(f"{manifest.image_id[:SHORT_ID]}: {problem}\n")
+            say(f"{manifest.image_id[:SHORT_ID]}: {problem}")
     return 1 if damaged else 0
 
 
@@ -166,7 +164,7 @@ def run_remove(args: argparse.Namespace) -> int:
         kept.remove(manifest)
         freed = megabytes(freed_bytes(manifest, kept, cache))
         cache.remove(manifest.image_id)
-        sys.stdout.write(f"{manifest.image_id[:SHORT_ID]}: removed, {freed} freed\n")
+        say(f"{manifest.image_id[:SHORT_ID]}: removed, {freed} freed")
     return 0
 
 
@@ -278,7 +276,3 @@ def _image_argument(action: argparse.ArgumentParser, *, optional: bool) -> None:
         metavar="IMAGE",
         help="an image's name, id or the beginning of one",
     )
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evocell.cli.image_choice import choose, newest_first
+from evocell.cli.screen import say
 from evocell.config import Config
 from evocell.errors import ImageError
 
@@ -32,7 +32,7 @@ def run_export(args: argparse.Namespace) -> int:
         export_image(_shelf(cache, manifest.image_id), None, path.absolute())
     except CopyRefused as refusal:
         raise ImageError(str(refusal), str(path)) from refusal
-    sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.0f} MB\n")
+    say(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
     return 0
 
 
@@ -52,7 +52,7 @@ def run_import(args: argparse.Namespace) -> int:
         image_id = import_image(shelf, path, name=args.name, replace=args.replace)
     except CopyRefused as refusal:
         raise ImageError(str(refusal), str(path)) from refusal
-    sys.stdout.write(f"{image_id}\n")
+    say(f"{image_id}")
     return 0
 
 

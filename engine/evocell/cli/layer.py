@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from evocell.api.console import SafeConsole
+from evocell.cli.screen import open_screen, say
 
 
 def add_layer_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,9 +51,9 @@ def run_build(args: argparse.Namespace) -> int:
     from evocell_runtime.layers import build_layer
 
     output = args.output or args.requirements.with_suffix(".zip")
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with console.status("resolving") as status:
-        built = build_layer(args.requirements, output, status.update)
+        built = build_layer(args.requirements, output, lambda step: status.update(Text(step)))
     table = Table(show_edge=False)
     table.add_column("package")
     table.add_column("version")
@@ -60,11 +62,11 @@ def run_build(args: argparse.Namespace) -> int:
         table.add_row(package.name, package.version, "in the layer")
     for package in built.provided:
         table.add_row(package.name, package.version, "in every image")
-    Console(highlight=False).print(table)
+    open_screen(highlight=False).print(table)
     data = built.path.read_bytes()
-    sys.stdout.write(
+    say(
         f"{built.path}: {len(data) / 1e6:.1f} MB, SHA-256 {hashlib.sha256(data).hexdigest()[:16]}\n"
-        f"use it: Config(layers=({str(built.path)!r},)), or EVOCELL_LAYERS={built.path}\n"
+        f"use it: Config(layers=({str(built.path)!r},)), or EVOCELL_LAYERS={built.path}"
     )
     return 0
 
@@ -74,5 +76,5 @@ def run_packages(_: argparse.Namespace) -> int:
     from evocell_runtime.layers import provided_packages
 
     for package in provided_packages():
-        sys.stdout.write(f"{package}\n")
+        say(str(package))
     return 0

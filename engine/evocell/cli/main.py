@@ -17,11 +17,13 @@ from evocell.cli.image import add_image_parser
 from evocell.cli.layer import add_layer_parser
 from evocell.cli.replay import add_replay_parser
 from evocell.cli.report import add_report_parser
+from evocell.cli.screen import complain
 from evocell.cli.serve import add_serve_parser
 from evocell.cli.store import add_store_parser
 from evocell.cli.top import add_top_parser
 from evocell.cli.verify_determinism import add_verify_parser
 from evocell.errors import EvocellError
+from evocell.models.foreign import clean_line, clean_log, clean_traces
 from evocell_runtime.errors import ImageError as RuntimeImageError
 
 _FAILED = 2
@@ -39,15 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a check found a problem, 2 an error that one sentence on standard
         error explains, 130 interrupted, 141 whoever read the output has gone.
     """
+    if argv is None:
+        clean_traces()  # of a fault of ours: the message may quote anything
     args = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int | None] = args.run
     try:
-        return command(args) or 0
+        with clean_log():
+            return command(args) or 0
     except (EvocellError, RuntimeImageError) as error:
-        sys.stderr.write(f"evocell: {error}\n")
+        complain(str(error))
         return _FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("evocell: interrupted\n")
+        complain("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit; give it somewhere to go.
@@ -93,4 +98,4 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what was wrong with the arguments and where help is, and leave."""
-        self.exit(_FAILED, f"evocell: {message}; `{self.prog} --help` lists what there is\n")
+        self.exit(_FAILED, f"evocell: {clean_line(message)}; `{self.prog} --help` lists what there is\n")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from attrs import asdict
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from evocell.api.console import SafeConsole
 from evocell.api.engine import Engine
 from evocell.cli.audit import state_dir
-from evocell.cli.screen import open_screen
+from evocell.cli.screen import open_screen, say_json
 from evocell.config import Config
 from evocell.errors import ConfigurationError, EvocellError, StoreError
 from evocell.models.recorded import EvaluationRecord, Replay
@@ -62,7 +60,7 @@ def run_replay(args: argparse.Namespace) -> int:
         replays = list(_replays(engine, records, quiet=args.json))
     if args.json:
         for one in replays:
-            sys.stdout.write(json.dumps(_plain(one)) + "\n")
+            say_json(_plain(one))
     else:
         _print(replays)
     return 0 if all(one.same or not one.record.deterministic for one in replays) else 1
@@ -76,7 +74,7 @@ def _nothing(args: argparse.Namespace) -> str:
 
 
 def _replays(engine: Engine, records: Sequence[EvaluationRecord], *, quiet: bool) -> Iterator[Replay]:
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         for record in bar.track(records):

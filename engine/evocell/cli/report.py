@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
 from evocell.cli.report_data import RunData, read_run
+from evocell.cli.screen import say
 from evocell.cli.store import store_path
 from evocell.errors import ConfigurationError
 from evocell.observability.database import open_reader
@@ -64,7 +64,7 @@ def run_report(args: argparse.Namespace) -> int:
     write_report(
         store_path(args.state_dir), args.out, run=args.number, direction=args.direction, title=args.title
     )
-    sys.stdout.write(f"report written to {args.out}\n")
+    say(f"report written to {args.out}")
     return 0
 
 

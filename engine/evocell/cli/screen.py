@@ -1,25 +1,57 @@
-"""Where a command prints its tables."""
+"""Where commands print. Nothing in this package writes to the terminal but through here.
+
+What is said may quote a variant, a file, a store or a package, so it is cleaned on its way, and JSON escapes
+whatever is not printable. A test holds all modules of the package to that.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Any
+import sys
+from collections.abc import Callable
+from typing import IO, Any
 
-from rich.console import Console
+from evocell.api.console import SafeConsole
+from evocell.models.foreign import clean, clean_json, clean_message
 
-__all__ = ["open_screen"]
+__all__ = ["complain", "data_sink", "open_screen", "say", "say_json"]
 
 _WIDE = 1000
 """Columns of what is no terminal: a row stays on its line, so that `grep` and `sort` find it whole."""
 
 
-def open_screen(**options: Any) -> Console:
+def open_screen(**options: Any) -> SafeConsole:
     """Return standard output as a console: as wide as the terminal, or as ``COLUMNS`` says, else very wide.
 
     Args:
         **options: As `rich.console.Console` takes them.
     """
-    console = Console(**options)
-    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+    console = SafeConsole(**options)
+    if console.is_terminal or "width" in options or os.environ.get("COLUMNS", "").isdigit():
         return console
-    return Console(**options, width=_WIDE)
+    return SafeConsole(**options, width=_WIDE)
+
+
+def say(text: str) -> None:
+    """Print a text to standard output, with a line end."""
+    sys.stdout.write(clean(text) + "\n")
+
+
+def complain(sentence: str) -> None:
+    """Print a sentence to standard error in the form of every error of the command."""
+    sys.stderr.write(f"evocell: {clean_message(sentence)}\n")
+
+
+def say_json(document: object, *, indent: int | None = None, sort_keys: bool = False) -> None:
+    """Print JSON to standard output: all of ASCII that is printable, whatever is in it."""
+    text = json.dumps(document, indent=indent, sort_keys=sort_keys, default=repr)
+    sys.stdout.write("\n".join(map(clean_json, text.split("\n"))) + "\n")
+    sys.stdout.flush()
+
+
+def data_sink(file: IO[bytes]) -> Callable[[bytes], object]:
+    """Return what writes text as data: as it is into a file or to a program, cleaned to a terminal."""
+    if not file.isatty():
+        return file.write
+    return lambda data: file.write(clean(data.decode("utf-8", "replace")).encode("utf-8", "replace"))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+from evocell.cli.screen import complain, say_json
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 
@@ -52,7 +51,7 @@ def run_serve(args: argparse.Namespace) -> int:
     if args.describe:
         from evocell.pipe.description import describe
 
-        sys.stdout.write(json.dumps(describe(), indent=2) + "\n")
+        say_json(describe(), indent=2)
         return 0
     if args.tcp is not None and args.token_file is None:
         raise ConfigurationError("--tcp needs --token-file: every user of this machine can reach a port")
@@ -110,9 +109,8 @@ def _announce(args: argparse.Namespace, address: str) -> None:
     """Say where clients connect: one line of JSON for scripts, one sentence for people."""
     token = {} if args.tcp is None else {"token_file": str(args.token_file)}
     place = {"unix" if args.tcp is None else "tcp": address, **token}
-    sys.stdout.write(json.dumps({"listening": place, "framing": args.framing}) + "\n")
-    sys.stdout.flush()
-    sys.stderr.write(f"evocell: listening on {address}; Ctrl-C ends the server and every sandbox\n")
+    say_json({"listening": place, "framing": args.framing})
+    complain(f"listening on {address}; Ctrl-C ends the server and every sandbox")
 
 
 async def _end_on_signal(scope: object, on_socket: bool) -> None:  # noqa: FBT001 - passed to start_soon

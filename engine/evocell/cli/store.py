@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
+from evocell.cli.screen import data_sink, say
 from evocell.config import Config
 from evocell.errors import ConfigurationError, StoreError
 from evocell.observability.database import FILE_NAME, open_reader
@@ -87,7 +88,7 @@ def run_check(args: argparse.Namespace) -> int:
     with closing(open_reader(path)) as connection:
         problems = list(inspect_store(connection, path))
         for problem in problems:
-            sys.stdout.write(f"{problem}\n")
+            say(problem)
         if problems:
             return 1
         counts = {
@@ -95,31 +96,38 @@ def run_check(args: argparse.Namespace) -> int:
             for table in _COUNTED
         }
     said = (f"{count:,} {_COUNTED[table] if count == 1 else table}" for table, count in counts.items())
-    sys.stdout.write(f"{path} is sound: {', '.join(said)}\n")
+    say(f"{path} is sound: {', '.join(said)}")
     return 0
 
 
 def run_export(args: argparse.Namespace) -> int:
     """Write a table of a store."""
     path = store_path(args.state_dir)
-    with closing(open_reader(path)) as connection, _output(args.out) as file:
+    with closing(open_reader(path)) as connection, _output(args) as write:
         try:
-            n_rows = write_rows(export_rows(connection, args.table), args.file_format, file.write)
+            n_rows = write_rows(export_rows(connection, args.table), args.file_format, write)
         except ValueError as error:
             raise StoreError(f"{error}; see: evocell store check {path.parent}", str(path)) from error
     if args.out is not None:
-        sys.stdout.write(f"{n_rows:,} {args.table} written to {args.out}\n")
+        say(f"{n_rows:,} {args.table} written to {args.out}")
     return 0
 
 
 @contextmanager
-def _output(place: Path | None) -> Iterator[IO[bytes]]:
+def _output(args: argparse.Namespace) -> Iterator[Callable[[bytes], object]]:
+    place: Path | None = args.out
     if place is None:
-        yield sys.stdout.buffer
+        yield _sink(sys.stdout.buffer, args.file_format)
         sys.stdout.buffer.flush()
         return
     try:
         with place.open("wb") as file:
-            yield file
+            yield _sink(file, args.file_format)
     except OSError as error:
         raise ConfigurationError(f"{place} cannot be written: {error.strerror or error}", "out") from error
+
+
+def _sink(file: IO[bytes], file_format: str) -> Callable[[bytes], object]:
+    if file_format == "msgpack" and file.isatty():
+        raise ConfigurationError("msgpack is nothing for a terminal; give a file with --out", "format")
+    return data_sink(file)

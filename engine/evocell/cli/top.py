@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from evocell.api.console import SafeConsole
 from evocell.cli.store import store_path
 from evocell.cli.top_data import Picture, RunWatcher
 from evocell.observability.database import open_reader
@@ -55,10 +56,10 @@ def add_top_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 def run_top(args: argparse.Namespace) -> int:
     """Show an engine until Ctrl-C; where there is no terminal, once."""
     path = store_path(args.state_dir)
-    console = Console()
+    console = SafeConsole()
     with closing(open_reader(path)) as connection:
         watcher = RunWatcher(connection, path, args.number)
-        if args.once or not console.is_terminal:
+        if args.once or not console.is_terminal or console.is_dumb_terminal:
             console.print(draw(watcher.look(), str(path.parent), plain=not _is_utf(console)))
             return 0
         try:

@@ -7,17 +7,16 @@ import hashlib
 import json
 import platform
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
 from attrs import asdict, field, frozen
-from rich.console import Console
 
+from evocell.api.console import SafeConsole
 from evocell.api.engine import Engine
-from evocell.cli.screen import open_screen
+from evocell.cli.screen import open_screen, say_json
 from evocell.config import Config
 from evocell.corpus import Program, programs
 from evocell.errors import ConfigurationError
@@ -128,7 +127,7 @@ def run_verify(args: argparse.Namespace) -> int:
         about["apart"] = sorted(apart)
     if args.json:
         outcomes = {name: asdict(found) for name, found in sorted(verdict.outcomes.items())}
-        sys.stdout.write(json.dumps({**about, "outcomes": outcomes}, indent=2) + "\n")
+        say_json({**about, "outcomes": outcomes}, indent=2)
     else:
         _print(about, verdict)
         if apart is not None:
@@ -186,7 +185,7 @@ def verify(
     """
     seen: dict[str, list[Finding]] = {program.name: [] for program in corpus}
     image_id = ""
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     for number in workers:
         settings = {name: getattr(config, name) for name in ("profile", "cache_dir", "warm", "layers")}
         with closing(Engine(Config.load(**settings, workers=number))) as engine:

@@ -17,8 +17,8 @@ from attrs import frozen
 from evocell.code.blobs import BlobStore
 from evocell.code.sources import FileTree
 from evocell.errors import StoreError
+from evocell_runtime.private import PRIVATE_MODE, make_below, make_private
 
-_PRIVATE_MODE = 0o700
 _DIRECTORY_MODE = 0o755
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
 _CODE_MAGIC = b"evocell code 1\n"
@@ -92,17 +92,11 @@ class SnapshotStore:
         self._files: dict[str, tuple[str, ...]] = {}
         self._changing = threading.Lock()
         with self._store_errors(self.root):
-            self.root.mkdir(mode=_PRIVATE_MODE, parents=True, exist_ok=True)
-            status = self.root.stat()
-            for directory in (self._trees, self._code, self._temporary):
-                directory.mkdir(mode=_PRIVATE_MODE, exist_ok=True)
+            for directory in (self.root, self._trees, self._code, self._temporary, self.root / "files"):
+                problem = make_private(directory)
+                if problem is not None:
+                    raise StoreError(problem, str(directory))
             self._blobs = BlobStore(self.root / "files")
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise StoreError(
-                f"others may write to {self.root}, and what is in it becomes running code; "
-                "choose another directory or make it yours with chmod 700",
-                str(self.root),
-            )
 
     def put(self, tree: FileTree) -> VersionSnapshot:
         """Keep a tree, and return where it is; one that is there already is left alone.
@@ -238,7 +232,7 @@ class SnapshotStore:
         """
         path = self._code_path(key)
         with self._store_errors(path):
-            path.parent.mkdir(mode=_PRIVATE_MODE, exist_ok=True)
+            path.parent.mkdir(mode=PRIVATE_MODE, exist_ok=True)
             descriptor, name = tempfile.mkstemp(dir=self._temporary)
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -275,7 +269,7 @@ class SnapshotStore:
         for path, content in tree.files:
             parent = os.path.dirname(path)  # noqa: PTH120 - a relative name, on the way of every new variant
             if parent not in made:
-                (directory / parent).mkdir(parents=True, exist_ok=True)
+                make_below(directory / parent, mode=_DIRECTORY_MODE)
                 made.add(parent)
             self._blobs.place(digests[path], content, f"{directory}/{path}")
 

@@ -19,6 +19,7 @@ from evocell_guest.values import encode
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hibernation import Hibernated
 from evocell_runtime.portable import checked_guest
+from evocell_runtime.private import PRIVATE_MODE
 
 __all__ = ["MAX_SCRATCH_FILES", "taken_in", "taken_out"]
 
@@ -115,7 +116,7 @@ def _unpack_scratch(data: bytes, scratch: Path | None, limits: Limits) -> None:
         if path.count("/") >= limits.scratch_depth:
             raise ProtocolError(f"one of them lies deeper than the {limits.scratch_depth} names it may")
         if content is None:
-            target.mkdir()
+            target.mkdir(mode=PRIVATE_MODE)
             continue
         if not isinstance(content, bytes):
             raise ProtocolError("one of them holds something else than bytes")

@@ -25,6 +25,7 @@ from evocell_runtime.portable import (
     snapshot_abi,
     snapshot_of,
 )
+from evocell_runtime.private import make_below
 
 __all__ = ["export_image", "import_image"]
 
@@ -135,7 +136,7 @@ def _laid_out(tree: FileTree | None, folder: Path) -> Path | None:
         return None
     for path, content in tree.files:
         target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_below(target.parent)
         target.write_bytes(content)
     return folder
 

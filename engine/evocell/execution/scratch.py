@@ -68,6 +68,14 @@ class OwnedDirectory:
         """Remove it."""
         self.close()
 
+    def is_there(self) -> bool:
+        """Whether the directory of that name is still the one that was made, and not another user's."""
+        if self._lock is None:
+            return False
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(self._lock), self.path.lstat())
+        return False
+
     def close(self) -> None:
         """Remove it with all that is in it, as far as that can be done; idempotent."""
         lock, self._lock = self._lock, None
@@ -112,7 +120,7 @@ class Scratch:
             self._remove_home()
 
     def _place(self) -> Path:
-        if self._home is None or not self._home.path.is_dir():
+        if self._home is None or not self._home.is_there():
             self._remove_home()
             sweep()
             self._home = OwnedDirectory()

@@ -25,6 +25,7 @@ from evocell.execution.host import GuestHost
 from evocell.execution.images import ImageShelf
 from evocell.execution.loop_driver import LoopDriver
 from evocell.execution.run import Run, Sighting
+from evocell.models.foreign import clean_log, clean_traces
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.image import Image
@@ -125,6 +126,7 @@ async def _serve(source: int, sink: int) -> None:
 def main() -> int:
     """Serve until the input ends."""
     die_with_parent()
+    clean_traces()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Frames get descriptors of their own, so that nothing else can write among them.
     source, sink = os.dup(0), os.dup(1)
@@ -132,7 +134,8 @@ def main() -> int:
     os.dup2(null, 0)
     os.dup2(2, 1)
     os.close(null)
-    trio.run(_serve, source, sink)
+    with clean_log():
+        trio.run(_serve, source, sink)
     return 0
 
 

@@ -21,8 +21,10 @@ from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
 from evocell.errors import ConfigurationError
 from evocell.integrations.evaluator_files import EvaluatorFiles, defined_names, gather, guest_module
+from evocell.models import report as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
 
 try:
@@ -107,7 +109,9 @@ def evaluators(
 
     The metrics are ``combined_score``, the parts of the score by their names, ``valid`` (1 or 0) and
     ``fuel_used``, a measure of cost without noise that can be a feature dimension. The artifacts tell the
-    language model how the first public case failed, and nothing of cases that are not public.
+    language model how the first public case failed, and nothing of cases that are not public; ``fuel_used``
+    is that of the public cases. The score, its parts and ``valid`` are over all cases, because OpenEvolve
+    selects by them. It shows all metrics to the model: score hidden cases coarsely if that says too much.
 
     Args:
         evaluation: What ``evaluate`` runs. Its first objective must be maximised.
@@ -264,15 +268,18 @@ class _Report:
             **result.components,
             "combined_score": result.fitness_score,
             "valid": float(result.valid),
-            "fuel_used": float(result.fuel_used),
+            "fuel_used": float(told.public_fuel(result)),
         }
         return EvaluationResult(metrics=metrics, artifacts=_failure(result))
 
 
 def _failure(result: FitnessResult) -> dict[str, str | bytes]:
-    """Say how a program failed: outcome, error, traceback, streams, limit, fuel, all in one text too."""
+    """Say how a program failed: outcome, error, traceback, streams, limit, fuel, all in one text too.
+
+    A program that failed in hidden cases alone has nothing that says so.
+    """
     found: dict[str, str | bytes] = dict(result.artifacts())
-    if found or not result.valid:
+    if found or (told.tells_all(result) and not result.valid):
         found["feedback"] = result.feedback()
     return found
 
@@ -316,10 +323,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         names = _function_names(given.evaluator)
     except ConfigurationError as error:
-        parser.error(str(error))
+        parser.error(clean_line(str(error)))
     functions = ", ".join(names) if len(names) > 1 else f"({names[0]},)"
     output.write_text(_WRAPPER.format(name=given.evaluator.name, functions=functions), encoding="utf-8")
-    print(f"Wrote {output}. Give it to OpenEvolve in place of {given.evaluator}.")  # noqa: T201 - a command
+    said = f"Wrote {output}. Give it to OpenEvolve in place of {given.evaluator}."
+    print(clean_line(said))  # noqa: T201 - a command
     return 0
 
 

@@ -23,8 +23,10 @@ from evocell.api.default import GetEngine, default_engine
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
 from evocell.integrations.evaluator_files import guest_module, modules_beside
+from evocell.models import report
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import CaseResult, FitnessResult
+from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
 from evocell.models.source import Source
 
@@ -168,6 +170,10 @@ def main(
     the memory and whether the program is valid, and ``text_feedback`` what may be said of the cases that are
     public. The program is correct if it is valid and passed every case.
 
+    If there are hidden cases, only ``combined_score``, ``correct`` and ``private`` are over all cases:
+    ShinkaEvolve selects by them. ``public`` then has the means of the public cases, and the error and what is
+    printed tell of these alone.
+
     Args:
         evaluation: What to run of the program; its first objective must be maximised.
         argv: The script's arguments; None for those of the process.
@@ -194,8 +200,9 @@ def main(
     result = engine().evaluate_one(Path(given.program_path), evaluation)
     metrics = {
         "combined_score": result.fitness_score,
-        "public": dict(result.components),
+        "public": report.public_parts(result),
         "private": {
+            **({} if report.tells_all(result) else result.components),
             "valid": result.valid,
             "fuel_used": result.fuel_used,
             "peak_memory_bytes": result.peak_memory_bytes,
@@ -205,7 +212,9 @@ def main(
     directory = Path(given.results_dir)
     directory.mkdir(parents=True, exist_ok=True)
     correct = result.valid and all(case.passed for case in result.test_results)
-    error = result.error or (None if correct else "a case did not pass")
+    error = report.public_error(result)
+    if error is None and not correct and report.tells_all(result):
+        error = "a case did not pass"
     _write(directory, metrics, correct=correct, error=error)
     _say(result, directory, error)
     return 0
@@ -367,5 +376,7 @@ def _plain(value: Any) -> Any:
 
 
 def _say(result: FitnessResult, directory: Path, error: str | None) -> None:
-    ran = f"{len(result.test_results)} runs, {result.fuel_used:,} fuel"
-    print(f"{error or 'correct'} ({ran}); results in {directory}")  # noqa: T201 - a script's log
+    n_ran = len(report.public_cases(result))
+    ran = f"{n_ran} runs, {report.public_fuel(result):,} fuel"
+    verdict = error or ("correct" if report.tells_all(result) else "no public case failed")
+    print(f"{clean_line(verdict)} ({ran}); results in {directory}")  # noqa: T201 - a script's log

@@ -84,7 +84,8 @@ class Case:
         expected: What the scoring needs to judge the value; never sent to the guest.
         name: Name to report it under; empty for its number.
         seed: Seed of the guest's random sources; None for the evaluation's.
-        public: Whether its outcome may be shown to whoever writes the next variant.
+        public: Whether its outcome may be shown to whoever writes the next variant. One that may not is run
+            after all that may.
 
     Raises:
         ConfigurationError: A field is not of the right kind.
@@ -161,11 +162,13 @@ class Evaluation:
             candidate's interpreter, so what it returns is a claim for ``score`` to verify.
         image: Name of the image to fork from; None for the engine's own.
         limits: Limits of each call; None for the engine's.
-        total_limits: Limits of all calls together; None for none.
+        total_limits: Limits of all calls together; None for none. Over several stages, what hidden cases use
+            is not taken from public ones.
         seed: Seed of the guest's random sources, of 64 bits.
-        isolation: ``"case"`` gives each case a fresh fork; ``"candidate"`` runs all in one.
-        stop: None, ``"first_failure"``, or a function of the results so far that says when enough
-            is known.
+        isolation: ``"case"`` gives each case a fresh fork; ``"candidate"`` runs all in one. Either way the
+            public cases run first and the hidden ones after them, each in the order given.
+        stop: None, ``"first_failure"``, or a function of the results so far, in the order in which they were
+            run, that says when enough is known.
         directions: ``"maximize"`` or ``"minimize"`` for each objective.
         failure: The objective, or tuple of objectives, of an invalid individual. Left out it is
             0.0, which is only accepted for one maximised objective.

@@ -57,7 +57,7 @@ class FitnessResult:
         evaluated_at: When, in UTC.
         evaluation_time_ms: Wall time from the first call to the score, in milliseconds.
         test_results: Each case that ran.
-        error: Why the individual is invalid, in a sentence; None if it is valid.
+        error: Why the individual is invalid, in a sentence; None if it is valid. It may tell of hidden cases.
         valid: Whether the score is a real one. Selection must never prefer an invalid one.
         objectives: All objectives in order; by default the score alone.
         reason: The kind of failure, as `Outcome.kind` names it; ``"score"`` if the scoring failed, and
@@ -66,6 +66,8 @@ class FitnessResult:
         peak_memory_bytes: The most memory any case had above the image.
         deterministic: Whether evaluating again must give the same.
         n_memoised: Cases whose call was made before and not again.
+        all_public: Whether every case of the evaluation may be shown to whoever writes the next variant. If
+            not, what was computed over all cases (score, validity, error, fuel, memory) may not either.
     """
 
     sandbox_id: str
@@ -83,13 +85,16 @@ class FitnessResult:
     peak_memory_bytes: int = 0
     deterministic: bool = True
     n_memoised: int = field(default=0, eq=False)
+    all_public: bool = True
 
     def feedback(self, max_chars: int = 4000) -> str:
         """Describe the result for a language model that writes the next variant.
 
         Holds the score, the validity and the public cases, failed ones first, each with its
         outcome, error, ends of traceback and output, and fuel. Never holds expected values, nor
-        anything of cases that are not public beyond how many there are and how many failed.
+        anything of cases that are not public. If there are such cases, it has the mean of the public
+        ones in place of the score, and fuel and memory of the public ones: results that differ in
+        hidden cases only have the same text. A case without a name is numbered among the public ones.
 
         Args:
             max_chars: Characters the text may have at most, from 1.

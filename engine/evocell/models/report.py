@@ -3,15 +3,21 @@
 What leaves from here goes back to the author of untrusted code, so it is built from a positive
 list: the candidate's own output and the host's readings of public cases. A case's scoring error is
 not in it, because it may quote what was expected.
+
+A candidate chooses its fuel, its memory, how it fails and so its score to the last digit, case by
+case. So where some cases are hidden, no number that was computed from them is in it either, not
+even how many there are: results that differ in hidden cases alone have the same text.
 """
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from evocell.errors import ConfigurationError
+from evocell.models.foreign import clean, clean_line
 from evocell.models.outcome import Completed, LimitExceeded, Outcome, Raised, Rejected
 
 if TYPE_CHECKING:
@@ -37,16 +43,17 @@ def feedback(result: FitnessResult, max_chars: int) -> str:
     """
     if max_chars < 1:
         raise ConfigurationError(f"max_chars must be 1 or more, not {max_chars}", "max_chars")
-    text = _head(result)
-    public = [case for case in result.test_results if case.public]
-    failed = [case for case in public if not case.passed]
-    ordered = failed + [case for case in public if case.passed]
-    for place, case in enumerate(ordered):
+    public = public_cases(result)
+    text = _head(result, public)
+    labelled = list(enumerate(public))
+    failed = [one for one in labelled if not one[1].passed]
+    ordered = failed + [one for one in labelled if one[1].passed]
+    for place, (number, case) in enumerate(ordered):
         left = len(ordered) - place
         omission = f"\n({left} more public cases not shown)"
         space = max_chars - len(text) - 1 - (len(omission) if left > 1 else 0)
         share = max(space // max(1, len(failed) - place), _SMALLEST_BLOCK_CHARS)
-        block = _case_block(case, min(share, space))
+        block = _case_block(_label(case, number), case, min(share, space))
         if len(block) > space:
             text += omission
             break
@@ -56,19 +63,78 @@ def feedback(result: FitnessResult, max_chars: int) -> str:
 
 def artifacts(result: FitnessResult) -> dict[str, str]:
     """Collect what is known of the first public case that failed; see `FitnessResult.artifacts`."""
-    for case in result.test_results:
-        if case.public and not case.passed:
-            return _case_artifacts(case)
-    if result.error and _tells_only_public(result):
+    for number, case in enumerate(public_cases(result)):
+        if not case.passed:
+            return _case_artifacts(_label(case, number), case)
+    if result.error and _refused_as_a_whole(result):
         found = {"outcome": result.reason or "", "error": _tail(result.error, _ARTIFACT_CHARS)}
         return {name: text for name, text in found.items() if text}
     return {}
 
 
-def _case_artifacts(case: CaseResult) -> dict[str, str]:
+def public_cases(result: FitnessResult) -> list[CaseResult]:
+    """Return the cases that may be shown, in order."""
+    return [case for case in result.test_results if case.public]
+
+
+def tells_all(result: FitnessResult) -> bool:
+    """Whether nothing in a result comes from a case that must stay hidden."""
+    return result.all_public and all(case.public for case in result.test_results)
+
+
+def public_error(result: FitnessResult) -> str | None:
+    """Say what an individual did wrong, as far as that may be shown; None for nothing."""
+    if tells_all(result) and result.reason == "score":
+        return "the scoring did not take what it returned"
+    if tells_all(result) or _refused_as_a_whole(result):
+        return result.error
+    for number, case in enumerate(public_cases(result)):
+        if not case.passed:
+            return f"case {_label(case, number)}: {case.outcome.error or 'did not pass'}"
+    return None
+
+
+def public_fuel(result: FitnessResult) -> int:
+    """Return the fuel of the cases that may be shown, or of all if all may be."""
+    if tells_all(result):
+        return result.fuel_used
+    return sum(case.outcome.fuel_used for case in public_cases(result))
+
+
+def public_parts(result: FitnessResult) -> dict[str, float]:
+    """Return the parts of the score, of the cases that may be shown; if others are hidden, plain means.
+
+    A score without parts is then ``score``.
+    """
+    if tells_all(result):
+        return dict(result.components)
+    scores = [case.score for case in public_cases(result)]
+    if not scores:
+        return {}
+    if all(isinstance(score, int | float) for score in scores):
+        return {"score": _mean([score for score in scores if isinstance(score, int | float)])}
+    parts = [score for score in scores if isinstance(score, Mapping)]
+    if len(parts) != len(scores) or any(part.keys() != parts[0].keys() for part in parts):
+        return {}
+    return {name: _mean([part[name] for part in parts]) for name in parts[0]}
+
+
+def _mean(numbers: list[float]) -> float:
+    return math.fsum(number / len(numbers) for number in numbers)
+
+
+def _refused_as_a_whole(result: FitnessResult) -> bool:
+    """Whether an individual failed before any case was run, so that its error speaks of none.
+
+    What a function of the caller's raised may quote what it expected.
+    """
+    return not result.test_results and result.reason != "score"
+
+
+def _case_artifacts(label: str, case: CaseResult) -> dict[str, str]:
     outcome = case.outcome
     found = {
-        "case": _label(case),
+        "case": label,
         "outcome": outcome.kind,
         "error": _tail(outcome.error or "", _ARTIFACT_CHARS),
         "traceback": _tail(_traceback(outcome), _ARTIFACT_CHARS),
@@ -80,45 +146,48 @@ def _case_artifacts(case: CaseResult) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def _tells_only_public(result: FitnessResult) -> bool:
-    """Whether the result as a whole cannot speak of a case that must stay hidden."""
-    return all(case.public for case in result.test_results)
+def _head(result: FitnessResult, public: list[CaseResult]) -> str:
+    lines = _score_of_all(result) if tells_all(result) else _score_of_public(result, public)
+    if result.error and _refused_as_a_whole(result):
+        lines.append("error: " + _tail(result.error, _ERROR_CHARS))
+    peak = max((case.outcome.peak_memory_bytes for case in public), default=0)
+    if tells_all(result):
+        peak = result.peak_memory_bytes
+    lines.append(f"fuel: {public_fuel(result):,}; peak memory: {peak:,} bytes")
+    if public:
+        passed = sum(case.passed for case in public)
+        lines.append(f"public cases: {len(public)}, {len(public) - passed} failed")
+    return "\n".join(lines)
 
 
-def _head(result: FitnessResult) -> str:
+def _score_of_all(result: FitnessResult) -> list[str]:
     lines: list[str] = []
-    cases = result.test_results
-    public = [case for case in cases if case.public]
-    open_to_all = len(public) == len(cases)
     if result.valid:
         lines.append(f"score: {result.fitness_score:g} (valid)")
     else:
-        shown = open_to_all or any(case.outcome.kind == result.reason for case in public)
-        why = f": {result.reason}" if result.reason and shown else ""
+        why = f": {result.reason}" if result.reason else ""
         lines.append(f"score: {result.fitness_score:g} (invalid{why})")
     if len(result.objectives) > 1:
         lines.append("objectives: " + ", ".join(f"{value:g}" for value in result.objectives))
     if result.components:
-        parts = list(result.components.items())[:_COMPONENTS]
-        lines.append("components: " + ", ".join(f"{_clean(str(name))}={part:g}" for name, part in parts))
-    if result.error and not cases:
-        lines.append("error: " + _tail(result.error, _ERROR_CHARS))
-    lines.append(f"fuel: {result.fuel_used:,}; peak memory: {result.peak_memory_bytes:,} bytes")
-    if public:
-        passed = sum(case.passed for case in public)
-        lines.append(f"public cases: {len(public)}, {len(public) - passed} failed")
-    if not open_to_all:
-        hidden = [case for case in cases if not case.public]
-        failed = sum(not case.passed for case in hidden)
-        lines.append(f"hidden cases: {len(hidden)}, {failed} failed")
-    return "\n".join(lines)
+        lines.append("components: " + _parts(result.components))
+    return lines
 
 
-def _case_block(case: CaseResult, max_chars: int) -> str:
+def _score_of_public(result: FitnessResult, public: list[CaseResult]) -> list[str]:
+    if not result.test_results:
+        return [f"invalid: {result.reason}"]
+    if not public:
+        return ["no case of this evaluation is shown"]
+    parts = public_parts(result)
+    return ["mean of the public cases: " + _parts(parts)] if parts else []
+
+
+def _case_block(label: str, case: CaseResult, max_chars: int) -> str:
     """One case: a line that is always whole, and what of the details fits."""
     outcome = case.outcome
     verdict = "passed" if case.passed else "failed"
-    line = f"case {_label(case)}: {verdict}, {outcome.kind}{_score(case)}, fuel"
+    line = f"case {label}: {verdict}, {outcome.kind}{_score(case)}, fuel"
     line += f" {outcome.fuel_used:,}"
     if case.passed:
         return line
@@ -155,14 +224,16 @@ def _score(case: CaseResult) -> str:
     score = case.score
     if score is None:
         return ""
-    if isinstance(score, Mapping):
-        parts = list(score.items())[:_COMPONENTS]
-        return ", score " + ", ".join(f"{_clean(str(name))}={part:g}" for name, part in parts)
-    return f", score {score:g}"
+    return ", score " + (_parts(score) if isinstance(score, Mapping) else f"{score:g}")
 
 
-def _label(case: CaseResult) -> str:
-    return _clean(case.name)[:_NAME_CHARS] or f"#{case.index}"
+def _parts(parts: Mapping[str, float]) -> str:
+    return ", ".join(f"{clean_line(str(name))}={part:g}" for name, part in list(parts.items())[:_COMPONENTS])
+
+
+def _label(case: CaseResult, number: int) -> str:
+    """Name a case, or number it among the public ones: its place among all would tell of hidden ones."""
+    return clean_line(case.name)[:_NAME_CHARS] or f"#{number}"
 
 
 def _traceback(outcome: Outcome) -> str:
@@ -187,12 +258,5 @@ def _short_repr(value: object) -> str:
 def _tail(text: str, max_chars: int) -> str:
     """The end of a text without control characters, marked if something was cut off."""
     if len(text) <= max_chars:
-        return _clean(text)
-    return _CUT + _clean(text[len(text) - max_chars + len(_CUT) :])
-
-
-def _clean(text: str) -> str:
-    """Replace what is neither printable, nor a line end, nor a tab (terminal codes, surrogates)."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+        return clean(text)
+    return _CUT + clean(text[len(text) - max_chars + len(_CUT) :])

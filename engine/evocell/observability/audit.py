@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from attrs import frozen
 
 from evocell.errors import ConfigurationError
+from evocell.models.foreign import clean_line
 from evocell.observability.store import Store
 
 __all__ = ["AUDIT_KINDS", "AuditEntry", "AuditKind", "AuditLog", "read_entries"]
@@ -78,7 +79,7 @@ class AuditLog:
         self, kind: AuditKind, detail: str, *, sandbox_id: str = "", version: str = "", profile: str = ""
     ) -> None:
         """Note one thing; returns at once."""
-        row = (self._run, time.time(), kind, _clean(sandbox_id), version, profile, _clean(detail))
+        row = (self._run, time.time(), kind, _cleaned(sandbox_id), version, profile, _cleaned(detail))
         with self._lock:
             self._noted += 1
             trims = self._noted % _TRIM_EVERY == 0
@@ -151,6 +152,6 @@ def _answer(rows: Sequence[Sequence[Any]]) -> list[AuditEntry]:
     return [AuditEntry(*row) for row in rows]
 
 
-def _clean(text: str) -> str:
+def _cleaned(text: str) -> str:
     cut = text if len(text) <= MOST_DETAIL_CHARS else text[: MOST_DETAIL_CHARS - 1] + "…"
-    return cut if cut.isprintable() else "".join(char if char.isprintable() else "?" for char in cut)
+    return clean_line(cut)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import msgpack
 
+from evocell.errors import StoreError
+from evocell_runtime.private import make_private
+
 __all__ = ["EventLog", "log_files", "read_events"]
 
 _READ_BYTES = 1 << 20
@@ -37,6 +40,7 @@ class EventLog:
 
     Raises:
         OSError: It cannot be written.
+        StoreError: Others may write to the directory.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class EventLog:
         self._max_files = max_files
         self._is_alive = is_alive
         self._n_missing = 0
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        problem = make_private(directory)
+        if problem is not None:
+            raise StoreError(problem, str(directory))
         # Files of that number can be there already if somebody has removed the database beside them.
         self._first = 1 + max((part for of, part, _ in log_files(directory) if of == run), default=0)
         self._part = self._first

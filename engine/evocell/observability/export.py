@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from evocell.models.foreign import clean_json
 from evocell.observability.encoding import pack, unpack, unpack_files
 
 __all__ = ["EXPORTS", "ExportFormat", "export_rows", "write_rows"]
@@ -42,7 +44,13 @@ _TIMES = frozenset(
 _FLAGS = frozenset({"kept", "valid", "deterministic"})
 _JSON = frozenset({"objectives", "components"})
 _PACKED = frozenset({"config", "transitions", "test_results", "metadata", "members"})
-_HEAD = b"=+-@\t\r"
+_LOOKED_AT = 256
+"""Characters in which one that shows must come: what begins with more blanks is no formula."""
+
+_FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a spreadsheet may take for the beginning of a formula, the wide ones of Japanese included."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", re.ASCII)
 
 
 def export_rows(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
@@ -80,7 +88,7 @@ def write_rows(rows: Iterator[Row], file_format: ExportFormat, write: Callable[[
                 write(_csv_line(list(row)))
             write(_csv_line([_cell(value) for value in row.values()]))
         elif file_format == "jsonl":
-            write(json.dumps(row, ensure_ascii=False, default=_as_json).encode() + b"\n")
+            write(_json(row).encode() + b"\n")
         else:
             write(pack(row))
         n_rows += 1
@@ -109,17 +117,30 @@ def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False, default=_as_json)
+        return _json(value)
     # What a candidate wrote must not be a formula in whoever's spreadsheet.
-    if isinstance(value, str) and value[:1].encode("utf-8", "replace") in {bytes([one]) for one in _HEAD}:
+    if isinstance(value, str) and _looks_like_formula(value):
         return f"'{value}"
     return value
 
 
+def _looks_like_formula(text: str) -> bool:
+    """Whether a cell would be more than text; what does not show before its first sign is left aside."""
+    first = next(
+        (char for char in text[:_LOOKED_AT] if char in _FORMULA or (char.isprintable() and char != " ")), ""
+    )
+    return first in _FORMULA and not _NUMBER.fullmatch(text)
+
+
+def _json(value: object) -> str:
+    return clean_json(json.dumps(value, ensure_ascii=False, default=_as_json))
+
+
 def _csv_line(cells: list[object] | list[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    # A carriage return in a cell is only quoted if lines end in one.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _as_json(value: object) -> object:

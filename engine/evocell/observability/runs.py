@@ -19,9 +19,11 @@ from attrs import field, frozen
 
 from evocell.errors import StoreError
 from evocell.models.specs import SandboxSpec
+from evocell.observability.database import store_errors
 from evocell.observability.encoding import unpack, unpack_files
 from evocell.observability.store import Store
 from evocell.observability.tables import NUMBER_BITS
+from evocell_runtime.private import make_private
 
 __all__ = [
     "INTERRUPTED",
@@ -191,7 +193,11 @@ def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool])
         )
         return number, lock, repairs
 
-    _lock_path(store, 0).parent.mkdir(mode=0o700, exist_ok=True)
+    locks = _lock_path(store, 0).parent
+    with store_errors(locks):
+        problem = make_private(locks)
+    if problem is not None:
+        raise StoreError(problem, str(locks))
     number, lock, repairs = store.ask(begin)
     return Run(store, number, lock, repairs)
 

@@ -27,6 +27,7 @@ from attrs import define, field
 from evocell.errors import StoreError
 from evocell.observability.database import connect, is_trouble, prepare, store_errors
 from evocell.observability.forks import watch_forks
+from evocell_runtime.private import make_private, shared_file
 
 __all__ = ["Store", "Write", "open_store"]
 
@@ -113,7 +114,9 @@ class Store:
         self._losses = 0
         self._last_loss = ""
         with store_errors(path):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            problem = make_private(path.parent) or shared_file(path)
+            if problem is not None:
+                raise StoreError(problem, str(path))
             self._connection = connect(path)
             try:
                 prepare(self._connection, path, durable=durable)

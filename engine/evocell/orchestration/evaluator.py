@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from typing import TypeAlias
 
 import trio
@@ -22,7 +22,16 @@ from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.concurrency import PATIENCE_S, map_bounded
 from evocell.orchestration.kills import tell_of_deadline, tell_of_kill
 from evocell.orchestration.plan import Budget, Plan, on_host
-from evocell.orchestration.scoring import Judged, Scored, destroyed, judge, should_stop, summarise, unscored
+from evocell.orchestration.scoring import (
+    Judged,
+    Scored,
+    destroyed,
+    in_order,
+    judge,
+    should_stop,
+    summarise,
+    unscored,
+)
 
 __all__ = [
     "Candidate",
@@ -172,13 +181,13 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     if budget is not None or plan.one_by_one:
         await _in_turn(worker, plan, candidate, code, trail=trail, budget=budget)
     else:
-        trail.outcomes = await _at_once(worker, plan, candidate, code, trail)
+        await _at_once(worker, plan, candidate, code, trail)
     elapsed_ms = (trio.current_time() - started) * 1000
 
     def finish() -> Scored:
         return summarise(
             plan.evaluation,
-            trail.judge(plan),
+            in_order(trail.judge(plan)),
             sandbox_id=candidate.sandbox_id,
             generation=candidate.generation,
             evaluation_time_ms=elapsed_ms,
@@ -188,7 +197,7 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     scored = await on_host(plan, finish, asks=trail.any_ok and plan.own_functions)
     if scored is None:
         why = deadline_outcome(plan.deadline_s)
-        return Scored(_without_score(plan, candidate, why, trail.outcomes))
+        return Scored(_without_score(plan, candidate, why, trail))
     if trail.n_memoised:
         return evolve(scored, result=evolve(scored.result, n_memoised=trail.n_memoised))
     return scored
@@ -224,25 +233,25 @@ class _Trail:
     """What a candidate's cases gave so far.
 
     Attributes:
-        outcomes: How each call ended, in order.
+        outcomes: How each call ended, by the case's place, in the order in which they were run.
         judged: The scores of the first of them; the rest is scored at the end.
         stop_raised: What the stop predicate raised; None if it did not.
         n_memoised: How many of the calls were made before.
     """
 
-    outcomes: list[Outcome] = field(factory=list)
+    outcomes: dict[int, Outcome] = field(factory=dict)
     judged: list[Judged] = field(factory=list)
     n_memoised: int = 0
     stop_raised: Exception | None = None
 
     @property
     def any_ok(self) -> bool:
-        return any(outcome.ok for outcome in self.outcomes)
+        return any(outcome.ok for outcome in self.outcomes.values())
 
     def judge(self, plan: Plan) -> list[Judged]:
         """Score what is not scored yet, and return all scores."""
-        for index in range(len(self.judged), len(self.outcomes)):
-            self.judged.append(judge(plan.evaluation, index, self.outcomes[index]))
+        for index, outcome in list(self.outcomes.items())[len(self.judged) :]:
+            self.judged.append(judge(plan.evaluation, index, outcome))
         return self.judged
 
     def enough(self, plan: Plan) -> bool:
@@ -253,18 +262,31 @@ class _Trail:
 
 async def _at_once(
     worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion, trail: _Trail
-) -> list[Outcome]:
-    """Run cases that do not depend on each other."""
+) -> None:
+    """Run cases that do not depend on each other: the public ones, and when they are scored the hidden ones.
+
+    So nothing that a hidden case does, to a worker or to the deadline, changes what is told of a public one.
+    """
 
     async def one(index: int) -> Outcome:
         report = await _call(worker, plan, candidate, code, index, limits=plan.limits)
         trail.n_memoised += report.memoised
         return report.outcome
 
-    indices = range(len(plan.payloads))
-    if len(indices) == 1:
-        return [await one(0)]
-    return await map_bounded(one, indices, at_once=worker.slots)
+    for indices in plan.phases:
+        if trail.outcomes and not await _scored_so_far(plan, trail):
+            return
+        if len(indices) == 1:
+            trail.outcomes[indices[0]] = await one(indices[0])
+        else:
+            found = await map_bounded(one, indices, at_once=worker.slots)
+            trail.outcomes |= zip(indices, found, strict=True)
+
+
+async def _scored_so_far(plan: Plan, trail: _Trail) -> bool:
+    """Score the public cases before the first hidden one is called; False if the deadline passed."""
+    asks = trail.any_ok and plan.own_functions
+    return await on_host(plan, partial(trail.judge, plan), asks=asks) is not None
 
 
 async def _in_turn(
@@ -282,15 +304,19 @@ async def _in_turn(
     if budget is None:
         budget = Budget(plan.limits, plan.evaluation.total_limits)
     budget.enter(plan.limits)
+    first_hidden = plan.phases[-1][0]
     try:
-        for index in range(len(plan.payloads)):
-            limits = budget.next_limits()
+        for index in chain.from_iterable(plan.phases):
+            public = plan.evaluation.cases[index].public
+            if index == first_hidden and trail.outcomes and not await _scored_so_far(plan, trail):
+                return
+            limits = budget.next_limits(public=public)
             if isinstance(limits, LimitExceeded):
-                trail.outcomes.append(limits)
+                trail.outcomes[index] = limits
                 return
             report = await _call(worker, plan, candidate, code, index, limits=limits, session=session)
             trail.n_memoised += report.memoised
-            trail.outcomes.append(budget.spend(report.outcome, limits))
+            trail.outcomes[index] = budget.spend(report.outcome, limits, public=public)
             if shares_fork and (not report.session_alive or report.outcome.kind in KILLING):
                 return
             if plan.evaluation.stop is None:
@@ -351,12 +377,15 @@ def _no_room(error: CapacityError) -> Outcome:
 
 
 def _without_score(
-    plan: Plan, candidate: Candidate, why: Outcome, ran: Sequence[Outcome] = ()
+    plan: Plan, candidate: Candidate, why: Outcome, trail: _Trail | None = None
 ) -> FitnessResult:
+    ran = {} if trail is None else trail.outcomes
+    judged = [] if trail is None else list(trail.judged)  # a thread that was left behind may go on
     return unscored(
         plan.evaluation,
         why,
         ran,
+        judged,
         sandbox_id=candidate.sandbox_id,
         generation=candidate.generation,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import count
+from itertools import chain, count, islice
 
 import trio
+from attrs import define, field
 
 from evocell.code.compiler import CompiledVersion
 from evocell.code.sources import FileTree
@@ -20,7 +21,7 @@ from evocell.orchestration.calls import KILLING, deadline_outcome
 from evocell.orchestration.comparison import difference
 from evocell.orchestration.concurrency import map_bounded
 from evocell.orchestration.plan import Plan, on_host
-from evocell.orchestration.scoring import judge, summarise, unscored
+from evocell.orchestration.scoring import Judged, in_order, judge, summarise, unscored
 from evocell.orchestration.versions import Versions
 from evocell_guest.values import encode
 
@@ -72,13 +73,25 @@ async def head_to_head(
     code = await versions.side_by_side(dict(zip(PREFIXES, trees, strict=True)))
     if isinstance(code, Rejected):
         return await _rejected(versions, plan, trees, code)
-    shares_fork = plan.evaluation.isolation == "candidate"
-    every = range(len(plan.payloads))
-    groups = [list(every)] if shares_fork else [[index] for index in every]
-    done = await map_bounded(partial(_in_one_fork, worker, plan, code), groups, at_once=worker.slots)
-    outcomes = [pair for group in done for pair in group]
-    scored = await on_host(plan, partial(_scored, plan.evaluation, outcomes), asks=plan.own_functions)
-    return _out_of_time(plan, outcomes) if scored is None else scored
+    score = _Score(plan.evaluation)
+    shared = _Ring(worker, plan, code) if plan.evaluation.isolation == "candidate" else None
+    turns = enumerate(chain.from_iterable(plan.phases))
+    try:
+        for phase in plan.phases:
+            now = list(islice(turns, len(phase)))
+            if shared is None:
+                each = partial(_in_own_fork, worker, plan, code)
+                found = await map_bounded(each, now, at_once=worker.slots)
+            else:
+                found = [await shared.duel(turn) for turn in now]
+            score.outcomes |= zip(phase, found, strict=True)
+            if await on_host(plan, score.judge, asks=plan.own_functions) is None:
+                return score.out_of_time(plan)
+    finally:
+        if shared is not None:
+            await shared.close()
+    done = await on_host(plan, score.finish, asks=plan.own_functions)
+    return score.out_of_time(plan) if done is None else done
 
 
 async def _rejected(versions: Versions, plan: Plan, trees: Sequence[FileTree], why: Rejected) -> HeadToHead:
@@ -98,20 +111,14 @@ async def _rejected(versions: Versions, plan: Plan, trees: Sequence[FileTree], w
     return HeadToHead(first=results[0], second=results[1], duels=(), winner="draw")
 
 
-async def _in_one_fork(
-    worker: Worker, plan: Plan, code: CompiledVersion, indices: Sequence[int]
-) -> list[tuple[Outcome, Outcome]]:
+async def _in_own_fork(
+    worker: Worker, plan: Plan, code: CompiledVersion, turn: tuple[int, int]
+) -> tuple[Outcome, Outcome]:
     ring = _Ring(worker, plan, code)
-    found: list[tuple[Outcome, Outcome]] = []
     try:
-        for index in indices:
-            order = (0, 1) if index % 2 == 0 else (1, 0)
-            pair = {side: await ring.call(index, side) for side in order}
-            found.append((pair[0], pair[1]))
+        return await ring.duel(turn)
     finally:
-        with trio.CancelScope(shield=True):
-            await worker.end_session(ring.session)
-    return found
+        await ring.close()
 
 
 class _Ring:
@@ -123,6 +130,22 @@ class _Ring:
         self._plan = plan
         self._code = code
         self._loaded = False
+
+    async def duel(self, turn: tuple[int, int]) -> tuple[Outcome, Outcome]:
+        """Call both versions.
+
+        Args:
+            turn: When the case is run, which says who is called first, and its place among the cases.
+        """
+        number, index = turn
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        pair = {side: await self.call(index, side) for side in order}
+        return pair[0], pair[1]
+
+    async def close(self) -> None:
+        """End the guest."""
+        with trio.CancelScope(shield=True):
+            await self._worker.end_session(self.session)
 
     async def call(self, index: int, side: int) -> Outcome:
         """Call one version; the code is loaded before that, so that neither pays for it."""
@@ -155,24 +178,55 @@ class _Ring:
         return await self._plan.room.wait_for(partial(self._worker.call, job))
 
 
-def _scored(evaluation: Evaluation, outcomes: Sequence[tuple[Outcome, Outcome]]) -> HeadToHead:
-    results: list[FitnessResult] = []
-    for side, name in enumerate(SIDES):
-        judged = [judge(evaluation, index, pair[side]) for index, pair in enumerate(outcomes)]
-        elapsed_ms = sum(pair[side].wall_s for pair in outcomes) * 1000
-        scored = summarise(evaluation, judged, sandbox_id=name, generation=0, evaluation_time_ms=elapsed_ms)
-        results.append(scored.result)
-    return _matched(evaluation, *results)
+@define(eq=False)
+class _Score:
+    """What both versions made of the cases so far.
 
+    Attributes:
+        outcomes: How the calls of both ended, by the case's place.
+        judged: The scores of both, by the case's place.
+    """
 
-def _out_of_time(plan: Plan, outcomes: Sequence[tuple[Outcome, Outcome]]) -> HeadToHead:
-    """Say that the deadline passed while the versions were scored."""
-    why = deadline_outcome(plan.deadline_s)
-    results = [
-        unscored(plan.evaluation, why, [pair[side] for pair in outcomes], sandbox_id=name, generation=0)
-        for side, name in enumerate(SIDES)
-    ]
-    return _matched(plan.evaluation, *results)
+    evaluation: Evaluation
+    outcomes: dict[int, tuple[Outcome, Outcome]] = field(factory=dict)
+    judged: dict[int, tuple[Judged, Judged]] = field(factory=dict)
+
+    def judge(self) -> bool:
+        """Score what is not scored yet."""
+        for index, pair in self.outcomes.items():
+            if index not in self.judged:
+                first, second = (judge(self.evaluation, index, outcome) for outcome in pair)
+                self.judged[index] = first, second
+        return True
+
+    def finish(self) -> HeadToHead:
+        """Score both versions as a whole."""
+        results: list[FitnessResult] = []
+        for side, name in enumerate(SIDES):
+            elapsed_ms = sum(pair[side].wall_s for pair in self.outcomes.values()) * 1000
+            judged = in_order([pair[side] for pair in self.judged.values()])
+            scored = summarise(
+                self.evaluation, judged, sandbox_id=name, generation=0, evaluation_time_ms=elapsed_ms
+            )
+            results.append(scored.result)
+        return _matched(self.evaluation, *results)
+
+    def out_of_time(self, plan: Plan) -> HeadToHead:
+        """Say that the deadline passed while the versions were scored."""
+        why = deadline_outcome(plan.deadline_s)
+        judged = list(self.judged.values())  # a thread that was left behind may go on
+        results = [
+            unscored(
+                plan.evaluation,
+                why,
+                {index: pair[side] for index, pair in self.outcomes.items()},
+                [pair[side] for pair in judged],
+                sandbox_id=name,
+                generation=0,
+            )
+            for side, name in enumerate(SIDES)
+        ]
+        return _matched(plan.evaluation, *results)
 
 
 def _matched(evaluation: Evaluation, first: FitnessResult, second: FitnessResult) -> HeadToHead:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import trio
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import ConfigurationError
@@ -68,6 +68,17 @@ class Plan:
         """Whether a function of the caller's takes part, which then runs in a thread."""
         evaluation = self.evaluation
         return any(map(callable, (evaluation.score, evaluation.aggregate, evaluation.stop)))
+
+    @property
+    def phases(self) -> tuple[tuple[int, ...], ...]:
+        """The places of the cases that may be shown, and of those that may not; the former are run first.
+
+        Otherwise a candidate could carry what it saw in a hidden case over to a public one that comes later:
+        in a fork that both share, in what is left of a budget, or by when it stops.
+        """
+        public = tuple(index for index, case in enumerate(self.evaluation.cases) if case.public)
+        hidden = tuple(index for index, case in enumerate(self.evaluation.cases) if not case.public)
+        return tuple(phase for phase in (public, hidden) if phase)
 
     @property
     def one_by_one(self) -> bool:
@@ -171,6 +182,10 @@ async def _harness(evaluation: Evaluation, versions: Versions) -> CompiledVersio
 class Budget:
     """What `Evaluation.total_limits` leaves of a candidate's fuel, time and output after some calls.
 
+    What hidden cases use is not taken from public ones that are run later, in a further stage: how far these
+    came would tell of it. So a candidate with hidden cases in one stage and public ones in a later one can
+    use up to twice the total.
+
     Args:
         limits: Limits of each call.
         total: Limits of all calls together; None for none.
@@ -179,26 +194,30 @@ class Budget:
     def __init__(self, limits: Limits, total: Limits | None) -> None:
         self._limits = limits
         self._total = total
-        self._fuel = 0
-        self._wall_s = 0.0
-        self._output_bytes = 0
+        self._public = _Spent()
+        self._hidden = _Spent()
 
     def enter(self, limits: Limits) -> None:
         """Go on with other limits of each call, and what is left of the total."""
         self._limits = limits
 
-    def next_limits(self) -> Limits | LimitExceeded:
-        """Return the limits of the next call, or the limit that leaves nothing for one."""
+    def next_limits(self, *, public: bool = True) -> Limits | LimitExceeded:
+        """Return the limits of the next call, or the limit that leaves nothing for one.
+
+        Args:
+            public: Whether its case may be shown.
+        """
         total = self._total
         if total is None:
             return self._limits
-        fuel = total.fuel - self._fuel
-        timeout_s = total.timeout_s - self._wall_s
-        output_bytes = total.output_bytes - self._output_bytes
+        spent = self._spent(public=public)
+        fuel = total.fuel - spent.fuel
+        timeout_s = total.timeout_s - spent.wall_s
+        output_bytes = total.output_bytes - spent.output_bytes
         if fuel <= 0:
-            return _spent("fuel", total.fuel, self._fuel)
+            return _spent("fuel", total.fuel, spent.fuel)
         if timeout_s <= 0:
-            return _spent("timeout", total.timeout_s, self._wall_s)
+            return _spent("timeout", total.timeout_s, spent.wall_s)
         limits = self._limits
         return limits.evolve(
             fuel=min(fuel, limits.fuel),
@@ -216,27 +235,48 @@ class Budget:
             scratch_depth=min(total.scratch_depth, limits.scratch_depth),
         )
 
-    def spend(self, outcome: Outcome, given: Limits) -> Outcome:
+    def spend(self, outcome: Outcome, given: Limits, *, public: bool = True) -> Outcome:
         """Take off what a call used.
 
         Args:
             outcome: How it ended.
             given: What `next_limits` had given it.
+            public: Whether its case may be shown.
 
         Returns:
             The outcome; one that ended where the total did says so.
         """
-        self._fuel += outcome.fuel_used
-        self._wall_s += outcome.wall_s
-        self._output_bytes += len(outcome.stdout.encode("utf-8", "replace"))
-        self._output_bytes += len(outcome.stderr.encode("utf-8", "replace"))
+        own = self._public if public else self._hidden
+        own.add(outcome)
         if self._total is None or not isinstance(outcome, LimitExceeded):
             return outcome
+        spent = self._spent(public=public)
         if outcome.kind == "fuel" and given.fuel < self._limits.fuel:
-            return _in_total(outcome, self._total.fuel, self._fuel)
+            return _in_total(outcome, self._total.fuel, spent.fuel)
         if outcome.kind == "timeout" and given.timeout_s < self._limits.timeout_s:
-            return _in_total(outcome, self._total.timeout_s, self._wall_s)
+            return _in_total(outcome, self._total.timeout_s, spent.wall_s)
         return outcome
+
+    def _spent(self, *, public: bool) -> _Spent:
+        return self._public if public else self._public.plus(self._hidden)
+
+
+@define
+class _Spent:
+    fuel: int = 0
+    wall_s: float = 0.0
+    output_bytes: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        self.fuel += outcome.fuel_used
+        self.wall_s += outcome.wall_s
+        self.output_bytes += len(outcome.stdout.encode("utf-8", "replace"))
+        self.output_bytes += len(outcome.stderr.encode("utf-8", "replace"))
+
+    def plus(self, other: _Spent) -> _Spent:
+        return _Spent(
+            self.fuel + other.fuel, self.wall_s + other.wall_s, self.output_bytes + other.output_bytes
+        )
 
 
 def _in_total(outcome: LimitExceeded, limit: float, reached: float) -> LimitExceeded:

@@ -23,6 +23,7 @@ __all__ = [
     "Scored",
     "destroyed",
     "from_function",
+    "in_order",
     "judge",
     "named",
     "should_stop",
@@ -102,6 +103,11 @@ def judge(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
     return Judged(CaseResult(name, index, outcome, usable, not _is_false(given), public))
 
 
+def in_order(judged: Sequence[Judged]) -> list[Judged]:
+    """Return cases in the caller's order; they may have been run in another."""
+    return sorted(judged, key=lambda one: one.case.index)
+
+
 def should_stop(evaluation: Evaluation, judged: Sequence[Judged]) -> tuple[bool, Exception | None]:
     """Say whether enough is known after the cases so far; also what the predicate raised, if it did."""
     if evaluation.stop is None:
@@ -175,6 +181,7 @@ def summarise(
         fuel_used=sum(outcome.fuel_used for outcome in outcomes),
         peak_memory_bytes=max((outcome.peak_memory_bytes for outcome in outcomes), default=0),
         deterministic=all(outcome.deterministic for outcome in outcomes),
+        all_public=_all_public(evaluation),
     )
     return Scored(result, asked, raised)
 
@@ -182,7 +189,8 @@ def summarise(
 def unscored(
     evaluation: Evaluation,
     why: Outcome,
-    ran: Sequence[Outcome] = (),
+    ran: Mapping[int, Outcome] | None = None,
+    judged: Sequence[Judged] = (),
     *,
     sandbox_id: str,
     generation: int,
@@ -192,20 +200,23 @@ def unscored(
     Args:
         evaluation: What was to be evaluated.
         why: What stopped it before it was scored.
-        ran: The cases that had run by then, in order.
+        ran: How the cases ended that had run by then, by their place.
+        judged: Those among them that had been scored.
         sandbox_id: The individual.
         generation: The generation it belongs to.
     """
     objectives = evaluation.failure_objectives
-    outcomes = [why, *ran]
+    cases = {one.case.index: one.case for one in judged}
+    for index, outcome in (ran or {}).items():
+        if index not in cases:
+            case, error = evaluation.cases[index], outcome.error or "not scored"
+            cases[index] = CaseResult(case.name, index, outcome, public=case.public, error=error)
+    outcomes = [why, *(case.outcome for case in cases.values())]
     return FitnessResult(
         sandbox_id=sandbox_id,
         generation=generation,
         fitness_score=objectives[0],
-        test_results=tuple(
-            CaseResult(case.name, index, outcome, public=case.public, error=outcome.error or "not scored")
-            for index, (case, outcome) in enumerate(zip(evaluation.cases, ran, strict=False))
-        ),
+        test_results=tuple(cases[index] for index in sorted(cases)),
         error=why.error,
         valid=False,
         objectives=objectives,
@@ -213,7 +224,12 @@ def unscored(
         fuel_used=sum(outcome.fuel_used for outcome in outcomes),
         peak_memory_bytes=max(outcome.peak_memory_bytes for outcome in outcomes),
         deterministic=all(outcome.deterministic for outcome in outcomes),
+        all_public=_all_public(evaluation),
     )
+
+
+def _all_public(evaluation: Evaluation) -> bool:
+    return all(case.public for case in evaluation.cases)
 
 
 def destroyed(*, sandbox_id: str, generation: int, objectives: tuple[float, ...] = (0.0,)) -> Scored:

@@ -93,6 +93,11 @@ class Channel:
         """Whether the connection is over."""
         return self._ended is not None
 
+    @property
+    def closing(self) -> bool:
+        """Whether this end has begun to close the connection, or it is over."""
+        return self._reason is not None or self._ended is not None
+
     async def serve(self) -> EvocellError:
         """Read, answer and write until the connection is over.
 

@@ -72,5 +72,5 @@ class Subscription:
 
 def shown_limits(limits: PipeLimits) -> Mapping[str, Any]:
     """Return the limits that a client learns."""
-    hidden = {"hello_s"}
+    hidden = {"hello_s", "max_waiting"}
     return {name: value for name, value in asdict(limits).items() if name not in hidden}

@@ -17,7 +17,9 @@ GREETING_LIMITS = FrameLimits(max_bytes=64 << 10, max_items=256, max_depth=8)
 
 @frozen(kw_only=True)
 class PipeLimits:
-    """What a server takes from one client. The client learns all but ``hello_s`` at the handshake.
+    """What a server takes from one client.
+
+    The client learns all but ``hello_s`` and ``max_waiting`` at the handshake.
 
     Attributes:
         max_frame_bytes: Length of one message, in either direction.
@@ -31,6 +33,8 @@ class PipeLimits:
         max_unsent_bytes: Bytes of messages that a client has not read. While there are more, nothing is read
             from it, and its results wait.
         hello_s: Seconds in which a client must say hello.
+        max_waiting: Connections that have not said hello yet. When one more comes, the one that has waited
+            longest is closed, so that idle ones keep none out.
         stall_s: Seconds in which a client that has something to read must read 64 KiB of it, or all.
         detach_s: Seconds that a detached session waits to be attached again.
     """
@@ -44,6 +48,7 @@ class PipeLimits:
     max_queued_events: int = 10_000
     max_unsent_bytes: int = 8 << 20
     hello_s: float = 10.0
+    max_waiting: int = 32
     stall_s: float = 30.0
     detach_s: float = 3600.0
 

@@ -23,13 +23,18 @@ from evocell.execution.worker import OpenWorker
 from evocell.pipe import errors
 from evocell.pipe.greeting import Hello
 from evocell.pipe.limits import PipeLimits
-from evocell.pipe.machine import Machine
 from evocell.pipe.serving import ServedConnection
 from evocell.pipe.session import Session
 from evocell.wire.frames import Framing
 from evocell_runtime.build import BuildProgress
 
 __all__ = ["PipeServer", "open_server", "server_version"]
+
+_TIME_TO_SPEAK_S = 0.25
+"""A connection is not closed for another one before this, so that a hello on its way is read..."""
+
+_CROWD = 8
+"""... unless there are so many times more than may wait."""
 
 _log = logging.getLogger("evocell")
 
@@ -69,7 +74,7 @@ class PipeServer:
         self._may_detach = may_detach
         self._sessions: dict[str, Session] = {}
         self._namespaces: dict[str, Session] = {}
-        self._connections: set[ServedConnection] = set()
+        self._connections: dict[ServedConnection, None] = {}  # in the order in which they came
         self._n_named = 0
         self._guests: SharedGuests | None = None
         self._failure: EvocellError | None = None
@@ -150,23 +155,35 @@ class PipeServer:
         Returns:
             Why the connection ended.
         """
-        if len(self._connections) >= 2 * self._max_clients:
-            refused = errors.Busy("too many connections", 2 * self._max_clients)
-            with trio.move_on_after(1):
-                await send.send_all(Machine("server", self._limits, framing=framing).close(refused))
-            return refused
         connection = ServedConnection(receive, send, self, limits=self._limits, framing=framing, token=token)
-        self._connections.add(connection)
+        self._make_room()
+        self._connections[connection] = None
         try:
             why = await connection.serve()
         finally:
-            self._connections.discard(connection)
+            self._connections.pop(connection)
             if connection.session is not None:
                 self._part(connection.session)
         if connection.session is not None and not connection.session.detached:
             await connection.session.ended.wait()
         _log.info("a connection ended: %s", why)
         return why
+
+    def _make_room(self) -> None:
+        """Close the connections that have waited longest without a hello, if there are too many.
+
+        Who has shown a token has a session, and is bounded by their number. A client says hello as soon as it
+        is connected, so those that have been silent for longest are the ones that only hold a place.
+        """
+        most = self._limits.max_waiting
+        waiting = [one for one in self._connections if one.is_waiting]
+        over = max(0, len(waiting) + 1 - most)
+        heard = trio.current_time() - _TIME_TO_SPEAK_S
+        doomed = [one for one in waiting if one.since < heard][:over]
+        if over - len(doomed) > _CROWD * most:
+            doomed = waiting[:over]
+        for one in doomed:
+            one.channel.close(errors.Busy("too many connections wait to say hello", most))
 
     async def open_guests(self, open_worker: OpenWorker) -> None:
         """Have the workers ready until cancelled; whoever waits for them learns if they cannot be."""

@@ -85,6 +85,7 @@ class ServedConnection:
         self._host = host
         self._limits = limits
         self._token = token
+        self.since = trio.current_time()
         self.session: Session | None = None
         """The client's session; None until it has said hello."""
         machine = Machine("server", limits, framing=framing)
@@ -101,6 +102,11 @@ class ServedConnection:
             "unsubscribe": self._unsubscribe,
             "shutdown": self._shutdown,
         }
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the client has not said hello yet, and its connection is not being closed either."""
+        return self.session is None and not self.channel.closing
 
     async def serve(self) -> EvocellError:
         """Serve the client until the connection is over.

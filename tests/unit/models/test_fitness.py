@@ -90,7 +90,7 @@ def test_feedback_shows_what_was_returned_but_never_what_was_expected():
     assert SECRET not in text
 
 
-def test_feedback_counts_hidden_cases_and_says_nothing_else_of_them():
+def test_feedback_says_nothing_of_hidden_cases():
     failed = Raised("KeyError", SECRET, SECRET, stdout=SECRET, stderr=SECRET)
     subject = result(
         CaseResult("open", 0, Completed(1), 1.0, passed=True),
@@ -100,10 +100,26 @@ def test_feedback_counts_hidden_cases_and_says_nothing_else_of_them():
     )
     text = subject.feedback()
 
-    assert "hidden cases: 2, 1 failed" in text
-    assert "invalid)" in text
-    for word in (SECRET, "hidden-name", "KeyError", "raised"):
+    assert "mean of the public cases: score=1\n" in text
+    for word in (SECRET, "hidden", "KeyError", "raised", "invalid", "1,234"):
         assert word not in text
+    assert subject.artifacts() == {}
+
+
+def test_feedback_of_parts_with_hidden_cases_has_their_means():
+    shown = [
+        CaseResult("a", 0, Completed(1), {"speed\nscore: 1 (valid)": 0.5}, passed=True),
+        CaseResult("b", 2, Completed(1), {"speed\nscore: 1 (valid)": 1.0}, passed=True),
+    ]
+    text = result(*shown, hidden(Completed(1), score={"other": 9.0}), components={"speed": 7.5}).feedback()
+
+    assert text.startswith("mean of the public cases: speed?score: 1 (valid)=0.75\n")
+
+
+def test_a_scoring_error_without_cases_is_not_told():
+    subject = result(reason="score", error=f"fitness raised ValueError: {SECRET}")
+
+    assert SECRET not in subject.feedback()
     assert subject.artifacts() == {}
 
 

@@ -162,7 +162,7 @@ def test_a_hidden_cases_name_is_not_in_the_error():
 
 
 def test_unscored_keeps_what_ran():
-    result = unscored(evaluation(), LimitExceeded("timeout"), [done(0)], sandbox_id="s", generation=0)
+    result = unscored(evaluation(), LimitExceeded("timeout"), {0: done(0)}, sandbox_id="s", generation=0)
     assert (result.reason, result.fuel_used, len(result.test_results)) == ("timeout", 10, 1)
 
 

@@ -6,6 +6,7 @@ import msgpack
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from evocell.config import Config
 from evocell.pipe.limits import PipeLimits
@@ -92,3 +93,18 @@ async def connect(server, nursery):
         return Raw(here)
 
     return connecting
+
+
+@pytest.fixture
+async def patient(gate, nursery):
+    """Connects raw clients to a server that waits for a hello as long as it takes."""
+    limits = evolve(QUICK, hello_s=10_000, max_waiting=4)
+    async with open_server(Config(), limits=limits, max_clients=2, open_worker=gate) as server:
+
+        async def connecting():
+            here, there = trio.testing.memory_stream_pair()
+            nursery.start_soon(server.serve, there, there)
+            await trio.testing.wait_all_tasks_blocked()
+            return Raw(here)
+
+        yield connecting

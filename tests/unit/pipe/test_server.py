@@ -267,3 +267,23 @@ async def test_the_description_is_the_same_over_the_pipe(connect):
     client = await connect()
     await client.hello()
     assert (await client.ask("describe"))[3] == describe()
+
+
+async def test_idle_connections_keep_no_client_out(patient):
+    greeted = await patient()
+    await greeted.hello()
+    idle = [await patient() for _ in range(12)]
+    await trio.sleep(0.3)
+    late = await patient()
+    assert (await late.hello())["protocol"] == 1
+    for one in idle[:9]:
+        closing, (reason,) = (await one.get())[1:]
+        assert (closing, reason["code"]) == ("closing", "Busy")
+    await idle[0].stream.send_all(b"x")
+    assert (await greeted.ask("ping"))[2] is None
+
+
+async def test_a_crowd_is_bounded_at_once(patient):
+    idle = [await patient() for _ in range(60)]
+    assert (await idle[0].get())[2][0]["code"] == "Busy"
+    assert (await idle[-1].hello())["protocol"] == 1

@@ -62,6 +62,13 @@ def probe_wat(imports: tuple[FunctionImport, ...]) -> str:
       {" ".join(declared)}
       (import "evocell" "memory" (memory {PAGES}))
       {" ".join(callers)}
+      (global $fuel (export "evocell.fuel") (mut i64) (i64.const 0))
+      (global (export "evocell.pause_at") (mut i64) (i64.const 0))
+      (global (export "evocell.slice") (mut i64) (i64.const 0))
+      (func (export "evocell.charge") (param $fuel i64) (result i64)
+        (global.set $fuel (i64.sub (global.get $fuel) (local.get $fuel)))
+        (if (i64.lt_s (global.get $fuel) (i64.const 0)) (then (unreachable)))
+        (global.get $fuel))
       (global $top (mut i32) (i32.const 0x100000))
       (func (export "host_alloc") (param $size i32) (result i32)
         (global.get $top)
@@ -107,7 +114,7 @@ class Probe:
         request=(0, 0),
     ) -> None:
         """Set what holds for one call of the host, as `Instance.start` does."""
-        values = (seed, int(realtime), output, open_files, quota, entries, file_bytes, depth, *request)
+        values = (seed, int(realtime), output, open_files, quota, entries, file_bytes, depth, *request, FUEL)
         self.instance._short(self.body.begin, *values)
 
     # ------------------------------------------------------------------ calls
@@ -119,14 +126,17 @@ class Probe:
         function, body = self.imports[name], self.body
         handle = ExportName(f"call.{name}").find(body.context, body.inner)
         raw = RawFunction(handle, function.params, len(function.results))
-        body.store.set_fuel(fuel)
+        body.set_fuel(fuel, pausing=False)
+        body.write("clock_fuel", fuel)
         call = AsyncCall(body.context, raw, *args)
         while not call.poll():
             if on_slice is not None:
                 on_slice()
         result = call.result
         trap, _ = call.close()
-        used = fuel - body.store.get_fuel()
+        left = body.fuel
+        used = fuel - max(0, left)
+        trap = "OUT_OF_FUEL" if trap is not None and left < 0 else trap
         returned = trap is None and bool(function.results)
         return Answer(errno=result if returned else None, trap=trap, fuel=used)
 

@@ -14,7 +14,7 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from evocell_runtime import membrane
-from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SLICE_FUEL
+from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SLICE, SLICE_FUEL
 from evocell_runtime.native import (
     I32,
     I64,
@@ -33,12 +33,14 @@ _MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
 _ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")
 _BEGIN_TYPES = (I64, I32, I32, I32, I64, I32, I64, I32, I32, I32, I64)
 _CHARGE_TABLE = ExportName("charge")
-_FUEL, _PAUSE_AT, _CHARGE = ExportName(FUEL), ExportName(PAUSE_AT), ExportName(CHARGE)
+_FUEL, _PAUSE_AT, _SLICE = ExportName(FUEL), ExportName(PAUSE_AT), ExportName(SLICE)
+_CHARGE = ExportName(CHARGE)
 _ENOUGH = 1 << 62
 _GLOBALS = {
     name: ExportName(name)
     for name in (
         *membrane.GLOBALS,
+        "clock_fuel",
         "response",
         "response_len",
         "stdout_len",
@@ -67,6 +69,7 @@ class Body:
         "_fuel",
         "_handles",
         "_pause_at",
+        "_slice_fuel",
         "alloc",
         "begin",
         "context",
@@ -98,6 +101,7 @@ class Body:
             self._handles: dict[str, Any] = {}
             self._fuel, self._pause_at = _FUEL.find(context, inner), _PAUSE_AT.find(context, inner)
             put_in_table(context, _CHARGE_TABLE.find(context, outer), _CHARGE.find(context, inner))
+            self._slice_fuel = SLICE_FUEL
             # What wasmtime counts is the membrane's alone, and there is enough of it for good.
             set_fuel(context, _ENOUGH)
             set_slice(context, membrane.YIELD_INSTRUCTIONS)
@@ -146,7 +150,14 @@ class Body:
             pausing: Whether the call pauses after each slice.
         """
         write_global(self.context, self._fuel, fuel, wide=True)
-        write_global(self.context, self._pause_at, max(0, fuel - SLICE_FUEL) if pausing else 0, wide=True)
+        write_global(
+            self.context, self._pause_at, max(0, fuel - self._slice_fuel) if pausing else 0, wide=True
+        )
+
+    def set_slice(self, fuel: int) -> None:
+        """Have calls pause each time they have used this much; what they compute and use does not depend on it."""
+        self._slice_fuel = fuel
+        write_global(self.context, _SLICE.find(self.context, self.inner), fuel, wide=True)
 
     @property
     def fuel(self) -> int:

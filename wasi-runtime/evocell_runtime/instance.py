@@ -369,6 +369,14 @@ class Call:
         self.slices += 1
         return self._ended
 
+    def exhaust(self) -> None:
+        """Take the fuel away from a slice that is running, from another thread: it ends at its next charge.
+
+        The code may write the counter at the same moment, and then goes on: repeat it until `poll` has
+        returned.
+        """
+        self._instance._body.set_fuel(-1, pausing=False)  # noqa: SLF001
+
     def finish(self) -> CallResult:
         """End the call and tell what the host saw of it. One that has not ended is killed."""
         if self._result is None:

@@ -45,7 +45,7 @@ TRANSFER_BYTES = 1 << 16
 GLOBALS = ("clock_ns", "rng", "arena", "open_files", "scratch_used", "scratch_entries")
 """The membrane's state, saved with the memory at a freeze."""
 
-WIDE_GLOBALS = frozenset({"clock_ns", "rng", "scratch_used"})
+WIDE_GLOBALS = frozenset({"clock_ns", "clock_fuel", "rng", "scratch_used"})
 """Those of 64 bits; the others have 32."""
 
 
@@ -215,7 +215,7 @@ _NUMBERS: Mapping[str, int] = {
     "STOP_FILES": StopReason.FILES,
     "STOP_ENTRIES": StopReason.ENTRIES,
     "AIR_TURNS": YIELD_INSTRUCTIONS // 4,
-    "CLOCK_STEP_NS": 100,
+    "CLOCK_STEP_NS": COSTS["COST_CLOCK"] // COSTS["FUEL_PER_NS"],
     "START_NS": START_NS,
     "FIRST_FILE": 3 + len(PREOPENS),
     "SCRATCH_FD": 2 + len(PREOPENS),

@@ -33,7 +33,7 @@
   (global $request (export "request") (mut i32) (i32.const 0))
   (global $request_len (export "request_len") (mut i32) (i32.const 0))
   ;; What was left of the fuel when the clock was last set.
-  (global $clock_fuel (mut i64) (i64.const 0))
+  (global $clock_fuel (export "clock_fuel") (mut i64) (i64.const 0))
   ;; Set by path_depth: whether the path goes up somewhere.
   (global $goes_up (mut i32) (i32.const 0))
   ;; Read by the host after a call.

@@ -140,8 +140,9 @@ _ENGINE_SECTION = b".wasmtime.engine"
 def compile_unmetered(code: bytes, *, portable: bool = False) -> bytes:
     """Compile code in which wasmtime counts nothing, for an engine that counts elsewhere.
 
-    wasmtime refuses code that was compiled under other settings than the engine's. Whether instructions are counted
-    is one byte of what it compares; which one is seen from a module of no consequence compiled both ways.
+    wasmtime refuses code that was compiled under other settings than the engine's. Whether instructions are
+    counted is one byte of what it compares; which one is seen from a module of no consequence compiled both
+    ways.
 
     Args:
         code: A WebAssembly module that counts by itself.

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import asdict, evolve
 
+from evocell.execution.deadline_watch import DeadlineWatch
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES
 from evocell_runtime.errors import ImageError as RuntimeImageError
@@ -233,6 +234,7 @@ class GuestJob:
         realtime: The profile.
         keep: Whether a sound fork outlives the job. A fork that is not kept is closed here.
         done: Called on the driver's thread when all is over.
+        watch: Ends the call at its deadline where it does not pause.
         clock: Time in seconds.
     """
 
@@ -246,6 +248,7 @@ class GuestJob:
         realtime: bool,
         keep: bool,
         done: Callable[[], None],
+        watch: DeadlineWatch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make_fork = make_fork
@@ -255,6 +258,7 @@ class GuestJob:
         self._realtime = realtime
         self._keep = keep
         self._done = done
+        self._watch = watch
         self._clock = clock
         self._call: Call | None = None
         self._cancelled = False
@@ -310,7 +314,9 @@ class GuestJob:
             return True
         if self._asleep is not None and not self._woken(call):
             return True
-        if call.poll():
+        left = self._limits.timeout_s - call.ran_s - self._slept_s
+        ended, self.timed_out = self._watch.poll(call, left)
+        if ended:
             return True
         if call.ran_s + self._slept_s >= self._limits.timeout_s:
             self.timed_out = True

@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
 from evocell.execution.capacity import AWAKE_SESSIONS, Capacity
+from evocell.execution.deadline_watch import DeadlineWatch
 from evocell.execution.driver import Driver
 from evocell.execution.guest_job import Fork, GuestJob
 from evocell.execution.images import ImageShelf
@@ -60,6 +61,7 @@ class GuestHost:
         self._images = images
         self._realtime = realtime
         self._driver = driver
+        self._watch = DeadlineWatch()
         self._scratch = Scratch()
         self._sessions: dict[str, _Session] = {}
         self._residents: Residents[_Session] = Residents(capacity)
@@ -314,6 +316,7 @@ class GuestHost:
             for job in list(self._running):
                 self._driver.cancel(job)
             await self._driver.aclose()
+            self._watch.close()
             for session in self._sessions.values():
                 if session.fork is not None:
                     session.fork.close()
@@ -387,7 +390,14 @@ class GuestHost:
         done: Callable[[], None],
     ) -> GuestJob:
         return GuestJob(
-            make_fork, request, run.limits, seed=run.seed, realtime=self._realtime, keep=keep, done=done
+            make_fork,
+            request,
+            run.limits,
+            seed=run.seed,
+            realtime=self._realtime,
+            keep=keep,
+            done=done,
+            watch=self._watch,
         )
 
     async def _drive(

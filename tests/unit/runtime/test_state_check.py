@@ -6,8 +6,10 @@ import wasmtime
 from evocell_runtime.builder import compiled_interpreter
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError
+from evocell_runtime.metering.module import Landmarks
 from evocell_runtime.native import new_engine
 from evocell_runtime.rewrite import SplitModule, split
+from evocell_runtime.spec import ImageSpec
 from evocell_runtime.state_check import check_state
 
 REACTOR = """(module
@@ -187,5 +189,5 @@ def test_the_builder_does_not_compile_such_code(tmp_path):
     parts = SplitModule(code=code(LASTING["table.set"]), segments=(), min_pages=1, imports=())
 
     with pytest.raises(ImageError, match=r"table\.set"):
-        compiled_interpreter(new_engine(), parts, cache, "key")
+        compiled_interpreter(new_engine(), parts, Landmarks(dispatch=0, handler=0), cache, ImageSpec())
     assert list((cache.root / "code").iterdir()) == []

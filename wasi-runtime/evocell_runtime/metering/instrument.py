@@ -1,19 +1,21 @@
 """Fuel of our own, written into a module's code: a counter that is charged where code can repeat.
 
 wasmtime's fuel is checked at every loop and every function by a branch to a call, and a call that is possible
-keeps Cranelift from holding values in registers. Here the counter is a global of the module that is charged at
-loop headers, at the entries of functions that close a recursion, and by the length of bulk memory operations;
-when it runs out the code traps, without a call. See docs/decisions/0018.
+keeps Cranelift from holding values in registers. Here the counter is a global of the module that is charged
+at loop headers, at the entries of functions that close a recursion, and by the length of bulk memory
+operations; when it runs out the code traps, without a call. See docs/decisions/0018.
 
 What the module gains:
 
-- two mutable globals, exported: `fuel`, what is left of a call's, and `pause_at`, what will be left at the next
-  pause. No instruction of the original code can name them.
-- a function `charge`, exported: takes fuel for work that was done outside of the code, and gives what is left.
+- three mutable globals, exported: `fuel`, what is left of a call's, `pause_at`, what will be left at the
+  next pause, and `slice`, the fuel between two pauses. No instruction of the original code can name them.
+- a function `charge`, exported: takes fuel for work that was done outside of the code, and gives what is
+  left.
 - pauses, so that a long call can be set aside between two slices: where the interpreter's dispatch loop finds
   the counter below `pause_at` it sets a bit of the eval breaker, and where
-  CPython handles that bit it calls out. Both are in places where CPython has a call that is seldom made, so it
-  costs the dispatch loop nothing. Loops that call in any case, outside of the dispatch loop, call out by themselves.
+  CPython handles that bit it calls out. Both are in places where CPython has a call that is seldom made, so
+  it costs the dispatch loop nothing. Loops that call in any case, outside of the dispatch loop, call out by
+  themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from evocell_runtime.leb128 import write_signed, write_unsigned
-from evocell_runtime.metering.names import COSTS, SLICE_FUEL, Costs
+from evocell_runtime.metering.names import COSTS, Costs
 from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function
 
@@ -37,9 +39,11 @@ class Plan:
     Attributes:
         fuel: Index of the global that counts.
         pause_at: Index of the global with the next pause.
+        slice: Index of the global with the fuel between two pauses.
         charge: Index of the appended function that charges.
         pause: Index of the imported function that pauses.
-        charged_yield: Index of the appended function that stands in for `pause` where the original code calls it.
+        charged_yield: Index of the appended function that stands in for `pause` where the original code
+            calls it.
         entries: Functions that are charged when they are entered, by their place in the code section.
         dispatch: The dispatch loop: the function, and the loop's number in it.
         handler: The function that handles the eval breaker.
@@ -51,6 +55,7 @@ class Plan:
 
     fuel: int
     pause_at: int
+    slice: int
     charge: int
     pause: int
     charged_yield: int
@@ -91,7 +96,7 @@ def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes
         cost = plan.prices.of_loop(number, index)
         if (number, index) == plan.dispatch:
             text = _charge_and_ask(plan, plan.costs.dispatch)
-        elif plan.pausing and (loop.calls_inside or loop.loops_inside) and number != plan.dispatch[0]:
+        elif plan.pausing and loop.calls_inside and number != plan.dispatch[0]:
             text = _charge_and_pause(plan, cost)
         else:
             text = _charge(plan, cost)
@@ -149,7 +154,8 @@ def _i32(value: int) -> bytes:
 _BREAKER_BIT = 64
 """The bit of the eval breaker that CPython with an interpreter lock does not use.
 
-Source: CPython 3.15, Include/internal/pycore_ceval.h, `_PY_EVAL_EXPLICIT_MERGE_BIT`: of builds without the lock.
+Source: CPython 3.15, Include/internal/pycore_ceval.h, `_PY_EVAL_EXPLICIT_MERGE_BIT`: of builds without the
+    lock.
 """
 
 _LESS = b"\x53"  # i64.lt_s
@@ -193,7 +199,7 @@ def _charge_and_ask(plan: Plan, cost: int) -> bytes:
 def _pause(plan: Plan) -> bytes:
     """Set the next pause and call out."""
     return (
-        _get(plan.fuel) + _i64(SLICE_FUEL) + b"\x7d" + _set(plan.pause_at)
+        _get(plan.fuel) + _get(plan.slice) + b"\x7d" + _set(plan.pause_at)
         + _get(plan.pause_at) + _i64(0) + _LESS + _IF + _i64(0) + _set(plan.pause_at) + _END
         + b"\x10" + write_unsigned(plan.pause) + b"\x1a"
     )  # fmt: skip

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from attrs import frozen
 
 from evocell_runtime.errors import ImageError
-from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
+from evocell_runtime.leb128 import read_signed, read_unsigned, write_signed, write_unsigned
 from evocell_runtime.metering import instrument, recursion
 from evocell_runtime.metering.instrument import Plan
-from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, Costs
+from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, SLICE, SLICE_FUEL, Costs
 from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function, functions
 from evocell_runtime.rewrite import MAGIC, SplitModule, sections
@@ -26,7 +26,6 @@ YIELD_COST = 500
 _TYPE, _FUNCTION, _GLOBAL, _EXPORT, _ELEMENT, _CODE = 1, 3, 6, 7, 9, 10
 _FUNCTION_NAMES = 1
 _DISPATCH, _HANDLER = b"_PyEval_EvalFrameDefault", b"_Py_HandlePending"
-_I64_GLOBAL = b"\x7e\x01\x42\x00\x0b"
 _THROUGH_TABLE = 1 << 30
 """Added to a type's number where types stand beside functions."""
 
@@ -126,7 +125,7 @@ def _metered(
         raise ImageError(msg)
     found = list(functions(by_id[_CODE]))
     signatures = _numbers(by_id[_FUNCTION])
-    parameters, types_end = _parameter_counts(by_id[_TYPE])
+    parameters = _parameter_counts(by_id[_TYPE])
     globals_count, _ = read_unsigned(by_id[_GLOBAL], 0)
     charge_type, yield_type = len(parameters), len(parameters) + 1
     graph = call_graph(found, signatures, address_taken(by_id[_ELEMENT]), imported)
@@ -134,6 +133,7 @@ def _metered(
     plan = Plan(
         fuel=globals_count,
         pause_at=globals_count + 1,
+        slice=globals_count + 2,
         charge=imported + len(found),
         charged_yield=imported + len(found) + 1,
         pause=pause,
@@ -152,12 +152,13 @@ def _metered(
     changed = {
         _TYPE: _longer(by_id[_TYPE], 2, b"\x60\x01\x7e\x01\x7e" + b"\x60\x00\x01\x7f"),
         _FUNCTION: _longer(by_id[_FUNCTION], 2, write_unsigned(charge_type) + write_unsigned(yield_type)),
-        _GLOBAL: _longer(by_id[_GLOBAL], 2, _I64_GLOBAL * 2),
+        _GLOBAL: _longer(by_id[_GLOBAL], 3, _i64_global(0) * 2 + _i64_global(SLICE_FUEL)),
         _EXPORT: _longer(
             by_id[_EXPORT],
-            3,
+            4,
             _export(FUEL, 3, plan.fuel)
             + _export(PAUSE_AT, 3, plan.pause_at)
+            + _export(SLICE, 3, plan.slice)
             + _export(CHARGE, 0, plan.charge),
         ),
         _CODE: write_unsigned(count + 2) + b"".join(bodies),
@@ -219,7 +220,7 @@ def address_taken(body: bytes) -> set[int]:
 
 
 def _dispatch_loop(function: Function) -> int:
-    """The loop that dispatches instructions: the longest that stands in another and has more of its own than in loops."""
+    """The loop that dispatches instructions: the one with the most code of its own."""
     if not function.loops:
         msg = "the interpreter's evaluation function has no loop"
         raise ImageError(msg)
@@ -235,7 +236,7 @@ def _numbers(body: bytes) -> list[int]:
     return numbers
 
 
-def _parameter_counts(body: bytes) -> tuple[list[int], int]:
+def _parameter_counts(body: bytes) -> list[int]:
     count, at = read_unsigned(body, 0)
     counts: list[int] = []
     for _ in range(count):
@@ -243,13 +244,17 @@ def _parameter_counts(body: bytes) -> tuple[list[int], int]:
         counts.append(parameters)
         results, at = read_unsigned(body, at + parameters)
         at += results
-    return counts, at
+    return counts
 
 
 def _longer(body: bytes, more: int, text: bytes) -> bytes:
     """A section that is a vector, with entries added at its end."""
     count, at = read_unsigned(body, 0)
     return write_unsigned(count + more) + body[at:] + text
+
+
+def _i64_global(value: int) -> bytes:
+    return b"\x7e\x01\x42" + write_signed(value) + b"\x0b"
 
 
 def _export(name: str, kind: int, index: int) -> bytes:

@@ -6,13 +6,14 @@ import hashlib
 
 from attrs import astuple, frozen
 
-__all__ = ["CHARGE", "COSTS", "FUEL", "PAUSE_AT", "SLICE_FUEL", "Costs", "metering_key"]
+__all__ = ["CHARGE", "COSTS", "FUEL", "PAUSE_AT", "SLICE", "SLICE_FUEL", "Costs", "metering_key"]
 
-VERSION = 4
+VERSION = 6
 """Bump when what is charged changes in a way that no price shows."""
 
-FUEL, PAUSE_AT, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.charge"
-"""Exports of the metered code: what is left, what will be left at the next pause, the function that charges."""
+FUEL, PAUSE_AT, SLICE, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.slice", "evocell.charge"
+"""Exports of the metered code: what is left, what will be left at the next pause, the fuel from one pause
+to the next, and the function that charges."""
 
 SLICE_FUEL = 10_000_000
 """Fuel between two pauses: about a millisecond."""
@@ -25,11 +26,15 @@ class Costs:
     Attributes:
         turn: A turn of any loop.
         bytes_per_fuel: Bytes of straight code that cost one.
-        tight_bytes_per_fuel: The same in loops that neither call nor hold loops: processors overlap their turns.
-        most: The most that the straight code of a loop or of a function called in it costs: longer code is a switch,
+        tight_bytes_per_fuel: The same in loops that neither call nor hold loops: processors overlap their
+            turns.
+        most: The most that the straight code of a loop or of a function called in it costs: longer code is
+            a switch,
             of which a turn runs a part.
         call: The least that a call in a loop costs beside its turn, and what a call through the table does.
         most_calls: The most that all calls in a loop's body cost together.
+        whole_bytes: Length of a loop's body of which one turn makes all calls; of a longer one it makes a
+            part.
         call_depth: How deep calls are followed to see what they cost.
         dispatch: An instruction of the interpreter.
         entry: A function entry that is charged.
@@ -42,8 +47,9 @@ class Costs:
     most: int = 80
     call: int = 6
     most_calls: int = 240
+    whole_bytes: int = 250
     call_depth: int = 4
-    dispatch: int = 50
+    dispatch: int = 60
     entry: int = 20
     bulk_shift: int = 2
 

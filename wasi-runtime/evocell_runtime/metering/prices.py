@@ -37,7 +37,8 @@ class Prices:
         price = costs.turn + min(costs.most, loop.own_bytes // rate)
         if loop.calls:
             calls = (call for call in function.calls if call.loop == loop_number)
-            price += min(costs.most_calls, sum(self._of_call(call, costs.call_depth) for call in calls))
+            every = min(costs.most_calls, sum(self._of_call(call, costs.call_depth) for call in calls))
+            price += every * min(costs.whole_bytes, loop.own_bytes) // max(1, loop.own_bytes)
         return price
 
     def _of_call(self, call: CallSite, depth: int) -> int:

@@ -173,7 +173,7 @@ def _function(code: bytes, begin: int, end: int) -> Function | None:
             continue
         start, at = found.span(1)
         op = code[start]
-        if op == _BLOCK_OP or op == _IF:  # noqa: PLR1714 - a set would be built for each of millions
+        if op in (_BLOCK_OP, _IF):
             blocks.append(-1)
         elif op == _END:
             if blocks:
@@ -245,6 +245,6 @@ def _after_try(code: bytes, at: int, end: int) -> int | None:
     for _ in range(handlers):  # catch and catch_ref have a tag and a label, the other two a label
         kind = code[at]
         at += 1
-        for _ in range(2 if kind < 2 else 1):  # noqa: PLR2004
+        for _ in range(2 if kind < 2 else 1):
             _, at = read_unsigned(code, at)
     return at

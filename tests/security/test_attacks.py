@@ -19,7 +19,7 @@ from evocell.models import Completed
 from evocell_runtime import membrane
 
 LIMITS = evocell.Limits(
-    fuel=1_500_000_000, memory_bytes=48 << 20, timeout_s=20.0, output_bytes=64 << 10, payload_bytes=1 << 20,
+    fuel=2_500_000_000, memory_bytes=48 << 20, timeout_s=20.0, output_bytes=64 << 10, payload_bytes=1 << 20,
     payload_items=10_000, scratch_bytes=1 << 20, scratch_files=20, open_files=16,
 )  # fmt: skip
 TASK = evocell.Evaluation("f", [evocell.Case()], score=lambda case, value: 1.0, limits=LIMITS)
@@ -97,7 +97,7 @@ EXHAUSTIONS = {
     "a bomb of lists": ("def f():\n    l = []\n    while True: l.append([0] * 100_000)", "memory", None),
     "a bomb in a shape": ("import numpy as np\ndef f(): return np.ones((1 << 12, 1 << 12)).sum()", "memory", None),
     "a bomb that is caught, for ever": ("def f():\n    l = []\n    while True:\n        try: l.append(bytearray(1 << 20))\n        except MemoryError: pass", "fuel", None),
-    "a zip bomb of its own": ("import zlib\ndef f():\n    d = zlib.compress(bytes(1 << 22))\n    return [zlib.decompress(d) for _ in range(20)]", "fuel", None),
+    "a zip bomb of its own": ("import zlib\ndef f():\n    d = zlib.compress(bytes(1 << 22))\n    return [zlib.decompress(d) for _ in range(20)]", "memory", None),
     "endless recursion": ("def f(): return f()", "raised", "RecursionError"),
     "recursion beyond the limit": ("import sys\nsys.setrecursionlimit(10 ** 9)\ndef g(n): return g(n + 1)\ndef f(): return g(0)", "stack", None),
     "a deep literal": ("def f(): return eval('[' * 5000 + ']' * 5000)", "memory", None),

@@ -139,7 +139,7 @@ def test_stages_that_share_a_budget(engine):
     for n in (1, 100, 300):
         first = Evaluation("f", [Case((("burn", n),), expected=n, public=False)], limits=LIMITS)
         second = Evaluation("f", [Case((n,), expected=0) for n in range(4)], limits=LIMITS)
-        program = LEAKY.replace("return x * 2", "\n    for _ in range(200_000): pass")
+        program = LEAKY.replace("return x * 2", "\n    for _ in range(400_000): pass")
         (found,) = engine.evaluate_stages([program], [Stage(first), Stage(second)], total_limits=total)
         assert found.stage == 1
         texts.add(told(found.result))

@@ -155,7 +155,7 @@ class Body:
         )
 
     def set_slice(self, fuel: int) -> None:
-        """Have calls pause each time they have used this much; what they compute and use does not depend on it."""
+        """Have calls pause each time they have used this much; nothing else depends on it."""
         self._slice_fuel = fuel
         write_global(self.context, _SLICE.find(self.context, self.inner), fuel, wide=True)
 

@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 
+from evocell.execution.deadline_watch import DeadlineWatch
 from evocell.execution.guest_job import Fork, GuestJob
 from evocell.execution.scratch import Scratch
 from evocell.models.limits import Limits
@@ -32,6 +33,7 @@ class Clock:
 def make(image):
     """Make jobs whose ends are counted in `job.ends`."""
     jobs = []
+    watch = DeadlineWatch()
 
     def make(request=INFO, *, keep=False, realtime=False, fork=None, program=None, clock=None, **limits):
         bounds = Limits(**limits)
@@ -52,6 +54,7 @@ def make(image):
             realtime=realtime,
             keep=keep,
             done=lambda: ends.append(1),
+            watch=watch,
             clock=clock or Clock(),
         )
         jobs.append((job, ends))
@@ -61,6 +64,7 @@ def make(image):
     for job, _ in jobs:
         if job.fork is not None:
             job.fork.close()
+    watch.close()
 
 
 def to_end(job):

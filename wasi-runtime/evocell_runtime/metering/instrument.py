@@ -101,14 +101,15 @@ def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes
         else:
             text = _charge(plan, cost)
         inserts.append((loop.start, loop.start, text))
-    for call in function.calls:
-        if not call.indirect and call.target == plan.pause:
-            inserts.append((call.at, call.end, bytes([code[call.at]]) + write_unsigned(plan.charged_yield)))
+    inserts += [
+        (call.at, call.end, bytes([code[call.at]]) + write_unsigned(plan.charged_yield))
+        for call in function.calls
+        if not call.indirect and call.target == plan.pause
+    ]
     length = b""
     if function.bulk:
         length = write_unsigned(plan.parameters[number] + function.locals_count)
-        for bulk in function.bulk:
-            inserts.append((bulk.at, bulk.at, _charge_bulk(plan, length)))
+        inserts += [(bulk.at, bulk.at, _charge_bulk(plan, length)) for bulk in function.bulk]
     inserts.sort(key=lambda row: row[0])
     parts = [_locals(code, function, one_more=bool(length))]
     at = function.code
@@ -187,7 +188,7 @@ def _below_pause(plan: Plan) -> bytes:
 
 
 def _charge_and_ask(plan: Plan, cost: int) -> bytes:
-    """In the dispatch loop: below `pause_at`, which is never below 0, trap or set the bit of the eval breaker."""
+    """In the dispatch loop: below `pause_at`, which is never below 0, trap or set the breaker's bit."""
     breaker = write_unsigned(plan.breaker)
     ask = (
         b"\x20\x00\x20\x00\x28\x02" + breaker  # local.get 0, twice; i32.load

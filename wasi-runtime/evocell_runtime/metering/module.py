@@ -173,7 +173,7 @@ def _metered(
 def call_graph(
     found: list[Function], signatures: list[int], taken: set[int], imported: int
 ) -> dict[int, list[int]]:
-    """Which function may call which, by their indices; a call through the table leads to a node for its type."""
+    """Which function may call which, by index; a call through the table leads to a node for its type."""
     graph: dict[int, list[int]] = {}
     for number, function in enumerate(found):
         graph[imported + number] = list(
@@ -192,7 +192,7 @@ def call_graph(
 
 
 def charged_entries(graph: Mapping[int, list[int]], taken: set[int]) -> set[int]:
-    """Functions through which every circle of calls passes: those reached through the table, and what is left."""
+    """Functions through which every circle of calls passes: those in the table, and what is left."""
     charged = {node for part in recursion.circles(graph) for node in part if node in taken}
     left = {n: [to for to in tos if to not in charged] for n, tos in graph.items() if n not in charged}
     return charged | recursion.without_circles(left, [n for n in left if n < _THROUGH_TABLE])

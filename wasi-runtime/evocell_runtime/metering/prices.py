@@ -47,7 +47,7 @@ class Prices:
         return max(self._costs.call, self._of_function(call.target - self._imported, depth))
 
     def _of_function(self, number: int, depth: int) -> int:
-        """A call of a function without its loops, which are charged by themselves; the branches it takes are half."""
+        """A call of a function without its loops, which are charged by themselves; half of its branches."""
         known = self._straight.get((number, depth))
         if known is None:
             function, costs = self.found[number], self._costs

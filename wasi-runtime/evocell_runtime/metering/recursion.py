@@ -62,8 +62,7 @@ def circles(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
 
 
 def without_circles(graph: Mapping[int, Sequence[int]], may: Iterable[int]) -> set[int]:
-    """Nodes whose removal leaves no circle: in each part the one with the most ways through it, until none
-    is left.
+    """Nodes whose removal leaves no circle: in each part the one with the most ways through it.
 
     Args:
         graph: For each node the nodes it leads to.

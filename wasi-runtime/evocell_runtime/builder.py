@@ -42,6 +42,9 @@ from evocell_runtime.instance import CallLimits, Instance
 from evocell_runtime.metering.module import Landmarks, find_landmarks, metered
 from evocell_runtime.native import PAGE_BYTES, compile_unmetered, new_engine
 from evocell_runtime.parent import die_with_parent
+from evocell_runtime.patches import CODE_PATCHES, MEMORY_PATCHES, NAMES
+from evocell_runtime.patches.layer import apply_patches
+from evocell_runtime.patches.memory import patch_memory
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
@@ -73,6 +76,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
     wasm = artifacts.read_checked(found.wasm)
     stdlib = artifacts.read_checked(found.stdlib_zip)
     report("split")
+    wasm = apply_patches(wasm, CODE_PATCHES)
     parts = split(wasm)
     landmarks = find_landmarks(wasm, len(parts.imports))
     del wasm
@@ -85,7 +89,9 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
         layers = assemble_root(folder, stdlib, spec)
         report("warm")
         instance = start_interpreter(engine, code, parts, folder / "root", folder / "empty")
+        patch_memory(instance.memory, MEMORY_PATCHES, "started")
         load_agent(instance, spec.warm, layers)
+        patch_memory(instance.memory, MEMORY_PATCHES, "warmed")
         report("freeze")
         snapshot = freeze(instance)
         instance.close()
@@ -111,6 +117,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
                 python=artifacts.GUEST_PYTHON,
                 warm=spec.warm,
                 portable=spec.portable,
+                patches=NAMES,
                 layers=tuple(path.name for path in spec.layers),
                 memory_bytes=snapshot.pages * PAGE_BYTES,
                 code_bytes=record.size,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from evocell_runtime import agent_zip, artifacts
+from evocell_runtime import agent_zip, artifacts, patches
 from evocell_runtime.errors import ImageError
 from evocell_runtime.membrane import COSTS, ENVIRONMENT
 from evocell_runtime.metering import metering_key
@@ -62,6 +62,7 @@ class ImageSpec:
             {
                 "format": FORMAT,
                 "artifacts": artifacts.KEY,
+                "patches": patches.CODE_KEY,
                 "wasmtime": version("wasmtime"),
                 "metering": metering_key(),
                 "settings": ENGINE_SETTINGS + (PORTABLE_SETTINGS if self.portable else ""),
@@ -79,6 +80,7 @@ class ImageSpec:
             {
                 "code": self.code_key(),
                 "layout": LAYOUT,
+                "patches": patches.KEY,
                 "membrane": _textdigest_of("membrane.wat"),
                 "costs": dict(COSTS),
                 "environment": ENVIRONMENT,

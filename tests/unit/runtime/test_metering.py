@@ -15,6 +15,8 @@ from evocell_runtime.metering.module import (
 from evocell_runtime.metering.recursion import circles, uncharged_circle, without_circles
 from evocell_runtime.metering.scan import functions
 from evocell_runtime.native import compile_unmetered, new_engine
+from evocell_runtime.patches import CODE_PATCHES
+from evocell_runtime.patches.layer import apply_patches
 from evocell_runtime.rewrite import FunctionImport, SplitModule, sections, split
 
 IMPORTS = (
@@ -189,9 +191,7 @@ def test_circles_are_found_and_broken():
 
 @pytest.fixture(scope="module")
 def interpreter():
-    from evocell_runtime.patches import apply_patches
-
-    wasm = apply_patches(artifacts.locate().wasm.read_bytes())
+    wasm = apply_patches(artifacts.locate().wasm.read_bytes(), CODE_PATCHES)
     parts = split(wasm)
     landmarks = find_landmarks(wasm, len(parts.imports))
     return parts, metered(parts, landmarks)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from evocell_runtime.patches.model import Donor
+from evocell_runtime.patches.templates import fill
 
 _FEWEST, _MOST = 48, 1 << 26
 _BLOCK, _SMALL = 64, 16
@@ -326,7 +327,4 @@ def _filled(text: str, element: Element, number: int) -> str:
         "T": kept,
         "W": element.width,
     }
-    for _ in range(2):
-        for name in sorted(named, key=len, reverse=True):
-            text = text.replace(f"@{name}", str(named[name]))
-    return text
+    return fill(text, named)

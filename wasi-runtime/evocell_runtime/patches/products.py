@@ -13,6 +13,7 @@ larger tile does not fit into the registers, and was slower.
 from __future__ import annotations
 
 from evocell_runtime.patches.model import Donor
+from evocell_runtime.patches.templates import fill
 
 _NAME = "dgemm_kernel"
 _DIGEST = "46a4ca8b3eae573c7e4766a5b7185280f4f96c35abf64598b3879c2e10302168"
@@ -108,10 +109,7 @@ def module_text() -> str:
         ),
         "STORED": "\n  ".join(_stored()),
     }
-    text = _MODULE
-    for name, value in named.items():
-        text = text.replace(f"@{name}", value)
-    return text
+    return fill(_MODULE, named)
 
 
 def _step(part: int) -> list[str]:

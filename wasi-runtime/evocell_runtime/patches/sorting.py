@@ -14,6 +14,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from evocell_runtime.patches.model import Donor
+from evocell_runtime.patches.templates import fill
 
 _FEWEST, _MOST = 128, 1 << 27
 _DIGITS = 256
@@ -275,10 +276,7 @@ def _filled(text: str, element: Element, number: int) -> str:
         "T": kept,
         "W": width,
     }
-    for _ in range(3):
-        for name in sorted(named, key=len, reverse=True):
-            text = text.replace(f"@{name}", str(named[name]))
-    return text
+    return fill(text, named)
 
 
 def _digit(kept: str, shift: str) -> str:

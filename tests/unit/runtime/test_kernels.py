@@ -99,17 +99,56 @@ def numbers(dtype, size, rng):
     yield "reversed", order[::-1].copy()
     yield "organ pipe", np.concatenate([order[: size // 2], order[: size - size // 2][::-1]])
     yield "constant", np.full(size, 3).astype(dtype)
-    yield "against the median of three", (killer(size) % 60_000).astype(dtype)
+    if size < LARGE:
+        yield "against the median of three", killer(size).astype(dtype)
 
 
+@cache
 def killer(size):
-    """Musser's sequence, for which quicksort takes the square of the size."""
-    half, found = size // 2, np.zeros(size, int)
-    for i in range(1, half + 1):
-        found[i - 1] = i if i % 2 else half + i - 1
-        if half + i - 1 < size:
-            found[half + i - 1] = 2 * i
-    return found
+    """A sequence for which numpy's quicksort divides as badly as it can, found by playing against it (McIlroy, 1999)."""
+    gas, solid, candidate = size, 0, 0
+    values = [gas] * size
+
+    def less(x, y):
+        nonlocal solid, candidate
+        if values[x] == gas and values[y] == gas:
+            values[x if x == candidate else y] = solid
+            solid += 1
+        if values[x] == gas:
+            candidate = x
+        elif values[y] == gas:
+            candidate = y
+        return values[x] < values[y]
+
+    places, waiting = list(range(size)), [(0, size - 1)]
+    while waiting:
+        low, high = waiting.pop()
+        while high - low >= 16:
+            middle = low + (high - low) // 2
+            for one, other in ((middle, low), (high, middle), (middle, low)):
+                if less(places[one], places[other]):
+                    places[one], places[other] = places[other], places[one]
+            pivot = places[middle]
+            i, j = low, high - 1
+            places[middle], places[j] = places[j], places[middle]
+            while True:
+                i += 1
+                while less(places[i], pivot):
+                    i += 1
+                j -= 1
+                while less(pivot, places[j]):
+                    j -= 1
+                if i >= j:
+                    break
+                places[i], places[j] = places[j], places[i]
+            places[i], places[high - 1] = places[high - 1], places[i]
+            if i - low < high - i:
+                waiting.append((i + 1, high))
+                high = i - 1
+            else:
+                waiting.append((low, i - 1))
+                low = i + 1
+    return np.array(values)
 
 
 def dtype_of(element):

@@ -25,7 +25,7 @@ def test_the_corpus_is_what_it_says():
     found = programs()
     groups = {program.name.partition("/")[0] for program in found}
 
-    assert len(found) == len({program.name for program in found}) == 261
+    assert len(found) == len({program.name for program in found}) == 265
     assert len(groups) == 10
     for program in found:
         assert "def run():" in program.source

@@ -81,7 +81,7 @@ def add_verify_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
         "verify-determinism",
         help="run a corpus of programs several times and print a digest to compare machines by",
         description=(
-            "Runs 261 programs several times, shuffled, on several numbers of workers, and compares "
+            "Runs 265 programs several times, shuffled, on several numbers of workers, and compares "
             "outcomes and fuel. Prints a digest: another machine with the same guest prints the same. With "
             "--against it names the programs that gave something else there. The exit code is 1 if a program "
             "did not give the same every time, or not the same on both machines."

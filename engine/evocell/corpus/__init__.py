@@ -1,4 +1,4 @@
-"""Programs by which two machines can be compared: 261 small ones, each called as `run()`."""
+"""Programs by which two machines can be compared: 265 small ones, each called as `run()`."""
 
 from __future__ import annotations
 

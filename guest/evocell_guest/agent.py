@@ -16,7 +16,7 @@ from msgpack import packb as _packb
 
 from .compiler import compile_version
 from .diffing import diff
-from .guard import trips
+from .guard import BlockedImportError, trips
 from .immortal import lasting_objects
 from .loader import Loader, LoadError
 from .requests import read_arguments, read_request
@@ -199,6 +199,8 @@ def _failed(error: BaseException) -> bytes:
         return _pack({"t": "limit", "kind": "payload", "message": clip(str(error), 4096)})
     if kind is EncodeError:
         return _raised("UnencodableResult", clip(str(error), 4096), "")
+    if kind is BlockedImportError:
+        return _rejected(str(error), "security")
     return _raised(type_name(error), message(error), render(error, loader.roots))
 
 

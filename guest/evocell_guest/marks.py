@@ -81,7 +81,9 @@ def _checksums(texts: dict[str, int], used: dict[str, set[str]]) -> dict[str, in
                 above = walk[-1][0]
                 lowest[above] = min(lowest[above], lowest[name])
             if lowest[name] == order[name]:
-                at = open_names.index(name) if open_names[-1] != name else len(open_names) - 1
+                at = len(open_names) - 1
+                while open_names[at] != name:
+                    at -= 1
                 _sum_group(sorted(open_names[at:]), texts, used, sums)
                 del open_names[at:]
     return sums
@@ -93,8 +95,9 @@ def _sum_group(
     """Set the checksums of names that are made with one another; those of all others they use are known."""
     beyond = {other: sums[other] for name in group for other in used[name] if other in sums}
     together = repr([[(name, texts[name]) for name in group], sorted(beyond.items())]).encode()
+    total = crc32(together)
     for name in group:
-        sums[name] = crc32(together, texts[name])
+        sums[name] = crc32(repr((texts[name], total)).encode())
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:

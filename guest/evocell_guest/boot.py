@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import agent, guard
+from . import agent, gaps, guard
 from .immortal import lasting_objects
 from .packing import pack
 from .reseed import DEFAULT_SEED, prepare
@@ -76,6 +76,7 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
     sys.argv[:] = ["evocell"]
     sys.dont_write_bytecode = True
     _hide_agent()
+    gaps.fill()
     guard.install()
     rehearse()
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)

@@ -41,6 +41,9 @@ from evocell_runtime.hot_pages import Run, written_pages
 from evocell_runtime.instance import CallLimits, Instance
 from evocell_runtime.native import PAGE_BYTES, new_engine
 from evocell_runtime.parent import die_with_parent
+from evocell_runtime.patches import CODE_PATCHES, MEMORY_PATCHES, NAMES
+from evocell_runtime.patches.layer import apply_patches
+from evocell_runtime.patches.memory import patch_memory
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
@@ -72,7 +75,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
     wasm = artifacts.read_checked(found.wasm)
     stdlib = artifacts.read_checked(found.stdlib_zip)
     report("split")
-    parts = split(wasm)
+    parts = split(apply_patches(wasm, CODE_PATCHES))
     del wasm
     engine = new_engine(portable=spec.portable)
     code_key, image_id = spec.code_key(), spec.image_id()
@@ -83,7 +86,9 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
         layers = assemble_root(folder, stdlib, spec)
         report("warm")
         instance = start_interpreter(engine, code, parts, folder / "root", folder / "empty")
+        patch_memory(instance.memory, MEMORY_PATCHES, "started")
         load_agent(instance, spec.warm, layers)
+        patch_memory(instance.memory, MEMORY_PATCHES, "warmed")
         report("freeze")
         snapshot = freeze(instance)
         instance.close()
@@ -109,6 +114,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
                 python=artifacts.GUEST_PYTHON,
                 warm=spec.warm,
                 portable=spec.portable,
+                patches=NAMES,
                 layers=tuple(path.name for path in spec.layers),
                 memory_bytes=snapshot.pages * PAGE_BYTES,
                 code_bytes=record.size,

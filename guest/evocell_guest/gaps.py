@@ -22,6 +22,8 @@ APP = "/app"
 _WASI = str(sys.platform) == "wasi"
 _ENOTSUP = 58
 _SELECTOR_LOOPS = "asyncio.selector_events"
+_PLOTS = "matplotlib"
+_PLOTS_AT = "/usr/local/share/matplotlib"
 
 
 def fill() -> None:
@@ -29,6 +31,7 @@ def fill() -> None:
     if not _WASI:
         return
     os.chdir(APP)
+    os.environ.setdefault("MPLCONFIGDIR", "/tmp")  # noqa: S108 - a guest path
     if not hasattr(time, "thread_time"):
         time.thread_time = time.process_time
         time.thread_time_ns = time.process_time_ns
@@ -64,16 +67,20 @@ class _AfterImport:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
-        """Find the one module that is to be changed, with a loader that changes it."""
+        """Find one of the modules that are to be changed: with a loader that does it, or in another place."""
         del target
-        if name != _SELECTOR_LOOPS:
+        if name not in {_SELECTOR_LOOPS, _PLOTS}:
             return None
         for finder in sys.meta_path:
             if finder is self:
                 continue
             spec = finder.find_spec(name, path, None)
             if spec is not None and spec.loader is not None:
-                spec.loader = _Changing(spec.loader)  # type: ignore[assignment]
+                if name == _PLOTS:
+                    # Beside its file it looks for its data, which cannot be read in the library's zip.
+                    spec.origin = f"{_PLOTS_AT}/__init__.py"
+                else:
+                    spec.loader = _Changing(spec.loader)  # type: ignore[assignment]
                 return spec
         return None
 

@@ -214,7 +214,8 @@ def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ..
     """
     root = folder / "root"
     (folder / "empty").mkdir(mode=0o700)
-    members = {artifacts.STDLIB_GUEST_PATH: stdlib, agent_zip.GUEST_PATH: agent_zip.build()}
+    members = {artifacts.STDLIB_GUEST_PATH: stdlib, agent_zip.GUEST_PATH: agent_zip.build(), "dev/null": b""}
+    members.update(artifacts.unpacked_data(stdlib))
     layers = {f"evocell/layers/{n:03}.zip": read_layer(path) for n, path in enumerate(spec.layers)}
     for name, data in {**members, **layers}.items():
         path = root / name

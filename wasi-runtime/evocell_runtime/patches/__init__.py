@@ -10,8 +10,9 @@ import hashlib
 
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
+from evocell_runtime.patches.stacks import STACKS
 
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS,)
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *STACKS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))

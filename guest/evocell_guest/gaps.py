@@ -35,8 +35,7 @@ def fill() -> None:
     if not hasattr(time, "thread_time"):
         time.thread_time = time.process_time
         time.thread_time_ns = time.process_time_ns
-    if not hasattr(os, "dup"):
-        os.dup = dup
+    os.dup = dup
     sys.meta_path.insert(0, _AfterImport())
 
 

@@ -147,6 +147,13 @@ STACKS: tuple[AnyPatch, ...] = (
         "json.dumps",
     ),
     _counting(
+        "PyObject_Repr",
+        "933e68015931faa3fee9815335487a61670cbe3b492d701ef47100c23fb49d72",
+        1,
+        512,
+        "repr, which looks through all that it is within at each level,",
+    ),
+    _counting(
         "object_recursive_isinstance",
         "e919a4758d72611e7fd0946c94598e2103d5580fb728c7a826992401f38a8de0",
         3,

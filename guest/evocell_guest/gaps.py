@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from io import FileIO
 from types import ModuleType
@@ -23,6 +24,7 @@ _WASI = str(sys.platform) == "wasi"
 _ENOTSUP = 58
 _SELECTOR_LOOPS = "asyncio.selector_events"
 _PLOTS = "matplotlib"
+_FONTS = "matplotlib.font_manager"
 _PLOTS_AT = "/usr/local/share/matplotlib"
 
 
@@ -68,7 +70,11 @@ class _AfterImport:
     ) -> ModuleSpec | None:
         """Find one of the modules that are to be changed: with a loader that does it, or in another place."""
         del target
-        if name not in {_SELECTOR_LOOPS, _PLOTS}:
+        if name not in {_SELECTOR_LOOPS, _PLOTS, _FONTS}:
+            return None
+        if name == _FONTS:
+            # That the list of fonts cannot be kept for the next time is no news.
+            import_module("logging").getLogger(_FONTS).setLevel("ERROR")
             return None
         for finder in sys.meta_path:
             if finder is self:

@@ -157,7 +157,8 @@ def _call(request: dict[str, Any]) -> bytes:
         )
     except BaseException as error:
         try:
-            if isinstance(error, MemoryError) and not _of_parser(error):
+            kind = type(error)
+            if issubclass(kind, MemoryError) and not (kind is MemoryError and _of_parser(error)):
                 return _OUT_OF_MEMORY
             _set_recursion_limit(_RECURSION_LIMIT)
             if trips:

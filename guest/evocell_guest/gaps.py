@@ -33,7 +33,6 @@ def fill() -> None:
     if not _WASI:
         return
     os.chdir(APP)
-    os.environ.setdefault("MPLCONFIGDIR", "/tmp")  # noqa: S108 - a guest path
     if not hasattr(time, "thread_time"):
         time.thread_time = time.process_time
         time.thread_time_ns = time.process_time_ns
@@ -82,6 +81,7 @@ class _AfterImport:
             spec = finder.find_spec(name, path, None)
             if spec is not None and spec.loader is not None:
                 if name == _PLOTS:
+                    os.environ.setdefault("MPLCONFIGDIR", "/tmp")  # noqa: S108 - a guest path
                     # Beside its file it looks for its data, which cannot be read in the library's zip.
                     spec.origin = f"{_PLOTS_AT}/__init__.py"
                 else:

@@ -41,9 +41,8 @@ from evocell_runtime.hot_pages import Run, written_pages
 from evocell_runtime.instance import CallLimits, Instance
 from evocell_runtime.native import PAGE_BYTES, new_engine
 from evocell_runtime.parent import die_with_parent
-from evocell_runtime.patches import CODE_PATCHES, MEMORY_PATCHES, NAMES
+from evocell_runtime.patches import CODE_PATCHES, NAMES
 from evocell_runtime.patches.layer import apply_patches
-from evocell_runtime.patches.memory import patch_memory
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
@@ -86,9 +85,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
         layers = assemble_root(folder, stdlib, spec)
         report("warm")
         instance = start_interpreter(engine, code, parts, folder / "root", folder / "empty")
-        patch_memory(instance.memory, MEMORY_PATCHES, "started")
         load_agent(instance, spec.warm, layers)
-        patch_memory(instance.memory, MEMORY_PATCHES, "warmed")
         report("freeze")
         snapshot = freeze(instance)
         instance.close()

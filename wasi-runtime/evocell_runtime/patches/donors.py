@@ -15,15 +15,7 @@ INTERPRETER, ORIGINAL = "interpreter", "original"
 """Whence a donor imports: the interpreter's functions as they become, and replaced ones as they were."""
 
 _EXPORT = 7
-_NOT_OWNED = {
-    4: "a table",
-    5: "a memory",
-    6: "a global",
-    8: "a start function",
-    9: "elements",
-    11: "data",
-    13: "a tag",
-}
+_NOT_OWNED = {4: "a table", 5: "a memory", 6: "a global", 8: "a start function", 9: "elements", 11: "data", 13: "a tag"}
 _KINDS = {1: "table", 2: "memory", 3: "stack_pointer"}
 
 

@@ -150,7 +150,7 @@ STACKS: tuple[AnyPatch, ...] = (
         "PyObject_Repr",
         "933e68015931faa3fee9815335487a61670cbe3b492d701ef47100c23fb49d72",
         1,
-        512,
+        1024,
         "repr, which looks through all that it is within at each level,",
     ),
     _counting(

@@ -21,9 +21,10 @@ from wasmtime import _ffi as ffi
 from evocell_runtime.errors import AbiError
 
 WASM_STACK_BYTES = 64 << 20
-"""Stack a guest may use, in bytes: what the deepest recursion takes that its Python allows, with as much to spare.
+"""Stack a guest may use, in bytes: twice what the deepest recursion takes that its Python allows.
 
 Only pages that a guest has touched take memory. See `patches.stacks` for the limit that Python watches.
+Source: 31 MB measured, for json.loads.
 """
 
 FIBER_STACK_BYTES = WASM_STACK_BYTES + (8 << 20)

@@ -1,8 +1,8 @@
-"""How deep Python may recurse: its limits fit the stacks a guest has, and each level counts on the stack that is watched.
+"""How deep Python may recurse: its limits fit a guest's stacks, and each level counts on the stack that is watched.
 
-A guest has two stacks. CPython watches the one that its compiler keeps in memory (16 MiB), by an address below which
-it raises `RecursionError`. The other is the machine's (`native.WASM_STACK_BYTES`), which nothing in the guest can see;
-where a recursion takes nothing of the first one, the second overflows unwatched, and the call is killed.
+A guest has two stacks. CPython watches the one that its compiler keeps in memory (16 MiB), by an address below
+which it raises `RecursionError`. The other is the machine's (`native.WASM_STACK_BYTES`), which nothing in the guest
+can see; where a recursion takes nothing of the first one, the second overflows unwatched, and the call is killed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _THREAD_STATE = 27561516  # a pointer to the only one
 _LIMITS = 788
 _FORMER_LIMITS = (STACK_TOP - 114_688, STACK_TOP - 122_880)
 _PARSER_LEVEL = 88
+_PARSER_START = f"local.get 7\ni32.const {_PARSER_LEVEL - 4}\ni32.add\ni64.const {{}}\ni64.store align=4"
 _LEVELS_MORE = 2000
 
 _COUNTED = 256
@@ -37,8 +38,8 @@ def _counting(function: str, digest: str, parameters: int, size: int, what: str)
     return Donor(
         name=f"depth-{function.strip('_').replace('_', '-')}",
         why=(
-            f"Recursion through {what} took nothing of the stack that Python watches, so that it ended the call "
-            f"and not in RecursionError. Each level now takes {size} bytes of it."
+            f"Recursion through {what} took next to nothing of the stack that Python watches, so that it ended "
+            f"the call and not in RecursionError. Each level now takes {size} bytes of it."
         ),
         expected=((function, digest),),
         wat=f"""(module
@@ -57,8 +58,8 @@ STACKS: tuple[AnyPatch, ...] = (
     Memory(
         name="depth-limits",
         why=(
-            "Python took its stack to be 128 KiB and raised RecursionError after some 200 calls that go through C, "
-            "and refused valid sources as nested too deeply. A guest has 16 MiB: half of it may be used before "
+            "Python took its stack to be 128 KiB and raised RecursionError after some 200 calls that go through "
+            "C, and refused valid sources as nested too deeply. A guest has 16 MiB: half of it may be used before "
             "RecursionError."
         ),
         moment="warmed",
@@ -70,21 +71,19 @@ STACKS: tuple[AnyPatch, ...] = (
     Edit(
         name="depth-parser",
         why=(
-            "The parser gave up after 4,000 levels of its own, which 150 nested calls take; on other platforms it does "
-            "after 6,000. Its count begins 2,000 lower."
+            "The parser gave up after 4,000 levels of its own, which 150 nested calls take; on other platforms it "
+            "does after 6,000. Its count begins 2,000 lower."
         ),
         function="_PyPegen_Parser_New",
-        expected=f"local.get 7\ni32.const {_PARSER_LEVEL - 4}\ni32.add\ni64.const 0\ni64.store align=4",
-        replacement=(
-            f"local.get 7\ni32.const {_PARSER_LEVEL - 4}\ni32.add\ni64.const {-_LEVELS_MORE << 32}\ni64.store align=4"
-        ),
+        expected=_PARSER_START.format(0),
+        replacement=_PARSER_START.format(-_LEVELS_MORE << 32),
     ),
     Edit(
         name="depth-free",
         why=(
-            "Freeing a long chain of objects took nothing of the stack that Python watches, so that it ended the call "
-            f"as a stack overflow. Each level now takes {_COUNTED} bytes of it, and before its end Python puts the "
-            "rest of the chain aside, as it does elsewhere."
+            "Freeing a long chain of objects took nothing of the stack that Python watches, so that it ended the "
+            f"call as a stack overflow. Each level now takes {_COUNTED} bytes of it, and before its end Python "
+            "puts the rest of the chain aside, as it does elsewhere."
         ),
         function="_Py_Dealloc",
         expected="global.get 0\nlocal.set 1",

@@ -72,7 +72,8 @@ def _workers(_: object, attribute: Attribute[Any], value: object) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _refuse(attribute.name, "a number of processes, or 0 for the calling one", value)
+        kind = "a number of processes, 0 for the calling one, or left out for one per core"
+        raise _refuse(attribute.name, kind, value)
 
 
 def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:

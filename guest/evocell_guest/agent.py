@@ -16,7 +16,8 @@ from msgpack import packb as _packb
 
 from .compiler import compile_version
 from .diffing import diff
-from .guard import trips
+from .guard import BlockedImportError, trips
+from .hints import hint_for
 from .immortal import lasting_objects
 from .loader import Loader, LoadError
 from .requests import read_arguments, read_request
@@ -154,10 +155,11 @@ def _call(request: dict[str, Any]) -> bytes:
             max_hashed_keys=MAX_HASHED_KEYS,
             root="result",
         )
-    except MemoryError:
-        return _OUT_OF_MEMORY
     except BaseException as error:
         try:
+            kind = type(error)
+            if issubclass(kind, MemoryError) and not (kind is MemoryError and _of_parser(error)):
+                return _OUT_OF_MEMORY
             _set_recursion_limit(_RECURSION_LIMIT)
             if trips:
                 return _rejected(trips[0], "security")
@@ -166,6 +168,12 @@ def _call(request: dict[str, Any]) -> bytes:
             return _OUT_OF_MEMORY
         except BaseException:
             return _UNREPORTABLE
+
+
+def _of_parser(error: MemoryError) -> bool:
+    """Whether it is the parser's word for a text that is nested too deeply: no memory was taken."""
+    said = error.args[0] if error.args else None
+    return type(said) is str and said.startswith("Parser stack overflowed")
 
 
 def _settle(code: bytes | None) -> bytes:
@@ -199,7 +207,13 @@ def _failed(error: BaseException) -> bytes:
         return _pack({"t": "limit", "kind": "payload", "message": clip(str(error), 4096)})
     if kind is EncodeError:
         return _raised("UnencodableResult", clip(str(error), 4096), "")
-    return _raised(type_name(error), message(error), render(error, loader.roots))
+    if kind is BlockedImportError:
+        return _rejected(str(error), "security")
+    text, shown = message(error), render(error, loader.roots)
+    hint = hint_for(error)
+    if hint:
+        text, shown = clip(f"{text} ({hint})", 4096), f"{shown}\n({hint})"
+    return _raised(type_name(error), text, shown)
 
 
 def _raised(name: str, text: str, traceback: str) -> bytes:

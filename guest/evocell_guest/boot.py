@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import agent, guard, integers
+from . import agent, gaps, guard, integers
 from .immortal import lasting_objects
 from .packing import pack
 from .reseed import DEFAULT_SEED, prepare
@@ -77,6 +77,7 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
     sys.argv[:] = ["evocell"]
     sys.dont_write_bytecode = True
     _hide_agent()
+    gaps.fill()
     guard.install()
     rehearse()
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)

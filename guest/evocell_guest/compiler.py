@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .gate import Finding, Gate
+from .gate import Finding, Gate, mark_blocked
 from .marks import marks
 from .packing import module_name, pack_files
 from .tracebacks import clip, message, type_name
@@ -108,7 +108,7 @@ class _Sources:
                 # A variant's questionable escapes are no business of the host's.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(content, filename)
-                imports, findings = self._pass(path, tree, content)
+                imports, findings = self._pass(path, name, tree, content)
                 marked = marks(tree, content)
                 if self._prefix:
                     tree = prefix_module(tree, name, self._prefix, self._own, self._root)
@@ -127,17 +127,20 @@ class _Sources:
             # "source code string cannot contain null bytes", before Python 3.12
             raise _refused("syntax", message(error), path) from None
 
-    def _pass(self, path: str, tree: ast.AST, content: bytes) -> tuple[list[str], list[str]]:
+    def _pass(self, path: str, name: str, tree: ast.AST, content: bytes) -> tuple[list[str], list[str]]:
         """Let a file through the gate, or refuse it for what was found first.
 
         Returns:
-            What it imports, and what was found if the gate only reports.
+            What it imports, and what was found and does not refuse it: because the gate only reports, or
+            because it is an import that is decided when it is reached.
         """
-        imports, findings = self._gate.look(tree)
+        imports, findings, left, blocked = self._gate.look(tree, name)
         if findings and self._enforce:
             what, line, column = findings[0]
             raise _refused("security", what, path, (line, column, _line(content, line)))
-        return imports, [_sentence(path, finding) for finding in findings]
+        if self._enforce:
+            mark_blocked(blocked)
+        return imports, [_sentence(path, finding) for finding in (*findings, *left)]
 
 
 def _refused(

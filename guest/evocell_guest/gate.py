@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from . import reasons
+from .reach import uncertain_imports
 
 _IMPORTERS = frozenset({"__import__", "import_module"})
 _READERS = frozenset({"getattr", "hasattr", "setattr", "delattr", "attrgetter"})
@@ -19,9 +22,36 @@ _LEAVES = frozenset({int, str, type(None), ast.Load, ast.Store, ast.Del})
 _MAX_FINDINGS = 64
 # What makes the standard library's `code.replace` recognisable.
 _CODE_KEYWORDS = "co_"
+_AGENT = frozenset({"_host", "evocell_guest"})
+_ENTRY_MODULE = "program"
+BLOCKED_MARK = "%"
+"""What the name of a module begins with whose import was found to be blocked; no module is called so."""
+
+# Attributes that only a frame has; without a way to one they are a program's own.
+_OF_FRAMES = frozenset({"f_back", "f_builtins", "f_code", "f_globals", "f_locals"})
+_WAYS_TO_FRAMES = frozenset({"ag_frame", "cr_frame", "gi_frame", "tb_frame"})
+# They hand out frames; `sys` is watched at run time.
+_MODULES_WITH_FRAMES = frozenset({"asyncio", "bdb", "inspect", "logging", "pdb", "threading", "traceback"})
 
 Finding = tuple[str, int | None, int | None]
 """What is wrong, in a sentence; its line and column, from 1."""
+
+
+class Look(NamedTuple):
+    """What the gate saw in a file.
+
+    Attributes:
+        imports: The top-level names of what it imports, sorted.
+        found: What is against the policy: imports first, each in the order of the tree.
+        left: The imports against it that may never be reached, or are guarded: they raise `ImportError` at
+            run time and refuse nothing before.
+        blocked: The nodes of those, each with the name it imports.
+    """
+
+    imports: list[str]
+    found: list[Finding]
+    left: list[Finding]
+    blocked: list[tuple[ast.AST, str]]
 
 
 class Gate:
@@ -43,42 +73,59 @@ class Gate:
         self.builtins = frozenset(policy["builtins"])
         self.profile = policy["profile"]
         self._own = frozenset(own)
+        self._attributes = self.attributes
         self._looks_at_names = bool(self.names or self.attributes or self.builtins)
 
-    def look(self, tree: ast.AST) -> tuple[list[str], list[Finding]]:
+    def look(self, tree: ast.AST, module: str = _ENTRY_MODULE) -> Look:
         """Look at a file.
 
-        Returns:
-            The top-level names of what it imports, sorted; and what is against the policy: imports first,
-            each in the order of the tree.
+        Args:
+            tree: Its tree.
+            module: The name under which it is imported. Of several modules of a version one is sure to be.
         """
         imports: set[str] = set()
         found: list[Finding] = []
+        left: list[Finding] = []
+        blocked: list[tuple[ast.AST, str]] = []
         nodes = _walk(tree)
+        uncertain: set[int] | None = None
         for node in nodes:
             if type(node) not in _IMPORTING:
                 continue
             for name in _imported(node):
                 imports.add(name.partition(".")[0])
                 what = self._import(name)
-                if what:
+                if not what:
+                    continue
+                if uncertain is None:
+                    uncertain = uncertain_imports(tree)
+                late = id(node) in uncertain or (len(self._own) > 1 and module != _ENTRY_MODULE)
+                if late and name.partition(".")[0] not in _AGENT:
+                    left.append(_at(node, f"{what}; it raises ImportError if it is reached"))
+                    blocked.append((node, name))
+                else:
                     found.append(_at(node, what))
         if self._looks_at_names:
             scope = _Names(nodes)
+            self._attributes = self.attributes - _own_attributes(nodes, self.attributes, imports)
             for node in nodes:
                 what = self._named(node, scope)
                 if what:
                     found.append(_at(node, what))
-        return sorted(imports), found[:_MAX_FINDINGS]
+        return Look(sorted(imports), found[:_MAX_FINDINGS], left[:_MAX_FINDINGS], blocked)
 
     def _import(self, name: str) -> str:
         culprit = prefix_in(name, self.blocked)
         if culprit:
-            return f"import of {name!r} is blocked: {culprit!r} is among the blocked modules"
+            why = reasons.of_module(culprit)
+            return f"import of {name!r} is blocked: {culprit!r} is among the blocked modules: {why}"
         if self.allowed is None or name.partition(".")[0] in self._own:
             return ""
         if not prefix_in(name, self.allowed):
-            return f"import of {name!r} is blocked: it is not among the modules that {self._who} allows"
+            why = reasons.of_module(name, listed=False)
+            return (
+                f"import of {name!r} is blocked: it is not among the modules that {self._who} allows: {why}"
+            )
         return ""
 
     def _named(self, node: ast.AST, scope: _Names) -> str:
@@ -88,39 +135,48 @@ class Gate:
         if kind is ast.Name:
             name: str = node.id  # type: ignore[attr-defined]
             if name in self.builtins and name not in scope.bound:
-                return f"{self._who} does not allow {name!r}"
+                return self._refuse(name)
         elif kind is ast.ImportFrom:
             for name in _imported(node):
                 if name in self.names:
-                    return f"{self._who} does not allow {name!r}"
+                    return self._refuse(name)
         elif kind is ast.Call:
             return self._call(node, scope)  # type: ignore[arg-type]
         return ""
 
     def _attribute(self, node: ast.Attribute, scope: _Names) -> str:
-        if node.attr in self.attributes:
-            return f"{self._who} does not allow the attribute {node.attr!r}"
+        if node.attr in self._attributes:
+            return self._refuse_attribute(node.attr)
         dotted = scope.dotted(node)
         if dotted in self.names:
-            return f"{self._who} does not allow {dotted!r}"
+            return self._refuse(dotted)
         if node.attr == "__code__" and type(node.ctx) is not ast.Load and self.attributes:
-            return f"{self._who} does not allow replacing code objects"
+            return f"{self._who} does not allow replacing code objects: {reasons.of_name('__code__')}"
         return ""
 
     def _call(self, node: ast.Call, scope: _Names) -> str:
         called = node.func
         name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", None)
         if name == "replace" and any((word.arg or "").startswith(_CODE_KEYWORDS) for word in node.keywords):
-            return f"{self._who} does not allow changed code objects"
+            return f"{self._who} does not allow changed code objects: {reasons.of_name('__code__')}"
         if name in _READERS:
             for argument in node.args:
                 text = argument.value if isinstance(argument, ast.Constant) else None
                 if not isinstance(text, str):
                     continue
                 of = scope.dotted(node.args[0])
-                if text in self.attributes or (of and f"{of}.{text}" in self.names):
-                    return f"{self._who} does not allow the attribute {text!r}"
+                if text in self._attributes:
+                    return self._refuse_attribute(text)
+                if of and f"{of}.{text}" in self.names:
+                    return self._refuse(f"{of}.{text}")
         return ""
+
+    def _refuse(self, name: str) -> str:
+        return f"{self._who} does not allow {name!r}: {reasons.of_name(name)}"
+
+    def _refuse_attribute(self, name: str) -> str:
+        own = "" if name[:2] == "__" else "; an attribute of a class of your own may have any other name"
+        return f"{self._who} does not allow the attribute {name!r}: {reasons.of_name(name)}{own}"
 
     @property
     def _who(self) -> str:
@@ -164,6 +220,43 @@ class _Names:
         return ".".join(reversed(parts))
 
 
+def _own_attributes(nodes: Iterable[ast.AST], attributes: frozenset[str], imports: set[str]) -> set[str]:
+    """Those of some attributes that are a file's own: it gives them a value, or no frame is in its reach."""
+    own: set[str] = set()
+    named: set[str] = set()
+    for node in nodes:
+        kind = type(node)
+        if kind is ast.Attribute:
+            named.add(node.attr)  # type: ignore[attr-defined]
+            if type(node.ctx) is ast.Store:  # type: ignore[attr-defined]
+                own.add(node.attr)  # type: ignore[attr-defined]
+        elif kind is ast.keyword:
+            own.add(node.arg or "")  # type: ignore[attr-defined]
+        elif kind is ast.ClassDef:
+            own.update(_class_names(node))  # type: ignore[arg-type]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setattr":
+            own.update(str(a.value) for a in node.args[1:2] if isinstance(a, ast.Constant))
+    own = {name for name in own & attributes if name[:2] != "__"}
+    if not (imports & _MODULES_WITH_FRAMES) and not ((named & _WAYS_TO_FRAMES) - own):
+        own |= _OF_FRAMES
+    return own
+
+
+def _class_names(node: ast.ClassDef) -> Iterator[str]:
+    """Names of what a class gives its instances: methods, fields, slots."""
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement.name
+        elif isinstance(statement, ast.AnnAssign | ast.Assign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            yield from names
+            if "__slots__" in names and statement.value is not None:
+                for part in ast.walk(statement.value):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        yield part.value
+
+
 def _walk(tree: ast.AST) -> list[ast.AST]:
     """All nodes, as `ast.walk` has them but for contexts and operators, in a quarter of the time."""
     nodes = [tree]
@@ -178,6 +271,19 @@ def _walk(tree: ast.AST) -> list[ast.AST]:
             elif kind not in _LEAVES and isinstance(value, _NODE):
                 add(value)
     return nodes
+
+
+def mark_blocked(blocked: Iterable[tuple[ast.AST, str]]) -> None:
+    """Rename what imports ask for, so that they are refused even if the library has the module loaded."""
+    for node, name in blocked:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == name:
+                    alias.name = BLOCKED_MARK + name
+        elif isinstance(node, ast.ImportFrom):
+            node.module = BLOCKED_MARK + (node.module or "").removeprefix(BLOCKED_MARK)
+        elif isinstance(node, ast.Call):
+            node.args[0] = ast.copy_location(ast.Constant(BLOCKED_MARK + name), node.args[0])
 
 
 def prefix_in(name: str, names: frozenset[str]) -> str:

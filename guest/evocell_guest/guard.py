@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .gate import prefix_in
+from . import reasons
+from .gate import BLOCKED_MARK, prefix_in
 
 Rules = Mapping[str, Any]
 """Audit event -> None if it is refused whatever its arguments are, or the names that are refused in them."""
@@ -20,10 +21,15 @@ _TRUSTED = ("/usr/local/lib/", "/evocell/", "/harness/", "<frozen ")
 _IMPORT_SYSTEM = ("<frozen importlib", "<frozen zipimport")
 _get_frame = sys._getframe  # noqa: SLF001 - a public function in all but its name
 _MAX_FRAMES = 50
+_AGENT = frozenset({"_host", "evocell_guest"})
 
 
 class SecurityError(PermissionError):
     """The security gate refused an operation."""
+
+
+class BlockedImportError(ImportError):
+    """The security gate refused an import. A program may go on without the module, as without any other."""
 
 
 def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
@@ -59,7 +65,11 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
             if not _against(event, arguments):
                 return
             if _asked_by_variant(through_imports=event == "import"):
+                if event == "import":
+                    arguments = (arguments[0].removeprefix(BLOCKED_MARK),)
                 what = _describe(event, arguments)
+                if event == "import" and not prefix_in(arguments[0], _AGENT):
+                    raise BlockedImportError(what, name=arguments[0])
                 trips.append(what)
                 raise SecurityError(what)
         finally:
@@ -71,7 +81,7 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
             name = arguments[0]
             if type(name) is not str:
                 return False
-            if prefix_in(name, blocked):
+            if name[:1] == BLOCKED_MARK or prefix_in(name, blocked):
                 return True
             return allowed is not None and name.partition(".")[0] not in own and not prefix_in(name, allowed)
         if names is None:
@@ -93,7 +103,13 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
 
     def _describe(event: str, arguments: tuple[Any, ...]) -> str:
         subject = next((f" of {a[:80]!r}" for a in arguments if type(a) is str), "")
-        return f"the security profile {profile!r} does not allow {event}{subject} at run time"
+        if event == "import":
+            culprit = prefix_in(arguments[0], blocked)
+            why = reasons.of_module(culprit or arguments[0], listed=bool(culprit) or allowed is None)
+        else:
+            names = rules[event] or ()
+            why = reasons.of_name(next((a for a in arguments if type(a) is str and a in names), event))
+        return f"the security profile {profile!r} does not allow {event}{subject} at run time: {why}"
 
     return hook, arm, trips
 

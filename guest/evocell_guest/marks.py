@@ -43,21 +43,61 @@ def marks(tree: ast.Module, content: bytes) -> list[list[Any]]:
                 classes |= names
             if not isinstance(statement, (*_Function, *_Import)):
                 wanted |= names
-    made_with = {name: used[name] & texts.keys() - classes for name in texts}
-    return [[name, _checksum(name, texts, made_with)] for name in sorted(wanted)]
+    values = texts.keys() - classes
+    made_with = {name: used[name] & values for name in texts}
+    sums = _checksums(texts, made_with)
+    return [[name, sums[name]] for name in sorted(wanted)]
 
 
-def _checksum(name: str, texts: dict[str, int], used: dict[str, set[str]]) -> int:
-    """Checksum of the statements that bind a name, and of those that bind what it is made with."""
-    seen = {name}
-    pending = [name]
-    while pending:
-        for other in used[pending.pop()]:
-            if other not in seen:
-                seen.add(other)
-                pending.append(other)
-    seen.discard(name)
-    return crc32(repr([texts[name], *((other, texts[other]) for other in sorted(seen))]).encode())
+def _checksums(texts: dict[str, int], used: dict[str, set[str]]) -> dict[str, int]:
+    """For each name a checksum of the statements that bind it, and of those that bind what it is made with.
+
+    Names that are made with one another have their statements counted together. They are found, each group
+    after those it is made with, in one walk (Tarjan 1972), so the time grows with names and uses only.
+    """
+    sums: dict[str, int] = {}
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    open_names: list[str] = []
+    for root in texts:
+        walk = [] if root in order else [(root, iter(sorted(used[root])))]
+        while walk:
+            name, others = walk[-1]
+            if name not in order:
+                order[name] = lowest[name] = len(order)
+                open_names.append(name)
+            deeper = False
+            for other in others:
+                if other not in order:
+                    walk.append((other, iter(sorted(used[other]))))
+                    deeper = True
+                    break
+                if other not in sums:
+                    lowest[name] = min(lowest[name], order[other])
+            if deeper:
+                continue
+            walk.pop()
+            if walk:
+                above = walk[-1][0]
+                lowest[above] = min(lowest[above], lowest[name])
+            if lowest[name] == order[name]:
+                at = len(open_names) - 1
+                while open_names[at] != name:
+                    at -= 1
+                _sum_group(sorted(open_names[at:]), texts, used, sums)
+                del open_names[at:]
+    return sums
+
+
+def _sum_group(
+    group: list[str], texts: dict[str, int], used: dict[str, set[str]], sums: dict[str, int]
+) -> None:
+    """Set the checksums of names that are made with one another; those of all others they use are known."""
+    beyond = {other: sums[other] for name in group for other in used[name] if other in sums}
+    together = repr([[(name, texts[name]) for name in group], sorted(beyond.items())]).encode()
+    total = crc32(together)
+    for name in group:
+        sums[name] = crc32(repr((texts[name], total)).encode())
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from msgpack import ExtType
 from msgpack import packb as _packb
 
-from .arrays import Array, item_bytes
+from .arrays import MAX_DIMENSIONS, Array, item_bytes
 
 # Deeper nesting would exhaust the interpreter's own stack while packing or unpacking.
 MAX_DEPTH = 128
@@ -37,6 +37,35 @@ _MODULES = sys.modules
 _ALLOWED = "None, bool, int, float, complex, str, bytes, list, tuple, dict, set or a numpy array"
 _ALLOWED_KEYS = "None, bool, int, float, str, bytes or a tuple of these"
 _type_name = type.__dict__["__name__"].__get__
+_LISTED = "return list(value)"
+_BY_TYPE = {
+    "DataFrame": "return frame.to_dict('list')",
+    "Series": "return series.tolist() or series.to_numpy()",
+    "Index": "return index.tolist()",
+    "Decimal": "return str(value) or float(value)",
+    "Fraction": "return str(value) or (value.numerator, value.denominator)",
+    "date": "return value.isoformat()",
+    "timedelta": "return value.total_seconds()",
+    "datetime64": "return str(value)",
+    "timedelta64": "return value.astype('i8')",
+    "void": "return value.tolist()",
+    "Enum": "return value.value",
+    "Path": "return str(value)",
+    "PurePath": "return str(value)",
+    "SimpleNamespace": "return vars(value)",
+    "mappingproxy": "return dict(value)",
+    "array": "return value.tolist()",
+    "spmatrix": "return matrix.toarray()",
+    "_spbase": "return matrix.toarray()",
+    "function": "return what it computes",
+    "type": "return an instance's values",
+    "coroutine": "return what asyncio.run(value) gives",
+    **dict.fromkeys(
+        ("generator", "range", "map", "filter", "zip", "enumerate", "deque", "dict_keys", "dict_values"),
+        _LISTED,
+    ),
+    **dict.fromkeys(("dict_items", "list_iterator", "set_iterator", "reversed", "chain", "islice"), _LISTED),
+}
 
 
 class Refused(Exception):
@@ -112,7 +141,13 @@ class Walk:
             return value
         if kind is set or kind is frozenset:
             return self._set(value, depth)
-        return self._other(value, kind, depth)
+        try:
+            return self._other(value, kind, depth)
+        except (Refused, MemoryError, RecursionError):
+            raise
+        except Exception as error:
+            what = f"is of type {_name_of(kind)} and cannot be read ({_name_of(type(error))})"
+            raise Refused("", f"{what}; return {_ALLOWED}") from None
 
     def _other(self, value: Any, kind: type, depth: int) -> Any:
         """Encode the rarer types, and subclasses as their base, without running their methods."""
@@ -289,11 +324,18 @@ class Walk:
         if masked is not None and issubclass(type(value), masked.MaskedArray):
             raise Refused("", "is a masked array; return .filled(value) instead")
         plain = numpy.ndarray.view(value, numpy.ndarray)
-        dtype = plain.dtype.newbyteorder("<")
+        if plain.ndim > MAX_DIMENSIONS:
+            raise Refused("", f"is an array of {plain.ndim} dimensions; at most {MAX_DIMENSIONS} may travel")
+        dtype = plain.dtype
+        if not (dtype.isbuiltin or dtype.kind in "biufcSU"):
+            raise Refused(
+                "", f"is an array of dtype {str(dtype)[:80]}, which cannot travel; {_dtype_hint(dtype)}"
+            )
+        dtype = dtype.newbyteorder("<")
         try:
             item_bytes(dtype.str)
         except ValueError as error:
-            raise Refused("", f"is an array whose {error}") from None
+            raise Refused("", f"is an array whose {error}; {_dtype_hint(dtype)}") from None
         if plain.nbytes > self.max_bytes:
             raise Refused("bytes", "", self.max_bytes)
         plain = numpy.asarray(plain, dtype=dtype, order="C")
@@ -312,10 +354,36 @@ class Walk:
 
 
 def refuse(kind: type, hint: str) -> NoReturn:
-    """Refuse an object by the name of its type."""
-    name = _type_name(kind)[:80].encode("ascii", "backslashreplace").decode()
+    """Refuse an object by the name of its type; `hint` is what to do where the type itself gives none."""
+    name = _name_of(kind)
+    if hint.startswith("return"):
+        better = _BY_TYPE.get(name) or next((_BY_TYPE[b] for b in _bases(kind) if b in _BY_TYPE), "")
+        hint = f"{better}, or {hint}" if better else hint
     article = "an" if name[:1].lower() in {"a", "e", "i", "o", "u"} else "a"
     raise Refused("", f"is {article} {name}, which cannot leave or enter the sandbox; {hint}")
+
+
+def _bases(kind: type) -> list[str]:
+    return [_name_of(base) for base in type.__dict__["__mro__"].__get__(kind)]
+
+
+def _name_of(kind: type) -> str:
+    name: str = _type_name(kind)
+    return name[:80].encode("ascii", "backslashreplace").decode()
+
+
+def _dtype_hint(dtype: Any) -> str:
+    """How to turn an array of a dtype that cannot travel into one that can."""
+    kind = dtype.kind
+    if kind == "T":
+        return "return array.astype('U') or array.tolist()"
+    if kind in "Mm":
+        return "return array.astype('i8') or array.astype(str)"
+    if kind == "V":
+        return "return {name: array[name] for name in array.dtype.names}"
+    if kind in "fc":
+        return "return array.astype(float), or array.astype(complex)"
+    return "return array.tolist()"
 
 
 def _label(key: Any) -> str:

@@ -74,7 +74,7 @@ def test_individuals_of_several_arguments(sandboxes):
 
 def test_a_function_that_is_no_evaluator_is_not_run_outside(sandboxes):
     box = base.Toolbox()
-    box.register("map", sandboxes.evaluator(evocell.Evaluation("f", [evocell.Case()])).map)
+    box.register("map", sandboxes.evaluator(evocell.Evaluation("f", [evocell.Case(expected=1)])).map)
     box.register("evaluate", exec)
     with pytest.raises(evocell.ConfigurationError, match="register the evaluator itself"):
         box.map(box.evaluate, ["1/0"])

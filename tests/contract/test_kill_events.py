@@ -88,7 +88,7 @@ def test_a_killed_case_of_an_evaluation(engine, heard, kind):
 def test_a_deadline_that_passes(engine, heard):
     with engine.create_sandbox(source=SOURCE) as sandbox:
         assert sandbox.run("spin", deadline_s=0.3).kind == "timeout"
-    task = Evaluation("spin", [Case()], limits=Limits(fuel=10**15))
+    task = Evaluation("spin", [Case(expected=1)], limits=Limits(fuel=10**15))
     (result,) = engine.evaluate([SOURCE], task, deadline_s=0.4)
     assert [(event.name, event.metadata, event.measurements) for event in heard] == [
         ("sandbox.killed.timeout", {"sandbox_id": sandbox.id}, {"limit": 0.3}),

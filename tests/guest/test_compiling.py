@@ -64,7 +64,9 @@ def test_deep_source_is_refused_and_not_a_crash(guest, source):
         ("import socket", "socket"),
         ("import os, socket as s", "socket"),
         ("from socket import create_connection", "socket"),
-        ("def f():\n  from urllib import request", "urllib.request"),
+        ("class A:\n  from urllib import request", "urllib.request"),
+        ("with open('x') as f:\n  import socket", "socket"),
+        ("try:\n  import socket\nexcept ValueError: pass", "socket"),
         ("import urllib.request.x", "urllib.request"),
         ("__import__('socket')", "socket"),
         ("from importlib import import_module\nimport_module('socket.x')", "socket"),
@@ -76,8 +78,119 @@ def test_a_blocked_import_is_refused_with_its_place(guest, source, module):
 
     assert (answer["t"], answer["kind"], answer["path"]) == ("rejected", "security", "program.py")
     assert repr(module) in answer["message"]
-    assert answer["line"] == len(source.splitlines())
-    assert answer["text"] == source.splitlines()[-1]
+    line = next(n for n, text in enumerate(source.splitlines()) if module.rpartition(".")[2] in text) + 1
+    line = len(source.splitlines()) if "import_module(" in source else line
+    assert answer["line"] == line
+    assert answer["text"] == source.splitlines()[line - 1]
+
+
+UNCERTAIN = {
+    "in a function": "def f():\n  import socket",
+    "in a method": "class A:\n  def f(self):\n    from socket import socket",
+    "in a lambda": "f = lambda: __import__('socket')",
+    "under a condition": "import sys\nif sys.platform == 'win32':\n  import socket",
+    "under the main guard": "if __name__ == '__main__':\n  import socket",
+    "for types": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  import socket",
+    "guarded": "try:\n  import socket\nexcept ImportError:\n  socket = None",
+    "guarded by several": "try:\n  import socket\nexcept (OSError, ModuleNotFoundError):\n  socket = None",
+    "guarded by all": "try:\n  import socket\nexcept:\n  socket = None",
+    "guarded by a wider one": "try:\n  import socket\nexcept Exception as e:\n  socket = None",
+    "guarded and finished": "try:\n  import socket\nexcept ImportError:\n  pass\nelse:\n  import socket.x\nfinally:\n  pass",
+    "in a handler": "try:\n  import numpy\nexcept ImportError:\n  import socket",
+    "suppressed": "import contextlib\nwith contextlib.suppress(ImportError):\n  import socket",
+    "in a loop": "for name in []:\n  __import__('socket')",
+    "in a match": "match 1:\n  case 2:\n    import socket",
+    "through importlib": "import importlib\ndef f(): return importlib.import_module('socket')",
+}
+
+
+@pytest.mark.parametrize("source", UNCERTAIN.values(), ids=UNCERTAIN.keys())
+def test_an_import_that_may_not_be_reached_or_is_guarded_is_left_to_run_time_and_told(guest, source):
+    answer = guest.compile(source, policy=blocking("socket", profile="medium"), units=True)
+
+    assert answer["t"] == "compiled", answer
+    (unit,) = answer["units"]
+    assert unit[4], source
+    assert all("it raises ImportError if it is reached" in text for text in unit[4])
+
+
+def test_the_agents_own_modules_are_refused_wherever_they_are_named(guest):
+    for source in (
+        "def f():\n  import _host",
+        "try:\n  import evocell_guest.agent\nexcept ImportError: pass",
+    ):
+        assert guest.compile(source, policy=blocking("socket"))["kind"] == "security"
+
+
+def test_a_module_that_may_not_be_imported_at_all_refuses_nothing_before(guest):
+    files = {"program.py": "def f(): return 1", "server.py": "import socket"}
+
+    answer = guest.compile(files, policy=blocking("socket"), own=["program", "server"])
+
+    assert answer["t"] == "compiled"
+
+
+OWN = {
+    "assigned": "class A: pass\na = A()\na.f_code = 7\nprint(a.f_code)",
+    "assigned in a method": "class A:\n  def __init__(self):\n    self.tb_frame = 1\nprint(A().tb_frame)",
+    "a method": "class A:\n  def f_back(self): return 1\nA().f_back()",
+    "a property": "class A:\n  @property\n  def gi_frame(self): return 1\nA().gi_frame",
+    "a field": "import dataclasses\n@dataclasses.dataclass\nclass A:\n  f_locals: int = 1\nA().f_locals",
+    "a class variable": "class A:\n  co_code = b''\nA.co_code",
+    "a slot": "class A:\n  __slots__ = ('cr_frame', 'x')\ndef g(a): return a.cr_frame",
+    "set by name": "class A: pass\na = A()\nsetattr(a, 'f_code', 7)\nprint(getattr(a, 'f_code'))",
+    "a keyword": "import types\nprint(types.SimpleNamespace(f_globals=1).f_globals)",
+    "a named tuple's": "from collections import namedtuple\nT = namedtuple('T', 'f_code')\nprint(T(1).f_code)",
+    "of another file's class": "import sys\nfrom helper import model\nprint(model.f_code)",
+}
+
+
+@pytest.mark.parametrize("source", OWN.values(), ids=OWN.keys())
+def test_attributes_of_ones_own_may_have_any_name(guest, source):
+    answer = guest.compile(source, policy=blocking(profile="medium"), own=["helper", "program"])
+
+    assert answer["t"] == "compiled", answer
+
+
+REFUSED = {
+    "import socket": ("'socket' is among the blocked modules", "no network", "except ImportError"),
+    "import subprocess": (
+        "'subprocess' is among the blocked modules",
+        "no processes",
+        "do the work in this one",
+    ),
+    "import multiprocessing.pool": ("'multiprocessing'", "no processes", "do the work in this one"),
+    "import ctypes": ("'ctypes'", "no libraries to load", "use struct, array or numpy"),
+    "import thatone": ("'thatone'", "blocked_modules", "leave it out"),
+    "import sys\nsys._getframe()": ("'medium' does not allow 'sys._getframe'", "frames", "as an argument"),
+    "import inspect\ninspect.stack()": ("'inspect.stack'", "frames", "as an argument"),
+    "import sys\nsys.settrace(None)": ("'sys.settrace'", "runs code", "time or count inside"),
+    "import gc\ngc.get_objects()": ("'gc.get_objects'", "not the program's", "references of your own"),
+    "import inspect\nx.f_globals": ("the attribute 'f_globals'", "frames", "may have any other name"),
+    "().__subclasses__": ("the attribute '__subclasses__'", "classes", "__init_subclass__"),
+    "f.__code__ = 1": ("replacing code objects", "code objects", "define another function"),
+}
+
+
+@pytest.mark.parametrize(("source", "parts"), REFUSED.items(), ids=REFUSED.keys())
+def test_a_refusal_says_which_rule_and_why_and_what_to_write_instead(guest, source, parts):
+    blocked = ("socket", "subprocess", "multiprocessing", "ctypes", "thatone")
+
+    answer = guest.compile(source, policy=blocking(*blocked, profile="medium"))
+
+    assert answer["kind"] == "security"
+    for part in parts:
+        assert part in answer["message"], answer["message"]
+
+
+def test_high_says_what_to_write_instead(guest):
+    for source, part in (
+        ("eval('1')", "ast.literal_eval"),
+        ("open('x')", "pass the data as arguments"),
+        ("import sys", "allowed_modules"),
+        ("input()", "nobody to ask"),
+    ):
+        assert part in guest.compile(source, policy=blocking(profile="high"))["message"]
 
 
 def test_what_only_looks_like_a_blocked_import_is_let_through(guest):

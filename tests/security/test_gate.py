@@ -139,3 +139,53 @@ def test_nothing_of_a_policy_stays_for_the_next_code_in_the_sandbox(engine):
     engine.hot_reload_source(strict, "def f(): return 2", keep_state=True)
     assert engine.run(strict, "f").unwrap() == 2
     engine.destroy_sandbox(strict)
+
+
+GUARDED = {
+    "at the top": "try:\n    import multiprocessing\n    n = multiprocessing.cpu_count()\nexcept ImportError:\n    n = 1\ndef f(): return n",
+    "in the function": "def f():\n    try: import socket\n    except Exception: return 1",
+    "by a hidden name": "def f():\n    try: __import__('sub' + 'process')\n    except ImportError: return 1",
+    "a submodule": "try:\n    from multiprocessing.pool import Pool\nexcept ModuleNotFoundError:\n    Pool = None\nexcept ImportError:\n    Pool = 1\ndef f(): return Pool",
+    "suppressed": "import contextlib\nx = 1\nwith contextlib.suppress(ImportError):\n    import ctypes\n    x = 2\ndef f(): return x",
+    "never reached": "def g():\n    import socket\n    return socket\ndef f(): return 1",
+    "under the main guard": "def f(): return 1\nif __name__ == '__main__':\n    import subprocess",
+}
+
+
+@pytest.mark.parametrize("source", GUARDED.values(), ids=GUARDED.keys())
+@pytest.mark.parametrize("profile", ["low", "medium"])
+def test_a_program_goes_on_without_a_module_it_can_do_without(engine, source, profile):
+    sandbox = engine.create_sandbox(source=source, security_profile=profile)
+
+    assert engine.run(sandbox, "f").unwrap() == 1
+    engine.destroy_sandbox(sandbox)
+
+
+def test_a_module_of_the_program_that_is_never_imported_does_no_harm(engine):
+    files = {"program.py": "def f(): return 1", "server.py": "import socket"}
+
+    assert outcome_of(engine, files).unwrap() == 1
+    refused = outcome_of(engine, {**files, "program.py": "def f():\n    import server"})
+    assert (refused.kind, "no network" in refused.message) == ("security", True)
+
+
+def test_an_import_that_is_reached_and_not_guarded_is_refused_with_its_reason(engine):
+    refused = outcome_of(engine, "def f():\n    import multiprocessing")
+
+    assert isinstance(refused, Rejected)
+    assert refused.kind == "security"
+    for part in ("'medium' does not allow", "'multiprocessing'", "no processes", "except ImportError"):
+        assert part in refused.message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class M: pass\ndef f():\n    m = M()\n    m.f_code = 7\n    return m.f_code",
+        "class M:\n    def __init__(self): self.tb_frame = 7\ndef f(): return M().tb_frame",
+        "class M:\n    gi_frame = 7\ndef f(): return getattr(M(), 'gi_frame')",
+        "import dataclasses, sys\n@dataclasses.dataclass\nclass M:\n    f_locals: int = 7\ndef f(): return M().f_locals",
+    ],
+)
+def test_attributes_of_ones_own_classes_have_the_names_one_likes(engine, source):
+    assert outcome_of(engine, source).unwrap() == 7

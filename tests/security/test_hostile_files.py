@@ -239,7 +239,7 @@ def retold_image(engine, image_file, tmp_path):
         ({"abi": "0" * 32}, {}, "another interpreter"),
         ({"root": {"root/x": "0" * 64}}, {}, "no image here has the files"),
         ({"root": {}}, {}, "which files"),
-        ({"root": {f"root/{n}": "" for n in range(300)}}, {}, "which files"),
+        ({"root": {f"root/{n}": "" for n in range(1001)}}, {}, "which files"),
         ({"parent": "../../x"}, {}, "what it was made from"),
         ({"version": "x"}, {}, "its code is not what it says"),
         ({"pages": 1 << 40}, {}, "larger or smaller"),

@@ -13,6 +13,7 @@ from evocell_runtime.membrane import START_NS, TRANSFER_BYTES, StopReason
 
 EBADF, EFAULT, EFBIG, EINVAL, EMFILE, ENAMETOOLONG = 8, 21, 22, 28, 33, 37
 EOVERFLOW, EPERM, EROFS, ESPIPE = 61, 63, 69, 70
+APP = 4
 TMP = 6
 
 
@@ -191,13 +192,14 @@ def test_only_scratch_space_can_be_changed(probe, directory):
     denied = {
         "open to write": ("path_open", directory, 0, *file, 0, 64, 0, 0, probe.OUT),
         "truncate": ("path_open", directory, 0, *file, 8, 64, 0, 0, probe.OUT),
-        "create": ("path_open", directory, 0, *new, 1, 64, 0, 0, probe.OUT),
-        "mkdir": ("path_create_directory", directory, *new),
         "rmdir": ("path_remove_directory", directory, *folder),
         "unlink": ("path_unlink_file", directory, *file),
         "rename": ("path_rename", directory, *file, directory, *new),
         "rename out": ("path_rename", directory, *file, TMP, *new),
     }
+    if directory != APP:
+        denied["create"] = ("path_open", directory, 0, *new, 1, 64, 0, 0, probe.OUT)
+        denied["mkdir"] = ("path_create_directory", directory, *new)
 
     for what, call in denied.items():
         assert probe.call(*call).errno not in (0, None), what
@@ -381,7 +383,7 @@ def test_nothing_is_made_below_an_open_directory_or_outside_the_scratch_space(pr
     (probe.tmp / "a").mkdir()
     inside = probe.open(TMP, "a", oflags=2, rights=(1 << 13) | (1 << 9) | (1 << 10))
 
-    for directory, errno in ((inside, EPERM), (3, EROFS), (4, EROFS), (5, EROFS), (1, EROFS), (-1, EPERM)):
+    for directory, errno in ((inside, EPERM), (3, EROFS), (5, EROFS), (1, EROFS), (-1, EPERM)):
         assert probe.call("path_create_directory", directory, *probe.path("b")).errno == errno
         opened = probe.call("path_open", directory, 0, *probe.path("b"), 1, 64, 0, 0, probe.OUT)
         assert opened.errno == errno
@@ -695,3 +697,41 @@ def test_a_cookie_past_the_end_gives_nothing(probe, cookie):
 def test_a_file_cannot_be_listed(probe, big):
     assert probe.call("fd_readdir", big, probe.BUF, 4096, 0, probe.OUT).errno not in (0, None)
     assert probe.call("fd_readdir", 1, probe.BUF, 4096, 0, probe.OUT).errno not in (0, None)
+
+
+def test_what_is_not_among_the_programs_files_is_in_the_scratch_space(probe):
+    (probe.app / "own").write_text("kept")
+    own, new, folder, other = (
+        probe.path(n, at=probe.PATH + 64 * i) for i, n in enumerate(("own", "new", "folder", "other"))
+    )
+
+    assert probe.call("path_open", APP, 0, *new, 1, 64, 0, 0, probe.OUT).errno == 0
+    assert probe.call("path_create_directory", APP, *folder).errno == 0
+    assert probe.call("path_create_directory", APP, *folder).errno not in (0, None)
+    assert probe.call("path_filestat_get", APP, 0, *new, probe.OUT).errno == 0
+    assert sorted(p.name for p in probe.tmp.iterdir()) == ["folder", "new"]
+    assert probe.call("path_rename", APP, *new, APP, *other).errno == 0
+    assert probe.call("path_remove_directory", APP, *folder).errno == 0
+    assert [p.name for p in probe.tmp.iterdir()] == ["other"]
+    assert probe.call("path_rename", APP, *other, APP, *own).errno not in (0, None)
+    assert probe.call("path_unlink_file", APP, *other).errno == 0
+    assert probe.call("path_unlink_file", APP, *own).errno not in (0, None)
+    assert [p.name for p in probe.app.iterdir()] == ["own"]
+    assert list(probe.tmp.iterdir()) == []
+
+
+def test_without_a_quota_the_programs_directory_is_all_there_is(probe):
+    probe.begin(quota=0)
+    (probe.tmp / "a").write_text("hidden")
+
+    assert probe.call("path_filestat_get", APP, 0, *probe.path("a"), probe.OUT).errno not in (0, None)
+    assert probe.call("path_open", APP, 0, *probe.path("a"), 1, 64, 0, 0, probe.OUT).errno == EROFS
+
+
+def test_climbing_out_of_the_programs_directory_is_not_led_into_the_scratch_space(probe):
+    (probe.tmp / "a").write_text("kept")
+
+    for path in ("../a", "x/../../a", "/a", "../tmp/a"):
+        found = probe.call("path_open", APP, 0, *probe.path(path), 1, 64, 0, 0, probe.OUT)
+        assert found.errno not in (0, None), path
+    assert sorted(p.name for p in probe.tmp.iterdir()) == ["a"]

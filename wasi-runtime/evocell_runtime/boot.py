@@ -14,6 +14,8 @@ from evocell_runtime.body import Body
 from evocell_runtime.errors import ImageError
 from evocell_runtime.instance import CallLimits, CallResult, Instance
 from evocell_runtime.native import PAGE_BYTES, RawMemory
+from evocell_runtime.patches import MEMORY_PATCHES
+from evocell_runtime.patches.memory import patch_memory
 from evocell_runtime.rewrite import SplitModule
 
 BOOT_STATE = dict.fromkeys(membrane.GLOBALS, 0)
@@ -65,6 +67,7 @@ def start_interpreter(
     for segment in parts.segments:
         instance.memory.write(segment.offset, segment.data)
     instance.initialize()
+    patch_memory(instance.memory, MEMORY_PATCHES, "started")
     return instance
 
 
@@ -96,6 +99,7 @@ def load_agent(instance: Instance, warm: tuple[str, ...], layers: tuple[str, ...
         raise error
     make_immortal(instance.memory, result.response or b"")
     _run(instance, b"import evocell_guest.agent as agent; agent.hold(b'')\ndel agent\n")
+    patch_memory(instance.memory, MEMORY_PATCHES, "warmed")
 
 
 def make_immortal(memory: RawMemory, addresses: bytes, *, strict: bool = True) -> int:

@@ -42,9 +42,8 @@ from evocell_runtime.instance import CallLimits, Instance
 from evocell_runtime.metering.module import Landmarks, find_landmarks, metered
 from evocell_runtime.native import PAGE_BYTES, compile_unmetered, new_engine
 from evocell_runtime.parent import die_with_parent
-from evocell_runtime.patches import CODE_PATCHES, MEMORY_PATCHES, NAMES
+from evocell_runtime.patches import CODE_PATCHES, NAMES
 from evocell_runtime.patches.layer import apply_patches
-from evocell_runtime.patches.memory import patch_memory
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
@@ -89,9 +88,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
         layers = assemble_root(folder, stdlib, spec)
         report("warm")
         instance = start_interpreter(engine, code, parts, folder / "root", folder / "empty")
-        patch_memory(instance.memory, MEMORY_PATCHES, "started")
         load_agent(instance, spec.warm, layers)
-        patch_memory(instance.memory, MEMORY_PATCHES, "warmed")
         report("freeze")
         snapshot = freeze(instance)
         instance.close()
@@ -217,7 +214,8 @@ def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ..
     """
     root = folder / "root"
     (folder / "empty").mkdir(mode=0o700)
-    members = {artifacts.STDLIB_GUEST_PATH: stdlib, agent_zip.GUEST_PATH: agent_zip.build()}
+    members = {artifacts.STDLIB_GUEST_PATH: stdlib, agent_zip.GUEST_PATH: agent_zip.build(), "dev/null": b""}
+    members.update(artifacts.unpacked_data(stdlib))
     layers = {f"evocell/layers/{n:03}.zip": read_layer(path) for n, path in enumerate(spec.layers)}
     for name, data in {**members, **layers}.items():
         path = root / name

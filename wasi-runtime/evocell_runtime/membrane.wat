@@ -36,6 +36,9 @@
   (global $clock_fuel (export "clock_fuel") (mut i64) (i64.const 0))
   ;; Set by path_depth: whether the path goes up somewhere.
   (global $goes_up (mut i32) (i32.const 0))
+  ;; A bit for each of the first 64 descriptors of files: whether it is /dev/null. Set by every opening, so
+  ;; that nothing of it lasts.
+  (global $nulls (mut i64) (i64.const 0))
   ;; Read by the host after a call.
   (global $response (export "response") (mut i32) (i32.const 0))
   (global $response_len (export "response_len") (mut i32) (i32.const 0))
@@ -498,6 +501,8 @@
     (if (i32.eqz (call $is_file (local.get $fd))) (then (return (i32.const @EBADF))))
     (call $burn_transfer (local.get $len))
     (call $burn (i32.const @COST_WRITE))
+    (if (call $is_null (local.get $fd))
+      (then (i32.store (local.get $out) (local.get $len)) (return (i32.const 0))))
     (local.set $errno (call $write_position (local.get $fd)))
     (if (local.get $errno) (then (return (local.get $errno))))
     (local.set $end (i64.add (i64.load offset=@AT_CLOCK (global.get $arena))
@@ -513,6 +518,8 @@
     (local.set $len (call $first_iovec (local.get $iovs) (local.get $count)))
     (call $burn_transfer (local.get $len))
     (call $burn (i32.const @COST_WRITE))
+    (if (call $is_null (local.get $fd))
+      (then (i32.store (local.get $out) (local.get $len)) (return (i32.const 0))))
     (local.set $errno (call $charge_growth (local.get $fd)
       (i64.add (local.get $offset) (i64.extend_i32_u (local.get $len)))))
     (if (local.get $errno) (then (return (local.get $errno))))
@@ -728,12 +735,37 @@
   (func $seen_inode (result i64) (i64.load offset=8 (call $stat_cell)))
   (func $seen_type (result i32) (i32.load8_u offset=16 (call $stat_cell)))
 
+  ;; The directory that a name is in: what is not among the program's files is in the scratch space.
+  (func $layer (param $dir i32) (param $path i32) (param $len i32) (result i32)
+    (if (i32.or (i32.ne (local.get $dir) (i32.const @APP_FD)) (i32.eqz (call $scratch)))
+      (then (return (local.get $dir))))
+    (select (i32.const @SCRATCH_FD) (local.get $dir)
+      (i32.eq (call $look (local.get $dir) (local.get $path) (local.get $len)) (i32.const @ENOENT))))
+  ;; /dev/null is an empty file of the root. It is opened for reading, and what is written to it is dropped.
+  (func $names_null (param $dir i32) (param $path i32) (param $len i32) (result i32)
+    (if (i32.or (i32.ne (local.get $dir) (i32.const 3)) (i32.ne (local.get $len) (i32.const 8)))
+      (then (return (i32.const 0))))
+    (i64.eq (i64.load align=1 (local.get $path)) (i64.const 0x6c6c756e2f766564)))       ;; "dev/null"
+  (func $null_bit (param $fd i32) (result i64)
+    (local.set $fd (i32.sub (local.get $fd) (i32.const @FIRST_FILE)))
+    (if (i32.gt_u (local.get $fd) (i32.const 63)) (then (return (i64.const 0))))
+    (i64.shl (i64.const 1) (i64.extend_i32_u (local.get $fd))))
+  (func $is_null (param $fd i32) (result i32)
+    (i64.ne (i64.and (global.get $nulls) (call $null_bit (local.get $fd))) (i64.const 0)))
+
   (func (export "path_open") (param $dir i32) (param $lookup i32) (param $path i32) (param $len i32)
       (param $oflags i32) (param $rights i64) (param $inheriting i64) (param $fdflags i32)
       (param $out i32) (result i32)
-    (local $errno i32) (local $new i32) (local $size i64)
+    (local $errno i32) (local $new i32) (local $size i64) (local $null i32)
     (local.set $errno (call $path_errno (local.get $path) (local.get $len)))
     (if (local.get $errno) (then (return (local.get $errno))))
+    (local.set $dir (call $layer (local.get $dir) (local.get $path) (local.get $len)))
+    (local.set $null (call $names_null (local.get $dir) (local.get $path) (local.get $len)))
+    (if (local.get $null)
+      (then
+        (local.set $oflags (i32.and (local.get $oflags) (i32.const 2)))                 ;; O_DIRECTORY
+        (local.set $rights (i64.and (local.get $rights) (i64.const @RIGHTS_TO_READ)))
+        (local.set $fdflags (i32.const 0))))
     (if (i32.ge_s (global.get $open_files) (global.get $open_limit)) (then (return (i32.const @EMFILE))))
     (if (i32.and (local.get $oflags) (i32.const 1))                                     ;; O_CREAT
       (then
@@ -752,6 +784,11 @@
       (then (if (local.get $new) (then (call $uncharge_entry))))
       (else
         (global.set $open_files (i32.add (global.get $open_files) (i32.const 1)))
+        (global.set $nulls (i64.and (global.get $nulls)
+          (i64.xor (call $null_bit (i32.load (local.get $out))) (i64.const -1))))
+        (if (local.get $null)
+          (then (global.set $nulls
+            (i64.or (global.get $nulls) (call $null_bit (i32.load (local.get $out)))))))
         (if (i32.and (local.get $oflags) (i32.const 8))
           (then (call $give_back (call $round_4k (local.get $size)))))))
     (local.get $errno))
@@ -760,6 +797,7 @@
     (local $errno i32)
     (local.set $errno (call $path_errno (local.get $path) (local.get $len)))
     (if (local.get $errno) (then (return (local.get $errno))))
+    (local.set $dir (call $layer (local.get $dir) (local.get $path) (local.get $len)))
     (local.set $errno (call $real_path_filestat_get (local.get $dir) (local.get $lookup)
       (local.get $path) (local.get $len) (local.get $out)))
     (if (local.get $errno) (then (return (local.get $errno))))
@@ -771,6 +809,7 @@
     (local $errno i32)
     (local.set $errno (call $path_errno (local.get $path) (local.get $len)))
     (if (local.get $errno) (then (return (local.get $errno))))
+    (local.set $dir (call $layer (local.get $dir) (local.get $path) (local.get $len)))
     (local.set $errno (call $place_errno (local.get $dir) (local.get $path) (local.get $len)))
     (if (local.get $errno) (then (return (local.get $errno))))
     (if (i32.eqz (call $look (local.get $dir) (local.get $path) (local.get $len)))
@@ -785,6 +824,7 @@
     (local $errno i32)
     (local.set $errno (call $path_errno (local.get $path) (local.get $len)))
     (if (local.get $errno) (then (return (local.get $errno))))
+    (local.set $dir (call $layer (local.get $dir) (local.get $path) (local.get $len)))
     (local.set $errno (call $real_path_remove_directory (local.get $dir) (local.get $path)
       (local.get $len)))
     (if (i32.eqz (local.get $errno)) (then (call $uncharge_entry)))
@@ -793,6 +833,7 @@
     (local $errno i32) (local $size i64)
     (local.set $errno (call $path_errno (local.get $path) (local.get $len)))
     (if (local.get $errno) (then (return (local.get $errno))))
+    (local.set $dir (call $layer (local.get $dir) (local.get $path) (local.get $len)))
     (local.set $errno (call $look (local.get $dir) (local.get $path) (local.get $len)))
     (if (local.get $errno) (then (return (local.get $errno))))
     (local.set $size (call $seen_size))
@@ -808,6 +849,8 @@
     (if (local.get $errno) (then (return (local.get $errno))))
     (local.set $errno (call $path_errno (local.get $new_path) (local.get $new_len)))
     (if (local.get $errno) (then (return (local.get $errno))))
+    (local.set $dir (call $layer (local.get $dir) (local.get $path) (local.get $len)))
+    (local.set $new_dir (call $layer (local.get $new_dir) (local.get $new_path) (local.get $new_len)))
     (local.set $errno (call $place_errno (local.get $new_dir) (local.get $new_path) (local.get $new_len)))
     (if (local.get $errno) (then (return (local.get $errno))))
     (if (global.get $goes_up) (then (return (i32.const @EPERM))))

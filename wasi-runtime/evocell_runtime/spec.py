@@ -21,10 +21,10 @@ from evocell_runtime.warm import DEFAULT_WARM
 FORMAT = 1
 """Bump when what is in an image changes in a way that no other input of its key shows."""
 
-LAYOUT = 3
+LAYOUT = 4
 """Bump when the files or the manifest of an image change shape."""
 
-ENGINE_SETTINGS = "metered;relaxed_simd=0;exceptions;wasm_stack=8M;fiber_stack=16M"
+ENGINE_SETTINGS = "metered;relaxed_simd=0;exceptions;wasm_stack=64M;fiber_stack=72M"
 """The engine's settings (`native.new_engine`), as far as they change compiled code."""
 
 PORTABLE_SETTINGS = ";nan_canonicalization"

@@ -19,6 +19,22 @@ _CLOCK = {
 }
 
 
+_MISSING = (
+    "The accelerator of decimal is missing, so Decimal is 40 to 90 times slower than elsewhere: use float, int or "
+    "fractions where they do. ctypes, ssl, mmap of files, compression.zstd and curses are missing."
+)
+_DEPTH = "Recursion may go 1,000 levels deep, or thousands after sys.setrecursionlimit."
+
+
+def _files(scratch_bytes: int) -> str:
+    if scratch_bytes:
+        return (
+            "The program's own files are in the working directory and read-only; what it writes there by a "
+            f"relative name, or in /tmp, is kept for the call, up to {scratch_bytes >> 10} KiB."
+        )
+    return "The program's own files are in the working directory, read-only; nothing can be written but to /dev/null."
+
+
 def guest_notes(info: Mapping[str, object], config: Config) -> str:
     """Describe the guest for whoever, or whatever, writes code for it.
 
@@ -37,7 +53,9 @@ def guest_notes(info: Mapping[str, object], config: Config) -> str:
     lines = [
         f"The code runs in CPython {info.get('python', '3')} compiled to WebAssembly.",
         f"Packages besides the standard library: {listed or 'none'}.",
-        "There are no threads, no subprocesses, no network, and no files but the program's own, read-only.",
+        "There are no threads, subprocesses, signals and no network: use workers=1 and n_jobs=1. asyncio runs.",
+        _files(limits.scratch_bytes),
+        _MISSING,
         _CLOCK[config.profile],
         (
             f"A call may execute {limits.fuel:,} WebAssembly instructions, take {limits.memory_bytes >> 20} "
@@ -48,6 +66,8 @@ def guest_notes(info: Mapping[str, object], config: Config) -> str:
             "dict, set, and numpy arrays of numbers."
         ),
     ]
+    lines.append(_DEPTH)
     if config.blocked_modules:
-        lines.append(f"These modules may not be imported: {', '.join(config.blocked_modules)}.")
+        blocked = ", ".join(config.blocked_modules)
+        lines.append(f"These modules may not be imported, which raises ImportError: {blocked}.")
     return "\n".join(lines)

@@ -110,7 +110,7 @@ def _evaluation(args: argparse.Namespace) -> Evaluation:
     from evocell.models.limits import Limits
 
     cases = [Case()] if args.cases is None else read_cases(args.cases)
-    word = args.score or ("equal" if any(case.expected is not None for case in cases) else "none")
+    word = args.score or ("equal" if any(case.has_expected for case in cases) else "none")
     scores: dict[str, Literal["equal", "close"] | ScoreFunction] = {"equal": "equal", "close": "close"}
     limits = None if args.fuel is None else Limits(fuel=args.fuel)
     return Evaluation(

@@ -60,7 +60,7 @@ def _case(item: object, where: str) -> Case:
         return Case(
             item.get("args", []),
             item.get("kwargs", {}),
-            expected=item.get("expected"),
+            **({"expected": item["expected"]} if "expected" in item else {}),
             name=item.get("name", ""),
             seed=item.get("seed"),
         )

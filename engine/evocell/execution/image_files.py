@@ -32,7 +32,7 @@ __all__ = ["export_image", "import_image"]
 KIND = "image"
 _SNAPSHOT, _TREE = "snapshot", "tree"
 _TREE_BYTES = MAX_TOTAL_BYTES + (8 << 20)
-_MAX_ROOT_FILES = 200
+_MAX_ROOT_FILES = 1000
 
 
 def export_image(images: ImageShelf, image_id: str | None, path: Path) -> str:

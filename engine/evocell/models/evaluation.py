@@ -74,6 +74,9 @@ def _kwargs_dict(kwargs: object) -> dict[str, Any]:
     return dict(kwargs)
 
 
+_NOT_GIVEN: Any = object()
+
+
 @frozen
 class Case:
     """One call of the entry, and what the host knows about it.
@@ -81,11 +84,12 @@ class Case:
     Attributes:
         args: Positional arguments.
         kwargs: Arguments by name.
-        expected: What the scoring needs to judge the value; never sent to the guest.
+        expected: What the scoring needs to judge the value; never sent to the guest. Left out it is None.
         name: Name to report it under; empty for its number.
         seed: Seed of the guest's random sources; None for the evaluation's.
         public: Whether its outcome may be shown to whoever writes the next variant. One that may not is run
             after all that may.
+        has_expected: Whether `expected` was given, were it as None. ``"equal"`` and ``"close"`` need it.
 
     Raises:
         ConfigurationError: A field is not of the right kind.
@@ -93,12 +97,16 @@ class Case:
 
     args: tuple[Any, ...] = field(default=(), converter=_args_tuple, eq=ByContent)
     kwargs: Mapping[str, Any] = field(factory=dict, converter=_kwargs_dict, eq=ByContent)
-    expected: Any = field(default=None, kw_only=True, eq=ByContent)
+    expected: Any = field(default=_NOT_GIVEN, kw_only=True, eq=ByContent)
     name: str = field(default="", kw_only=True)
     seed: int | None = field(default=None, kw_only=True)
     public: bool = field(default=True, kw_only=True)
+    has_expected: bool = field(init=False, default=True, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        if self.expected is _NOT_GIVEN:
+            object.__setattr__(self, "expected", None)
+            object.__setattr__(self, "has_expected", False)
         if not isinstance(self.name, str):
             raise ConfigurationError(f"case name must be a string, not {self.name!r}", "name")
         if self.seed is not None:
@@ -155,7 +163,8 @@ class Evaluation:
         entry: The function to call, as ``"module:qualname"``. With a harness it may be one of the
             harness' modules, which are importable beside the candidate's.
         cases: The calls to make.
-        score: ``"equal"``, ``"close"`` or a function of case and value, run on the host.
+        score: ``"equal"``, ``"close"`` or a function of case and value, run on the host. The first two want
+            an expected value in every case; a list, a tuple and an array of the same values are equal there.
         aggregate: ``"mean"`` or a function of all case results that gives the score, its parts by
             name, or one number per objective.
         harness: Trusted driver files, by path or in a zip, importable beside the candidate. It shares the
@@ -198,6 +207,8 @@ class Evaluation:
 
     def __attrs_post_init__(self) -> None:
         _choice("score", self.score, ("equal", "close"), "a function of case and value")
+        if isinstance(self.score, str):
+            _check_expected(self.cases, self.score)
         _choice("aggregate", self.aggregate, ("mean",), "a function of the case results")
         if self.stop is not None:
             _choice("stop", self.stop, ("first_failure",), "a function of the results so far")
@@ -233,6 +244,17 @@ class Evaluation:
         if self.failure is None:
             return (0.0,)
         return self.failure if isinstance(self.failure, tuple) else (self.failure,)
+
+
+def _check_expected(cases: tuple[Case, ...], score: str) -> None:
+    for index, case in enumerate(cases):
+        if not case.has_expected:
+            raise ConfigurationError(
+                f'cases[{index}] has no expected value, with which score="{score}" compares: write '
+                "Case(args, expected=...), with expected=None for a function that returns None, or give "
+                "score a function of case and value",
+                f"cases[{index}].expected",
+            )
 
 
 def _choice(name: str, value: object, words: tuple[str, ...], otherwise: str) -> None:

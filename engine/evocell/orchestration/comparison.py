@@ -1,7 +1,8 @@
 """Compare an expected value with what a guest returned, and say where they part.
 
-The built-in scorers use this on the host. Containers must have the same shape and kind (a list is not a
-tuple, and neither is an array); scalars compare as Python compares them, except that NaN equals NaN.
+The built-in scorers use this on the host. A list, a tuple and an array that hold the same values in the same
+order are equal, and so are a set and a frozenset; other containers must be of one kind. Scalars compare as
+Python compares them, except that NaN equals NaN.
 """
 
 from __future__ import annotations
@@ -30,19 +31,24 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (frozenset, "a frozenset"),
     (set, "a set"),
 )
+_SEQUENCES = frozenset({"a list", "a tuple", "an array"})
+_SETS = frozenset({"a set", "a frozenset"})
 _CONTAINERS = frozenset({"a list", "a tuple", "a dict", "a frozenset", "a set", "an array"})
 
 _short = reprlib.Repr()
 _short.maxother = _short.maxstring = _short.maxlong = 80
 
 
-def difference(expected: object, value: object, *, close: bool = False) -> str | None:
+def difference(
+    expected: object, value: object, *, close: bool = False, same_kinds: bool = False
+) -> str | None:
     """Find the first place in which two values differ.
 
     Args:
         expected: What the caller said the answer is.
         value: What the guest returned.
         close: Allow numbers to differ by a relative 1e-6 or an absolute 1e-9.
+        same_kinds: Tell a list from a tuple and from an array, and a set from a frozenset.
 
     Returns:
         None if they are equal; otherwise a phrase such as ``"at [2]: expected 9, got 8"``.
@@ -50,79 +56,93 @@ def difference(expected: object, value: object, *, close: bool = False) -> str |
     Raises:
         RecursionError: Both are nested deeper than Python recurses.
     """
-    same = _close if close else _equal
-    return _differ(expected, value, "", same)
+    return _Comparison(close=close, same_kinds=same_kinds).differ(expected, value, "")
 
 
-def _differ(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
-    kind, got = _kind(expected), _kind(value)
-    if kind != got and (kind in _CONTAINERS or got in _CONTAINERS):
-        return _say(path, f"expected {kind}, got {got}")
-    if kind in {"a list", "a tuple"}:
-        return _differ_sequences(expected, value, path, same)
-    if kind == "a dict":
-        return _differ_mappings(expected, value, path, same)
-    if kind in {"a set", "a frozenset"}:
-        return _differ_sets(expected, value, path, same)
-    if kind == "an array":
-        return _differ_arrays(expected, value, path, same)
-    if same(expected, value):
+class _Comparison:
+    """How two values are compared, and the walk through them."""
+
+    def __init__(self, *, close: bool, same_kinds: bool) -> None:
+        self.same: Callable[[Any, Any], bool] = _close if close else _equal
+        self.same_kinds = same_kinds
+
+    def differ(self, expected: Any, value: Any, path: str) -> str | None:
+        """The first place at or below a path where two values differ."""
+        kind, got = _kind(expected), _kind(value)
+        if kind != got and not self.same_kinds:
+            if kind in _SEQUENCES and got in _SEQUENCES:
+                expected, value = _without_array(expected, kind), _without_array(value, got)
+                if isinstance(expected, list | tuple) and isinstance(value, list | tuple):
+                    return self.sequences(expected, value, path)
+                return _say(path, f"expected {kind}, got {got}")  # one is an array of no dimension
+            if kind in _SETS and got in _SETS:
+                kind = got
+        if kind != got and (kind in _CONTAINERS or got in _CONTAINERS):
+            return _say(path, f"expected {kind}, got {got}")
+        if kind in {"a list", "a tuple"}:
+            return self.sequences(expected, value, path)
+        if kind == "a dict":
+            return self.mappings(expected, value, path)
+        if kind in _SETS:
+            return self.sets(expected, value, path)
+        if kind == "an array":
+            return self.arrays(expected, value, path)
+        if self.same(expected, value):
+            return None
+        return _say(path, f"expected {shown(expected)}, got {shown(value)}")
+
+    def sequences(self, expected: Any, value: Any, path: str) -> str | None:
+        """The first place in which two lists or tuples differ."""
+        if len(expected) != len(value):
+            return _say(path, f"expected {len(expected)} items, got {len(value)}")
+        for index, (wanted, item) in enumerate(zip(expected, value, strict=True)):
+            found = self.differ(wanted, item, f"{path}[{index}]")
+            if found is not None:
+                return found
         return None
-    return _say(path, f"expected {shown(expected)}, got {shown(value)}")
 
-
-def _differ_sequences(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
-    if len(expected) != len(value):
-        return _say(path, f"expected {len(expected)} items, got {len(value)}")
-    for index, (wanted, item) in enumerate(zip(expected, value, strict=True)):
-        found = _differ(wanted, item, f"{path}[{index}]", same)
-        if found is not None:
-            return found
-    return None
-
-
-def _differ_mappings(
-    expected: Mapping[Any, Any],
-    value: Mapping[Any, Any],
-    path: str,
-    same: Callable[[Any, Any], bool],
-) -> str | None:
-    for key in expected:
-        if key not in value:
-            return _say(path, f"the key {shown(key)} is missing")
-    for key in value:
-        if key not in expected:
-            return _say(path, f"the key {shown(key)} is not expected")
-    for key, wanted in expected.items():
-        found = _differ(wanted, value[key], f"{path}[{shown(key)}]", same)
-        if found is not None:
-            return found
-    return None
-
-
-def _differ_sets(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
-    if expected == value:
+    def mappings(self, expected: Mapping[Any, Any], value: Mapping[Any, Any], path: str) -> str | None:
+        """The first key by which two dicts differ."""
+        for key in expected:
+            if key not in value:
+                return _say(path, f"the key {shown(key)} is missing")
+        for key in value:
+            if key not in expected:
+                return _say(path, f"the key {shown(key)} is not expected")
+        for key, wanted in expected.items():
+            found = self.differ(wanted, value[key], f"{path}[{shown(key)}]")
+            if found is not None:
+                return found
         return None
-    if len(expected) == len(value):
-        try:
-            pairs = zip(sorted(expected), sorted(value), strict=True)
-            if all(same(wanted, item) for wanted, item in pairs):
-                return None
-        except TypeError:  # members without an order cannot be paired: equality has decided
-            pass
-    return _say(path, f"expected {shown(expected)}, got {shown(value)}")
+
+    def sets(self, expected: Any, value: Any, path: str) -> str | None:
+        """Whether two sets differ; there is no first place in them."""
+        if expected == value:
+            return None
+        if len(expected) == len(value):
+            try:
+                pairs = zip(sorted(expected), sorted(value), strict=True)
+                if all(self.same(wanted, item) for wanted, item in pairs):
+                    return None
+            except TypeError:  # members without an order cannot be paired: equality has decided
+                pass
+        return _say(path, f"expected {shown(expected)}, got {shown(value)}")
+
+    def arrays(self, expected: Any, value: Any, path: str) -> str | None:
+        """The first place in which two arrays differ."""
+        if tuple(expected.shape) != tuple(value.shape):
+            return _say(
+                path,
+                f"expected an array of shape {tuple(expected.shape)}, got {tuple(value.shape)}",
+            )
+        wanted, items = expected.tolist(), value.tolist()
+        if wanted == items:
+            return None
+        return self.differ(wanted, items, path)
 
 
-def _differ_arrays(expected: Any, value: Any, path: str, same: Callable[[Any, Any], bool]) -> str | None:
-    if tuple(expected.shape) != tuple(value.shape):
-        return _say(
-            path,
-            f"expected an array of shape {tuple(expected.shape)}, got {tuple(value.shape)}",
-        )
-    wanted, items = expected.tolist(), value.tolist()
-    if wanted == items:
-        return None
-    return _differ(wanted, items, path, same)
+def _without_array(value: Any, kind: str) -> Any:
+    return value.tolist() if kind == "an array" else value
 
 
 def _equal(expected: Any, value: Any) -> bool:

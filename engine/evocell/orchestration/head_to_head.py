@@ -239,7 +239,7 @@ def _matched(evaluation: Evaluation, first: FitnessResult, second: FitnessResult
 
 
 def _same(first: Outcome, second: Outcome) -> bool:
-    return first.ok and second.ok and difference(first.unwrap(), second.unwrap()) is None
+    return first.ok and second.ok and difference(first.unwrap(), second.unwrap(), same_kinds=True) is None
 
 
 def _winner(evaluation: Evaluation, first: FitnessResult, second: FitnessResult) -> Side:

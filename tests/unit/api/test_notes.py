@@ -11,5 +11,9 @@ def test_what_the_guest_is_like():
     assert "attrs 1, numpy 2.5.2" in text
     assert "execute 7 WebAssembly" in text
     assert "virtual" in text
-    assert "imported: socket" in text
+    assert "imported, which raises ImportError: socket" in text
+    assert "Decimal is 40 to 90 times slower" in text
+    assert "n_jobs=1" in text
+    assert "nothing can be written but to /dev/null" in text
+    assert "up to 64 KiB" in guest_notes(info, Config(default_scratch_bytes=1 << 16))
     assert "real" in guest_notes({}, Config(profile="realtime", blocked_modules=()))

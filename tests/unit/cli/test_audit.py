@@ -71,7 +71,7 @@ def test_engines_write_it(make_fake_workers, tmp_path):
     workers = make_fake_workers()
     config = evocell.Config(state_dir=tmp_path, enforcement_enabled=True)
     with evocell.Engine(config, open_worker=workers) as engine:
-        task = evocell.Evaluation("f", [evocell.Case()])
+        task = evocell.Evaluation("f", [evocell.Case(expected=1)])
         engine.evaluate(
             ["def f(): raise KeyboardInterrupt", "def f(): raise SystemExit", "def f(): return 1"], task
         )

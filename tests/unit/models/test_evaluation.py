@@ -124,3 +124,24 @@ def test_a_case_does_not_share_its_arguments_mapping():
     kwargs["b"] = 2
 
     assert case.kwargs == {"a": 1}
+
+
+@pytest.mark.parametrize("score", ["equal", "close"])
+@pytest.mark.parametrize("cases", [[Case()], [Case((1,), expected=1), Case((2,))], [Case(name="x", seed=3)]])
+def test_a_case_without_an_expected_value_is_refused_where_it_would_be_compared(score, cases):
+    with pytest.raises(ConfigurationError) as caught:
+        Evaluation("f", cases, score)
+
+    at = len(cases) - 1
+    assert f"cases[{at}] has no expected value" in str(caught.value)
+    assert "expected=None for a function that returns None" in str(caught.value)
+    assert caught.value.key == f"cases[{at}].expected"
+    assert Evaluation("f", cases, lambda case, value: 1.0).cases[at].expected is None
+
+
+def test_none_may_be_what_is_expected():
+    case = Case(expected=None)
+
+    assert Evaluation("f", [case]).cases[0].has_expected
+    assert (case.expected, case) == (None, Case())
+    assert not Case().has_expected

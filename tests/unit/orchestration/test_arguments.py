@@ -63,7 +63,7 @@ async def score(case, value):
 
 @pytest.mark.parametrize("role", ["score", "aggregate", "stop"])
 def test_a_function_of_an_evaluation_is_not_async(role, fake_workers):
-    task = evocell.Evaluation("f", [evocell.Case()], **{role: score})
+    task = evocell.Evaluation("f", [evocell.Case(expected=1)], **{role: score})
     with (
         evocell.Engine(open_worker=fake_workers) as engine,
         pytest.raises(ConfigurationError, match=f"{role} must not be async"),

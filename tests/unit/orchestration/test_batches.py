@@ -84,7 +84,7 @@ async def test_a_case_is_encoded_once_and_seeded(async_engine, fake_workers):
 
 
 async def test_an_argument_that_cannot_be_sent_is_named(async_engine):
-    task = Evaluation("solve", [Case((1,)), Case(({"a": [object()]},), name="odd")])
+    task = Evaluation("solve", [Case((1,), expected=1), Case(({"a": [object()]},), expected=1, name="odd")])
     with pytest.raises(ConfigurationError, match=r"cases\[1\] \(odd\): args\[0\]\['a'\]\[0\] is"):
         await async_engine.evaluate([SQUARE], task)
 
@@ -124,7 +124,7 @@ async def test_a_harness_is_compiled_apart(async_engine, fake_workers):
     task = Evaluation("pack:run", [Case((3,), expected=10)], harness=harness)
     assert (await async_engine.evaluate_one(SQUARE, task)).fitness_score == 1.0
     assert fake_workers.last.jobs[0].harness is not None
-    broken = Evaluation("pack:run", [Case((3,))], harness={"pack.py": "def"})
+    broken = Evaluation("pack:run", [Case((3,), expected=10)], harness={"pack.py": "def"})
     with pytest.raises(ConfigurationError, match="harness"):
         await async_engine.evaluate_one(SQUARE, broken)
 

@@ -34,6 +34,17 @@ class Pair(NamedTuple):
         (np.array(3.0), np.array(3.0)),
         (None, None),
         ("", ""),
+        ([1, 2], (1, 2)),
+        ((1.0, 2), [1, 2.0]),
+        ([1, 2], np.array([1, 2])),
+        (np.array([[1.5, NAN], [3, 4]]), ((1.5, NAN), [3, 4])),
+        ((1, 2), Array("<i8", (2,), np.array([1, 2]).tobytes())),
+        ({"a": [np.array([1]), (2,)]}, {"a": ((1,), np.array([2]))}),
+        (["a", "b"], np.array(["a", "b"])),
+        ([True, 0], np.array([1, 0])),
+        ([], ()),
+        (np.zeros((0, 3)), []),
+        ({1}, frozenset({1})),
     ],
 )
 def test_equal(expected, value):
@@ -45,9 +56,13 @@ def test_equal(expected, value):
     ("expected", "value", "phrase"),
     [
         (9, 8, "expected 9, got 8"),
-        ([1], (1,), "expected a list, got a tuple"),
-        ([1, 2], np.array([1, 2]), "expected a list, got an array"),
-        ({1}, frozenset({1}), "expected a set, got a frozenset"),
+        ([1], (2,), "at [0]: expected 1, got 2"),
+        ([1, 2], np.array([1, 3]), "at [1]: expected 2, got 3"),
+        (np.zeros((2, 2)), [[0, 0], [0]], "at [1]: expected 2 items, got 1"),
+        ([1], np.array(1), "expected a list, got an array"),
+        ([1], {1}, "expected a list, got a set"),
+        ("ab", ["a", "b"], "expected a string, got a list"),
+        ({1}, frozenset({2}), "expected {1}, got frozenset({2})"),
         ([1, 2], [1], "expected 2 items, got 1"),
         ([1, [2, 3]], [1, [2, 4]], "at [1][1]: expected 3, got 4"),
         ({"a": 1}, {"b": 1}, "the key 'a' is missing"),
@@ -96,3 +111,16 @@ def test_close(expected, value, close):
 def test_any_value_can_be_shown():
     assert shown(10**10_000) == "a value of type int"
     assert len(shown("x" * 10_000)) < 100
+
+
+@pytest.mark.parametrize(
+    ("expected", "value", "phrase"),
+    [
+        ([1], (1,), "expected a list, got a tuple"),
+        ([1, 2], np.array([1, 2]), "expected a list, got an array"),
+        ({1}, frozenset({1}), "expected a set, got a frozenset"),
+    ],
+)
+def test_kinds_of_sequences_are_told_apart_where_that_is_asked_for(expected, value, phrase):
+    assert difference(expected, value) is None
+    assert difference(expected, value, same_kinds=True) == phrase

@@ -120,7 +120,7 @@ def test_what_the_machine_decided_is_never_remembered(engine, fake_workers, outc
     fake_workers.last.count.clear()
     monkeypatch.setattr(fake_workers.last, "call", call)
     for _ in range(3):
-        assert engine.evaluate([SQUARE], task(cases=[evocell.Case()]))[0].n_memoised == 0
+        assert engine.evaluate([SQUARE], task(cases=[evocell.Case(expected=1)]))[0].n_memoised == 0
     assert fake_workers.last.count["call"] == 3
     assert engine.memo_info().entries == 0
 
@@ -282,7 +282,7 @@ def test_memory_is_bounded():
 @pytest.mark.trio
 async def test_a_cancelled_call_lets_the_next_one_make_it(fake_workers):
     source = "def f(x): return 'hang' if x else x"
-    one = task(cases=[evocell.Case(args=(1,))])
+    one = task(cases=[evocell.Case(args=(1,), expected=1)])
     async with evocell.AsyncEngine(evocell.Config(), open_worker=fake_workers) as engine:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine.evaluate, [source], one)

@@ -157,7 +157,7 @@ def test_a_stop_predicate_that_raises_is_data():
 
 
 def test_a_hidden_cases_name_is_not_in_the_error():
-    task = Evaluation("f", [Case(name="secret", public=False)])
+    task = Evaluation("f", [Case(expected=1, name="secret", public=False)])
     assert scored(task, [Raised("E", "x")]).result.error == "case 0: E: x"
 
 

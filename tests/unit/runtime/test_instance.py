@@ -287,3 +287,32 @@ def test_many_forks_at_once_are_apart(image, run):
     assert [run(i, "print(x)").stdout for i in instances] == [b"%d\n" % n for n in range(50)]
     for instance in instances:
         instance.close()
+
+
+SHAPES = {
+    "apart": "''.join(f'c{i} = {i}\\n' for i in range(n))",
+    "in a chain": "'c0 = 1\\n' + ''.join(f'c{i} = c{i - 1} + 1\\n' for i in range(1, n))",
+    "in a ring": "''.join(f'def c{i}(): return c{(i + 1) % n}\\n' for i in range(n)) + 'x = c1\\n'",
+    "sharing one": "'k = 1\\n' + ''.join(f'c{i} = [k, {i}]\\n' for i in range(n))",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_marking_names_costs_twice_the_fuel_for_twice_the_names(image, run, shape):
+    fuel = []
+    for n in (0, 1000, 2000, 4000):
+        guest = image.fork()
+        program = (
+            "import ast, sys\nsys.setrecursionlimit(100_000)\n"
+            f"n = {n or 1}\ntext = {shape}\ntree = ast.parse(text)\n"
+            f"marks = sys.modules['evocell_guest.marks'].marks\nassert {n} == 0 or marks(tree, text.encode())\n"
+            f"assert {n} or ast.parse(text)\n"
+        )
+        result = run(guest, program, fuel=10**11)
+        assert (result.returned, result.status) == (True, 0), result.stderr
+        fuel.append(result.fuel_used)
+        guest.close()
+
+    one, two, four = (used - fuel[0] for used in fuel[1:])
+    assert two < 2.4 * one
+    assert four < 2.4 * two

@@ -12,8 +12,9 @@ from evocell_runtime.patches.allocator import ALLOCATOR
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
+from evocell_runtime.patches.stacks import STACKS
 
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *KERNELS, *ALLOCATOR)
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *KERNELS, *ALLOCATOR, *STACKS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))

@@ -1,0 +1,115 @@
+"""What the platform lacks and programs expect: put in place once, before the freeze.
+
+The working directory is the program's, `time.thread_time` is there, `os.dup` duplicates what was opened by
+name, and asyncio's event loops do without the pair of sockets by which other threads would wake them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from io import FileIO
+from types import ModuleType
+from typing import Any
+
+from .hints import DESCRIPTORS
+
+APP = "/app"
+_WASI = str(sys.platform) == "wasi"
+_ENOTSUP = 58
+_SELECTOR_LOOPS = "asyncio.selector_events"
+_PLOTS = "matplotlib"
+_FONTS = "matplotlib.font_manager"
+_PLOTS_AT = "/usr/local/share/matplotlib"
+
+
+def fill() -> None:
+    """Fill the gaps of the interpreter this runs in; nothing where it is no WASI one."""
+    if not _WASI:
+        return
+    os.chdir(APP)
+    if not hasattr(time, "thread_time"):
+        time.thread_time = time.process_time
+        time.thread_time_ns = time.process_time_ns
+    os.dup = dup
+    sys.meta_path.insert(0, _AfterImport())
+
+
+def dup(fd: int, /) -> int:
+    """Open the file behind a descriptor once more, at the same place.
+
+    WASI has no duplication. numpy's `fromfile` and `tofile` want it of files that Python opened by name.
+
+    Raises:
+        OSError: No open file object with a name has this descriptor.
+    """
+    for found in gc.get_objects():
+        if type(found) is FileIO and not found.closed and found.fileno() == fd:
+            name, mode = found.name, found.mode
+            if isinstance(name, str | bytes):
+                flags = os.O_RDWR if "+" in mode else os.O_RDONLY if mode == "rb" else os.O_WRONLY
+                if mode[:1] == "a":
+                    flags |= os.O_APPEND
+                twin = os.open(name, flags)
+                os.lseek(twin, os.lseek(fd, 0, os.SEEK_CUR), os.SEEK_SET)
+                return twin
+    raise OSError(_ENOTSUP, DESCRIPTORS)
+
+
+class _AfterImport:
+    """Changes a module right after it was imported (the finder protocol of `importlib`)."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
+        """Find one of the modules that are to be changed: with a loader that does it, or in another place."""
+        del target
+        if name not in {_SELECTOR_LOOPS, _PLOTS, _FONTS}:
+            return None
+        if name == _FONTS:
+            # That the list of fonts cannot be kept for the next time is no news.
+            import_module("logging").getLogger(_FONTS).setLevel("ERROR")
+            return None
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            spec = finder.find_spec(name, path, None)
+            if spec is not None and spec.loader is not None:
+                if name == _PLOTS:
+                    os.environ.setdefault("MPLCONFIGDIR", "/tmp")  # noqa: S108 - a guest path
+                    # Beside its file it looks for its data, which cannot be read in the library's zip.
+                    spec.origin = f"{_PLOTS_AT}/__init__.py"
+                else:
+                    spec.loader = _Changing(spec.loader)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _Changing:
+    """A loader that lets another one do the work and then takes the pair of sockets out of the loops."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Leave it to the other loader."""
+        made: ModuleType | None = self._loader.create_module(spec)
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, then change it."""
+        self._loader.exec_module(module)
+        loop: Any = module.BaseSelectorEventLoop
+        loop._make_self_pipe = loop._close_self_pipe = loop._write_to_self = _nothing  # noqa: SLF001
+
+
+def _nothing(self: object) -> None:
+    """There is no other thread that could wake a loop, and so nothing to wake it with."""

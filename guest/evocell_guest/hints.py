@@ -1,0 +1,103 @@
+"""What a failure has to do with the sandbox, and what to do: a sentence added to what Python says of it.
+
+A program that works on the desk fails here for want of a thread, a socket or a place to write, and Python's
+own words name a missing attribute or an error number. Only failures that no program caught are looked at.
+"""
+
+from __future__ import annotations
+
+FILES = (
+    "the files of a program and of the sandbox are read-only; Limits(scratch_bytes=...) gives a call a "
+    "writable /tmp, and what a program makes by a relative name is then kept there"
+)
+THREADS = (
+    "there are no threads in the sandbox: call the functions one after the other, with workers=1 or n_jobs=1"
+)
+PROCESSES = (
+    "there are no processes in the sandbox: do the work in this one, with workers=1 or n_jobs=1; the engine "
+    "runs several programs side by side"
+)
+NETWORK = (
+    "there is no network in the sandbox: pass the data as arguments, or put it in a file of the program's"
+)
+SIGNALS = "there are no signals and no alarms in the sandbox: Limits(fuel=..., timeout_s=...) stop a call"
+STDIN = "nothing can be typed in the sandbox: pass what is to be read as an argument"
+DESCRIPTORS = (
+    "descriptors of the sandbox cannot be duplicated unless a file was opened by its name: open it again"
+)
+
+_READ_ONLY = 69  # EROFS of WASI
+_NOT_SUPPORTED = 58
+_BY_ATTRIBUTE = {
+    "_socket": NETWORK,
+    "socket": NETWORK,
+    "signal": SIGNALS,
+    "_posixsubprocess": PROCESSES,
+    "_multiprocessing": PROCESSES,
+}
+_OF_OS = frozenset(
+    (
+        "fork",
+        "forkpty",
+        "kill",
+        "killpg",
+        "nice",
+        "pipe",
+        "popen",
+        "posix_spawn",
+        "sched_getaffinity",
+        "system",
+    )
+)
+_OF_OS_PREFIXES = ("exec", "spawn", "wait")
+
+
+def hint_for(error: BaseException) -> str:
+    """Return what to do about an exception, as a sentence without capital and full stop; empty if unknown."""
+    try:
+        return _hint_for(error)
+    except BaseException:
+        return ""
+
+
+def _hint_for(error: BaseException) -> str:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and len(seen) < 8:
+        seen.add(id(current))
+        found = _hint(current)
+        if found:
+            return found
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return ""
+
+
+def _hint(error: BaseException) -> str:
+    kind = type(error)
+    text = str(error.args[0])[:400] if error.args else ""
+    if isinstance(error, OSError):
+        number = error.errno
+        if number == _READ_ONLY or "No usable temporary directory" in str(error.args[1:2]):
+            return FILES
+        if number == _NOT_SUPPORTED:
+            return NETWORK if kind.__module__ == "socket" else ""
+        if kind.__name__ in {"URLError", "gaierror"}:
+            return NETWORK
+    if isinstance(error, AttributeError):
+        name, of = error.name, getattr(error.obj, "__name__", "")
+        if of == "os" and (name in _OF_OS or str(name).startswith(_OF_OS_PREFIXES)):
+            return PROCESSES
+        return _BY_ATTRIBUTE.get(of, "") if kind is AttributeError and "has no attribute" in text else ""
+    if kind is RuntimeError and "can't start new thread" in text:
+        return THREADS
+    if kind is NotImplementedError and "multiprocessing" in text:
+        return PROCESSES
+    if kind is EOFError and "when reading a line" in text:
+        return STDIN
+    if isinstance(error, ImportError):
+        name = error.name or ""
+        if name in {"_multiprocessing", "_posixsubprocess", "_posixshmem"}:
+            return PROCESSES
+        if name in {"_ssl", "_socket"}:
+            return NETWORK
+    return ""

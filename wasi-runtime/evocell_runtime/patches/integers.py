@@ -248,6 +248,61 @@ _INDICES = (
         for where in ("_aligned_cast_", "_aligned_contig_cast_", "_cast_", "_contig_cast_")
     ),
     Edit(
+        name="numpy-loops-for-indices",
+        why="A function with loops for `long` but none for 64 bits (`scipy.special.eval_hermite`) takes the default integer.",
+        function="ufunc_loop_matches",
+        expected="local.get 16\ni32.load\nlocal.get 5\nlocal.get 2\ncall PyArray_CanCastArrayTo",
+        replacement="""
+            local.get 16
+            i32.load
+            local.get 5
+            local.get 2
+            call PyArray_CanCastArrayTo
+            local.get 0
+            local.get 16
+            i32.load
+            local.get 5
+            call evocell.loop_cast
+            i32.or
+        """,
+    ),
+    Edit(
+        name="numpy-loops-for-indices-of-one",
+        why="The same where the first operand is looked at.",
+        function="ufunc_loop_matches",
+        expected="local.get 7\ni32.load\nlocal.get 5\nlocal.get 2\ncall PyArray_CanCastArrayTo",
+        replacement="""
+            local.get 7
+            i32.load
+            local.get 5
+            local.get 2
+            call PyArray_CanCastArrayTo
+            local.get 0
+            local.get 7
+            i32.load
+            local.get 5
+            call evocell.loop_cast
+            i32.or
+        """,
+    ),
+    Edit(
+        name="numpy-loops-for-indices-by-type",
+        why="The same where only types are compared.",
+        function="ufunc_loop_matches",
+        expected="local.get 5\nlocal.get 2\ncall PyArray_CanCastTypeTo",
+        replacement="""
+            local.get 5
+            local.get 2
+            call PyArray_CanCastTypeTo
+            local.get 0
+            local.get 16
+            i32.load
+            local.get 5
+            call evocell.loop_cast
+            i32.or
+        """,
+    ),
+    Edit(
         name="numpy-wide-operand",
         why="Computing with indices that a compiled library gave is done with 64 bits.",
         function="convert_ufunc_arguments",

@@ -95,13 +95,28 @@
     (local.get $o))
 
   ;; Whether an array may be used for what takes indices, as 64-bit integers and what fits them may natively.
-  (func (export "evocell.index_cast") (param $array i32) (param $wanted i32) (result i32)
+  (func $index_cast (export "evocell.index_cast") (param $array i32) (param $wanted i32) (result i32)
     (local $type i32)
     (local.set $type (i32.load offset=16 (i32.load offset=28 (local.get $array))))
     (i32.and
       (i32.eq (i32.load offset=16 (local.get $wanted)) (i32.const 7))
       (i32.or (i32.eq (local.get $type) (i32.const 9))
         (i32.or (i32.eq (local.get $type) (i32.const 6)) (i32.eq (local.get $type) (i32.const 8))))))
+
+  ;; The same for an operand of a function that has no loop for 64-bit integers.
+  (func (export "evocell.loop_cast") (param $ufunc i32) (param $array i32) (param $wanted i32) (result i32)
+    (local $at i32) (local $end i32)
+    (if (i32.eqz (call $index_cast (local.get $array) (local.get $wanted))) (then (return (i32.const 0))))
+    (local.set $at (i32.load offset=44 (local.get $ufunc)))
+    (local.set $end (i32.add (local.get $at)
+      (i32.mul (i32.load offset=16 (local.get $ufunc)) (i32.load offset=32 (local.get $ufunc)))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 9)) (then (return (i32.const 0))))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br $next)))
+    (i32.const 1))
 
   ;; The type that a letter names: l and L are 64 bits wide.
   (func (export "evocell.letter") (param $letter i32) (result i32)

@@ -34,7 +34,7 @@ _BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 @frozen(kw_only=True)
 class RehearsalLimits:
-    """What the two calls may take. The honest ones of the image with numpy take 11 million of fuel and 10 ms.
+    """What the two calls may take. The honest ones take 2 million of fuel and 2 ms.
 
     Attributes:
         fuel: Fuel of each.

@@ -19,7 +19,7 @@ from attrs import evolve
 from evocell.errors import ProtocolError
 from evocell.execution.guest_job import Fork
 from evocell.execution.run import CopyRefused, ImageRefused, Run, Sighting
-from evocell.models.limits import Limits
+from evocell.models.limits import MAX_MEMORY_BYTES, Limits
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.boot import make_immortal
@@ -32,9 +32,10 @@ from evocell_runtime.untrusted import GuestBytes
 
 __all__ = ["LEAST_TO_SETTLE", "freeze_copy", "limits_to_settle"]
 
-LEAST_TO_SETTLE = Limits(fuel=5_000_000_000, memory_bytes=32 << 20, timeout_s=5.0)
+LEAST_TO_SETTLE = Limits(fuel=5_000_000_000, timeout_s=5.0)
 """What preparing a copy for the freeze may take where the sandbox's own limits are lower."""
 
+_ROOM_BYTES = 32 << 20  # to list the objects that are there, beyond what the sandbox may have for itself
 _ADDRESSES_BYTES = 8 << 20  # of two million objects; the image with numpy has 96,000
 _LASTING = encode({"op": "lasting"})
 _ANSWER_BYTES = 1 << 16
@@ -75,7 +76,7 @@ async def freeze_copy(
         if run.session is not None:
             async with host.kept(run.session) as fork:
                 held = 0 if fork is None else fork.limits.memory_bytes
-            limits = evolve(limits, memory_bytes=max(limits.memory_bytes, held))
+            limits = limits_to_settle(run.limits, held)
             await host.fork_session(run.session, copy, limits)
         request = evolve(run, session=copy, limits=limits)
         _refuse_unsettled(await host.run(request))
@@ -130,15 +131,19 @@ def _seal(
     return made.image_id
 
 
-def limits_to_settle(own: Limits) -> Limits:
+def limits_to_settle(own: Limits, held_bytes: int = 0) -> Limits:
     """What preparing a copy may take: what a call into the sandbox may, or a little more.
 
     Nothing can be written to its scratch space.
+
+    Args:
+        own: The sandbox's limits.
+        held_bytes: How far the memory of its fork may have grown already.
     """
     return evolve(
         own,
         fuel=max(own.fuel, LEAST_TO_SETTLE.fuel),
-        memory_bytes=max(own.memory_bytes, LEAST_TO_SETTLE.memory_bytes),
+        memory_bytes=min(max(own.memory_bytes, held_bytes) + _ROOM_BYTES, MAX_MEMORY_BYTES),
         timeout_s=max(own.timeout_s, LEAST_TO_SETTLE.timeout_s),
         payload_bytes=_ADDRESSES_BYTES,
         scratch_bytes=0,

@@ -70,12 +70,24 @@ DEEDS = {
     "endless": "while True: pass",
     "hungry": "b = [bytes(1 << 20).replace(b'\\0', b'x') for _ in range(900)]\n    while True: pass",
     "exit": "import os; os._exit(3)",
-    "abort": "import ctypes" if False else "import os; os.abort()",
+    "abort": "import os; os.abort()",
     "raises": "raise RuntimeError('\\x1b[2J' * 1000)",
     "prints": "print('\\x1b[2J' * 10000); return b''",
     "recurses": "return evil(*a, **k)",
     "no-answer": "return None",
 }
+
+
+def written(name):
+    """An answer as the variant's text has it."""
+    return "bytes(1 << 20)" if name == "too-long" else repr(ANSWERS[name])
+
+
+def on_both(names, *few):
+    """All of them in a worker, a few in this process too, where they would end it."""
+    cases = [pytest.param(1, name, id=f"worker-{name}") for name in names]
+    cases += [pytest.param(0, name, id=f"in-process-{name}") for name in few]
+    return pytest.mark.parametrize(("engine", "name"), cases, indirect=["engine"])
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["in-process", "worker"])
@@ -90,40 +102,40 @@ def healthy(engine):
         assert sandbox.run("f").unwrap() == [1, (2, 3)]
 
 
-def refused(engine, source, why="does not answer as it should", limits=LIMITS):
+def refused(engine, source, *, goes_on=True):
     """Freeze a sandbox whose `plant` shapes it; the sandbox goes on, and no image is there."""
-    with engine.create_sandbox(source=source, limits=limits) as sandbox:
+    with engine.create_sandbox(source=source, limits=LIMITS) as sandbox:
         assert sandbox.run("plant").ok
-        with pytest.raises(evocell.ImageError, match=why) as error:
+        with pytest.raises(evocell.ImageError, match="does not answer as it should") as error:
             engine.freeze(sandbox, NAME, replace=True)
         assert len(str(error.value)) < 400
         assert str(error.value).isprintable()
         assert ImageCache().id_of(NAME) is None
-        assert sandbox.run("plant").ok
+        assert sandbox.run("plant").ok == goes_on
     healthy(engine)
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@on_both(ANSWERS, "nested", "objects")
 def test_an_answer_to_the_rehearsal_is_not_decoded(engine, name):
-    source = f"{AGENT}ANSWER = {ANSWERS[name]!r}\ndef plant():\n    A.encode = lambda *a, **k: ANSWER\n"
+    source = f"{AGENT}ANSWER = {written(name)}\ndef plant():\n    A.encode = lambda *a, **k: ANSWER\n"
     refused(engine, source)
 
 
-@pytest.mark.parametrize("name", ["nested", "objects", "terminal", "too-long", "nothing"])
+@on_both(["objects", "terminal", "too-long", "nothing"], "nested")
 def test_an_answer_to_the_second_call_is_not_decoded_either(engine, name):
-    source = f"{AGENT}ANSWER = {ANSWERS[name]!r}\ndef plant():\n    A._call = lambda request: ANSWER\n"
-    refused(engine, source)
+    source = f"{AGENT}ANSWER = {written(name)}\ndef plant():\n    A._call = lambda request: ANSWER\n"
+    refused(engine, source, goes_on=False)
 
 
-@pytest.mark.parametrize("name", DEEDS)
+@on_both(DEEDS, "endless")
 def test_the_rehearsal_runs_within_the_sandboxes_limits(engine, name):
     source = f"{AGENT}def plant():\n    def evil(*a, **k):\n        {DEEDS[name].replace(chr(10), chr(10) + '    ')}\n"
     refused(engine, f"{source}    A.encode = evil\n")
 
 
-@pytest.mark.parametrize("name", ["nested", "objects", "terminal"])
+@on_both(["nested", "terminal"], "objects")
 def test_a_copy_that_lies_while_it_is_prepared_is_not_sealed(engine, name):
-    source = f"{AGENT}ANSWER = {ANSWERS[name]!r}\ndef plant():\n    A._settle = lambda code: ANSWER\n"
+    source = f"{AGENT}ANSWER = {written(name)}\ndef plant():\n    A._settle = lambda code: ANSWER\n"
     with engine.create_sandbox(source=source, limits=LIMITS) as sandbox:
         assert sandbox.run("plant").ok
         with pytest.raises(evocell.SandboxBusy):
@@ -154,10 +166,9 @@ def test_a_sandbox_with_small_limits_can_be_frozen(engine):
         ImageCache().remove(image.id)
 
 
+@pytest.mark.parametrize("engine", [0], indirect=True)
 def test_other_builds_do_not_wait_for_a_rehearsal(engine, monkeypatch):
     """The lock is free while the image's own code runs."""
-    if engine.workers()[0].pid != __import__("os").getpid():
-        pytest.skip("looks into this process")
     from evocell_runtime import derive
 
     honest, seen = derive.find_hot_pages, []
@@ -202,8 +213,7 @@ def test_limits_of_sealing_are_the_sandboxes_own_where_an_honest_image_needs_les
 # ---------------------------------------------------------------- what the guest says is lasting
 
 
-@pytest.mark.parametrize(
-    "answer",
+@on_both(
     [
         "none + one * (100 << 18)",
         "none + one * (1 << 18)",
@@ -213,14 +223,14 @@ def test_limits_of_sealing_are_the_sandboxes_own_where_an_honest_image_needs_les
         "b'\\x01'",
         "b''",
         "one + none",
-        "nested",
     ],
+    "nested",
 )
-def test_addresses_of_lasting_objects_harm_their_own_image_alone(engine, answer):
+def test_addresses_of_lasting_objects_harm_their_own_image_alone(engine, name):
     source = (
         f"{AGENT}X = [1.5]\ndef plant():\n    none = id(None).to_bytes(4, 'little')\n"
         f"    one = id(X).to_bytes(4, 'little')\n    nested = {nested(100)!r}\n"
-        f"    A.lasting_objects = lambda: {answer}\n"
+        f"    A.lasting_objects = lambda: {name}\n"
     )
     with engine.create_sandbox(source=source) as sandbox:
         assert sandbox.run("plant").ok
@@ -266,12 +276,12 @@ def test_addresses_that_cannot_be_are_left_alone_or_named(told):
 # ---------------------------------------------------------------- an image from elsewhere
 
 
-@pytest.mark.parametrize("name", ["nested", "objects", "long-code", "terminal"])
+@on_both(["objects", "terminal"], "nested")
 def test_an_imported_image_that_answers_for_itself_is_refused(engine, name, tmp_path):
     cache = ImageCache()
     image = Image(cache, cache.get(engine.image_id))
     guest = image.fork()
-    program = f"{AGENT}ANSWER = {ANSWERS[name]!r}\nA.encode = lambda *a, **k: ANSWER\n"
+    program = f"{AGENT}ANSWER = {written(name)}\nA.encode = lambda *a, **k: ANSWER\n"
     from evocell_runtime.instance import CallLimits
 
     call = guest.start(program.encode(), b"", CallLimits(fuel=10**10))

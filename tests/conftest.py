@@ -24,7 +24,8 @@ from evocell.models.images import ImageInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
 from evocell.models.workers import WorkerInfo
 from evocell_guest import agent
-from evocell_guest.values import decode, encode
+from evocell_guest.decoding import decode
+from evocell_guest.values import encode
 
 KILLED = LimitExceeded("fuel", limit=10, reached=10)
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import agent, gaps, guard, integers
+from .decoding import decode
 from .immortal import lasting_objects
 from .packing import pack
 from .reseed import DEFAULT_SEED, prepare
-from .values import decode, encode
+from .values import encode
 
 # Enough for the interpreter to specialise the agent's byte code; the image keeps the specialised form.
 _REHEARSALS = 24

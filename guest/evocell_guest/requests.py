@@ -14,7 +14,7 @@ import marshal
 from struct import unpack_from
 from typing import Any
 
-from .values import decode
+from .decoding import decode
 
 MARSHALLED = b"{"
 """What a request in the interpreter's own format begins with; as a value this would be a number."""

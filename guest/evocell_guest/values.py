@@ -1,4 +1,4 @@
-"""The value codec that guest and host share: Python values as MessagePack, and back.
+"""The value codec that guest and host share: Python values as MessagePack. The way back is `decoding`.
 
 Plain values are plain MessagePack. What it lacks travels in extension types:
 
@@ -22,21 +22,9 @@ refused by the path that leads to it. No method of a refused or subclassed objec
 
 from __future__ import annotations
 
-import sys
-from array import array
-from struct import Struct
-from types import ModuleType
-from typing import Any
-
 from msgpack import packb as _packb
-from msgpack import unpackb as _unpackb
 
-from .arrays import Array
 from .walk import INT_MAX, INT_MIN, MAX_DEPTH, Refused, Walk
-
-_TWO_DOUBLES = Struct("<dd")
-_LITTLE = sys.byteorder == "little"
-_MODULES = sys.modules
 
 
 class EncodeError(ValueError):
@@ -126,55 +114,3 @@ def encode(
     if len(data) > walk.max_bytes:
         raise TooLarge(root, "bytes", walk.max_bytes)
     return data
-
-
-def decode(data: bytes) -> Any:
-    """Decode bytes that come from a side one trusts; the other direction is `evocell.wire`.
-
-    Arrays come as numpy arrays where numpy can be imported, otherwise as `Array`.
-
-    Raises:
-        ValueError: The bytes are not a value; other exceptions are possible for malformed ones.
-    """
-    return _unpackb(data, strict_map_key=False, ext_hook=_from_ext)
-
-
-def _from_ext(code: int, payload: bytes) -> Any:
-    if code == 2:
-        return tuple(decode(payload))
-    if code in {6, 7}:
-        numbers = array("d" if code == 6 else "q")
-        numbers.frombytes(payload)
-        if not _LITTLE:
-            numbers.byteswap()
-        return numbers.tolist()
-    if code == 5:
-        return _to_array(*decode(payload))
-    if code == 3:
-        return set(decode(payload))
-    if code == 4:
-        return frozenset(decode(payload))
-    if code == 1:
-        return int.from_bytes(payload, "big", signed=True)
-    if code == 8:
-        return complex(*_TWO_DOUBLES.unpack(payload))
-    msg = f"unknown extension type {code}"
-    raise ValueError(msg)
-
-
-def _to_array(dtype: str, shape: list[int], data: bytes) -> Any:
-    numpy = _numpy()
-    if numpy is None:
-        return Array(dtype, shape, data)
-    # Writable, as the array was where it came from.
-    return numpy.ndarray(tuple(shape), dtype, bytearray(data))
-
-
-def _numpy() -> ModuleType | None:
-    if "numpy" not in _MODULES:
-        try:
-            import numpy as np
-        except ImportError:
-            return None
-        return np
-    return _MODULES["numpy"]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from evocell_guest import agent
-from evocell_guest.values import decode, encode
+from evocell_guest.decoding import decode
+from evocell_guest.values import encode
 
 
 class Guest:

@@ -21,7 +21,8 @@ sys.modules["_host"] = types.SimpleNamespace(call=call)
 
 import evocell_guest.boot
 from evocell_guest.boot import WarmUpError, boot
-from evocell_guest.values import decode, encode
+from evocell_guest.decoding import decode
+from evocell_guest.values import encode
 import msgpack
 try:
     boot(["json", "no_such_module"])

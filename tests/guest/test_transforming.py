@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from evocell_guest import agent
 from evocell_guest.compiler import compile_version
+from evocell_guest.decoding import decode
 from evocell_guest.packing import module_name, pack_files
-from evocell_guest.values import decode, encode
+from evocell_guest.values import encode
 
 
 def prefixed(files, prefix, root="/app"):

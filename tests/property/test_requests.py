@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from evocell_guest.decoding import decode
 from evocell_guest.requests import read_arguments, read_request
-from evocell_guest.values import decode, encode
+from evocell_guest.values import encode
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 scalars = st.one_of(

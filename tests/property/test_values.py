@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from evocell.wire import decode_hostile
 from evocell_guest import Array, values, walk
-from evocell_guest.values import EncodeError, TooLarge, decode, encode
+from evocell_guest.decoding import decode
+from evocell_guest.values import EncodeError, TooLarge, encode
 
 CAPS = {"max_bytes": 1 << 20, "max_items": 10_000, "max_depth": 64}
 

@@ -118,6 +118,92 @@ def test_globals_that_no_guest_could_have(engine, retold, exported, change, why)
     healthy(engine)
 
 
+WRITER = """
+def fill(name, pages):
+    with open('/tmp/' + name, 'wb') as out:
+        for _ in range(pages): out.write(bytes(4096))
+"""
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (0, 0),
+        (1, 1),
+        (1 << 15, 0),
+        (0, 4),
+        ((1 << 64) - 1, 0),
+        (1 << 63, 0),
+        ((1 << 64) - (1 << 20), (1 << 32) - 1),
+    ],
+)
+def test_what_a_file_says_of_its_scratch_space_does_not_count(engine, tmp_path, told):
+    """Sizes are those of what was unpacked: what was full is full, and what was free is free."""
+    with engine.create_sandbox("writer", source=WRITER, limits=LIMITS) as sandbox:
+        assert sandbox.run("fill", args=("x", 10)).ok  # 11 units of 4 KiB of 16
+        engine.export_sandbox(sandbox, tmp_path / "honest")
+    honest = read_parcel(tmp_path / "honest", "sandbox", EVERYTHING)
+    session = honest.facts["session"]
+    state = {**session["state"], "scratch_used": told[0], "scratch_entries": told[1]}
+    facts = {**honest.facts, "session": {**session, "state": state}}
+    write_parcel(tmp_path / "forged", evolve(honest, facts=facts))
+    for pages, kind in ((4, "completed"), (5, "files")):
+        with engine.import_sandbox(tmp_path / "forged", limits=LIMITS) as sandbox:
+            assert sandbox.run("fill", args=("y", pages)).kind == kind
+    for files, kind in ((2, "completed"), (1, None)):
+        limits = LIMITS.evolve(scratch_files=files)
+        with engine.import_sandbox(tmp_path / "forged", limits=limits) as sandbox:
+            outcome = sandbox.run("fill", args=("y", 1))
+            assert outcome.kind == (kind or "files")
+    healthy(engine)
+
+
+@pytest.mark.parametrize(
+    ("entries", "limits", "why"),
+    [
+        ([["a", bytes(1 << 16)]], {}, "take more than the 65,536 bytes"),  # its own entry counts
+        ([["a", bytes(61_441)]], {}, "take more than the 65,536 bytes"),
+        ([[f"d{n}", None] for n in range(17)], {}, "take more than the 65,536 bytes"),
+        ([[f"f{n}", b"x"] for n in range(9)], {}, "take more than the 65,536 bytes"),
+        ([["a", bytes(5000)]], {"scratch_file_bytes": 4999}, "has 5,000 bytes, and its limits allow 4,999"),
+        ([["a", b""]], {"scratch_bytes": 0}, "its limits allow none"),
+        ([["a", None], ["b", None]], {"scratch_files": 1}, "more than the 1 that its limits allow"),
+        ([[1 << 70_000, b""]], {}, "something else than bytes"),
+        ([["a", {"b": 1}]], {}, "something else than bytes"),
+    ],
+)
+def test_scratch_files_are_held_to_the_importers_limits(engine, retold, entries, limits, why):
+    with pytest.raises(evocell.ProtocolError, match=why):
+        retold(sections={"scratch": encode(entries)}, limits=LIMITS.evolve(**limits))
+    healthy(engine)
+
+
+def test_scratch_files_may_fill_what_the_limits_allow(engine, retold):
+    for entries in ([["a", bytes(61_440)]], [[f"d{n}", None] for n in range(16)]):
+        with retold(sections={"scratch": encode(entries)}, limits=LIMITS) as sandbox:
+            assert sandbox.run("bump").ok
+
+
+def test_an_image_carries_no_use_of_a_scratch_space(engine, image_file, tmp_path):
+    """Its forks begin with an empty one; what the file says would be quota lost, or won."""
+    from evocell_runtime.snapshot import Snapshot
+
+    honest = read_parcel(image_file, "image", EVERYTHING)
+    for used in (1 << 30, (1 << 64) - (1 << 20)):
+        state = {**honest.facts["state"], "scratch_used": used, "scratch_entries": 7}
+        told = Snapshot(honest.facts["pages"], honest.facts["offset"], honest.sections["snapshot"], state)
+        facts = {**honest.facts, "state": state, "snapshot_sha256": told.sha256}
+        write_parcel(tmp_path / f"{used}", evolve(honest, facts=facts))
+        image = engine.import_image(tmp_path / f"{used}")
+        try:
+            with engine.create_sandbox(source=WRITER, limits=LIMITS, image=image.id) as sandbox:
+                assert sandbox.run("fill", args=("y", 15)).ok
+            with engine.create_sandbox(source=WRITER, limits=LIMITS, image=image.id) as sandbox:
+                assert sandbox.run("fill", args=("y", 16)).kind == "files"
+        finally:
+            ImageCache().remove(image.id)
+
+
 def runs(*pairs):
     return struct.pack(f"<{2 * len(pairs)}Q", *(number for pair in pairs for number in pair))
 
@@ -239,6 +325,10 @@ def retold_image(engine, image_file, tmp_path):
         ({"abi": "0" * 32}, {}, "another interpreter"),
         ({"root": {"root/x": "0" * 64}}, {}, "no image here has the files"),
         ({"root": {}}, {}, "which files"),
+        ({"root": {1 << 70_000: "x"}}, {}, "which files"),
+        ({"root": {"root/x": 1 << 70_000}}, {}, "which files"),
+        ({"root": {"root/x": "0" * 64}, "layers": [1 << 70_000]}, {}, "no image here has the files"),
+        ({"state": {1 << 70_000: 1}}, {}, "does not say its state"),
         ({"root": {f"root/{n}": "" for n in range(1001)}}, {}, "which files"),
         ({"parent": "../../x"}, {}, "what it was made from"),
         ({"version": "x"}, {}, "its code is not what it says"),

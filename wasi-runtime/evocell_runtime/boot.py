@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import struct
+import sys
 from pathlib import Path
 
 import wasmtime
@@ -17,6 +17,7 @@ from evocell_runtime.native import PAGE_BYTES, RawMemory
 from evocell_runtime.patches import MEMORY_PATCHES
 from evocell_runtime.patches.memory import patch_memory
 from evocell_runtime.rewrite import SplitModule
+from evocell_runtime.untrusted import GuestBytes
 
 BOOT_STATE = dict.fromkeys(membrane.GLOBALS, 0)
 """The membrane's globals before the interpreter has run."""
@@ -27,6 +28,9 @@ BOOT_MEMORY_BYTES = 2 << 30
 _WORD = 4
 _LEAST_IMMORTAL = 1 << 30
 _MOST_REFERENCES = 1 << 24
+_LEAST_OBJECT_BYTES = 16
+_MOST_OBJECTS = 1 << 21
+_SHOWN_BYTES = 1 << 16
 _BOOT_FUEL = 400_000_000_000
 _BOOT_SEED = 0x5EED
 _BOOT_OPEN_FILES = 256
@@ -91,23 +95,24 @@ def load_agent(instance: Instance, warm: tuple[str, ...], layers: tuple[str, ...
     )
     result = _run(instance, text.encode())
     if not result.returned or result.status:
-        shown = (result.stderr or result.stdout).decode(errors="replace").strip()
+        shown = (result.stderr or result.stdout).text(_SHOWN_BYTES).strip()
         why = shown.splitlines()[-1] if shown else f"it ended with {result.trap or 'no message'}"
         msg = f"the image could not be warmed: {why}"
         error = ImageError(msg)
         error.add_note(shown)
         raise error
-    make_immortal(instance.memory, result.response or b"")
+    make_immortal(instance.memory, result.response)
     _run(instance, b"import evocell_guest.agent as agent; agent.hold(b'')\ndel agent\n")
     patch_memory(instance.memory, MEMORY_PATCHES, "warmed")
 
 
-def make_immortal(memory: RawMemory, addresses: bytes, *, strict: bool = True) -> int:
+def make_immortal(memory: RawMemory, addresses: GuestBytes | None, *, strict: bool = True) -> int:
     """Give objects the reference count of an immortal one, so that looking at them dirties no page.
 
     Args:
         memory: The guest's memory, at rest.
-        addresses: What `evocell_guest.immortal.lasting_objects` returned: `None` first.
+        addresses: What `evocell_guest.immortal.lasting_objects` returned: `None` first. More of them than
+            objects have room in the memory, or than 2,097,152, are not looked at.
         strict: Whether anything odd is an error, as while an image is built; otherwise what is odd is left
             as it is: the guest, which may have been tampered with, harms nobody but itself.
 
@@ -117,15 +122,14 @@ def make_immortal(memory: RawMemory, addresses: bytes, *, strict: bool = True) -
     Raises:
         ImageError: An address or a count is not what such an object has.
     """
-    count = len(addresses) // _WORD
-    listed = struct.unpack(f"<{count}I", addresses[: count * _WORD])
+    size = memory.size_bytes
+    most = min(size // _LEAST_OBJECT_BYTES, _MOST_OBJECTS) + 1
+    listed = _words(b"" if addresses is None else addresses.unchecked(), most)
     if not listed:
         return 0
-    size = memory.size_bytes
-    raw = bytearray(memory.read(0, size))
-    if not strict and listed[0] + _WORD > size:
-        return 0
-    (immortal,) = struct.unpack_from("<I", raw, listed[0])
+    words = memory.words()
+    none = listed[0]
+    immortal = words[none // _WORD] if not none % _WORD and none + _WORD <= size else 0
     if immortal < _LEAST_IMMORTAL:
         if not strict:
             return 0
@@ -138,15 +142,24 @@ def make_immortal(memory: RawMemory, addresses: bytes, *, strict: bool = True) -
                 continue
             msg = f"the guest named an object at {address}, which cannot be one"
             raise ImageError(msg)
-        (references,) = struct.unpack_from("<I", raw, address)
+        references = words[address // _WORD]
         if not 0 < references < _MOST_REFERENCES:
+            # One that was listed before is immortal by now.
             if references >= _LEAST_IMMORTAL or not strict:
                 continue
             msg = f"the object at {address} has {references} references, which cannot be"
             raise ImageError(msg)
-        memory.write(address, struct.pack("<I", immortal))
+        words[address // _WORD] = immortal
         changed += 1
     return changed
+
+
+def _words(data: bytes, most: int) -> memoryview[int]:
+    """The first 32-bit numbers in bytes, without copying them."""
+    if sys.byteorder != "little":  # pragma: no cover - wasmtime maps the guest's memory as it is
+        raise ImageError("images can be made on little-endian machines only")
+    count = min(len(data) // _WORD, most)
+    return memoryview(data)[: count * _WORD].cast("I")
 
 
 def _run(instance: Instance, program: bytes) -> CallResult:

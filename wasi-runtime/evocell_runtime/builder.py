@@ -8,7 +8,6 @@ one JSON line a step, and at the end `{"image_id": ...}` or `{"error": ...}`. It
 from __future__ import annotations
 
 import json
-import marshal
 import os
 import shutil
 import signal
@@ -22,10 +21,8 @@ from pathlib import Path
 import wasmtime
 from attrs import asdict
 
-from evocell_guest.values import decode, encode
 from evocell_runtime import agent_zip, artifacts
-from evocell_runtime.body import Body
-from evocell_runtime.boot import BOOT_MEMORY_BYTES, load_agent, membrane_pre, start_interpreter
+from evocell_runtime.boot import load_agent, start_interpreter
 from evocell_runtime.cache import (
     CODE_FILE,
     CODE_RECORD,
@@ -37,13 +34,12 @@ from evocell_runtime.cache import (
     record_of,
 )
 from evocell_runtime.errors import ImageError
-from evocell_runtime.hot_pages import Run, written_pages
-from evocell_runtime.instance import CallLimits, Instance
 from evocell_runtime.metering.module import Landmarks, find_landmarks, metered
 from evocell_runtime.native import PAGE_BYTES, compile_unmetered, new_engine
 from evocell_runtime.parent import die_with_parent
 from evocell_runtime.patches import CODE_PATCHES, NAMES
 from evocell_runtime.patches.layer import apply_patches
+from evocell_runtime.rehearsal import find_hot_pages
 from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
@@ -51,8 +47,6 @@ from evocell_runtime.state_check import check_state
 
 STEPS = ("check", "split", "compile", "assemble", "warm", "freeze", "seal")
 """The steps in order, as they are reported."""
-
-_REHEARSAL_FUEL = 10_000_000_000
 
 
 def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> str:
@@ -95,7 +89,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
         report("seal")
         module = wasmtime.Module(engine, membrane_module(parts.imports, snapshot))
         (folder / MEMBRANE_FILE).write_bytes(module.serialize())
-        hot = find_hot_pages(engine, code, folder)
+        hot = find_hot_pages(engine, code, folder, memory_bytes=snapshot.pages * PAGE_BYTES)
         (folder / IMPORTS_FILE).write_text(
             json.dumps([asdict(function) for function in parts.imports]), encoding="utf-8"
         )
@@ -157,53 +151,6 @@ def compiled_interpreter(
         (made / CODE_RECORD).write_text(json.dumps(asdict(record)), encoding="utf-8")
     del native
     return wasmtime.Module.deserialize_file(engine, str(path)), record
-
-
-def find_hot_pages(engine: wasmtime.Engine, code: wasmtime.Module, folder: Path) -> tuple[Run, ...]:
-    """Run a call that does nothing in a fork of the finished image, and see what it wrote to."""
-    sealed = wasmtime.Module.deserialize_file(engine, str(folder / MEMBRANE_FILE))
-    empty = str(folder / "empty")
-    directories = (str(folder / "root"), empty, empty, empty)
-    pre = membrane_pre(engine, sealed)
-    compiled = b""
-    for request in (_compile_request, _call_request):
-        body = Body(engine, pre, code)
-        body.furnish(directories, memory_limit_bytes=BOOT_MEMORY_BYTES, scratch=False)
-        instance = Instance(body)
-        try:
-            call = instance.start(b"serve()", request(compiled), CallLimits(fuel=_REHEARSAL_FUEL))
-            while not call.poll():
-                pass
-            answer = decode(call.finish().response or encode(None))
-            if not isinstance(answer, dict) or answer.get("t") not in ("compiled", "completed"):
-                msg = f"the finished image does not answer as it should: {answer!r}"
-                raise ImageError(msg)
-            compiled = answer.get("code", b"")
-            memory = instance.memory
-            pages = written_pages(memory.address, memory.size_bytes)
-        finally:
-            instance.close()
-    return pages
-
-
-def _compile_request(_: bytes) -> bytes:
-    files = [["rehearsal.py", b"def answer():\n    return None\n"]]
-    return encode({"op": "compile", "files": files, "root": "/app", "policy": None, "optimize": -1})
-
-
-def _call_request(compiled: bytes) -> bytes:
-    request = {
-        "op": "call",
-        "code": compiled,
-        "harness": None,
-        "entry": "rehearsal:answer",
-        "args": encode([[], {}]),
-        "seed": 0,
-        "payload_bytes": 1 << 20,
-        "payload_items": 1 << 10,
-        "payload_depth": 64,
-    }
-    return marshal.dumps(request, 2)  # as the engine writes it, for the pages that reading it touches
 
 
 def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 1 << 20
 _CWASM_HEADER = b"\x7fELF"
 _LOCK_POLL_S = 0.1
+_DRAFT, _DRAFT_REST_S = ".draft-", 600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 
@@ -314,6 +315,27 @@ class ImageCache:
             raise
 
     @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """A private directory in which to make an image without holding the build lock.
+
+        It vanishes at the end, unless it was installed. While it is used, no sweep takes it away.
+        """
+        made = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.root))
+        held = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # a file system without locks; it is swept only when it is old
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+            os.close(held)
+
+    def install(self, draft: Path, target: Path) -> None:
+        """Have a draft become `target`. Call it while holding the build lock."""
+        self._discard(target)
+        draft.rename(target)
+
+    @contextmanager
     def lock(self, waiting: Callable[[float], None] | None = None) -> Iterator[None]:
         """Hold the build lock: one build at a time. A process that dies lets go of it.
 
@@ -341,6 +363,9 @@ class ImageCache:
             shutil.rmtree(left, ignore_errors=True)
             with suppress(OSError):
                 left.unlink()
+        for draft in self.root.glob(f"{_DRAFT}*"):
+            if _is_left_over(draft):
+                shutil.rmtree(draft, ignore_errors=True)
 
     # ------------------------------------------------------------------ manifests
 
@@ -375,6 +400,25 @@ def file_sha256(path: Path) -> str:
 def record_of(path: Path) -> FileRecord:
     """Size and hash of a file as it is now."""
     return FileRecord(size=path.stat().st_size, sha256=file_sha256(path))
+
+
+def _is_left_over(draft: Path) -> bool:
+    """Whether the process that made a draft is gone: it lets go of the lock on it."""
+    try:
+        held = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # One that was made just now may not have been locked yet.
+        if time.time() - os.fstat(held).st_ctime < _DRAFT_REST_S:
+            return False
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(held)
 
 
 def _starts_with(path: Path, header: bytes) -> bool:

@@ -62,10 +62,18 @@ class Hibernated:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Hibernated:
-        """It from what `to_plain` made of it."""
+        """It from what `to_plain` made of it.
+
+        Raises:
+            KeyError, TypeError, ValueError, struct.error: It is something else.
+        """
+        packed = plain["packed"]
+        if not isinstance(packed, bytes):
+            msg = "packed"
+            raise TypeError(msg)
         runs = tuple(Run(*pair) for pair in struct.iter_unpack("<QQ", plain["runs"]))
         state = {str(name): int(value) for name, value in plain["state"].items()}
-        return cls(int(plain["memory_bytes"]), runs, bytes(plain["packed"]), state)
+        return cls(int(plain["memory_bytes"]), runs, packed, state)
 
 
 def hibernate(instance: Instance, reference: RawMemory) -> Hibernated:

@@ -20,6 +20,7 @@ from evocell_runtime.native import (
     RawFunction,
     RawMemory,
 )
+from evocell_runtime.untrusted import GuestBytes
 
 __all__ = ["SLICE_FUEL", "Call", "CallLimits", "CallResult", "Instance"]
 
@@ -81,10 +82,10 @@ class CallResult:
     message: str | None
     stop_reason: StopReason
     exit_code: int
-    response: bytes | None
+    response: GuestBytes | None
     response_bytes: int
-    stdout: bytes
-    stderr: bytes
+    stdout: GuestBytes
+    stderr: GuestBytes
     fuel_used: int
     ran_s: float
     memory_bytes: int
@@ -295,7 +296,7 @@ class Instance:
             message=message,
             stop_reason=StopReason.NONE if returned else StopReason(read("stop_reason")),
             exit_code=0 if returned else read("exit_code"),
-            response=self._claimed(read("response"), size) if wanted else None,
+            response=self._response(read("response"), size) if wanted else None,
             response_bytes=size,
             stdout=self._captured("stdout_len", membrane.AT_STDOUT),
             stderr=self._captured("stderr_len", membrane.AT_STDERR),
@@ -304,9 +305,14 @@ class Instance:
             memory_bytes=body.memory.size_bytes,
         )
 
-    def _captured(self, length: str, offset: int) -> bytes:
+    def _response(self, offset: int, size: int) -> GuestBytes | None:
+        raw = self._claimed(offset, size)
+        return None if raw is None else GuestBytes(raw)
+
+    def _captured(self, length: str, offset: int) -> GuestBytes:
         size = self._body.read(length)
-        return (self._claimed(self._body.read("arena") + offset, size) or b"") if size else b""
+        raw = self._claimed(self._body.read("arena") + offset, size) if size else None
+        return GuestBytes(raw or b"")
 
     def _claimed(self, offset: int, size: int) -> bytes | None:
         """Bytes at an address the guest named, or None if they lie outside its memory."""

@@ -45,8 +45,19 @@ TRANSFER_BYTES = 1 << 16
 GLOBALS = ("clock_ns", "rng", "arena", "open_files", "scratch_used", "scratch_entries")
 """The membrane's state, saved with the memory at a freeze."""
 
+_CHARGED_BYTES = 4096
+
 WIDE_GLOBALS = frozenset({"clock_ns", "clock_fuel", "rng", "scratch_used"})
 """Those of 64 bits; the others have 32."""
+
+
+def charged_bytes(size: int) -> int:
+    """What the membrane charges for a file of this size, or for a directory, which has none.
+
+    Args:
+        size: Its length in bytes.
+    """
+    return _CHARGED_BYTES + -(-size // _CHARGED_BYTES) * _CHARGED_BYTES
 
 
 class StopReason(IntEnum):

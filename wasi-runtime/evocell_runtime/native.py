@@ -443,6 +443,12 @@ def put_in_table(context: Any, table: Any, function: Any) -> None:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
 
 
+_WRITABLE = 0x200  # PyBUF_WRITE
+_view_of = ctypes.pythonapi.PyMemoryView_FromMemory
+_view_of.restype = ctypes.py_object
+_view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+
+
 class RawMemory:
     """A linear memory, read and written through its data pointer.
 
@@ -481,6 +487,11 @@ class RawMemory:
             IndexError: They lie outside the memory.
         """
         ctypes.memmove(self._address(offset, len(data)), data, len(data))
+
+    def words(self) -> memoryview[int]:
+        """The memory itself as 32-bit numbers, for as long as nothing runs in it and it is not freed."""
+        view: memoryview[int] = _view_of(self.address, self.size_bytes, _WRITABLE)
+        return view.cast("I")
 
     def copy(self, source: RawMemory, offset: int, size: int) -> None:
         """Copy bytes from the same place of another memory.

@@ -11,6 +11,8 @@ import re
 import zlib
 from collections.abc import Mapping
 
+from attrs import evolve, frozen
+
 from evocell_runtime import artifacts, membrane
 from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError
@@ -25,6 +27,19 @@ MAX_SNAPSHOT_BYTES = 2 << 30
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@frozen(kw_only=True)
+class ScratchUse:
+    """What lies in a scratch space, as the membrane counts it.
+
+    Attributes:
+        used_bytes: In units of 4 KiB, with 4 KiB for each file and directory.
+        entries: Files and directories.
+    """
+
+    used_bytes: int
+    entries: int
 
 
 def snapshot_abi() -> str:
@@ -95,13 +110,21 @@ def checked_snapshot(*, pages: int, offset: int, data: bytes, state: Mapping[str
     return Snapshot(pages=pages, offset=offset, data=data, state=checked_state(state, size))
 
 
-def checked_guest(guest: Hibernated, *, image_bytes: int, growth_bytes: int) -> Hibernated:
+def with_empty_scratch(snapshot: Snapshot) -> Snapshot:
+    """A snapshot whose forks begin with an empty scratch space, whatever it says of one."""
+    return evolve(snapshot, state={**snapshot.state, "scratch_used": 0, "scratch_entries": 0})
+
+
+def checked_guest(
+    guest: Hibernated, *, image_bytes: int, growth_bytes: int, scratch: ScratchUse
+) -> Hibernated:
     """A guest put aside elsewhere, of an image that is the same here. Unpacks it once, under a bound.
 
     Args:
         guest: Numbers and bytes that nobody vouches for.
         image_bytes: Size of the image's memory.
         growth_bytes: How far the guest's may have grown beyond.
+        scratch: What was found to lie in its scratch space; what the guest says of it does not count.
 
     Raises:
         ImageError: It cannot be one.
@@ -118,8 +141,10 @@ def checked_guest(guest: Hibernated, *, image_bytes: int, growth_bytes: int) -> 
             raise ImageError(msg)
         at = run.offset + run.size
     _check_packed(guest.packed, sum(run.size for run in guest.runs))
-    checked_state(guest.state, size)
-    return guest
+    state = checked_state(guest.state, size)
+    return evolve(
+        guest, state={**state, "scratch_used": scratch.used_bytes, "scratch_entries": scratch.entries}
+    )
 
 
 def checked_state(state: Mapping[str, int], memory_bytes: int) -> dict[str, int]:

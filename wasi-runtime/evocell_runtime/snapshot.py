@@ -47,7 +47,7 @@ class Snapshot:
 
 
 def freeze(instance: Instance) -> Snapshot:
-    """Take a guest's state. The instance must be at rest, and stays usable.
+    """Take a guest's state, without what lies in its scratch space. It must be at rest, and stays usable.
 
     Raises:
         ImageError: The guest has files open (their numbers would mean other files in a fork),
@@ -59,7 +59,7 @@ def freeze(instance: Instance) -> Snapshot:
     if instance.open_files:
         msg = f"the guest has {instance.open_files} files open; close them before the freeze"
         raise ImageError(msg)
-    memory, state = instance.memory, dict(instance.state())
+    memory, state = instance.memory, {**instance.state(), "scratch_used": 0, "scratch_entries": 0}
     memory.clear(0, DEAD_STACK_BYTES)
     memory.clear(state["arena"], membrane.ARENA_BYTES)
     size = memory.size_bytes

@@ -44,8 +44,8 @@ def readings(result: CallResult, image_bytes: int, *, deterministic: bool) -> di
         "fuel_used": result.fuel_used,
         "wall_s": result.ran_s,
         "peak_memory_bytes": max(0, result.memory_bytes - image_bytes),
-        "stdout": result.stdout.decode(errors="replace"),
-        "stderr": result.stderr.decode(errors="replace"),
+        "stdout": result.stdout.text(),
+        "stderr": result.stderr.text(),
         "deterministic": deterministic,
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evocell.errors import ProtocolError
-from evocell.execution.run import CopyRefused, Host, Run
+from evocell.execution.run import CopyRefused, Host, ImageRefused, Run
 
 __all__ = [
     "COPYING",
@@ -48,7 +48,7 @@ async def answer_copying(host: Host, method: str, params: Mapping[str, Any]) -> 
             path, name, replace = Path(params["path"]), params["name"], params["replace"]
             return {"done": await host.import_image(path, name=name, replace=replace)}
     except CopyRefused as refusal:
-        return {"refused": str(refusal)}
+        return {"refused": str(refusal), "image": isinstance(refusal, ImageRefused)}
     raise ProtocolError(f"there is no request {method!r}")
 
 

@@ -24,6 +24,7 @@ from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
+from evocell_runtime.instance import CallResult
 
 COMPILE_LIMITS = Limits(
     fuel=100_000_000_000, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
@@ -169,7 +170,7 @@ class HostWorker:
                 sandbox_id=job.sandbox_id,
             )
         )
-        size = len(seen.result.response or b"") if seen.result is not None else 0
+        size = _length(seen.result)
         return CallReport(
             outcome=await aside(size, self._outcome, seen, job.limits, job.image),
             answer_bytes=size,
@@ -223,7 +224,7 @@ class HostWorker:
             session=job.session,
             parts=(encode({"op": "settle", "code": code}),),
             parts_again=(encode({"op": "settle", "code": None}),),
-            limits=COMPILE_LIMITS,
+            limits=job.limits,
             image=job.image,
             app=None if job.code is None else job.code.path,
         )
@@ -272,7 +273,7 @@ class HostWorker:
         answer = decode_hostile(
             seen.result.response, max_bytes=COMPILE_LIMITS.payload_bytes, max_items=_INFO_ITEMS, max_depth=8
         )
-        return {str(k): v for k, v in answer.items()} if isinstance(answer, Mapping) else {}
+        return {k: v for k, v in answer.items() if isinstance(k, str)} if isinstance(answer, Mapping) else {}
 
     async def aclose(self) -> None:
         """Kill every call and drop every fork; idempotent."""
@@ -323,3 +324,8 @@ class HostWorker:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
         outcome = self._outcome(seen, COMPILE_LIMITS, None)
         return Rejected(kind="compile", message=f"the compilation did not end well: {outcome.error}")
+
+
+def _length(result: CallResult | None) -> int:
+    """Length of a call's answer."""
+    return 0 if result is None or result.response is None else len(result.response)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hibernation import Hibernated
-from evocell_runtime.portable import checked_guest
+from evocell_runtime.membrane import charged_bytes
+from evocell_runtime.portable import ScratchUse, checked_guest
 from evocell_runtime.private import PRIVATE_MODE
 
 __all__ = ["MAX_SCRATCH_FILES", "taken_in", "taken_out"]
@@ -57,20 +58,22 @@ def taken_in(images: ImageShelf, state: Mapping[str, Any], make_scratch: Callabl
     try:
         limits = Limits(**state["limits"])
         image = images.get(state["image"])
+        entries = _scratch_entries(_bytes(state, "scratch"), limits)
         guest = checked_guest(
             Hibernated.from_plain(state["guest"]),
             image_bytes=image.memory_bytes,
             growth_bytes=limits.memory_bytes,
+            scratch=_charged(entries),
         )
         app = Path(state["app"])
         fork = Fork(image, app=app, harness=None, limits=limits, make_scratch=make_scratch, asleep=guest)
     except (ImageError, EvocellError, OSError) as error:
         raise CopyRefused(str(error)) from error
-    except (KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise CopyRefused("what it held is not of the right form") from error
     try:
-        _unpack_scratch(bytes(state["scratch"]), fork.scratch, limits)
-    except (EvocellError, OSError, KeyError, TypeError, ValueError) as error:
+        _unpack(entries, fork.scratch)
+    except OSError as error:
         fork.close()
         raise CopyRefused(f"its scratch files cannot be had: {error}") from error
     return fork
@@ -91,8 +94,19 @@ def _packed_scratch(scratch: Path | None) -> bytes:
     return encode(found)
 
 
-def _unpack_scratch(data: bytes, scratch: Path | None, limits: Limits) -> None:
-    """Write scratch files: each directory is named before what is in it, as a guest has to make it."""
+def _scratch_entries(data: bytes, limits: Limits) -> list[tuple[str, bytes | None]]:
+    """Paths and contents of what is to lie in a scratch space, directories without; all held to the limits.
+
+    Raises:
+        CopyRefused: They are over a limit, or none; the message says why.
+    """
+    try:
+        return list(_checked_entries(data, limits))
+    except EvocellError as error:
+        raise CopyRefused(f"its scratch files cannot be had: {error}") from error
+
+
+def _checked_entries(data: bytes, limits: Limits) -> Iterator[tuple[str, bytes | None]]:
     entries = decode_hostile(
         data,
         max_bytes=limits.scratch_bytes + _SLACK_BYTES,
@@ -101,9 +115,7 @@ def _unpack_scratch(data: bytes, scratch: Path | None, limits: Limits) -> None:
     )
     if not isinstance(entries, list):
         raise ProtocolError("they are no list")
-    if not entries:
-        return
-    if scratch is None:
+    if entries and not limits.scratch_bytes:
         raise ProtocolError("its limits allow none")
     if len(entries) > limits.scratch_files:
         raise ProtocolError(f"they are more than the {limits.scratch_files:,} that its limits allow")
@@ -112,16 +124,42 @@ def _unpack_scratch(data: bytes, scratch: Path | None, limits: Limits) -> None:
         if not isinstance(entry, list) or len(entry) != 2:  # noqa: PLR2004 - a path and a content
             raise ProtocolError("they are no list of files")
         path, content = entry
-        target = scratch / check_path(path)
-        if path.count("/") >= limits.scratch_depth:
-            raise ProtocolError(f"one of them lies deeper than the {limits.scratch_depth} names it may")
-        if content is None:
-            target.mkdir(mode=PRIVATE_MODE)
-            continue
-        if not isinstance(content, bytes):
+        if not isinstance(path, str) or not (content is None or isinstance(content, bytes)):
             raise ProtocolError("one of them holds something else than bytes")
-        total += len(content)
+        if check_path(path).count("/") >= limits.scratch_depth:
+            raise ProtocolError(f"one of them lies deeper than the {limits.scratch_depth} names it may")
+        size = len(content or b"")
+        if size > limits.scratch_file_bytes:
+            raise ProtocolError(
+                f"one of them has {size:,} bytes, and its limits allow {limits.scratch_file_bytes:,}"
+            )
+        total += charged_bytes(size)
         if total > limits.scratch_bytes:
             raise ProtocolError(f"they take more than the {limits.scratch_bytes:,} bytes its limits allow")
-        with target.open("xb") as file:
-            file.write(content)
+        yield path, content
+
+
+def _charged(entries: Sequence[tuple[str, bytes | None]]) -> ScratchUse:
+    """What the membrane has charged for them."""
+    return ScratchUse(
+        used_bytes=sum(charged_bytes(len(content or b"")) for _, content in entries), entries=len(entries)
+    )
+
+
+def _unpack(entries: Sequence[tuple[str, bytes | None]], scratch: Path | None) -> None:
+    if scratch is None:
+        return
+    for path, content in entries:
+        target = scratch / path
+        if content is None:
+            target.mkdir(mode=PRIVATE_MODE)
+        else:
+            with target.open("xb") as file:
+                file.write(content)
+
+
+def _bytes(state: Mapping[str, Any], name: str) -> bytes:
+    value = state[name]
+    if not isinstance(value, bytes):
+        raise TypeError(name)
+    return value

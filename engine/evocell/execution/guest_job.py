@@ -61,6 +61,11 @@ class Fork:
                 raise
 
     @property
+    def limits(self) -> Limits:
+        """The limits it was made with."""
+        return self._limits
+
+    @property
     def instance(self) -> Instance:
         """The guest, which is not put aside."""
         assert self._instance is not None

@@ -24,6 +24,7 @@ from evocell_runtime.portable import (
     root_files,
     snapshot_abi,
     snapshot_of,
+    with_empty_scratch,
 )
 from evocell_runtime.private import make_below
 
@@ -33,6 +34,7 @@ KIND = "image"
 _SNAPSHOT, _TREE = "snapshot", "tree"
 _TREE_BYTES = MAX_TOTAL_BYTES + (8 << 20)
 _MAX_ROOT_FILES = 1000
+_SHOWN_CHARS = 200
 
 
 def export_image(images: ImageShelf, image_id: str | None, path: Path) -> str:
@@ -104,6 +106,7 @@ def import_image(images: ImageShelf, path: Path, *, name: str | None, replace: b
         )
         if snapshot.sha256 != _text(facts, "snapshot_sha256"):
             raise ProtocolError("its snapshot is not what it says")
+        snapshot = with_empty_scratch(snapshot)
         with OwnedDirectory() as folder:
             origin = Origin(parent=parent, version=version, app=_laid_out(tree, folder / "tree"))
             image = images.get(base.image_id)
@@ -119,10 +122,13 @@ def _base(cache: ImageCache, facts: Mapping[str, Any]) -> ImageManifest:
     root = facts.get("root")
     if not isinstance(root, dict) or not 0 < len(root) <= _MAX_ROOT_FILES:
         raise ProtocolError("it does not say which files its interpreter has")
-    base = base_for(cache, {str(name): str(digest) for name, digest in root.items()})
+    if not all(isinstance(text, str) for pair in root.items() for text in pair):
+        raise ProtocolError("it does not say which files its interpreter has")
+    base = base_for(cache, root)
     if base is None:
         layers = facts.get("layers")
-        shown = ", ".join(map(str, layers))[:200] if isinstance(layers, list) and layers else "none"
+        names = [name for name in layers if isinstance(name, str)] if isinstance(layers, list) else []
+        shown = ", ".join(names)[:_SHOWN_CHARS] or "none"
         raise ProtocolError(
             "no image here has the files that its interpreter has (standard library, agent and layers, "
             f"of which it has {shown}); build one with the same version of evocell and the same layers"
@@ -155,12 +161,12 @@ def _text_or_none(facts: Mapping[str, Any], key: str) -> str | None:
 def _number(facts: Mapping[str, Any], key: str) -> int:
     value = facts.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ProtocolError(f"it does not say its {key}")
+        raise ProtocolError(f"it does not say its {key[:_SHOWN_CHARS]}")
     return value
 
 
 def _numbers(facts: Mapping[str, Any], key: str) -> dict[str, int]:
     value = facts.get(key)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise ProtocolError(f"it does not say its {key}")
-    return {str(name): _number(value, name) for name in value}
+    return {name: _number(value, name) for name in value}

@@ -15,7 +15,7 @@ from evocell.errors import ProtocolError
 from evocell.execution.blobs import Recent, RunSender
 from evocell.execution.child import WorkerChild
 from evocell.execution.connection import Connection, ConnectionLost, RequestFailed
-from evocell.execution.run import CopyRefused, Run, Sighting
+from evocell.execution.run import CopyRefused, ImageRefused, Run, Sighting
 from evocell.execution.vigil import IDLE_PING_S, PING_S, Vigil
 from evocell.models.workers import WorkerKill
 
@@ -207,7 +207,7 @@ class WorkerLife:
                 self._count_out(session)
         self.finished += 1
         if "refused" in answer:
-            raise CopyRefused(answer["refused"])
+            raise (ImageRefused if answer.get("image") else CopyRefused)(answer["refused"])
         return answer["done"]
 
     async def live(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

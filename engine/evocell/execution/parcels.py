@@ -132,7 +132,8 @@ def _read(file: BinaryIO, kind: str, bounds: Mapping[str, int]) -> Parcel:
     if not isinstance(facts, dict) or not isinstance(table, list):
         raise ProtocolError("its head says too little")
     if head.get("kind") != kind:
-        raise ProtocolError(f"it is an exported {str(head.get('kind'))[:20]!r}")
+        found = head.get("kind")
+        raise ProtocolError(f"it is an exported {found[:20] if isinstance(found, str) else 'nothing'!r}")
     sections: dict[str, bytes] = {}
     for row in table:
         name, data = _section(file, row, bounds)

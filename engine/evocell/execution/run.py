@@ -17,12 +17,17 @@ from evocell.models.limits import Limits
 from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
+from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["CopyRefused", "Host", "Run", "Sighting"]
+__all__ = ["CopyRefused", "Host", "ImageRefused", "Run", "Sighting"]
 
 
 class CopyRefused(EvocellError):
     """What a session holds cannot be copied, frozen, exported or taken over; the message says why."""
+
+
+class ImageRefused(CopyRefused):
+    """What a session holds makes no image: the one made of it does not answer, or not as it should."""
 
 
 @frozen(kw_only=True)
@@ -131,6 +136,9 @@ class Sighting:
         plain = {name: getattr(self, name) for name in _SIGHTING}
         if self.result is not None:
             seen = plain["result"] = {name: getattr(self.result, name) for name in _RESULT}
+            for name in _GUEST_BYTES:
+                if isinstance(data := seen[name], GuestBytes):
+                    seen[name] = data.unchecked()
             seen["stop_reason"] = int(self.result.stop_reason)
             seen["fuel_used"] = str(self.result.fuel_used)
         return plain
@@ -142,12 +150,18 @@ class Sighting:
         result = None
         if seen is not None:
             reason, fuel = StopReason(seen["stop_reason"]), int(seen["fuel_used"])
-            result = CallResult(**{**seen, "stop_reason": reason, "fuel_used": fuel})
+            data = {name: _guest_bytes(seen[name]) for name in _GUEST_BYTES}
+            result = CallResult(**{**seen, **data, "stop_reason": reason, "fuel_used": fuel})
         return cls(**{**plain, "result": result})
 
 
 _SIGHTING = tuple(field.name for field in fields(Sighting))
 _RESULT = tuple(field.name for field in fields(CallResult))
+_GUEST_BYTES = ("response", "stdout", "stderr")
+
+
+def _guest_bytes(data: bytes | None) -> GuestBytes | None:
+    return None if data is None else GuestBytes(data)
 
 
 @lru_cache(maxsize=64)

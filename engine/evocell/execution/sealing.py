@@ -18,27 +18,30 @@ from attrs import evolve
 
 from evocell.errors import ProtocolError
 from evocell.execution.guest_job import Fork
-from evocell.execution.run import CopyRefused, Run, Sighting
-from evocell.models.limits import Limits
+from evocell.execution.run import CopyRefused, ImageRefused, Run, Sighting
+from evocell.models.limits import MAX_MEMORY_BYTES, Limits
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.boot import make_immortal
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.derive import Origin, derive
 from evocell_runtime.errors import ImageError
+from evocell_runtime.rehearsal import RehearsalLimits
 from evocell_runtime.snapshot import freeze
+from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["SETTLE_LIMITS", "freeze_copy"]
+__all__ = ["LEAST_TO_SETTLE", "freeze_copy", "limits_to_settle"]
 
-SETTLE_LIMITS = Limits(
-    fuel=400_000_000_000, memory_bytes=1 << 30, timeout_s=120.0, payload_bytes=128 << 20, payload_depth=8
-)
-"""What preparing a copy for the freeze may take."""
+LEAST_TO_SETTLE = Limits(fuel=5_000_000_000, timeout_s=5.0)
+"""What preparing a copy for the freeze may take where the sandbox's own limits are lower."""
 
+_ROOM_BYTES = 32 << 20  # to list the objects that are there, beyond what the sandbox may have for itself
+_ADDRESSES_BYTES = 8 << 20  # of two million objects; the image with numpy has 96,000
 _LASTING = encode({"op": "lasting"})
 _ANSWER_BYTES = 1 << 16
 _ANSWER_ITEMS = 32
 _ANSWER_DEPTH = 8
+_SHOWN_CHARS = 500
 _numbers = count(1)
 
 
@@ -68,15 +71,19 @@ async def freeze_copy(
     """Seal a copy of what a session holds; see `Host.freeze_session`."""
     copy = f"freeze-{next(_numbers)}"
     lasting = f"{copy}-lasting"
-    request = evolve(run, session=copy, limits=SETTLE_LIMITS)
     try:
+        limits = limits_to_settle(run.limits)
         if run.session is not None:
-            await host.fork_session(run.session, copy, SETTLE_LIMITS)
+            async with host.kept(run.session) as fork:
+                held = 0 if fork is None else fork.limits.memory_bytes
+            limits = limits_to_settle(run.limits, held)
+            await host.fork_session(run.session, copy, limits)
+        request = evolve(run, session=copy, limits=limits)
         _refuse_unsettled(await host.run(request))
         await host.fork_session(copy, lasting)
         seen = await host.run(evolve(request, session=lasting, parts=(_LASTING,), parts_again=(_LASTING,)))
         result = seen.result
-        addresses = b"" if result is None or not result.returned else (result.response or b"")
+        addresses = None if result is None or not result.returned else result.response
         image_id: str | None = None
         async with host.kept(copy) as fork:
             if fork is not None:
@@ -97,7 +104,7 @@ async def freeze_copy(
 def _seal(
     fork: Fork,
     cache: ImageCache,
-    addresses: bytes,
+    addresses: GuestBytes | None,
     run: Run,
     *,
     name: str,
@@ -108,10 +115,39 @@ def _seal(
         guest = fork.roused().instance
         make_immortal(guest.memory, addresses, strict=False)
         snapshot = freeze(guest)
-        origin = Origin(parent=fork.image.image_id, version=version, app=run.app)
-        return derive(fork.image, cache, snapshot, origin, name=name, replace=replace).image_id
     except (ImageError, OSError) as e:
         raise CopyRefused(str(e)) from e
+    try:
+        origin = Origin(parent=fork.image.image_id, version=version, app=run.app)
+        own = run.limits
+        limits = RehearsalLimits().within(
+            fuel=own.fuel, growth_bytes=own.memory_bytes, timeout_s=own.timeout_s
+        )
+        made = derive(fork.image, cache, snapshot, origin, name=name, replace=replace, limits=limits)
+    except ImageError as e:
+        raise ImageRefused(str(e)) from e
+    except OSError as e:
+        raise CopyRefused(str(e)) from e
+    return made.image_id
+
+
+def limits_to_settle(own: Limits, held_bytes: int = 0) -> Limits:
+    """What preparing a copy may take: what a call into the sandbox may, or a little more.
+
+    Nothing can be written to its scratch space.
+
+    Args:
+        own: The sandbox's limits.
+        held_bytes: How far the memory of its fork may have grown already.
+    """
+    return evolve(
+        own,
+        fuel=max(own.fuel, LEAST_TO_SETTLE.fuel),
+        memory_bytes=min(max(own.memory_bytes, held_bytes) + _ROOM_BYTES, MAX_MEMORY_BYTES),
+        timeout_s=max(own.timeout_s, LEAST_TO_SETTLE.timeout_s),
+        payload_bytes=_ADDRESSES_BYTES,
+        scratch_bytes=0,
+    )
 
 
 def _refuse_unsettled(seen: Sighting) -> None:
@@ -127,5 +163,6 @@ def _refuse_unsettled(seen: Sighting) -> None:
     except ProtocolError as e:
         raise CopyRefused(f"its answer cannot be read: {e}") from e
     if not isinstance(answer, dict) or answer.get("t") != "settled":
-        said = answer.get("message", "nothing") if isinstance(answer, dict) else "nothing"
-        raise CopyRefused(f"its code raised while it was prepared: {str(said)[:500]}")
+        said = answer.get("message") if isinstance(answer, dict) else None
+        told = said[:_SHOWN_CHARS] if isinstance(said, str) else "nothing"
+        raise CopyRefused(f"its code raised while it was prepared: {told}")

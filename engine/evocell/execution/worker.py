@@ -85,11 +85,13 @@ class FreezeJob:
         image: Id of the image it was forked from; None for the engine's own.
         code: Its code; None if it has none.
         name: What the new image will go by.
+        limits: The sandbox's own; its code runs when the image is made.
         replace: Whether the name may be taken from another image.
     """
 
     session: str | None = None
     image: str | None = None
+    limits: Limits = field(factory=Limits)
     code: CompiledVersion | None
     name: str
     replace: bool = False

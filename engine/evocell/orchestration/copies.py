@@ -12,7 +12,7 @@ from attrs import evolve
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import ConfigurationError, ImageError, ProtocolError, SandboxBusy
-from evocell.execution.run import CopyRefused
+from evocell.execution.run import CopyRefused, ImageRefused
 from evocell.execution.worker import FreezeJob, Worker
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
@@ -72,7 +72,8 @@ class Copies:
             replace: Whether the name may be taken from another image.
 
         Raises:
-            SandboxBusy: Its state cannot be copied, or the image cannot be made of it.
+            SandboxBusy: Its state cannot be copied, or the copy cannot be prepared.
+            ImageError: The image made of it does not answer as it should.
             SandboxNotFound: It was destroyed meanwhile.
             ConfigurationError: It holds no code, or the name is another image's.
 
@@ -92,12 +93,15 @@ class Copies:
                 job = FreezeJob(
                     session=record.session if record.session_live else None,
                     image=record.image_id,
+                    limits=record.limits,
                     code=record.code,
                     name=name,
                     replace=replace,
                 )
                 try:
                     return await self._worker.freeze_session(job)
+                except ImageRefused as refusal:
+                    raise ImageError(f"sandbox {record.id!r} makes no image: {refusal}") from refusal
                 except CopyRefused as refusal:
                     raise SandboxBusy(record.id, str(refusal)) from refusal
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from evocell.errors import ProtocolError
 from evocell.wire.scan import scan
-from evocell_guest.values import decode
+from evocell_guest.decoding import decode
+from evocell_runtime.untrusted import GuestBytes
 
 # What a response may have beyond the value that it carries: messages and tracebacks of the agent are
 # at most 20 KiB together, in a map of at most 8 entries.
@@ -41,7 +42,7 @@ _KINDS = {
 }
 
 
-def decode_hostile(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> Any:
+def decode_hostile(data: bytes | GuestBytes, *, max_bytes: int, max_items: int, max_depth: int) -> Any:
     """Decode one value from bytes that nobody vouches for.
 
     Args:
@@ -56,9 +57,10 @@ def decode_hostile(data: bytes, *, max_bytes: int, max_items: int, max_depth: in
     Raises:
         ProtocolError: The bytes are not a value, or are over a limit: their sender is at fault.
     """
-    scan(data, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
+    raw = data.unchecked() if isinstance(data, GuestBytes) else data
+    scan(raw, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
     try:
-        return decode(data)
+        return decode(raw)
     except MemoryError:
         raise
     except Exception as error:
@@ -67,7 +69,9 @@ def decode_hostile(data: bytes, *, max_bytes: int, max_items: int, max_depth: in
         raise ProtocolError(msg) from error
 
 
-def decode_response(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> dict[str, Any]:
+def decode_response(
+    data: bytes | GuestBytes, *, max_bytes: int, max_items: int, max_depth: int
+) -> dict[str, Any]:
     """Decode a guest agent's response and check its form.
 
     Args:

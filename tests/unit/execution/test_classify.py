@@ -8,6 +8,7 @@ from evocell.wire.values import ENVELOPE_BYTES
 from evocell_guest.values import encode
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
+from evocell_runtime.untrusted import GuestBytes
 
 MB = 1 << 20
 IMAGE = 40 * MB
@@ -23,8 +24,8 @@ RETURNED = CallResult(
     exit_code=0,
     response=None,
     response_bytes=0,
-    stdout=b"out",
-    stderr=b"err",
+    stdout=GuestBytes(b"out"),
+    stderr=GuestBytes(b"err"),
     fuel_used=900,
     ran_s=1.5,
     memory_bytes=50 * MB,
@@ -33,7 +34,7 @@ RETURNED = CallResult(
 
 def returned(answer):
     data = answer if isinstance(answer, bytes) else encode(answer)
-    return evolve(RETURNED, response=data, response_bytes=len(data))
+    return evolve(RETURNED, response=GuestBytes(data), response_bytes=len(data))
 
 
 def stopped(**changes):
@@ -201,7 +202,13 @@ def test_memory_is_what_the_call_took_above_the_image():
 
 
 def test_output_that_is_not_text_is_shown_as_well_as_it_goes():
-    found = outcome(evolve(returned({"t": "completed", "v": 1}), stdout=b"a\xff", stderr="é".encode()[:1]))
+    found = outcome(
+        evolve(
+            returned({"t": "completed", "v": 1}),
+            stdout=GuestBytes(b"a\xff"),
+            stderr=GuestBytes("é".encode()[:1]),
+        )
+    )
 
     assert (found.stdout, found.stderr) == ("a\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}")
 

@@ -12,7 +12,7 @@ from evocell.errors import ConfigurationError
 from evocell.pipe.errors import MethodNotFound, error_codes, from_wire, to_wire
 from evocell.pipe.methods import NOT_OFFERED, engine_methods, find_method, strange_methods
 from evocell.pipe.shapes import decode, encode
-from evocell_guest import values
+from evocell_guest import decoding, values
 
 few = settings(max_examples=40)
 
@@ -101,7 +101,7 @@ class Nobody:
 
 
 def there_and_back(value, hint):
-    plain = values.decode(values.encode(encode(value, hint)))
+    plain = decoding.decode(values.encode(encode(value, hint)))
     return decode(plain, hint, "it", Nobody())
 
 

@@ -14,7 +14,7 @@ from evocell.models.source import Source
 
 __all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
 
-GarbageCause = Literal["interval", "demand", "pressure"]
+GarbageCause = Literal["interval", "demand", "pressure", "capacity"]
 
 
 def _parent_ids(value: object) -> tuple[str, ...]:
@@ -92,7 +92,8 @@ class GarbageReport:
     """What a cycle of the garbage collector did.
 
     Attributes:
-        cause: ``"interval"``, ``"demand"`` or ``"pressure"``.
+        cause: ``"interval"``, ``"demand"``, ``"pressure"`` (memory), or ``"capacity"``: there was no room for
+            further sandboxes.
         sandboxes: Ids of the sandboxes that were destroyed.
         sessions: How many of them held a session.
         kept_elites: Members of retired generations that stayed for their fitness.

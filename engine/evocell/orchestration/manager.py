@@ -12,7 +12,7 @@ calls raise `SandboxNotFound`. An id is taken from the start of its creation to 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import NoReturn
@@ -67,6 +67,8 @@ class Manager:
         observer: The same.
         telemetry: Where events go.
         admission: Says whether further sandboxes may be made.
+        on_full: Called when there is no room for sandboxes, with a function that says whether there is by then;
+            destroys what may go, and says whether anything did.
     """
 
     def __init__(self, worker: Worker, versions: Versions, config: Config, observer: Observer) -> None:
@@ -80,6 +82,7 @@ class Manager:
         self.kept_versions = VersionStore(observer.store, observer.journal.run)
         self.trees = versions.trees
         self.admission = Admission(config.default_max_processes)
+        self.on_full: Callable[[Callable[[], bool]], Awaitable[bool]] | None = None
         self._records: dict[str, SandboxRecord] = {}
         self._ids = count(observer.first_name)
         self._token = trio.lowlevel.current_trio_token()
@@ -321,6 +324,7 @@ class Manager:
     @asynccontextmanager
     async def reserved(self, specs: Sequence[SandboxSpec]) -> AsyncIterator[list[SandboxRecord]]:
         """Reserve sandboxes for a block of work; if it fails or is cancelled, none of them remains."""
+        await self._make_room(specs)
         records = self.reserve(specs)
         try:
             yield records
@@ -328,6 +332,16 @@ class Manager:
             # Some may have been loaded, and be in use by others already.
             await self.destroy_all([record for record in records if not record.stopping])
             raise
+
+    async def _make_room(self, specs: Sequence[SandboxSpec]) -> None:
+        """Have garbage collected for as long as that makes room which is wanted; whoever is late looks again."""
+
+        def enough() -> bool:
+            return self.admission.has_room(specs, len(self._records))
+
+        while self.on_full is not None and not enough():
+            if not await self.on_full(enough):
+                return  # `reserve` refuses them, unless somebody destroys some first
 
     async def destroy_idle(self, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
         """Destroy sandboxes that nobody uses; those that are in use, or being destroyed, stay.

@@ -22,7 +22,9 @@ def test_the_loop_of_the_documentation_runs_for_hundreds_of_generations():
             "mutate": lambda parent: f"def f(): return {next(numbers) % 97}",
             "cross": lambda first, second: f"def f(): return {next(numbers) % 89}",
         }
-        body = loop.replace("range(50)", "range(500)").replace("with Engine() as", "if engine := open_engine():  #")
+        body = loop.replace("range(50)", "range(500)").replace(
+            "with Engine() as", "if engine := open_engine():  #"
+        )
         exec(body, names)
         assert engine.get_population("p").generation == 500
         assert engine.best("p")[0].get_info().fitness == 96

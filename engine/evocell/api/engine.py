@@ -271,7 +271,7 @@ class Engine(
         limits: Limits | None = None,
         population: str | None = None,
         generation: int = 0,
-        parent_ids: Sequence[str] = (),
+        parent_ids: Sequence[SandboxRef] = (),
         mutation_type: str = "seed",
         security_profile: SecurityProfile | None = None,
     ) -> Sandbox:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
+from evocell.models.references import sandbox_id
 from evocell.models.source import Source
 
 __all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
@@ -18,18 +18,14 @@ GarbageCause = Literal["interval", "demand", "pressure", "capacity"]
 
 
 def _parent_ids(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or hasattr(value, "id"):
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         value = (value,)
-    if not isinstance(value, Iterable):
+    try:
+        return tuple(sandbox_id(one) for one in value)
+    except ConfigurationError as error:
         raise ConfigurationError(
-            f"offspring parents must be sandboxes or their ids, not {value!r}", "parents"
-        )
-    found = tuple(one if isinstance(one, str) else getattr(one, "id", None) for one in value)
-    if not all(isinstance(one, str) for one in found):
-        raise ConfigurationError(
-            f"offspring parents must be sandboxes or their ids, not {value!r}", "parents"
-        )
-    return found  # type: ignore[return-value]  # checked above
+            f"offspring parents must be sandboxes or their ids: {error.message}", "parents"
+        ) from None
 
 
 @frozen

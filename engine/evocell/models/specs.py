@@ -7,6 +7,7 @@ from attrs import Attribute, evolve, field, frozen
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
+from evocell.models.references import sandbox_id
 from evocell.models.security import SECURITY_PROFILES, SecurityProfile
 from evocell.models.source import Source
 
@@ -56,7 +57,7 @@ def _id_tuple(value: object) -> tuple[str, ...]:
         raise ConfigurationError(
             f"sandbox parent_ids must be a tuple or list, not {type(value).__name__}", "parent_ids"
         )
-    return tuple(value)
+    return tuple(sandbox_id(one) for one in value)
 
 
 def _generation(_: object, __: Attribute[int], value: object) -> None:

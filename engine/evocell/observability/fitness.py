@@ -13,6 +13,8 @@ from attrs import evolve, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
 from evocell.models.fitness import FitnessResult
+from evocell.models.references import SandboxName
+from evocell.models.references import sandbox_id as id_of
 from evocell.observability.journal import Journal
 from evocell.observability.telemetry import Telemetry
 
@@ -21,10 +23,14 @@ __all__ = ["FitnessEntry", "FitnessRecorder"]
 LATEST = 100_000
 """Individuals whose latest fitness is held in memory; that of others is read from the store."""
 
-_LATEST = """
-    SELECT sandbox, fitness, valid, generation, evaluated_at, version FROM sandboxes
-    WHERE id = ? AND fitness IS NOT NULL ORDER BY evaluated_at DESC LIMIT 1
+_LAST = """
+    (SELECT fuel_used FROM evaluations e WHERE e.sandbox = s.sandbox ORDER BY evaluation DESC LIMIT 1),
+    (SELECT reason FROM evaluations e WHERE e.sandbox = s.sandbox ORDER BY evaluation DESC LIMIT 1)
 """
+_LATEST = f"""
+    SELECT sandbox, fitness, valid, generation, evaluated_at, version, {_LAST} FROM sandboxes s
+    WHERE id = ? AND fitness IS NOT NULL ORDER BY evaluated_at DESC LIMIT 1
+"""  # noqa: S608 - of constants alone
 _HISTORY = """
     SELECT 0, evaluated_at, fitness_score, valid, generation, reason, fuel_used, version, 0.0
     FROM evaluations WHERE sandbox_id = :id
@@ -32,14 +38,14 @@ _HISTORY = """
     SELECT 1, adjusted_at, score_after, 1, 0, reason, 0, NULL, delta FROM adjustments WHERE sandbox_id = :id
     ORDER BY 2
 """
-_BEST = """
-    SELECT id, fitness, valid, generation, evaluated_at, version FROM sandboxes
+_BEST = f"""
+    SELECT id, fitness, valid, generation, evaluated_at, version, {_LAST} FROM sandboxes s
     WHERE valid AND fitness IS NOT NULL
         AND (:population IS NULL OR population = :population)
         AND (:generation IS NULL OR generation = :generation)
         AND (:run IS NULL OR run = :run)
-    ORDER BY fitness {order}, sandbox LIMIT :most
-"""
+    ORDER BY fitness {{order}}, sandbox LIMIT :most
+"""  # noqa: S608 - of constants alone
 
 
 @frozen
@@ -129,11 +135,11 @@ class FitnessRecorder:
                 },
             )
 
-    def adjust(self, sandbox_id: str, delta: float, reason: str) -> FitnessEntry:
+    def adjust(self, sandbox_id: SandboxName, delta: float, reason: str) -> FitnessEntry:
         """Change the fitness of an individual, for what its evaluation could not see.
 
         Args:
-            sandbox_id: The individual.
+            sandbox_id: The individual, or its id.
             delta: What to add to its score; a penalty is below zero where more is better.
             reason: Why, in a few words, for its history.
 
@@ -145,6 +151,7 @@ class FitnessRecorder:
             SandboxNotFound: The individual has no fitness.
         """
         _check_adjustment(delta, reason)
+        sandbox_id = id_of(sandbox_id)
         with self._lock:
             number, before = self._find(sandbox_id)
             after = evolve(before, score=(before.score or 0.0) + delta, delta=delta, at=time.time())
@@ -168,20 +175,22 @@ class FitnessRecorder:
         )
         return after
 
-    def get(self, sandbox_id: str) -> FitnessEntry | None:
-        """Return the latest fitness of an individual; None if it has none."""
+    def get(self, sandbox_id: SandboxName) -> FitnessEntry | None:
+        """Return the latest fitness of an individual, given by itself or its id; None if it has none."""
+        sandbox_id = id_of(sandbox_id)
         with self._lock:
             try:
                 return self._find(sandbox_id)[1]
             except SandboxNotFound:
                 return None
 
-    def history(self, sandbox_id: str) -> list[FitnessEntry]:
-        """Return every fitness that an id ever had in this store, oldest first.
+    def history(self, sandbox_id: SandboxName) -> list[FitnessEntry]:
+        """Return every fitness that an id, or a sandbox by its id, ever had in this store, oldest first.
 
         Raises:
             StoreError: The store cannot be used.
         """
+        sandbox_id = id_of(sandbox_id)
         store = self._journal.store
         store.flush_blocking()
         entries = []
@@ -230,14 +239,14 @@ class FitnessRecorder:
             },
         )
         return [
-            FitnessEntry(one_id, score, bool(valid), of_generation, at=at, version=version)
-            for one_id, score, valid, of_generation, at, version in rows
+            FitnessEntry(one_id, score, bool(valid), of_generation, reason, fuel or 0, at, version)
+            for one_id, score, valid, of_generation, at, version, fuel, reason in rows
         ]
 
-    def forget(self, sandbox_id: str) -> None:
+    def forget(self, sandbox_id: SandboxName) -> None:
         """Let go of what is held in memory of an individual; the store keeps it."""
         with self._lock:
-            self._latest.pop(sandbox_id, None)
+            self._latest.pop(id_of(sandbox_id), None)
 
     def _hold(self, number: int, entry: FitnessEntry) -> None:
         self._latest[entry.sandbox_id] = number, entry
@@ -254,8 +263,10 @@ class FitnessRecorder:
         rows = store.query(_LATEST, (sandbox_id,))
         if not rows:
             raise SandboxNotFound(sandbox_id, "it has no fitness")
-        number, score, valid, generation, at, version = rows[0]
-        return number, FitnessEntry(sandbox_id, score, bool(valid), generation, at=at, version=version)
+        number, score, valid, generation, at, version, fuel, reason = rows[0]
+        return number, FitnessEntry(
+            sandbox_id, score, bool(valid), generation, reason, fuel or 0, at, version
+        )
 
 
 def _check_adjustment(delta: object, reason: object) -> None:

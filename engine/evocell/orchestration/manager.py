@@ -67,8 +67,8 @@ class Manager:
         observer: The same.
         telemetry: Where events go.
         admission: Says whether further sandboxes may be made.
-        on_full: Called when there is no room for sandboxes, with a function that says whether there is by then;
-            destroys what may go, and says whether anything did.
+        on_full: Called when there is no room for sandboxes, with a function that says whether there is by
+            then; destroys what may go, and says whether anything did.
     """
 
     def __init__(self, worker: Worker, versions: Versions, config: Config, observer: Observer) -> None:
@@ -334,7 +334,7 @@ class Manager:
             raise
 
     async def _make_room(self, specs: Sequence[SandboxSpec]) -> None:
-        """Have garbage collected for as long as that makes room which is wanted; whoever is late looks again."""
+        """Have garbage collected for as long as there is not room enough and that makes some."""
 
         def enough() -> bool:
             return self.admission.has_room(specs, len(self._records))

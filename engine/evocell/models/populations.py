@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
 from evocell.models.references import sandbox_id

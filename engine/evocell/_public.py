@@ -30,6 +30,7 @@ from evocell.models import (
     CaseResult,
     Comparison,
     Completed,
+    Direction,
     Duel,
     Evaluation,
     EvaluationRecord,
@@ -60,6 +61,7 @@ from evocell.models import (
     VersionDiff,
     WorkerInfo,
     WorkerLost,
+    best,
     fitness_statistics,
 )
 from evocell.observability.audit import AuditEntry
@@ -79,6 +81,7 @@ __all__ = [
     "Completed",
     "Config",
     "ConfigurationError",
+    "Direction",
     "Duel",
     "Engine",
     "EngineClosed",
@@ -126,6 +129,7 @@ __all__ = [
     "WorkerDied",
     "WorkerInfo",
     "WorkerLost",
+    "best",
     "default_engine",
     "evaluate",
     "fitness_statistics",

@@ -11,7 +11,7 @@ from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_count, sandbox_ids
 from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
-from evocell.models.fitness import FitnessResult
+from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
 from evocell.orchestration.evaluator import Progress
@@ -30,14 +30,15 @@ class AsyncPopulations(EngineLifecycle):
     """
 
     async def create_population(
-        self, population: str, *, parent_population_id: str | None = None, direction: str = "maximize"
+        self, population: str, *, parent_population_id: str | None = None, direction: Direction | None = None
     ) -> PopulationState:
         """Enter a population that has no members yet.
 
         Args:
             population: Its name.
             parent_population_id: The population it descends from.
-            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite.
+            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite. None for what the
+                first evaluation of its members says.
 
         Raises:
             ConfigurationError: There is one of that name, or a name cannot be used.

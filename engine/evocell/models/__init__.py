@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from evocell.models.duels import Duel, HeadToHead
     from evocell.models.equality import ByContent, same_value
     from evocell.models.evaluation import Case, Evaluation, normalise_entry
-    from evocell.models.fitness import CaseResult, FitnessResult, fitness_statistics
+    from evocell.models.fitness import CaseResult, Direction, FitnessResult, best, fitness_statistics
     from evocell.models.images import ImageInfo
     from evocell.models.limits import Limits
     from evocell.models.outcome import (
@@ -44,6 +44,7 @@ __all__ = [
     "CaseResult",
     "Comparison",
     "Completed",
+    "Direction",
     "Duel",
     "Evaluation",
     "EvaluationRecord",
@@ -77,6 +78,7 @@ __all__ = [
     "VersionDiff",
     "WorkerInfo",
     "WorkerLost",
+    "best",
     "fitness_statistics",
     "normalise_entry",
     "same_value",
@@ -89,7 +91,7 @@ _PLACES = {
     "duels": ("Duel", "HeadToHead"),
     "equality": ("ByContent", "same_value"),
     "evaluation": ("Case", "Evaluation", "normalise_entry"),
-    "fitness": ("CaseResult", "FitnessResult", "fitness_statistics"),
+    "fitness": ("CaseResult", "Direction", "FitnessResult", "best", "fitness_statistics"),
     "images": ("ImageInfo",),
     "limits": ("Limits",),
     "outcome": (

@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
-from evocell.models.fitness import CaseResult
+from evocell.models.fitness import CaseResult, Direction
 from evocell.models.limits import Limits
 
 #: The module a bare entry is looked up in, and the name a bare source text is given.
@@ -22,7 +22,6 @@ MAX_SEED = (1 << 64) - 1
 _NAME = r"[^\W\d]\w*"
 _ENTRY = re.compile(rf"(?:{_NAME}(?:\.{_NAME})*:)?{_NAME}(?:\.{_NAME})*\Z")
 
-Direction = Literal["maximize", "minimize"]
 Isolation = Literal["case", "candidate"]
 Score: TypeAlias = float | Mapping[str, float]
 ScoreFunction: TypeAlias = "Callable[[Case, Any], Score]"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Literal
 
 from attrs import Factory, field, frozen
 
+from evocell.errors import ConfigurationError
 from evocell.models import report
 from evocell.models.outcome import Outcome
 from evocell.models.state import utc_now
@@ -35,6 +37,10 @@ class CaseResult:
     passed: bool = False
     public: bool = True
     error: str | None = None
+
+
+Direction = Literal["maximize", "minimize"]
+"""Whether more of an objective is better, or less."""
 
 
 def _only_score(result: FitnessResult) -> tuple[float, ...]:
@@ -66,6 +72,7 @@ class FitnessResult:
         peak_memory_bytes: The most memory any case had above the image.
         deterministic: Whether evaluating again must give the same.
         n_memoised: Cases whose call was made before and not again.
+        directions: Whether more is better, for each objective, as the evaluation says.
     """
 
     sandbox_id: str
@@ -83,6 +90,7 @@ class FitnessResult:
     peak_memory_bytes: int = 0
     deterministic: bool = True
     n_memoised: int = field(default=0, eq=False)
+    directions: tuple[Direction, ...] = ("maximize",)
 
     def feedback(self, max_chars: int = 4000) -> str:
         """Describe the result for a language model that writes the next variant.
@@ -107,6 +115,57 @@ class FitnessResult:
         and the individual was not refused as a whole.
         """
         return report.artifacts(self)
+
+
+def best(
+    results: Iterable[FitnessResult], most: int = 1, *, direction: Direction | None = None
+) -> list[FitnessResult]:
+    """Return the fittest of some results, by their first objective; invalid ones are never among them.
+
+    >>> results = [FitnessResult("a", 0, -2.0, valid=True), FitnessResult("b", 0, 0.0, valid=False)]
+    >>> [result.sandbox_id for result in best(results)]
+    ['a']
+
+    Args:
+        results: Any results.
+        most: How many at most.
+        direction: ``"maximize"`` or ``"minimize"``; None for what the results themselves say.
+
+    Returns:
+        The best first; of equal ones, the one that came first. Empty if none is valid.
+
+    Raises:
+        ConfigurationError: An argument cannot be used, or the results have different directions.
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ConfigurationError(f"most must be a whole number from 1, not {most!r}", "most")
+    found = list(results)
+    for one in found:
+        if not isinstance(one, FitnessResult):
+            raise ConfigurationError(f"results must be FitnessResults, not {one!r:.60}", "results")
+    valid = [one for one in found if one.valid]
+    if direction is None:
+        directions = {one.directions[0] for one in valid}
+        if len(directions) > 1:
+            raise ConfigurationError(
+                "the results are of evaluations with different directions; give direction=", "direction"
+            )
+        direction = directions.pop() if directions else "maximize"
+    check_direction(direction)
+    sign = 1 if direction == "minimize" else -1
+    return sorted(valid, key=lambda one: sign * one.objectives[0])[:most]
+
+
+def check_direction(direction: object) -> None:
+    """Refuse what is no direction.
+
+    Raises:
+        ConfigurationError: It is neither ``"maximize"`` nor ``"minimize"``.
+    """
+    if direction not in ("maximize", "minimize"):
+        raise ConfigurationError(
+            f'direction must be "maximize" or "minimize", not {direction!r}', "direction"
+        )
 
 
 def fitness_statistics(results: Iterable[FitnessResult]) -> dict[str, float]:

@@ -7,12 +7,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal
 
 from attrs import evolve, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.fitness import FitnessResult
+from evocell.models.fitness import Direction, FitnessResult, check_direction
 from evocell.models.references import SandboxName
 from evocell.models.references import sandbox_id as id_of
 from evocell.observability.journal import Journal
@@ -46,6 +45,15 @@ _BEST = f"""
         AND (:run IS NULL OR run = :run)
     ORDER BY fitness {{order}}, sandbox LIMIT :most
 """  # noqa: S608 - of constants alone
+
+_DIRECTION = """
+    SELECT b.direction FROM evaluations e JOIN batches b USING (batch)
+        JOIN sandboxes s ON s.sandbox = e.sandbox
+    WHERE (:population IS NULL OR s.population = :population)
+        AND (:generation IS NULL OR s.generation = :generation)
+        AND (:run IS NULL OR e.run = :run)
+    ORDER BY e.evaluation DESC LIMIT 1
+"""
 
 
 @frozen
@@ -208,7 +216,7 @@ class FitnessRecorder:
         *,
         population: str | None = None,
         generation: int | None = None,
-        direction: Literal["maximize", "minimize"] = "maximize",
+        direction: Direction | None = None,
         earlier_runs: bool = False,
     ) -> list[FitnessEntry]:
         """Return the fittest valid individuals, by their latest fitness, the best first.
@@ -217,27 +225,26 @@ class FitnessRecorder:
             most: How many at most.
             population: Only members of this one.
             generation: Only members of this one.
-            direction: Whether more is better.
+            direction: ``"maximize"`` or ``"minimize"``; None for that of the latest evaluation among them.
             earlier_runs: Whether those that earlier engines evaluated count.
 
         Raises:
             StoreError: The store cannot be used.
         """
-        if direction not in {"maximize", "minimize"}:
-            raise ConfigurationError(
-                f'direction must be "maximize" or "minimize", not {direction!r}', "direction"
-            )
+        if direction is not None:
+            check_direction(direction)
         store = self._journal.store
         store.flush_blocking()
-        rows = store.query(
-            _BEST.format(order="DESC" if direction == "maximize" else "ASC"),
-            {
-                "population": population,
-                "generation": generation,
-                "run": None if earlier_runs else self._journal.run,
-                "most": most,
-            },
-        )
+        wanted: dict[str, object] = {
+            "population": population,
+            "generation": generation,
+            "run": None if earlier_runs else self._journal.run,
+        }
+        if direction is None:
+            found = store.query(_DIRECTION, wanted)
+            direction = "minimize" if found and found[0][0] == "minimize" else "maximize"
+        order = "DESC" if direction == "maximize" else "ASC"
+        rows = store.query(_BEST.format(order=order), {**wanted, "most": most})
         return [
             FitnessEntry(one_id, score, bool(valid), of_generation, reason, fuel or 0, at, version)
             for one_id, score, valid, of_generation, at, version, fuel, reason in rows

@@ -9,12 +9,16 @@ from attrs import frozen
 
 from evocell.observability.store import Store
 
-__all__ = ["KeptPopulation", "PopulationStore"]
+__all__ = ["UNDECIDED", "KeptPopulation", "PopulationStore"]
+
+UNDECIDED = ""
+"""The direction of a population that has none yet."""
 
 _ALL = "SELECT id, parent_id, generation, direction, created_at FROM populations"
 _KEEP = """
     INSERT INTO populations VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET generation = max(generation, excluded.generation)
+    ON CONFLICT (id) DO UPDATE SET generation = max(generation, excluded.generation),
+        direction = CASE WHEN direction = '' THEN excluded.direction ELSE direction END
 """
 _MEMBERS = """
     SELECT generation, id, fitness, valid, status <> 'stopped' FROM sandboxes
@@ -37,7 +41,7 @@ class KeptPopulation:
         id: Its name.
         parent_id: The population it descends from.
         generation: The latest in it.
-        direction: Which of its members are its elite.
+        direction: Which of its members are its elite; `UNDECIDED` until the first of them is evaluated.
         created_at: When it was created, in seconds since 1970.
     """
 

@@ -25,7 +25,7 @@ from evocell.code.module_versions import ModuleVersionManager
 from evocell.config import Config
 from evocell.errors import ConfigurationError, SandboxExists, SandboxNotFound
 from evocell.execution.worker import Worker
-from evocell.models.fitness import FitnessResult
+from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.images import ImageInfo
 from evocell.models.outcome import Rejected
 from evocell.models.source import Source
@@ -69,6 +69,8 @@ class Manager:
         admission: Says whether further sandboxes may be made.
         on_full: Called when there is no room for sandboxes, with a function that says whether there is by
             then; destroys what may go, and says whether anything did.
+        on_scored: Told the population of a sandbox that has got a fitness, and the direction of that.
+        direction_of: Says whether more is better in a population.
     """
 
     def __init__(self, worker: Worker, versions: Versions, config: Config, observer: Observer) -> None:
@@ -82,6 +84,8 @@ class Manager:
         self.kept_versions = VersionStore(observer.store, observer.journal.run)
         self.trees = versions.trees
         self.admission = Admission(config.default_max_processes)
+        self.on_scored: Callable[[str, Direction], None] | None = None
+        self.direction_of: Callable[[str | None], Direction] = lambda _: "maximize"
         self.on_full: Callable[[Callable[[], bool]], Awaitable[bool]] | None = None
         self._records: dict[str, SandboxRecord] = {}
         self._ids = count(observer.first_name)
@@ -306,6 +310,8 @@ class Manager:
         if record.stopping:
             return
         record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
+        if self.on_scored is not None and record.state.population is not None:
+            self.on_scored(record.state.population, result.directions[0])
 
     def _adjusted(self, sandbox_id: str, entry: FitnessEntry) -> None:
         """Note with a sandbox that somebody adjusted its fitness, in whatever thread."""

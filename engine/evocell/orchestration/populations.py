@@ -7,26 +7,26 @@ who is pinned. The store keeps that as well, so that numbering goes on after a r
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from attrs import evolve
 
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.fitness import score_statistics
+from evocell.models.fitness import Direction, check_direction, score_statistics
 from evocell.models.populations import GenerationState, Offspring
 from evocell.models.specs import SandboxSpec, check_id
 from evocell.models.state import PopulationState
-from evocell.observability.populations import KeptPopulation, PopulationStore
+from evocell.observability.populations import UNDECIDED, KeptPopulation, PopulationStore
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.records import SandboxRecord
 
 __all__ = ["PopulationRegistry"]
 
-Direction = Literal["maximize", "minimize"]
-
+_log = logging.getLogger("evocell")
 _NAMED = 20
 
 
@@ -43,10 +43,13 @@ class PopulationRegistry:
         self._kept = kept
         self._known = {population.id: population for population in kept.past()}
         self._pins: set[str] = set()
+        self._contradicted: set[str] = set()
         manager.admission.on_join = self._joined
+        manager.on_scored = self._scored
+        manager.direction_of = self.direction
 
     def create(
-        self, population_id: str, *, parent_population_id: str | None, direction: str
+        self, population_id: str, *, parent_population_id: str | None, direction: Direction | None
     ) -> PopulationState:
         """Enter a population that has no members yet.
 
@@ -58,13 +61,13 @@ class PopulationRegistry:
             raise ConfigurationError(
                 f"there is a population {population_id!r} already; choose another name", "population"
             )
-        if direction not in {"maximize", "minimize"}:
-            raise ConfigurationError(
-                f'direction must be "maximize" or "minimize", not {direction!r}', "direction"
-            )
+        if direction is not None:
+            check_direction(direction)
         if parent_population_id is not None:
             self._find(parent_population_id)
-        self._keep(KeptPopulation(population_id, parent_population_id, -1, direction, time.time()))
+        self._keep(
+            KeptPopulation(population_id, parent_population_id, -1, direction or UNDECIDED, time.time())
+        )
         return self.state(population_id)
 
     def state(self, population_id: str) -> PopulationState:
@@ -161,7 +164,11 @@ class PopulationRegistry:
                 self._manager.observer.lineage.get(parent)
         if into is not None and into != population_id:
             if into not in self._known:
-                self.create(into, parent_population_id=population_id, direction=found.direction)
+                self.create(
+                    into,
+                    parent_population_id=population_id,
+                    direction=cast("Direction", found.direction) if found.direction else None,
+                )
             goal = self._known[into]
         number = max(found.generation, goal.generation) + 1
         return [
@@ -184,7 +191,8 @@ class PopulationRegistry:
         Raises:
             ConfigurationError: There is no such population.
         """
-        sign = 1 if cast("Direction", self._find(population_id).direction) == "minimize" else -1
+        self._find(population_id)
+        sign = 1 if self.direction(population_id) == "minimize" else -1
         ranked = []
         for place, record in enumerate(self.members(population_id, generation)):
             score, valid = self.score(record)
@@ -236,11 +244,33 @@ class PopulationRegistry:
             )
         return found
 
+    def direction(self, population_id: str | None) -> Direction:
+        """Say whether more is better in a population; so it is where nothing is known."""
+        found = None if population_id is None else self._known.get(population_id)
+        return "minimize" if found is not None and found.direction == "minimize" else "maximize"
+
+    def _scored(self, population_id: str, direction: Direction) -> None:
+        """Note in which direction a member was evaluated: it is the population's, if that has none yet."""
+        found = self._known.get(population_id)
+        if found is None or found.direction == direction:
+            return
+        if found.direction == UNDECIDED:
+            self._keep(evolve(found, direction=direction))
+        elif population_id not in self._contradicted:
+            self._contradicted.add(population_id)
+            _log.warning(
+                "population %r was created with direction=%r, and an evaluation of its members has %r: its "
+                "best and its elite are those of the population's direction",
+                population_id,
+                found.direction,
+                direction,
+            )
+
     def _joined(self, population_id: str, generation: int) -> None:
         """Note that a sandbox of some generation joins a population."""
         found = self._known.get(population_id)
         if found is None:
-            self._keep(KeptPopulation(population_id, None, generation, "maximize", time.time()))
+            self._keep(KeptPopulation(population_id, None, generation, UNDECIDED, time.time()))
         elif generation > found.generation:
             self._keep(evolve(found, generation=generation))
 

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from evocell.errors import OutcomeError
 from evocell.models.evaluation import Evaluation
-from evocell.models.fitness import CaseResult, FitnessResult
+from evocell.models.fitness import CaseResult, Direction, FitnessResult
 from evocell.models.outcome import Outcome
 from evocell.orchestration.comparison import difference, shown
 
@@ -175,6 +175,7 @@ def summarise(
         fuel_used=sum(outcome.fuel_used for outcome in outcomes),
         peak_memory_bytes=max((outcome.peak_memory_bytes for outcome in outcomes), default=0),
         deterministic=all(outcome.deterministic for outcome in outcomes),
+        directions=evaluation.directions,
     )
     return Scored(result, asked, raised)
 
@@ -213,16 +214,24 @@ def unscored(
         fuel_used=sum(outcome.fuel_used for outcome in outcomes),
         peak_memory_bytes=max(outcome.peak_memory_bytes for outcome in outcomes),
         deterministic=all(outcome.deterministic for outcome in outcomes),
+        directions=evaluation.directions,
     )
 
 
-def destroyed(*, sandbox_id: str, generation: int, objectives: tuple[float, ...] = (0.0,)) -> Scored:
+def destroyed(
+    *,
+    sandbox_id: str,
+    generation: int,
+    objectives: tuple[float, ...] = (0.0,),
+    directions: tuple[Direction, ...] = ("maximize",),
+) -> Scored:
     """Make the fitness of an individual whose sandbox was destroyed before there was a score.
 
     Args:
         sandbox_id: The individual.
         generation: The generation it belongs to.
         objectives: What a failure counts.
+        directions: Whether more is better, for each of them.
     """
     return Scored(
         FitnessResult(
@@ -233,12 +242,19 @@ def destroyed(*, sandbox_id: str, generation: int, objectives: tuple[float, ...]
             objectives=objectives,
             reason=DESTROYED,
             deterministic=False,
+            directions=directions,
         )
     )
 
 
 def from_function(
-    value: object, raised: Exception | None, *, sandbox_id: str, generation: int, evaluation_time_ms: float
+    value: object,
+    raised: Exception | None,
+    *,
+    sandbox_id: str,
+    generation: int,
+    evaluation_time_ms: float,
+    direction: Direction = "maximize",
 ) -> Scored:
     """Make a fitness of what a fitness function returned or raised.
 
@@ -248,11 +264,14 @@ def from_function(
         sandbox_id: The individual.
         generation: The generation it belongs to.
         evaluation_time_ms: Wall time that the function took, in milliseconds.
+        direction: Whether more is better.
     """
     if isinstance(value, FitnessResult):
         # It may be of another name: the result of `evaluate_one`, say, is as good as a number.
         return Scored(evolve(value, sandbox_id=sandbox_id, generation=generation), asked=True)
-    blank = FitnessResult(sandbox_id, generation, 0.0, evaluation_time_ms=evaluation_time_ms)
+    blank = FitnessResult(
+        sandbox_id, generation, 0.0, evaluation_time_ms=evaluation_time_ms, directions=(direction,)
+    )
     if isinstance(raised, OutcomeError):
         outcome = raised.outcome
         return Scored(evolve(blank, error=outcome.error, reason=outcome.kind), asked=True)

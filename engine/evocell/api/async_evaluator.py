@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.options import check_evaluation
 from evocell.errors import ConfigurationError
+from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
@@ -74,7 +75,7 @@ def not_an_evaluator(function: object) -> ConfigurationError:
     )
 
 
-class AsyncEvaluator(Generic[F]):
+class AsyncEvaluator(Completable, Generic[F]):
     """An evaluation as an async function of an individual; made by `AsyncEngine.evaluator`.
 
     Attributes:
@@ -147,6 +148,16 @@ class AsyncEvaluator(Generic[F]):
 
 class AsyncEvaluators(AsyncEvaluating):
     """The part of `AsyncEngine` that makes functions of evaluations; see there."""
+
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: None = None
+    ) -> AsyncEvaluator[tuple[float, ...]]: ...
+
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: Finish[F]
+    ) -> AsyncEvaluator[F]: ...
 
     def evaluator(
         self,

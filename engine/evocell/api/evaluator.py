@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluator import Call, Finish, Prepare, as_given, bound, not_an_evaluator, objectives
 from evocell.api.options import check_evaluation
 from evocell.api.portal import Task, TrioThread
+from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
@@ -23,7 +24,7 @@ __all__ = ["Evaluator", "Evaluators"]
 F = TypeVar("F")
 
 
-class Evaluator(Generic[F]):
+class Evaluator(Completable, Generic[F]):
     """An evaluation as a function of an individual; made by `Engine.evaluator`.
 
     Call it with one individual, or hand it to something that maps functions over many: its `map` and
@@ -181,6 +182,16 @@ class Evaluators:
         """How many calls run at once; more of them wait."""
         self._thread.check()
         return self._thread.resource.slots
+
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: None = None
+    ) -> Evaluator[tuple[float, ...]]: ...
+
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: Finish[F]
+    ) -> Evaluator[F]: ...
 
     def evaluator(
         self,

@@ -21,6 +21,7 @@ from evocell.errors import ConfigurationError, EngineClosed, EngineForked, Evoce
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
+from evocell.models.completion import Completable
 from evocell.observability.database import FILE_NAME
 from evocell.observability.observer import Observer, open_observer
 from evocell.observability.populations import PopulationStore
@@ -66,7 +67,7 @@ class _Ancestry:
 _ancestry = _Ancestry()
 
 
-class EngineLifecycle:
+class EngineLifecycle(Completable):
     """The part of `AsyncEngine` that opens and closes; see there."""
 
     _worker: Worker

@@ -137,7 +137,7 @@ def best(
     Raises:
         ConfigurationError: An argument cannot be used, or the results have different directions.
     """
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+    if type(most) is not int or most < 1:
         raise ConfigurationError(f"most must be a whole number from 1, not {most!r}", "most")
     found = list(results)
     for one in found:

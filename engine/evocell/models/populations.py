@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
-from evocell.models.references import sandbox_id
+from evocell.models.references import SandboxName, sandbox_id
 from evocell.models.source import Source
 
 __all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
@@ -18,11 +18,11 @@ __all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
 GarbageCause = Literal["interval", "demand", "pressure", "capacity"]
 
 
-def _parent_ids(value: object) -> tuple[str, ...]:
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        value = (value,)
+def _parent_ids(value: SandboxName | Iterable[SandboxName]) -> tuple[str, ...]:
+    given = cast("object", value)
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
     try:
-        return tuple(sandbox_id(one) for one in value)
+        return tuple(sandbox_id(one) for one in (cast("Iterable[object]", given) if several else (given,)))
     except ConfigurationError as error:
         raise ConfigurationError(
             f"offspring parents must be sandboxes or their ids: {error.message}", "parents"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from attrs import evolve, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
+from evocell.models.completion import Completable
 from evocell.models.fitness import Direction, FitnessResult, check_direction
 from evocell.models.references import SandboxName
 from evocell.models.references import sandbox_id as id_of
@@ -83,7 +84,7 @@ class FitnessEntry:
     delta: float = 0.0
 
 
-class FitnessRecorder:
+class FitnessRecorder(Completable):
     """Keeps the fitness of individuals; may be used from any thread.
 
     Args:

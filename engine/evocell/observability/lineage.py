@@ -12,6 +12,7 @@ from typing import Protocol
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
+from evocell.models.completion import Completable
 from evocell.models.references import SandboxName, sandbox_id, sandbox_ids
 from evocell.observability.changes import Change, Files, diff_files
 from evocell.observability.family import Family
@@ -82,7 +83,7 @@ class LineageStore(Protocol):
         ...
 
 
-class LineageTracker:
+class LineageTracker(Completable):
     """Remembers ancestry; may be used from any thread.
 
     Args:

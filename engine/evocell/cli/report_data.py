@@ -7,6 +7,7 @@ import sqlite3
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import define, frozen
@@ -14,6 +15,7 @@ from attrs import define, frozen
 from evocell.errors import ConfigurationError, StoreError
 from evocell.observability.changes import Files, diff_files
 from evocell.observability.encoding import unpack, unpack_files
+from evocell.observability.runs import fate
 
 __all__ = ["TREE_MEMBERS", "RunData", "read_run"]
 
@@ -90,9 +92,10 @@ def read_run(
         StoreError: What the store holds of it is damaged.
     """
     chosen = _choose(connection, run)
-    started, ended, outcome, image = connection.execute(
-        "SELECT started_at, ended_at, outcome, image_id FROM runs WHERE run = ?", (chosen,)
+    started, image = connection.execute(
+        "SELECT started_at, image_id FROM runs WHERE run = ?", (chosen,)
     ).fetchone()
+    outcome, ended = fate(connection, Path(connection.execute("PRAGMA database_list").fetchone()[2]), chosen)
     tasks = [_Task(*row) for row in connection.execute(_TASKS, (chosen,))]
     task = tasks[0]
     direction = direction or task.direction

@@ -12,7 +12,7 @@ from attrs import Factory, define, field
 
 from evocell.errors import ConfigurationError
 from evocell.observability.encoding import unpack
-from evocell.observability.runs import is_alive
+from evocell.observability.runs import fate, is_alive
 
 __all__ = ["Picture", "RunWatcher"]
 
@@ -116,14 +116,10 @@ class RunWatcher:
 
     def _read_run(self, picture: Picture, now: float) -> None:
         ask = self._connection.execute
-        started, ended, outcome = ask(
-            "SELECT started_at, ended_at, outcome FROM runs WHERE run = ?", (picture.run,)
-        ).fetchone()
-        if outcome == "open":
-            picture.state = "running" if is_alive(self._path, picture.run) else "killed"
-        else:
-            picture.state = outcome
-        picture.age_s = (ended or now) - started
+        started = ask("SELECT started_at FROM runs WHERE run = ?", (picture.run,)).fetchone()[0]
+        outcome, ended = fate(self._connection, self._path, picture.run)
+        picture.state = "running" if outcome == "open" else outcome
+        picture.age_s = (now if ended is None else ended) - started
         readings = {
             name: unpack(reading)
             for name, reading in ask(

@@ -24,7 +24,7 @@ _ENTRY = re.compile(rf"(?:{_NAME}(?:\.{_NAME})*:)?{_NAME}(?:\.{_NAME})*\Z")
 
 Isolation = Literal["case", "candidate"]
 Score: TypeAlias = float | Mapping[str, float]
-ScoreFunction: TypeAlias = "Callable[[Case, Any], Score]"
+ScoreFunction: TypeAlias = "Callable[[Case, Any], Score | tuple[Score, str]]"
 AggregateFunction: TypeAlias = Callable[[list[CaseResult]], Score | tuple[float, ...]]
 StopPredicate: TypeAlias = Callable[[list[CaseResult]], bool]
 
@@ -155,7 +155,9 @@ class Evaluation:
         entry: The function to call, as ``"module:qualname"``. With a harness it may be one of the
             harness' modules, which are importable beside the candidate's.
         cases: The calls to make.
-        score: ``"equal"``, ``"close"`` or a function of case and value, run on the host.
+        score: ``"equal"``, ``"close"`` or a function of case and value, run on the host. It returns a number
+            or named numbers, or a tuple of that and a text: a remark on the case, which `feedback` shows if
+            the case is public, as it does the text of what the function raises.
         aggregate: ``"mean"`` or a function of all case results that gives the score, its parts by
             name, or one number per objective.
         harness: Trusted driver files, by path or in a zip, importable beside the candidate. It shares the

@@ -28,6 +28,8 @@ class CaseResult:
             gave a usable score other than False. A score of 0.0 passes: whether that is bad only you know.
         public: Whether the case may be shown to whoever writes the next variant.
         error: Why there is no score, in a sentence; may hold what only the host may know.
+        remark: What the scoring function said of it, beside the number or by raising; `feedback` and
+            `artifacts` show it of public cases. None if it said nothing.
     """
 
     name: str
@@ -37,6 +39,7 @@ class CaseResult:
     passed: bool = False
     public: bool = True
     error: str | None = None
+    remark: str | None = None
 
 
 Direction = Literal["maximize", "minimize"]
@@ -96,8 +99,9 @@ class FitnessResult:
         """Describe the result for a language model that writes the next variant.
 
         Holds the score, the validity and the public cases, failed ones first, each with its
-        outcome, error, ends of traceback and output, and fuel. Never holds expected values, nor
-        anything of cases that are not public beyond how many there are and how many failed.
+        outcome, error, what ``score`` said of it, ends of traceback and output, and fuel. Never holds
+        expected values, nor anything of cases that are not public beyond how many there are and how many
+        failed.
 
         Args:
             max_chars: Characters the text may have at most, from 1.
@@ -110,9 +114,10 @@ class FitnessResult:
     def artifacts(self) -> dict[str, str]:
         """Return what is known of the first public case that failed, by name.
 
-        Keys, each there only if it has something to say: ``case``, ``outcome``, ``error``,
-        ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. Empty if no public case failed
-        and the individual was not refused as a whole.
+        Keys, each there only if it has something to say: ``case``, ``outcome``, ``remark``, ``error``,
+        ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. If no public case failed and the
+        individual was not refused as a whole, only what ``score`` remarked on the first public case, or
+        nothing.
         """
         return report.artifacts(self)
 

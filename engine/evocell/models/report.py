@@ -1,8 +1,8 @@
 """Text about a fitness result for whoever, or whatever, writes the next variant.
 
 What leaves from here goes back to the author of untrusted code, so it is built from a positive
-list: the candidate's own output and the host's readings of public cases. A case's scoring error is
-not in it, because it may quote what was expected.
+list: the candidate's own output, the host's readings, and what the caller's own scoring said, of public
+cases. How a value differs from what was expected is not in it, because that quotes what was expected.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ def artifacts(result: FitnessResult) -> dict[str, str]:
     if result.error and _tells_only_public(result):
         found = {"outcome": result.reason or "", "error": _tail(result.error, _ARTIFACT_CHARS)}
         return {name: text for name, text in found.items() if text}
+    for case in result.test_results:
+        if case.public and case.remark:
+            return {"case": _label(case), "remark": _tail(case.remark, _ARTIFACT_CHARS)}
     return {}
 
 
@@ -70,6 +73,7 @@ def _case_artifacts(case: CaseResult) -> dict[str, str]:
     found = {
         "case": _label(case),
         "outcome": outcome.kind,
+        "remark": _tail(case.remark or "", _ARTIFACT_CHARS),
         "error": _tail(outcome.error or "", _ARTIFACT_CHARS),
         "traceback": _tail(_traceback(outcome), _ARTIFACT_CHARS),
         "stdout": _tail(outcome.stdout, _ARTIFACT_CHARS),
@@ -120,9 +124,10 @@ def _case_block(case: CaseResult, max_chars: int) -> str:
     verdict = "passed" if case.passed else "failed"
     line = f"case {_label(case)}: {verdict}, {outcome.kind}{_score(case)}, fuel"
     line += f" {outcome.fuel_used:,}"
+    remark = ("score says", case.remark or "", _ERROR_CHARS)
     if case.passed:
-        return line
-    details = [("error", outcome.error or "", _ERROR_CHARS)]
+        return line + (_section(*remark[:2], min(max_chars - len(line), _ERROR_CHARS)) if case.remark else "")
+    details = [remark, ("error", outcome.error or "", _ERROR_CHARS)]
     if isinstance(outcome, Completed):
         details.append(("returned", _short_repr(outcome.value), _ERROR_CHARS))
     details.append(("traceback", _traceback(outcome), max_chars))

@@ -91,15 +91,16 @@ def judge(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
         score = 1.0 if found is None else 0.0
         return Judged(CaseResult(name, index, outcome, score, found is None, public, found))
     try:
-        given = evaluation.score(case, value)
+        given, remark = _with_remark(evaluation.score(case, value))
         usable = _usable_score(given)
     except _UnusableError as error:
         sentence = f"score returned {error}"
         return Judged(CaseResult(name, index, outcome, public=public, error=sentence), unusable=True)
     except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
         sentence = f"score raised {named(error)}"
-        return Judged(CaseResult(name, index, outcome, public=public, error=sentence), error, unusable=True)
-    return Judged(CaseResult(name, index, outcome, usable, not _is_false(given), public))
+        said = CaseResult(name, index, outcome, public=public, error=sentence, remark=named(error))
+        return Judged(said, error, unusable=True)
+    return Judged(CaseResult(name, index, outcome, usable, not _is_false(given), public, remark=remark))
 
 
 def should_stop(evaluation: Evaluation, judged: Sequence[Judged]) -> tuple[bool, Exception | None]:
@@ -378,6 +379,14 @@ def _finite(value: object) -> float:
     if not math.isfinite(number):
         raise _UnusableError(f"{number}, which is not finite")
     return number
+
+
+def _with_remark(given: object) -> tuple[object, str | None]:
+    """Take a score apart from the text that may come with it."""
+    match given:
+        case (score, str(remark)) if isinstance(given, tuple):
+            return score, remark
+    return given, None
 
 
 def _is_false(value: object) -> bool:

@@ -63,6 +63,7 @@ from evocell.models import (
     WorkerLost,
     best,
     fitness_statistics,
+    to_dataframe,
 )
 from evocell.observability.audit import AuditEntry
 from evocell.observability.telemetry import Telemetry, TelemetryEvent
@@ -134,4 +135,5 @@ __all__ = [
     "evaluate",
     "fitness_statistics",
     "silent",
+    "to_dataframe",
 ]

@@ -104,7 +104,8 @@ def run_export(args: argparse.Namespace) -> int:
     path = store_path(args.state_dir)
     with closing(open_reader(path)) as connection, _output(args.out) as file:
         try:
-            n_rows = write_rows(export_rows(connection, args.table), args.file_format, file.write)
+            rows = export_rows(connection, args.table, flat=args.file_format == "csv")
+            n_rows = write_rows(rows, args.file_format, file.write)
         except ValueError as error:
             raise StoreError(f"{error}; see: evocell store check {path.parent}", str(path)) from error
     if args.out is not None:

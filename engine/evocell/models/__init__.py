@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Transition,
         utc_now,
     )
+    from evocell.models.tables import FrameLibrary, to_dataframe
     from evocell.models.versions import ModuleVersion, VersionDiff
     from evocell.models.workers import WorkerInfo
 
@@ -49,6 +50,7 @@ __all__ = [
     "Evaluation",
     "EvaluationRecord",
     "FitnessResult",
+    "FrameLibrary",
     "GarbageReport",
     "GenerationState",
     "GuestCrashed",
@@ -82,6 +84,7 @@ __all__ = [
     "fitness_statistics",
     "normalise_entry",
     "same_value",
+    "to_dataframe",
     "utc_now",
 ]
 
@@ -110,6 +113,7 @@ _PLACES = {
     "source": ("Source",),
     "specs": ("SandboxSpec",),
     "stages": ("Stage", "StagedResult"),
+    "tables": ("FrameLibrary", "to_dataframe"),
     "state": ("PopulationState", "SandboxState", "SandboxStatus", "Transition", "utc_now"),
     "versions": ("ModuleVersion", "VersionDiff"),
     "workers": ("WorkerInfo",),

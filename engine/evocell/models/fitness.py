@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import Factory, field, frozen
 
@@ -44,6 +44,40 @@ class CaseResult:
 
 Direction = Literal["maximize", "minimize"]
 """Whether more of an objective is better, or less."""
+
+
+_PLAIN = (
+    "sandbox_id",
+    "generation",
+    "fitness_score",
+    "valid",
+    "reason",
+    "error",
+    "evaluation_time_ms",
+    "fuel_used",
+    "peak_memory_bytes",
+    "deterministic",
+    "n_memoised",
+)
+
+
+def _plain_case(case: CaseResult) -> dict[str, Any]:
+    outcome, score = case.outcome, case.score
+    return {
+        "name": case.name,
+        "index": case.index,
+        "outcome": outcome.kind,
+        "score": dict(score) if isinstance(score, Mapping) else score,
+        "passed": case.passed,
+        "public": case.public,
+        "error": case.error,
+        "remark": case.remark,
+        "fuel_used": outcome.fuel_used,
+        "wall_s": outcome.wall_s,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "stdout": outcome.stdout,
+        "stderr": outcome.stderr,
+    }
 
 
 def _only_score(result: FitnessResult) -> tuple[float, ...]:
@@ -110,6 +144,23 @@ class FitnessResult:
             ConfigurationError: ``max_chars`` is below 1.
         """
         return report.feedback(self, max_chars)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain data that ``json.dumps`` takes: numbers, strings, lists and dicts.
+
+        All fields are there under their names; of each case in ``test_results`` what is known but the value
+        that the call returned. ``evaluated_at`` is ISO 8601. What is given to the author of the next variant
+        is `feedback` or `artifacts`: this holds what is known of cases that are not public, too.
+        """
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            **plain,
+            "components": dict(self.components),
+            "objectives": list(self.objectives),
+            "directions": list(self.directions),
+            "evaluated_at": self.evaluated_at.isoformat(),
+            "test_results": [_plain_case(case) for case in self.test_results],
+        }
 
     def artifacts(self) -> dict[str, str]:
         """Return what is known of the first public case that failed, by name.

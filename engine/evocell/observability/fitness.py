@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 from attrs import evolve, frozen
 
@@ -15,6 +18,7 @@ from evocell.models.completion import Completable
 from evocell.models.fitness import Direction, FitnessResult, check_direction
 from evocell.models.references import SandboxName
 from evocell.models.references import sandbox_id as id_of
+from evocell.models.tables import FrameLibrary, frame_of, numbers_of
 from evocell.observability.journal import Journal
 from evocell.observability.telemetry import Telemetry
 
@@ -47,6 +51,33 @@ _BEST = f"""
     ORDER BY fitness {{order}}, sandbox LIMIT :most
 """  # noqa: S608 - of constants alone
 
+_EVERY_COLUMNS = (
+    "sandbox_id",
+    "population",
+    "generation",
+    "parents",
+    "mutation_type",
+    "fitness_score",
+    "reason",
+    "error",
+    "fuel_used",
+    "peak_memory_bytes",
+    "evaluation_time_ms",
+    "version",
+    "run",
+)
+_EVERY = """
+    SELECT e.sandbox_id, s.population, e.generation,
+        (SELECT group_concat(parent_id) FROM lineage l WHERE l.child = e.sandbox ORDER BY place),
+        s.mutation_type, e.fitness_score, e.reason, e.error, e.fuel_used, e.peak_memory_bytes,
+        e.evaluation_time_ms, e.version, e.run, e.evaluated_at, e.valid, e.deterministic, e.objectives,
+        e.components
+    FROM evaluations e LEFT JOIN sandboxes s ON s.sandbox = e.sandbox
+    WHERE (:population IS NULL OR s.population = :population)
+        AND (:generation IS NULL OR e.generation = :generation)
+        AND (:run IS NULL OR e.run = :run)
+    ORDER BY e.evaluation
+"""
 _DIRECTION = """
     SELECT b.direction FROM evaluations e JOIN batches b USING (batch)
         JOIN sandboxes s ON s.sandbox = e.sandbox
@@ -72,6 +103,18 @@ class FitnessEntry:
         version: Digest of the code that was evaluated, if that is known.
         delta: By how much somebody adjusted the score; 0 for an evaluation, or for neither.
     """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "sandbox_id",
+        "score",
+        "valid",
+        "generation",
+        "reason",
+        "fuel_used",
+        "at",
+        "version",
+        "delta",
+    )
 
     sandbox_id: str
     score: float | None
@@ -250,6 +293,45 @@ class FitnessRecorder(Completable):
             FitnessEntry(one_id, score, bool(valid), of_generation, reason, fuel or 0, at, version)
             for one_id, score, valid, of_generation, at, version, fuel, reason in rows
         ]
+
+    def to_dataframe(
+        self,
+        *,
+        population: str | None = None,
+        generation: int | None = None,
+        earlier_runs: bool = False,
+        library: FrameLibrary | None = None,
+    ) -> Any:
+        """Return every evaluation as a data frame, one row for each, in the order in which they ended.
+
+        Beside the columns of `evocell.to_dataframe` it has ``population``, ``parents`` (their ids, with
+        commas), ``mutation_type``, ``version`` and ``run``.
+
+        Args:
+            population: Only of members of this one.
+            generation: Only of this one.
+            earlier_runs: Whether those that earlier engines made are there as well.
+            library: ``"pandas"`` or ``"polars"``; None for the first of them that is installed.
+
+        Raises:
+            ConfigurationError: The library is not installed.
+            StoreError: The store cannot be used.
+        """
+        store = self._journal.store
+        store.flush_blocking()
+        wanted = {
+            "population": population,
+            "generation": generation,
+            "run": None if earlier_runs else self._journal.run,
+        }
+        rows = []
+        for *plain, at, valid, deterministic, objectives, components in store.query(_EVERY, wanted):
+            row: dict[str, Any] = dict(zip(_EVERY_COLUMNS, plain, strict=False))
+            row["valid"], row["deterministic"] = bool(valid), bool(deterministic)
+            row["evaluated_at"] = datetime.fromtimestamp(at, UTC)
+            rows.append(row | numbers_of(json.loads(objectives), json.loads(components)))
+        names = (*_EVERY_COLUMNS, "valid", "deterministic", "evaluated_at")
+        return frame_of(rows, names, library=library)
 
     def forget(self, sandbox_id: SandboxName) -> None:
         """Let go of what is held in memory of an individual; the store keeps it."""

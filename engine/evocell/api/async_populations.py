@@ -48,6 +48,36 @@ class AsyncPopulations(EngineLifecycle):
                 population, parent_population_id=parent_population_id, direction=direction
             )
 
+    async def resume_population(
+        self, population: str, *, direction: Direction | None = None
+    ) -> list[AsyncSandbox]:
+        """Enter a population, or go on with it where an earlier engine with the same ``state_dir`` ended.
+
+        Members that the earlier engine held and that retention keeps (the latest ``gc_retain_generations``
+        generations and the ``gc_elites`` fittest) are created again, under their ids, with their code and
+        their fitness, and nobody is evaluated again. What their sessions held is gone. Members that somebody
+        had destroyed stay so, as do those that another engine holds. See docs/resuming.md.
+
+        Args:
+            population: Its name.
+            direction: As in `create_population`, if it is not there yet.
+
+        Returns:
+            Those that have been brought back, oldest first; none if the population is new, or all are there.
+
+        Raises:
+            ConfigurationError: The name cannot be used.
+            CapacityError: There would be too many sandboxes; none has been brought back.
+            StoreError: The store cannot be read.
+
+        Cancellation: None of them is brought back.
+        """
+        with self._request():
+            lost = self._populations.resume(population, direction)
+            made = await self._populations.bring_back(lost)
+            await self._observer.settle()
+            return [AsyncSandbox(cast("AsyncEngine", self), record.id) for record in made]
+
     async def get_population(self, population: str) -> PopulationState:
         """Return what is known of a population: its members now, their fitness, its latest generation.
 

@@ -224,7 +224,7 @@ class EngineLifecycle(Completable):
         self._copies = Copies(worker, self._manager)
         self._reloading = Reloading(worker, versions, self._manager)
         kept = PopulationStore(self._store, observer.journal.run)
-        self._populations = PopulationRegistry(self._manager, kept)
+        self._populations = PopulationRegistry(self._manager, kept, self.config)
         trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.on_kill = self._manager.note_worker_kill

@@ -38,6 +38,11 @@ class Populations:
             )
         )
 
+    def resume_population(self, population: str, *, direction: Direction | None = None) -> list[Sandbox]:
+        """Enter a population, or go on with it; see `AsyncEngine.resume_population`."""
+        twins = self._thread.call(partial(self._engine.resume_population, population, direction=direction))
+        return [Sandbox(self._thread, twin) for twin in twins]
+
     def get_population(self, population: str) -> PopulationState:
         """Return what is known of a population; see `AsyncEngine.get_population`."""
         return self._thread.call(partial(self._engine.get_population, population))

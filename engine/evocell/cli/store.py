@@ -67,6 +67,20 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose among the runs of a state directory."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--run",
+        type=int,
+        metavar="N",
+        dest="number",
+        help="which run in it (default: the latest, and all that are one search with it)",
+    )
+    which.add_argument("--all-runs", action="store_true", help="every run in it, together")
+    which.add_argument("--population", metavar="NAME", help="only members of this population, in all runs")
+
+
 def store_path(given: Path | None) -> Path:
     """Return the database of a state directory, or of the configured one.
 

@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from evocell.cli.store import store_path
+from evocell.cli.store import add_choice, store_path
 from evocell.cli.top_data import Picture, RunWatcher
 from evocell.observability.database import open_reader
 
@@ -44,7 +44,7 @@ def add_top_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="STATE_DIR",
         help="the state directory of the engine (default: the one that is configured)",
     )
-    top.add_argument("--run", type=int, metavar="N", dest="number", help="which run (default: the latest)")
+    add_choice(top)
     top.add_argument(
         "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks (default: 1)"
     )
@@ -57,7 +57,9 @@ def run_top(args: argparse.Namespace) -> int:
     path = store_path(args.state_dir)
     console = Console()
     with closing(open_reader(path)) as connection:
-        watcher = RunWatcher(connection, path, args.number)
+        watcher = RunWatcher(
+            connection, path, args.number, all_runs=args.all_runs, population=args.population
+        )
         if args.once or not console.is_terminal:
             console.print(draw(watcher.look(), str(path.parent), plain=not _is_utf(console)))
             return 0

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -19,7 +20,9 @@ from evocell.models.fitness import Direction, FitnessResult, check_direction
 from evocell.models.references import SandboxName
 from evocell.models.references import sandbox_id as id_of
 from evocell.models.tables import FrameLibrary, frame_of, numbers_of
+from evocell.observability.database import open_reader
 from evocell.observability.journal import Journal
+from evocell.observability.searches import runs_of_search
 from evocell.observability.telemetry import Telemetry
 
 __all__ = ["FitnessEntry", "FitnessRecorder"]
@@ -47,7 +50,7 @@ _BEST = f"""
     WHERE valid AND fitness IS NOT NULL
         AND (:population IS NULL OR population = :population)
         AND (:generation IS NULL OR generation = :generation)
-        AND (:run IS NULL OR run = :run)
+        AND (:runs IS NULL OR run IN (SELECT value FROM json_each(:runs)))
     ORDER BY fitness {{order}}, sandbox LIMIT :most
 """  # noqa: S608 - of constants alone
 
@@ -83,7 +86,7 @@ _DIRECTION = """
         JOIN sandboxes s ON s.sandbox = e.sandbox
     WHERE (:population IS NULL OR s.population = :population)
         AND (:generation IS NULL OR s.generation = :generation)
-        AND (:run IS NULL OR e.run = :run)
+        AND (:runs IS NULL OR e.run IN (SELECT value FROM json_each(:runs)))
     ORDER BY e.evaluation DESC LIMIT 1
 """
 
@@ -270,7 +273,8 @@ class FitnessRecorder(Completable):
             population: Only members of this one.
             generation: Only members of this one.
             direction: ``"maximize"`` or ``"minimize"``; None for that of the latest evaluation among them.
-            earlier_runs: Whether those that earlier engines evaluated count.
+            earlier_runs: Whether those count that other engines evaluated, whenever that was. Those of the
+                same search do in any case, as do those of a population that is named; see docs/resuming.md.
 
         Raises:
             StoreError: The store cannot be used.
@@ -282,7 +286,7 @@ class FitnessRecorder(Completable):
         wanted: dict[str, object] = {
             "population": population,
             "generation": generation,
-            "run": None if earlier_runs else self._journal.run,
+            "runs": None if earlier_runs or population is not None else json.dumps(self._search()),
         }
         if direction is None:
             found = store.query(_DIRECTION, wanted)
@@ -337,6 +341,26 @@ class FitnessRecorder(Completable):
         """Let go of what is held in memory of an individual; the store keeps it."""
         with self._lock:
             self._latest.pop(id_of(sandbox_id), None)
+
+    def _search(self) -> list[int]:
+        """Return the runs that are one search with this one."""
+        store, run = self._journal.store, self._journal.run
+        if store.query("SELECT count(*) FROM runs")[0][0] == 1:
+            return [run]
+        with closing(open_reader(store.path)) as connection:
+            return runs_of_search(connection, store.path, run)
+
+    def inherit(self, number: int, sandbox_id: str, entry: FitnessEntry) -> None:
+        """Give an individual the fitness that it had in an earlier run, without an evaluation.
+
+        Args:
+            number: Its number in this run.
+            sandbox_id: Its id.
+            entry: Its fitness.
+        """
+        with self._lock:
+            self._hold(number, evolve(entry, sandbox_id=sandbox_id))
+        self._journal.inherited(number, entry.valid)
 
     def _hold(self, number: int, entry: FitnessEntry) -> None:
         self._latest[entry.sandbox_id] = number, entry

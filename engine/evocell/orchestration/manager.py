@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from itertools import count
 from typing import NoReturn
 
@@ -312,6 +313,12 @@ class Manager:
         record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
         if self.on_scored is not None and record.state.population is not None:
             self.on_scored(record.state.population, result.directions[0])
+
+    def inherit_fitness(self, record: SandboxRecord, entry: FitnessEntry) -> None:
+        """Give a sandbox that was brought back the fitness that it had in an earlier run."""
+        at = datetime.fromtimestamp(entry.at, UTC)
+        record.state = evolve(record.state, fitness=entry.score, evaluated_at=at)
+        self.observer.fitness.inherit(record.number, record.id, entry)
 
     def _adjusted(self, sandbox_id: str, entry: FitnessEntry) -> None:
         """Note with a sandbox that somebody adjusted its fitness, in whatever thread."""

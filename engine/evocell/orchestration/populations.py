@@ -15,12 +15,14 @@ from typing import Any, cast
 
 from attrs import evolve
 
+from evocell.config import Config
 from evocell.errors import ConfigurationError, SandboxNotFound
 from evocell.models.fitness import Direction, check_direction, score_statistics
 from evocell.models.populations import GenerationState, Offspring
 from evocell.models.specs import SandboxSpec, check_id
 from evocell.models.state import PopulationState
-from evocell.observability.populations import UNDECIDED, KeptPopulation, PopulationStore
+from evocell.observability.populations import UNDECIDED, KeptPopulation, LostMember, PopulationStore
+from evocell.orchestration.concurrency import map_bounded
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.records import SandboxRecord
 
@@ -28,6 +30,7 @@ __all__ = ["PopulationRegistry"]
 
 _log = logging.getLogger("evocell")
 _NAMED = 20
+_LOADS_AT_ONCE = 8
 
 
 class PopulationRegistry:
@@ -36,9 +39,11 @@ class PopulationRegistry:
     Args:
         manager: Where the sandboxes are.
         kept: What the store keeps of populations.
+        config: How much of a population stays.
     """
 
-    def __init__(self, manager: Manager, kept: PopulationStore) -> None:
+    def __init__(self, manager: Manager, kept: PopulationStore, config: Config) -> None:
+        self._config = config
         self._manager = manager
         self._kept = kept
         self._known = {population.id: population for population in kept.past()}
@@ -92,6 +97,46 @@ class PopulationRegistry:
         known = sorted(self._known.values(), key=lambda population: population.created_at)
         return [self.state(population.id) for population in known]
 
+    def resume(self, population_id: str, direction: Direction | None) -> list[LostMember]:
+        """Enter a population, or say who was in it whom retention keeps and no engine holds any more.
+
+        Raises:
+            ConfigurationError: A name or the direction cannot be used.
+            StoreError: The store cannot be read.
+        """
+        if population_id not in self._known:
+            self.create(population_id, parent_population_id=None, direction=direction)
+            return []
+        if direction is not None:
+            check_direction(direction)
+        retain = self._config.gc_retain_generations
+        return self._kept.lost(
+            population_id,
+            oldest=self.latest(population_id) - retain + 1 if retain else 0,
+            n_elites=self._config.gc_elites,
+            direction=self.direction(population_id),
+        )
+
+    async def bring_back(self, lost: Sequence[LostMember]) -> list[SandboxRecord]:
+        """Create members again, with the code and the fitness that they had.
+
+        Raises:
+            CapacityError: There would be too many sandboxes; none has been created.
+
+        Cancellation: None of them is there.
+        """
+
+        async def load(pair: tuple[SandboxRecord, LostMember]) -> None:
+            record, member = pair
+            await self._manager.load(record, member.spec.source)
+            if member.fitness is not None and record.state.version == member.version:
+                self._manager.inherit_fitness(record, member.fitness)
+
+        specs = [evolve(member.spec, source=None) for member in lost]
+        async with self._manager.reserved(specs) as records:
+            await map_bounded(load, list(zip(records, lost, strict=True)), at_once=_LOADS_AT_ONCE)
+            return records
+
     def members(self, population_id: str, generation: int | None = None) -> list[SandboxRecord]:
         """Return the sandboxes of a population, or of one generation of it, oldest first.
 
@@ -121,9 +166,10 @@ class PopulationRegistry:
             StoreError: The store cannot be used.
         """
         self._find(population_id)
-        rows: dict[int, list[Sequence[Any]]] = {}
+        rows: dict[int, dict[str, Sequence[Any]]] = {}
         for row in await self._kept.members(population_id, generation):
-            rows.setdefault(row[0], []).append(row)
+            # The last that bore an id stands for it: one that was brought back is no second member.
+            rows.setdefault(row[0], {})[row[1]] = row
         edges: dict[int, list[tuple[str, str, str]]] = {}
         for of, child, parent, kind in self._kept.edges(population_id, generation):
             edges.setdefault(of, []).append((child, parent, kind))
@@ -131,12 +177,12 @@ class PopulationRegistry:
             GenerationState(
                 population=population_id,
                 generation=number,
-                sandbox_ids=tuple(row[1] for row in members),
+                sandbox_ids=tuple(dict.fromkeys(row[1] for row in members)),
                 alive=sum(bool(row[4]) for row in members),
                 fitness_stats=score_statistics((r[2], bool(r[3])) for r in members if r[3] is not None),
-                edges=tuple(edges.get(number, ())),
+                edges=tuple(dict.fromkeys(edges.get(number, ()))),
             )
-            for number, members in sorted(rows.items())
+            for number, members in ((one, list(found.values())) for one, found in sorted(rows.items()))
         ]
 
     def offspring(

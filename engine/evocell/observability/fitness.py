@@ -231,7 +231,11 @@ class FitnessRecorder(Completable):
         return after
 
     def get(self, sandbox_id: SandboxName) -> FitnessEntry | None:
-        """Return the latest fitness of an individual, given by itself or its id; None if it has none."""
+        """Return the latest fitness of an individual; None if it has none.
+
+        Args:
+            sandbox_id: The individual, or its id.
+        """
         sandbox_id = id_of(sandbox_id)
         with self._lock:
             try:
@@ -240,7 +244,10 @@ class FitnessRecorder(Completable):
                 return None
 
     def history(self, sandbox_id: SandboxName) -> list[FitnessEntry]:
-        """Return every fitness that an id, or a sandbox by its id, ever had in this store, oldest first.
+        """Return every fitness that an id ever had in this store, oldest first.
+
+        Args:
+            sandbox_id: The individual, or its id.
 
         Raises:
             StoreError: The store cannot be used.

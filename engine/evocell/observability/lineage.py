@@ -170,6 +170,10 @@ class LineageTracker(Completable):
     def annotate(self, individual_id: SandboxName, metadata: Mapping[str, object]) -> None:
         """Add to what is known of the mutation that made an individual.
 
+        Args:
+            individual_id: The individual, or its id.
+            metadata: What is known, plain data by name.
+
         Raises:
             SandboxNotFound: No individual has the id.
             ConfigurationError: The metadata is no plain data.
@@ -191,6 +195,9 @@ class LineageTracker(Completable):
     def get(self, individual_id: SandboxName) -> Individual:
         """Return what is known of an individual.
 
+        Args:
+            individual_id: The individual, or its id.
+
         Raises:
             SandboxNotFound: No individual has the id.
         """
@@ -198,13 +205,20 @@ class LineageTracker(Completable):
             return self._individual(self._place(sandbox_id(individual_id)))
 
     def depth(self, individual_id: SandboxName) -> int | None:
-        """Steps from an individual to the farthest seed it descends from; None if it is not known."""
+        """Return the steps from an individual to the farthest seed it descends from; None if it is unknown.
+
+        Args:
+            individual_id: The individual, or its id.
+        """
         with self._lock:
             place = self._find(sandbox_id(individual_id))
             return None if place is None else self._family.depth(place)
 
     def ancestors(self, individual_id: SandboxName) -> list[str]:
         """Return all from whom an individual descends, the youngest first.
+
+        Args:
+            individual_id: The individual, or its id.
 
         Raises:
             SandboxNotFound: No individual has the id.
@@ -220,6 +234,9 @@ class LineageTracker(Completable):
     def descendants(self, individual_id: SandboxName) -> list[str]:
         """Return all who descend from an individual, the oldest first.
 
+        Args:
+            individual_id: The individual, or its id.
+
         Raises:
             SandboxNotFound: No individual has the id.
         """
@@ -232,6 +249,9 @@ class LineageTracker(Completable):
     def line(self, individual_id: SandboxName) -> list[Individual]:
         """Return an individual's line along first parents, the oldest ancestor first and itself last.
 
+        Args:
+            individual_id: The individual, or its id.
+
         Raises:
             SandboxNotFound: No individual has the id.
         """
@@ -242,6 +262,10 @@ class LineageTracker(Completable):
 
     def common_ancestor(self, one_id: SandboxName, other_id: SandboxName) -> str | None:
         """Return the youngest from which two individuals descend, or None; it may be one of the two.
+
+        Args:
+            one_id: One individual, or its id.
+            other_id: The other, or its id.
 
         Raises:
             SandboxNotFound: No individual has one of the ids.
@@ -273,6 +297,9 @@ class LineageTracker(Completable):
 
     def source(self, individual_id: SandboxName) -> dict[str, str | None] | None:
         """Return the text of an individual's code.
+
+        Args:
+            individual_id: The individual, or its id.
 
         Returns:
             Text by path, None for a file that is no text; None if it is not known.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.options import check_evaluation
@@ -13,6 +13,7 @@ from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
 
 __all__ = [
     "AsyncEvaluator",
@@ -27,7 +28,7 @@ __all__ = [
 
 F = TypeVar("F")
 
-Prepare: TypeAlias = Callable[..., Source]
+Prepare: TypeAlias = Callable[..., Source | SandboxSpec]
 """Makes the code of whatever a loop calls an individual."""
 
 Finish: TypeAlias = Callable[[FitnessResult], F]
@@ -80,7 +81,7 @@ class AsyncEvaluator(Completable, Generic[F]):
 
     Attributes:
         evaluation: What is run of an individual and how it is scored.
-        prepare: Makes an individual's source of the arguments of a call.
+        prepare: Makes an individual's source, or a `SandboxSpec` with it, of the arguments of a call.
         finish: Makes of a `FitnessResult` what is returned.
     """
 
@@ -106,7 +107,9 @@ class AsyncEvaluator(Completable, Generic[F]):
 
         Cancellation: Its calls are stopped.
         """
-        result = await self._engine.evaluate_one(self.prepare(*args, **kwargs), self.evaluation)
+        result = await self._engine.evaluate_one(
+            cast("Source", self.prepare(*args, **kwargs)), self.evaluation
+        )
         return self.finish(result)
 
     async def batch(self, individuals: Iterable[Any]) -> list[F]:
@@ -142,7 +145,7 @@ class AsyncEvaluator(Completable, Generic[F]):
         return found
 
     async def _all(self, calls: list[Call]) -> list[F]:
-        sources = [self.prepare(*args, **kwargs) for args, kwargs in calls]
+        sources = [cast("Source", self.prepare(*args, **kwargs)) for args, kwargs in calls]
         return [self.finish(result) for result in await self._engine.evaluate(sources, self.evaluation)]
 
 
@@ -170,8 +173,8 @@ class AsyncEvaluators(AsyncEvaluating):
 
         Args:
             evaluation: What to run of an individual and how to score it.
-            prepare: Makes an individual's source of the arguments of a call; None takes the individual for
-                its own source.
+            prepare: Makes an individual's source, or a `SandboxSpec` with it that says who its parents are, of
+                the arguments of a call; None takes the individual for its own source.
             finish: Makes of a `FitnessResult` what is returned; None returns its objectives, a tuple.
 
         Raises:

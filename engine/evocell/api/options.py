@@ -88,7 +88,7 @@ def check_evaluation(evaluation: object) -> Evaluation:
 
 
 def individuals(
-    sources: Sequence[Source], *, population: str | None, generation: int, parents: object
+    sources: Sequence[Source | SandboxSpec], *, population: str | None, generation: int, parents: object
 ) -> list[NewIndividual]:
     """Put sources and what is known about them together.
 
@@ -101,6 +101,10 @@ def individuals(
     Raises:
         ConfigurationError: An argument cannot be used.
     """
+    if any(isinstance(source, SandboxSpec) for source in sources):
+        if parents is not None and any(entry is not None for entry in cast("Sequence[object]", parents)):
+            raise ConfigurationError("a SandboxSpec says who its parents are; leave parents out", "parents")
+        return [individual(source, population=population, generation=generation) for source in sources]
     ids = _parent_ids(parents, len(sources))
     return [
         NewIndividual(
@@ -113,7 +117,7 @@ def individuals(
             ),
             keep=population is not None,
         )
-        for source, parent_ids in zip(sources, ids, strict=True)
+        for source, parent_ids in zip(cast("Sequence[Source]", sources), ids, strict=True)
     ]
 
 

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evocell._public import *  # noqa: F403
 
+    __version__: str
+
 
 def __getattr__(name: str) -> Any:
     # Worker processes import parts of this package, and start in half the time without the rest of it.
+    if name == "__version__":
+        return _version()
     if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     public = import_module("evocell._public")
@@ -29,4 +33,14 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__getattr__("__all__")})
+    special = {name for name in globals() if name.startswith("__")}
+    return sorted({"__version__", *special, *__getattr__("__all__")})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - seldom asked for
+
+    try:
+        return version("evocell")
+    except PackageNotFoundError:
+        return "0+unknown"  # run from a checkout that is not installed

@@ -30,6 +30,7 @@ from evocell.models import (
     CaseResult,
     Comparison,
     Completed,
+    Direction,
     Duel,
     Evaluation,
     EvaluationRecord,
@@ -60,7 +61,9 @@ from evocell.models import (
     VersionDiff,
     WorkerInfo,
     WorkerLost,
+    best,
     fitness_statistics,
+    to_dataframe,
 )
 from evocell.observability.audit import AuditEntry
 from evocell.observability.telemetry import Telemetry, TelemetryEvent
@@ -79,6 +82,7 @@ __all__ = [
     "Completed",
     "Config",
     "ConfigurationError",
+    "Direction",
     "Duel",
     "Engine",
     "EngineClosed",
@@ -126,8 +130,10 @@ __all__ = [
     "WorkerDied",
     "WorkerInfo",
     "WorkerLost",
+    "best",
     "default_engine",
     "evaluate",
     "fitness_statistics",
     "silent",
+    "to_dataframe",
 ]

@@ -78,3 +78,52 @@ def test_a_function_that_is_no_evaluator_is_not_run_outside(sandboxes):
     box.register("evaluate", exec)
     with pytest.raises(evocell.ConfigurationError, match="register the evaluator itself"):
         box.map(box.evaluate, ["1/0"])
+
+
+@pytest.mark.parametrize("loop", ["eaSimple", "eaMuPlusLambda"])
+def test_lineage_of_a_loop_of_deaps_is_known(example, loop):
+    from evocell.integrations.deap import Family
+
+    with evocell.Engine(evocell.Config.load(workers=1)) as engine:
+
+        def run(family):
+            random.seed(5)
+            box = example.toolbox(engine)
+            if family is not None:
+                family.track(box)
+                ev = engine.evaluator(example.TASK, prepare=family.prepare(example.program))
+                box.register("evaluate", ev)
+                box.register("map", ev.map)
+            population = box.population(n=16)
+            if loop == "eaSimple":
+                population, _ = algorithms.eaSimple(population, box, 0.6, 0.3, 4, verbose=False)
+            else:
+                population, _ = algorithms.eaMuPlusLambda(population, box, 16, 16, 0.5, 0.4, 4, verbose=False)
+            return population
+
+        family = Family()
+        population = run(family)
+        assert [str(one) for one in population] == [str(one) for one in run(None)]  # the loop runs as it did
+        best = min(population, key=lambda one: one.fitness.values)
+        known = engine.lineage.get(family.id_of(best))
+        everyone = [engine.lineage.get(family.id_of(one)) for one in population]
+        assert max(one.generation for one in everyone) >= 2
+        kinds = {
+            kind
+            for one in engine.lineage.family([one.id for one in everyone])
+            for kind in one.mutation_type.split("+")
+        }
+        assert {"seed", "mate", "mutate"} <= kinds
+        ancestors = engine.lineage.ancestors(known.id)
+        assert ancestors or known.generation == 0
+        assert engine.lineage.source(known.id)["program.py"] == example.program(best)
+        for one in everyone:
+            assert all(engine.lineage.get(parent).generation < one.generation for parent in one.parent_ids)
+            assert bool(one.parent_ids) == (one.generation > 0)
+
+
+def test_a_toolbox_without_an_operator_is_refused(example, sandboxes):
+    from evocell.integrations.deap import Family
+
+    with pytest.raises(evocell.ConfigurationError, match="no 'blend'"):
+        Family().track(example.toolbox(sandboxes), operators=["blend"])

@@ -1,6 +1,7 @@
 """The engine through a pipe is the engine: same methods, same results, same errors."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -593,3 +594,63 @@ async def test_results_that_the_servers_disk_has_no_room_for_reach_the_client(tm
             assert [result.stage for result in staged.value.results] == [0]
             assert (await client.evaluate_one(SQUARE, TASK)).valid
         nursery.cancel_scope.cancel()
+
+
+def test_fitness_and_lineage_are_there_as_in_process(spawned, beside):
+    task = evocell.Evaluation("solve", [evocell.Case((2,))], lambda case, value: float(value))
+    told = []
+    for engine in (spawned, beside):
+        population = "kin"
+        (seed,) = engine.evaluate([SQUARE], task, population=population)
+        (child,) = engine.evaluate(
+            ["def solve(n): return n + 7"],
+            task,
+            population=population,
+            generation=1,
+            parents=[seed.sandbox_id],
+        )
+        best = engine.best(population)[0]
+        engine.lineage.annotate(best, {"operator": "plus"})
+        engine.fitness.adjust(best, 0.5, "shorter")
+        told.append(
+            (
+                [entry.score for entry in engine.fitness.best(5, population=population)],
+                [entry.delta for entry in engine.fitness.history(best)],
+                engine.fitness.get(best).score,
+                engine.lineage.source(child.sandbox_id),
+                engine.lineage.depth(best),
+                engine.lineage.ancestors(best) == [seed.sandbox_id],
+                engine.lineage.descendants(seed.sandbox_id) == [child.sandbox_id],
+                [one.generation for one in engine.lineage.line(best)],
+                engine.lineage.get(best).metadata,
+                engine.lineage.what_changed(best).diff,
+                engine.lineage.common_ancestor(best, seed.sandbox_id) == seed.sandbox_id,
+            )
+        )
+    assert told[0] == told[1]
+    with pytest.raises(SandboxNotFound):
+        spawned.lineage.get("ghost")
+    with pytest.raises(TypeError, match=r"fitness\.best takes most, .*colour"):
+        spawned.fitness.best(colour="red")
+    with pytest.raises(AttributeError, match=r"does not offer lineage\.record"):
+        spawned.lineage.record("x")
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "why"),
+    [
+        (b"\xc1 this is no MessagePack", 2, "the connection was closed: a malformed message"),
+        (b"\x94\x00\x01\xa4pi", 2, "the connection was closed: .*"),
+        (b"\x93\x02\xa4ping\x91\x80", 2, "the connection was closed: .*hello"),
+        (b"", 0, ""),
+    ],
+    ids=["garbage", "cut off", "no hello", "nothing"],
+)
+def test_a_breach_is_said_on_standard_error_and_in_the_exit_status(said, status, why):
+    command = [sys.executable, "-m", "evocell", "serve", "--workers", "1"]
+    done = subprocess.run(command, input=said, check=False, capture_output=True, timeout=60)
+    text = done.stderr.decode()
+    assert (done.returncode, bool(text)) == (status, bool(status)), text
+    if status:
+        assert re.search(why, text)
+        assert len(text.splitlines()) == 1

@@ -7,6 +7,8 @@ from functools import partial
 import trio
 
 from evocell.api.lifecycle import EngineLifecycle
+from evocell.api.options import SandboxRef
+from evocell.models.references import optional_id
 from evocell.observability.audit import AuditEntry, AuditKind
 
 __all__ = ["AsyncAuditing"]
@@ -19,7 +21,7 @@ class AsyncAuditing(EngineLifecycle):
         self,
         *,
         kind: AuditKind | None = None,
-        sandbox_id: str | None = None,
+        sandbox_id: SandboxRef | None = None,
         since: float | None = None,
         after: int = 0,
         limit: int = 100,
@@ -48,7 +50,7 @@ class AsyncAuditing(EngineLifecycle):
                 partial(
                     self._observer.audit.entries,
                     kind=kind,
-                    sandbox_id=sandbox_id,
+                    sandbox_id=optional_id(sandbox_id),
                     since=since,
                     after=after,
                     limit=limit,

@@ -92,7 +92,7 @@ class AsyncEngine(
         limits: Limits | None = None,
         population: str | None = None,
         generation: int = 0,
-        parent_ids: Sequence[str] = (),
+        parent_ids: Sequence[SandboxRef] = (),
         mutation_type: str = "seed",
         security_profile: SecurityProfile | None = None,
     ) -> AsyncSandbox:
@@ -116,7 +116,7 @@ class AsyncEngine(
             limits=limits,
             population=population,
             generation=generation,
-            parent_ids=parent_ids,
+            parent_ids=tuple(sandbox_ids(parent_ids)),
             mutation_type=mutation_type,
             security_profile=security_profile,
         )

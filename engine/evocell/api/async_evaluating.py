@@ -50,7 +50,7 @@ class AsyncEvaluating(AsyncObserving):
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population; None keeps nothing but the results.
             generation: The generation they belong to, from 0.
-            parents: For each source None, its parent, or a tuple of its parents.
+            parents: For each source None, its parent, or a tuple of its parents, which may be gone.
             deadline_s: Seconds in which everything must be over, waiting and scoring included; what is not
                 evaluated by then is invalid with the reason ``"timeout"``.
             progress: Called in the engine's loop with each result, how many there are, and how many there
@@ -63,6 +63,7 @@ class AsyncEvaluating(AsyncObserving):
         Raises:
             ConfigurationError: The evaluation or an argument cannot be used.
             ScoringError: A function of the evaluation raised for every source.
+            SandboxNotFound: Nobody has ever heard of a parent; nothing has been evaluated.
             CapacityError: The population would have too many sandboxes.
             StoreError: The ``state_dir`` cannot be written, such as for want of room. Its `results` are what
                 would have been returned; what is not written stays in memory and is tried again.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.options import check_evaluation
 from evocell.errors import ConfigurationError
+from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
 
 __all__ = [
     "AsyncEvaluator",
@@ -26,7 +28,7 @@ __all__ = [
 
 F = TypeVar("F")
 
-Prepare: TypeAlias = Callable[..., Source]
+Prepare: TypeAlias = Callable[..., Source | SandboxSpec]
 """Makes the code of whatever a loop calls an individual."""
 
 Finish: TypeAlias = Callable[[FitnessResult], F]
@@ -74,12 +76,12 @@ def not_an_evaluator(function: object) -> ConfigurationError:
     )
 
 
-class AsyncEvaluator(Generic[F]):
+class AsyncEvaluator(Completable, Generic[F]):
     """An evaluation as an async function of an individual; made by `AsyncEngine.evaluator`.
 
     Attributes:
         evaluation: What is run of an individual and how it is scored.
-        prepare: Makes an individual's source of the arguments of a call.
+        prepare: Makes an individual's source, or a `SandboxSpec` with it, of the arguments of a call.
         finish: Makes of a `FitnessResult` what is returned.
     """
 
@@ -105,7 +107,9 @@ class AsyncEvaluator(Generic[F]):
 
         Cancellation: Its calls are stopped.
         """
-        result = await self._engine.evaluate_one(self.prepare(*args, **kwargs), self.evaluation)
+        result = await self._engine.evaluate_one(
+            cast("Source", self.prepare(*args, **kwargs)), self.evaluation
+        )
         return self.finish(result)
 
     async def batch(self, individuals: Iterable[Any]) -> list[F]:
@@ -141,12 +145,22 @@ class AsyncEvaluator(Generic[F]):
         return found
 
     async def _all(self, calls: list[Call]) -> list[F]:
-        sources = [self.prepare(*args, **kwargs) for args, kwargs in calls]
+        sources = [cast("Source", self.prepare(*args, **kwargs)) for args, kwargs in calls]
         return [self.finish(result) for result in await self._engine.evaluate(sources, self.evaluation)]
 
 
 class AsyncEvaluators(AsyncEvaluating):
     """The part of `AsyncEngine` that makes functions of evaluations; see there."""
+
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: None = None
+    ) -> AsyncEvaluator[tuple[float, ...]]: ...
+
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: Finish[F]
+    ) -> AsyncEvaluator[F]: ...
 
     def evaluator(
         self,
@@ -159,8 +173,8 @@ class AsyncEvaluators(AsyncEvaluating):
 
         Args:
             evaluation: What to run of an individual and how to score it.
-            prepare: Makes an individual's source of the arguments of a call; None takes the individual for
-                its own source.
+            prepare: Makes an individual's source, or a `SandboxSpec` with it that says who its parents are, of
+                the arguments of a call; None takes the individual for its own source.
             finish: Makes of a `FitnessResult` what is returned; None returns its objectives, a tuple.
 
         Raises:

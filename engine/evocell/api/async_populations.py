@@ -11,7 +11,7 @@ from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_count, sandbox_ids
 from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
-from evocell.models.fitness import FitnessResult
+from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
 from evocell.orchestration.evaluator import Progress
@@ -30,14 +30,15 @@ class AsyncPopulations(EngineLifecycle):
     """
 
     async def create_population(
-        self, population: str, *, parent_population_id: str | None = None, direction: str = "maximize"
+        self, population: str, *, parent_population_id: str | None = None, direction: Direction | None = None
     ) -> PopulationState:
         """Enter a population that has no members yet.
 
         Args:
             population: Its name.
             parent_population_id: The population it descends from.
-            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite.
+            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite. None for what the
+                first evaluation of its members says.
 
         Raises:
             ConfigurationError: There is one of that name, or a name cannot be used.
@@ -46,6 +47,36 @@ class AsyncPopulations(EngineLifecycle):
             return self._populations.create(
                 population, parent_population_id=parent_population_id, direction=direction
             )
+
+    async def resume_population(
+        self, population: str, *, direction: Direction | None = None
+    ) -> list[AsyncSandbox]:
+        """Enter a population, or go on with it where an earlier engine with the same ``state_dir`` ended.
+
+        Members that the earlier engine held and that retention keeps (the latest ``gc_retain_generations``
+        generations and the ``gc_elites`` fittest) are created again, under their ids, with their code and
+        their fitness, and nobody is evaluated again. What their sessions held is gone. Members that somebody
+        had destroyed stay so, as do those that another engine holds. See docs/resuming.md.
+
+        Args:
+            population: Its name.
+            direction: As in `create_population`, if it is not there yet.
+
+        Returns:
+            Those that have been brought back, oldest first; none if the population is new, or all are there.
+
+        Raises:
+            ConfigurationError: The name cannot be used.
+            CapacityError: There would be too many sandboxes; none has been brought back.
+            StoreError: The store cannot be read.
+
+        Cancellation: None of them is brought back.
+        """
+        with self._request():
+            lost = self._populations.resume(population, direction)
+            made = await self._populations.bring_back(lost)
+            await self._observer.settle()
+            return [AsyncSandbox(cast("AsyncEngine", self), record.id) for record in made]
 
     async def get_population(self, population: str) -> PopulationState:
         """Return what is known of a population: its members now, their fitness, its latest generation.

@@ -7,8 +7,10 @@ from functools import partial
 import trio
 
 from evocell.api.lifecycle import EngineLifecycle
+from evocell.api.options import SandboxRef
 from evocell.errors import ConfigurationError
 from evocell.models.recorded import EvaluationRecord, MemoInfo, Replay
+from evocell.models.references import optional_id
 
 __all__ = ["AsyncReplaying"]
 
@@ -17,7 +19,7 @@ class AsyncReplaying(EngineLifecycle):
     """The part of `AsyncEngine` that is about records and memoisation; see there."""
 
     async def evaluation_records(
-        self, *, sandbox_id: str | None = None, key: str | None = None, limit: int = 100
+        self, *, sandbox_id: SandboxRef | None = None, key: str | None = None, limit: int = 100
     ) -> list[EvaluationRecord]:
         """Return records of the calls that evaluations made; an engine with a ``state_dir`` keeps them.
 
@@ -35,7 +37,7 @@ class AsyncReplaying(EngineLifecycle):
             StoreError: The store cannot be used.
         """
         with self._request():
-            find = partial(self._pure.find, sandbox_id=sandbox_id, key=key, limit=limit)
+            find = partial(self._pure.find, sandbox_id=optional_id(sandbox_id), key=key, limit=limit)
             return await trio.to_thread.run_sync(find)
 
     async def replay(self, record: EvaluationRecord) -> Replay:

@@ -8,6 +8,7 @@ import trio
 from attrs import evolve
 
 from evocell.api.lifecycle import EngineLifecycle
+from evocell.api.options import SandboxRef, sandbox_ids
 from evocell.errors import ConfigurationError
 from evocell.models.specs import SandboxSpec
 from evocell.observability.runs import LostSandbox, lost_sandboxes, note_revived
@@ -20,7 +21,7 @@ __all__ = ["AsyncReviving"]
 class AsyncReviving(EngineLifecycle):
     """The part of `AsyncEngine` that brings back sandboxes; see there."""
 
-    async def revive_sandboxes(self, ids: Sequence[str] | None = None) -> list[str]:
+    async def revive_sandboxes(self, ids: Sequence[SandboxRef] | None = None) -> list[str]:
         """Create again the sandboxes that killed engines held here, with the code they had.
 
         What their sessions kept in memory is gone. A sandbox whose code is not in the store any more, or
@@ -43,7 +44,7 @@ class AsyncReviving(EngineLifecycle):
         with self._request():
             lost = await trio.to_thread.run_sync(lost_sandboxes, self._store)
             found = {one.id: (one, spec) for one, spec in lost if spec.source is not None}
-            wanted = list(dict.fromkeys(found if ids is None else ids))
+            wanted = list(dict.fromkeys(found if ids is None else sandbox_ids(ids)))
             if ids is None:
                 alive = {record.id for record in self._manager.records()}
                 wanted = [one for one in wanted if one not in alive]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.images import ImageInfo
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSandbox"]
 
 
-class AsyncSandbox:
+class AsyncSandbox(Completable):
     """One individual of an `AsyncEngine`; made by its `create_sandbox`.
 
     It is a name, not a resource: any number may exist for one sandbox, and a sandbox outlives them. As an

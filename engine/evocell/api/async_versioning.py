@@ -15,6 +15,7 @@ from evocell.errors import ConfigurationError
 from evocell.models.duels import HeadToHead
 from evocell.models.evaluation import Evaluation
 from evocell.models.outcome import Outcome, Rejected
+from evocell.models.references import sandbox_id as id_of
 from evocell.models.source import Source
 from evocell.models.specs import check_id
 from evocell.models.versions import ModuleVersion, VersionDiff
@@ -149,14 +150,14 @@ class AsyncVersioning(EngineLifecycle):
         with self._request():
             return await self._reloading.history(self._manager.get(sandbox_id(sandbox)), module)
 
-    async def past_versions(self, sandbox_id: str, module: str | None = None) -> list[ModuleVersion]:
+    async def past_versions(self, sandbox_id: SandboxRef, module: str | None = None) -> list[ModuleVersion]:
         """Return all versions there have been of a sandbox's modules, also when it is gone.
 
         They come from the store, with those of earlier engines if there is a state directory. What is not in
         `history` cannot be rolled back to, but its text is in the store.
 
         Args:
-            sandbox_id: Id of the sandbox.
+            sandbox_id: The sandbox, or its id; it may be gone.
             module: Only this module.
 
         Raises:
@@ -165,7 +166,7 @@ class AsyncVersioning(EngineLifecycle):
         with self._request():
             await self._observer.store.flush()
             find = self._manager.kept_versions.find
-            return await trio.to_thread.run_sync(find, sandbox_id, module)
+            return await trio.to_thread.run_sync(find, id_of(sandbox_id), module)
 
     async def diff(
         self, sandbox: SandboxRef, module: str, old: int | None = None, new: int | None = None

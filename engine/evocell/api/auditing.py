@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from evocell.api.async_auditing import AsyncAuditing
+from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
 from evocell.observability.audit import AuditEntry, AuditKind
 
@@ -21,7 +22,7 @@ class Auditing:
         self,
         *,
         kind: AuditKind | None = None,
-        sandbox_id: str | None = None,
+        sandbox_id: SandboxRef | None = None,
         since: float | None = None,
         after: int = 0,
         limit: int = 100,

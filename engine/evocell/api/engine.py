@@ -32,6 +32,7 @@ from evocell.config import Config
 from evocell.errors import StoreError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker
+from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -49,7 +50,17 @@ __all__ = ["Engine"]
 
 
 class Engine(
-    Auditing, Comparing, Evaluators, Images, Observing, Populations, Replaying, Reviving, Versioning, Workers
+    Auditing,
+    Comparing,
+    Completable,
+    Evaluators,
+    Images,
+    Observing,
+    Populations,
+    Replaying,
+    Reviving,
+    Versioning,
+    Workers,
 ):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
@@ -271,7 +282,7 @@ class Engine(
         limits: Limits | None = None,
         population: str | None = None,
         generation: int = 0,
-        parent_ids: Sequence[str] = (),
+        parent_ids: Sequence[SandboxRef] = (),
         mutation_type: str = "seed",
         security_profile: SecurityProfile | None = None,
     ) -> Sandbox:

@@ -8,22 +8,24 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, cast, overload
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluator import Call, Finish, Prepare, as_given, bound, not_an_evaluator, objectives
 from evocell.api.options import check_evaluation
 from evocell.api.portal import Task, TrioThread
+from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
+from evocell.models.specs import SandboxSpec
 
 __all__ = ["Evaluator", "Evaluators"]
 
 F = TypeVar("F")
 
 
-class Evaluator(Generic[F]):
+class Evaluator(Completable, Generic[F]):
     """An evaluation as a function of an individual; made by `Engine.evaluator`.
 
     Call it with one individual, or hand it to something that maps functions over many: its `map` and
@@ -32,7 +34,7 @@ class Evaluator(Generic[F]):
 
     Attributes:
         evaluation: What is run of an individual and how it is scored.
-        prepare: Makes an individual's source of the arguments of a call.
+        prepare: Makes an individual's source, or a `SandboxSpec` with it, of the arguments of a call.
         finish: Makes of a `FitnessResult` what is returned.
     """
 
@@ -48,7 +50,7 @@ class Evaluator(Generic[F]):
         self._owner = owner  # an engine that nobody holds any more is closed
         self._thread = owner._thread  # noqa: SLF001 - its engine's
         self._lock = threading.Lock()
-        self._stream: Callable[[Source], Awaitable[FitnessResult]] | None = None
+        self._stream: Callable[[Source | SandboxSpec], Awaitable[FitnessResult]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> F:
         """Evaluate one individual.
@@ -123,11 +125,11 @@ class Evaluator(Generic[F]):
                 raise
 
     def _all(self, calls: list[Call]) -> list[F]:
-        sources = [self.prepare(*args, **kwargs) for args, kwargs in calls]
+        sources = [cast("Source", self.prepare(*args, **kwargs)) for args, kwargs in calls]
         evaluate = partial(self._thread.resource.evaluate, sources, self.evaluation)
         return [self.finish(result) for result in self._thread.call(evaluate)]
 
-    def _ready(self) -> Callable[[Source], Awaitable[FitnessResult]]:
+    def _ready(self) -> Callable[[Source | SandboxSpec], Awaitable[FitnessResult]]:
         with self._lock:
             if self._stream is None:
                 self._stream = self._thread.call(partial(self._thread.resource.open_stream, self.evaluation))
@@ -182,6 +184,16 @@ class Evaluators:
         self._thread.check()
         return self._thread.resource.slots
 
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: None = None
+    ) -> Evaluator[tuple[float, ...]]: ...
+
+    @overload
+    def evaluator(
+        self, evaluation: Evaluation, *, prepare: Prepare | None = None, finish: Finish[F]
+    ) -> Evaluator[F]: ...
+
     def evaluator(
         self,
         evaluation: Evaluation,
@@ -193,8 +205,8 @@ class Evaluators:
 
         Args:
             evaluation: What to run of an individual and how to score it.
-            prepare: Makes an individual's source of the arguments of a call; None takes the individual for
-                its own source. It runs in the caller's thread.
+            prepare: Makes an individual's source, or a `SandboxSpec` with it that says who its parents are, of
+                the arguments of a call; None takes the individual for its own source. It runs in the caller's thread.
             finish: Makes of a `FitnessResult` what is returned; None returns its objectives, a tuple. After a
                 `submit` it runs in the engine's thread, so it should be quick.
 

@@ -21,6 +21,7 @@ from evocell.errors import ConfigurationError, EngineClosed, EngineForked, Evoce
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
+from evocell.models.completion import Completable
 from evocell.observability.database import FILE_NAME, store_errors
 from evocell.observability.observer import Observer, open_observer
 from evocell.observability.populations import PopulationStore
@@ -67,7 +68,7 @@ class _Ancestry:
 _ancestry = _Ancestry()
 
 
-class EngineLifecycle:
+class EngineLifecycle(Completable):
     """The part of `AsyncEngine` that opens and closes; see there."""
 
     _worker: Worker
@@ -228,7 +229,7 @@ class EngineLifecycle:
         self._copies = Copies(worker, self._manager)
         self._reloading = Reloading(worker, versions, self._manager)
         kept = PopulationStore(self._store, observer.journal.run)
-        self._populations = PopulationRegistry(self._manager, kept)
+        self._populations = PopulationRegistry(self._manager, kept, self.config)
         trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.on_kill = self._manager.note_worker_kill

@@ -10,6 +10,7 @@ from attrs import evolve
 
 from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
+from evocell.models.references import sandbox_id, sandbox_ids
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.orchestration.batch import NewIndividual
@@ -36,27 +37,6 @@ SandboxRef: TypeAlias = "str | Sandbox | AsyncSandbox"
 
 Parents: TypeAlias = "Sequence[SandboxRef | Sequence[SandboxRef] | None]"
 """The parents of each source: none, one, or several."""
-
-
-def sandbox_id(ref: object) -> str:
-    """Return the id of a sandbox given by its id or itself.
-
-    Raises:
-        ConfigurationError: It is neither.
-    """
-    if isinstance(ref, str):
-        return ref
-    found = getattr(ref, "id", None)
-    if not isinstance(found, str):
-        raise ConfigurationError(f"a sandbox is named by its id or given itself, not by {ref!r}", "id")
-    return found
-
-
-def sandbox_ids(refs: object) -> list[str]:
-    """Return the ids of several sandboxes; raises as `sandbox_id` does."""
-    if isinstance(refs, str) or not isinstance(refs, Iterable):
-        raise ConfigurationError(f"ids must be a list of sandboxes or ids, not {refs!r}", "ids")
-    return [sandbox_id(ref) for ref in refs]
 
 
 def check_count(value: object, what: str) -> int:
@@ -108,7 +88,7 @@ def check_evaluation(evaluation: object) -> Evaluation:
 
 
 def individuals(
-    sources: Sequence[Source], *, population: str | None, generation: int, parents: object
+    sources: Sequence[Source | SandboxSpec], *, population: str | None, generation: int, parents: object
 ) -> list[NewIndividual]:
     """Put sources and what is known about them together.
 
@@ -121,6 +101,10 @@ def individuals(
     Raises:
         ConfigurationError: An argument cannot be used.
     """
+    if any(isinstance(source, SandboxSpec) for source in sources):
+        if parents is not None and any(entry is not None for entry in cast("Sequence[object]", parents)):
+            raise ConfigurationError("a SandboxSpec says who its parents are; leave parents out", "parents")
+        return [individual(source, population=population, generation=generation) for source in sources]
     ids = _parent_ids(parents, len(sources))
     return [
         NewIndividual(
@@ -133,7 +117,7 @@ def individuals(
             ),
             keep=population is not None,
         )
-        for source, parent_ids in zip(sources, ids, strict=True)
+        for source, parent_ids in zip(cast("Sequence[Source]", sources), ids, strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
 from evocell.api.sandbox import Sandbox
 from evocell.models.evaluation import Evaluation
-from evocell.models.fitness import FitnessResult
+from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
 from evocell.orchestration.evaluator import Progress
@@ -26,7 +26,7 @@ class Populations:
     _engine: AsyncPopulations
 
     def create_population(
-        self, population: str, *, parent_population_id: str | None = None, direction: str = "maximize"
+        self, population: str, *, parent_population_id: str | None = None, direction: Direction | None = None
     ) -> PopulationState:
         """Enter a population that has no members yet; see `AsyncEngine.create_population`."""
         return self._thread.call(
@@ -37,6 +37,11 @@ class Populations:
                 direction=direction,
             )
         )
+
+    def resume_population(self, population: str, *, direction: Direction | None = None) -> list[Sandbox]:
+        """Enter a population, or go on with it; see `AsyncEngine.resume_population`."""
+        twins = self._thread.call(partial(self._engine.resume_population, population, direction=direction))
+        return [Sandbox(self._thread, twin) for twin in twins]
 
     def get_population(self, population: str) -> PopulationState:
         """Return what is known of a population; see `AsyncEngine.get_population`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from evocell.api.async_replaying import AsyncReplaying
+from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
 from evocell.models.recorded import EvaluationRecord, MemoInfo, Replay
 
@@ -18,7 +19,7 @@ class Replaying:
     _engine: AsyncReplaying
 
     def evaluation_records(
-        self, *, sandbox_id: str | None = None, key: str | None = None, limit: int = 100
+        self, *, sandbox_id: SandboxRef | None = None, key: str | None = None, limit: int = 100
     ) -> list[EvaluationRecord]:
         """Return records of the calls that evaluations made; see `AsyncEngine.evaluation_records`."""
         ask = partial(self._engine.evaluation_records, sandbox_id=sandbox_id, key=key, limit=limit)

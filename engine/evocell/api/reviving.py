@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from evocell.api.async_reviving import AsyncReviving
+from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
 
 __all__ = ["Reviving"]
@@ -17,6 +18,6 @@ class Reviving:
     _thread: Portal
     _engine: AsyncReviving
 
-    def revive_sandboxes(self, ids: Sequence[str] | None = None) -> list[str]:
+    def revive_sandboxes(self, ids: Sequence[SandboxRef] | None = None) -> list[str]:
         """Create again the sandboxes that killed engines held; see `AsyncEngine.revive_sandboxes`."""
         return self._thread.call(partial(self._engine.revive_sandboxes, ids))

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Self
 
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.portal import Portal
+from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.images import ImageInfo
@@ -22,7 +23,7 @@ from evocell.orchestration.calls import RunIsolation
 __all__ = ["Sandbox"]
 
 
-class Sandbox:
+class Sandbox(Completable):
     """One individual of an `Engine`; made by its `create_sandbox`.
 
     It is a name, not a resource: any number may exist for one sandbox, and a sandbox outlives them. As a

@@ -67,7 +67,7 @@ class Versioning:
         """Return the versions of a module, oldest first; see `AsyncEngine.history`."""
         return self._thread.call(partial(self._engine.history, sandbox, module))
 
-    def past_versions(self, sandbox_id: str, module: str | None = None) -> list[ModuleVersion]:
+    def past_versions(self, sandbox_id: SandboxRef, module: str | None = None) -> list[ModuleVersion]:
         """Return all versions there have been of a sandbox's modules; see `AsyncEngine.past_versions`."""
         return self._thread.call(partial(self._engine.past_versions, sandbox_id, module))
 

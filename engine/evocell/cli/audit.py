@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from attrs import asdict
@@ -31,6 +32,11 @@ _COLOURS = {
     "worker_lost": "yellow",
 }
 _SHORT_ID_CHARS = 10
+_ID_CHARS = 16
+_WIDE = 110
+_NARROW_COLUMNS = 14 + 15 + 16 + 3
+_MOST_FOLDED = 10_000
+"""Entries of what was allowed that are folded into a line for each thing."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -39,7 +45,10 @@ def add_audit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
     audit = commands.add_parser(
         "audit",
         help="show what the security gate decided and which guests were stopped",
-        description="Shows the newest entries of a state directory's audit log, the oldest of them first.",
+        description=(
+            "Shows the newest entries of a state directory's audit log, the oldest of them first: refusals, "
+            "kills and crashes one by one, and below them what was allowed, a line for each thing."
+        ),
     )
     audit.add_argument(
         "state_dir", nargs="?", type=Path, help="an engine's state_dir (default: the configured one)"
@@ -57,18 +66,21 @@ def add_audit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
 def run_audit(args: argparse.Namespace) -> int:
     """Print the entries."""
     with contextlib.closing(open_reader(state_dir(args.state_dir))) as connection:
-        entries = read_entries(
-            connection,
-            kind=args.kind,
-            sandbox_id=args.sandbox,
-            since=None if args.since is None else time.time() - args.since,
-            limit=args.limit,
-        )
+        since = None if args.since is None else time.time() - args.since
+        read = partial(read_entries, connection, sandbox_id=args.sandbox, since=since)
+        allowed: list[AuditEntry] = []
+        if args.json or args.kind:
+            entries = read(kind=args.kind, limit=args.limit)
+        else:
+            # What was refused or stopped is not to be pushed out by what was allowed.
+            found = [read(kind=kind, limit=args.limit) for kind in AUDIT_KINDS if kind != "allowed"]
+            entries = sorted((one for some in found for one in some), key=lambda one: one.seq)[-args.limit :]
+            allowed = read(kind="allowed", limit=_MOST_FOLDED)
     if args.json:
         for entry in entries:
             say_json(asdict(entry))
-    elif entries:
-        _print_table(entries)
+    elif entries or allowed:
+        _print_table(entries, allowed)
     else:
         say("the audit log has no such entry")
     return 0
@@ -95,17 +107,37 @@ def _age(text: str) -> float:
     return float(number) * unit
 
 
-def _print_table(entries: Sequence[AuditEntry]) -> None:
-    table = Table(box=None, header_style="bold")
-    for title in ("time (UTC)", "what", "sandbox", "version", "profile", "detail"):
+def _print_table(entries: Sequence[AuditEntry], allowed: Sequence[AuditEntry]) -> None:
+    screen = open_screen()
+    wide = screen.width >= _WIDE
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    titles = ("time (UTC)", "what", "sandbox", *(("version", "profile") if wide else ()), "detail")
+    for title in titles:
         table.add_column(title, overflow="fold", no_wrap=title not in {"detail", "sandbox"})
+    room = max(20, screen.width - _NARROW_COLUMNS)
     for entry in entries:
+        detail = entry.detail if wide or len(entry.detail) <= 2 * room else entry.detail[: 2 * room - 1] + "…"
+        sandbox = entry.sandbox_id or "-"
         table.add_row(
-            datetime.fromtimestamp(entry.at, UTC).strftime("%m-%d %H:%M:%S"),
-            Text(entry.kind.replace("_", " "), style=_COLOURS.get(entry.kind, "")),
-            Text(entry.sandbox_id or "-"),
-            Text(entry.version[:_SHORT_ID_CHARS] or "-"),
-            Text(entry.profile or "-"),
-            Text(entry.detail),
+            _moment(entry),
+            Text(entry.kind.replace("_", " "), style=_COLOURS[entry.kind]),
+            Text(sandbox if wide or len(sandbox) <= _ID_CHARS else f"{sandbox[: _ID_CHARS - 1]}…"),
+            *((Text(entry.version[:_SHORT_ID_CHARS] or "-"), Text(entry.profile or "-")) if wide else ()),
+            Text(detail),
         )
-    open_screen().print(table)
+    if entries:
+        screen.print(table)
+    folded: dict[str, list[AuditEntry]] = {}
+    for entry in allowed:
+        folded.setdefault(entry.detail, []).append(entry)
+    for detail, same in sorted(folded.items(), key=lambda pair: -len(pair[1])):
+        line = Text(f"{_moment(same[-1])} ")
+        line.append("allowed", style=_COLOURS["allowed"])
+        line.append(
+            f" {len(same):,} times: {detail}" if len(same) > 1 else f" {same[0].sandbox_id or '-'} {detail}"
+        )
+        screen.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def _moment(entry: AuditEntry) -> str:
+    return datetime.fromtimestamp(entry.at, UTC).strftime("%m-%d %H:%M:%S")

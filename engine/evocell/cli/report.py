@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evocell.cli.report_data import RunData, read_run
 from evocell.cli.screen import say
-from evocell.cli.store import store_path
+from evocell.cli.store import add_choice, store_path
 from evocell.errors import ConfigurationError
 from evocell.observability.database import open_reader
 
@@ -38,9 +38,7 @@ def add_report_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
         metavar="RUN",
         help="the state directory of the run (default: the one that is configured)",
     )
-    report.add_argument(
-        "--run", type=int, metavar="N", dest="number", help="which run in it (default: the last)"
-    )
+    add_choice(report)
     report.add_argument(
         "--out",
         type=Path,
@@ -62,21 +60,36 @@ def add_report_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
 def run_report(args: argparse.Namespace) -> int:
     """Write the page."""
     write_report(
-        store_path(args.state_dir), args.out, run=args.number, direction=args.direction, title=args.title
+        store_path(args.state_dir),
+        args.out,
+        run=args.number,
+        all_runs=args.all_runs,
+        population=args.population,
+        direction=args.direction,
+        title=args.title,
     )
     say(f"report written to {args.out}")
     return 0
 
 
 def write_report(
-    place: Path, out: Path, *, run: int | None = None, direction: str | None = None, title: str = ""
+    place: Path,
+    out: Path,
+    *,
+    run: int | None = None,
+    all_runs: bool = False,
+    population: str | None = None,
+    direction: str | None = None,
+    title: str = "",
 ) -> None:
     """Write a page about a run.
 
     Args:
         place: The state directory, or its database.
         out: Where to.
-        run: Which run; None for the last that evaluated anything.
+        run: Which run; None for the search of the last that evaluated anything.
+        all_runs: Whether all runs are shown together.
+        population: Only members of this one, in all runs.
         direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
         title: What to call it.
 
@@ -85,7 +98,9 @@ def write_report(
         StoreError: The store cannot be read.
     """
     with closing(open_reader(place)) as connection:
-        data = read_run(connection, run=run, direction=direction, title=title)
+        data = read_run(
+            connection, run=run, all_runs=all_runs, population=population, direction=direction, title=title
+        )
     try:
         out.write_text(render(data), encoding="utf-8")
     except OSError as error:

@@ -7,6 +7,7 @@ import sqlite3
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import define, frozen
@@ -14,6 +15,9 @@ from attrs import define, frozen
 from evocell.errors import ConfigurationError, StoreError
 from evocell.observability.changes import Files, diff_files
 from evocell.observability.encoding import unpack, unpack_files
+from evocell.observability.runs import fate
+from evocell.observability.searches import chosen_runs
+from evocell.observability.tables import NUMBER_BITS
 
 __all__ = ["TREE_MEMBERS", "RunData", "read_run"]
 
@@ -33,11 +37,16 @@ _EVALUATIONS = """
         e.error, e.evaluated_at, e.evaluation_time_ms, e.fuel_used, e.peak_memory_bytes,
         coalesce(e.version, s.version), s.mutation_type, e.components, e.objectives
     FROM evaluations e JOIN batches b USING (batch) LEFT JOIN sandboxes s ON s.sandbox = e.sandbox
-    WHERE e.run = ? AND b.task = ? ORDER BY e.evaluation
+    WHERE e.run IN (SELECT value FROM json_each(:runs)) AND b.task = :task
+        AND (:population IS NULL OR s.population = :population)
+    ORDER BY e.evaluated_at, e.evaluation
 """
 _TASKS = """
     SELECT b.task, b.entry, b.direction, count(*) FROM evaluations e JOIN batches b USING (batch)
-    WHERE e.run = ? GROUP BY b.task ORDER BY count(*) DESC
+        LEFT JOIN sandboxes s ON s.sandbox = e.sandbox
+    WHERE e.run IN (SELECT value FROM json_each(:runs))
+        AND (:population IS NULL OR s.population = :population)
+    GROUP BY b.task ORDER BY count(*) DESC
 """
 
 
@@ -75,13 +84,21 @@ class _Task:
 
 
 def read_run(
-    connection: sqlite3.Connection, *, run: int | None = None, direction: str | None = None, title: str = ""
+    connection: sqlite3.Connection,
+    *,
+    run: int | None = None,
+    all_runs: bool = False,
+    population: str | None = None,
+    direction: str | None = None,
+    title: str = "",
 ) -> RunData:
     """Read what a report shows of a run.
 
     Args:
         connection: Opened with `open_reader`.
-        run: Which run; None for the last one that evaluated anything.
+        run: Which run; None for the search to which the last one belongs that evaluated anything.
+        all_runs: Whether all runs are shown together.
+        population: Only members of this one, in all runs.
         direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
         title: What to call it; empty for a name made of its number.
 
@@ -90,13 +107,18 @@ def read_run(
         StoreError: What the store holds of it is damaged.
     """
     chosen = _choose(connection, run)
-    started, ended, outcome, image = connection.execute(
-        "SELECT started_at, ended_at, outcome, image_id FROM runs WHERE run = ?", (chosen,)
-    ).fetchone()
-    tasks = [_Task(*row) for row in connection.execute(_TASKS, (chosen,))]
+    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    runs = chosen_runs(connection, path, chosen, run=run, all_runs=all_runs, population=population)
+    starts = dict(connection.execute("SELECT run, started_at FROM runs"))
+    started = min(starts[one] for one in runs)
+    image = connection.execute("SELECT image_id FROM runs WHERE run = ?", (chosen,)).fetchone()[0]
+    fates = [fate(connection, path, one) for one in runs]
+    outcome, ended = next((one for one in fates if one[0] == "open"), fates[-1])
+    wanted: dict[str, object] = {"runs": json.dumps(runs), "population": population}
+    tasks = [_Task(*row) for row in connection.execute(_TASKS, wanted)]
     task = tasks[0]
     direction = direction or task.direction
-    rows = [_member(row) for row in connection.execute(_EVALUATIONS, (chosen, task.digest))]
+    rows = [_member(row) for row in connection.execute(_EVALUATIONS, {**wanted, "task": task.digest})]
     everyone = list({one.number: one for one in rows}.values())
     columns = _columns(everyone)
     ranked = sorted(
@@ -108,12 +130,13 @@ def read_run(
     except ValueError as error:
         raise StoreError(f"{error}; see: evocell store check") from error
     return {
-        "title": title or f"Run {chosen}",
+        "title": title or _title(runs, population),
         "run": chosen,
+        "runs": runs,
         "outcome": outcome,
         "image": image,
         "started_at": started,
-        "wall_s": max((one.at for one in everyone), default=started) - started,
+        "wall_s": _wall_s(starts, runs, everyone),
         "ended_at": ended,
         "entry": task.entry,
         "direction": direction,
@@ -132,6 +155,25 @@ def read_run(
         "tree": tree,
         "n_family": n_family,
     }
+
+
+def _title(runs: Sequence[int], population: str | None) -> str:
+    if population is not None:
+        return f"Population {population}"
+    return f"Run {runs[0]}" if len(runs) == 1 else f"Runs {', '.join(map(str, runs))}"
+
+
+def _wall_s(starts: Mapping[int, float], runs: Sequence[int], everyone: Sequence[Member]) -> float:
+    """Return how long runs were at work, without the pauses between them; what was at once counts once."""
+    last: dict[int, float] = {}
+    for one in everyone:
+        run = one.number >> NUMBER_BITS
+        last[run] = max(one.at, last.get(run, 0.0))
+    total = until = 0.0
+    for start, end in sorted((starts[run], last[run]) for run in runs if run in last):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def _choose(connection: sqlite3.Connection, run: int | None) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evocell.cli.screen import complain, say_json
 from evocell.config import Config
-from evocell.errors import ConfigurationError
+from evocell.errors import ConfigurationError, EvocellError, ProtocolError
 
 
 def add_serve_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,8 +79,9 @@ async def _serve(config: Config, args: argparse.Namespace) -> None:
     import trio
 
     from evocell.pipe import transports
-    from evocell.pipe.server import open_server
+    from evocell.pipe.server import is_breach, open_server
 
+    ended: EvocellError | None = None
     on_socket = args.unix is not None or args.tcp is not None
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -90,7 +91,7 @@ async def _serve(config: Config, args: argparse.Namespace) -> None:
             streams = await stack.enter_async_context(transports.stdio_streams())
             opening = open_server(config, max_clients=1, may_detach=False)
             server = await stack.enter_async_context(opening)
-            await server.serve(*streams, framing=args.framing)
+            ended = await server.serve(*streams, framing=args.framing)
         else:
             token = None if args.tcp is None else transports.read_token(args.token_file)
             listening = (
@@ -103,6 +104,8 @@ async def _serve(config: Config, args: argparse.Namespace) -> None:
             _announce(args, transports.shown_address(listeners))
             await transports.serve_clients(server, listeners, framing=args.framing, token=token)
         nursery.cancel_scope.cancel()
+    if ended is not None and is_breach(ended):
+        raise ProtocolError(f"the connection was closed: {ended.message}") from ended
 
 
 def _announce(args: argparse.Namespace, address: str) -> None:

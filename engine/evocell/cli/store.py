@@ -68,6 +68,20 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose among the runs of a state directory."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--run",
+        type=int,
+        metavar="N",
+        dest="number",
+        help="which run in it (default: the latest, and all that are one search with it)",
+    )
+    which.add_argument("--all-runs", action="store_true", help="every run in it, together")
+    which.add_argument("--population", metavar="NAME", help="only members of this population, in all runs")
+
+
 def store_path(given: Path | None) -> Path:
     """Return the database of a state directory, or of the configured one.
 
@@ -105,7 +119,8 @@ def run_export(args: argparse.Namespace) -> int:
     path = store_path(args.state_dir)
     with closing(open_reader(path)) as connection, _output(args) as write:
         try:
-            n_rows = write_rows(export_rows(connection, args.table), args.file_format, write)
+            rows = export_rows(connection, args.table, flat=args.file_format == "csv")
+            n_rows = write_rows(rows, args.file_format, write)
         except ValueError as error:
             raise StoreError(f"{error}; see: evocell store check {path.parent}", str(path)) from error
     if args.out is not None:

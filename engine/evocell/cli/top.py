@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evocell.api.console import SafeConsole
-from evocell.cli.store import store_path
+from evocell.cli.store import add_choice, store_path
 from evocell.cli.top_data import Picture, RunWatcher
 from evocell.observability.database import open_reader
 
@@ -25,6 +25,10 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _PLAIN_BARS = " .:-=+*#@"
 _BAR_WIDTH = 24
 _MOST_DEATHS = 8
+_NAME_WIDTH = 10
+_SPARK_WIDTH = 40
+_FRAME_LINES = 4
+"""Lines of the frame, the head and the one below it."""
 _STATES = {"running": "bold green", "closed": "dim", "killed": "bold red"}
 
 
@@ -45,7 +49,7 @@ def add_top_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="STATE_DIR",
         help="the state directory of the engine (default: the one that is configured)",
     )
-    top.add_argument("--run", type=int, metavar="N", dest="number", help="which run (default: the latest)")
+    add_choice(top)
     top.add_argument(
         "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks (default: 1)"
     )
@@ -58,7 +62,9 @@ def run_top(args: argparse.Namespace) -> int:
     path = store_path(args.state_dir)
     console = SafeConsole()
     with closing(open_reader(path)) as connection:
-        watcher = RunWatcher(connection, path, args.number)
+        watcher = RunWatcher(
+            connection, path, args.number, all_runs=args.all_runs, population=args.population
+        )
         if args.once or not console.is_terminal or console.is_dumb_terminal:
             console.print(draw(watcher.look(), str(path.parent), plain=not _is_utf(console)))
             return 0
@@ -66,20 +72,27 @@ def run_top(args: argparse.Namespace) -> int:
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 while True:
                     live.update(
-                        draw(watcher.look(), str(path.parent), plain=not _is_utf(console)), refresh=True
+                        draw(
+                            watcher.look(),
+                            str(path.parent),
+                            plain=not _is_utf(console),
+                            height=console.height,
+                        ),
+                        refresh=True,
                     )
                     time.sleep(args.interval)
         except KeyboardInterrupt:
             return 0
 
 
-def draw(picture: Picture, place: str, *, plain: bool = False) -> RenderableType:
+def draw(picture: Picture, place: str, *, plain: bool = False, height: int | None = None) -> RenderableType:
     """Draw a run.
 
     Args:
         picture: The run.
         place: Its state directory, for the head line.
         plain: Whether only ASCII can be shown.
+        height: Lines that there are; None for as many as it takes.
     """
     bars = _PLAIN_BARS if plain else _BARS
     head = Text.assemble(
@@ -100,7 +113,7 @@ def draw(picture: Picture, place: str, *, plain: bool = False) -> RenderableType
         f"{picture.n_evaluations:,}, {picture.n_valid:,} valid, generation {picture.generation:,}",
     )
     rate = Text(f"{picture.per_s:,.1f}/s  ")
-    rate.append(_sparkline(picture.history, bars), style="cyan")
+    rate.append(_sparkline(picture.history[-_SPARK_WIDTH:], bars), style="cyan")
     facts.add_row("throughput", rate)
     if picture.best is None:
         best = Text("none yet", style="dim")
@@ -116,32 +129,52 @@ def draw(picture: Picture, place: str, *, plain: bool = False) -> RenderableType
         )
         facts.add_row(operation.replace("_", " "), bar + Text(f"  {done:,} of {count:,}"))
     parts: list[RenderableType] = [head, Text(), facts]
+    left = (height or 1000) - _FRAME_LINES - facts.row_count
+    n_kinds = min(len(picture.deaths), _MOST_DEATHS)
     if picture.state == "running" and picture.workers:
-        parts += [Text(), _workers(picture)]
-    parts += [Text(), _deaths(picture, bars)]
+        # Workers and kinds of death share what is left, and neither goes without.
+        n_workers = max(2, left - 2 - 2 - min(n_kinds, max(2, left // 3)))
+        parts += [Text(), _workers(picture, n_workers)]
+        left -= 2 + min(len(picture.workers), n_workers)
+    parts += [Text(), _deaths(picture, bars, max(1, min(_MOST_DEATHS, left - 2)))]
     return Panel(Group(*parts), title="evocell top", title_align="left", padding=(0, 1))
 
 
-def _workers(picture: Picture) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("worker")
-    for name in ("status", "pid", "memory", "CPU time", "sessions", "calls", "finished", "restarts"):
-        table.add_column(name, justify="right" if name != "status" else "left")
-    for name, reading in picture.workers:
+def _workers(picture: Picture, most: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("worker", no_wrap=True, min_width=_NAME_WIDTH, max_width=_NAME_WIDTH)
+    table.add_column("status", no_wrap=True)
+    for name in ("pid", "memory", "CPU", "sessions", "calls", "done", "restarts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    shown = picture.workers if len(picture.workers) <= most else picture.workers[: max(1, most - 1)]
+    for name, reading in shown:
         memory = reading.get("memory_bytes")
         cpu_s = reading.get("cpu_s")
         table.add_row(
-            name,
+            _end_of(name, _NAME_WIDTH),
             str(reading.get("status", "")),
             str(reading.get("pid") or "-"),
-            "-" if memory is None else f"{memory / 1e6:,.0f} MB",
-            "-" if cpu_s is None else f"{cpu_s:,.1f} s",
-            *(f"{reading.get(key, 0):,}" for key in ("sessions", "calls", "finished", "restarts")),
+            "-" if memory is None else f"{_large(memory)}B",
+            "-" if cpu_s is None else _brief(cpu_s),
+            *(_large(reading.get(key, 0)) for key in ("sessions", "calls", "finished", "restarts")),
         )
+    if len(shown) < len(picture.workers):
+        table.add_row(f"and {len(picture.workers) - len(shown)} more", style="dim")
     return table
 
 
-def _deaths(picture: Picture, bars: str) -> RenderableType:
+def _end_of(name: str, width: int) -> str:
+    """Return a name that fits: workers differ in how their names end."""
+    return name if len(name) <= width else f"{name[: width // 2 - 1]}…{name[-(width - width // 2) :]}"
+
+
+def _brief(seconds: float) -> str:
+    if seconds < 1000:  # noqa: PLR2004 - as many digits as the column has
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def _deaths(picture: Picture, bars: str, most_kinds: int) -> RenderableType:
     if not picture.deaths:
         return Text("no deaths", style="dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -149,7 +182,7 @@ def _deaths(picture: Picture, bars: str) -> RenderableType:
     table.add_column("", justify="right")
     table.add_column("")
     most = max(picture.deaths.values())
-    for kind, count in picture.deaths.most_common(_MOST_DEATHS):
+    for kind, count in picture.deaths.most_common(most_kinds):
         bar = bars[-1] * max(1, round(_BAR_WIDTH * count / most))
         table.add_row(Text(kind), f"{count:,}", Text(bar, style="red"))
     return table
@@ -173,7 +206,7 @@ def _duration(seconds: float) -> str:
 
 
 def _large(value: float) -> str:
-    for size, word in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, word in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {word}"
     return f"{value:,.0f}"

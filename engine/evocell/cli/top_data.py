@@ -12,7 +12,8 @@ from attrs import Factory, define, field
 
 from evocell.errors import ConfigurationError
 from evocell.observability.encoding import unpack
-from evocell.observability.runs import is_alive
+from evocell.observability.runs import fate, is_alive
+from evocell.observability.searches import chosen_runs
 
 __all__ = ["Picture", "RunWatcher"]
 
@@ -22,11 +23,16 @@ WINDOW_S = 10.0
 HISTORY = 60
 """Seconds of throughput that are remembered."""
 
+_LOOKS = 5
+"""After how many looks it is asked again which runs are one search."""
+
 _NEW = """
     SELECT e.evaluation, e.valid, e.reason, e.fitness_score, e.evaluated_at, e.fuel_used, e.generation,
         e.sandbox_id, b.direction
     FROM evaluations e LEFT JOIN batches b USING (batch)
-    WHERE e.run = ? AND e.evaluation > ? ORDER BY e.evaluation LIMIT 20000
+        LEFT JOIN sandboxes s ON s.sandbox = e.sandbox
+    WHERE e.run = :run AND e.evaluation > :seen AND (:population IS NULL OR s.population = :population)
+    ORDER BY e.evaluation LIMIT 20000
 """
 
 
@@ -73,16 +79,28 @@ class RunWatcher:
     Args:
         connection: Opened with `open_reader`.
         path: The database.
-        run: Which run; None for the one that is running, else the latest that evaluated anything.
+        run: Which run; None for the one that is running, else the latest that evaluated anything, and all
+            that are one search with it.
+        all_runs: Whether the evaluations of all runs count.
+        population: Only members of this one count, in all runs.
 
     Raises:
         ConfigurationError: There is no such run.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, run: int | None = None) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        run: int | None = None,
+        *,
+        all_runs: bool = False,
+        population: str | None = None,
+    ) -> None:
         self._connection = connection
         self._path = path
         self._follow_latest = run is None
+        self._chosen = {"run": run, "all_runs": all_runs, "population": population}
         self._begin(self._latest() if run is None else run)
 
     def look(self, now: float | None = None) -> Picture:
@@ -92,8 +110,9 @@ class RunWatcher:
             self._begin(latest)
         picture = self._picture
         self._read_run(picture, now)
-        while self._read_evaluations(picture):
-            pass
+        for run in self._runs():
+            while self._read_evaluations(picture, run):
+                pass
         self._rate(picture, now)
         return picture
 
@@ -111,19 +130,18 @@ class RunWatcher:
         if self._connection.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is None:
             raise ConfigurationError(f"there is no run {run}", "run")
         self._picture = Picture(run, "running")
-        self._seen = 0
+        self._seen: dict[int, int] = {}
+        self._known_runs = 0
+        self._looks = 0
+        self._counted: list[int] = []
         self._recent: deque[float] = deque(maxlen=200_000)
 
     def _read_run(self, picture: Picture, now: float) -> None:
         ask = self._connection.execute
-        started, ended, outcome = ask(
-            "SELECT started_at, ended_at, outcome FROM runs WHERE run = ?", (picture.run,)
-        ).fetchone()
-        if outcome == "open":
-            picture.state = "running" if is_alive(self._path, picture.run) else "killed"
-        else:
-            picture.state = outcome
-        picture.age_s = (ended or now) - started
+        started = ask("SELECT started_at FROM runs WHERE run = ?", (picture.run,)).fetchone()[0]
+        outcome, ended = fate(self._connection, self._path, picture.run)
+        picture.state = "running" if outcome == "open" else outcome
+        picture.age_s = (now if ended is None else ended) - started
         readings = {
             name: unpack(reading)
             for name, reading in ask(
@@ -140,10 +158,21 @@ class RunWatcher:
             (picture.run,),
         ).fetchall()
 
-    def _read_evaluations(self, picture: Picture) -> int:
-        rows = self._connection.execute(_NEW, (picture.run, self._seen)).fetchall()
+    def _runs(self) -> list[int]:
+        """Return the runs whose evaluations count; looked up again when there is another run."""
+        n_runs = self._connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+        self._looks += 1
+        if n_runs != self._known_runs or (n_runs > 1 and self._looks % _LOOKS == 0):
+            self._known_runs = n_runs
+            found = chosen_runs(self._connection, self._path, self._picture.run, **self._chosen)  # type: ignore[arg-type]  # as given
+            self._counted = sorted({*self._counted, *found})
+        return self._counted
+
+    def _read_evaluations(self, picture: Picture, run: int) -> int:
+        wanted = {"run": run, "seen": self._seen.get(run, 0), "population": self._chosen["population"]}
+        rows = self._connection.execute(_NEW, wanted).fetchall()
         for number, valid, reason, score, at, fuel, generation, name, direction in rows:
-            self._seen = number
+            self._seen[run] = number
             self._recent.append(at)
             picture.n_evaluations += 1
             picture.fuel += fuel

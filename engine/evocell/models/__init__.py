@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from evocell.models.duels import Duel, HeadToHead
     from evocell.models.equality import ByContent, same_value
     from evocell.models.evaluation import Case, Evaluation, normalise_entry
-    from evocell.models.fitness import CaseResult, FitnessResult, fitness_statistics
+    from evocell.models.fitness import CaseResult, Direction, FitnessResult, best, fitness_statistics
     from evocell.models.images import ImageInfo
     from evocell.models.limits import Limits
     from evocell.models.outcome import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Transition,
         utc_now,
     )
+    from evocell.models.tables import FrameLibrary, to_dataframe
     from evocell.models.versions import ModuleVersion, VersionDiff
     from evocell.models.workers import WorkerInfo
 
@@ -44,10 +45,12 @@ __all__ = [
     "CaseResult",
     "Comparison",
     "Completed",
+    "Direction",
     "Duel",
     "Evaluation",
     "EvaluationRecord",
     "FitnessResult",
+    "FrameLibrary",
     "GarbageReport",
     "GenerationState",
     "GuestCrashed",
@@ -77,9 +80,11 @@ __all__ = [
     "VersionDiff",
     "WorkerInfo",
     "WorkerLost",
+    "best",
     "fitness_statistics",
     "normalise_entry",
     "same_value",
+    "to_dataframe",
     "utc_now",
 ]
 
@@ -89,7 +94,7 @@ _PLACES = {
     "duels": ("Duel", "HeadToHead"),
     "equality": ("ByContent", "same_value"),
     "evaluation": ("Case", "Evaluation", "normalise_entry"),
-    "fitness": ("CaseResult", "FitnessResult", "fitness_statistics"),
+    "fitness": ("CaseResult", "Direction", "FitnessResult", "best", "fitness_statistics"),
     "images": ("ImageInfo",),
     "limits": ("Limits",),
     "outcome": (
@@ -108,6 +113,7 @@ _PLACES = {
     "source": ("Source",),
     "specs": ("SandboxSpec",),
     "stages": ("Stage", "StagedResult"),
+    "tables": ("FrameLibrary", "to_dataframe"),
     "state": ("PopulationState", "SandboxState", "SandboxStatus", "Transition", "utc_now"),
     "versions": ("ModuleVersion", "VersionDiff"),
     "workers": ("WorkerInfo",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
-from evocell.models.fitness import CaseResult
+from evocell.models.fitness import CaseResult, Direction
 from evocell.models.limits import Limits
 
 #: The module a bare entry is looked up in, and the name a bare source text is given.
@@ -22,26 +22,26 @@ MAX_SEED = (1 << 64) - 1
 _NAME = r"[^\W\d]\w*"
 _ENTRY = re.compile(rf"(?:{_NAME}(?:\.{_NAME})*:)?{_NAME}(?:\.{_NAME})*\Z")
 
-Direction = Literal["maximize", "minimize"]
 Isolation = Literal["case", "candidate"]
 Score: TypeAlias = float | Mapping[str, float]
-ScoreFunction: TypeAlias = "Callable[[Case, Any], Score]"
+ScoreFunction: TypeAlias = "Callable[[Case, Any], Score | tuple[Score, str]]"
 AggregateFunction: TypeAlias = Callable[[list[CaseResult]], Score | tuple[float, ...]]
 StopPredicate: TypeAlias = Callable[[list[CaseResult]], bool]
 
 
-def normalise_entry(entry: object) -> str:
+def normalise_entry(entry: str) -> str:
     """Return an entry as ``"module:qualname"``; a bare ``"f"`` means ``"program:f"``.
 
     Raises:
         ConfigurationError: It is not the name of a function, with or without its module.
     """
-    if not isinstance(entry, str) or not _ENTRY.match(entry):
+    given = cast("object", entry)
+    if not isinstance(given, str) or not _ENTRY.match(given):
         raise ConfigurationError(
-            f'entry must name a function as "function" or "module:function", not {entry!r}',
+            f'entry must name a function as "function" or "module:function", not {given!r}',
             "entry",
         )
-    return entry if ":" in entry else f"{DEFAULT_MODULE}:{entry}"
+    return given if ":" in given else f"{DEFAULT_MODULE}:{given}"
 
 
 def check_seed(seed: object, what: str) -> None:
@@ -54,8 +54,8 @@ def check_seed(seed: object, what: str) -> None:
         raise ConfigurationError(f"{what} must be a whole number from 0 to 2**64 - 1, not {seed!r}", what)
 
 
-def _args_tuple(args: object) -> tuple[Any, ...]:
-    if not isinstance(args, tuple | list):
+def _args_tuple(args: Sequence[Any]) -> tuple[Any, ...]:
+    if not isinstance(cast("object", args), tuple | list):
         raise ConfigurationError(
             f"case args must be a tuple or list of arguments, not {type(args).__name__}; "
             "write args=(value,) for one argument",
@@ -64,8 +64,8 @@ def _args_tuple(args: object) -> tuple[Any, ...]:
     return tuple(args)
 
 
-def _kwargs_dict(kwargs: object) -> dict[str, Any]:
-    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+def _kwargs_dict(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(cast("object", kwargs), Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigurationError(
             f"case kwargs must be a mapping with names as keys, not {type(kwargs).__name__}; "
             "what is expected is given by name, as in Case((3,), expected=9)",
@@ -115,11 +115,12 @@ class Case:
             raise ConfigurationError(f"case public must be True or False, not {self.public!r}", "public")
 
 
-def _case_tuple(cases: object) -> tuple[Case, ...]:
-    if isinstance(cases, Case):
+def _case_tuple(cases: Iterable[Case]) -> tuple[Case, ...]:
+    given = cast("object", cases)
+    if isinstance(given, Case):
         raise ConfigurationError("cases must be a sequence; write cases=[case] for one", "cases")
     try:
-        found = tuple(cast("Sequence[object]", cases))
+        found = tuple(cast("Iterable[object]", given))
     except TypeError as error:
         raise ConfigurationError(
             f"cases must be a sequence of Case, not {type(cases).__name__}", "cases"
@@ -136,8 +137,8 @@ def _case_tuple(cases: object) -> tuple[Case, ...]:
     return cast("tuple[Case, ...]", found)
 
 
-def _direction_tuple(directions: object) -> tuple[Direction, ...]:
-    if not isinstance(directions, tuple | list) or not directions:
+def _direction_tuple(directions: Sequence[Direction]) -> tuple[Direction, ...]:
+    if not isinstance(cast("object", directions), tuple | list) or not directions:
         raise ConfigurationError(
             "directions must be a tuple with one direction per objective, such as "
             f'("minimize",), not {directions!r}',
@@ -165,6 +166,8 @@ class Evaluation:
         cases: The calls to make.
         score: ``"equal"``, ``"close"`` or a function of case and value, run on the host. The first two want
             an expected value in every case; a list, a tuple and an array of the same values are equal there.
+            A function returns a number or named numbers, or a tuple of that and a text: a remark on the case,
+            which `feedback` shows if the case is public, as it does the text of what the function raises.
         aggregate: ``"mean"`` or a function of all case results that gives the score, its parts by
             name, or one number per objective.
         harness: Trusted driver files, by path or in a zip, importable beside the candidate. It shares the

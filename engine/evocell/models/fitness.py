@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any, Literal
 
 from attrs import Factory, field, frozen
 
+from evocell.errors import ConfigurationError
 from evocell.models import report
 from evocell.models.outcome import Outcome
 from evocell.models.state import utc_now
@@ -26,6 +28,8 @@ class CaseResult:
             gave a usable score other than False. A score of 0.0 passes: whether that is bad only you know.
         public: Whether the case may be shown to whoever writes the next variant.
         error: Why there is no score, in a sentence; may hold what only the host may know.
+        remark: What the scoring function said of it, beside the number or by raising; `feedback` and
+            `artifacts` show it of public cases. None if it said nothing.
     """
 
     name: str
@@ -35,6 +39,45 @@ class CaseResult:
     passed: bool = False
     public: bool = True
     error: str | None = None
+    remark: str | None = None
+
+
+Direction = Literal["maximize", "minimize"]
+"""Whether more of an objective is better, or less."""
+
+
+_PLAIN = (
+    "sandbox_id",
+    "generation",
+    "fitness_score",
+    "valid",
+    "reason",
+    "error",
+    "evaluation_time_ms",
+    "fuel_used",
+    "peak_memory_bytes",
+    "deterministic",
+    "n_memoised",
+)
+
+
+def _plain_case(case: CaseResult) -> dict[str, Any]:
+    outcome, score = case.outcome, case.score
+    return {
+        "name": case.name,
+        "index": case.index,
+        "outcome": outcome.kind,
+        "score": dict(score) if isinstance(score, Mapping) else score,
+        "passed": case.passed,
+        "public": case.public,
+        "error": case.error,
+        "remark": case.remark,
+        "fuel_used": outcome.fuel_used,
+        "wall_s": outcome.wall_s,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "stdout": outcome.stdout,
+        "stderr": outcome.stderr,
+    }
 
 
 def _only_score(result: FitnessResult) -> tuple[float, ...]:
@@ -68,6 +111,7 @@ class FitnessResult:
         n_memoised: Cases whose call was made before and not again.
         all_public: Whether every case of the evaluation may be shown to whoever writes the next variant. If
             not, what was computed over all cases (score, validity, error, fuel, memory) may not either.
+        directions: Whether more is better, for each objective, as the evaluation says.
     """
 
     sandbox_id: str
@@ -86,15 +130,17 @@ class FitnessResult:
     deterministic: bool = True
     n_memoised: int = field(default=0, eq=False)
     all_public: bool = True
+    directions: tuple[Direction, ...] = ("maximize",)
 
     def feedback(self, max_chars: int = 4000) -> str:
         """Describe the result for a language model that writes the next variant.
 
         Holds the score, the validity and the public cases, failed ones first, each with its
-        outcome, error, ends of traceback and output, and fuel. Never holds expected values, nor
-        anything of cases that are not public. If there are such cases, it has the mean of the public
-        ones in place of the score, and fuel and memory of the public ones: results that differ in
-        hidden cases only have the same text. A case without a name is numbered among the public ones.
+        outcome, error, what ``score`` said of it, ends of traceback and output, and fuel. Never holds
+        expected values, nor anything of cases that are not public. If there are such cases, it has the
+        mean of the public ones in place of the score, and fuel and memory of the public ones: results that
+        differ in hidden cases only have the same text. A case without a name is numbered among the public
+        ones.
 
         Args:
             max_chars: Characters the text may have at most, from 1.
@@ -104,14 +150,83 @@ class FitnessResult:
         """
         return report.feedback(self, max_chars)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain data that ``json.dumps`` takes: numbers, strings, lists and dicts.
+
+        All fields are there under their names; of each case in ``test_results`` what is known but the value
+        that the call returned. ``evaluated_at`` is ISO 8601. What is given to the author of the next variant
+        is `feedback` or `artifacts`: this holds what is known of cases that are not public, too.
+        """
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            **plain,
+            "components": dict(self.components),
+            "objectives": list(self.objectives),
+            "directions": list(self.directions),
+            "evaluated_at": self.evaluated_at.isoformat(),
+            "test_results": [_plain_case(case) for case in self.test_results],
+        }
+
     def artifacts(self) -> dict[str, str]:
         """Return what is known of the first public case that failed, by name.
 
-        Keys, each there only if it has something to say: ``case``, ``outcome``, ``error``,
-        ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. Empty if no public case failed
-        and the individual was not refused as a whole.
+        Keys, each there only if it has something to say: ``case``, ``outcome``, ``remark``, ``error``,
+        ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. If no public case failed and the
+        individual was not refused as a whole, only what ``score`` remarked on the first public case, or
+        nothing.
         """
         return report.artifacts(self)
+
+
+def best(
+    results: Iterable[FitnessResult], most: int = 1, *, direction: Direction | None = None
+) -> list[FitnessResult]:
+    """Return the fittest of some results, by their first objective; invalid ones are never among them.
+
+    >>> results = [FitnessResult("a", 0, -2.0, valid=True), FitnessResult("b", 0, 0.0, valid=False)]
+    >>> [result.sandbox_id for result in best(results)]
+    ['a']
+
+    Args:
+        results: Any results.
+        most: How many at most.
+        direction: ``"maximize"`` or ``"minimize"``; None for what the results themselves say.
+
+    Returns:
+        The best first; of equal ones, the one that came first. Empty if none is valid.
+
+    Raises:
+        ConfigurationError: An argument cannot be used, or the results have different directions.
+    """
+    if type(most) is not int or most < 1:
+        raise ConfigurationError(f"most must be a whole number from 1, not {most!r}", "most")
+    found = list(results)
+    for one in found:
+        if not isinstance(one, FitnessResult):
+            raise ConfigurationError(f"results must be FitnessResults, not {one!r:.60}", "results")
+    valid = [one for one in found if one.valid]
+    if direction is None:
+        directions = {one.directions[0] for one in valid}
+        if len(directions) > 1:
+            raise ConfigurationError(
+                "the results are of evaluations with different directions; give direction=", "direction"
+            )
+        direction = directions.pop() if directions else "maximize"
+    check_direction(direction)
+    sign = 1 if direction == "minimize" else -1
+    return sorted(valid, key=lambda one: sign * one.objectives[0])[:most]
+
+
+def check_direction(direction: object) -> None:
+    """Refuse what is no direction.
+
+    Raises:
+        ConfigurationError: It is neither ``"maximize"`` nor ``"minimize"``.
+    """
+    if direction not in ("maximize", "minimize"):
+        raise ConfigurationError(
+            f'direction must be "maximize" or "minimize", not {direction!r}', "direction"
+        )
 
 
 def fitness_statistics(results: Iterable[FitnessResult]) -> dict[str, float]:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
+from evocell.models.references import SandboxName, sandbox_id
 from evocell.models.source import Source
 
 __all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
 
-GarbageCause = Literal["interval", "demand", "pressure"]
+GarbageCause = Literal["interval", "demand", "pressure", "capacity"]
 
 
-def _parent_ids(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or hasattr(value, "id"):
-        value = (value,)
-    if not isinstance(value, Iterable):
+def _parent_ids(value: SandboxName | Iterable[SandboxName]) -> tuple[str, ...]:
+    given = cast("object", value)
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    try:
+        return tuple(sandbox_id(one) for one in (cast("Iterable[object]", given) if several else (given,)))
+    except ConfigurationError as error:
         raise ConfigurationError(
-            f"offspring parents must be sandboxes or their ids, not {value!r}", "parents"
-        )
-    found = tuple(one if isinstance(one, str) else getattr(one, "id", None) for one in value)
-    if not all(isinstance(one, str) for one in found):
-        raise ConfigurationError(
-            f"offspring parents must be sandboxes or their ids, not {value!r}", "parents"
-        )
-    return found  # type: ignore[return-value]  # checked above
+            f"offspring parents must be sandboxes or their ids: {error.message}", "parents"
+        ) from None
 
 
 @frozen
@@ -92,7 +89,8 @@ class GarbageReport:
     """What a cycle of the garbage collector did.
 
     Attributes:
-        cause: ``"interval"``, ``"demand"`` or ``"pressure"``.
+        cause: ``"interval"``, ``"demand"``, ``"pressure"`` (memory), or ``"capacity"``: there was no room for
+            further sandboxes.
         sandboxes: Ids of the sandboxes that were destroyed.
         sessions: How many of them held a session.
         kept_elites: Members of retired generations that stayed for their fitness.

@@ -1,8 +1,8 @@
 """Text about a fitness result for whoever, or whatever, writes the next variant.
 
 What leaves from here goes back to the author of untrusted code, so it is built from a positive
-list: the candidate's own output and the host's readings of public cases. A case's scoring error is
-not in it, because it may quote what was expected.
+list: the candidate's own output, the host's readings, and what the caller's own scoring said, of public
+cases. How a value differs from what was expected is not in it, because that quotes what was expected.
 
 A candidate chooses its fuel, its memory, how it fails and so its score to the last digit, case by
 case. So where some cases are hidden, no number that was computed from them is in it either, not
@@ -69,6 +69,9 @@ def artifacts(result: FitnessResult) -> dict[str, str]:
     if result.error and _refused_as_a_whole(result):
         found = {"outcome": result.reason or "", "error": _tail(result.error, _ARTIFACT_CHARS)}
         return {name: text for name, text in found.items() if text}
+    for number, case in enumerate(public_cases(result)):
+        if case.remark:
+            return {"case": _label(case, number), "remark": _tail(case.remark, _ARTIFACT_CHARS)}
     return {}
 
 
@@ -136,6 +139,7 @@ def _case_artifacts(label: str, case: CaseResult) -> dict[str, str]:
     found = {
         "case": label,
         "outcome": outcome.kind,
+        "remark": _tail(case.remark or "", _ARTIFACT_CHARS),
         "error": _tail(outcome.error or "", _ARTIFACT_CHARS),
         "traceback": _tail(_traceback(outcome), _ARTIFACT_CHARS),
         "stdout": _tail(outcome.stdout, _ARTIFACT_CHARS),
@@ -189,9 +193,10 @@ def _case_block(label: str, case: CaseResult, max_chars: int) -> str:
     verdict = "passed" if case.passed else "failed"
     line = f"case {label}: {verdict}, {outcome.kind}{_score(case)}, fuel"
     line += f" {outcome.fuel_used:,}"
+    remark = ("score says", case.remark or "", _ERROR_CHARS)
     if case.passed:
-        return line
-    details = [("error", outcome.error or "", _ERROR_CHARS)]
+        return line + (_section(*remark[:2], min(max_chars - len(line), _ERROR_CHARS)) if case.remark else "")
+    details = [remark, ("error", outcome.error or "", _ERROR_CHARS)]
     if isinstance(outcome, Completed):
         details.append(("returned", _short_repr(outcome.value), _ERROR_CHARS))
     details.append(("traceback", _traceback(outcome), max_chars))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 from attrs import Attribute, evolve, field, frozen
 
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
+from evocell.models.references import SandboxName, sandbox_id
 from evocell.models.security import SECURITY_PROFILES, SecurityProfile
 from evocell.models.source import Source
 
@@ -46,17 +50,17 @@ def _ids(_: object, attribute: Attribute[tuple[str, ...]], value: tuple[object, 
         check_id(item, f"each of sandbox {attribute.name}")
 
 
-def _id_tuple(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
+def _id_tuple(value: Sequence[SandboxName]) -> tuple[str, ...]:
+    if isinstance(cast("object", value), str):
         raise ConfigurationError(
             f"sandbox parent_ids must be a sequence of ids; write ({value!r},) for one parent",
             "parent_ids",
         )
-    if not isinstance(value, tuple | list):
+    if not isinstance(cast("object", value), tuple | list):
         raise ConfigurationError(
             f"sandbox parent_ids must be a tuple or list, not {type(value).__name__}", "parent_ids"
         )
-    return tuple(value)
+    return tuple(sandbox_id(one) for one in value)
 
 
 def _generation(_: object, __: Attribute[int], value: object) -> None:

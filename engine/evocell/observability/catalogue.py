@@ -164,7 +164,7 @@ _ALL: tuple[EventKind, ...] = (
             Number("bytes", "their sizes together"),
             Number("directories", "temporary directories of processes that were killed"),
         ),
-        (Label("cause", (str,), "why it went", ("interval", "demand", "pressure")),),
+        (Label("cause", (str,), "why it went", ("interval", "demand", "pressure", "capacity")),),
     ),
     *_span(
         "sandbox.evaluate",

@@ -70,6 +70,8 @@ def case_record(case: CaseResult) -> dict[str, object]:
         "wall_s": outcome.wall_s,
         "peak_memory_bytes": outcome.peak_memory_bytes,
     }
+    if case.remark is not None:
+        record["remark"] = text(case.remark, STREAM_CHARS)
     if outcome.stdout:
         record["stdout"] = text(outcome.stdout, STREAM_CHARS)
     if outcome.stderr:

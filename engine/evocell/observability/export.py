@@ -7,7 +7,7 @@ import io
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -53,20 +53,46 @@ _FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", re.ASCII)
 
 
-def export_rows(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
+def export_rows(connection: sqlite3.Connection, table: str, *, flat: bool = False) -> Iterator[Row]:
     """Return the rows of a table, their columns decoded: times as ISO 8601 in UTC, packed ones as plain data.
 
     Args:
         connection: Opened with `open_reader`.
         table: One of `EXPORTS`.
+        flat: Whether objectives and parts of a score become columns of their own, ``objective_1`` and
+            ``component_<name>``, the same in every row, instead of a list and a map.
 
     Raises:
         ValueError: A row is damaged.
     """
+    spread = _spread(connection) if flat and table == "evaluations" else None
     cursor = connection.execute(EXPORTS[table])
     names = [column[0] for column in cursor.description]
     for row in cursor:
-        yield {name: _decoded(name, value) for name, value in zip(names, row, strict=True)}
+        decoded = {name: _decoded(name, value) for name, value in zip(names, row, strict=True)}
+        yield decoded if spread is None else _flat(decoded, *spread)
+
+
+def _spread(connection: sqlite3.Connection) -> tuple[int, list[str]]:
+    """Return how many objectives there are at most, and the names of all parts of scores."""
+    most: int | None = connection.execute(
+        "SELECT max(json_array_length(objectives)) FROM evaluations"
+    ).fetchone()[0]
+    found = connection.execute("SELECT DISTINCT key FROM evaluations, json_each(components) ORDER BY key")
+    return most or 0, [name for (name,) in found]
+
+
+def _flat(row: dict[str, object], n_objectives: int, parts: Sequence[str]) -> Row:
+    flat: dict[str, object] = {}
+    for name, value in row.items():
+        if name == "objectives" and isinstance(value, list):
+            padded = value + [None] * (n_objectives - len(value))
+            flat |= {f"objective_{place}": one for place, one in enumerate(padded, 1)}
+        elif name == "components" and isinstance(value, dict):
+            flat |= {f"component_{part}": value.get(part) for part in parts}
+        else:
+            flat[name] = value
+    return flat
 
 
 def write_rows(rows: Iterator[Row], file_format: ExportFormat, write: Callable[[bytes], object]) -> int:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 from attrs import evolve, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.fitness import FitnessResult
+from evocell.models.completion import Completable
+from evocell.models.fitness import Direction, FitnessResult, check_direction
+from evocell.models.references import SandboxName
+from evocell.models.references import sandbox_id as id_of
+from evocell.models.tables import FrameLibrary, frame_of, numbers_of
+from evocell.observability.database import open_reader
 from evocell.observability.journal import Journal
+from evocell.observability.searches import runs_of_search
 from evocell.observability.telemetry import Telemetry
 
 __all__ = ["FitnessEntry", "FitnessRecorder"]
@@ -21,10 +30,14 @@ __all__ = ["FitnessEntry", "FitnessRecorder"]
 LATEST = 100_000
 """Individuals whose latest fitness is held in memory; that of others is read from the store."""
 
-_LATEST = """
-    SELECT sandbox, fitness, valid, generation, evaluated_at, version FROM sandboxes
-    WHERE id = ? AND fitness IS NOT NULL ORDER BY evaluated_at DESC LIMIT 1
+_LAST = """
+    (SELECT fuel_used FROM evaluations e WHERE e.sandbox = s.sandbox ORDER BY evaluation DESC LIMIT 1),
+    (SELECT reason FROM evaluations e WHERE e.sandbox = s.sandbox ORDER BY evaluation DESC LIMIT 1)
 """
+_LATEST = f"""
+    SELECT sandbox, fitness, valid, generation, evaluated_at, version, {_LAST} FROM sandboxes s
+    WHERE id = ? AND fitness IS NOT NULL ORDER BY evaluated_at DESC LIMIT 1
+"""  # noqa: S608 - of constants alone
 _HISTORY = """
     SELECT 0, evaluated_at, fitness_score, valid, generation, reason, fuel_used, version, 0.0
     FROM evaluations WHERE sandbox_id = :id
@@ -32,13 +45,49 @@ _HISTORY = """
     SELECT 1, adjusted_at, score_after, 1, 0, reason, 0, NULL, delta FROM adjustments WHERE sandbox_id = :id
     ORDER BY 2
 """
-_BEST = """
-    SELECT id, fitness, valid, generation, evaluated_at, version FROM sandboxes
+_BEST = f"""
+    SELECT id, fitness, valid, generation, evaluated_at, version, {_LAST} FROM sandboxes s
     WHERE valid AND fitness IS NOT NULL
         AND (:population IS NULL OR population = :population)
         AND (:generation IS NULL OR generation = :generation)
-        AND (:run IS NULL OR run = :run)
-    ORDER BY fitness {order}, sandbox LIMIT :most
+        AND (:runs IS NULL OR run IN (SELECT value FROM json_each(:runs)))
+    ORDER BY fitness {{order}}, sandbox LIMIT :most
+"""  # noqa: S608 - of constants alone
+
+_EVERY_COLUMNS = (
+    "sandbox_id",
+    "population",
+    "generation",
+    "parents",
+    "mutation_type",
+    "fitness_score",
+    "reason",
+    "error",
+    "fuel_used",
+    "peak_memory_bytes",
+    "evaluation_time_ms",
+    "version",
+    "run",
+)
+_EVERY = """
+    SELECT e.sandbox_id, s.population, e.generation,
+        (SELECT group_concat(parent_id) FROM lineage l WHERE l.child = e.sandbox ORDER BY place),
+        s.mutation_type, e.fitness_score, e.reason, e.error, e.fuel_used, e.peak_memory_bytes,
+        e.evaluation_time_ms, e.version, e.run, e.evaluated_at, e.valid, e.deterministic, e.objectives,
+        e.components
+    FROM evaluations e LEFT JOIN sandboxes s ON s.sandbox = e.sandbox
+    WHERE (:population IS NULL OR s.population = :population)
+        AND (:generation IS NULL OR e.generation = :generation)
+        AND (:run IS NULL OR e.run = :run)
+    ORDER BY e.evaluation
+"""
+_DIRECTION = """
+    SELECT b.direction FROM evaluations e JOIN batches b USING (batch)
+        JOIN sandboxes s ON s.sandbox = e.sandbox
+    WHERE (:population IS NULL OR s.population = :population)
+        AND (:generation IS NULL OR s.generation = :generation)
+        AND (:runs IS NULL OR e.run IN (SELECT value FROM json_each(:runs)))
+    ORDER BY e.evaluation DESC LIMIT 1
 """
 
 
@@ -58,6 +107,18 @@ class FitnessEntry:
         delta: By how much somebody adjusted the score; 0 for an evaluation, or for neither.
     """
 
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "sandbox_id",
+        "score",
+        "valid",
+        "generation",
+        "reason",
+        "fuel_used",
+        "at",
+        "version",
+        "delta",
+    )
+
     sandbox_id: str
     score: float | None
     valid: bool
@@ -69,7 +130,7 @@ class FitnessEntry:
     delta: float = 0.0
 
 
-class FitnessRecorder:
+class FitnessRecorder(Completable):
     """Keeps the fitness of individuals; may be used from any thread.
 
     Args:
@@ -129,11 +190,11 @@ class FitnessRecorder:
                 },
             )
 
-    def adjust(self, sandbox_id: str, delta: float, reason: str) -> FitnessEntry:
+    def adjust(self, sandbox_id: SandboxName, delta: float, reason: str) -> FitnessEntry:
         """Change the fitness of an individual, for what its evaluation could not see.
 
         Args:
-            sandbox_id: The individual.
+            sandbox_id: The individual, or its id.
             delta: What to add to its score; a penalty is below zero where more is better.
             reason: Why, in a few words, for its history.
 
@@ -145,6 +206,7 @@ class FitnessRecorder:
             SandboxNotFound: The individual has no fitness.
         """
         _check_adjustment(delta, reason)
+        sandbox_id = id_of(sandbox_id)
         with self._lock:
             number, before = self._find(sandbox_id)
             after = evolve(before, score=(before.score or 0.0) + delta, delta=delta, at=time.time())
@@ -168,20 +230,29 @@ class FitnessRecorder:
         )
         return after
 
-    def get(self, sandbox_id: str) -> FitnessEntry | None:
-        """Return the latest fitness of an individual; None if it has none."""
+    def get(self, sandbox_id: SandboxName) -> FitnessEntry | None:
+        """Return the latest fitness of an individual; None if it has none.
+
+        Args:
+            sandbox_id: The individual, or its id.
+        """
+        sandbox_id = id_of(sandbox_id)
         with self._lock:
             try:
                 return self._find(sandbox_id)[1]
             except SandboxNotFound:
                 return None
 
-    def history(self, sandbox_id: str) -> list[FitnessEntry]:
+    def history(self, sandbox_id: SandboxName) -> list[FitnessEntry]:
         """Return every fitness that an id ever had in this store, oldest first.
+
+        Args:
+            sandbox_id: The individual, or its id.
 
         Raises:
             StoreError: The store cannot be used.
         """
+        sandbox_id = id_of(sandbox_id)
         store = self._journal.store
         store.flush_blocking()
         entries = []
@@ -199,7 +270,7 @@ class FitnessRecorder:
         *,
         population: str | None = None,
         generation: int | None = None,
-        direction: Literal["maximize", "minimize"] = "maximize",
+        direction: Direction | None = None,
         earlier_runs: bool = False,
     ) -> list[FitnessEntry]:
         """Return the fittest valid individuals, by their latest fitness, the best first.
@@ -208,36 +279,95 @@ class FitnessRecorder:
             most: How many at most.
             population: Only members of this one.
             generation: Only members of this one.
-            direction: Whether more is better.
-            earlier_runs: Whether those that earlier engines evaluated count.
+            direction: ``"maximize"`` or ``"minimize"``; None for that of the latest evaluation among them.
+            earlier_runs: Whether those count that other engines evaluated, whenever that was. Those of the
+                same search do in any case, as do those of a population that is named; see docs/resuming.md.
 
         Raises:
             StoreError: The store cannot be used.
         """
-        if direction not in {"maximize", "minimize"}:
-            raise ConfigurationError(
-                f'direction must be "maximize" or "minimize", not {direction!r}', "direction"
-            )
+        if direction is not None:
+            check_direction(direction)
         store = self._journal.store
         store.flush_blocking()
-        rows = store.query(
-            _BEST.format(order="DESC" if direction == "maximize" else "ASC"),
-            {
-                "population": population,
-                "generation": generation,
-                "run": None if earlier_runs else self._journal.run,
-                "most": most,
-            },
-        )
+        wanted: dict[str, object] = {
+            "population": population,
+            "generation": generation,
+            "runs": None if earlier_runs or population is not None else json.dumps(self._search()),
+        }
+        if direction is None:
+            found = store.query(_DIRECTION, wanted)
+            direction = "minimize" if found and found[0][0] == "minimize" else "maximize"
+        order = "DESC" if direction == "maximize" else "ASC"
+        rows = store.query(_BEST.format(order=order), {**wanted, "most": most})
         return [
-            FitnessEntry(one_id, score, bool(valid), of_generation, at=at, version=version)
-            for one_id, score, valid, of_generation, at, version in rows
+            FitnessEntry(one_id, score, bool(valid), of_generation, reason, fuel or 0, at, version)
+            for one_id, score, valid, of_generation, at, version, fuel, reason in rows
         ]
 
-    def forget(self, sandbox_id: str) -> None:
+    def to_dataframe(
+        self,
+        *,
+        population: str | None = None,
+        generation: int | None = None,
+        earlier_runs: bool = False,
+        library: FrameLibrary | None = None,
+    ) -> Any:
+        """Return every evaluation as a data frame, one row for each, in the order in which they ended.
+
+        Beside the columns of `evocell.to_dataframe` it has ``population``, ``parents`` (their ids, with
+        commas), ``mutation_type``, ``version`` and ``run``.
+
+        Args:
+            population: Only of members of this one.
+            generation: Only of this one.
+            earlier_runs: Whether those that earlier engines made are there as well.
+            library: ``"pandas"`` or ``"polars"``; None for the first of them that is installed.
+
+        Raises:
+            ConfigurationError: The library is not installed.
+            StoreError: The store cannot be used.
+        """
+        store = self._journal.store
+        store.flush_blocking()
+        wanted = {
+            "population": population,
+            "generation": generation,
+            "run": None if earlier_runs else self._journal.run,
+        }
+        rows = []
+        for *plain, at, valid, deterministic, objectives, components in store.query(_EVERY, wanted):
+            row: dict[str, Any] = dict(zip(_EVERY_COLUMNS, plain, strict=False))
+            row["valid"], row["deterministic"] = bool(valid), bool(deterministic)
+            row["evaluated_at"] = datetime.fromtimestamp(at, UTC)
+            rows.append(row | numbers_of(json.loads(objectives), json.loads(components)))
+        names = (*_EVERY_COLUMNS, "valid", "deterministic", "evaluated_at")
+        return frame_of(rows, names, library=library)
+
+    def forget(self, sandbox_id: SandboxName) -> None:
         """Let go of what is held in memory of an individual; the store keeps it."""
         with self._lock:
-            self._latest.pop(sandbox_id, None)
+            self._latest.pop(id_of(sandbox_id), None)
+
+    def _search(self) -> list[int]:
+        """Return the runs that are one search with this one."""
+        store, run = self._journal.store, self._journal.run
+        if store.query("SELECT count(*) FROM runs")[0][0] == 1:
+            return [run]
+        with closing(open_reader(store.path)) as connection:
+            return runs_of_search(connection, store.path, run)
+
+    def inherit(self, number: int, sandbox_id: str, entry: FitnessEntry) -> None:
+        """Give an individual the fitness that it had in an earlier run, without an evaluation.
+
+        Args:
+            number: Its number in this run.
+            sandbox_id: Its id.
+            entry: Its fitness.
+        """
+        with self._lock:
+            self._hold(number, evolve(entry, sandbox_id=sandbox_id))
+        self._journal.inherited(number, entry.valid)
 
     def _hold(self, number: int, entry: FitnessEntry) -> None:
         self._latest[entry.sandbox_id] = number, entry
@@ -254,8 +384,10 @@ class FitnessRecorder:
         rows = store.query(_LATEST, (sandbox_id,))
         if not rows:
             raise SandboxNotFound(sandbox_id, "it has no fitness")
-        number, score, valid, generation, at, version = rows[0]
-        return number, FitnessEntry(sandbox_id, score, bool(valid), generation, at=at, version=version)
+        number, score, valid, generation, at, version, fuel, reason = rows[0]
+        return number, FitnessEntry(
+            sandbox_id, score, bool(valid), generation, reason, fuel or 0, at, version
+        )
 
 
 def _check_adjustment(delta: object, reason: object) -> None:

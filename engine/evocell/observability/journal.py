@@ -212,6 +212,10 @@ class Journal:
         self._execute(_ADJUSTMENT, (*row, time.time()))
         self._execute("UPDATE sandboxes SET fitness = ? WHERE sandbox = ?", (after, number))
 
+    def inherited(self, number: int, valid: bool) -> None:  # noqa: FBT001 - as it is kept
+        """Keep whether the fitness is a real one that an individual brought along from an earlier run."""
+        self._execute("UPDATE sandboxes SET valid = ? WHERE sandbox = ?", (valid, number))
+
     def source(self, version: str, files: Sequence[tuple[str, bytes]]) -> None:
         """Keep the text of a version."""
         if version in self._versions:

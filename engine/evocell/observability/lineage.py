@@ -12,6 +12,8 @@ from typing import Protocol
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
+from evocell.models.completion import Completable
+from evocell.models.references import SandboxName, sandbox_id, sandbox_ids
 from evocell.observability.changes import Change, Files, diff_files
 from evocell.observability.family import Family
 
@@ -81,7 +83,7 @@ class LineageStore(Protocol):
         ...
 
 
-class LineageTracker:
+class LineageTracker(Completable):
     """Remembers ancestry; may be used from any thread.
 
     Args:
@@ -110,7 +112,7 @@ class LineageTracker:
     def record(
         self,
         child_id: str,
-        parent_ids: Sequence[str] = (),
+        parent_ids: Sequence[SandboxName] = (),
         *,
         mutation_type: str = "seed",
         version: str | None = None,
@@ -137,7 +139,7 @@ class LineageTracker:
             ConfigurationError: The metadata is no plain data.
         """
         with self._lock:
-            parents = [self._place_of_parent(parent) for parent in dict.fromkeys(parent_ids)]
+            parents = [self._place_of_parent(parent) for parent in dict.fromkeys(sandbox_ids(parent_ids))]
             number = self._next if self._kept is None else self._kept.new_number()
             self._next += 1
             new = Individual(
@@ -165,15 +167,19 @@ class LineageTracker:
             if place is not None and self._numbers[place] == number and not self._family.parents(place):
                 self._add_loose(place)
 
-    def annotate(self, individual_id: str, metadata: Mapping[str, object]) -> None:
+    def annotate(self, individual_id: SandboxName, metadata: Mapping[str, object]) -> None:
         """Add to what is known of the mutation that made an individual.
+
+        Args:
+            individual_id: The individual, or its id.
+            metadata: What is known, plain data by name.
 
         Raises:
             SandboxNotFound: No individual has the id.
             ConfigurationError: The metadata is no plain data.
         """
         with self._lock:
-            place = self._place(individual_id)
+            place = self._place(sandbox_id(individual_id))
             notes = {**self._notes.get(place, _NO_NOTES), **metadata}
             if self._kept is not None and self._numbers[place]:
                 self._kept.notes(self._numbers[place], notes)
@@ -186,78 +192,102 @@ class LineageTracker:
             if place is not None:
                 self._versions[place] = version
 
-    def get(self, individual_id: str) -> Individual:
+    def get(self, individual_id: SandboxName) -> Individual:
         """Return what is known of an individual.
 
+        Args:
+            individual_id: The individual, or its id.
+
         Raises:
             SandboxNotFound: No individual has the id.
         """
         with self._lock:
-            return self._individual(self._place(individual_id))
+            return self._individual(self._place(sandbox_id(individual_id)))
 
-    def depth(self, individual_id: str) -> int | None:
-        """Steps from an individual to the farthest seed it descends from; None if it is not known."""
+    def depth(self, individual_id: SandboxName) -> int | None:
+        """Return the steps from an individual to the farthest seed it descends from; None if it is unknown.
+
+        Args:
+            individual_id: The individual, or its id.
+        """
         with self._lock:
-            place = self._find(individual_id)
+            place = self._find(sandbox_id(individual_id))
             return None if place is None else self._family.depth(place)
 
-    def ancestors(self, individual_id: str) -> list[str]:
+    def ancestors(self, individual_id: SandboxName) -> list[str]:
         """Return all from whom an individual descends, the youngest first.
+
+        Args:
+            individual_id: The individual, or its id.
 
         Raises:
             SandboxNotFound: No individual has the id.
         """
         with self._lock:
-            place = self._place(individual_id)
+            place = self._place(sandbox_id(individual_id))
             marks = self._family.above([place])
             del marks[place:]
             found = list(compress(self._ids, marks))
             found.reverse()
             return found
 
-    def descendants(self, individual_id: str) -> list[str]:
+    def descendants(self, individual_id: SandboxName) -> list[str]:
         """Return all who descend from an individual, the oldest first.
+
+        Args:
+            individual_id: The individual, or its id.
 
         Raises:
             SandboxNotFound: No individual has the id.
         """
         with self._lock:
-            place = self._place(individual_id)
+            place = self._place(sandbox_id(individual_id))
             if not self._family.has_children(place):
                 return []
             return list(compress(self._ids[place + 1 :], self._family.below(place)))
 
-    def line(self, individual_id: str) -> list[Individual]:
+    def line(self, individual_id: SandboxName) -> list[Individual]:
         """Return an individual's line along first parents, the oldest ancestor first and itself last.
+
+        Args:
+            individual_id: The individual, or its id.
 
         Raises:
             SandboxNotFound: No individual has the id.
         """
         with self._lock:
-            return [self._individual(place) for place in self._family.line(self._place(individual_id))]
+            return [
+                self._individual(place) for place in self._family.line(self._place(sandbox_id(individual_id)))
+            ]
 
-    def common_ancestor(self, one_id: str, other_id: str) -> str | None:
+    def common_ancestor(self, one_id: SandboxName, other_id: SandboxName) -> str | None:
         """Return the youngest from which two individuals descend, or None; it may be one of the two.
+
+        Args:
+            one_id: One individual, or its id.
+            other_id: The other, or its id.
 
         Raises:
             SandboxNotFound: No individual has one of the ids.
         """
         with self._lock:
-            place = self._family.youngest_common(self._place(one_id), self._place(other_id))
+            place = self._family.youngest_common(
+                self._place(sandbox_id(one_id)), self._place(sandbox_id(other_id))
+            )
             return None if place is None else self._ids[place]
 
-    def family(self, individual_ids: Iterable[str], *, most: int | None = None) -> list[Individual]:
+    def family(self, individual_ids: Iterable[SandboxName], *, most: int | None = None) -> list[Individual]:
         """Return individuals and all from whom they descend, the oldest first.
 
         Args:
-            individual_ids: Whose.
+            individual_ids: Whose: individuals, or their ids.
             most: At most so many, the youngest; None for all.
 
         Raises:
             SandboxNotFound: No individual has one of the ids.
         """
         with self._lock:
-            starts = [self._place(one) for one in individual_ids]
+            starts = [self._place(one) for one in sandbox_ids(individual_ids)]
             if not starts:
                 return []
             marks = self._family.above(starts)
@@ -265,8 +295,11 @@ class LineageTracker:
             kept = places if most is None else places[max(0, len(places) - most) :]
             return [self._individual(place) for place in kept]
 
-    def source(self, individual_id: str) -> dict[str, str | None] | None:
+    def source(self, individual_id: SandboxName) -> dict[str, str | None] | None:
         """Return the text of an individual's code.
+
+        Args:
+            individual_id: The individual, or its id.
 
         Returns:
             Text by path, None for a file that is no text; None if it is not known.
@@ -274,33 +307,35 @@ class LineageTracker:
         Raises:
             SandboxNotFound: No individual has the id.
         """
-        found = self._files(self._version(individual_id))
+        found = self._files(self._version(sandbox_id(individual_id)))
         return None if found is None else dict(found)
 
-    def what_changed(self, child_id: str, parent_id: str | None = None) -> Change:
+    def what_changed(self, child_id: SandboxName, parent_id: SandboxName | None = None) -> Change:
         """Return what was done to a parent to make a child.
 
         Args:
-            child_id: The child.
+            child_id: The child, or its id.
             parent_id: The parent, or any other individual to compare with; None for the first parent.
 
         Raises:
             SandboxNotFound: No individual has one of the ids.
             ConfigurationError: The two are one.
         """
-        child = self.get(child_id)
+        child_id = sandbox_id(child_id)
+        parent_id = None if parent_id is None else sandbox_id(parent_id)
+        found = self.get(child_id)
         if parent_id == child_id:
             raise ConfigurationError(f"{child_id!r} cannot be compared with itself", "parent_id")
         if parent_id is None:
-            parent_id = child.parent_ids[0] if child.parent_ids else None
+            parent_id = found.parent_ids[0] if found.parent_ids else None
         version = self._version(child_id)
         parent_version = None if parent_id is None else self._version(parent_id)
         before, after = self._files(parent_version), self._files(version)
         return Change(
             child_id,
             parent_id,
-            child.mutation_type,
-            child.metadata,
+            found.mutation_type,
+            found.metadata,
             version,
             parent_version,
             "" if before is None or after is None else diff_files(before, after),

@@ -31,6 +31,8 @@ __all__ = [
     "LostSandbox",
     "Repairs",
     "Run",
+    "fate",
+    "is_alive",
     "lost_sandboxes",
     "note_revived",
     "open_run",
@@ -43,6 +45,14 @@ LOST = "the engine that held it was killed"
 """What is noted as the error of a sandbox that was alive when its engine was killed."""
 
 _LOCKS = "runs"
+
+_LAST_SIGN = """
+    SELECT max(at) FROM (
+        SELECT max(updated_at) AS at FROM sandboxes WHERE run = :run
+        UNION ALL SELECT max(evaluated_at) FROM evaluations WHERE run = :run
+        UNION ALL SELECT max(read_at) FROM readings WHERE run = :run
+    )
+"""
 
 _ALIVE = "WHERE run = ? AND kept AND status <> 'stopped'"
 _STOP = "UPDATE sandboxes SET status = 'stopped',"
@@ -218,6 +228,28 @@ def is_alive(store_path: Path, run: int) -> bool:
         return False
     finally:
         os.close(lock)
+
+
+def fate(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[str, float | None]:
+    """Return how a run stands at this moment: ``"open"``, ``"closed"`` or ``"killed"``, and when it ended.
+
+    One that was killed is so at once, though the store does not say it before the next start of an engine; it
+    ended with the last that is known of it.
+
+    Args:
+        connection: Opened with `open_reader`.
+        store_path: The database.
+        run: The run's number.
+    """
+    started, ended, outcome = connection.execute(
+        "SELECT started_at, ended_at, outcome FROM runs WHERE run = ?", (run,)
+    ).fetchone()
+    if outcome == "open" and is_alive(store_path, run):
+        return "open", None
+    if outcome != "open" and ended is not None:
+        return str(outcome), float(ended)
+    last = connection.execute(_LAST_SIGN, {"run": run}).fetchone()[0]
+    return "killed" if outcome == "open" else str(outcome), float(last or started)
 
 
 def _mend(store: Store, connection: sqlite3.Connection, has_version: Callable[[str], bool]) -> Repairs:

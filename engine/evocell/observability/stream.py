@@ -21,6 +21,7 @@ import trio
 from attrs import frozen
 
 from evocell.errors import ConfigurationError
+from evocell.models.completion import Completable
 from evocell.observability.eventlog import EventLog, read_events
 from evocell.observability.telemetry import Telemetry, TelemetryEvent
 
@@ -190,7 +191,7 @@ class Subscription:
                 token.run_sync_soon(event.set)
 
 
-class EventStream:
+class EventStream(Completable):
     """Numbers an engine's events and hands them to subscribers; may be used from any thread.
 
     It begins to number them when somebody first subscribes, or at once if there is a log.

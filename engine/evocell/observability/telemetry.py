@@ -18,6 +18,7 @@ import trio
 from attrs import frozen
 
 from evocell.errors import ConfigurationError
+from evocell.models.completion import Completable
 
 __all__ = ["HANDLER_FAILED", "Handler", "Span", "Telemetry", "TelemetryEvent"]
 
@@ -62,7 +63,7 @@ class _Attached:
         return not prefix or name == prefix or (name.startswith(prefix) and name[len(prefix)] == ".")
 
 
-class Telemetry:
+class Telemetry(Completable):
     """Hands events to whoever attached; may be used from any thread.
 
     With nobody attached an event costs a look at an empty tuple.

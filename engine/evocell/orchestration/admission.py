@@ -45,6 +45,12 @@ class Admission:
         for population, n_new in joining.items():
             self._refuse_over(f"population {population!r}", self._members[population] + n_new)
 
+    def has_room(self, specs: Sequence[SandboxSpec], n_there: int) -> bool:
+        """Whether sandboxes are few enough, whatever the memory says; see `check` for the arguments."""
+        joining = Counter(spec.population for spec in specs if spec.population is not None)
+        most = max((self._members[one] + n_new for one, n_new in joining.items()), default=0)
+        return max(most, n_there + len(specs)) <= self._capacity
+
     def join(self, population: str, generation: int) -> None:
         """Count a sandbox into a population."""
         self._members[population] += 1

@@ -39,11 +39,12 @@ from evocell.orchestration.evaluator import (
     note_result,
     refuse_broken_scoring,
 )
+from evocell.orchestration.failure_watch import FailureWatch
 from evocell.orchestration.kills import note_refusal
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.plan import Plan, prepare
 from evocell.orchestration.pure import PureCalls
-from evocell.orchestration.recording import BatchRecord, Task, batch_record
+from evocell.orchestration.recording import BatchRecord, Task, batch_record, function_name
 from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.scoring import Scored, destroyed, from_function
 from evocell.orchestration.stages import PlannedStage, evaluate_in_stages
@@ -159,6 +160,7 @@ class Batches:
         self._memoise = config.memoise
         self._limits = config.limits()
         self._room = Room()
+        self._watch = FailureWatch()
 
     async def plan(
         self, evaluation: Evaluation, *, deadline_s: float | None, calls: int | None = None
@@ -187,6 +189,7 @@ class Batches:
             observer=self._observer,
             pure=self._pure,
             memoise=self._memoise,
+            watch=self._watch,
         )
 
     async def new(
@@ -312,6 +315,8 @@ class Batches:
         """
         seconds = check_deadline(deadline_s)
         ends_at = trio.current_time() + seconds
+        populations = {record.state.population for record in records}
+        direction = self._manager.direction_of(populations.pop()) if len(populations) == 1 else "maximize"
 
         async def find(record: SandboxRecord) -> Scored:
             value, raised = None, None
@@ -325,9 +330,11 @@ class Batches:
                     raised = error
             if scope.cancelled_caught:
                 why = deadline_outcome(seconds)
-                return Scored(_out_of_time(record, why.error or why.kind))
+                return Scored(evolve(_out_of_time(record, why.error or why.kind), directions=(direction,)))
             if isinstance(raised, SandboxNotFound) and raised.sandbox_id == record.id and record.stopping:
-                scored = destroyed(sandbox_id=record.id, generation=record.state.generation)
+                scored = destroyed(
+                    sandbox_id=record.id, generation=record.state.generation, directions=(direction,)
+                )
             else:
                 scored = from_function(
                     value,
@@ -335,7 +342,9 @@ class Batches:
                     sandbox_id=record.id,
                     generation=record.state.generation,
                     evaluation_time_ms=(trio.current_time() - started) * 1000,
+                    direction=direction,
                 )
+            self._watch.look_at(function_name(function), scored.result)
             self._manager.record_fitness(record, scored.result)
             return scored
 
@@ -348,7 +357,9 @@ class Batches:
             batch.done(index, found.result, number=record.number, version=record.state.version)
             return found
 
-        async with self._record("evaluate", Task.of_function(function), records, progress) as batch:
+        async with self._record(
+            "evaluate", Task.of_function(function, direction), records, progress
+        ) as batch:
             scored = await map_bounded(one, range(len(records)), at_once=self._worker.slots)
         refuse_broken_scoring(scored)
         return [one.result for one in scored]
@@ -357,7 +368,14 @@ class Batches:
     async def _candidates(
         self, individuals: Sequence[NewIndividual], image: str | None
     ) -> AsyncIterator[tuple[list[Candidate], Sequence[_Member | _Passing]]]:
-        """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
+        """Name the individuals; either all of them are kept, as sandboxes of the image, or none is.
+
+        Raises:
+            SandboxNotFound: Nobody has ever heard of a parent.
+        """
+        for individual in individuals:
+            for parent in individual.spec.parent_ids:
+                self._observer.lineage.get(parent)
         if not (individuals and individuals[0].keep):
             passing = [self._passing(individual) for individual in individuals]
             yield [candidate for candidate, _ in passing], [individual for _, individual in passing]

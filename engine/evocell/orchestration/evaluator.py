@@ -154,8 +154,10 @@ async def evaluate_candidate(
                 sandbox_id=candidate.sandbox_id,
                 generation=candidate.generation,
                 objectives=plan.evaluation.failure_objectives,
+                directions=plan.evaluation.directions,
             )
         note_result(span, scored.result)
+        plan.watch.look(plan.evaluation, hash(plan.payloads), scored.result)
         return scored
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import Removed, SnapshotStore
@@ -124,6 +124,7 @@ class GarbageCollector:
         self._taken = taken
         self._collecting = trio.Lock()
         self._relieved_at = -RELIEF_S
+        manager.on_full = self.make_room
 
     async def run(self) -> NoReturn:
         """Collect at intervals, and look at the memory in between, for ever.
@@ -156,21 +157,41 @@ class GarbageCollector:
             destroyed = await self._manager.destroy_idle(found.dead)
             removed = await trio.to_thread.run_sync(self._trees.remove, cause == "interval")
             directories = await trio.to_thread.run_sync(sweep)
-            report = GarbageReport(
-                cause=cause,
-                sandboxes=tuple(record.id for record in destroyed),
-                sessions=sessions,
-                kept_elites=len(found.elites),
-                kept_pinned=len(found.pinned),
-                kept_busy=len(found.dead) - len(destroyed),
+            report = evolve(
+                self._report(cause, found, destroyed, sessions, begun),
                 trees=removed.trees,
                 files=removed.files,
                 bytes=removed.bytes,
                 directories=len(directories),
-                duration_s=time.perf_counter() - begun,
             )
         self._tell(report)
         return report
+
+    async def make_room(self, enough: Callable[[], bool]) -> bool:
+        """Destroy the sandboxes that retention lets go, because further ones are wanted.
+
+        Unused trees and orphaned directories wait for the next cycle: this one is in the way of a call.
+
+        Args:
+            enough: Says whether there is room; asked again once it is this one's turn.
+
+        Returns:
+            Whether there is room now, or at least more than before.
+
+        Cancellation: What has been destroyed is destroyed.
+        """
+        async with self._collecting:
+            if enough():
+                return True
+            begun = time.perf_counter()
+            found = self._sort(self._config.gc_retain_generations)
+            sessions = sum(record.session_live for record in found.dead if record.is_idle)
+            destroyed = await self._manager.destroy_idle(found.dead)
+            if not destroyed:
+                return False
+            report = self._report("capacity", found, destroyed, sessions, begun)
+        self._tell(report)
+        return True
 
     async def look(self) -> None:
         """Look at the memory: collect if it is short, and refuse further sandboxes if that does not help."""
@@ -228,6 +249,24 @@ class GarbageCollector:
                 else:
                     found.dead.append(record)
         return found
+
+    def _report(
+        self,
+        cause: GarbageCause,
+        found: _Sorted,
+        destroyed: Sequence[SandboxRecord],
+        sessions: int,
+        begun: float,
+    ) -> GarbageReport:
+        return GarbageReport(
+            cause=cause,
+            sandboxes=tuple(record.id for record in destroyed),
+            sessions=sessions,
+            kept_elites=len(found.elites),
+            kept_pinned=len(found.pinned),
+            kept_busy=len(found.dead) - len(destroyed),
+            duration_s=time.perf_counter() - begun,
+        )
 
     def _tell(self, report: GarbageReport) -> None:
         self._manager.telemetry.emit(

@@ -12,8 +12,9 @@ calls raise `SandboxNotFound`. An id is taken from the start of its creation to 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from itertools import count
 from typing import NoReturn
 
@@ -25,7 +26,7 @@ from evocell.code.module_versions import ModuleVersionManager
 from evocell.config import Config
 from evocell.errors import ConfigurationError, SandboxExists, SandboxNotFound
 from evocell.execution.worker import Worker
-from evocell.models.fitness import FitnessResult
+from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.images import ImageInfo
 from evocell.models.outcome import Rejected
 from evocell.models.source import Source
@@ -67,6 +68,10 @@ class Manager:
         observer: The same.
         telemetry: Where events go.
         admission: Says whether further sandboxes may be made.
+        on_full: Called when there is no room for sandboxes, with a function that says whether there is by
+            then; destroys what may go, and says whether anything did.
+        on_scored: Told the population of a sandbox that has got a fitness, and the direction of that.
+        direction_of: Says whether more is better in a population.
     """
 
     def __init__(self, worker: Worker, versions: Versions, config: Config, observer: Observer) -> None:
@@ -80,6 +85,9 @@ class Manager:
         self.kept_versions = VersionStore(observer.store, observer.journal.run)
         self.trees = versions.trees
         self.admission = Admission(config.default_max_processes)
+        self.on_scored: Callable[[str, Direction], None] | None = None
+        self.direction_of: Callable[[str | None], Direction] = lambda _: "maximize"
+        self.on_full: Callable[[Callable[[], bool]], Awaitable[bool]] | None = None
         self._records: dict[str, SandboxRecord] = {}
         self._ids = count(observer.first_name)
         self._token = trio.lowlevel.current_trio_token()
@@ -303,6 +311,14 @@ class Manager:
         if record.stopping:
             return
         record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
+        if self.on_scored is not None and record.state.population is not None:
+            self.on_scored(record.state.population, result.directions[0])
+
+    def inherit_fitness(self, record: SandboxRecord, entry: FitnessEntry) -> None:
+        """Give a sandbox that was brought back the fitness that it had in an earlier run."""
+        at = datetime.fromtimestamp(entry.at, UTC)
+        record.state = evolve(record.state, fitness=entry.score, evaluated_at=at)
+        self.observer.fitness.inherit(record.number, record.id, entry)
 
     def _adjusted(self, sandbox_id: str, entry: FitnessEntry) -> None:
         """Note with a sandbox that somebody adjusted its fitness, in whatever thread."""
@@ -321,6 +337,7 @@ class Manager:
     @asynccontextmanager
     async def reserved(self, specs: Sequence[SandboxSpec]) -> AsyncIterator[list[SandboxRecord]]:
         """Reserve sandboxes for a block of work; if it fails or is cancelled, none of them remains."""
+        await self._make_room(specs)
         records = self.reserve(specs)
         try:
             yield records
@@ -328,6 +345,16 @@ class Manager:
             # Some may have been loaded, and be in use by others already.
             await self.destroy_all([record for record in records if not record.stopping])
             raise
+
+    async def _make_room(self, specs: Sequence[SandboxSpec]) -> None:
+        """Have garbage collected for as long as there is not room enough and that makes some."""
+
+        def enough() -> bool:
+            return self.admission.has_room(specs, len(self._records))
+
+        while self.on_full is not None and not enough():
+            if not await self.on_full(enough):
+                return  # `reserve` refuses them, unless somebody destroys some first
 
     async def destroy_idle(self, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
         """Destroy sandboxes that nobody uses; those that are in use, or being destroyed, stay.

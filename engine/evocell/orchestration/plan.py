@@ -17,6 +17,7 @@ from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.observability.observer import Observer
 from evocell.orchestration.calls import encode_arguments
 from evocell.orchestration.concurrency import Room
+from evocell.orchestration.failure_watch import FailureWatch
 from evocell.orchestration.pure import PureCalls
 from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
 
@@ -44,6 +45,7 @@ class Plan:
         pure: Makes its calls, or remembers what came of them.
         memoise: Whether it may remember.
         security: The engine's security profile.
+        watch: Warns where a failure counts more than a real score.
         scoring: Lets one function of the caller's run at a time.
     """
 
@@ -61,6 +63,7 @@ class Plan:
     pure: PureCalls
     memoise: bool
     security: str
+    watch: FailureWatch
     scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
 
     @property
@@ -104,6 +107,7 @@ async def prepare(
     observer: Observer,
     pure: PureCalls,
     memoise: bool,
+    watch: FailureWatch,
 ) -> Plan:
     """Make an evaluation ready.
 
@@ -119,6 +123,7 @@ async def prepare(
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers what came of them.
         memoise: Whether it may remember, if it does not say so itself.
+        watch: Warns where a failure counts more than a real score.
 
     Raises:
         ConfigurationError: A case cannot be encoded, or the harness or a function cannot be used.
@@ -146,6 +151,7 @@ async def prepare(
         pure=pure,
         security=versions.profile,
         memoise=memoise if evaluation.memoise is None else evaluation.memoise,
+        watch=watch,
     )
 
 

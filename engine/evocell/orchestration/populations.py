@@ -7,27 +7,30 @@ who is pinned. The store keeps that as well, so that numbering goes on after a r
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from attrs import evolve
 
+from evocell.config import Config
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.fitness import score_statistics
+from evocell.models.fitness import Direction, check_direction, score_statistics
 from evocell.models.populations import GenerationState, Offspring
 from evocell.models.specs import SandboxSpec, check_id
 from evocell.models.state import PopulationState
-from evocell.observability.populations import KeptPopulation, PopulationStore
+from evocell.observability.populations import UNDECIDED, KeptPopulation, LostMember, PopulationStore
+from evocell.orchestration.concurrency import map_bounded
 from evocell.orchestration.manager import Manager
 from evocell.orchestration.records import SandboxRecord
 
 __all__ = ["PopulationRegistry"]
 
-Direction = Literal["maximize", "minimize"]
-
+_log = logging.getLogger("evocell")
 _NAMED = 20
+_LOADS_AT_ONCE = 8
 
 
 class PopulationRegistry:
@@ -36,17 +39,22 @@ class PopulationRegistry:
     Args:
         manager: Where the sandboxes are.
         kept: What the store keeps of populations.
+        config: How much of a population stays.
     """
 
-    def __init__(self, manager: Manager, kept: PopulationStore) -> None:
+    def __init__(self, manager: Manager, kept: PopulationStore, config: Config) -> None:
+        self._config = config
         self._manager = manager
         self._kept = kept
         self._known = {population.id: population for population in kept.past()}
         self._pins: set[str] = set()
+        self._contradicted: set[str] = set()
         manager.admission.on_join = self._joined
+        manager.on_scored = self._scored
+        manager.direction_of = self.direction
 
     def create(
-        self, population_id: str, *, parent_population_id: str | None, direction: str
+        self, population_id: str, *, parent_population_id: str | None, direction: Direction | None
     ) -> PopulationState:
         """Enter a population that has no members yet.
 
@@ -58,13 +66,13 @@ class PopulationRegistry:
             raise ConfigurationError(
                 f"there is a population {population_id!r} already; choose another name", "population"
             )
-        if direction not in {"maximize", "minimize"}:
-            raise ConfigurationError(
-                f'direction must be "maximize" or "minimize", not {direction!r}', "direction"
-            )
+        if direction is not None:
+            check_direction(direction)
         if parent_population_id is not None:
             self._find(parent_population_id)
-        self._keep(KeptPopulation(population_id, parent_population_id, -1, direction, time.time()))
+        self._keep(
+            KeptPopulation(population_id, parent_population_id, -1, direction or UNDECIDED, time.time())
+        )
         return self.state(population_id)
 
     def state(self, population_id: str) -> PopulationState:
@@ -88,6 +96,46 @@ class PopulationRegistry:
         """Return the state of every population, oldest first."""
         known = sorted(self._known.values(), key=lambda population: population.created_at)
         return [self.state(population.id) for population in known]
+
+    def resume(self, population_id: str, direction: Direction | None) -> list[LostMember]:
+        """Enter a population, or say who was in it whom retention keeps and no engine holds any more.
+
+        Raises:
+            ConfigurationError: A name or the direction cannot be used.
+            StoreError: The store cannot be read.
+        """
+        if population_id not in self._known:
+            self.create(population_id, parent_population_id=None, direction=direction)
+            return []
+        if direction is not None:
+            check_direction(direction)
+        retain = self._config.gc_retain_generations
+        return self._kept.lost(
+            population_id,
+            oldest=self.latest(population_id) - retain + 1 if retain else 0,
+            n_elites=self._config.gc_elites,
+            direction=self.direction(population_id),
+        )
+
+    async def bring_back(self, lost: Sequence[LostMember]) -> list[SandboxRecord]:
+        """Create members again, with the code and the fitness that they had.
+
+        Raises:
+            CapacityError: There would be too many sandboxes; none has been created.
+
+        Cancellation: None of them is there.
+        """
+
+        async def load(pair: tuple[SandboxRecord, LostMember]) -> None:
+            record, member = pair
+            await self._manager.load(record, member.spec.source)
+            if member.fitness is not None and record.state.version == member.version:
+                self._manager.inherit_fitness(record, member.fitness)
+
+        specs = [evolve(member.spec, source=None) for member in lost]
+        async with self._manager.reserved(specs) as records:
+            await map_bounded(load, list(zip(records, lost, strict=True)), at_once=_LOADS_AT_ONCE)
+            return records
 
     def members(self, population_id: str, generation: int | None = None) -> list[SandboxRecord]:
         """Return the sandboxes of a population, or of one generation of it, oldest first.
@@ -118,9 +166,10 @@ class PopulationRegistry:
             StoreError: The store cannot be used.
         """
         self._find(population_id)
-        rows: dict[int, list[Sequence[Any]]] = {}
+        rows: dict[int, dict[str, Sequence[Any]]] = {}
         for row in await self._kept.members(population_id, generation):
-            rows.setdefault(row[0], []).append(row)
+            # The last that bore an id stands for it: one that was brought back is no second member.
+            rows.setdefault(row[0], {})[row[1]] = row
         edges: dict[int, list[tuple[str, str, str]]] = {}
         for of, child, parent, kind in self._kept.edges(population_id, generation):
             edges.setdefault(of, []).append((child, parent, kind))
@@ -128,12 +177,12 @@ class PopulationRegistry:
             GenerationState(
                 population=population_id,
                 generation=number,
-                sandbox_ids=tuple(row[1] for row in members),
+                sandbox_ids=tuple(dict.fromkeys(row[1] for row in members)),
                 alive=sum(bool(row[4]) for row in members),
                 fitness_stats=score_statistics((r[2], bool(r[3])) for r in members if r[3] is not None),
-                edges=tuple(edges.get(number, ())),
+                edges=tuple(dict.fromkeys(edges.get(number, ()))),
             )
-            for number, members in sorted(rows.items())
+            for number, members in ((one, list(found.values())) for one, found in sorted(rows.items()))
         ]
 
     def offspring(
@@ -161,7 +210,11 @@ class PopulationRegistry:
                 self._manager.observer.lineage.get(parent)
         if into is not None and into != population_id:
             if into not in self._known:
-                self.create(into, parent_population_id=population_id, direction=found.direction)
+                self.create(
+                    into,
+                    parent_population_id=population_id,
+                    direction=cast("Direction", found.direction) if found.direction else None,
+                )
             goal = self._known[into]
         number = max(found.generation, goal.generation) + 1
         return [
@@ -184,7 +237,8 @@ class PopulationRegistry:
         Raises:
             ConfigurationError: There is no such population.
         """
-        sign = 1 if cast("Direction", self._find(population_id).direction) == "minimize" else -1
+        self._find(population_id)
+        sign = 1 if self.direction(population_id) == "minimize" else -1
         ranked = []
         for place, record in enumerate(self.members(population_id, generation)):
             score, valid = self.score(record)
@@ -236,11 +290,33 @@ class PopulationRegistry:
             )
         return found
 
+    def direction(self, population_id: str | None) -> Direction:
+        """Say whether more is better in a population; so it is where nothing is known."""
+        found = None if population_id is None else self._known.get(population_id)
+        return "minimize" if found is not None and found.direction == "minimize" else "maximize"
+
+    def _scored(self, population_id: str, direction: Direction) -> None:
+        """Note in which direction a member was evaluated: it is the population's, if that has none yet."""
+        found = self._known.get(population_id)
+        if found is None or found.direction == direction:
+            return
+        if found.direction == UNDECIDED:
+            self._keep(evolve(found, direction=direction))
+        elif population_id not in self._contradicted:
+            self._contradicted.add(population_id)
+            _log.warning(
+                "population %r was created with direction=%r, and an evaluation of its members has %r: its "
+                "best and its elite are those of the population's direction",
+                population_id,
+                found.direction,
+                direction,
+            )
+
     def _joined(self, population_id: str, generation: int) -> None:
         """Note that a sandbox of some generation joins a population."""
         found = self._known.get(population_id)
         if found is None:
-            self._keep(KeptPopulation(population_id, None, generation, "maximize", time.time()))
+            self._keep(KeptPopulation(population_id, None, generation, UNDECIDED, time.time()))
         elif generation > found.generation:
             self._keep(evolve(found, generation=generation))
 

@@ -45,10 +45,10 @@ class Task:
         return cls(evaluation.entry, digest.hexdigest(), evaluation.directions[0])
 
     @classmethod
-    def of_function(cls, function: object) -> Task:
+    def of_function(cls, function: object, direction: str = "maximize") -> Task:
         """Describe a fitness function of the caller's."""
         name = function_name(function)
-        return cls(name, hashlib.sha256(name.encode()).hexdigest())
+        return cls(name, hashlib.sha256(name.encode()).hexdigest(), direction)
 
     def begin(self, journal: Journal, operation: str, numbers: Sequence[int]) -> int:
         """Keep that a batch has begun; return its number."""

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from evocell.errors import OutcomeError
 from evocell.models.evaluation import Evaluation
-from evocell.models.fitness import CaseResult, FitnessResult
+from evocell.models.fitness import CaseResult, Direction, FitnessResult
 from evocell.models.outcome import Outcome
 from evocell.orchestration.comparison import difference, shown
 
@@ -92,15 +92,16 @@ def judge(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
         score = 1.0 if found is None else 0.0
         return Judged(CaseResult(name, index, outcome, score, found is None, public, found))
     try:
-        given = evaluation.score(case, value)
+        given, remark = _with_remark(evaluation.score(case, value))
         usable = _usable_score(given)
     except _UnusableError as error:
         sentence = f"score returned {error}"
         return Judged(CaseResult(name, index, outcome, public=public, error=sentence), unusable=True)
     except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
         sentence = f"score raised {named(error)}"
-        return Judged(CaseResult(name, index, outcome, public=public, error=sentence), error, unusable=True)
-    return Judged(CaseResult(name, index, outcome, usable, not _is_false(given), public))
+        said = CaseResult(name, index, outcome, public=public, error=sentence, remark=named(error))
+        return Judged(said, error, unusable=True)
+    return Judged(CaseResult(name, index, outcome, usable, not _is_false(given), public, remark=remark))
 
 
 def in_order(judged: Sequence[Judged]) -> list[Judged]:
@@ -182,6 +183,7 @@ def summarise(
         peak_memory_bytes=max((outcome.peak_memory_bytes for outcome in outcomes), default=0),
         deterministic=all(outcome.deterministic for outcome in outcomes),
         all_public=_all_public(evaluation),
+        directions=evaluation.directions,
     )
     return Scored(result, asked, raised)
 
@@ -225,6 +227,7 @@ def unscored(
         peak_memory_bytes=max(outcome.peak_memory_bytes for outcome in outcomes),
         deterministic=all(outcome.deterministic for outcome in outcomes),
         all_public=_all_public(evaluation),
+        directions=evaluation.directions,
     )
 
 
@@ -232,13 +235,20 @@ def _all_public(evaluation: Evaluation) -> bool:
     return all(case.public for case in evaluation.cases)
 
 
-def destroyed(*, sandbox_id: str, generation: int, objectives: tuple[float, ...] = (0.0,)) -> Scored:
+def destroyed(
+    *,
+    sandbox_id: str,
+    generation: int,
+    objectives: tuple[float, ...] = (0.0,),
+    directions: tuple[Direction, ...] = ("maximize",),
+) -> Scored:
     """Make the fitness of an individual whose sandbox was destroyed before there was a score.
 
     Args:
         sandbox_id: The individual.
         generation: The generation it belongs to.
         objectives: What a failure counts.
+        directions: Whether more is better, for each of them.
     """
     return Scored(
         FitnessResult(
@@ -249,12 +259,19 @@ def destroyed(*, sandbox_id: str, generation: int, objectives: tuple[float, ...]
             objectives=objectives,
             reason=DESTROYED,
             deterministic=False,
+            directions=directions,
         )
     )
 
 
 def from_function(
-    value: object, raised: Exception | None, *, sandbox_id: str, generation: int, evaluation_time_ms: float
+    value: object,
+    raised: Exception | None,
+    *,
+    sandbox_id: str,
+    generation: int,
+    evaluation_time_ms: float,
+    direction: Direction = "maximize",
 ) -> Scored:
     """Make a fitness of what a fitness function returned or raised.
 
@@ -264,11 +281,14 @@ def from_function(
         sandbox_id: The individual.
         generation: The generation it belongs to.
         evaluation_time_ms: Wall time that the function took, in milliseconds.
+        direction: Whether more is better.
     """
     if isinstance(value, FitnessResult):
         # It may be of another name: the result of `evaluate_one`, say, is as good as a number.
         return Scored(evolve(value, sandbox_id=sandbox_id, generation=generation), asked=True)
-    blank = FitnessResult(sandbox_id, generation, 0.0, evaluation_time_ms=evaluation_time_ms)
+    blank = FitnessResult(
+        sandbox_id, generation, 0.0, evaluation_time_ms=evaluation_time_ms, directions=(direction,)
+    )
     if isinstance(raised, OutcomeError):
         outcome = raised.outcome
         return Scored(evolve(blank, error=outcome.error, reason=outcome.kind), asked=True)
@@ -375,6 +395,14 @@ def _finite(value: object) -> float:
     if not math.isfinite(number):
         raise _UnusableError(f"{number}, which is not finite")
     return number
+
+
+def _with_remark(given: object) -> tuple[object, str | None]:
+    """Take a score apart from the text that may come with it."""
+    match given:
+        case (score, str(remark)) if isinstance(given, tuple):
+            return score, remark
+    return given, None
 
 
 def _is_false(value: object) -> bool:

@@ -70,6 +70,16 @@ class Client(Engine):
         """The server's name and version."""
         return self._client.server
 
+    @property
+    def fitness(self) -> Any:
+        """The fitness of individuals behind the pipe; its methods are those of `FitnessRecorder`."""
+        return self._client.part("fitness", self._thread.call)
+
+    @property
+    def lineage(self) -> Any:
+        """Who descends from whom behind the pipe; its methods are those of `LineageTracker`."""
+        return self._client.part("lineage", self._thread.call)
+
     def ping(self) -> None:
         """Ask whether the server is there; see `AsyncClient.ping`."""
         self._thread.call(self._client.ping)

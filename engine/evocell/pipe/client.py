@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -335,6 +335,20 @@ class AsyncClient(_Base):
     as_completed = AsyncEvaluating.as_completed
     evaluator = AsyncEvaluators.evaluator
 
+    @property
+    def fitness(self) -> Any:
+        """The fitness of individuals; its methods are those of `FitnessRecorder`, to be awaited."""
+        return _RemotePart(self, "fitness")
+
+    @property
+    def lineage(self) -> Any:
+        """Who descends from whom; its methods are those of `LineageTracker`, to be awaited."""
+        return _RemotePart(self, "lineage")
+
+    def part(self, name: str, wait: Callable[[Callable[[], Awaitable[Any]]], Any]) -> Any:
+        """Return ``fitness`` or ``lineage`` for programs that block, which wait with a function."""
+        return _RemotePart(self, name, wait)
+
     async def _serve(self) -> None:
         why = await self._channel.serve()
         self._image_failure = self._image_failure or ConnectionClosed(str(why))
@@ -386,12 +400,13 @@ class AsyncClient(_Base):
     async def _call(self, method: Method, arguments: Mapping[str, Any]) -> Any:
         shown = _BATCHES.get(method.name)
         if shown is None or arguments.get("progress") is not None or not self.shows_batches:
-            return await self._exchange(method, arguments)
+            return await self.exchange(method, arguments)
         what, items = shown
         with BatchBar(what, size_of(arguments[items])) as bar:
-            return await self._exchange(method, {**arguments, "progress": bar.report})
+            return await self.exchange(method, {**arguments, "progress": bar.report})
 
-    async def _exchange(self, method: Method, arguments: Mapping[str, Any]) -> Any:
+    async def exchange(self, method: Method, arguments: Mapping[str, Any]) -> Any:
+        """Ask the other end for what a method returns."""
         with self._functions.request() as names:
             params = {
                 name: encode(value, method.arguments[name].hint, names, role=name)
@@ -433,6 +448,47 @@ def _remote(method: Method) -> Callable[..., Awaitable[Any]]:
     return call
 
 
+class _RemotePart:
+    """The methods of an attribute of the engine, such as ``fitness``, at the other end of a pipe.
+
+    Args:
+        client: The client.
+        name: The attribute.
+        wait: Waits for an answer; None leaves that to the caller.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        name: str,
+        wait: Callable[[Callable[[], Awaitable[Any]]], Any] | None = None,
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._wait = wait
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = engine_methods().get(f"{self._name}.{name}")
+        if method is None:
+            raise AttributeError(f"the pipe does not offer {self._name}.{name}", name=name, obj=self)
+        names = list(method.arguments)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = dict(zip(names, args, strict=False)) | kwargs
+            if len(args) > len(names) or given.keys() - set(names):
+                raise TypeError(
+                    f"{method.name} takes {', '.join(names)}, and got {args!r:.60} {kwargs!r:.60}"
+                )
+            ask = partial(self._client.exchange, method, given)
+            return ask() if self._wait is None else self._wait(ask)
+
+        return call
+
+    def __dir__(self) -> list[str]:
+        offered = (one.partition(".") for one in engine_methods())
+        return [name for part, _, name in offered if part == self._name and name]
+
+
 for _method in engine_methods().values():
-    if _method.name not in vars(AsyncClient):
+    if _method.name not in vars(AsyncClient) and not _method.blocks:
         setattr(AsyncClient, _method.name, _remote(_method))

@@ -12,12 +12,15 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cache
+from types import MappingProxyType
 from typing import Any, get_args
 
 from attrs import field, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.errors import ConfigurationError
+from evocell.observability.fitness import FitnessRecorder
+from evocell.observability.lineage import LineageTracker
 from evocell.pipe.docstrings import arguments_of, errors_of
 from evocell.pipe.errors import MethodNotFound
 from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, names_files, origin_of, sort_of
@@ -31,6 +34,28 @@ NOT_OFFERED = {
     "open_stream": "it returns a function; evaluate_one and as_completed do the same",
 }
 """Methods of the engine that the pipe leaves out, and why."""
+
+_PARTS: Mapping[str, tuple[type, tuple[str, ...]]] = MappingProxyType(
+    {
+        "fitness": (FitnessRecorder, ("adjust", "best", "get", "history")),
+        "lineage": (
+            LineageTracker,
+            (
+                "ancestors",
+                "annotate",
+                "common_ancestor",
+                "depth",
+                "descendants",
+                "family",
+                "get",
+                "line",
+                "source",
+                "what_changed",
+            ),
+        ),
+    }
+)
+"""Attributes of the engine whose methods are offered under both names, as ``fitness.best``."""
 
 _ABOUT_ALL = frozenset({"drain_worker", "freeze", "workers"})
 """Methods about what all clients of a server have in common."""
@@ -66,6 +91,7 @@ class Method:
         meanings: What each argument is, as far as it is documented.
         errors: What it raises and when, as far as it is documented.
         streams: Whether it hands its results out one by one, as they are there.
+        blocks: Whether it is a plain function that waits for the store.
     """
 
     name: str
@@ -75,6 +101,7 @@ class Method:
     meanings: Mapping[str, str] = field(factory=dict, repr=False)
     errors: Mapping[str, str] = field(factory=dict, repr=False)
     streams: bool = False
+    blocks: bool = False
 
     @property
     def owner_only(self) -> bool:
@@ -133,6 +160,13 @@ def _looked_up() -> Mapping[str, Method | Unsupported]:
             else:
                 if method is not None:
                     found[name] = method
+    for part, (kind, names) in _PARTS.items():
+        for name in names:
+            whole = f"{part}.{name}"
+            try:
+                found[whole] = _described(whole, getattr(kind, name), blocks=True)
+            except Unsupported as why:
+                found[whole] = why
     return found
 
 
@@ -157,6 +191,12 @@ def _method(name: str, function: Any) -> Method | None:
     streams = inspect.isasyncgenfunction(plain)
     if not streams and not inspect.iscoroutinefunction(plain):
         return None
+    return _described(name, plain, streams=streams)
+
+
+def _described(
+    name: str, plain: Callable[..., Any], *, streams: bool = False, blocks: bool = False
+) -> Method:
     hints = hints_of(plain)
     arguments: dict[str, Argument] = {}
     for parameter in list(inspect.signature(plain).parameters.values())[1:]:
@@ -170,4 +210,4 @@ def _method(name: str, function: Any) -> Method | None:
         result = get_args(result)[0]
     sort_of(result)
     summary = (inspect.getdoc(plain) or "").partition("\n")[0]
-    return Method(name, arguments, result, summary, arguments_of(plain), errors_of(plain), streams)
+    return Method(name, arguments, result, summary, arguments_of(plain), errors_of(plain), streams, blocks)

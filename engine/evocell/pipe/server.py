@@ -28,7 +28,7 @@ from evocell.pipe.session import Session
 from evocell.wire.frames import Framing
 from evocell_runtime.build import BuildProgress
 
-__all__ = ["PipeServer", "open_server", "server_version"]
+__all__ = ["PipeServer", "is_breach", "open_server", "server_version"]
 
 _TIME_TO_SPEAK_S = 0.25
 """A connection is not closed for another one before this, so that a hello on its way is read..."""
@@ -45,6 +45,11 @@ def server_version() -> str:
         return f"evocell {version('evocell')}"
     except PackageNotFoundError:
         return "evocell (not installed)"
+
+
+def is_breach(why: EvocellError) -> bool:
+    """Whether a connection ended for something that the client did against the protocol, or could not do."""
+    return not isinstance(why, errors.ConnectionClosed | EngineClosed)
 
 
 class PipeServer:
@@ -166,7 +171,8 @@ class PipeServer:
                 self._part(connection.session)
         if connection.session is not None and not connection.session.detached:
             await connection.session.ended.wait()
-        _log.info("a connection ended: %s", why)
+        told = logging.WARNING if self.is_shared and is_breach(why) else logging.INFO
+        _log.log(told, "a connection ended: %s", why)
         return why
 
     def _make_room(self) -> None:

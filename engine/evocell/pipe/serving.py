@@ -6,6 +6,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 
 import msgpack
@@ -212,6 +213,10 @@ class ServedConnection:
         assert self.session is not None
         engine = await self.session.engine()
         method = found.name
+        if found.blocks:
+            part, _, name = method.partition(".")
+            ask = partial(getattr(getattr(engine, part), name), **given)
+            return encode(await trio.to_thread.run_sync(ask), found.result)
         if found.streams:
             return await self._stream(msgid, getattr(engine, method)(**given), found)
         return encode(await getattr(engine, method)(**given), found.result)

@@ -96,7 +96,13 @@ def hints_of(thing: Any) -> dict[str, Hint]:
     """
     ref = Union[str, Sandbox, AsyncSandbox]  # noqa: UP007 - names that the aliases have only for type checkers
     parents = Sequence[Union[ref, Sequence[ref], None]]  # noqa: UP007
-    names = {"Sandbox": Sandbox, "AsyncSandbox": AsyncSandbox, "SandboxRef": ref, "Parents": parents}
+    names = {
+        "Sandbox": Sandbox,
+        "AsyncSandbox": AsyncSandbox,
+        "SandboxRef": ref,
+        "Parents": parents,
+        "SandboxName": ref,
+    }
     try:
         return typing.get_type_hints(thing, localns=names)
     except (NameError, TypeError) as error:

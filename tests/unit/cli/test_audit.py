@@ -81,3 +81,27 @@ def test_engines_write_it(make_fake_workers, tmp_path):
 
     assert sorted(entry.kind for entry in entries) == ["allowed"] * 3 + ["crashed", "killed", "killed"]
     assert [entry.sandbox_id for entry in entries if entry.kind == "killed"][-1] == "kept"
+
+
+def test_what_was_refused_or_killed_comes_first_and_what_was_allowed_is_folded(tmp_path, monkeypatch, capsys):
+    long = "program.py:12:1: import of 'ctypes' is blocked by the profile, because it reaches the memory " * 4
+    with Store(tmp_path / "evocell.db") as store:
+        log = AuditLog(store, 1, max_entries=1000)
+        log.note("refused", long, sandbox_id="bad-one-with-a-rather-long-name", profile="medium")
+        for number in range(300):
+            log.note(
+                "allowed", "imports numpy", sandbox_id=f"s{number}", version="abcdef0123456789", profile="low"
+            )
+        log.note("killed", "fuel: stopped at the fuel limit", sandbox_id="loop", version="abcdef0123456789")
+        log.note("allowed", "imports json", sandbox_id="one")
+        log.entries()
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["audit", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 8
+    kinds = [kind for line in lines for kind in ("refused", "killed", "allowed") if f" {kind} " in line]
+    assert kinds == ["refused", "killed", "allowed", "allowed"]
+    assert "300 times: imports numpy" in lines[-2]
+    assert main(["audit", str(tmp_path), "--json", "--limit", "1000"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 303

@@ -2,6 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +13,7 @@ from evocell import Case, Config, Engine, Evaluation
 from evocell.cli.main import main
 from evocell.cli.report import render
 from evocell.cli.report_data import read_run
+from evocell.cli.top_data import RunWatcher
 from evocell.observability.database import open_reader
 
 SQUARE = "def solve(n): return n * n"
@@ -152,3 +157,47 @@ def test_nobody_valid_is_a_page_all_the_same(fake_workers, tmp_path):
     assert data["best"] is None
     assert data["tree"] == []
     assert render(data)
+
+
+KILLED_ENGINE = """
+import os, sys
+sys.path[:0] = {paths!r}
+from conftest import FakeWorkers
+from evocell import Case, Config, Engine, Evaluation
+engine = Engine(Config(state_dir=sys.argv[1]), open_worker=FakeWorkers())
+engine.evaluate(["def solve(n): return n"], Evaluation("solve", [Case((2,))], lambda case, value: value))
+os.kill(os.getpid(), 9)
+"""
+
+
+def kill_an_engine(state_dir):
+    paths = [str(Path(__file__).parents[2]), *sys.path]
+    program = KILLED_ENGINE.format(paths=paths)
+    done = subprocess.run([sys.executable, "-c", program, str(state_dir)], check=False, capture_output=True)
+    assert done.returncode == -9, done.stderr
+
+
+def test_a_run_that_was_killed_is_said_to_be_so_at_once(tmp_path):
+    kill_an_engine(tmp_path)
+    data = read(tmp_path)
+    assert data["outcome"] == "killed"
+    assert data["ended_at"] is not None
+    assert data["ended_at"] - data["started_at"] < 60
+
+
+def test_a_run_that_goes_on_is_said_to_do_so(fake_workers, tmp_path):
+    with Engine(Config(state_dir=tmp_path), open_worker=fake_workers) as engine:
+        engine.evaluate([SQUARE], task())
+        assert read(tmp_path)["outcome"] == "open"
+    assert read(tmp_path)["outcome"] == "closed"
+
+
+def test_top_does_not_count_on_for_a_run_that_was_killed(tmp_path):
+    kill_an_engine(tmp_path)
+    with closing(open_reader(tmp_path)) as connection:
+        started = connection.execute("SELECT started_at FROM runs").fetchone()[0]
+        watcher = RunWatcher(connection, tmp_path / "evocell.db")
+        ages = [watcher.look(started + later).age_s for later in (1000, 2000, 300_000)]
+        assert watcher.look().state == "killed"
+        assert len(set(ages)) == 1
+        assert ages[0] < 60

@@ -152,3 +152,20 @@ def test_exporting_what_is_damaged_says_where_to_look(state, spoil, capsys):
     spoil("UPDATE evaluations SET test_results = x'c1'")
     assert main(["store", "export", str(state), "--format", "jsonl"]) == 2
     assert "evocell store check" in capsys.readouterr().err
+
+
+def test_a_csv_file_has_numbers_in_columns_of_their_own(fake_workers, tmp_path, capsysbinary):
+    plain = Evaluation("f", [Case(())], lambda case, value: -1.5)
+    parts = Evaluation("f", [Case(())], lambda case, value: {"score": 2.0, "=cmd": 3.0})
+    with Engine(Config(state_dir=tmp_path), open_worker=fake_workers) as engine:
+        for task in (plain, parts):
+            engine.evaluate(["def f(): return 1"], task)
+    assert main(["store", "export", str(tmp_path)]) == 0
+    first, second = csv.DictReader(io.StringIO(capsysbinary.readouterr().out.decode()))
+    assert (float(first["objective_1"]), first["component_score"]) == (-1.5, "")
+    assert (float(second["component_score"]), float(second["component_=cmd"])) == (2.0, 3.0)
+    assert main(["store", "export", str(tmp_path), "--format", "jsonl"]) == 0
+    assert json.loads(capsysbinary.readouterr().out.splitlines()[1])["components"] == {
+        "score": 2.0,
+        "=cmd": 3.0,
+    }

@@ -143,3 +143,32 @@ def test_an_interval_that_is_none_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["top", str(tmp_path), "--interval", "0"])
     assert "not a number of seconds" in capsys.readouterr().err
+
+
+def test_workers_can_be_told_apart_at_80_by_24():
+    reading = {
+        "memory_bytes": 1.23e9,
+        "cpu_s": 123456.7,
+        "sessions": 4321,
+        "calls": 2,
+        "finished": 1234567,
+        "restarts": 12,
+    }
+    workers = [
+        (f"worker-of-this-machine-{n}", {"status": "draining", "pid": 1234567 + n, **reading})
+        for n in range(6)
+    ]
+    picture = Picture(3, "running", age_s=4000, workers=workers, n_evaluations=9, history=list(range(60)))
+    picture.batches = [("evaluate_generation", 10_000, 77)]
+    picture.deaths.update(dict.fromkeys(("fuel", "timeout", "memory", "raised", "syntax", "score"), 1000))
+    console = Console(width=80, height=24, force_terminal=False)
+    with console.capture() as captured:
+        console.print(draw(picture, "/home/somebody/experiments/packing/state", height=24))
+    lines = captured.get().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if "draining" in line]
+    assert len({row.split()[1] for row in rows}) == len(rows) >= 4
+    assert all(f"12345{n}" in row for n, row in zip(range(67, 73), rows, strict=False))
+    assert "1.23 GB" in rows[0]
+    assert "died of" in captured.get()

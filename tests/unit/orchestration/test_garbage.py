@@ -263,3 +263,46 @@ async def test_a_control_group_counts_if_it_is_fuller_than_the_machine(tmp_path)
     assert memory_taken(tmp_path) == pytest.approx(machine, abs=0.05)
     (tmp_path / "memory.max").write_text("max\n")
     assert memory_taken(tmp_path) == pytest.approx(machine, abs=0.05)
+
+
+async def test_room_is_made_before_sandboxes_are_refused(open_engine):
+    async with open_engine(
+        default_max_processes=12, gc_retain_generations=2, gc_interval_ms=3_600_000
+    ) as engine:
+        seen = []
+        engine.telemetry.attach("test", "sandbox.gc", seen.append)
+        await generations(engine, 20)
+        assert {event.metadata["cause"] for event in seen} == {"capacity"}
+        assert await engine.get_members("p", 19) == ["p19-0", "p19-1", "p19-2"]
+        assert "p1-0" in await engine.get_members("p")  # the fittest of all
+        await engine.pin(await engine.get_members("p"))
+        with pytest.raises(evocell.CapacityError, match="12 are allowed"):
+            await generations(engine, 4)  # all of them are kept, so that there is nothing to collect
+
+
+@pytest.mark.parametrize("way", ["evaluate", "batch_create", "as_completed", "fork"])
+async def test_every_way_to_make_sandboxes_makes_room_first(open_engine, way):
+    async with open_engine(
+        default_max_processes=6, gc_retain_generations=1, gc_elites=0, gc_interval_ms=3_600_000
+    ) as engine:
+        await generations(engine, 2)  # six sandboxes, of which three are of a generation that is over
+        if way == "evaluate":
+            await engine.evaluate([constant(1), constant(2)], TASK, population="p", generation=1)
+        elif way == "batch_create":
+            specs = [evocell.SandboxSpec(population="p", generation=1, source=constant(1)) for _ in range(3)]
+            await engine.batch_create(specs)
+        elif way == "as_completed":
+            async with engine.as_completed([constant(1)], TASK, population="p", generation=1) as results:
+                assert [index async for index, _ in results] == [0]
+        else:
+            await engine.batch_fork("p1-1", 3)
+        assert len(await engine.list_sandboxes()) <= 6
+
+
+async def test_each_population_has_its_own_bound_and_room_is_made_in_all(open_engine):
+    async with open_engine(
+        default_max_processes=9, gc_retain_generations=1, gc_elites=0, gc_interval_ms=3_600_000
+    ) as engine:
+        await generations(engine, 5, population="p")
+        await generations(engine, 5, population="q")
+        assert len(await engine.list_sandboxes()) <= 9

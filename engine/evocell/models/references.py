@@ -1,0 +1,53 @@
+"""Naming a sandbox: by its id, or by whatever stands for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, TypeAlias
+
+from evocell.errors import ConfigurationError
+
+__all__ = ["Named", "SandboxName", "optional_id", "sandbox_id", "sandbox_ids"]
+
+
+class Named(Protocol):
+    """Something with an id, such as a `Sandbox`, an `AsyncSandbox` or an `Individual` of lineage."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+
+SandboxName: TypeAlias = str | Named
+"""A sandbox, or its id; it need not be there any more."""
+
+
+def sandbox_id(ref: object) -> str:
+    """Return the id of a sandbox given by its id or itself.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if isinstance(ref, str):
+        return ref
+    found = getattr(ref, "id", None)
+    if not isinstance(found, str):
+        hint = "; write .sandbox_id" if isinstance(getattr(ref, "sandbox_id", None), str) else ""
+        raise ConfigurationError(
+            f"a sandbox is named by its id or given itself, not by {ref!r:.60} ({type(ref).__name__}){hint}",
+            "id",
+        )
+    return found
+
+
+def optional_id(ref: object) -> str | None:
+    """Return None for None, and else what `sandbox_id` does."""
+    return None if ref is None else sandbox_id(ref)
+
+
+def sandbox_ids(refs: object) -> list[str]:
+    """Return the ids of several sandboxes; raises as `sandbox_id` does."""
+    if isinstance(refs, str) or not isinstance(refs, Iterable):
+        raise ConfigurationError(f"ids must be a list of sandboxes or ids, not {refs!r:.60}", "ids")
+    return [sandbox_id(ref) for ref in refs]

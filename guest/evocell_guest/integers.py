@@ -56,7 +56,7 @@ class _Loader:
             code = code.replace(co_consts=tuple(_wide(one) for one in code.co_consts))
         else:
             code = _renamed(code)
-        exec(code, vars(module))  # noqa: S102 - the library's own
+        exec(code, vars(module))
         if name == _ALIASES:
             types = vars(module)["sctypeDict"]
             types["long"], types["ulong"] = types["int64"], types["uint64"]

@@ -2,6 +2,7 @@
 
 import pytest
 import wasmtime
+
 from evocell_runtime import artifacts
 from evocell_runtime.leb128 import read_unsigned
 from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SLICE
@@ -67,9 +68,7 @@ LANDMARKS = Landmarks(dispatch=0, handler=1)
 
 @pytest.fixture(scope="module")
 def code():
-    parts = SplitModule(
-        code=bytes(wasmtime.wat2wasm(PROGRAM)), segments=(), min_pages=16, imports=IMPORTS
-    )
+    parts = SplitModule(code=bytes(wasmtime.wat2wasm(PROGRAM)), segments=(), min_pages=16, imports=IMPORTS)
     return metered(parts, LANDMARKS)
 
 
@@ -144,7 +143,9 @@ def test_what_repeats_ends_with_the_fuel(machine, name, argument):
 
 
 def test_fuel_is_the_same_every_time_and_whatever_the_slice(machine):
-    used = {machine.call("dispatch", 1024, 10_000, slice_fuel=size)[1] for size in (500, 3_000, 10**5, 1 << 60)}
+    used = {
+        machine.call("dispatch", 1024, 10_000, slice_fuel=size)[1] for size in (500, 3_000, 10**5, 1 << 60)
+    }
 
     assert len(used) == 1
 
@@ -221,9 +222,7 @@ def test_every_circle_of_the_interpreters_code_passes_a_charge(interpreter):
     signatures = numbers(by_id[3])
     graph = call_graph(found, signatures, taken, imported)
     charged = {
-        imported + number
-        for number, function in enumerate(found)
-        if body.startswith(charge, function.code)
+        imported + number for number, function in enumerate(found) if body.startswith(charge, function.code)
     }
     assert uncharged_circle(graph, charged) == []
     assert len(charged) > 30_000
@@ -251,5 +250,3 @@ def numbers(section):
         value, at = read_unsigned(section, at)
         found.append(value)
     return found
-
-

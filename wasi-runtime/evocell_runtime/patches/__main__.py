@@ -1,10 +1,10 @@
 """Look into the interpreter, for those who write patches.
 
-    python -m evocell_runtime.patches show NAME        a function as text
-    python -m evocell_runtime.patches find PATTERN     names of functions, by a regular expression
-    python -m evocell_runtime.patches callers NAME     functions that call one
-    python -m evocell_runtime.patches check            whether every patch fits
-    python -m evocell_runtime.patches page             the text of docs/patches.md
+python -m evocell_runtime.patches show NAME        a function as text
+python -m evocell_runtime.patches find PATTERN     names of functions, by a regular expression
+python -m evocell_runtime.patches callers NAME     functions that call one
+python -m evocell_runtime.patches check            whether every patch fits
+python -m evocell_runtime.patches page             the text of docs/patches.md
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def show(module: Module, name: str) -> str:
 def callers(module: Module, name: str) -> str:
     """The functions that call one, with how often; by the bytes of the call, so a few may be there by chance."""
     number = module.number(name)
-    padded = b"\x10" + bytes([number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14 & 0x7F | 0x80, 0x80, 0])
+    padded = b"\x10" + bytes(
+        [number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14 & 0x7F | 0x80, 0x80, 0]
+    )
     short = b"\x10" + bytes([number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14 & 0x7F])
     found = []
     for own, (begin, end) in enumerate(module.bodies):

@@ -13,7 +13,9 @@ from evocell_runtime.patches.model import AnyPatch, Donor, Edit
 
 _SLICES = "__Pyx_ValidateAndInit_memviewslice"
 _BUFFERS = "__Pyx__GetBufferAndValidate"
-_CPP_SLICE = "(int*, int, int, int, __Pyx_TypeInfo const*, __Pyx_BufFmt_StackElem*, __Pyx_memviewslice*, _object*)"
+_CPP_SLICE = (
+    "(int*, int, int, int, __Pyx_TypeInfo const*, __Pyx_BufFmt_StackElem*, __Pyx_memviewslice*, _object*)"
+)
 _CPP_BUFFER = "(Py_buffer*, _object*, __Pyx_TypeInfo const*, int, int, int, __Pyx_BufFmt_StackElem*)"
 
 _OF_SLICES = (

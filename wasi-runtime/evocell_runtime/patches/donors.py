@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wasmtime
+
 from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_unsigned, write_unsigned
 from evocell_runtime.patches.assembler import encode
@@ -16,7 +17,15 @@ HELPER = "evocell."
 """How the names of functions begin that a donor adds for others to call."""
 
 _EXPORT = 7
-_NOT_OWNED = {4: "a table", 5: "a memory", 6: "a global", 8: "a start function", 9: "elements", 11: "data", 13: "a tag"}
+_NOT_OWNED = {
+    4: "a table",
+    5: "a memory",
+    6: "a global",
+    8: "a start function",
+    9: "elements",
+    11: "data",
+    13: "a tag",
+}
 _KINDS = {1: "table", 2: "memory", 3: "stack_pointer"}
 
 
@@ -149,4 +158,3 @@ def _renumbered(module: Module, donor: Module, body: bytes, numbers: list[int]) 
 def sized(body: bytes) -> bytes:
     """A body as it lies in the code section, after its size."""
     return write_unsigned(len(body)) + body
-

@@ -325,11 +325,15 @@ def module_text(elements: tuple[Element, ...]) -> str:
             identity = f"{one.name}_{word}"
             heads.append(f'(import "original" "{one.name}_{word}" (func $original_{identity} {_LOOP}))\n')
             if one.finds:
-                heads.append(f'(import "original" "{one.name}_arg{short}" (func $original_arg{identity} {_ARG}))\n')
+                heads.append(
+                    f'(import "original" "{one.name}_arg{short}" (func $original_arg{identity} {_ARG}))\n'
+                )
             for text in (_BEST, _FIND, _ARGUMENT, _UFUNC) if one.finds else (_BEST, _UFUNC):
                 parts.append(_filled(text, one, word, largest=largest))
             if one.kind == "f":
-                heads.append(f'(import "original" "{one.name}_f{short}" (func $original_{one.name}_f{short} {_LOOP}))\n')
+                heads.append(
+                    f'(import "original" "{one.name}_f{short}" (func $original_{one.name}_f{short} {_LOOP}))\n'
+                )
                 parts.append(_filled(_UFUNC, one, f"f{short}", largest=largest))
     return "(module" + "".join(heads) + "".join(parts) + ")"
 

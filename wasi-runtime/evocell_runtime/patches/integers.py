@@ -13,7 +13,11 @@ from importlib.resources import files
 from evocell_runtime.patches.model import AnyPatch, Data, Donor, Edit
 
 _OBJECT_ADDRESSES = {"int32": (18129768, 7, 5), "uint32": (18128786, 8, 6)}
-def _constant(name: str, function: str, why: str, *, old: int = 7, new: int = 9, occurrence: int | None = None) -> Edit:
+
+
+def _constant(
+    name: str, function: str, why: str, *, old: int = 7, new: int = 9, occurrence: int | None = None
+) -> Edit:
     return Edit(
         name=name,
         why=why,
@@ -357,9 +361,21 @@ _WRAPPED: tuple[tuple[str, int, str], ...] = (
     ("array_where", 3, "a77853d76065f0d88a02e436c7ce40136e88a95a0e0fef50727677958bfbd864"),
     ("array_nonzero", 2, "4df9dab02ee4a0c44b9af41e8bc133250bdcf22c7dcd1dbee11f43b9007e0b50"),
     ("ufunc_generic_fastcall", 5, "d201f9833724216e3012e15556bc854f224fb08301fcad229daff085bed7e92d"),
-    ("__pyx_pw_5numpy_6random_6mtrand_11RandomState_109permutation", 4, "450a29df91b7c5f6f7858f884dd1eed5c67bf08f50810288a88bd4d1b2ea21d0"),
-    ("__pyx_pw_5numpy_6random_6mtrand_11RandomState_103multinomial", 4, "20a9167e810f42eb8a835af12bffa84c4534c10f8d1cefd7ef8334dccbaaa56d"),
-    ("__pyx_pw_5numpy_6random_6mtrand_11RandomState_87binomial", 4, "28f846f187fa8548ad8859c4cc8259e6d7ba16c2aa8e35d586f80d510af5403b"),
+    (
+        "__pyx_pw_5numpy_6random_6mtrand_11RandomState_109permutation",
+        4,
+        "450a29df91b7c5f6f7858f884dd1eed5c67bf08f50810288a88bd4d1b2ea21d0",
+    ),
+    (
+        "__pyx_pw_5numpy_6random_6mtrand_11RandomState_103multinomial",
+        4,
+        "20a9167e810f42eb8a835af12bffa84c4534c10f8d1cefd7ef8334dccbaaa56d",
+    ),
+    (
+        "__pyx_pw_5numpy_6random_6mtrand_11RandomState_87binomial",
+        4,
+        "28f846f187fa8548ad8859c4cc8259e6d7ba16c2aa8e35d586f80d510af5403b",
+    ),
 )
 """Functions whose results are widened, with the number of their parameters and the SHA-256 of their bodies."""
 

@@ -5,4 +5,9 @@ from __future__ import annotations
 from evocell_runtime.patches import argsorting, extremes, products, sorting
 from evocell_runtime.patches.model import AnyPatch
 
-KERNELS: tuple[AnyPatch, ...] = (*sorting.donors(), *argsorting.donors(), *products.donors(), *extremes.donors())
+KERNELS: tuple[AnyPatch, ...] = (
+    *sorting.donors(),
+    *argsorting.donors(),
+    *products.donors(),
+    *extremes.donors(),
+)

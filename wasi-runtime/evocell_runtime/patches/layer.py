@@ -87,7 +87,12 @@ def _edited(module: Module, patch: Edit, number: int) -> bytes:
         msg = f"it does not say which instructions of {patch.function} it changes"
         raise ImageError(msg)
     places = [at for at in range(len(texts)) if texts[at : at + len(wanted)] == wanted]
-    if patch.occurrence is None and len(places) != 1 or patch.occurrence is not None and patch.occurrence >= len(places):
+    if (
+        (patch.occurrence is None
+        and len(places) != 1)
+        or (patch.occurrence is not None
+        and patch.occurrence >= len(places))
+    ):
         msg = f"the instructions that it expects in {patch.function} are there {len(places)} times"
         raise ImageError(msg)
     place = places[patch.occurrence or 0]
@@ -95,7 +100,9 @@ def _edited(module: Module, patch: Edit, number: int) -> bytes:
     first_new = len(module.signature(number)[0]) + sum(many for many, _ in groups)
     fresh = assemble(module, patch.replacement, first_new_local=first_new)
     groups += [(1, TYPE_CODES[name]) for name in patch.new_locals]
-    head = write_unsigned(len(groups)) + b"".join(write_unsigned(many) + bytes([kind]) for many, kind in groups)
+    head = write_unsigned(len(groups)) + b"".join(
+        write_unsigned(many) + bytes([kind]) for many, kind in groups
+    )
     kept, after = body[begin : found[place].at], body[found[place + len(wanted) - 1].end :]
     return b"".join([head, kept, fresh, after])
 
@@ -134,7 +141,11 @@ def _patched_data(section: memoryview, patches: list[Data]) -> bytes:
     for patch in patches:
         size = len(patch.expected)
         at = next(
-            (begin + patch.address - start for start, begin, many in segments if start <= patch.address <= start + many - size),
+            (
+                begin + patch.address - start
+                for start, begin, many in segments
+                if start <= patch.address <= start + many - size
+            ),
             None,
         )
         if len(patch.replacement) != size or at is None or out[at : at + size] != patch.expected:

@@ -20,7 +20,9 @@ class GuestMemory(Protocol):
         """Change bytes of it."""
 
 
-def patch_memory(memory: GuestMemory, patches: Iterable[Memory], moment: Literal["started", "warmed"]) -> None:
+def patch_memory(
+    memory: GuestMemory, patches: Iterable[Memory], moment: Literal["started", "warmed"]
+) -> None:
     """Make the changes that belong to a moment.
 
     Raises:
@@ -38,6 +40,8 @@ def patch_memory(memory: GuestMemory, patches: Iterable[Memory], moment: Literal
             len(patch.expected) != size or memory.read(address, size) != patch.expected
         ):
             found = memory.read(address, size).hex(" ")
-            msg = f"the patch {patch.name!r} does not fit the interpreter: at {address} its memory has {found}"
+            msg = (
+                f"the patch {patch.name!r} does not fit the interpreter: at {address} its memory has {found}"
+            )
             raise ImageError(msg)
         memory.write(address, patch.replacement)

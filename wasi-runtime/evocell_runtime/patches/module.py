@@ -9,7 +9,15 @@ from evocell_runtime.leb128 import read_unsigned, write_unsigned
 from evocell_runtime.rewrite import sections
 
 TYPE, IMPORT, FUNCTION, CODE, DATA = 1, 2, 3, 10, 11
-VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x69: "exnref"}
+VALUE_TYPES = {
+    0x7F: "i32",
+    0x7E: "i64",
+    0x7D: "f32",
+    0x7C: "f64",
+    0x7B: "v128",
+    0x70: "funcref",
+    0x69: "exnref",
+}
 TYPE_CODES = {name: code for code, name in VALUE_TYPES.items()}
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]

@@ -41,7 +41,9 @@ def test_methods_in_packages_are_measured_too(engine):
         "tools/__init__.py": "",
         "tools/sums.py": "class Sums:\n    class Inner:\n        total = staticmethod(lambda n: n)",
     }
-    measured = engine.measure(source, Evaluation("tools.sums:Sums.Inner.total", [Case((1,), expected=0)]), repeats=1)
+    measured = engine.measure(
+        source, Evaluation("tools.sums:Sums.Inner.total", [Case((1,), expected=0)]), repeats=1
+    )
     assert measured.overhead_fuel > 0
 
 

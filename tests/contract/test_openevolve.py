@@ -149,7 +149,9 @@ def test_several_objectives_and_more_stages_than_there_are(tmp_path):
 
 
 def test_an_objective_to_be_minimised_is_refused():
-    smallest = evocell.Evaluation("solve", [evocell.Case((2,), expected=4)], directions=("minimize",), failure=1e9)
+    smallest = evocell.Evaluation(
+        "solve", [evocell.Case((2,), expected=4)], directions=("minimize",), failure=1e9
+    )
     with pytest.raises(evocell.ConfigurationError, match="let its score function return the negative"):
         evaluators(smallest)
 

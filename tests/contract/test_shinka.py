@@ -221,6 +221,8 @@ def test_a_whole_script_for_an_evaluation(tmp_path, sandboxes, capsys):
     assert metrics["private"]["valid"] is False
     assert correct["correct"] is False
     assert "ZeroDivisionError" in correct["error"]
-    smallest = evocell.Evaluation("f", [evocell.Case((2,), expected=4)], directions=("minimize",), failure=1e9)
+    smallest = evocell.Evaluation(
+        "f", [evocell.Case((2,), expected=4)], directions=("minimize",), failure=1e9
+    )
     with pytest.raises(evocell.ConfigurationError, match="return the negative"):
         main(smallest, [])

@@ -20,8 +20,8 @@ _CLOCK = {
 
 
 _MISSING = (
-    "The accelerator of decimal is missing, so Decimal is 40 to 90 times slower than elsewhere: use float, int "
-    "or fractions where they do. ctypes, ssl, mmap of files, compression.zstd and curses are missing."
+    "The accelerator of decimal is missing, so Decimal is 40 to 90 times slower than elsewhere: use float, "
+    "int or fractions where they do. ctypes, ssl, mmap of files, compression.zstd and curses are missing."
 )
 _DEPTH = "Recursion may go 1,000 levels deep, or thousands after sys.setrecursionlimit."
 

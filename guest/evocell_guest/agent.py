@@ -170,7 +170,7 @@ def _call(request: dict[str, Any]) -> bytes:
             return _UNREPORTABLE
 
 
-def _of_parser(error: MemoryError) -> bool:
+def _of_parser(error: BaseException) -> bool:
     """Whether it is the parser's word for a text that is nested too deeply: no memory was taken."""
     said = error.args[0] if error.args else None
     return type(said) is str and said.startswith("Parser stack overflowed")

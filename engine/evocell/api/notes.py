@@ -20,8 +20,8 @@ _CLOCK = {
 
 
 _MISSING = (
-    "The accelerator of decimal is missing, so Decimal is 40 to 90 times slower than elsewhere: use float, int or "
-    "fractions where they do. ctypes, ssl, mmap of files, compression.zstd and curses are missing."
+    "The accelerator of decimal is missing, so Decimal is 40 to 90 times slower than elsewhere: use float, "
+    "int or fractions where they do. ctypes, ssl, mmap of files, compression.zstd and curses are missing."
 )
 _DEPTH = "Recursion may go 1,000 levels deep, or thousands after sys.setrecursionlimit."
 
@@ -32,7 +32,8 @@ def _files(scratch_bytes: int) -> str:
             "The program's own files are in the working directory and read-only; what it writes there by a "
             f"relative name, or in /tmp, is kept for the call, up to {scratch_bytes >> 10} KiB."
         )
-    return "The program's own files are in the working directory, read-only; nothing can be written but to /dev/null."
+    own = "The program's own files are in the working directory, read-only"
+    return f"{own}; nothing can be written but to /dev/null."
 
 
 def guest_notes(info: Mapping[str, object], config: Config) -> str:
@@ -53,7 +54,7 @@ def guest_notes(info: Mapping[str, object], config: Config) -> str:
     lines = [
         f"The code runs in CPython {info.get('python', '3')} compiled to WebAssembly.",
         f"Packages besides the standard library: {listed or 'none'}.",
-        "There are no threads, subprocesses, signals and no network: use workers=1 and n_jobs=1. asyncio runs.",
+        "There are no threads, subprocesses, signals or network: use workers=1 and n_jobs=1. asyncio runs.",
         _files(limits.scratch_bytes),
         _MISSING,
         _CLOCK[config.profile],

@@ -15,5 +15,4 @@ def test_what_the_guest_is_like():
     assert "Decimal is 40 to 90 times slower" in text
     assert "n_jobs=1" in text
     assert "nothing can be written but to /dev/null" in text
-    assert "up to 64 KiB" in guest_notes(info, Config(default_scratch_bytes=1 << 16))
     assert "real" in guest_notes({}, Config(profile="realtime", blocked_modules=()))

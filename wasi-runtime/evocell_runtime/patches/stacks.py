@@ -1,8 +1,9 @@
-"""How deep Python may recurse: its limits fit a guest's stacks, and each level counts on the stack that is watched.
+"""How deep Python may recurse: limits that fit a guest's stacks, and levels that count on the one it watches.
 
-A guest has two stacks. CPython watches the one that its compiler keeps in memory (16 MiB), by an address below
-which it raises `RecursionError`. The other is the machine's (`native.WASM_STACK_BYTES`), which nothing in the guest
-can see; where a recursion takes nothing of the first one, the second overflows unwatched, and the call is killed.
+A guest has two stacks. CPython watches the one that its compiler keeps in memory (16 MiB), by an address
+below which it raises `RecursionError`. The other is the machine's (`native.WASM_STACK_BYTES`), which nothing
+in the guest can see; where a recursion takes nothing of the first one, the second overflows unwatched, and
+the call is killed.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def _counting(function: str, digest: str, parameters: int, size: int, what: str)
     return Donor(
         name=f"depth-{function.strip('_').replace('_', '-')}",
         why=(
-            f"Recursion through {what} took next to nothing of the stack that Python watches, so that it ended "
-            f"the call and not in RecursionError. Each level now takes {size} bytes of it."
+            f"Recursion through {what} took next to nothing of the stack that Python watches, so that it "
+            f"ended the call and not in RecursionError. Each level now takes {size} bytes of it."
         ),
         expected=((function, digest),),
         wat=f"""(module
@@ -58,9 +59,9 @@ STACKS: tuple[AnyPatch, ...] = (
     Memory(
         name="depth-limits",
         why=(
-            "Python took its stack to be 128 KiB and raised RecursionError after some 200 calls that go through "
-            "C, and refused valid sources as nested too deeply. A guest has 16 MiB: half of it may be used before "
-            "RecursionError."
+            "Python took its stack to be 128 KiB and raised RecursionError after some 200 calls that go "
+            "through C, and refused valid sources as nested too deeply. A guest has 16 MiB: half of it may "
+            "be used before RecursionError."
         ),
         moment="warmed",
         address=_THREAD_STATE,
@@ -71,7 +72,7 @@ STACKS: tuple[AnyPatch, ...] = (
     Edit(
         name="depth-parser",
         why=(
-            "The parser gave up after 4,000 levels of its own, which 150 nested calls take; on other platforms it "
+            "The parser gave up after 4,000 levels of its own, which 150 nested calls take; elsewhere it "
             "does after 6,000. Its count begins 2,000 lower."
         ),
         function="_PyPegen_Parser_New",
@@ -81,9 +82,9 @@ STACKS: tuple[AnyPatch, ...] = (
     Edit(
         name="depth-free",
         why=(
-            "Freeing a long chain of objects took nothing of the stack that Python watches, so that it ended the "
-            f"call as a stack overflow. Each level now takes {_COUNTED} bytes of it, and before its end Python "
-            "puts the rest of the chain aside, as it does elsewhere."
+            "Freeing a long chain of objects took nothing of the stack that Python watches, so that it "
+            f"ended the call as a stack overflow. Each level now takes {_COUNTED} bytes of it, and before "
+            "its end Python puts the rest of the chain aside, as it does elsewhere."
         ),
         function="_Py_Dealloc",
         expected="global.get 0\nlocal.set 1",

@@ -17,7 +17,28 @@ from evocell_runtime.patches.module import open_module
 
 STACK, ARGUMENTS, FIRST, SECOND, THIRD = 1 << 20, 5 << 18, 2 << 20, 6 << 20, 10 << 20
 PAGES = 700
-SIZES = (*range(41), 47, 48, 49, 63, 64, 65, 100, 127, 128, 129, 130, 131, 150, 170, 200, 255, 256, 1000, 4097)
+SIZES = (
+    *range(41),
+    47,
+    48,
+    49,
+    63,
+    64,
+    65,
+    100,
+    127,
+    128,
+    129,
+    130,
+    131,
+    150,
+    170,
+    200,
+    255,
+    256,
+    1000,
+    4097,
+)
 LARGE = 70_000
 
 
@@ -59,7 +80,12 @@ def pair(donors, *besides):
     small = extract(interpreter(), [*names, *besides], pages=PAGES)
     module = open_module(small)
     own = [
-        attrs.evolve(donor, expected=tuple((name, body_digest(module.body(module.number(name)))) for name, _ in donor.expected))
+        attrs.evolve(
+            donor,
+            expected=tuple(
+                (name, body_digest(module.body(module.number(name)))) for name, _ in donor.expected
+            ),
+        )
         for donor in donors
     ]
     return Rig(small), Rig(apply_patches(small, own))
@@ -91,7 +117,10 @@ def numbers(dtype, size, rng):
         yield "denormal", (rng.standard_normal(size) * 0.1 * np.finfo(dtype).tiny).astype(dtype)
     else:
         ends = np.iinfo(dtype)
-        yield "ends", rng.choice(np.array([ends.min, ends.max, 0, 1, ends.min + 1, ends.max - 1], dtype), size)
+        yield (
+            "ends",
+            rng.choice(np.array([ends.min, ends.max, 0, 1, ends.min + 1, ends.max - 1], dtype), size),
+        )
     yield "few", rng.integers(0, 5, size).astype(dtype)
     yield "some", rng.integers(0, max(1, min(100, size // 2)), size).astype(dtype)
     order = (np.arange(size) % 60_000).astype(dtype)
@@ -219,7 +248,12 @@ def test_sorted_places_are_in_the_same_order_with_equal_elements(element):
 def test_a_tile_of_the_product_is_the_same_to_the_bit():
     rng = np.random.default_rng(3)
     rigs = pair(products.donors())
-    shapes = [(m, n, k) for m in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17) for n in (1, 2, 3, 4, 5, 8) for k in (0, 1, 2, 3, 4, 7)]
+    shapes = [
+        (m, n, k)
+        for m in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17)
+        for n in (1, 2, 3, 4, 5, 8)
+        for k in (0, 1, 2, 3, 4, 7)
+    ]
     shapes += [tuple(map(int, rng.integers(1, 90, 3))) for _ in range(30)]
     for m, n, k in shapes:
         for special in (False, True):
@@ -257,7 +291,12 @@ def ways(width, size):
     """How a loop of numpy is called: places of operands and result, and the steps between their elements."""
     yield (THIRD, SECOND, THIRD, size, 0, width, 0)  # reduce
     yield (THIRD, SECOND, THIRD, size // 2, 0, 2 * width, 0)  # reduce every other
-    for places in ((FIRST, SECOND, THIRD), (FIRST, SECOND, FIRST), (FIRST, SECOND, SECOND), (FIRST, FIRST, FIRST)):
+    for places in (
+        (FIRST, SECOND, THIRD),
+        (FIRST, SECOND, FIRST),
+        (FIRST, SECOND, SECOND),
+        (FIRST, FIRST, FIRST),
+    ):
         yield (*places, size, width, width, width)
     yield (FIRST, SECOND, THIRD, size, width, 0, width)
     yield (FIRST, SECOND, THIRD, size, 0, width, width)

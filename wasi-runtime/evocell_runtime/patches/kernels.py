@@ -1,8 +1,13 @@
-"""Functions in which programs that compute with arrays spend their time, replaced by faster ones with the same results."""
+"""Functions that programs with arrays spend their time in, replaced by faster ones with the same results."""
 
 from __future__ import annotations
 
 from evocell_runtime.patches import argsorting, extremes, products, sorting
 from evocell_runtime.patches.model import AnyPatch
 
-KERNELS: tuple[AnyPatch, ...] = (*sorting.donors(), *argsorting.donors(), *products.donors(), *extremes.donors())
+KERNELS: tuple[AnyPatch, ...] = (
+    *sorting.donors(),
+    *argsorting.donors(),
+    *products.donors(),
+    *extremes.donors(),
+)

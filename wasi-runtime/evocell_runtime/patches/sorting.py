@@ -1,12 +1,13 @@
 """Sorting of numbers by their bits: what `np.sort` does by default with elements of 2 to 8 bytes.
 
 numpy's quicksort has none of the vector instructions here that it has on other processors, and every other
-comparison is a branch that was not foreseen. A radix sort compares nothing: elements become unsigned keys in the same
-order, the keys are distributed once for every byte in which they differ, and become elements again.
+comparison is a branch that was not foreseen. A radix sort compares nothing: elements become unsigned keys
+in the same order, the keys are distributed once for every byte in which they differ, and become elements
+again.
 
-What comes out is the same to the bit, because equal elements have equal bits. Floats have two exceptions, zeros of
-both signs and NaNs of several forms, and for those numpy's own function is called, as it is for a few elements
-and when there is no memory to distribute into.
+What comes out is the same to the bit, because equal elements have equal bits. Floats have two exceptions,
+zeros of both signs and NaNs of several forms, and for those numpy's own function is called, as it is for a
+few elements and when there is no memory to distribute into.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Element:
         width: Bytes of an element: 2, 4 or 8.
         kind: "u" unsigned, "i" signed, "f" floating point, "M" dates, of which the smallest number is no date.
         digest: SHA-256 of the body of `function`.
-    """
+    """  # noqa: E501 - WAT
 
     name: str
     tag: str
@@ -54,18 +55,57 @@ def _integers(number: int, ctype: str, width: int, kind: str, digest: str) -> El
 
 ELEMENTS = (
     _integers(3, "short", 2, "i", "a35060d04b86567fb578a80dded7ce3a7aac0f64fe41265baeecad629a903c50"),
-    _integers(4, "unsigned short", 2, "u", "66f372da6e19d5a1a3b199200d915d77987af0a673f5ee5b5856d8e4b0db4963"),
+    _integers(
+        4, "unsigned short", 2, "u", "66f372da6e19d5a1a3b199200d915d77987af0a673f5ee5b5856d8e4b0db4963"
+    ),
     _integers(5, "int", 4, "i", "1f885526a6e97db0c72cb467be99c24d2c645b4df1658b33698e3bdf3b920eb4"),
     _integers(6, "unsigned int", 4, "u", "f79cd8c1a18eff0790cfa31201ee6b003081f33ed12d17348f3af629fdc9bdc5"),
     _integers(7, "long", 4, "i", "28cf035a10ce5bf0bdc6c5afece8606964645844013ac358522d27b0f8447377"),
     _integers(8, "unsigned long", 4, "u", "e8ad8ea274dd33e0e4ba44196da680dd497fe0e80d85e62d0e0ae5910e8bb489"),
     _integers(9, "long long", 8, "i", "6cf1982b235c13e0e5f4b258834ef92e00ecd5da16261fcf751b2a0d1e6dbc91"),
-    _integers(10, "unsigned long long", 8, "u", "021fbde45fc004cb27b3f66afc1aba8e91828e9c4e863e3702113380855ce23a"),
-    Element("half floats", "npy::half_tag", "unsigned short", 2, "f", "abca5d643d85d7a2059d0d2a42350f1365681bb7cb85b6a7a090981b0ceedda5"),
-    Element("single floats", "npy::floating_point_type<float, (NPY_TYPES)11>", "float", 4, "f", "be74829dccdcf0ae1c2aa3d1fd1f5e4aed4b66ebaa9892c3ff3e04e49e5ec1ce"),
-    Element("double floats", "npy::floating_point_type<double, (NPY_TYPES)12>", "double", 8, "f", "d6468db4fc032adcee7f1b6f8ee37eeede715f255b363f150a0b5c830cd9b376"),
-    Element("dates", "npy::datetime_type<long long, (NPY_TYPES)21>", "long long", 8, "M", "d1bcda4df60399391e25f34138edf72525ce8882173615ef5a07b4035c8254e3"),
-    Element("durations", "npy::datetime_type<long long, (NPY_TYPES)22>", "long long", 8, "M", "60286327105291c35e7c5a729e2bde8a89e65f815554370c4f8aef8f55a5a751"),
+    _integers(
+        10, "unsigned long long", 8, "u", "021fbde45fc004cb27b3f66afc1aba8e91828e9c4e863e3702113380855ce23a"
+    ),
+    Element(
+        "half floats",
+        "npy::half_tag",
+        "unsigned short",
+        2,
+        "f",
+        "abca5d643d85d7a2059d0d2a42350f1365681bb7cb85b6a7a090981b0ceedda5",
+    ),
+    Element(
+        "single floats",
+        "npy::floating_point_type<float, (NPY_TYPES)11>",
+        "float",
+        4,
+        "f",
+        "be74829dccdcf0ae1c2aa3d1fd1f5e4aed4b66ebaa9892c3ff3e04e49e5ec1ce",
+    ),
+    Element(
+        "double floats",
+        "npy::floating_point_type<double, (NPY_TYPES)12>",
+        "double",
+        8,
+        "f",
+        "d6468db4fc032adcee7f1b6f8ee37eeede715f255b363f150a0b5c830cd9b376",
+    ),
+    Element(
+        "dates",
+        "npy::datetime_type<long long, (NPY_TYPES)21>",
+        "long long",
+        8,
+        "M",
+        "d1bcda4df60399391e25f34138edf72525ce8882173615ef5a07b4035c8254e3",
+    ),
+    Element(
+        "durations",
+        "npy::datetime_type<long long, (NPY_TYPES)22>",
+        "long long",
+        8,
+        "M",
+        "60286327105291c35e7c5a729e2bde8a89e65f815554370c4f8aef8f55a5a751",
+    ),
 )
 
 _HEAD = """
@@ -112,7 +152,7 @@ _DISTRIBUTE = """
     (br_if $bytes
       (@T.lt_u (local.tee $shift (@T.add (local.get $shift) (@T.const 8))) (@T.const @BITS))))
   (local.get $keys))
-"""
+"""  # noqa: E501 - WAT
 
 _MOVE = """
 (local.set $key (@LOAD offset=@O (local.get $from)))
@@ -219,8 +259,8 @@ def donors() -> tuple[Donor, ...]:
     return (
         Donor(
             name="sort",
-            why="np.sort took 12 to 28 times as long as on the desk; a radix sort without comparisons takes 2 to 3 times. "
-            "Results are the same to the bit.",
+            why="np.sort took 12 to 28 times as long as on the desk; a radix sort without "
+            "comparisons takes 2 to 3 times. Results are the same to the bit.",
             expected=tuple((element.function, element.digest) for element in ELEMENTS),
             wat=module_text(ELEMENTS),
         ),
@@ -244,9 +284,11 @@ def _filled(text: str, element: Element, number: int) -> str:
     sign = 1 << bits - 1
     key, back = _KEYS[kind]
     digits = [_digit(kept, f"({kept}.const {8 * byte})" if byte else "") for byte in range(width)]
-    spread = "({0}.sub ({0}.const 0) ({0}.shr_u (local.get $x) ({0}.const {1})))".format(kept, bits - 1)
-    unspread = "({0}.sub ({0}.shr_u (local.get $key) ({0}.const {1})) ({0}.const 1))".format(kept, bits - 1)
-    named = {
+    negative = f"({kept}.shr_u (local.get $x) ({kept}.const {bits - 1}))"
+    spread = f"({kept}.sub ({kept}.const 0) {negative})"
+    positive = f"({kept}.shr_u (local.get $key) ({kept}.const {bits - 1}))"
+    unspread = f"({kept}.sub {positive} ({kept}.const 1))"
+    named: dict[str, str | int] = {
         "FUNCTION": element.function,
         "HISTOGRAM": "".join(_count(digit, byte) for byte, digit in enumerate(digits)),
         "ASIDE": _ASIDE if kind == "f" else "",
@@ -255,7 +297,9 @@ def _filled(text: str, element: Element, number: int) -> str:
         "ONE": _MOVE.replace("@O", "0"),
         "GROUPED": "".join(_MOVE.replace("@O", str(width * place)) for place in range(_UNROLLED)),
         "GROUP": width * _UNROLLED,
-        "FIRST_DIGIT": _digit(kept, "(local.get $shift)").replace("(local.get $key)", "(@LOAD (local.get $keys))"),
+        "FIRST_DIGIT": _digit(kept, "(local.get $shift)").replace(
+            "(local.get $key)", "(@LOAD (local.get $keys))"
+        ),
         "DIGIT": _digit(kept, "(local.get $shift)"),
         "KEY": key,
         "ELEMENT": back,
@@ -289,4 +333,4 @@ def _count(digit: str, byte: int) -> str:
     offset = byte * _DIGITS * 4
     return f"""
       (local.set $slot (i32.add (local.get $counts) (i32.shl {digit} (i32.const 2))))
-      (i32.store offset={offset} (local.get $slot) (i32.add (i32.load offset={offset} (local.get $slot)) (i32.const 1)))"""
+      (i32.store offset={offset} (local.get $slot) (i32.add (i32.load offset={offset} (local.get $slot)) (i32.const 1)))"""  # noqa: E501 - WAT

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import agent, guard
+from . import agent, guard, integers
 from .immortal import lasting_objects
 from .packing import pack
 from .reseed import DEFAULT_SEED, prepare
@@ -70,6 +70,7 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
         import _host
 
         call = _host.call
+    integers.install()
     names = tuple(warm)
     for name in names:
         _warm_up(name)

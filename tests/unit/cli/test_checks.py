@@ -29,6 +29,7 @@ MACHINE = Facts(
     images=1,
     image_id="0123456789abcdef",
     build_disk_bytes=700_000_000,
+    patches=("numpy-default-integer", "other"),
     build_memory_bytes=2_800_000_000,
 )
 

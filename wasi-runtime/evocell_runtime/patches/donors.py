@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 import wasmtime
 from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_unsigned, write_unsigned
 from evocell_runtime.patches.assembler import encode
 from evocell_runtime.patches.instructions import after_locals, instructions
-from evocell_runtime.patches.module import CODE, IMPORT, Module, Signature, open_module
+from evocell_runtime.patches.module import IMPORT, Module, Signature, open_module
 
 INTERPRETER, ORIGINAL = "interpreter", "original"
 """Whence a donor imports: the interpreter's functions as they become, and replaced ones as they were."""
+
+HELPER = "evocell."
+"""How the names of functions begin that a donor adds for others to call."""
 
 _EXPORT = 7
 _NOT_OWNED = {4: "a table", 5: "a memory", 6: "a global", 8: "a start function", 9: "elements", 11: "data", 13: "a tag"}
 _KINDS = {1: "table", 2: "memory", 3: "stack_pointer"}
 
 
-@frozen
-class Grafted:
-    """What a donor gives.
-
-    Attributes:
-        bodies: New bodies of functions of the interpreter, by their numbers.
-        added: Functions to add, in order: their types and bodies. Those of replaced functions as they were
-            are among them.
-    """
-
-    bodies: dict[int, bytes]
-    added: list[tuple[Signature, bytes]]
-
-
-def graft(module: Module, wat: str, next_number: int) -> Grafted:
+def graft(module: Module, wat: str) -> dict[int, bytes]:
     """Assemble a donor and fit it into the interpreter.
 
     Args:
-        module: The interpreter; types that it has not are added to it.
+        module: The interpreter; types and functions that it has not are added to it.
         wat: The donor.
-        next_number: The number that the first added function gets.
+
+    Returns:
+        New bodies of functions of the interpreter, by their numbers.
 
     Raises:
         ImageError: The donor is not WAT, owns what a donor may not, or names or types a function wrongly.
     """
+    donor = _assembled(wat)
+    by_id = {sid: body for sid, body in donor.sections if sid}
+    exported = _exports(by_id.get(_EXPORT, memoryview(b"\0")))
+    numbers: list[int] = []
+    for place, (name, type_number) in enumerate(donor.imports):
+        origin, _, function = name.partition(".")
+        target = module.number(function)
+        _same_type(module.signature(target), donor.types[type_number], function)
+        if origin == ORIGINAL:
+            if function not in exported.values():
+                msg = f"the donor imports the original of {function}, which it does not replace"
+                raise ImageError(msg)
+            target = module.add(module.signature(target), bytes(module.body(target)))
+        elif origin != INTERPRETER:
+            msg = f"import {place} of the donor is from {origin!r}; it must be {INTERPRETER} or {ORIGINAL}"
+            raise ImageError(msg)
+        numbers.append(target)
+    own = range(len(donor.imports), len(donor.imports) + len(donor.bodies))
+    first_added = len(module.imports) + len(module.bodies)
+    for number in own:
+        given = exported.get(number)
+        if given is None or given.startswith(HELPER):
+            numbers.append(module.add(donor.signature(number), b"", given))
+        else:
+            numbers.append(module.number(given))
+            _same_type(module.signature(numbers[-1]), donor.signature(number), given)
+    replaced: dict[int, bytes] = {}
+    for number in own:
+        body = _renumbered(module, donor, bytes(donor.body(number)), numbers)
+        if numbers[number] >= first_added:
+            module.added[numbers[number] - first_added] = body
+        else:
+            replaced[numbers[number]] = body
+    return replaced
+
+
+def _assembled(wat: str) -> Module:
     try:
         donor = open_module(bytes(wasmtime.wat2wasm(wat)))
     except wasmtime.WasmtimeError as e:
@@ -54,38 +80,8 @@ def graft(module: Module, wat: str, next_number: int) -> Grafted:
     if owned:
         msg = f"a donor may have functions only, and this one has {_NOT_OWNED[owned[0]]} of its own"
         raise ImageError(msg)
-    _check_imports(by_id[IMPORT] if IMPORT in by_id else memoryview(b"\0"))
-    exported = _exports(by_id.get(_EXPORT, memoryview(b"\0")))
-    bodies: dict[int, bytes] = {}
-    added: list[tuple[Signature, bytes]] = []
-    numbers: list[int] = []
-    for place, (name, type_number) in enumerate(donor.imports):
-        origin, _, function = name.partition(".")
-        target = module.number(function)
-        _same_type(module.signature(target), donor.types[type_number], function)
-        if origin == ORIGINAL:
-            if function not in exported.values():
-                msg = f"the donor imports the original of {function}, which it does not replace"
-                raise ImageError(msg)
-            added.append((module.signature(target), bytes(module.body(target))))
-            target = next_number + len(added) - 1
-        elif origin != INTERPRETER:
-            msg = f"import {place} of the donor is from {origin!r}; it must be {INTERPRETER} or {ORIGINAL}"
-            raise ImageError(msg)
-        numbers.append(target)
-    first = len(donor.imports)
-    owners = [number for number in range(first, first + len(donor.bodies)) if number not in exported]
-    fresh = {number: next_number + len(added) + place for place, number in enumerate(owners)}
-    for number in range(first, first + len(donor.bodies)):
-        numbers.append(fresh[number] if number in fresh else module.number(exported[number]))
-    for number in range(first, first + len(donor.bodies)):
-        body = _renumbered(module, donor, bytes(donor.body(number)), numbers)
-        if number in fresh:
-            added.append((donor.signature(number), body))
-        else:
-            _same_type(module.signature(numbers[number]), donor.signature(number), exported[number])
-            bodies[numbers[number]] = body
-    return Grafted(bodies, added)
+    _check_imports(by_id.get(IMPORT, memoryview(b"\0")))
+    return donor
 
 
 def _same_type(theirs: Signature, ours: Signature, function: str) -> None:
@@ -135,9 +131,8 @@ def _exports(body: memoryview) -> dict[int, str]:
 
 def _renumbered(module: Module, donor: Module, body: bytes, numbers: list[int]) -> bytes:
     """A body with the interpreter's numbers of functions and types."""
-    groups, begin = after_locals(body)
+    _, begin = after_locals(body)
     out = bytearray(body[:begin])
-    del groups
     for one in instructions(body):
         values = one.immediates
         if one.kinds == "F":
@@ -155,5 +150,3 @@ def sized(body: bytes) -> bytes:
     """A body as it lies in the code section, after its size."""
     return write_unsigned(len(body)) + body
 
-
-__all__ = ["CODE", "Grafted", "graft", "sized"]

@@ -18,7 +18,6 @@ from evocell_runtime.patches.module import (
     TYPE,
     TYPE_CODES,
     Module,
-    Signature,
     open_module,
     write_types,
 )
@@ -39,29 +38,28 @@ def apply_patches(wasm: bytes, patches: Iterable[CodePatch]) -> bytes:
         ImageError: What a patch changes is not what it expects; the message names patch and function.
     """
     module = open_module(wasm)
-    bodies: dict[int, bytes] = {}
-    added: list[tuple[Signature, bytes]] = []
+    donated: set[int] = set()
     data: list[Data] = []
     for patch in patches:
         try:
             match patch:
                 case Edit():
                     number = module.number(patch.function)
-                    bodies[number] = _edited(module, patch, number, bodies.get(number, module.body(number)))
+                    module.replaced[number] = _edited(module, patch, number)
                 case Donor():
-                    _check_originals(module, patch, bodies)
-                    grafted = graft(module, patch.wat, len(module.imports) + len(module.bodies) + len(added))
-                    if grafted.bodies.keys() != {module.number(name) for name, _ in patch.expected}:
+                    _check_originals(module, patch, donated)
+                    replaced = graft(module, patch.wat)
+                    if replaced.keys() != {module.number(name) for name, _ in patch.expected}:
                         msg = "it replaces other functions than those of which it says what they must be"
                         raise ImageError(msg)
-                    bodies |= grafted.bodies
-                    added += grafted.added
+                    module.replaced |= replaced
+                    donated |= replaced.keys()
                 case Data():
                     data.append(patch)
         except ImageError as e:
             msg = f"the patch {patch.name!r} does not fit the interpreter: {e}"
             raise ImageError(msg) from e
-    return _written(module, bodies, added, data)
+    return _written(module, data)
 
 
 def body_digest(body: bytes | memoryview) -> str:
@@ -69,18 +67,19 @@ def body_digest(body: bytes | memoryview) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _check_originals(module: Module, patch: Donor, bodies: dict[int, bytes]) -> None:
+def _check_originals(module: Module, patch: Donor, donated: set[int]) -> None:
     for name, expected in patch.expected:
         number = module.number(name)
-        if number in bodies:
-            msg = f"{name} has been changed by another patch"
+        if number in donated:
+            msg = f"{name} has been replaced by another patch"
             raise ImageError(msg)
-        if body_digest(module.body(number)) != expected:
+        if body_digest(module.pinned_body(number)) != expected:
             msg = f"the body of {name} is not the one that it was made for"
             raise ImageError(msg)
 
 
-def _edited(module: Module, patch: Edit, number: int, body: bytes | memoryview) -> bytes:
+def _edited(module: Module, patch: Edit, number: int) -> bytes:
+    body = module.body(number)
     found = list(instructions(body))
     texts = [text_of(module, one) for one in found]
     wanted = patch.expected.splitlines()
@@ -101,36 +100,32 @@ def _edited(module: Module, patch: Edit, number: int, body: bytes | memoryview) 
     return b"".join([head, kept, fresh, after])
 
 
-def _written(
-    module: Module, bodies: dict[int, bytes], added: list[tuple[Signature, bytes]], data: list[Data]
-) -> bytes:
-    added_types = [module.type_number(signature) for signature, _ in added]
+def _written(module: Module, data: list[Data]) -> bytes:
     out: list[bytes | memoryview] = [MAGIC]
     for sid, section in module.sections:
         parts: list[bytes | memoryview] = [section]
         if sid == TYPE:
             parts = [write_types(module.types)]
         elif sid == FUNCTION:
-            every = module.function_types + added_types
-            parts = [write_unsigned(len(every)), *map(write_unsigned, every)]
+            parts = [write_unsigned(len(module.function_types)), *map(write_unsigned, module.function_types)]
         elif sid == CODE:
-            parts = _code(module, bodies, [body for _, body in added])
+            parts = _code(module)
         elif sid == DATA and data:
             parts = [_patched_data(section, data)]
         out += [bytes([sid]), write_unsigned(sum(map(len, parts))), *parts]
     return b"".join(out)
 
 
-def _code(module: Module, bodies: dict[int, bytes], added: list[bytes]) -> list[bytes | memoryview]:
+def _code(module: Module) -> list[bytes | memoryview]:
     code = module.code
     _, kept = read_unsigned(code, 0)
-    parts: list[bytes | memoryview] = [write_unsigned(len(module.bodies) + len(added))]
-    for number in sorted(bodies):
+    parts: list[bytes | memoryview] = [write_unsigned(len(module.bodies) + len(module.added))]
+    for number in sorted(module.replaced):
         own = number - len(module.imports)
         before = module.bodies[own - 1][1] if own else read_unsigned(code, 0)[1]
-        parts += [code[kept:before], sized(bodies[number])]
+        parts += [code[kept:before], sized(module.replaced[number])]
         kept = module.bodies[own][1]
-    return [*parts, code[kept:], *map(sized, added)]
+    return [*parts, code[kept:], *map(sized, module.added)]
 
 
 def _patched_data(section: memoryview, patches: list[Data]) -> bytes:

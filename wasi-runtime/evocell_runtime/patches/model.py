@@ -47,7 +47,8 @@ class Edit(Patch):
 class Donor(Patch):
     """Whole functions are replaced by functions of a small module, written in WAT.
 
-    The module exports each function under the name of the one it replaces; what it does not export is added.
+    The module exports each function under the name of the one it replaces; what it does not export is added, and
+    so is what it exports under a name that begins with `evocell.`, which other patches can call.
     `(import "interpreter" "NAME" (func ...))` is a function of the interpreter, and
     `(import "original" "NAME" (func ...))` the replaced function as it was. It may import
     `(memory 0)` as "interpreter" "memory", the stack pointer `(global (mut i32))` as "interpreter" "stack_pointer"

@@ -24,9 +24,11 @@ class Module:
         sections: Ids and contents in order.
         types: Signatures by type number; types may be added at the end.
         imports: Names of the imported functions, `module.field`.
-        function_types: Type numbers of the module's own functions; may be added to.
-        bodies: Where each of them lies in the code section, with its size: offset and end.
+        function_types: Type numbers of the module's own functions, with those that were added.
+        bodies: Where each of the module's own functions lies in the code section: offset and end.
         code: The code section.
+        added: Bodies of functions that were added, in order.
+        replaced: New bodies of the module's own functions, by their numbers among all functions.
     """
 
     sections: list[tuple[int, memoryview]]
@@ -35,13 +37,34 @@ class Module:
     function_types: list[int]
     bodies: list[tuple[int, int]]
     code: memoryview
+    added: list[bytes] = field(factory=list)
+    replaced: dict[int, bytes] = field(factory=dict)
     _numbers: dict[str, list[int]] = field(factory=dict)
     _names: dict[int, str] = field(factory=dict)
 
-    def body(self, number: int) -> memoryview:
-        """The locals and instructions of a function, by its number among all functions."""
-        begin, end = self.bodies[number - len(self.imports)]
+    def body(self, number: int) -> bytes | memoryview:
+        """The locals and instructions of a function as they are now, by its number among all functions."""
+        own = number - len(self.imports)
+        if own >= len(self.bodies):
+            return self.added[own - len(self.bodies)]
+        return self.replaced[number] if number in self.replaced else self.pinned_body(number)
+
+    def pinned_body(self, number: int) -> memoryview:
+        """The same as it was before any change."""
+        own = number - len(self.imports)
+        begin, end = self.bodies[own]
         return self.code[begin:end]
+
+    def add(self, signature: Signature, body: bytes, name: str | None = None) -> int:
+        """Add a function at the end, whose body may be set later; its number."""
+        number = len(self.imports) + len(self.function_types)
+        self.function_types.append(self.type_number(signature))
+        self.added.append(body)
+        if name is not None:
+            self._read_names()
+            self._names[number] = name
+            self._numbers.setdefault(name, []).append(number)
+        return number
 
     def signature(self, number: int) -> Signature:
         """The types of a function's parameters and results, by its number among all functions."""

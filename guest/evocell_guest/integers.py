@@ -1,0 +1,103 @@
+"""Integers are as wide as on the user's own machine, where the interpreter's C types are not.
+
+The interpreter's own code is mended when an image is built. What is left is written in Python: names in numpy that
+mean the type of a pointer, which has 32 bits here and 64 natively, and `sys.maxsize`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from types import CodeType, ModuleType
+from typing import Any
+
+MAXSIZE = 2**63 - 1
+"""What `sys.maxsize` is natively: programs take it for infinity."""
+
+_ALIASES = "numpy._core._type_aliases"
+_WIDE = {"intp": "int64", "uintp": "uint64"}
+_ATTRIBUTES = frozenset(
+    {
+        "numpy._core.numeric",
+        "numpy.lib._arraypad_impl",
+        "numpy.lib._arraysetops_impl",
+        "numpy.lib._function_base_impl",
+        "numpy.lib._histograms_impl",
+        "numpy.lib._index_tricks_impl",
+        "numpy.lib._nanfunctions_impl",
+        "numpy.lib._shape_base_impl",
+        "numpy.lib._twodim_base_impl",
+        "numpy.linalg._linalg",
+        "numpy.ma.core",
+    }
+)
+"""Modules whose results show the type that they call `intp`, and that hand none of it to compiled code."""
+
+
+class _Loader:
+    """Loads a module from code that was changed."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Leave it to the import system."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the changed code."""
+        name = module.__name__
+        code = self._loader.get_code(name)
+        if name == _ALIASES:
+            # `np.int_` and `np.uint`; `np.intp` is what compiled libraries allocate their indices with.
+            code = code.replace(co_consts=tuple(_wide(one) for one in code.co_consts))
+        else:
+            code = _renamed(code)
+        exec(code, vars(module))  # noqa: S102 - the library's own
+        if name == _ALIASES:
+            types = vars(module)["sctypeDict"]
+            types["long"], types["ulong"] = types["int64"], types["uint64"]
+
+
+class _Finder:
+    """Finds the modules that are changed, before others do."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Find one of them; leave all others to those who come after."""
+        if name != _ALIASES and name not in _ATTRIBUTES:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and hasattr(spec.loader, "get_code"):
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]  # duck-typed, as loaders are
+        return spec
+
+
+def install() -> None:
+    """See to it that modules imported from now on are changed, and set `sys.maxsize`."""
+    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]  # a class with the method serves as well
+    sys.maxsize = MAXSIZE
+
+
+def _wide(constant: object) -> object:
+    if isinstance(constant, tuple):
+        return tuple(map(_wide, constant))
+    return _WIDE.get(constant, constant) if isinstance(constant, str) else constant
+
+
+def _renamed(code: CodeType) -> CodeType:
+    """Code in which the names of pointer-wide types are those of 64-bit ones."""
+    return code.replace(
+        co_names=tuple(_WIDE.get(name, name) for name in code.co_names),
+        co_consts=tuple(
+            _renamed(one)
+            if isinstance(one, CodeType)
+            else tuple(_WIDE.get(item, item) for item in one)  # the names of a `from` import
+            if isinstance(one, tuple) and all(isinstance(item, str) for item in one)
+            else one
+            for one in code.co_consts
+        ),
+    )

@@ -102,6 +102,24 @@ KERNELS = (
         "import numpy as np\na = np.random.default_rng(1).random(500_000)\ndef run(): return float(np.sort(a)[0])",
     ),
     Kernel(
+        "numpy: sort of 500,000 singles",
+        "import numpy as np\na = np.random.default_rng(1).random(500_000, dtype='f4')\n"
+        "def run(): return float(np.sort(a)[0])",
+    ),
+    Kernel(
+        "numpy: argsort of 500,000",
+        "import numpy as np\na = np.random.default_rng(1).random(500_000)\ndef run(): return int(np.argsort(a)[0])",
+    ),
+    Kernel(
+        "numpy: largest of 4,000,000",
+        "import numpy as np\na = np.random.default_rng(1).random(4_000_000)\n"
+        "def run(): return float(a.max()), int(a.argmax())",
+    ),
+    Kernel(
+        "numpy: matrix product, 1,000 x 1,000",
+        "import numpy as np\na = np.random.default_rng(1).random((1000, 1000))\ndef run(): return float((a @ a)[0, 0])",
+    ),
+    Kernel(
         "numpy: matrix product, 300 x 300",
         "import numpy as np\na = np.random.default_rng(1).random((300, 300))\ndef run(): return float((a @ a)[0, 0])",
     ),

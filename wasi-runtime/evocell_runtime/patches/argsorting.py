@@ -1,13 +1,14 @@
-"""Sorting of places: what `np.argsort` does by default with numbers of 2 to 8 bytes, in the very same order.
+"""Sorting of places: what `np.argsort` does by default with numbers of 2 to 8 bytes, in the same order.
 
-The order of equal elements is not said by numpy, but programs see it, so it is kept: this is numpy's quicksort, swap
-by swap. Two things are done otherwise. Keys are laid beside the places, so that no comparison looks into the array, and
-as unsigned numbers of which NaNs are the largest. And what is to be swapped is first noted for up to 64 elements of either
-side, without a branch, and then swapped pair by pair in the order in which the plain loop would come upon it
-(Edelkamp and Weiss, BlockQuicksort, 2016); the plain loop does the rest.
+The order of equal elements is not said by numpy, but programs see it, so it is kept: this is numpy's
+quicksort, swap by swap. Two things are done otherwise. Keys are laid beside the places, so that no
+comparison looks into the array, and as unsigned numbers of which NaNs are the largest. And what is to be
+swapped is first noted for up to 64 elements of either side, without a branch, and then swapped pair by pair
+in the order in which the plain loop would come upon it (Edelkamp and Weiss, BlockQuicksort, 2016); the
+plain loop does the rest.
 
-Numpy's own function is called for a few elements, when there is no memory for the keys, and when it would have
-given up on quicksort for a heap sort.
+Numpy's own function is called for a few elements, when there is no memory for the keys, and when it would
+have given up on quicksort for a heap sort.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Element:
         width: Bytes of an element: 2, 4 or 8.
         kind: "u" unsigned, "i" signed, "f" floating point, "M" dates, of which the smallest number is no date.
         digest: SHA-256 of the body of `function`.
-    """
+    """  # noqa: E501 - WAT
 
     tag: str
     ctype: str
@@ -138,7 +139,7 @@ _FUNCTION = """
         (br_if $sorted (i32.ne (local.tee $at (i32.add (local.get $at) (i32.const @PAIR))) (local.get $end)))))
     (else (call $original@N (local.get $array) (local.get $places) (local.get $n))))
   (call $free (local.get $room)))
-"""
+"""  # noqa: E501 - WAT
 
 _SORT = """
 (func $swap@PAIR (param $one i32) (param $other i32)
@@ -284,7 +285,7 @@ _SORT = """
         (local.set $depth (i32.load offset=8 (local.get $stack)))
         (br $segments))))
   (i32.const 1))
-"""
+"""  # noqa: E501 - WAT
 
 _MADE_ONE = """
     (if (@T.eq (local.get $x) (@T.const @SIGN)) (then (local.set $x (@T.const 0))))
@@ -305,8 +306,9 @@ def donors() -> tuple[Donor, ...]:
     return (
         Donor(
             name="argsort",
-            why="np.argsort took six times as long as on the desk: every comparison looked into the array twice, and "
-            "every other one was a branch that was not foreseen. Equal elements come out in the same order as before.",
+            why="np.argsort took six times as long as on the desk: every comparison looked into the"
+            " array twice, and every other one was a branch that was not foreseen. Equal "
+            "elements come out in the same order as before.",
             expected=tuple((element.function, element.digest) for element in ELEMENTS),
             wat=module_text(ELEMENTS),
         ),

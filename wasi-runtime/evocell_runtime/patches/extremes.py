@@ -1,8 +1,8 @@
 """The largest and the smallest of numbers: maximum, minimum, fmax, fmin, argmax and argmin, in vectors.
 
-The loops that numpy has for processors with vectors are not compiled in. Results are the same to the bit: of NaNs the
-first counts, and of equal numbers, which are zeros of both signs, the first. Arrays that are short, or do not lie in one
-piece, or overlap with the result in part, are left to numpy's own loop.
+The loops that numpy has for processors with vectors are not compiled in. Results are the same to the bit:
+of NaNs the first counts, and of equal numbers, which are zeros of both signs, the first. Arrays that are
+short, or do not lie in one piece, or overlap with the result in part, are left to numpy's own loop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Element:
 
     @property
     def finds(self) -> bool:
-        """Whether argmax and argmin are faster so; comparing vectors of wide integers takes several instructions."""
+        """Whether argmax and argmin are faster so: wide integers take several instructions to compare."""
         return self.kind == "f" or self.width < 8
 
     @property
@@ -172,7 +172,7 @@ _ARGUMENT = """
     (i32.sub (call $find@ID (local.get $p) (local.get $n) (call $best@ID (local.get $p) (local.get $n))) (local.get $p))
     (i32.const @W)))
   (i32.const 0))
-"""
+"""  # noqa: E501 - WAT
 
 _UFUNC = """
 (func (export "@NAME_@WORD") @LOOP
@@ -219,7 +219,7 @@ _UFUNC = """
     @CLEAR
     (return))
   (call $original_@ID (local.get $args) (local.get $dimensions) (local.get $steps) (local.get $data)))
-"""
+"""  # noqa: E501 - WAT
 
 _REDUCED = {
     "i": """
@@ -278,7 +278,7 @@ _REDUCED = {
                 (br_if $zeros (i32.lt_u (local.get $y) (i32.add (local.get $last) (i32.const 64)))))
               (local.set $m (@T.neg (local.get $m))))))
         (@STORE (local.get $o) (local.get $m))
-        @CLEAR""",
+        @CLEAR""",  # noqa: E501 - WAT
 }
 
 _BLOCKS = """
@@ -298,8 +298,9 @@ def donors() -> tuple[Donor, ...]:
     return (
         Donor(
             name="largest and smallest",
-            why="np.max, np.argmax, np.maximum and their like took 6 to 29 times as long as on the desk, because numpy's loops "
-            "with vectors are not compiled in. Results are the same to the bit.",
+            why="np.max, np.argmax, np.maximum and their like took 6 to 29 times as long as on the "
+            "desk, because numpy's loops with vectors are not compiled in. Results are the same"
+            " to the bit.",
             expected=tuple(DIGESTS.items()),
             wat=module_text(ELEMENTS),
         ),
@@ -328,12 +329,11 @@ def module_text(elements: tuple[Element, ...]) -> str:
                 heads.append(
                     f'(import "original" "{one.name}_arg{short}" (func $original_arg{identity} {_ARG}))\n'
                 )
-            for text in (_BEST, _FIND, _ARGUMENT, _UFUNC) if one.finds else (_BEST, _UFUNC):
-                parts.append(_filled(text, one, word, largest=largest))
+            texts = (_BEST, _FIND, _ARGUMENT, _UFUNC) if one.finds else (_BEST, _UFUNC)
+            parts += [_filled(text, one, word, largest=largest) for text in texts]
             if one.kind == "f":
-                heads.append(
-                    f'(import "original" "{one.name}_f{short}" (func $original_{one.name}_f{short} {_LOOP}))\n'
-                )
+                name = f"{one.name}_f{short}"
+                heads.append(f'(import "original" "{name}" (func $original_{name} {_LOOP}))\n')
                 parts.append(_filled(_UFUNC, one, f"f{short}", largest=largest))
     return "(module" + "".join(heads) + "".join(parts) + ")"
 
@@ -405,7 +405,8 @@ class _Steps:
 
     def strict(self, first: str, second: str) -> str:
         """The better of each two, of zeros the positive one being the larger."""
-        return f"({self.one.shape}.{'max' if self.largest else 'min'} (local.get ${first}) (local.get ${second}))"
+        instruction = f"{self.one.shape}.{'max' if self.largest else 'min'}"
+        return f"({instruction} (local.get ${first}) (local.get ${second}))"
 
     def of_both(self, first: str, second: str) -> str:
         """What the loop makes of each two."""
@@ -442,7 +443,7 @@ def _blocks(steps: _Steps, operands: str) -> str:
     lines = []
     for offset in range(0, _BLOCK, 16):
         place = f"offset={offset} align=1"
-        left, right = operands
+        left, right = operands[0], operands[1]
         if left == "x":
             lines.append(f"(local.set $u (v128.load {place} (local.get $x)))")
         if right == "y":

@@ -1,4 +1,4 @@
-"""Functions in which programs that compute with arrays spend their time, replaced by faster ones with the same results."""
+"""Functions that programs with arrays spend their time in, replaced by faster ones with the same results."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Matrix products: the innermost kernel of OpenBLAS for doubles, with a larger tile.
 
-The library was built for no processor in particular, with tiles of 2 x 2 whose operands are shuffled together at each
-step. The kernel here reads the same packed panels (two rows, or two columns, beside one another) and keeps a tile of
-4 x 2 in registers.
+The library was built for no processor in particular, with tiles of 2 x 2 whose operands are shuffled
+together at each step. The kernel here reads the same packed panels (two rows, or two columns, beside one
+another) and keeps a tile of 4 x 2 in registers.
 
-Results are the same to the bit. The kernel that is replaced sums up the even and the odd products of each element
-apart, then adds the two sums, then the product that is left if their number is odd; so does this one. What is
-left at the edges is done by the replaced kernel itself. That for singles is not replaced: with four sums for each element a
-larger tile does not fit into the registers, and was slower.
+Results are the same to the bit. The kernel that is replaced sums up the even and the odd products of each
+element apart, then adds the two sums, then the product that is left if their number is odd; so does this
+one. What is left at the edges is done by the replaced kernel itself. That for singles is not replaced: with
+four sums for each element a larger tile does not fit into the registers, and was slower.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _MODULE = """(module
       @EVEN))
   (local.set $u (f64x2.splat (local.get $alpha)))
   @STORED)
-)"""
+)"""  # noqa: E501 - WAT
 
 
 def donors() -> tuple[Donor, ...]:
@@ -87,9 +87,9 @@ def donors() -> tuple[Donor, ...]:
     return (
         Donor(
             name="matrix product",
-            why="A product of two matrices took ten times as long as on the desk: the kernel is made for no processor. With a "
-            "larger tile it takes a good half of that. Every element is summed up in the same order, so results are "
-            "the same to the bit.",
+            why="A product of two matrices took ten times as long as on the desk: the kernel is "
+            "made for no processor. With a larger tile it takes a good half of that. Every "
+            "element is summed up in the same order, so results are the same to the bit.",
             expected=((_NAME, _DIGEST),),
             wat=module_text(),
         ),

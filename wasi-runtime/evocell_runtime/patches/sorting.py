@@ -1,12 +1,13 @@
 """Sorting of numbers by their bits: what `np.sort` does by default with elements of 2 to 8 bytes.
 
 numpy's quicksort has none of the vector instructions here that it has on other processors, and every other
-comparison is a branch that was not foreseen. A radix sort compares nothing: elements become unsigned keys in the same
-order, the keys are distributed once for every byte in which they differ, and become elements again.
+comparison is a branch that was not foreseen. A radix sort compares nothing: elements become unsigned keys
+in the same order, the keys are distributed once for every byte in which they differ, and become elements
+again.
 
-What comes out is the same to the bit, because equal elements have equal bits. Floats have two exceptions, zeros of
-both signs and NaNs of several forms, and for those numpy's own function is called, as it is for a few elements
-and when there is no memory to distribute into.
+What comes out is the same to the bit, because equal elements have equal bits. Floats have two exceptions,
+zeros of both signs and NaNs of several forms, and for those numpy's own function is called, as it is for a
+few elements and when there is no memory to distribute into.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Element:
         width: Bytes of an element: 2, 4 or 8.
         kind: "u" unsigned, "i" signed, "f" floating point, "M" dates, of which the smallest number is no date.
         digest: SHA-256 of the body of `function`.
-    """
+    """  # noqa: E501 - WAT
 
     name: str
     tag: str
@@ -151,7 +152,7 @@ _DISTRIBUTE = """
     (br_if $bytes
       (@T.lt_u (local.tee $shift (@T.add (local.get $shift) (@T.const 8))) (@T.const @BITS))))
   (local.get $keys))
-"""
+"""  # noqa: E501 - WAT
 
 _MOVE = """
 (local.set $key (@LOAD offset=@O (local.get $from)))
@@ -258,8 +259,8 @@ def donors() -> tuple[Donor, ...]:
     return (
         Donor(
             name="sort",
-            why="np.sort took 12 to 28 times as long as on the desk; a radix sort without comparisons takes 2 to 3 times. "
-            "Results are the same to the bit.",
+            why="np.sort took 12 to 28 times as long as on the desk; a radix sort without "
+            "comparisons takes 2 to 3 times. Results are the same to the bit.",
             expected=tuple((element.function, element.digest) for element in ELEMENTS),
             wat=module_text(ELEMENTS),
         ),
@@ -283,9 +284,11 @@ def _filled(text: str, element: Element, number: int) -> str:
     sign = 1 << bits - 1
     key, back = _KEYS[kind]
     digits = [_digit(kept, f"({kept}.const {8 * byte})" if byte else "") for byte in range(width)]
-    spread = f"({kept}.sub ({kept}.const 0) ({kept}.shr_u (local.get $x) ({kept}.const {bits - 1})))"
-    unspread = f"({kept}.sub ({kept}.shr_u (local.get $key) ({kept}.const {bits - 1})) ({kept}.const 1))"
-    named = {
+    negative = f"({kept}.shr_u (local.get $x) ({kept}.const {bits - 1}))"
+    spread = f"({kept}.sub ({kept}.const 0) {negative})"
+    positive = f"({kept}.shr_u (local.get $key) ({kept}.const {bits - 1}))"
+    unspread = f"({kept}.sub {positive} ({kept}.const 1))"
+    named: dict[str, str | int] = {
         "FUNCTION": element.function,
         "HISTOGRAM": "".join(_count(digit, byte) for byte, digit in enumerate(digits)),
         "ASIDE": _ASIDE if kind == "f" else "",
@@ -330,4 +333,4 @@ def _count(digit: str, byte: int) -> str:
     offset = byte * _DIGITS * 4
     return f"""
       (local.set $slot (i32.add (local.get $counts) (i32.shl {digit} (i32.const 2))))
-      (i32.store offset={offset} (local.get $slot) (i32.add (i32.load offset={offset} (local.get $slot)) (i32.const 1)))"""
+      (i32.store offset={offset} (local.get $slot) (i32.add (i32.load offset={offset} (local.get $slot)) (i32.const 1)))"""  # noqa: E501 - WAT

@@ -314,7 +314,7 @@ def _from_toml(path: Path) -> dict[str, object]:
         raise ConfigurationError(
             f"the configuration file {path} cannot be read: {error.strerror or error}", str(path)
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"the configuration file {path} is not TOML: {error}", str(path)) from error
     table = document.get("evocell", document)
     if not isinstance(table, dict):

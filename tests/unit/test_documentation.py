@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -86,3 +87,41 @@ def _commands_of(parser):
         if isinstance(action, argparse._SubParsersAction):
             return action.choices
     return {}
+
+
+def entries():
+    """The rows of the threat model's table of where foreign bytes enter."""
+    text = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    section = text.split("## Where foreign bytes enter", 1)[1].split("\n## ", 1)[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line
+    ]
+    return [pytest.param(row, id=row[0]) for row in rows[2:] if not row[0].startswith("**")]
+
+
+@pytest.mark.parametrize("row", entries())
+def test_every_place_where_foreign_bytes_enter_has_its_function_and_its_test(row):
+    what, reader, length, shape, tests = row
+    module, _, path = re.fullmatch(r"`([\w.]+):([\w.]+)`", reader).string.strip("`").partition(":")
+    found = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert callable(found)
+    assert what
+    assert length
+    assert shape
+    named_tests = re.findall(r"`([^`]+)`", tests)
+    assert named_tests
+    for test in named_tests:
+        assert "def test_" in (ROOT / test).read_text(encoding="utf-8")
+
+
+def test_the_table_of_where_foreign_bytes_enter_is_whole():
+    """What decodes hostile bytes is called in the modules that the table names, and in no others."""
+    callers = {
+        ".".join(path.relative_to(ROOT / "engine").with_suffix("").parts)
+        for path in (ROOT / "engine").rglob("*.py")
+        if re.search(r"\b(decode_hostile|decode_response)\(", path.read_text(encoding="utf-8"))
+    }
+    named_modules = {row.values[0][1].strip("`").partition(":")[0] for row in entries()}
+    assert callers - {"evocell.wire.values"} <= named_modules

@@ -137,7 +137,7 @@ def compiled_interpreter(
         record = FileRecord(**json.loads((folder / CODE_RECORD).read_text(encoding="utf-8")))
         if record_of(path) == record:
             return wasmtime.Module.deserialize_file(engine, str(path)), record
-    except (OSError, ValueError, TypeError, wasmtime.WasmtimeError):
+    except (OSError, ValueError, TypeError, RecursionError, wasmtime.WasmtimeError):
         pass  # absent or damaged: made again below
     check_state(parts.code)
     try:

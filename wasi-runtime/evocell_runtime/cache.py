@@ -382,7 +382,7 @@ class ImageCache:
                 raw = json.loads(stream.read(_MANIFEST_BYTES))
             raw["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
             manifest = ImageManifest(**raw)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         return manifest if manifest.image_id == folder.name else None
 

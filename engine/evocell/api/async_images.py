@@ -84,6 +84,7 @@ class AsyncImages(EngineLifecycle):
 
         Raises:
             SandboxBusy: Its code has files open, or raised while the copy was prepared.
+            ImageError: The image made of it does not answer as it should.
             ConfigurationError: The name cannot be used or is taken, or the sandbox holds no code.
             SandboxNotFound: There is none, or it was destroyed meanwhile.
 

@@ -69,7 +69,7 @@ class CallIdentity:
         try:
             plain = json.loads(text)
             return cls(**{**plain, "seed": int(plain["seed"]), "limits": Limits(**plain["limits"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigurationError(f"a record of a call cannot be read: {error}", "record") from error
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from evocell.errors import ProtocolError
+from evocell.wire.build import build
 from evocell.wire.scan import scan
-from evocell_guest.values import decode
 
 # What a response may have beyond the value that it carries: messages and tracebacks of the agent are
 # at most 20 KiB together, in a map of at most 8 entries.
@@ -56,10 +56,10 @@ def decode_hostile(data: bytes, *, max_bytes: int, max_items: int, max_depth: in
     Raises:
         ProtocolError: The bytes are not a value, or are over a limit: their sender is at fault.
     """
-    scan(data, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
+    long = scan(data, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
     try:
-        return decode(data)
-    except MemoryError:
+        return build(data, long)
+    except (MemoryError, ProtocolError):
         raise
     except Exception as error:
         # The scan leaves text that is not UTF-8; whatever else a decoder might find is the sender's too.

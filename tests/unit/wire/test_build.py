@@ -71,6 +71,8 @@ def same(left, right):
 def count(value):
     if isinstance(value, dict):
         return 1 + sum(count(key) + count(item) for key, item in value.items())
+    if isinstance(value, list) and len(value) > 15 and len(set(map(type, value)) & {int, float}) == 1:
+        return 1  # it travels as one value, and is built piece by piece
     if isinstance(value, list | tuple | set | frozenset):
         return 1 + sum(map(count, value))
     return 1

@@ -6,9 +6,10 @@ the parts that the scan found, each in a call of its own; between two of them ot
 
 from __future__ import annotations
 
+import gc
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from struct import Struct
 from types import ModuleType
@@ -38,20 +39,38 @@ def build(data: bytes, long: Long | None) -> Any:
         ProtocolError: Keys were chosen to collide.
         ValueError: A text is not UTF-8.
     """
-    return _whole(data) if long is None else _long(memoryview(data), long)
+    if long is None:
+        return _whole(data)
+    return _long(memoryview(data), long, _nothing if gc.get_freeze_count() else _past_the_collector)
 
 
 def _whole(data: bytes) -> Any:
     return msgpack.unpackb(data, strict_map_key=False, ext_hook=_extension)
 
 
-def _long(data: memoryview, long: Long) -> Any:
+def _past_the_collector() -> None:
+    """Have the cycle collector take what was built as if it had seen it.
+
+    Each tenth of a million new lists would have it go through all of them, which takes longer than building
+    them, in one go and with the interpreter locked. What was decoded has no cycles. Objects that somebody has
+    frozen would be thawed; then this is not called.
+    """
+    gc.freeze()
+    gc.unfreeze()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _long(data: memoryview, long: Long, after_step: Callable[[], None]) -> Any:
     values: list[Any] = []
     for part in long.parts:
         if part.inner is not None:
-            values.append(_long(data, part.inner))
+            values.append(_long(data, part.inner, after_step))
         else:
             values += _whole(b"\xdd" + part.count.to_bytes(4, "big") + data[part.begin : part.end])
+        after_step()
     match long.code:
         case "{":
             return _dict(values)

@@ -28,6 +28,7 @@ from rich.progress import (
 
 import evocell
 from measures import (
+    answers,
     arrays,
     baseline,
     batches,
@@ -107,6 +108,7 @@ SECTIONS = (
     Section("speed of the guest", _in_engine(guest_speed.measure)),
     Section("the pipe", pipe.measure),
     Section("lineage and recording", lambda report, _: observing.measure(report)),
+    Section("answers that hold up", lambda report, _: answers.measure(report)),
     Section("the gate and the profiles", lambda report, _: gate.measure(report)),
     Section("the portable profile", lambda report, _: guest_speed.measure_portable(report)),
     Section("memory", memory.measure, once=True),

@@ -107,6 +107,20 @@ def check_header(dtype: str, shape: Sequence[int], data_bytes: int) -> None:
         raise ValueError(msg)
 
 
+def empty_rows(shape: Sequence[int]) -> int:
+    """Return how many lists `Array.tolist` makes of an array without elements; 0 if it has some.
+
+    They take room for which no element has come, so that both ends count them as values.
+    """
+    if 0 not in shape:
+        return 0
+    rows, total = 1, 0
+    for length in shape[: shape.index(0)]:
+        rows *= length
+        total += rows
+    return total
+
+
 def check_data(dtype: str, data: bytes) -> None:
     """Check that every element is one that numpy itself could have written.
 

@@ -1,7 +1,7 @@
 """Reading of encoded values from a side that one trusts: the guest's host, never the host's guest.
 
 Nothing here is bounded: deep nesting ends a process on its stack, and what an array announces is made. The
-host therefore imports this in `evocell.wire` only, behind the scan; an import contract holds it to that.
+host therefore never imports this; an import contract holds it to that.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from msgpack import ExtType
 from msgpack import packb as _packb
 
-from .arrays import MAX_DIMENSIONS, Array, item_bytes
+from .arrays import MAX_DIMENSIONS, Array, empty_rows, item_bytes
 
 # Deeper nesting would exhaust the interpreter's own stack while packing or unpacking.
 MAX_DEPTH = 128
@@ -350,6 +350,7 @@ class Walk:
 
     def _array(self, dtype: str, shape: tuple[int, ...], data: bytes) -> ExtType:
         self._grow(len(data))
+        self._enter(empty_rows(shape), 0)
         return ExtType(5, _packb([dtype, list(shape), data]))
 
 

@@ -8,9 +8,12 @@ from datetime import datetime
 
 import msgpack
 
+from evocell.errors import ProtocolError
 from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.models.outcome import LimitExceeded, Raised
 from evocell.models.state import SandboxState
+from evocell.wire.values import decode_hostile
+from evocell_guest.walk import MAX_DEPTH
 
 __all__ = ["STREAM_CHARS", "case_record", "config_record", "pack", "pack_files", "seconds", "text", "unpack"]
 
@@ -21,6 +24,7 @@ MAX_SOURCE_BYTES = 1 << 20
 """Bytes of a version's text that are kept; a larger one is kept as the names of its files."""
 
 _MAX_BYTES = 64 << 20
+_MAX_ITEMS = 10_000_000
 
 
 def pack(value: object) -> bytes:
@@ -36,8 +40,21 @@ def unpack(packed: bytes) -> object:
         ValueError: It is damaged.
     """
     try:
-        found: object = msgpack.unpackb(packed, strict_map_key=False, unicode_errors="replace")
-    except (msgpack.UnpackException, ValueError) as error:
+        found: object = msgpack.unpackb(packed, unicode_errors="replace")
+    except msgpack.UnpackException as error:
+        raise ValueError(f"the record cannot be read: {error}") from error
+    except ValueError:
+        # Keys that are no text, as a caller's own notes may have them, could have been made to collide.
+        return _unpack_any(packed)
+    return found
+
+
+def _unpack_any(packed: bytes) -> object:
+    try:
+        found: object = decode_hostile(
+            packed, max_bytes=_MAX_BYTES, max_items=_MAX_ITEMS, max_depth=MAX_DEPTH
+        )
+    except ProtocolError as error:
         raise ValueError(f"the record cannot be read: {error}") from error
     return found
 

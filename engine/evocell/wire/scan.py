@@ -2,15 +2,18 @@
 
 One pass over the headers, without recursion and without allocating what they announce. What it lets
 through costs its reader memory in proportion to its length: nesting, number of values, copies of nested
-payloads, array headers and everything that will be hashed are bounded here.
+payloads, array headers and everything that will be hashed are bounded here. On its way it notes where a
+long message can be cut, so that no more than a part of it is ever built in one step.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
+
+from attrs import frozen
 
 from evocell.errors import ProtocolError
-from evocell_guest.arrays import MAX_DIMENSIONS, check_data, check_header
+from evocell_guest.arrays import MAX_DIMENSIONS, check_data, check_header, empty_rows
 from evocell_guest.walk import (
     COPY_FACTOR,
     COPY_SLACK_BYTES,
@@ -22,6 +25,11 @@ from evocell_guest.walk import (
 
 # What surrounds the value being read; it decides what may come next.
 _PLAIN, _MAP, _SET, _KEY_TUPLE = range(4)
+
+STEP_VALUES = 2048
+"""Values that are built in one step, with the interpreter locked; about 0.2 ms of work."""
+STEP_BYTES = 1 << 20
+"""Bytes that are built in one step, a single longer text or blob aside."""
 
 # First byte -> bytes of a scalar that follow it.
 _SCALAR_BYTES = {
@@ -44,10 +52,41 @@ _BLOB_LENGTH = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _ARRAY_LENGTH = {0xDC: 2, 0xDD: 4}
 _MAP_LENGTH = {0xDE: 2, 0xDF: 4}
 _EXT_LENGTH = {0xC7: 1, 0xC8: 2, 0xC9: 4}
+_EMPTY = frozenset({0x80, 0x90})
 _FIXED_EXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 
-def scan(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> None:
+@frozen
+class Part:
+    """Neighbours in a long container: a few of them together, or one that is long itself.
+
+    Attributes:
+        begin: Where its bytes begin.
+        end: Where they end.
+        count: How many values it is, not counting those inside of others.
+        inner: The container that it is, if it is a long one.
+    """
+
+    begin: int
+    end: int
+    count: int
+    inner: Long | None = None
+
+
+@frozen
+class Long:
+    """A container that is too long to be built in one step.
+
+    Attributes:
+        code: ``"["`` for a list, ``"{"`` for a map, else the code of its extension type.
+        parts: What is in it; keys and values of a map alternate.
+    """
+
+    code: str | int
+    parts: tuple[Part, ...]
+
+
+def scan(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> Long | None:
     """Check one encoded value.
 
     Args:
@@ -56,13 +95,20 @@ def scan(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> None
         max_items: Most values it may hold, dict keys and all nested ones included.
         max_depth: Most containers around one another.
 
+    Returns:
+        Where it may be cut, if it is a long container.
+
     Raises:
         ProtocolError: It is malformed or over a limit; the sentence says which, and where.
     """
     if len(data) > max_bytes:
         msg = f"a message of {len(data)} bytes is over the limit of {max_bytes} bytes"
         raise ProtocolError(msg)
-    _Scan(data, max_bytes, max_items, max_depth).run()
+    return _Scan(data, max_bytes, max_items, max_depth).run()
+
+
+_Mark: TypeAlias = tuple[int, int, int]
+_Outer: TypeAlias = tuple[int, int, int, str | int, int, int, _Mark, _Mark, list[Part]]
 
 
 class _Scan:
@@ -76,26 +122,33 @@ class _Scan:
         self._max_copied = max_bytes * COPY_FACTOR + COPY_SLACK_BYTES
         self._items = 1
         self._copied = self._hashed = self._hashed_items = self._hashed_bytes = 0
-        # The innermost container: values left in it, its kind, and the end of the extension payload
-        # that it must fill exactly (-1 if it lies in no payload of its own).
+        # The innermost container: values left in its present step and after that, its kind and code,
+        # and the end of the extension payload that it must fill exactly (-1 if it has none of its own).
         self._left = 1
+        self._rest = 0
         self._kind = _PLAIN
+        self._code: str | int = "["
         self._stop = -1
+        # Where it began, and its present part; both as a position, values left and values seen.
+        self._start: _Mark = (0, 1, 1)
+        self._cut: _Mark = (0, 1, 1)
+        self._parts: list[Part] = []
         # Nothing may reach beyond this: the end of the innermost payload, or of the message.
         self._end = len(data)
-        self._outer: list[tuple[int, int, int, int]] = []
+        self._outer: list[_Outer] = []
 
-    def run(self) -> None:
+    def run(self) -> Long | None:
         data = self._data
         while True:
             while self._left == 0:
-                if self._stop not in {-1, self._position}:
-                    self._fail("a tuple or set does not fill its payload")
-                if not self._outer:
-                    if self._position != len(data):
-                        self._fail("the value ends before the message does")
-                    return
-                self._left, self._kind, self._stop, self._end = self._outer.pop()
+                if self._rest:
+                    self._next_step()
+                elif self._outer:
+                    self._leave()
+                elif self._position != len(data):
+                    self._fail("the value ends before the message does")
+                else:
+                    return self._parts[0].inner if self._parts else None
             if self._position >= self._end:
                 self._fail("the message ends inside a value")
             first = data[self._position]
@@ -110,33 +163,38 @@ class _Scan:
             if scalar is not None:
                 self._skip(scalar)
                 continue
+            if first in _EMPTY and self._kind < _MAP and len(self._outer) < self._max_depth:
+                continue
             # Values of a map alternate: an odd number of them is left after a key.
             key = self._kind >= _SET or (self._kind == _MAP and self._left & 1 == 1)
             self._long(first, key=key)
 
     def _long(self, first: int, *, key: bool) -> None:
         """Read on after the first byte of anything with a length."""
+        begin = self._position - 1
         size = _BLOB_LENGTH.get(first)
         if size is not None:
             self._skip(self._number(size))
+            if self._position - self._cut[0] > STEP_BYTES:
+                self._end_part()
         elif first in _FIXED_EXT:
-            self._extension(_FIXED_EXT[first], key=key)
+            self._extension(begin, _FIXED_EXT[first], key=key)
         elif first in _EXT_LENGTH:
-            self._extension(self._number(_EXT_LENGTH[first]), key=key)
+            self._extension(begin, self._number(_EXT_LENGTH[first]), key=key)
         elif key:
             self._fail("a list or dict stands where a dict key or set element must")
         elif first < 0x90:
-            self._enter(2 * (first & 0x0F), _MAP)
+            self._enter(begin, 2 * (first & 0x0F), _MAP, "{")
         elif first < 0xA0:
-            self._enter(first & 0x0F, _PLAIN)
+            self._enter(begin, first & 0x0F, _PLAIN, "[")
         elif first in _ARRAY_LENGTH:
-            self._enter(self._number(_ARRAY_LENGTH[first]), _PLAIN)
+            self._enter(begin, self._number(_ARRAY_LENGTH[first]), _PLAIN, "[")
         elif first in _MAP_LENGTH:
-            self._enter(2 * self._number(_MAP_LENGTH[first]), _MAP)
+            self._enter(begin, 2 * self._number(_MAP_LENGTH[first]), _MAP, "{")
         else:
             self._fail(f"0x{first:02x} begins no value")
 
-    def _extension(self, size: int, *, key: bool) -> None:
+    def _extension(self, begin: int, size: int, *, key: bool) -> None:
         code = self._number(1)
         start = self._position
         if size > self._end - start:
@@ -156,7 +214,7 @@ class _Scan:
             elif key:
                 kind = _KEY_TUPLE
                 self._count_hashed_items(count)
-            self._enter(count, kind, start + size)
+            self._enter(begin, count, kind, code, start + size)
             return
         if code == 1:
             if not 1 <= size <= MAX_INT_BYTES:
@@ -172,17 +230,78 @@ class _Scan:
         elif size != 16:
             self._fail("a complex number does not have 16 bytes")
         self._position = start + size
+        if self._position - self._cut[0] > STEP_BYTES:
+            self._end_part()
 
-    def _enter(self, count: int, kind: int, stop: int = -1) -> None:
+    def _enter(self, begin: int, count: int, kind: int, code: str | int, stop: int = -1) -> None:
         """Step into a container of `count` values."""
         end = self._end if stop < 0 else stop
         if count > end - self._position:
             self._fail("a container announces more values than there are bytes left")
         if len(self._outer) >= self._max_depth:
             self._fail(f"values are nested deeper than {self._max_depth} levels")
+        seen = self._items
         self._count(count)
-        self._outer.append((self._left, self._kind, self._stop, self._end))
-        self._left, self._kind, self._stop, self._end = count, kind, stop, end
+        self._outer.append(
+            (
+                self._left,
+                self._rest,
+                self._kind,
+                self._code,
+                self._stop,
+                self._end,
+                self._start,
+                self._cut,
+                self._parts,
+            )
+        )
+        step = min(STEP_VALUES, count)
+        self._left, self._rest, self._kind, self._code = step, count - step, kind, code
+        self._stop, self._end, self._parts = stop, end, []
+        self._start = (begin, seen, count)
+        self._cut = (self._position, self._items, count)
+
+    def _next_step(self) -> None:
+        """Go on with the values of a container that has many."""
+        self._end_part()
+        step = min(self._rest, STEP_VALUES)
+        self._left, self._rest = step, self._rest - step
+
+    def _end_part(self, position: int = -1, left: int = -1) -> None:
+        """Note that the innermost container may be cut at a position with so many values left after it."""
+        if position < 0:
+            position, left = self._position, self._left + self._rest
+        if left < self._cut[2]:
+            self._parts.append(Part(self._cut[0], position, self._cut[2] - left))
+        self._cut = (position, self._items, left)
+
+    def _leave(self) -> None:
+        """Step out of a container that is over."""
+        if self._stop not in {-1, self._position}:
+            self._fail("a tuple or set does not fill its payload")
+        begin, seen, _ = self._start
+        long = None
+        if self._items - seen > STEP_VALUES or self._position - begin > 2 * STEP_BYTES:
+            self._end_part()
+            long = Long(self._code, tuple(self._parts))
+        (
+            self._left,
+            self._rest,
+            self._kind,
+            self._code,
+            self._stop,
+            self._end,
+            self._start,
+            self._cut,
+            self._parts,
+        ) = self._outer.pop()
+        if long is not None:
+            left = self._left + self._rest
+            self._end_part(begin, left + 1)
+            self._parts.append(Part(begin, self._position, 1, long))
+            self._cut = (self._position, self._items, left)
+        elif self._items - self._cut[1] > STEP_VALUES:
+            self._end_part()
 
     def _header(self, end: int) -> int:
         """Read the header of the array that a payload ending at `end` must be."""
@@ -217,6 +336,7 @@ class _Scan:
             check_data(dtype, data)
         except ValueError as error:
             self._fail(str(error))
+        self._count(empty_rows(shape))
         if self._position != end:
             self._fail("an array does not fill its payload")
         self._end = outer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from evocell.errors import ProtocolError
+from evocell.wire.build import build
 from evocell.wire.scan import scan
-from evocell_guest.decoding import decode
 from evocell_runtime.untrusted import GuestBytes
 
 # What a response may have beyond the value that it carries: messages and tracebacks of the agent are
@@ -58,10 +58,10 @@ def decode_hostile(data: bytes | GuestBytes, *, max_bytes: int, max_items: int, 
         ProtocolError: The bytes are not a value, or are over a limit: their sender is at fault.
     """
     raw = data.unchecked() if isinstance(data, GuestBytes) else data
-    scan(raw, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
+    long = scan(raw, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
     try:
-        return decode(raw)
-    except MemoryError:
+        return build(raw, long)
+    except (MemoryError, ProtocolError):
         raise
     except Exception as error:
         # The scan leaves text that is not UTF-8; whatever else a decoder might find is the sender's too.

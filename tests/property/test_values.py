@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
-import sys
 import struct
+import sys
 
 import msgpack.fallback
 import numpy as np

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 
-from evocell_runtime.patches.allocator import ALLOCATOR
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
 
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *KERNELS, *ALLOCATOR)
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *KERNELS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))

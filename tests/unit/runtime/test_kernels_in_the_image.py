@@ -1,10 +1,6 @@
 """The replaced functions where they are used: in a guest, beside the numpy of the host."""
 
-import struct
-
 import pytest
-
-from evocell_runtime.patches.allocator import _ALLOCATORS, _MIMALLOC_MEMORY, _MIMALLOC_OBJECTS
 
 ARRAYS = """
 import hashlib, numpy as np
@@ -73,54 +69,3 @@ print([[float(v) for v in row] for row in a @ b] == [[float(element(x, y)) for y
 """
 
     assert run(guest, program, fuel=10**11).stdout == b"True\n"
-
-
-# ---------------------------------------------------------------------- the allocator
-
-
-def test_small_objects_come_from_mimalloc(image):
-    table = struct.unpack("<10I", image.reference().read(_ALLOCATORS, 40))
-
-    assert table == (0, *_MIMALLOC_MEMORY, 0, *_MIMALLOC_OBJECTS)
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        "for i in range(6): b = bytearray(40 << 20)",
-        "import numpy as np\na = np.ones(9_000_000)\ndel a\nx = [float(i) for i in range(2_500_000)]",
-        "import numpy as np\nx = [float(i) for i in range(1_500_000)]\ndel x\na = np.ones(9_000_000)",
-        "for i in range(6): x = [float(i) for i in range(700_000)]",
-    ],
-)
-def test_memory_that_was_given_back_is_there_for_others(image, run, program):
-    instance = image.fork(growth_bytes=128 << 20)
-
-    result = run(instance, program, fuel=10**12)
-
-    assert (result.status, result.stderr) == (0, b"")
-    instance.close()
-
-
-def test_blocks_that_grow_and_shrink_keep_what_they_hold(guest, run):
-    program = """
-import random
-r = random.Random(4)
-blocks, wanted = [bytearray() for _ in range(20)], [b"" for _ in range(20)]
-lists = [[] for _ in range(20)]
-for step in range(3000):
-    n = r.randrange(20)
-    size = r.choice((10, 500, 4000, 65_500, 65_536, 65_537, 70_000, 81_920, 200_000))
-    wanted[n] = wanted[n][:size] + r.randbytes(max(0, size - len(wanted[n])))
-    del blocks[n][len(wanted[n]):]
-    blocks[n] += wanted[n][len(blocks[n]):]
-    lists[n] = lists[n][: size // 9] + list(range(len(lists[n]), size // 9))
-    if step % 100 == 0:
-        assert all(map(bytes.__eq__, map(bytes, blocks), wanted))
-        assert all(one == list(range(len(one))) for one in lists)
-print(bytes(16_000_000).count(0), len([0] * 100_000), len(bytearray(65_537)), any(bytearray(100_000)))
-"""
-
-    result = run(guest, program, fuel=10**12)
-
-    assert (result.stdout, result.stderr) == (b"16000000 100000 65537 False\n", b"")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 
-from evocell_runtime.patches.allocator import ALLOCATOR
 from evocell_runtime.patches.buffers import BUFFERS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
@@ -16,7 +15,7 @@ from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit
 from evocell_runtime.patches.sizes import SIZES
 from evocell_runtime.patches.stacks import STACKS
 
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *BUFFERS, *SIZES, *KERNELS, *ALLOCATOR, *STACKS)
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *BUFFERS, *SIZES, *KERNELS, *STACKS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))

@@ -20,6 +20,7 @@ from evocell.api.options import (
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
+from evocell.models.results import Results
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
@@ -74,7 +75,7 @@ class AsyncEvaluating(AsyncObserving):
         new = individuals(given, population=population, generation=generation, parents=parents)
         with self._request(), self._shown("evaluating", len(new), progress) as report:
             plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=deadline_s)
-            return await self._batches.new(plan, new, progress=report)
+            return Results(await self._batches.new(plan, new, progress=report))
 
     async def evaluate_stages(
         self,

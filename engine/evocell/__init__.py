@@ -20,6 +20,8 @@ def __getattr__(name: str) -> Any:
     # Worker processes import parts of this package, and start in half the time without the rest of it.
     if name == "__version__":
         return _version()
+    if name == "plot":
+        return import_module("evocell.plot")  # no part of the engine: only drawing needs it
     if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     public = import_module("evocell._public")

@@ -7,6 +7,7 @@ from evocell.api.default import default_engine, evaluate
 from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
 from evocell.api.progress import silent
+from evocell.api.rescoring import rescore
 from evocell.api.sandbox import Sandbox
 from evocell.config import Config
 from evocell.errors import (
@@ -51,6 +52,7 @@ from evocell.models import (
     Raised,
     Rejected,
     Replay,
+    Results,
     SandboxSpec,
     SandboxState,
     SandboxStatus,
@@ -111,6 +113,7 @@ __all__ = [
     "Raised",
     "Rejected",
     "Replay",
+    "Results",
     "Sandbox",
     "SandboxBusy",
     "SandboxExists",
@@ -134,6 +137,7 @@ __all__ = [
     "default_engine",
     "evaluate",
     "fitness_statistics",
+    "rescore",
     "silent",
     "to_dataframe",
 ]

@@ -32,6 +32,7 @@ from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits, check_limits
 from evocell.models.outcome import Outcome
+from evocell.models.results import Results
 from evocell.models.security import SecurityProfile
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
@@ -234,13 +235,15 @@ class AsyncEngine(
             records = self._manager.get_all(wanted)
             if isinstance(fitness, Evaluation):
                 plan = await self._batches.plan(fitness, deadline_s=deadline_s)
-                return await self._batches.sandboxes(plan, records, progress=report)
+                return Results(await self._batches.sandboxes(plan, records, progress=report))
             if not callable(fitness):
                 raise ConfigurationError(
                     f"fitness must be an Evaluation or a function, not {type(fitness).__name__}", "fitness"
                 )
-            return await self._batches.by_function(
-                self._asking(fitness), records, deadline_s=deadline_s, progress=report
+            return Results(
+                await self._batches.by_function(
+                    self._asking(fitness), records, deadline_s=deadline_s, progress=report
+                )
             )
 
     async def run(

@@ -20,9 +20,11 @@ from evocell.api.options import (
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
+from evocell.models.results import Results
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
+from evocell.orchestration.batch import NewIndividual
 from evocell.orchestration.concurrency import passes_on
 from evocell.orchestration.evaluator import Progress
 
@@ -73,8 +75,9 @@ class AsyncEvaluating(AsyncObserving):
         given = source_list(sources)
         new = individuals(given, population=population, generation=generation, parents=parents)
         with self._request(), self._shown("evaluating", len(new), progress) as report:
+            self._check_parents(parents, new)
             plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=deadline_s)
-            return await self._batches.new(plan, new, progress=report)
+            return Results(await self._batches.new(plan, new, progress=report))
 
     async def evaluate_stages(
         self,
@@ -119,6 +122,7 @@ class AsyncEvaluating(AsyncObserving):
         new = individuals(given, population=population, generation=generation, parents=parents)
         checked = check_stages(stages, total_limits)
         with self._request(), self._shown("evaluating in stages", len(new), progress) as report:
+            self._check_parents(parents, new)
             return await self._batches.staged(
                 checked, new, total_limits=total_limits, deadline_s=deadline_s, progress=report
             )
@@ -148,6 +152,7 @@ class AsyncEvaluating(AsyncObserving):
         """
         new = individuals([source], population=population, generation=generation, parents=[parents])
         with self._request():
+            self._check_parents(parents, new)
             plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=deadline_s)
             return await self._batches.one(plan, new[0])
 
@@ -241,3 +246,11 @@ class AsyncEvaluating(AsyncObserving):
                 return await self._batches.one(plan, new)
 
         return evaluate
+
+    def _check_parents(self, given: object, new: Iterable[NewIndividual]) -> None:
+        """Refuse parents that nobody has ever heard of; those of a `SandboxSpec` may be on their way."""
+        if given is None:
+            return
+        for one in new:
+            for parent in one.spec.parent_ids:
+                self._observer.lineage.get(parent)

@@ -173,8 +173,8 @@ class AsyncEvaluators(AsyncEvaluating):
 
         Args:
             evaluation: What to run of an individual and how to score it.
-            prepare: Makes an individual's source, or a `SandboxSpec` with it that says who its parents are, of
-                the arguments of a call; None takes the individual for its own source.
+            prepare: Makes an individual's source, or a `SandboxSpec` with it that says who its parents are,
+                of the arguments of a call; None takes the individual for its own source.
             finish: Makes of a `FitnessResult` what is returned; None returns its objectives, a tuple.
 
         Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.observability.fitness import FitnessRecorder
 from evocell.observability.lineage import LineageTracker
@@ -32,3 +34,8 @@ class AsyncObserving(EngineLifecycle):
     def repairs(self) -> tuple[str, ...]:
         """What the start found that killed engines had left in the state directory, a sentence each."""
         return tuple(self._observer.repairs.sentences())
+
+    @property
+    def store_path(self) -> Path:
+        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        return self._observer.store.path

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-__all__ = ["PATIENCE_S", "BatchBar", "Display", "Report", "is_terminal", "size_of"]
+__all__ = ["PATIENCE_S", "BatchBar", "BatchLines", "Display", "Report", "is_terminal", "size_of"]
 
 PATIENCE_S = 2.0
 """Nothing is shown of what takes no longer than this."""
 QUICK_S = 0.25
 """Nothing is shown during a wait for the next result that is no longer than this."""
+
+LINES_S = 10.0
+"""How long there is between two lines where there is no terminal."""
 
 Report: TypeAlias = Callable[[Any, int, int], None]
 """A batch's progress function: called with what is done, how much is done, and how much there is."""
@@ -249,3 +252,43 @@ def _progress(console: Console | None) -> Progress:
         console=console or SafeConsole(stderr=True),
         transient=True,
     )
+
+
+class BatchLines:
+    """The progress function of a batch where there is no terminal: a line every few seconds, as a log has it.
+
+    Nothing is written of a batch that takes less than the first interval.
+
+    Args:
+        what: What is done, such as ``"evaluating"``.
+        total: How many there are; None if nobody knows.
+        every_s: Seconds between two lines.
+    """
+
+    def __init__(self, what: str, total: int | None, *, every_s: float = LINES_S) -> None:
+        self._what = what
+        self._total = total
+        self._every_s = every_s
+        self._began = self._told = time.monotonic()
+        self._invalid = 0
+
+    def report(self, result: object, done: int, total: int | None = None) -> None:
+        """Note that another one is done, and write a line if it is time for one."""
+        now = time.monotonic()
+        self._total = self._total if total is None else total
+        self._invalid += not getattr(result, "valid", True)
+        if now - self._told < self._every_s:
+            return
+        self._told = now
+        line = f"evocell: {self._what} {done:,}"
+        if self._total is not None:
+            line += f" of {self._total:,}"
+        if self._invalid:
+            line += f", {self._invalid:,} invalid"
+        per_s = done / max(now - self._began, 1e-9)
+        line += f", {per_s:,.3g}/s"
+        if self._total is not None and done < self._total:
+            line += f", {duration((self._total - done) / per_s)} to go"
+        with suppress(AttributeError, OSError, ValueError):  # none, closed, or a full disk
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()

@@ -29,12 +29,13 @@ from evocell.api.sandbox import Sandbox
 from evocell.api.versioning import Versioning
 from evocell.api.workers import Workers
 from evocell.config import Config
-from evocell.errors import StoreError
+from evocell.errors import EvocellError, StoreError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker
 from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.html import facts
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
 from evocell.models.security import SecurityProfile
@@ -130,6 +131,24 @@ class Engine(
     def closed(self) -> bool:
         """Whether it is closed, or cannot work here because it was inherited by ``os.fork``."""
         return not self._thread.usable
+
+    def _repr_html_(self) -> str:
+        if self.closed:
+            return facts("evocell engine", [("state", "closed")])
+        try:
+            n_live, populations = len(self.list_sandboxes()), self.list_populations()
+        except EvocellError as error:
+            return facts("evocell engine", [("state", error.message)])
+        return facts(
+            "evocell engine",
+            [
+                ("sandboxes", n_live),
+                ("populations", ", ".join(one.id for one in populations) or None),
+                ("image", self.image_id[:12]),
+                ("calls at once", self._engine.slots),
+                ("state_dir", self.config.state_dir),
+            ],
+        )
 
     @property
     def config(self) -> Config:

@@ -205,8 +205,9 @@ class Evaluators:
 
         Args:
             evaluation: What to run of an individual and how to score it.
-            prepare: Makes an individual's source, or a `SandboxSpec` with it that says who its parents are, of
-                the arguments of a call; None takes the individual for its own source. It runs in the caller's thread.
+            prepare: Makes an individual's source, or a `SandboxSpec` with it that says who its parents are,
+                of the arguments of a call; None takes the individual for its own source. It runs in the
+                caller's thread.
             finish: Makes of a `FitnessResult` what is returned; None returns its objectives, a tuple. After a
                 `submit` it runs in the engine's thread, so it should be quick.
 

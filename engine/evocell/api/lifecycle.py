@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 
 import trio
 
-from evocell.api.batch_progress import BatchBar, Report, is_terminal
+from evocell.api.batch_progress import BatchBar, BatchLines, Report, is_terminal
 from evocell.api.portal import bare
 from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
@@ -255,6 +255,8 @@ class EngineLifecycle(Completable):
         if progress is None and self.shows_batches:
             with BatchBar(what, total) as bar:
                 yield bar.report
+        elif progress is None and self._progress is None and not is_terminal():
+            yield BatchLines(what, total).report
         else:
             yield progress
 

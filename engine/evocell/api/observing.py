@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from evocell.api.async_engine import AsyncEngine
 from evocell.observability.fitness import FitnessRecorder
 from evocell.observability.lineage import LineageTracker
@@ -40,3 +42,8 @@ class Observing:
     def repairs(self) -> tuple[str, ...]:
         """What the start found that killed engines had left in the state directory, a sentence each."""
         return self._engine.repairs
+
+    @property
+    def store_path(self) -> Path:
+        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        return self._engine.store_path

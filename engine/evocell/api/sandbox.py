@@ -9,9 +9,11 @@ from typing import Any, NoReturn, Self
 
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.portal import Portal
+from evocell.errors import EvocellError
 from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.html import facts
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
@@ -39,6 +41,12 @@ class Sandbox(Completable):
         self._portal = portal
         self._twin = twin
         self.id = twin.id
+
+    def _repr_html_(self) -> str:
+        try:
+            return self.get_info()._repr_html_()
+        except EvocellError as error:
+            return facts(f"sandbox {self.id}", [("state", f"is not there: {error.message}")])
 
     def run(
         self,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from evocell.models.populations import GarbageReport, GenerationState, Offspring
     from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay
+    from evocell.models.results import Results
     from evocell.models.source import Source
     from evocell.models.specs import SandboxSpec
     from evocell.models.stages import Stage, StagedResult
@@ -70,6 +71,7 @@ __all__ = [
     "Rejected",
     "RejectedKind",
     "Replay",
+    "Results",
     "SandboxSpec",
     "SandboxState",
     "SandboxStatus",
@@ -113,6 +115,7 @@ _PLACES = {
     "source": ("Source",),
     "specs": ("SandboxSpec",),
     "stages": ("Stage", "StagedResult"),
+    "results": ("Results",),
     "tables": ("FrameLibrary", "to_dataframe"),
     "state": ("PopulationState", "SandboxState", "SandboxStatus", "Transition", "utc_now"),
     "versions": ("ModuleVersion", "VersionDiff"),

@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import frozen
 
 from evocell.models.fitness import FitnessResult
+from evocell.models.html import table
 
 CONFIDENCE = 0.95
 """How sure an interval of a median is, at least."""
@@ -127,6 +128,23 @@ class Comparison:
 
     first: Measurement
     second: Measurement
+
+    def _repr_html_(self) -> str:
+        wall = self.wall_ratio
+        return table(
+            ("", "first", "second", "ratio"),
+            [
+                ("own fuel", self.first.own_fuel, self.second.own_fuel, self.fuel_ratio or ""),
+                (
+                    "peak memory, bytes",
+                    self.first.peak_memory_bytes,
+                    self.second.peak_memory_bytes,
+                    self.memory_ratio or "",
+                ),
+                ("time", "", "", "" if wall is None else f"{wall.low:.3g} to {wall.high:.3g}"),
+            ],
+            caption="the second beside the first",
+        )
 
     @property
     def fuel_ratio(self) -> float | None:

@@ -11,6 +11,7 @@ from attrs import Factory, field, frozen
 
 from evocell.errors import ConfigurationError
 from evocell.models import report
+from evocell.models.html import facts
 from evocell.models.outcome import Outcome
 from evocell.models.state import utc_now
 
@@ -149,6 +150,27 @@ class FitnessResult:
             ConfigurationError: ``max_chars`` is below 1.
         """
         return report.feedback(self, max_chars)
+
+    def _repr_html_(self) -> str:
+        return facts(
+            f"result of {self.sandbox_id}",
+            [
+                ("fitness", self.fitness_score),
+                ("valid", self.valid),
+                ("reason", self.reason),
+                ("error", self.error),
+                *((f"objective {n}", value) for n, value in enumerate(self.objectives[1:], 2)),
+                *self.components.items(),
+                ("generation", self.generation),
+                (
+                    "cases passed",
+                    f"{sum(case.passed for case in self.test_results)} of {len(self.test_results)}",
+                ),
+                ("fuel", self.fuel_used),
+                ("peak memory, bytes", self.peak_memory_bytes),
+                ("time, ms", self.evaluation_time_ms),
+            ],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data that ``json.dumps`` takes: numbers, strings, lists and dicts.

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import Factory, evolve, field, frozen
 
+from evocell.models.html import facts
 from evocell.models.specs import SandboxSpec
 
 
@@ -105,6 +106,21 @@ class SandboxState:
     version: str | None = None
     transitions: tuple[Transition, ...] = ()
 
+    def _repr_html_(self) -> str:
+        return facts(
+            f"sandbox {self.id}",
+            [
+                ("status", self.status.value),
+                ("error", self.error),
+                ("fitness", "none yet" if self.fitness is None else self.fitness),
+                ("population", self.population),
+                ("generation", self.generation),
+                ("parents", ", ".join(self.parent_ids) or None),
+                ("made by", self.mutation_type),
+                ("version", self.version and self.version[:12]),
+            ],
+        )
+
     def moved_to(
         self,
         status: SandboxStatus,
@@ -150,3 +166,14 @@ class PopulationState:
     fitness_stats: Mapping[str, float] = field(factory=dict)
     created_at: datetime = field(factory=utc_now)
     parent_population_id: str | None = None
+
+    def _repr_html_(self) -> str:
+        return facts(
+            f"population {self.id}",
+            [
+                ("generation", self.generation),
+                ("members", len(self.sandbox_ids)),
+                ("descends from", self.parent_population_id),
+                *self.fitness_stats.items(),
+            ],
+        )

@@ -368,14 +368,7 @@ class Batches:
     async def _candidates(
         self, individuals: Sequence[NewIndividual], image: str | None
     ) -> AsyncIterator[tuple[list[Candidate], Sequence[_Member | _Passing]]]:
-        """Name the individuals; either all of them are kept, as sandboxes of the image, or none is.
-
-        Raises:
-            SandboxNotFound: Nobody has ever heard of a parent.
-        """
-        for individual in individuals:
-            for parent in individual.spec.parent_ids:
-                self._observer.lineage.get(parent)
+        """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
         if not (individuals and individuals[0].keep):
             passing = [self._passing(individual) for individual in individuals]
             yield [candidate for candidate, _ in passing], [individual for _, individual in passing]

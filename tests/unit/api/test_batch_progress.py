@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pty
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -222,3 +224,23 @@ def test_on_a_real_terminal():
     os.close(ours)
     assert b"3 of 7" in seen
     assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")
+
+
+def test_where_there_is_no_terminal_a_line_is_written_every_few_seconds(fake_workers, monkeypatch, capsys):
+    moments = itertools.count(step=4.0)
+    clock = SimpleNamespace(monotonic=lambda: next(moments))
+    monkeypatch.setattr(batch_progress, "time", clock)
+    with evocell.Engine(evocell.Config(), open_worker=fake_workers) as engine:
+        task = evocell.Evaluation("f", [evocell.Case(())])
+        engine.evaluate(["def f(): return 1"] * 2 + ["def f(): raise KeyError"] * 4, task)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split(",")[0] for line in lines] == [
+            "evocell: evaluating 3 of 6",
+            "evocell: evaluating 6 of 6",
+        ]
+        assert "to go" in lines[0]
+        assert "4 invalid" in lines[1]
+        engine.evaluate(["def f(): return 1"] * 6, task, progress=evocell.silent)
+    with evocell.Engine(evocell.Config(), open_worker=fake_workers, progress=evocell.silent) as engine:
+        engine.evaluate(["def f(): return 1"] * 6, task)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,75 @@
+"""Scoring what was kept of results again, for a scorer that was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import evolve
+
+from evocell.api.options import check_evaluation
+from evocell.errors import ConfigurationError
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.results import Results
+from evocell.orchestration.evaluator import refuse_broken_scoring
+from evocell.orchestration.scoring import Scored, judge, summarise
+
+__all__ = ["rescore"]
+
+
+def rescore(results: Iterable[FitnessResult], evaluation: Evaluation) -> Results:
+    """Score the outcomes that results hold again, with a changed evaluation; no program runs.
+
+    Entry, cases, limits and seed must be those that the results were made with; what may differ is ``score``,
+    ``aggregate``, ``directions`` and ``failure``, and what the cases expect. The functions run in the calling
+    thread. Nothing is written into the store, and the results given stay as they are.
+
+    Args:
+        results: Results with their outcomes, as `Engine.evaluate` returned them.
+        evaluation: What they are scored by now.
+
+    Returns:
+        One result for each, in order. One that failed before it was scored fails as it did, and counts the
+        new ``failure``.
+
+    Raises:
+        ConfigurationError: A result has more cases than the evaluation, or something is no result.
+        ScoringError: A function of the evaluation raised for every result.
+    """
+    check_evaluation(evaluation)
+    scored = [_again(result, evaluation) for result in results]
+    refuse_broken_scoring(scored)
+    return Results(one.result for one in scored)
+
+
+def _again(result: FitnessResult, evaluation: Evaluation) -> Scored:
+    if not isinstance(result, FitnessResult):
+        raise ConfigurationError(f"rescore takes FitnessResults, not {type(result).__name__}", "results")
+    n_cases = len(result.test_results)
+    if n_cases > len(evaluation.cases):
+        raise ConfigurationError(
+            f"the result of {result.sandbox_id!r} has {n_cases} cases and the evaluation has "
+            f"{len(evaluation.cases)}; give the one it was made with, its score changed",
+            "evaluation",
+        )
+    if not n_cases or (
+        not result.valid and all(case.outcome.ok for case in result.test_results) and result.reason != "score"
+    ):
+        failure = evaluation.failure_objectives
+        failed = evolve(
+            result,
+            fitness_score=failure[0],
+            objectives=failure,
+            components={},
+            directions=evaluation.directions,
+        )
+        return Scored(failed)
+    scored = summarise(
+        evaluation,
+        [judge(evaluation, case.index, case.outcome) for case in result.test_results],
+        sandbox_id=result.sandbox_id,
+        generation=result.generation,
+        evaluation_time_ms=result.evaluation_time_ms,
+    )
+    kept = evolve(scored.result, evaluated_at=result.evaluated_at, n_memoised=result.n_memoised)
+    return evolve(scored, result=kept)

@@ -122,7 +122,12 @@ def transitions_record(state: SandboxState) -> bytes:
     """Encode the life of a sandbox so far."""
     return pack(
         [
-            [step.before and step.before.value, step.after.value, step.at.timestamp(), text(step.reason)]
+            [
+                step.before and step.before.value,
+                step.after.value,
+                step.at.timestamp(),
+                text(step.reason, STREAM_CHARS),
+            ]
             for step in state.transitions
         ]
     )

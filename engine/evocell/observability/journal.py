@@ -21,6 +21,7 @@ from evocell.errors import ConfigurationError, StoreError
 from evocell.models.fitness import FitnessResult
 from evocell.models.state import SandboxState, SandboxStatus
 from evocell.observability.encoding import (
+    STREAM_CHARS,
     config_record,
     pack,
     pack_files,
@@ -342,7 +343,7 @@ class Journal:
             seconds(state.created_at),
             now,
             state.restart_count,
-            text(state.error),
+            text(state.error, STREAM_CHARS),
             state.supervisor,
             state.monitor,
             config_record(state) if kept else None,
@@ -364,7 +365,7 @@ class Journal:
             json.dumps(result.objectives),
             json.dumps(dict(result.components)),
             result.reason,
-            text(result.error),
+            text(result.error, STREAM_CHARS),
             seconds(result.evaluated_at),
             result.evaluation_time_ms,
             result.fuel_used,

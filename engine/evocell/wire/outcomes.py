@@ -6,21 +6,24 @@ What comes back is checked field by field: the bytes may have lain in a file tha
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, get_args
 
 from attrs import fields
 
 from evocell.errors import ProtocolError
+from evocell.models.limits import MAX_OUTPUT_BYTES
 from evocell.models.outcome import (
     Completed,
     GuestCrashed,
     LimitExceeded,
+    LimitKind,
     Outcome,
     Raised,
     Rejected,
+    RejectedKind,
     WorkerLost,
 )
-from evocell.wire.values import decode_hostile
+from evocell.wire.values import check_text, decode_hostile
 from evocell_guest.values import EncodeError, TooLarge, encode
 
 __all__ = ["decode_outcome", "encode_outcome", "outcome_digest"]
@@ -56,6 +59,22 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "reason": _TEXT,
     "exit_code": (int, type(None)),
 }
+# As for the texts of a response, with room for what the host puts around them.
+_TEXT_BYTES = {
+    "type_name": 1 << 10,
+    "kind": 1 << 10,
+    "message": 16 << 10,
+    "traceback": 64 << 10,
+    "path": 16 << 10,
+    "text": 16 << 10,
+    "reason": 16 << 10,
+    "stdout": 3 * MAX_OUTPUT_BYTES,
+    "stderr": 3 * MAX_OUTPUT_BYTES,
+}
+_KINDS: dict[type[Outcome], frozenset[str]] = {
+    Rejected: frozenset(get_args(RejectedKind)),
+    LimitExceeded: frozenset(get_args(LimitKind)),
+}
 
 
 def encode_outcome(outcome: Outcome) -> bytes | None:
@@ -90,6 +109,10 @@ def decode_outcome(data: bytes) -> Outcome:
     for name, value in plain.items():
         if not isinstance(value, _TYPES[name]):
             raise ProtocolError(f"a kept {kind.__name__} has a {name} of the wrong type")
+        if isinstance(value, str) and name in _TEXT_BYTES:
+            check_text(value, _TEXT_BYTES[name], f"a kept {kind.__name__}'s {name}")
+    if kind in _KINDS and plain["kind"] not in _KINDS[kind]:
+        raise ProtocolError(f"a kept {kind.__name__} is of no known kind")
     return kind(**plain)
 
 

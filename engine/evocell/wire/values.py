@@ -20,6 +20,22 @@ _MAYBE_TEXT = (str, type(None))
 _MAYBE_NUMBER = (int, type(None))
 _NUMBER_RANGE = range(1 << 31)
 
+# The agent's own caps on its texts, in bytes of UTF-8; what is longer, the agent did not write.
+_NAME_BYTES = 200
+_SHORT_BYTES = 4 << 10
+_LONG_BYTES = 16 << 10
+TEXT_BYTES = {
+    "type": _NAME_BYTES,
+    "kind": _NAME_BYTES,
+    "python": _NAME_BYTES,
+    "message": _SHORT_BYTES,
+    "path": _SHORT_BYTES,
+    "text": _SHORT_BYTES,
+    "traceback": _LONG_BYTES,
+}
+"""How long a text of a response may be."""
+_MAX_NAMES = 10_000
+
 # Kind of response -> its fields and what each may be; `object` stands for any value.
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "completed": {"v": (object,)},
@@ -105,17 +121,34 @@ def decode_response(
         if not isinstance(response[name], types) or not _plausible(response[name], types):
             msg = f"a malformed response: the field {name!r} of a {kind!r} one has the wrong type"
             raise ProtocolError(msg)
+        if isinstance(response[name], str) and name in TEXT_BYTES:
+            check_text(response[name], TEXT_BYTES[name], f"a {kind!r} response's {name}")
     if kind in _KINDS and response["kind"] not in _KINDS[kind]:
         msg = f"a malformed response: a {kind!r} one has an unknown kind"
         raise ProtocolError(msg)
     return response
 
 
+def check_text(text: str, max_bytes: int, what: str) -> None:
+    """Refuse a text that is longer than its sender writes them.
+
+    Raises:
+        ProtocolError: It is.
+    """
+    if len(text) > max_bytes or (not text.isascii() and len(text.encode("utf-8", "replace")) > max_bytes):
+        msg = f"a malformed response: {what} is longer than {max_bytes:,} bytes"
+        raise ProtocolError(msg)
+
+
 def _plausible(value: Any, types: tuple[type, ...]) -> bool:
     if types is _MAYBE_NUMBER and value is not None:
         return type(value) is int and value in _NUMBER_RANGE
     if types == (list,):
-        return all(isinstance(item, str) for item in value)
+        return len(value) <= _MAX_NAMES and all(map(_is_name, value))
     if types == (dict,):
-        return all(isinstance(item, str) for pair in value.items() for item in pair)
+        return len(value) <= _MAX_NAMES and all(_is_name(item) for pair in value.items() for item in pair)
     return True
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _SHORT_BYTES

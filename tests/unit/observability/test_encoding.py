@@ -15,7 +15,7 @@ def test_what_was_packed_comes_back(value):
     [b"", b"\xc1", b"\x92\x01", b"\x81\x01", b"\xd4\x05\x00" * 2, b"\x81\x01\xd4\x09\x00", b"\x91" * 2000],
 )
 def test_a_damaged_record_is_a_value_error(packed):
-    with pytest.raises(ValueError, match="the record cannot be read|extra data|nested"):
+    with pytest.raises(ValueError, match=r"the record cannot be read|extra data|nested"):
         unpack(packed)
 
 

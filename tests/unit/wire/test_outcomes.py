@@ -103,3 +103,24 @@ def test_what_is_no_outcome_is_refused(plain):
 def test_damaged_bytes_are_refused(data):
     with pytest.raises(ProtocolError):
         decode_outcome(data)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Raised("E" * 2000),
+        Raised("E", message="m" * 100_000),
+        Raised("E", traceback="t" * 100_000),
+        Rejected("syntax", "m" * 100_000),
+        Rejected("syntax", "m", path="p" * 100_000),
+        Rejected("won", "m"),
+        LimitExceeded("patience"),
+        GuestCrashed("r" * 100_000),
+        WorkerLost("r" * 100_000),
+        Completed(value=1, stdout="o" * (4 << 20)),
+    ],
+    ids=lambda outcome: type(outcome).__name__,
+)
+def test_texts_longer_than_any_outcome_has_are_refused(outcome):
+    with pytest.raises(ProtocolError, match=r"longer than|no known kind"):
+        decode_outcome(encode_outcome(outcome))

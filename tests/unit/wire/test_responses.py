@@ -76,3 +76,44 @@ def test_the_limits_of_the_result_hold():
         decode_response(encode({"t": "completed", "v": [None] * 100}), **CAPS)
     with pytest.raises(ProtocolError, match="deeper than 3"):
         decode_response(encode({"t": "completed", "v": [[[]]]}), **CAPS)
+
+
+LIMIT = {"t": "limit", "kind": "payload", "message": "m"}
+RAISED = {"t": "raised", "type": "E", "message": "m", "traceback": "t"}
+
+
+@pytest.mark.parametrize(
+    ("response", "name", "most"),
+    [
+        (RAISED, "type", 200),
+        (RAISED, "message", 4096),
+        (RAISED, "traceback", 16384),
+        (REJECTED, "message", 4096),
+        (REJECTED, "path", 4096),
+        (REJECTED, "text", 4096),
+        (LIMIT, "message", 4096),
+    ],
+)
+@pytest.mark.parametrize("letter", ["m", "é", "\U0001f600"])
+def test_texts_are_held_to_the_caps_that_their_writer_has(response, name, most, letter):
+    caps = {"max_bytes": 16 << 20, "max_items": 10, "max_depth": 2}
+    longest = letter * (most // len(letter.encode()))
+    assert decode_response(encode(response | {name: longest}), **caps)[name] == longest
+
+    for text in (longest + letter, letter * 1_000_000):
+        with pytest.raises(ProtocolError, match=f"{name} is longer than"):
+            decode_response(encode(response | {name: text}), **caps)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"t": "compiled", "code": b"c", "imports": ["o"] * 10_001},
+        {"t": "compiled", "code": b"c", "imports": ["o" * 5000]},
+        {"t": "info", "python": "3" * 201, "packages": {}, "warm": []},
+        {"t": "info", "python": "3", "packages": {"n" * 5000: "2"}, "warm": []},
+    ],
+)
+def test_names_are_few_and_short(response):
+    with pytest.raises(ProtocolError):
+        decode_response(encode(response), max_bytes=16 << 20, max_items=100_000, max_depth=2)

@@ -7,7 +7,8 @@ import pytest
 
 from evocell.wire import decode_hostile
 from evocell.wire.scan import STEP_BYTES, STEP_VALUES, scan
-from evocell_guest.values import decode, encode
+from evocell_guest.decoding import decode
+from evocell_guest.values import encode
 
 CAPS = {"max_bytes": 64 << 20, "max_items": 2_000_000, "max_depth": 70}
 

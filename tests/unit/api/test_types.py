@@ -131,6 +131,6 @@ def test_parents_that_never_were_are_refused_everywhere(fake_engine, parents, po
 
 
 def test_cases_may_be_any_iterable():
-    assert len(Evaluation("f", (Case((n,)) for n in range(3))).cases) == 3
+    assert len(Evaluation("f", (Case((n,), expected=n) for n in range(3))).cases) == 3
     with pytest.raises(ConfigurationError, match="cases must be"):
         Evaluation("f", 3)

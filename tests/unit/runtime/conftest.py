@@ -12,6 +12,8 @@ from evocell_runtime import artifacts
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.image import Image, open_image
 from evocell_runtime.instance import CallLimits, Instance
+from evocell_runtime.patches import CODE_PATCHES
+from evocell_runtime.patches.layer import apply_patches
 from evocell_runtime.rewrite import split
 from evocell_runtime.spec import ImageSpec
 
@@ -27,8 +29,8 @@ def image() -> Image:
 
 @pytest.fixture(scope="session")
 def parts():
-    """The interpreter, split into code and data."""
-    return split(artifacts.read_checked(artifacts.locate().wasm))
+    """The interpreter with its patches, split into code and data."""
+    return split(apply_patches(artifacts.read_checked(artifacts.locate().wasm), CODE_PATCHES))
 
 
 @pytest.fixture

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from attrs import asdict
 
-from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
+from evocell.code.compiler import (
+    COMPILE_FUEL,
+    CompiledVersion,
+    compile_fuel,
+    compile_request,
+    read_compile_response,
+)
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
 from evocell.execution.aside import aside
@@ -26,9 +32,9 @@ from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
 
 COMPILE_LIMITS = Limits(
-    fuel=100_000_000_000, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
+    fuel=COMPILE_FUEL, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
 )
-"""The budget of a compilation, apart from what the variant itself may use."""
+"""The budget of trusted work on code; a compilation has less fuel if there is little code."""
 
 _INFO_ITEMS = 10_000
 
@@ -107,10 +113,11 @@ class HostWorker:
             max_items=COMPILE_LIMITS.payload_items,
             max_depth=COMPILE_LIMITS.payload_depth,
         )
-        seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
+        limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
+        seen = await self._run(Run(parts=(request,), limits=limits))
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
-        return self._compiled(seen, snapshot, job)
+        return await aside(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
         """Have a fork that runs no variant code look at code; see `Worker`.
@@ -130,12 +137,7 @@ class HostWorker:
         if result is None or not result.returned or seen.timed_out or result.response is None:
             return self._outcome(seen, COMPILE_LIMITS, None)
         try:
-            answer = decode_hostile(
-                result.response,
-                max_bytes=COMPILE_LIMITS.payload_bytes,
-                max_items=COMPILE_LIMITS.payload_items,
-                max_depth=COMPILE_LIMITS.payload_depth,
-            )
+            answer = await aside(len(result.response), _read, result.response)
         except ProtocolError as e:
             return GuestCrashed(reason=f"its answer cannot be read: {e}")
         return answer if isinstance(answer, Mapping) else GuestCrashed(reason="its answer is not a map")
@@ -169,7 +171,7 @@ class HostWorker:
                 sandbox_id=job.sandbox_id,
             )
         )
-        size = len(seen.result.response or b"") if seen.result is not None else 0
+        size = _answer_bytes(seen)
         return CallReport(
             outcome=await aside(size, self._outcome, seen, job.limits, job.image),
             answer_bytes=size,
@@ -305,21 +307,35 @@ class HostWorker:
         return GuestCrashed(reason="its memory was left unusable by an earlier call")
 
     def _compiled(
-        self, seen: Sighting, snapshot: VersionSnapshot, job: CompileJob
+        self, seen: Sighting, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
     ) -> CompiledVersion | Rejected:
         result = seen.result
         if result is not None and result.returned and not seen.timed_out and result.response is not None:
             try:
-                answer = decode_hostile(
-                    result.response,
-                    max_bytes=COMPILE_LIMITS.payload_bytes,
-                    max_items=COMPILE_LIMITS.payload_items,
-                    max_depth=COMPILE_LIMITS.payload_depth,
-                )
                 return read_compile_response(
-                    answer, snapshot, job.tree, job.root, job.known, policy=job.policy
+                    _read(result.response), snapshot, job.tree, job.root, job.known, policy=job.policy
                 )
             except ProtocolError as e:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
-        outcome = self._outcome(seen, COMPILE_LIMITS, None)
-        return Rejected(kind="compile", message=f"the compilation did not end well: {outcome.error}")
+        outcome = self._outcome(seen, limits, None)
+        return Rejected(
+            kind="compile",
+            message=f"the compilation did not end well: {outcome.error}",
+            fuel_used=outcome.fuel_used,
+            wall_s=outcome.wall_s,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            deterministic=outcome.deterministic,
+        )
+
+
+def _read(response: bytes) -> object:
+    return decode_hostile(
+        response,
+        max_bytes=COMPILE_LIMITS.payload_bytes,
+        max_items=COMPILE_LIMITS.payload_items,
+        max_depth=COMPILE_LIMITS.payload_depth,
+    )
+
+
+def _answer_bytes(seen: Sighting) -> int:
+    return len(seen.result.response or b"") if seen.result is not None else 0

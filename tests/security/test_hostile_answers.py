@@ -185,3 +185,18 @@ def test_arrays_of_any_shape_come_back(engine):
         back = engine.run(sandbox, "f", args=(made,)).unwrap()
         assert back.shape == made.shape
     engine.destroy_sandbox(sandbox)
+
+
+def test_more_code_than_the_fuel_of_a_call_is_for_is_refused_and_not_compiled(engine):
+    source = "x = 1\n" * 60_000 + "def f(): return 1"
+    task = evocell.Evaluation("f", [evocell.Case()], score=lambda *_: 1.0, limits=evocell.Limits(fuel=10**9))
+
+    result = engine.evaluate_one(source, task)
+    sandbox = engine.create_sandbox(source=source, limits=task.limits)
+    outcome = engine.run(sandbox, "f")
+    engine.destroy_sandbox(sandbox)
+
+    for found in (result, outcome):
+        assert "bytes of Python take some" in found.error
+    assert result.reason == outcome.kind == "compile"
+    check_health(engine)

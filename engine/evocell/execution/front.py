@@ -7,7 +7,13 @@ from pathlib import Path
 
 from attrs import asdict
 
-from evocell.code.compiler import CompiledVersion, compile_request, read_compile_response
+from evocell.code.compiler import (
+    COMPILE_FUEL,
+    CompiledVersion,
+    compile_fuel,
+    compile_request,
+    read_compile_response,
+)
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
 from evocell.execution.aside import aside
@@ -24,12 +30,12 @@ from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
-from evocell_runtime.instance import CallResult
+from evocell_runtime.untrusted import GuestBytes
 
 COMPILE_LIMITS = Limits(
-    fuel=100_000_000_000, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
+    fuel=COMPILE_FUEL, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
 )
-"""The budget of a compilation, apart from what the variant itself may use."""
+"""The budget of trusted work on code; a compilation has less fuel if there is little code."""
 
 _INFO_ITEMS = 10_000
 
@@ -108,10 +114,11 @@ class HostWorker:
             max_items=COMPILE_LIMITS.payload_items,
             max_depth=COMPILE_LIMITS.payload_depth,
         )
-        seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
+        limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
+        seen = await self._run(Run(parts=(request,), limits=limits))
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
-        return self._compiled(seen, snapshot, job)
+        return await aside(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
         """Have a fork that runs no variant code look at code; see `Worker`.
@@ -131,12 +138,7 @@ class HostWorker:
         if result is None or not result.returned or seen.timed_out or result.response is None:
             return self._outcome(seen, COMPILE_LIMITS, None)
         try:
-            answer = decode_hostile(
-                result.response,
-                max_bytes=COMPILE_LIMITS.payload_bytes,
-                max_items=COMPILE_LIMITS.payload_items,
-                max_depth=COMPILE_LIMITS.payload_depth,
-            )
+            answer = await aside(len(result.response), _read, result.response)
         except ProtocolError as e:
             return GuestCrashed(reason=f"its answer cannot be read: {e}")
         return answer if isinstance(answer, Mapping) else GuestCrashed(reason="its answer is not a map")
@@ -170,7 +172,7 @@ class HostWorker:
                 sandbox_id=job.sandbox_id,
             )
         )
-        size = _length(seen.result)
+        size = _answer_bytes(seen)
         return CallReport(
             outcome=await aside(size, self._outcome, seen, job.limits, job.image),
             answer_bytes=size,
@@ -306,26 +308,36 @@ class HostWorker:
         return GuestCrashed(reason="its memory was left unusable by an earlier call")
 
     def _compiled(
-        self, seen: Sighting, snapshot: VersionSnapshot, job: CompileJob
+        self, seen: Sighting, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
     ) -> CompiledVersion | Rejected:
         result = seen.result
         if result is not None and result.returned and not seen.timed_out and result.response is not None:
             try:
-                answer = decode_hostile(
-                    result.response,
-                    max_bytes=COMPILE_LIMITS.payload_bytes,
-                    max_items=COMPILE_LIMITS.payload_items,
-                    max_depth=COMPILE_LIMITS.payload_depth,
-                )
                 return read_compile_response(
-                    answer, snapshot, job.tree, job.root, job.known, policy=job.policy
+                    _read(result.response), snapshot, job.tree, job.root, job.known, policy=job.policy
                 )
             except ProtocolError as e:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
-        outcome = self._outcome(seen, COMPILE_LIMITS, None)
-        return Rejected(kind="compile", message=f"the compilation did not end well: {outcome.error}")
+        outcome = self._outcome(seen, limits, None)
+        return Rejected(
+            kind="compile",
+            message=f"the compilation did not end well: {outcome.error}",
+            fuel_used=outcome.fuel_used,
+            wall_s=outcome.wall_s,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            deterministic=outcome.deterministic,
+        )
 
 
-def _length(result: CallResult | None) -> int:
+def _read(response: GuestBytes) -> object:
+    return decode_hostile(
+        response,
+        max_bytes=COMPILE_LIMITS.payload_bytes,
+        max_items=COMPILE_LIMITS.payload_items,
+        max_depth=COMPILE_LIMITS.payload_depth,
+    )
+
+
+def _answer_bytes(seen: Sighting) -> int:
     """Length of a call's answer."""
-    return 0 if result is None or result.response is None else len(result.response)
+    return 0 if seen.result is None or seen.result.response is None else len(seen.result.response)

@@ -204,7 +204,7 @@ class Batches:
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
         async with (
-            self._candidates(individuals, plan.evaluation.image) as (candidates, members),
+            self._candidates(individuals, plan) as (candidates, members),
             self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
             done = partial(self._done, record, members)
@@ -242,7 +242,7 @@ class Batches:
         ]
         task = Task.of_plan(ready[-1].plan)
         async with (
-            self._candidates(individuals, stages[0].evaluation.image) as (candidates, members),
+            self._candidates(individuals, plans[0]) as (candidates, members),
             self._record("evaluate_stages", task, members, progress) as record,
         ):
             staged = await evaluate_in_stages(
@@ -258,7 +258,7 @@ class Batches:
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
-        async with self._candidates([individual], plan.evaluation.image) as (candidates, members):
+        async with self._candidates([individual], plan) as (candidates, members):
             member = members[0]
             since = self._observer.store.losses
             batch = Task.of_plan(plan).begin(self._observer.journal, "evaluate_one", [member.number])
@@ -366,18 +366,19 @@ class Batches:
 
     @asynccontextmanager
     async def _candidates(
-        self, individuals: Sequence[NewIndividual], image: str | None
+        self, individuals: Sequence[NewIndividual], plan: Plan
     ) -> AsyncIterator[tuple[list[Candidate], Sequence[_Member | _Passing]]]:
         """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
+        image = plan.evaluation.image
         if not (individuals and individuals[0].keep):
-            passing = [self._passing(individual) for individual in individuals]
+            passing = [self._passing(individual, plan.limits) for individual in individuals]
             yield [candidate for candidate, _ in passing], [individual for _, individual in passing]
             return
         specs = [evolve(individual.spec, image=individual.spec.image or image) for individual in individuals]
         unwritten: StoreError | None = None
         async with self._manager.reserved(specs) as records:
             members = [
-                self._member(record, individual.source)
+                self._member(record, individual.source, plan.limits)
                 for record, individual in zip(records, individuals, strict=True)
             ]
             try:
@@ -389,7 +390,7 @@ class Batches:
         if unwritten is not None:
             raise unwritten
 
-    def _passing(self, individual: NewIndividual) -> tuple[Candidate, _Passing]:
+    def _passing(self, individual: NewIndividual, limits: Limits) -> tuple[Candidate, _Passing]:
         spec = individual.spec
         sandbox_id = spec.id or self._manager.new_id()
         lineage = self._observer.lineage
@@ -409,7 +410,7 @@ class Batches:
         )
         self._observer.journal.state(number, state, kept=False)
         passing = _Passing(sandbox_id, spec.generation, number)
-        load = partial(self._load, passing, individual.source)
+        load = partial(self._load, passing, individual.source, limits)
         return Candidate(sandbox_id=sandbox_id, generation=spec.generation, load=load), passing
 
     def _record(
@@ -437,13 +438,15 @@ class Batches:
         if isinstance(member, _Member) and member.is_current:
             self._manager.record_fitness(member.record, result)
 
-    async def _load(self, member: _Passing | _Member, source: Source) -> CompiledVersion | Rejected:
+    async def _load(
+        self, member: _Passing | _Member, source: Source, limits: Limits
+    ) -> CompiledVersion | Rejected:
         try:
             tree = await read_source(source)
         except ConfigurationError as error:
             return Rejected("load", error.message)
         member.version = tree.digest
-        made = await self._room.wait_for(partial(self._versions.compiled, tree))
+        made = await self._room.wait_for(partial(self._versions.compiled, tree, limits=limits))
         if isinstance(member, _Passing):
             note_refusal(
                 self._observer.audit,
@@ -454,20 +457,21 @@ class Batches:
             )
         return made
 
-    async def _load_kept(self, member: _Member, source: Source) -> CompiledVersion | Rejected:
+    async def _load_kept(self, member: _Member, source: Source, limits: Limits) -> CompiledVersion | Rejected:
         # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.
         record = member.record
         try:
-            await self._load(member, source)
+            made = await self._load(member, source, limits)
         except (CapacityError, WorkerDied):
             with suppress(SandboxNotFound):
                 await self._manager.destroy(record)
             raise
-        return await self._manager.load(record, source)
+        kept = await self._manager.load(record, source)
+        return made if isinstance(made, Rejected) else kept
 
-    def _member(self, record: SandboxRecord, source: Source) -> _Member:
+    def _member(self, record: SandboxRecord, source: Source, limits: Limits) -> _Member:
         member = _Member(record)
-        member.load_first = partial(self._load_kept, member, source)
+        member.load_first = partial(self._load_kept, member, source, limits)
         return member
 
 

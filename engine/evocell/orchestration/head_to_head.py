@@ -70,7 +70,7 @@ async def head_to_head(
 
     Cancellation: Every call is stopped, and there is no result.
     """
-    code = await versions.side_by_side(dict(zip(PREFIXES, trees, strict=True)))
+    code = await versions.side_by_side(dict(zip(PREFIXES, trees, strict=True)), limits=plan.limits)
     if isinstance(code, Rejected):
         return await _rejected(versions, plan, trees, code)
     score = _Score(plan.evaluation)
@@ -96,7 +96,7 @@ async def head_to_head(
 
 async def _rejected(versions: Versions, plan: Plan, trees: Sequence[FileTree], why: Rejected) -> HeadToHead:
     """Say which version is to blame for that they cannot be loaded: one, or both together."""
-    alone = [await versions.compiled(tree) for tree in trees]
+    alone = [await versions.compiled(tree, limits=plan.limits) for tree in trees]
     blamed = [one if isinstance(one, Rejected) else None for one in alone]
     reasons = blamed if any(blamed) else [why, why]
     results = [

@@ -219,7 +219,9 @@ class Manager:
                     made = (
                         await self._resident(record)
                         if source is None
-                        else await self._versions.load(source, profile=record.security_profile)
+                        else await self._versions.load(
+                            source, profile=record.security_profile, limits=record.limits
+                        )
                     )
                     record.refuse_stopped()
                     self.note_refusal(record, made)

@@ -148,7 +148,7 @@ class PureCalls:
         code: CompiledVersion | Rejected | None = self._resident(call)
         if code is None:
             tree = await trio.to_thread.run_sync(_tree, versions, observer, call.version)
-            code = await versions.compiled(tree, profile=_profile(call.security_profile))
+            code = await versions.compiled(tree, profile=_profile(call.security_profile), limits=call.limits)
         harness: CompiledVersion | Rejected | None = None
         if call.harness:
             driver = await trio.to_thread.run_sync(_tree, versions, observer, call.harness)

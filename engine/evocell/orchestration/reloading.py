@@ -157,7 +157,9 @@ class Reloading:
             await record.loaded.wait()
             async with record.lock:
                 tree = await make_tree()
-                made = await self._versions.compiled(tree, profile=record.security_profile)
+                made = await self._versions.compiled(
+                    tree, profile=record.security_profile, limits=record.limits
+                )
                 self._manager.note_refusal(record, made)
                 outcome: Outcome = made if isinstance(made, Rejected) else Completed(value=made.digest)
                 span.note(outcome=outcome.kind, version=record.state.version)

@@ -18,6 +18,7 @@ from evocell.code.compiler import (
     load_unit,
     own_modules,
     python_files,
+    too_much_code,
 )
 from evocell.code.kept import Kept
 from evocell.code.references import TreeReferences
@@ -26,6 +27,7 @@ from evocell.code.sources import FileTree, Source, normalise
 from evocell.errors import ConfigurationError, ProtocolError, StoreError
 from evocell.execution.storing import put_tree
 from evocell.execution.worker import CompileJob, Worker
+from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
 from evocell_guest.packing import pack_files
@@ -99,14 +101,14 @@ class Versions:
         self._pending: dict[str, _Pending] = {}
 
     async def load(
-        self, source: Source, *, profile: SecurityProfile | None = None
+        self, source: Source, *, profile: SecurityProfile | None = None, limits: Limits | None = None
     ) -> CompiledVersion | Rejected:
         """Make a variant's source ready to run; a source that is no tree of files is a rejected one."""
         try:
             tree = await read_source(source)
         except ConfigurationError as error:
             return Rejected("load", error.message)
-        return await self.compiled(tree, profile=profile)
+        return await self.compiled(tree, profile=profile, limits=limits)
 
     async def compiled(
         self,
@@ -115,6 +117,7 @@ class Versions:
         root: str = APP_ROOT,
         trusted: bool = False,
         profile: SecurityProfile | None = None,
+        limits: Limits | None = None,
     ) -> CompiledVersion | Rejected:
         """Make a tree ready to run.
 
@@ -123,6 +126,8 @@ class Versions:
             root: Where they will be mounted.
             trusted: Whether the tree may do what variants may not.
             profile: Its sandbox's security profile; None for the engine's.
+            limits: Limits of the calls that it is for, whose fuel decides how much code there may be; None
+                for no such bound.
 
         Returns:
             The compiled version, or why it was rejected. The tree stays on disk for as long as somebody
@@ -136,6 +141,10 @@ class Versions:
         policy = None if trusted else self._policy_for(profile)
         if not trusted:
             self._seen(tree.digest, tree.files)
+        if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
+            return (
+                refusal  # also of what is known: how a call ends must not depend on what was compiled before
+            )
         key = code_key(self._worker.image_id, tree.digest, root, policy)
         lease = self.trees.lease(tree.digest)
         known = self._kept.get(key)
@@ -190,13 +199,18 @@ class Versions:
                 del self._pending[key]
 
     async def side_by_side(
-        self, versions: Mapping[str, FileTree], *, profile: SecurityProfile | None = None
+        self,
+        versions: Mapping[str, FileTree],
+        *,
+        profile: SecurityProfile | None = None,
+        limits: Limits | None = None,
     ) -> CompiledVersion | Rejected:
         """Make several trees ready to run in one guest, the modules of each under names with a prefix.
 
         Args:
             versions: Each tree by the prefix that its modules get.
             profile: The security profile they run under; None for the engine's.
+            limits: As for `compiled`.
 
         Returns:
             One compiled version with the modules of all, or why one was rejected, such as for code that the
@@ -211,6 +225,8 @@ class Versions:
         files: dict[str, bytes] = {}
         for prefix, tree in versions.items():
             self._seen(tree.digest, tree.files)
+            if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
+                return refusal
             units = await self._units_of(CompileJob(tree=tree, policy=policy, prefix=prefix))
             if isinstance(units, Rejected):
                 return units

@@ -19,6 +19,8 @@ from attrs import define, field
 from evocell.errors import EvocellError, ProtocolError
 from evocell.pipe.errors import Busy, ConnectionClosed, InternalError, RequestCancelled
 from evocell.pipe.machine import Answered, Asked, Event, Greeted, Machine, Reading, Refused, Told, Withdrawn
+from evocell.pipe.packing import is_long
+from evocell.wire.frames import Message, Notification, Request, Response, frame_of
 
 __all__ = ["Channel", "Handler"]
 
@@ -160,8 +162,15 @@ class Channel:
             self._refuse_closed()
             if self.machine.waiting >= self.machine.limits.max_in_flight:
                 raise Busy(f"{self.machine.waiting:,} requests to the other end are not answered")
-            msgid, data = self.machine.request(method, params)
+            msgid = self.machine.reserve()
             pending = self._pending[msgid] = _Pending()
+            try:
+                data = await self._encode(Request(msgid, method, dict(params)))
+                self._refuse_closed()
+            except BaseException:
+                del self._pending[msgid]
+                self.machine.release(msgid)
+                raise
             if sent is not None:
                 sent(msgid)
             self._push(data)
@@ -191,7 +200,7 @@ class Channel:
         self._refuse_closed()
         async with self._turn:
             await self._room()
-            self._push(self.machine.notify(method, params))
+            self._push(await self._encode(Notification(method, dict(params))))
 
     def notify_nowait(self, method: str, params: Mapping[str, Any]) -> bool:
         """Tell the other end something that may as well be left out; returns whether it was sent."""
@@ -273,13 +282,22 @@ class Channel:
             del self._scopes[request.msgid]
         async with self._turn:
             await self._room()
-            self._push(self._encoded(request.msgid, result) if done else self._failed(request.msgid, error))
+            sent = await self._answered(request.msgid, result) if done else None
+            self._push(sent or self._failed(request.msgid, error))
 
-    def _encoded(self, msgid: int, result: Any) -> bytes:
+    async def _answered(self, msgid: int, result: Any) -> bytes:
         try:
-            return self.machine.respond(msgid, result)
+            data = await self._encode(Response(msgid, None, result))
         except ProtocolError as error:
             return self._failed(msgid, error)
+        self.machine.settle(msgid)
+        return data
+
+    async def _encode(self, message: Message) -> bytes:
+        """Make bytes of a message; of a long one in a thread, so that nobody else waits for it."""
+        if is_long(frame_of(message)):
+            return await trio.to_thread.run_sync(self.machine.encode, message)
+        return self.machine.encode(message)
 
     def _failed(self, msgid: int, error: EvocellError) -> bytes:
         try:

@@ -6,7 +6,7 @@ or as plain lists that any MessagePack library gives it. What it sends may be ei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from attrs import field, frozen
 from attrs.validators import in_
 
 from evocell.errors import ProtocolError
+from evocell.pipe.packing import Packing, is_long
 from evocell.wire.frames import (
     FrameLimits,
     FrameReader,
@@ -25,19 +26,14 @@ from evocell.wire.frames import (
     in_packet,
 )
 from evocell.wire.values import decode_hostile
-from evocell_guest.arrays import Array
 from evocell_guest.values import EncodeError, TooLarge, encode
 
 __all__ = ["MessageEncoder", "TypeOptions", "message_reader"]
 
-_SEQUENCES = (tuple, list)
-_SETS = (set, frozenset)
 _SHORT_BYTES = 4096
 _UNSAFE_KEY = "__proto__"
 PAIRS = 9
 """Extension type of a map that a reader has no map for; only ever sent by a server."""
-
-_PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
 
 
 @frozen(kw_only=True)
@@ -81,7 +77,7 @@ class MessageEncoder:
             ProtocolError: The message holds what has no encoding, or is longer than the reader takes.
         """
         try:
-            data = _encode(frame_of(message), self.types)
+            data = _encode(frame_of(message), self.types, self.limits.max_bytes)
         except (EncodeError, TooLarge, ValueError, TypeError) as error:
             raise ProtocolError(f"the message cannot be sent: {error}") from error
         if len(data) > self.limits.max_bytes:
@@ -112,8 +108,9 @@ def message_reader(limits: FrameLimits, framing: Framing = "stream") -> FrameRea
     return reader
 
 
-def _encode(frame: list[Any], types: TypeOptions) -> bytes:
-    if types.maps == "any":
+def _encode(frame: list[Any], types: TypeOptions, max_bytes: int) -> bytes:
+    long = is_long(frame)
+    if types.maps == "any" and not long:
         # What is plain data needs no second look; long lists of numbers are shorter in an extension type.
         with suppress(TypeError, ValueError, OverflowError):
             plain: bytes = msgpack.packb(frame, strict_types=True)
@@ -121,58 +118,14 @@ def _encode(frame: list[Any], types: TypeOptions) -> bytes:
                 return plain
     if types.tuples == types.arrays == "ext" and types.maps == "any":
         return encode(frame, root="message")
-    data: bytes = msgpack.packb(_wanted(frame, types))
-    return data
+    return Packing(
+        tuples_as_lists=types.tuples == "list",
+        arrays_as_lists=types.arrays == "list",
+        is_plain_map=_is_plain_map if types.maps == "plain" else None,
+        pairs_code=PAIRS,
+        max_bytes=max_bytes,
+    ).pack(frame)
 
 
-def _wanted(value: Any, types: TypeOptions) -> Any:
-    """Return what msgpack packs for a value so that the reader gets what it asked for."""
-    kind = type(value)
-    if kind is str or kind is bytes or kind is bool or value is None or kind is float:
-        return value
-    if kind is int:
-        return value if -(1 << 63) <= value < 1 << 64 else _extension(value)
-    if kind is dict:
-        return _map(value, types)
-    if kind is list:
-        return [_wanted(item, types) for item in value]
-    if kind is tuple or kind is set or kind is frozenset:
-        return _group(value, types)
-    if kind is complex:
-        return _extension(value)
-    if isinstance(value, Mapping):
-        return _wanted(dict(value), types)
-    return _array(value, types)
-
-
-def _group(value: Any, types: TypeOptions) -> Any:
-    if types.tuples == "list":
-        return [
-            _wanted(item, types) for item in (sorted(value, key=encode) if type(value) in _SETS else value)
-        ]
-    if type(value) in _SETS:
-        return _extension(value)  # its elements are hashable, so there is no array among them
-    return msgpack.ExtType(2, msgpack.packb([_wanted(item, types) for item in value]))
-
-
-def _map(value: dict[Any, Any], types: TypeOptions) -> Any:
-    if types.maps == "plain" and not all(type(key) is str and key != _UNSAFE_KEY for key in value):
-        pairs = [[_key(key), _wanted(item, types)] for key, item in value.items()]
-        return msgpack.ExtType(PAIRS, msgpack.packb(pairs))
-    return {_key(key): _wanted(item, types) for key, item in value.items()}
-
-
-def _key(key: Any) -> Any:
-    return key if type(key) in _PLAIN_TYPES else _extension(key)
-
-
-def _array(value: Any, types: TypeOptions) -> Any:
-    if types.arrays == "list" and (isinstance(value, Array) or hasattr(value, "tolist")):
-        to_list: Callable[[], Any] = value.tolist
-        return _wanted(to_list(), types)
-    return _extension(value)
-
-
-def _extension(value: Any) -> Any:
-    """Return an object that packs to the encoding that the value codec has for it."""
-    return msgpack.unpackb(encode(value, root="message"), ext_hook=msgpack.ExtType, strict_map_key=False)
+def _is_plain_map(value: Mapping[Any, Any]) -> bool:
+    return all(type(key) is str and key != _UNSAFE_KEY for key in value)

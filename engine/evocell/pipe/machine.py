@@ -237,12 +237,32 @@ class Machine:
         Raises:
             ProtocolError: The request cannot be sent: this end is at fault.
         """
+        msgid = self.reserve()
+        try:
+            return msgid, self.encode(Request(msgid, method, dict(params)))
+        except ProtocolError:
+            self.release(msgid)
+            raise
+
+    def reserve(self) -> int:
+        """Return an id for a request of this end, under which an answer is waited for from now on."""
         msgid = next(self._ids) % _MSGIDS
         while msgid in self._waiting:
             msgid = next(self._ids) % _MSGIDS
-        data = self._encoder.encode(Request(msgid, method, dict(params)))
         self._waiting.add(msgid)
-        return msgid, data
+        return msgid
+
+    def release(self, msgid: int) -> None:
+        """Take back an id under which nothing was sent."""
+        self._waiting.discard(msgid)
+
+    def encode(self, message: Message) -> bytes:
+        """Return the bytes of a message; it may run in a thread.
+
+        Raises:
+            ProtocolError: It has no encoding, or is longer than the other end takes.
+        """
+        return self._encoder.encode(message)
 
     def respond(self, msgid: int, result: Any) -> bytes:
         """Answer a request of the other end.
@@ -250,14 +270,14 @@ class Machine:
         Raises:
             ProtocolError: The answer has no encoding; `fail` can still be used.
         """
-        data = self._encoder.encode(Response(msgid, None, result))
-        self._settle(msgid)
+        data = self.encode(Response(msgid, None, result))
+        self.settle(msgid)
         return data
 
     def fail(self, msgid: int, error: EvocellError) -> bytes:
         """Answer a request of the other end with an error."""
         data = self._encoder.encode(Response(msgid, errors.to_wire(error)))
-        self._settle(msgid)
+        self.settle(msgid)
         return data
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bytes:
@@ -341,7 +361,12 @@ class Machine:
         if types is not None:
             self._encoder.types = types
 
-    def _settle(self, msgid: int) -> None:
+    def settle(self, msgid: int) -> None:
+        """Take note that a request of the other end is answered.
+
+        Raises:
+            ProtocolError: There is no such request: this end is at fault.
+        """
         if msgid in self._refused:
             self._refused.discard(msgid)
             return

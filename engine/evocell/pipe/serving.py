@@ -24,6 +24,7 @@ from evocell.pipe.greeting import Hello, Subscription, shown_limits
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine
 from evocell.pipe.methods import Method, find_method
+from evocell.pipe.packing import is_long
 from evocell.pipe.session import Session
 from evocell.pipe.shapes import decode, encode
 from evocell.wire.frames import Framing
@@ -219,13 +220,13 @@ class ServedConnection:
             return encode(await trio.to_thread.run_sync(ask), found.result)
         if found.streams:
             return await self._stream(msgid, getattr(engine, method)(**given), found)
-        return encode(await getattr(engine, method)(**given), found.result)
+        return await _encoded(await getattr(engine, method)(**given), found)
 
     async def _stream(self, msgid: int, parts: Any, found: Method) -> dict[str, int]:
         n_parts = 0
         async with parts as stream:
             async for part in stream:
-                await self.channel.notify("part", {"msgid": msgid, "part": encode(part, found.result)})
+                await self.channel.notify("part", {"msgid": msgid, "part": await _encoded(part, found)})
                 n_parts += 1
         return {"parts": n_parts}
 
@@ -284,6 +285,13 @@ class ServedConnection:
         while self.channel.machine.in_flight:
             await trio.lowlevel.checkpoint()
         self.channel.close(ConnectionClosed("the session was shut down"))
+
+
+async def _encoded(result: Any, found: Method) -> Any:
+    """Make plain data of a result; of a long one in a thread, so that no other client waits for it."""
+    if is_long(result):
+        return await trio.to_thread.run_sync(encode, result, found.result)
+    return encode(result, found.result)
 
 
 def _refuse_arguments(method: str, params: Mapping[str, Any]) -> None:

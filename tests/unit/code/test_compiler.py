@@ -7,18 +7,21 @@ import pytest
 from attrs import evolve
 
 from evocell.code.compiler import (
+    COMPILE_FUEL,
     CompiledUnit,
     assemble,
     code_key,
+    compile_fuel,
     compile_request,
     dump_unit,
     load_unit,
     read_compile_response,
+    too_much_code,
 )
 from evocell.code.snapshots import VersionSnapshot
 from evocell.code.sources import normalise
 from evocell.errors import ProtocolError
-from evocell.models import Rejected
+from evocell.models import Limits, Rejected
 from evocell.models.security import policy_for
 
 SNAPSHOT = VersionSnapshot("d" * 64, Path("/versions/d"))
@@ -170,3 +173,36 @@ def test_the_key_depends_on_everything_that_the_code_does():
     keys |= {code_key(*base, path="a.py"), code_key("image", "digest", "/app", high, own=("mine",))}
     assert len(keys) == 13
     assert code_key("image", "digest", "/app", same, own=("mine",)) == code_key(*base)
+
+
+def test_fuel_for_compiling_grows_with_the_python_in_a_tree_up_to_a_cap():
+    small = normalise({"program.py": "x = 1\n", "data.bin": b"\0" * 4_000_000})
+    large = normalise({"program.py": "x = 1\n" * 10_000})
+    huge = normalise({"program.py": "x = 1\n" * 300_000})
+
+    assert compile_fuel(small) < compile_fuel(large) < compile_fuel(huge) == COMPILE_FUEL
+    assert compile_fuel(small) < 6_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "fuel", "fits"),
+    [
+        (250_000, 1, True),
+        (250_001, 1, False),
+        (250_001, 5_000_020_000, True),
+        (1_600_000, 1_000_000_000, False),
+        (1_600_000, Limits().fuel, True),
+        (5_000_001, Limits().fuel, False),
+    ],
+)
+def test_a_tree_is_held_against_the_fuel_of_a_call(n_bytes, fuel, fits):
+    half = n_bytes // 2
+    tree = normalise({"a.py": "#" * half, "b.py": "#" * (n_bytes - half), "c.txt": "#" * 4_000_000})
+
+    refusal = too_much_code(tree, Limits(fuel=fuel))
+
+    assert (refusal is None) is fits
+    if refusal is not None:
+        assert refusal.kind == "compile"
+        assert f"{n_bytes:,} bytes of Python take some" in refusal.message
+        assert "raise Limits.fuel" in refusal.message

@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 
+from evocell.code import compiler
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed
 from evocell.execution import front
 from evocell.execution.classify import classify
@@ -43,6 +44,21 @@ async def test_what_does_not_compile_is_rejected(call):
 
     assert isinstance(found, Rejected)
     assert (found.kind, found.path, found.line) == ("syntax", "program.py", 1)
+
+
+async def test_a_compilation_that_takes_too_long_says_what_it_took(call, monkeypatch):
+    """The compiler compares the keywords of a call with one another."""
+    monkeypatch.setattr(compiler, "_LEAST_FUEL", 1_000_000_000)
+    monkeypatch.setattr(compiler, "_MOST_FUEL_PER_BYTE", 1000)
+    source = "f(" + ", ".join(f"keyword_{number}=1" for number in range(5000)) + ")"
+
+    found = await call.compile(source)
+
+    assert isinstance(found, Rejected)
+    assert found.kind == "compile"
+    assert "stopped at the fuel limit" in found.message
+    assert found.fuel_used > 1_000_000_000
+    assert found.wall_s > 0
 
 
 @pytest.mark.parametrize(("n_bytes", "in_thread"), [(100, False), (200_000, True)])

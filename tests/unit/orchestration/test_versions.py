@@ -9,6 +9,7 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
 from evocell.config import Config
+from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.orchestration.versions import Versions
 
@@ -113,3 +114,20 @@ async def test_code_that_somebody_holds_keeps_its_tree(make):
     again = await versions.compiled(normalise(FILES))
     assert again.path.is_dir()
     assert worker.count["compile"] == 1
+
+
+async def test_whether_there_is_too_much_code_does_not_depend_on_what_is_known(make):
+    versions, worker = make()
+    tree = normalise({"program.py": "#" * 300_000})
+    little, enough = Limits(fuel=1_000_000), Limits()
+
+    refused = await versions.compiled(tree, limits=little)
+    assert worker.count["compile"] == 0
+    made = await versions.compiled(tree, limits=enough)
+    again = await versions.compiled(tree, limits=little)
+
+    assert isinstance(made, CompiledVersion)
+    assert isinstance(refused, Rejected)
+    assert again == refused
+    assert isinstance(await versions.side_by_side({"a_": tree}, limits=little), Rejected)
+    assert isinstance(await versions.compiled(tree), CompiledVersion)

@@ -1,14 +1,19 @@
 """What a server does with clients, good, bad and stuck, before there is any sandbox."""
 
+import threading
 from contextlib import suppress
 
 import msgpack
+import numpy as np
 import pytest
 import trio
 import trio.testing
 
 from evocell.errors import ImageError
+from evocell.pipe import serving
+from evocell.pipe.codec import MessageEncoder
 from evocell.pipe.description import describe
+from evocell.wire.frames import Response
 
 pytestmark = pytest.mark.trio
 
@@ -187,8 +192,16 @@ async def test_a_stuck_reader_is_bounded_and_cut_off(server):
             async with theirs:
                 raised.append(await server.serve(theirs, theirs))
 
-        nursery.start_soon(serve)
         most = 0
+
+        async def watch():
+            nonlocal most
+            while not raised:
+                most = max([most, *(c.channel.unsent_bytes for c in server._connections)])
+                await trio.sleep(0.005)
+
+        nursery.start_soon(serve)
+        nursery.start_soon(watch)
         with trio.fail_after(20):
             await ours.send_all(msgpack.packb([0, 0, "hello", [{}]]))
             await ours.receive_some(4096)
@@ -196,7 +209,6 @@ async def test_a_stuck_reader_is_bounded_and_cut_off(server):
             with suppress(trio.BrokenResourceError):
                 for msgid in range(1, 10_000):
                     await ours.send_all(msgpack.packb([0, msgid, "describe", [{}]]))
-                    most = max([most, *(c.channel.unsent_bytes for c in server._connections)])
             await until(lambda: raised)
     size = len(msgpack.packb(describe()))
     assert 0 < most <= (64 << 10) + 2 * size
@@ -287,3 +299,31 @@ async def test_a_crowd_is_bounded_at_once(patient):
     idle = [await patient() for _ in range(60)]
     assert (await idle[0].get())[2][0]["code"] == "Busy"
     assert (await idle[-1].hello())["protocol"] == 1
+
+
+async def test_long_messages_are_made_in_a_thread_and_short_ones_are_not(connect, monkeypatch):
+    client = await connect()
+    await client.hello()
+    made = []
+    encode = MessageEncoder.encode
+
+    def noted(self, message):
+        made.append((threading.current_thread() is threading.main_thread(), type(message)))
+        return encode(self, message)
+
+    monkeypatch.setattr(MessageEncoder, "encode", noted)
+    await client.ask("ping", 1)
+    assert made == [(True, Response)]
+    del made[:]
+    assert (await client.ask("describe", 2))[2] is None
+    assert made == [(False, Response)]
+
+
+async def test_an_answer_that_is_too_long_is_an_error_of_the_request(connect, server, monkeypatch):
+    client = await connect()
+    await client.hello()
+    monkeypatch.setattr(serving, "describe", lambda: {"array": np.zeros((1 << 26, 0)), "more": [1] * 9000})
+    answer = await client.ask("describe", 3)
+    assert answer[:2] == [1, 3]
+    assert "more than the limit of 67,108,864 bytes" in answer[2]["message"]
+    assert (await client.ask("ping", 4))[2] is None

@@ -284,8 +284,8 @@ _INDICES = (
             local.get 16
             i32.load
             local.get 5
-            call evocell.loop_fits
-            i32.and
+            call evocell.loop_takes
+            i32.or
         """,
     ),
     Edit(
@@ -352,7 +352,6 @@ _WRAPPED: tuple[tuple[str, int, str], ...] = (
 _REPLACED = (
     ("PyArray_Scalar", "e3fea8c22aa48c4e34a5382bd22b7d237eb70eb017059ee16f67c544db2487f5"),
     ("PyArray_CanCastArrayTo", "c36de2e1eec70911239778aa506b96ac2ffa316fa0f0c10453baa7902973e64f"),
-    ("PyArray_CanCastTypeTo", "8bca2e515d49d5f1e6d8efccde8fb0c6d05b8863b18c124f65d936ea0619491d"),
     ("long_arrtype_new", "61a78ce3c04c9c89f2b9bb88bf5c145ae5703bda7ebac85b02fe8128d64c6644"),
     ("ulong_arrtype_new", "1f67baf7abf20ae18652be139e747741cf6dd598e53f371d43df12ff3a38f1ca"),
 )

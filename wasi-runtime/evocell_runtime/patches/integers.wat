@@ -12,7 +12,6 @@
   (import "interpreter" "PyTuple_SetItem" (func $set_item (param i32 i32 i32) (result i32)))
   (import "original" "PyArray_Scalar" (func $scalar (param i32 i32 i32) (result i32)))
   (import "original" "PyArray_CanCastArrayTo" (func $can_cast_array (param i32 i32 i32) (result i32)))
-  (import "original" "PyArray_CanCastTypeTo" (func $can_cast_type (param i32 i32 i32) (result i32)))
   (import "original" "long_arrtype_new" (func $new_long (param i32 i32 i32) (result i32)))
   (import "original" "ulong_arrtype_new" (func $new_ulong (param i32 i32 i32) (result i32)))
   (import "interpreter" "longlong_arrtype_new" (func $new_longlong (param i32 i32 i32) (result i32)))
@@ -115,25 +114,29 @@
       (then (return (i32.const 1))))
     (call $can_cast_array (local.get $array) (local.get $to) (local.get $casting)))
 
-  (func (export "PyArray_CanCastTypeTo") (param $from i32) (param $to i32) (param $casting i32) (result i32)
-    (if (call $index_cast (local.get $from) (local.get $to) (local.get $casting)) (then (return (i32.const 1))))
-    (call $can_cast_type (local.get $from) (local.get $to) (local.get $casting)))
-
-  ;; Whether a loop for indices may be taken for an operand: not if the function has one for 64-bit integers.
-  (func (export "evocell.loop_fits") (param $ufunc i32) (param $array i32) (param $wanted i32) (result i32)
+  (func $has_loop_of_64_bits (param $ufunc i32) (result i32)
     (local $at i32) (local $end i32)
-    (if (i32.eqz (call $index_cast (i32.load offset=28 (local.get $array)) (local.get $wanted) (i32.const 2)))
-      (then (return (i32.const 1))))
     (local.set $at (i32.load offset=44 (local.get $ufunc)))
     (local.set $end (i32.add (local.get $at)
       (i32.mul (i32.load offset=16 (local.get $ufunc)) (i32.load offset=32 (local.get $ufunc)))))
     (block $done
       (loop $next
         (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
-        (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 9)) (then (return (i32.const 0))))
+        (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 9)) (then (return (i32.const 1))))
         (local.set $at (i32.add (local.get $at) (i32.const 1)))
         (br $next)))
-    (i32.const 1))
+    (i32.const 0))
+
+  ;; Whether a loop for indices may be taken for an operand: for one of 64 bits if the function has none for those.
+  (func (export "evocell.loop_takes") (param $ufunc i32) (param $array i32) (param $wanted i32) (result i32)
+    (if (i32.eqz (call $index_cast (i32.load offset=28 (local.get $array)) (local.get $wanted) (i32.const 2)))
+      (then (return (i32.const 0))))
+    (i32.eqz (call $has_loop_of_64_bits (local.get $ufunc))))
+
+  (func (export "evocell.loop_fits") (param $ufunc i32) (param $array i32) (param $wanted i32) (result i32)
+    (if (i32.eqz (call $index_cast (i32.load offset=28 (local.get $array)) (local.get $wanted) (i32.const 2)))
+      (then (return (i32.const 1))))
+    (i32.eqz (call $has_loop_of_64_bits (local.get $ufunc))))
 
   ;; np.intp(5) is a 64-bit scalar.
   (func (export "long_arrtype_new") (param $type i32) (param $args i32) (param $keywords i32) (result i32)

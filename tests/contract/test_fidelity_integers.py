@@ -79,7 +79,7 @@ def engine():
 
 def differing(engine, source: str, wanted: dict[str, str]) -> dict[str, tuple[str, str]]:
     sandbox = engine.create_sandbox(source=source)
-    found = sandbox.run("evaluate", list(wanted), limits=AMPLE).unwrap()
+    found = sandbox.run("evaluate", args=[list(wanted)], limits=AMPLE).unwrap()
     return {
         expression: (value, native)
         for (expression, native), value in zip(wanted.items(), found, strict=True)
@@ -138,7 +138,7 @@ def index_of_library_in_place():
 def test_what_does_not_fit_an_index_is_an_error_and_not_another_value(engine, entry):
     outcome = engine.create_sandbox(source=OVERFLOWS).run(entry)
     assert outcome.kind == "raised", outcome
-    assert outcome.exception_type in ("ValueError", "IndexError", "MemoryError"), outcome
+    assert outcome.type_name in ("ValueError", "IndexError", "MemoryError", "OverflowError"), outcome
 
 
 def test_indices_of_libraries_are_computed_with_64_bits(engine):
@@ -154,7 +154,7 @@ def solve(counts):
     return np.repeat(np.arange(4), counts), np.bincount(counts), np.take(np.arange(9), counts), counts.dtype.name
 """
     repeated, counted, taken, name = (
-        engine.create_sandbox(source=source).run("solve", np.array([2, 1, 0, 3])).unwrap()
+        engine.create_sandbox(source=source).run("solve", args=[np.array([2, 1, 0, 3])]).unwrap()
     )
     assert (repeated.tolist(), counted.tolist(), taken.tolist()) == ([0, 0, 1, 3, 3, 3], [1, 1, 1, 1], [2, 1, 0, 3])
     assert {repeated.dtype, counted.dtype, taken.dtype} == {np.dtype("int64")}

@@ -22,11 +22,11 @@
         (then (return (i32.const 0))))))
     (i32.eq (i32.load offset=16 (i32.load offset=28 (local.get $o))) (i32.const 9)))
 
-  ;; A copy of 32 bits, which is written back when it goes if the array may be written to.
+  ;; A copy of 32 bits. One that may be written to is given back when it goes, and may hold anything at first, as
+  ;; `np.empty` does; of one that is only read every number must fit.
   (func $narrowed (param $o i32) (result i32)
-    (call $from_array (local.get $o) (call $descr (i32.const 7))
-      (if (result i32) (i32.and (i32.load offset=32 (local.get $o)) (i32.const 0x400))
-        (then (i32.const 0x2010))
-        (else (i32.const 0x10)))))
+    (if (i32.and (i32.load offset=32 (local.get $o)) (i32.const 0x400))
+      (then (return (call $from_array (local.get $o) (call $descr (i32.const 5)) (i32.const 0x2010)))))
+    (call $from_array (local.get $o) (call $descr (i32.const 7)) (i32.const 0x10)))
 @WRAPPERS@
 )

@@ -78,9 +78,9 @@ class _Finder:
 
 def install() -> None:
     """See to it that modules imported from now on are changed, and set `sys.maxsize`; in a guest only."""
-    if sys.platform != "wasi":
+    if not sys.platform.startswith("wasi"):
         return
-    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]  # a class with the method serves as well
+    sys.meta_path.insert(0, _Finder)
     sys.maxsize = MAXSIZE
 
 

@@ -28,7 +28,7 @@ def _constant(
     )
 
 
-_DEFAULTS = (
+_DEFAULTS: tuple[AnyPatch, ...] = (
     _constant(
         "numpy-default-integer",
         "int_default_descriptor",
@@ -177,7 +177,7 @@ _DEFAULTS = (
     ),
 )
 
-_NAMES = (
+_NAMES: tuple[AnyPatch, ...] = (
     *(
         Edit(
             name=f"numpy-{name}",
@@ -225,7 +225,7 @@ _NAMES = (
     ),
 )
 
-_INDICES = (
+_INDICES: tuple[AnyPatch, ...] = (
     *(
         Edit(
             name=f"numpy-checked-index-{where}{source}",
@@ -393,7 +393,7 @@ def _donor() -> str:
     return text.replace("@IMPORTS@", imports.lstrip("\n")).replace("@WRAPPERS@", bodies)
 
 
-_RESULTS = (
+_RESULTS: tuple[AnyPatch, ...] = (
     Donor(
         name="numpy-index-results",
         why=(

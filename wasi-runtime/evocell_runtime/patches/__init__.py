@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 
+from evocell_runtime.patches.floats import FLOATS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
 
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS,)
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *FLOATS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))

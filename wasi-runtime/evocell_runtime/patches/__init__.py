@@ -27,5 +27,5 @@ CODE_KEY = hashlib.sha256(repr(CODE_PATCHES).encode()).hexdigest()
 KEY = hashlib.sha256(repr(PATCHES).encode()).hexdigest()
 """Names all changes together; part of an image's name."""
 
-NAMES: tuple[str, ...] = tuple(one.name for one in PATCHES)
+NAMES: tuple[str, ...] = tuple(dict.fromkeys(one.name for one in PATCHES))
 """What the changes are called."""

@@ -101,37 +101,37 @@ def _how(function: str) -> int:
     return 1 + 2 * (operation in _UNDERFLOWING) + 4 * (operation == "divmod")
 
 
-def _scalar(function: str, kind: int, first: int) -> tuple[Edit, Edit]:
-    """The operands are kept when the flags are cleared, and judged when they are read."""
-    return (
-        Edit(
-            name=f"numpy-operands-{function}",
-            why="Keeps the operands of an operation on scalars for the next patch.",
-            function=function,
-            expected="call npy_clear_floatstatus_barrier\ndrop",
-            replacement="""
-                call npy_clear_floatstatus_barrier
-                drop
-                local.get 0
-                local.set new0
-                local.get 1
-                local.set new1
-            """,
-            new_locals=("i32", "i32"),
-        ),
-        Edit(
-            name=f"numpy-errors-{function}",
-            why="Floating-point errors of this operation on scalars are found.",
-            function=function,
-            expected="call npy_get_floatstatus_barrier",
-            replacement=f"""
-                local.get {first}
-                local.get {first + 1}
-                i32.const {kind}
-                i32.const {_how(function)}
-                call evocell.scalar_status
-            """,
-        ),
+def _operands(function: str) -> Edit:
+    return Edit(
+        name="numpy-scalar-operands",
+        why="The operands of an operation on scalars are kept when the flags are cleared, for the next patch.",
+        function=function,
+        expected="call npy_clear_floatstatus_barrier\ndrop",
+        replacement="""
+            call npy_clear_floatstatus_barrier
+            drop
+            local.get 0
+            local.set new0
+            local.get 1
+            local.set new1
+        """,
+        new_locals=("i32", "i32"),
+    )
+
+
+def _errors(function: str, kind: int, first: int) -> Edit:
+    return Edit(
+        name="numpy-scalar-errors",
+        why="Floating-point errors of operations on scalars are found when the flags are read.",
+        function=function,
+        expected="call npy_get_floatstatus_barrier",
+        replacement=f"""
+            local.get {first}
+            local.get {first + 1}
+            i32.const {kind}
+            i32.const {_how(function)}
+            call evocell.scalar_status
+        """,
     )
 
 
@@ -151,7 +151,7 @@ FLOATS: tuple[AnyPatch, ...] = (
     ),
     *(
         Edit(
-            name=f"numpy-casts-{function}-{place}",
+            name="numpy-cast-errors",
             why="A number that does not fit the type it is converted to is reported.",
             function=function,
             expected=_TRANSFER,
@@ -159,8 +159,16 @@ FLOATS: tuple[AnyPatch, ...] = (
             occurrence=0,
         )
         for function, many in _CASTS
-        for place in range(1, many + 1)
+        for _ in range(many)
     ),
-    *(edit for function, kind, first in _SCALARS for edit in _scalar(function, kind, first)),
+    Edit(
+        name="numpy-errors-at",
+        why="Floating-point errors of `np.add.at` and its like are found as those of other ufuncs.",
+        function="trivial_at_loop",
+        expected=_TRANSFER,
+        replacement="call evocell.indexed",
+    ),
+    *(_operands(function) for function, _, _ in _SCALARS),
+    *(_errors(function, kind, first) for function, kind, first in _SCALARS),
 )
 """This part of the table; what calls the donor's functions comes after it."""

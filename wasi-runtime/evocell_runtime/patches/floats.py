@@ -29,6 +29,8 @@ _CASTS = (
     ("mapiter_trivial_set", 1),
     ("mapiter_set", 5),
     ("_strided_masked_wrapper_transfer_function", 1),
+    ("PyArray_TransferStridedToNDim", 6),
+    ("PyArray_TransferNDimToStrided", 6),
 )
 """Functions that convert numbers between types, and at how many places."""
 
@@ -98,7 +100,12 @@ _UNDERFLOWING = ("multiply", "true_divide", "power")
 
 def _how(function: str) -> int:
     operation = function.partition("_")[2].partition("#")[0]
-    return 1 + 2 * (operation in _UNDERFLOWING) + 4 * (operation == "divmod")
+    return (
+        1
+        + 2 * (operation in _UNDERFLOWING)
+        + 4 * (operation == "divmod")
+        + 8 * (function == "half_remainder")
+    )
 
 
 def _operands(function: str) -> Edit:
@@ -167,6 +174,13 @@ FLOATS: tuple[AnyPatch, ...] = (
         function="trivial_at_loop",
         expected=_TRANSFER,
         replacement="call evocell.indexed",
+    ),
+    Edit(
+        name="numpy-errors-dot",
+        why="Floating-point errors of `np.dot` are found for arrays of more than two dimensions and all types, too.",
+        function="PyArray_MatrixProduct2",
+        expected="local.get 15\ncall_indirect (param i32 i32 i32 i32 i32 i32 i32)",
+        replacement="local.get 15\nlocal.get 10\ncall evocell.dotted",
     ),
     *(_operands(function) for function, _, _ in _SCALARS),
     *(_errors(function, kind, first) for function, kind, first in _SCALARS),

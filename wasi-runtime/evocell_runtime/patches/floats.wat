@@ -17,6 +17,7 @@
     (func $plain (param i32 i32 i32 i32 i32) (result i32)))
   (import "original" "_get_bufsize_errmask" (func $errmask (param i32 i32) (result i32)))
   (import "original" "cblas_matrixproduct" (func $cblas (param i32 i32 i32 i32) (result i32)))
+  (type $dot (func (param i32 i32 i32 i32 i32 i32 i32)))
   (type $transfer (func (param i32 i32 i32 i32 i32) (result i32)))
 
   ;; The word of flags: 1 invalid, 4 divide, 8 overflow, 16 underflow. Its upper bits are ours: 256 says that the
@@ -608,11 +609,13 @@
         (local.set $left (call $class_object (local.get $a) (call $is_complex (local.get $type))))
         (local.set $right (call $class_object (local.get $b) (call $is_complex (local.get $type))))
         (call $raise (call $judge (local.get $class) (local.get $left) (local.get $right) (local.get $how)))
-        ;; the other half of divmod by zero is not a number
-        (if (i32.and (i32.and (local.get $how) (i32.const 4))
-            (i32.shl (i32.and (i32.eqz (i32.and (local.get $left) (i32.const 3))) (i32.shr_u (local.get $right) (i32.const 2)))
-              (i32.const 2)))
-          (then (call $raise (i32.const 1))))))
+        ;; divided by zero: the other half of divmod is not a number, and a half's remainder comes of a division
+        (if (i32.and (local.get $right) (i32.const 4))
+          (then
+            (if (i32.and (i32.and (local.get $how) (i32.const 4)) (i32.shl (i32.eqz (i32.and (local.get $left) (i32.const 1))) (i32.const 2)))
+              (then (call $raise (i32.const 1))))
+            (if (i32.and (i32.and (local.get $how) (i32.const 8)) (i32.shl (i32.eqz (i32.and (local.get $left) (i32.const 7))) (i32.const 3)))
+              (then (call $raise (i32.const 4))))))))
     (call $status (local.get $out)))
 
   ;; Casts: what a transfer function gave, in place of calling it.
@@ -701,6 +704,22 @@
     (if (i64.ge_u (i64.and (i64.load offset=8 (local.get $at)) (i64.const 0x7fffffffffffffff)) (i64.const 0x403e000000000000))
       (then (return (f64.const nan))))
     (f64.const 0))
+
+  ;; np.dot of more dimensions or of other types: one product of two vectors.
+  (func (export "evocell.dotted") (param $a i32) (param $a_step i32) (param $b i32) (param $b_step i32) (param $o i32)
+    (param $many i32) (param $unused i32) (param $function i32) (param $array i32)
+    (local $type i32) (local $class i32)
+    (call_indirect (type $dot) (local.get $a) (local.get $a_step) (local.get $b) (local.get $b_step) (local.get $o)
+      (local.get $many) (local.get $unused) (local.get $function))
+    (local.set $type (i32.load offset=16 (i32.load offset=28 (local.get $array))))
+    (if (i32.eqz (call $is_float (local.get $type))) (then (return)))
+    (local.set $class (call $class (local.get $o) (local.get $type)))
+    (if (i32.and (local.get $class) (i32.const 3))
+      (then (call $raise (call $judge_many (local.get $class)
+        (i32.or
+          (call $classes (local.get $a) (local.get $a_step) (local.get $many) (local.get $type))
+          (call $classes (local.get $b) (local.get $b_step) (local.get $many) (local.get $type)))
+        (i32.const 0) (i32.const 0))))))
 
   ;; np.dot of up to two dimensions. The original gives up the references to both operands.
   (func (export "cblas_matrixproduct") (param $descriptor i32) (param $a i32) (param $b i32) (param $into i32) (result i32)

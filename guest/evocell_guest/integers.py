@@ -77,7 +77,9 @@ class _Finder:
 
 
 def install() -> None:
-    """See to it that modules imported from now on are changed, and set `sys.maxsize`."""
+    """See to it that modules imported from now on are changed, and set `sys.maxsize`; in a guest only."""
+    if sys.platform != "wasi":
+        return
     sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]  # a class with the method serves as well
     sys.maxsize = MAXSIZE
 

@@ -218,10 +218,17 @@
   (func $at (param $array i32) (param $place i32) (result i32)
     (i32.load (i32.add (local.get $array) (i32.shl (local.get $place) (i32.const 2)))))
 
+  (func $judge_part (param $p i32) (param $p0 i32) (param $p1 i32) (param $offset i32) (param $type i32) (result i32)
+    (call $judge
+      (call $class (i32.add (local.get $p) (local.get $offset)) (local.get $type))
+      (call $class (i32.add (local.get $p0) (local.get $offset)) (local.get $type))
+      (call $class (i32.add (local.get $p1) (local.get $offset)) (local.get $type))
+      (i32.const 1)))
+
   ;; Judge the results of a loop over numbers that are still what they were.
   (func $check (param $ufunc i32) (param $descriptors i32) (param $args i32) (param $many i32) (param $steps i32)
     (local $nin i32) (local $place i32) (local $type i32) (local $how i32) (local $flags i32) (local $wanted i32)
-    (local $i i32) (local $class i32) (local $t0 i32) (local $t1 i32)
+    (local $i i32) (local $class i32) (local $t0 i32) (local $t1 i32) (local $halves i32)
     (local $p0 i32) (local $p1 i32) (local $p i32) (local $s0 i32) (local $s1 i32) (local $s i32)
     (local.set $nin (i32.load offset=8 (local.get $ufunc)))
     (local.set $place (local.get $nin))
@@ -233,6 +240,11 @@
       (then
         (local.set $t1 (call $type_of (local.get $descriptors) (i32.const 1)))
         (local.set $s1 (i32.load offset=4 (local.get $steps)))))
+    ;; sums and differences of complex numbers are those of their parts
+    (if (i32.and (call $is_complex (local.get $t0))
+        (i32.or (i32.eq (i32.load offset=24 (local.get $ufunc)) (i32.const 26454288))
+          (i32.eq (i32.load offset=24 (local.get $ufunc)) (i32.const 26458048))))
+      (then (local.set $halves (call $part (local.get $t0)))))
     (loop $outputs
       (local.set $type (call $type_of (local.get $descriptors) (local.get $place)))
       (local.set $p (call $at (local.get $args) (local.get $place)))
@@ -250,12 +262,18 @@
           (if (i32.and (local.get $class) (local.get $wanted))
             (then
               (local.set $flags (i32.or (local.get $flags)
+                (if (result i32) (local.get $halves)
+                  (then (i32.or
+                    (call $judge_part (local.get $p) (local.get $p0) (local.get $p1) (i32.const 0) (local.get $halves))
+                    (call $judge_part (local.get $p) (local.get $p0) (local.get $p1)
+                      (call $size (local.get $halves)) (local.get $halves))))
+                  (else
                 (call $judge (local.get $class)
                   (call $class (local.get $p0) (local.get $t0))
                   (if (result i32) (i32.and (local.get $how) (i32.const 1))
                     (then (call $class (local.get $p1) (local.get $t1)))
                     (else (i32.const 0)))
-                  (local.get $how))))
+                  (local.get $how))))))
               (br_if $good (i32.eq (local.get $flags) (i32.const 29)))))
           (local.set $p (i32.add (local.get $p) (local.get $s)))
           (local.set $p0 (i32.add (local.get $p0) (local.get $s0)))

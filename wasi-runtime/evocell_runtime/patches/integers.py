@@ -222,20 +222,6 @@ _NAMES = (
 )
 
 _INDICES = (
-    Edit(
-        name="numpy-index-arguments",
-        why="Arrays of 64 bits are taken as counts and indices (`np.repeat(a, counts)`), as natively.",
-        function="PyArray_FromArray",
-        expected="call PyArray_CanCastArrayTo\nbr_if 0",
-        replacement="""
-            call PyArray_CanCastArrayTo
-            local.get 0
-            local.get 5
-            call evocell.index_cast
-            i32.or
-            br_if 0
-        """,
-    ),
     *(
         Edit(
             name=f"numpy-checked-index-{where}{source}",
@@ -246,6 +232,61 @@ _INDICES = (
         )
         for source in ("longlong", "uint", "ulong")
         for where in ("_aligned_cast_", "_aligned_contig_cast_", "_cast_", "_contig_cast_")
+    ),
+    Edit(
+        name="numpy-loops-for-indices",
+        why="A function with loops for `long` but none for 64 bits (`scipy.special.eval_hermite`) takes the default integer.",
+        function="ufunc_loop_matches",
+        expected="local.get 16\ni32.load\nlocal.get 5\nlocal.get 2\ncall PyArray_CanCastArrayTo",
+        replacement="""
+            local.get 16
+            i32.load
+            local.get 5
+            local.get 2
+            call PyArray_CanCastArrayTo
+            local.get 0
+            local.get 16
+            i32.load
+            local.get 5
+            call evocell.loop_fits
+            i32.and
+        """,
+    ),
+    Edit(
+        name="numpy-loops-for-indices-of-one",
+        why="The same where the first operand is looked at.",
+        function="ufunc_loop_matches",
+        expected="local.get 7\ni32.load\nlocal.get 5\nlocal.get 2\ncall PyArray_CanCastArrayTo",
+        replacement="""
+            local.get 7
+            i32.load
+            local.get 5
+            local.get 2
+            call PyArray_CanCastArrayTo
+            local.get 0
+            local.get 7
+            i32.load
+            local.get 5
+            call evocell.loop_fits
+            i32.and
+        """,
+    ),
+    Edit(
+        name="numpy-loops-for-indices-by-type",
+        why="The same where only types are compared.",
+        function="ufunc_loop_matches",
+        expected="local.get 5\nlocal.get 2\ncall PyArray_CanCastTypeTo",
+        replacement="""
+            local.get 5
+            local.get 2
+            call PyArray_CanCastTypeTo
+            local.get 0
+            local.get 16
+            i32.load
+            local.get 5
+            call evocell.loop_takes
+            i32.or
+        """,
     ),
     Edit(
         name="numpy-wide-operand",
@@ -308,11 +349,19 @@ _WRAPPED: tuple[tuple[str, int, str], ...] = (
 )
 """Functions whose results are widened, with the number of their parameters and the SHA-256 of their bodies."""
 
+_REPLACED = (
+    ("PyArray_Scalar", "e3fea8c22aa48c4e34a5382bd22b7d237eb70eb017059ee16f67c544db2487f5"),
+    ("PyArray_CanCastArrayTo", "c36de2e1eec70911239778aa506b96ac2ffa316fa0f0c10453baa7902973e64f"),
+    ("long_arrtype_new", "61a78ce3c04c9c89f2b9bb88bf5c145ae5703bda7ebac85b02fe8128d64c6644"),
+    ("ulong_arrtype_new", "1f67baf7abf20ae18652be139e747741cf6dd598e53f371d43df12ff3a38f1ca"),
+)
+"""Functions that the donor replaces by name."""
+
 _WRAPPER = """
   (import "original" "{name}" (func ${name} {params} (result i32)))"""
 _WRAPPER_BODY = """
   (func (export "{name}") {params} (result i32)
-    (call $widen (call ${name} {gets})))"""
+    (call {how} (call ${name} {gets})))"""
 
 
 def _donor() -> str:
@@ -322,7 +371,8 @@ def _donor() -> str:
         params = "(param" + " i32" * many + ")"
         gets = " ".join(f"(local.get {place})" for place in range(many))
         imports += _WRAPPER.format(name=name, params=params)
-        bodies += _WRAPPER_BODY.format(name=name, params=params, gets=gets)
+        how = "$widen_array" if "RandomState" in name else "$widen"
+        bodies += _WRAPPER_BODY.format(name=name, params=params, gets=gets, how=how)
     text = files(__package__).joinpath("integers.wat").read_text(encoding="utf-8")
     return text.replace("@IMPORTS@", imports.lstrip("\n")).replace("@WRAPPERS@", bodies)
 
@@ -332,12 +382,12 @@ _RESULTS = (
         name="numpy-index-results",
         why=(
             "What `argsort`, `nonzero`, `searchsorted`, `bincount` and their like give has 64 bits where a program asked "
-            "for it. scipy, pandas, scikit-learn and statsmodels get indices of the width of a pointer, for which their "
+            "for it, and 64-bit integers are cast safely to the type of indices (`np.repeat(a, counts)`). scipy, pandas, scikit-learn and statsmodels get indices of the width of a pointer, for which their "
             "compiled halves were made."
         ),
         expected=(
             *((name, digest) for name, _, digest in _WRAPPED),
-            ("PyArray_Scalar", "e3fea8c22aa48c4e34a5382bd22b7d237eb70eb017059ee16f67c544db2487f5"),
+            *_REPLACED,
         ),
         wat=_donor(),
     ),

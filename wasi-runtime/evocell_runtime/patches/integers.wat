@@ -11,6 +11,11 @@
   (import "interpreter" "_Py_Dealloc" (func $dealloc (param i32)))
   (import "interpreter" "PyTuple_SetItem" (func $set_item (param i32 i32 i32) (result i32)))
   (import "original" "PyArray_Scalar" (func $scalar (param i32 i32 i32) (result i32)))
+  (import "original" "PyArray_CanCastArrayTo" (func $can_cast_array (param i32 i32 i32) (result i32)))
+  (import "original" "long_arrtype_new" (func $new_long (param i32 i32 i32) (result i32)))
+  (import "original" "ulong_arrtype_new" (func $new_ulong (param i32 i32 i32) (result i32)))
+  (import "interpreter" "longlong_arrtype_new" (func $new_longlong (param i32 i32 i32) (result i32)))
+  (import "interpreter" "ulonglong_arrtype_new" (func $new_ulonglong (param i32 i32 i32) (result i32)))
   (import "interpreter" "stack_pointer" (global $sp (mut i32)))
 @IMPORTS@
 
@@ -94,14 +99,55 @@
             (br $next)))))
     (local.get $o))
 
-  ;; Whether an array may be used for what takes indices, as 64-bit integers and what fits them may natively.
-  (func (export "evocell.index_cast") (param $array i32) (param $wanted i32) (result i32)
+  ;; Whether a type may be used for what takes indices, as 64-bit integers and what fits them may natively. What does
+  ;; not fit 32 bits is refused by the cast itself.
+  (func $index_cast (param $from i32) (param $to i32) (param $casting i32) (result i32)
     (local $type i32)
-    (local.set $type (i32.load offset=16 (i32.load offset=28 (local.get $array))))
-    (i32.and
-      (i32.eq (i32.load offset=16 (local.get $wanted)) (i32.const 7))
-      (i32.or (i32.eq (local.get $type) (i32.const 9))
-        (i32.or (i32.eq (local.get $type) (i32.const 6)) (i32.eq (local.get $type) (i32.const 8))))))
+    (if (i32.lt_s (local.get $casting) (i32.const 2)) (then (return (i32.const 0))))
+    (if (i32.ne (i32.load offset=16 (local.get $to)) (i32.const 7)) (then (return (i32.const 0))))
+    (local.set $type (i32.load offset=16 (local.get $from)))
+    (i32.or (i32.eq (local.get $type) (i32.const 9))
+      (i32.or (i32.eq (local.get $type) (i32.const 6)) (i32.eq (local.get $type) (i32.const 8)))))
+
+  (func (export "PyArray_CanCastArrayTo") (param $array i32) (param $to i32) (param $casting i32) (result i32)
+    (if (call $index_cast (i32.load offset=28 (local.get $array)) (local.get $to) (local.get $casting))
+      (then (return (i32.const 1))))
+    (call $can_cast_array (local.get $array) (local.get $to) (local.get $casting)))
+
+  (func $has_loop_of_64_bits (param $ufunc i32) (result i32)
+    (local $at i32) (local $end i32)
+    (local.set $at (i32.load offset=44 (local.get $ufunc)))
+    (local.set $end (i32.add (local.get $at)
+      (i32.mul (i32.load offset=16 (local.get $ufunc)) (i32.load offset=32 (local.get $ufunc)))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 9)) (then (return (i32.const 1))))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br $next)))
+    (i32.const 0))
+
+  ;; Whether a loop for indices may be taken for an operand: for one of 64 bits if the function has none for those.
+  (func (export "evocell.loop_takes") (param $ufunc i32) (param $array i32) (param $wanted i32) (result i32)
+    (if (i32.eqz (call $index_cast (i32.load offset=28 (local.get $array)) (local.get $wanted) (i32.const 2)))
+      (then (return (i32.const 0))))
+    (i32.eqz (call $has_loop_of_64_bits (local.get $ufunc))))
+
+  (func (export "evocell.loop_fits") (param $ufunc i32) (param $array i32) (param $wanted i32) (result i32)
+    (if (i32.eqz (call $index_cast (i32.load offset=28 (local.get $array)) (local.get $wanted) (i32.const 2)))
+      (then (return (i32.const 1))))
+    (i32.eqz (call $has_loop_of_64_bits (local.get $ufunc))))
+
+  ;; np.intp(5) is a 64-bit scalar.
+  (func (export "long_arrtype_new") (param $type i32) (param $args i32) (param $keywords i32) (result i32)
+    (if (i32.eq (local.get $type) (i32.const 26435440))
+      (then (return (call $new_longlong (i32.const 26435652) (local.get $args) (local.get $keywords)))))
+    (call $new_long (local.get $type) (local.get $args) (local.get $keywords)))
+
+  (func (export "ulong_arrtype_new") (param $type i32) (param $args i32) (param $keywords i32) (result i32)
+    (if (i32.eq (local.get $type) (i32.const 26436500))
+      (then (return (call $new_ulonglong (i32.const 26436712) (local.get $args) (local.get $keywords)))))
+    (call $new_ulong (local.get $type) (local.get $args) (local.get $keywords)))
 
   ;; The type that a letter names: l and L are 64 bits wide.
   (func (export "evocell.letter") (param $letter i32) (result i32)

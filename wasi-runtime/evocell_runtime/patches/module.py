@@ -147,12 +147,13 @@ def open_module(wasm: bytes) -> Module:
     try:
         found = sections(memoryview(wasm))
         by_id = {sid: body for sid, body in found if sid}
-        code = by_id[CODE]
+        nothing = memoryview(b"\0")
+        code = by_id.get(CODE, nothing)
         return Module(
             sections=found,
-            types=_types(by_id[TYPE]),
-            imports=_imports(by_id[IMPORT]),
-            function_types=_numbers(by_id[FUNCTION]),
+            types=_types(by_id.get(TYPE, nothing)),
+            imports=_imports(by_id.get(IMPORT, nothing)),
+            function_types=_numbers(by_id.get(FUNCTION, nothing)),
             bodies=_bodies(code),
             code=code,
         )

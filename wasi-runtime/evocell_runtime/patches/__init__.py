@@ -8,20 +8,13 @@ from __future__ import annotations
 
 import hashlib
 
-<<<<<<< HEAD
-from evocell_runtime.patches.floats import FLOATS
-=======
 from evocell_runtime.patches.buffers import BUFFERS
->>>>>>> patch
+from evocell_runtime.patches.floats import FLOATS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
 from evocell_runtime.patches.sizes import SIZES
 
-<<<<<<< HEAD
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *FLOATS)
-=======
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *BUFFERS, *SIZES)
->>>>>>> patch
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *BUFFERS, *SIZES, *FLOATS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 
 from evocell_runtime.patches.buffers import BUFFERS
+from evocell_runtime.patches.floats import FLOATS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
 from evocell_runtime.patches.sizes import SIZES
 from evocell_runtime.patches.stacks import STACKS
 
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *BUFFERS, *SIZES, *KERNELS, *STACKS)
+PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *BUFFERS, *SIZES, *KERNELS, *FLOATS, *STACKS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))
@@ -30,5 +31,5 @@ CODE_KEY = hashlib.sha256(repr(CODE_PATCHES).encode()).hexdigest()
 KEY = hashlib.sha256(repr(PATCHES).encode()).hexdigest()
 """Names all changes together; part of an image's name."""
 
-NAMES: tuple[str, ...] = tuple(one.name for one in PATCHES)
+NAMES: tuple[str, ...] = tuple(dict.fromkeys(one.name for one in PATCHES))
 """What the changes are called."""

@@ -16,7 +16,8 @@ class Patch:
     """One change.
 
     Attributes:
-        name: What it is called in the documentation, in errors and in an image's manifest.
+        name: What it is called in the documentation, in errors and in an image's manifest. A change that is made at
+            many places is several patches of one name, one after the other.
         why: One or two sentences for that page: what is wrong without it.
     """
 

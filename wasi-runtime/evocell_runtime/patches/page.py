@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from textwrap import fill
 
 from evocell_runtime.patches.model import AnyPatch, Data, Donor, Edit, Memory
 
@@ -23,9 +25,17 @@ table, and `page` writes this page.
 def render(patches: Iterable[AnyPatch]) -> str:
     """Write the page."""
     parts = [_HEAD]
-    for patch in patches:
-        parts.append(f"\n## {patch.name}\n\n{patch.why}\n\n{_where(patch)}\n")
+    for name, group in groupby(patches, key=lambda patch: patch.name):
+        first, *more = group
+        where = _where(first) if not more else _where_all([first, *more])
+        parts.append(f"\n## {name}\n\n{first.why}\n\n{where}\n")
     return "".join(parts)
+
+
+def _where_all(patches: list[AnyPatch]) -> str:
+    """One change that is made at many places."""
+    places = dict.fromkeys(patch.function for patch in patches if isinstance(patch, Edit))
+    return fill(f"Changes instructions of {', '.join(f'`{place}`' for place in places)}.", width=120)
 
 
 def _where(patch: AnyPatch) -> str:

@@ -1,0 +1,247 @@
+"""Run a package's own tests, from its wheel, inside the guest, and beside it natively.
+
+The tests are not part of this project, and need pytest in the guest. Fetch the wheels, the package's at the version that
+the image has (`evocell layer packages`), the others in pure Python:
+
+    pip download --no-deps --only-binary :all: -d wheels pytest pluggy iniconfig sortedcontainers 'hypothesis<6.140'
+    python3.13 -m pip download --no-deps --only-binary :all: -d wheels numpy==2.5.2
+    python bench/guest_suites.py wheels numpy --python VENV/bin/python [--only TEXT] [--json FILE]
+
+`--python` is an interpreter that has the same package and pytest; without it only the guest runs. A test module is a
+run of its own, with large limits. What passes natively and does not in the guest is listed with the last line of its
+error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+from attrs import field, frozen
+from rich.console import Console
+from rich.table import Table
+
+import evocell
+
+LIMITS = evocell.Limits(
+    fuel=10**13,
+    timeout_s=1200.0,
+    memory_bytes=3 << 30,
+    scratch_bytes=256 << 20,
+    payload_bytes=64 << 20,
+    payload_items=1_000_000,
+)
+KINDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+_TEST_MODULE = re.compile(r"(?:^|/)tests/test_\w+\.py$")
+
+PLUGIN = '''
+class Counter:
+    """Outcomes of tests by their names, with the last line of what failed."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def note(self, name, kind, why=""):
+        name = name[name.rfind("/") + 1 :]
+        self.seen[name] = (kind, str(why).strip().splitlines()[-1][:200] if str(why).strip() else "")
+
+    def pytest_runtest_logreport(self, report):
+        expected = hasattr(report, "wasxfail")
+        if report.failed and report.when != "call":
+            self.note(report.nodeid, "error", self.crash(report))
+        elif report.skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.note(report.nodeid, "xfailed" if expected else "skipped", why)
+        elif report.when == "call":
+            kind = "failed" if report.failed else "xpassed" if expected else "passed"
+            self.note(report.nodeid, kind, self.crash(report) if report.failed else "")
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.note(report.nodeid or "collection", "error", report.longrepr)
+        elif report.skipped:
+            self.note(report.nodeid or "collection", "skipped", report.longrepr[2])
+
+    @staticmethod
+    def crash(report):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        return crash.message.splitlines()[0] if crash and crash.message else report.longrepr
+
+
+def run_tests(arguments):
+    import pytest
+    counter = Counter()
+    quiet = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:terminal", "-p", "no:logging"]
+    pytest.main([*quiet, *arguments], plugins=[counter])
+    return counter.seen
+'''
+
+IN_GUEST = """
+import importlib
+import os
+from plugin import run_tests
+
+
+def run():
+    folder = {module!r}.rpartition("/tests/")[0]
+    package = importlib.import_module(folder.replace("/", "."))
+    package.__path__.append("/app/suite/" + folder)
+    os.chdir("/tmp")
+    return run_tests(["-s", "--rootdir", "/app/suite", "-c", "/app/suite/none.ini", "/app/suite/" + {module!r}])
+"""
+
+NATIVELY = """
+import importlib, json, os, sys
+sys.path.insert(0, sys.argv[1])
+from plugin import run_tests
+package = importlib.import_module(sys.argv[2].split("/")[0])
+path = os.path.join(os.path.dirname(os.path.dirname(package.__file__)), sys.argv[2])
+os.chdir(sys.argv[1])
+open("none.ini", "w").write("[pytest]")
+seen = run_tests(["--capture=sys", "--rootdir", os.path.dirname(path), "-c", "none.ini", path])
+json.dump(seen, open("seen.json", "w"))
+"""
+
+
+@frozen
+class Run:
+    """One test module's outcomes: by test, its kind and why."""
+
+    module: str
+    guest: dict[str, tuple[str, str]] = field(repr=False)
+    native: dict[str, tuple[str, str]] | None = field(repr=False)
+
+    def lost(self) -> dict[str, str]:
+        """Tests that pass natively and do not in the guest, with why."""
+        passes = (name for name, (kind, _) in (self.native or {}).items() if kind == "passed")
+        got = {name: self.guest.get(name, ("missing", "not run")) for name in passes}
+        return {name: f"{kind}: {why}" for name, (kind, why) in got.items() if kind != "passed"}
+
+
+def find_wheel(folder: Path, package: str) -> Path:
+    """The package's own wheel."""
+    found = sorted(folder.glob(f"{package}-*.whl"))
+    if not found:
+        sys.exit(f"there is no wheel of {package} in {folder}; see the top of this file for how to get it")
+    return found[-1]
+
+
+def pack_layer(folder: Path, package: str, target: Path) -> Path:
+    """What pytest needs, as a layer for the guest."""
+    with zipfile.ZipFile(target, "w") as layer:
+        for wheel in sorted(folder.glob("*.whl")):
+            if wheel.name.startswith(f"{package}-"):
+                continue
+            with zipfile.ZipFile(wheel) as packed:
+                for name in packed.namelist():
+                    if not name.endswith("/"):
+                        layer.writestr(zipfile.ZipInfo(name), packed.read(name))
+    return target
+
+
+def sources_of(wheel: zipfile.ZipFile, module: str) -> dict[str, str | bytes]:
+    """The program that runs one test module: the files around it, and what runs them."""
+    folder = str(PurePosixPath(module).parent)
+    files: dict[str, str | bytes] = {
+        f"suite/{name}": wheel.read(name)
+        for name in wheel.namelist()
+        if name.startswith(f"{folder}/")
+        and not name.endswith((".so", "/"))
+        and (name == module or not _TEST_MODULE.search(name))
+    }
+    return {
+        **files,
+        "suite/none.ini": "[pytest]\n",
+        "plugin.py": PLUGIN,
+        "driver.py": IN_GUEST.format(module=module),
+    }
+
+
+def in_guest(engine: evocell.Engine, source: dict[str, str | bytes]) -> dict[str, tuple[str, str]]:
+    """Outcomes in the guest; a run that ends early is one error."""
+    task = evocell.Evaluation("driver:run", [evocell.Case()], lambda _, __: 1.0, limits=LIMITS)
+    result = engine.evaluate([source], task)[0]
+    outcome = result.test_results[0].outcome if result.test_results else None
+    if outcome is None or not outcome.ok:
+        why = str(result.error or (outcome and outcome.error) or result.reason).strip().splitlines()
+        return {"the whole module": ("error", why[-1][:200] if why else "no result")}
+    return {str(name): (str(kind), str(why)) for name, (kind, why) in outcome.unwrap().items()}
+
+
+def natively(python: str, module: str) -> dict[str, tuple[str, str]]:
+    """Outcomes of the installed package's own copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "plugin.py").write_text(PLUGIN, encoding="utf-8")
+        done = subprocess.run([python, "-c", NATIVELY, folder, module], capture_output=True, check=False)
+        seen = Path(folder, "seen.json")
+        if not seen.exists():
+            return {"the whole module": ("error", done.stderr.decode(errors="replace")[-200:])}
+        loaded = json.loads(seen.read_text(encoding="utf-8"))
+    return {name: (kind, why) for name, (kind, why) in loaded.items()}
+
+
+def main() -> int:
+    """Run the modules of one package, and show what was counted."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("wheels", type=Path)
+    parser.add_argument("package")
+    parser.add_argument("--python", help="an interpreter with the same package and pytest")
+    parser.add_argument("--only", default="", help="modules whose path contains this")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    console = Console()
+    runs: list[Run] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zipfile.ZipFile(find_wheel(options.wheels, options.package)) as wheel,
+    ):
+        layer = pack_layer(options.wheels, options.package, Path(folder, "pytest.zip"))
+        modules = [n for n in wheel.namelist() if _TEST_MODULE.search(n) and options.only in n]
+        config = evocell.Config(
+            layers=(str(layer),), security_profile="low", workers=1, record_evaluations=False
+        )
+        with evocell.Engine(config) as engine:
+            for module in modules:
+                guest = in_guest(engine, sources_of(wheel, module))
+                native = natively(options.python, module) if options.python else None
+                runs.append(Run(module, guest, native))
+                console.print(_line(runs[-1]), markup=False, highlight=False)
+    _show(console, runs)
+    if options.json:
+        listed = [{"module": run.module, "guest": run.guest, "native": run.native} for run in runs]
+        options.json.write_text(json.dumps(listed), encoding="utf-8")
+    return 0
+
+
+def _line(run: Run) -> str:
+    counts = Counter(kind for kind, _ in run.guest.values())
+    shown = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+    return f"{run.module}: {shown}; {len(run.lost())} pass only natively"
+
+
+def _show(console: Console, runs: list[Run]) -> None:
+    table = Table("", *KINDS)
+    for side in ("guest", "native"):
+        counts = Counter(kind for run in runs for kind, _ in (getattr(run, side) or {}).values())
+        table.add_row(side, *(str(counts[kind]) for kind in KINDS))
+    console.print(table)
+    passed = sum(kind == "passed" for run in runs for kind, _ in (run.native or {}).values())
+    lost = [(f"{run.module}::{name}", why) for run in runs for name, why in run.lost().items()]
+    if passed:
+        console.print(f"{100 * (1 - len(lost) / passed):.2f} % of what passes natively passes in the guest")
+    for why, many in Counter(why for _, why in lost).most_common(60):
+        names = [name for name, reason in lost if reason == why]
+        console.print(f"{many} × {why}: {names[0]}", markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """Integers are as wide as on the user's own machine, where the interpreter's C types are not.
 
-The interpreter's own code is mended when an image is built. What is left is written in Python: names in numpy that
-mean the type of a pointer, which has 32 bits here and 64 natively, and `sys.maxsize`.
+The interpreter's own code is mended when an image is built. What is left is written in Python: names in numpy
+that mean the type of a pointer, which has 32 bits here and 64 natively, and `sys.maxsize`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Loader:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+    def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
         """Leave it to the import system."""
         return None
 

@@ -15,7 +15,7 @@ from evocell import Config, Limits
 
 NATIVE = Path(__file__).parent / "native"
 
-SHOW = '''
+SHOW = """
 def show(value):
     if isinstance(value, np.ndarray):
         if value.dtype == object:
@@ -39,16 +39,20 @@ def evaluate(expressions):
         except Exception as error:
             found.append(f"{type(error).__name__}: {error}")
     return found
-'''
+"""
 
-INTEGERS = """
+INTEGERS = (
+    """
 import sys, itertools, collections, re, heapq, random, io, array, functools, textwrap, pprint, reprlib, pickle
 import warnings
 import numpy as np
 NAMED = True
-""" + SHOW
+"""
+    + SHOW
+)
 
-LIBRARIES = """
+LIBRARIES = (
+    """
 import importlib, io, warnings
 warnings.simplefilter("ignore")
 import numpy as np
@@ -61,7 +65,9 @@ NAMED = False
 X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
 def sk(name):
     return importlib.import_module("sklearn." + name)
-""" + SHOW
+"""
+    + SHOW
+)
 
 AMPLE = Limits(fuel=2_000_000_000_000, memory_bytes=1 << 30)
 
@@ -134,7 +140,9 @@ def index_of_library_in_place():
 """
 
 
-@pytest.mark.parametrize("entry", ["repeat", "index", "take", "put_index", "bincount", "read_only", "index_of_library_in_place"])
+@pytest.mark.parametrize(
+    "entry", ["repeat", "index", "take", "put_index", "bincount", "read_only", "index_of_library_in_place"]
+)
 def test_what_does_not_fit_an_index_is_an_error_and_not_another_value(engine, entry):
     outcome = engine.create_sandbox(source=OVERFLOWS).run(entry)
     assert outcome.kind == "raised", outcome
@@ -156,7 +164,11 @@ def solve(counts):
     repeated, counted, taken, name = (
         engine.create_sandbox(source=source).run("solve", args=[np.array([2, 1, 0, 3])]).unwrap()
     )
-    assert (repeated.tolist(), counted.tolist(), taken.tolist()) == ([0, 0, 1, 3, 3, 3], [1, 1, 1, 1], [2, 1, 0, 3])
+    assert (repeated.tolist(), counted.tolist(), taken.tolist()) == (
+        [0, 0, 1, 3, 3, 3],
+        [1, 1, 1, 1],
+        [2, 1, 0, 3],
+    )
     assert {repeated.dtype, counted.dtype, taken.dtype} == {np.dtype("int64")}
     assert name == "int64"
 

@@ -16,7 +16,8 @@ from evocell import Config, Limits
 NATIVE = Path(__file__).parent / "native"
 SOURCE = (NATIVE / "floating_errors.py").read_text(encoding="utf-8")
 EXPECTED = dict(
-    line.split("  ==>  ") for line in (NATIVE / "floating_errors.txt").read_text(encoding="utf-8").splitlines()
+    line.split("  ==>  ")
+    for line in (NATIVE / "floating_errors.txt").read_text(encoding="utf-8").splitlines()
 )
 DIFFERENT: dict[str, str] = {}
 

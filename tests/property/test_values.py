@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import pickle
 import struct
-import sys
 
 import msgpack.fallback
 import numpy as np

@@ -192,7 +192,8 @@ def test_a_donor_may_use_memory_and_the_stack_pointer(small):
 
 def test_a_donor_gives_functions_for_edits_to_call(small):
     helper = donor(
-        small, '(module (func (export "evocell.half") (param i32) (result i32) (i32.shr_u (local.get 0) (i32.const 1))))'
+        small,
+        '(module (func (export "evocell.half") (param i32) (result i32) (i32.shr_u (local.get 0) (i32.const 1))))',
     )
     patch = edit(replacement="i32.add\ncall evocell.half", expected="i32.add")
     assert call(apply_patches(small, [helper, patch]), "answer", 3) == 5
@@ -208,11 +209,20 @@ def test_a_donor_wraps_what_was_edited_before(small):
 @pytest.mark.parametrize(
     ("wat", "said"),
     [
-        ('(module (memory 1) (func (export "answer") (param i32) (result i32) unreachable))', "a memory of its own"),
-        ('(module (global (mut i32) (i32.const 1)) (func (export "answer") (param i32) (result i32) unreachable))', "a global"),
+        (
+            '(module (memory 1) (func (export "answer") (param i32) (result i32) unreachable))',
+            "a memory of its own",
+        ),
+        (
+            '(module (global (mut i32) (i32.const 1)) (func (export "answer") (param i32) (result i32) unreachable))',
+            "a global",
+        ),
         ('(module (func (export "answer") (result i32) unreachable))', "with the type"),
         ('(module (func (export "nothing") (result i32) unreachable))', "no function nothing"),
-        ('(module (import "elsewhere" "answer" (func (param i32) (result i32))))', "must be interpreter or original"),
+        (
+            '(module (import "elsewhere" "answer" (func (param i32) (result i32))))',
+            "must be interpreter or original",
+        ),
         ('(module (import "original" "datum" (func (result i32))))', "which it does not replace"),
         ('(module (import "interpreter" "other" (memory 0)))', "only interpreter.memory"),
         ("(module (func (unknown)))", "cannot be assembled"),
@@ -290,7 +300,9 @@ def test_every_function_of_the_interpreter_can_be_read_and_written_again(pinned)
 
 
 def test_instructions_have_the_numbers_that_the_assembler_knows():
-    plain = [name for name, kinds in BY_CODE.values() if not kinds and "." in name and not name.startswith("ref")]
+    plain = [
+        name for name, kinds in BY_CODE.values() if not kinds and "." in name and not name.startswith("ref")
+    ]
     assert len(plain) > 300
     text = "(module (func (param i32) " + " ".join(plain) + "))"
     module = open_module(bytes(wasmtime.wat2wasm(text)))

@@ -32,7 +32,7 @@ class Element:
         width: Bytes of an element: 2, 4 or 8.
         kind: "u" unsigned, "i" signed, "f" floating point, "M" dates, of which the smallest number is no date.
         digest: SHA-256 of the body of `function`.
-    """  # noqa: E501 - WAT
+    """
 
     tag: str
     ctype: str
@@ -139,7 +139,7 @@ _FUNCTION = """
         (br_if $sorted (i32.ne (local.tee $at (i32.add (local.get $at) (i32.const @PAIR))) (local.get $end)))))
     (else (call $original@N (local.get $array) (local.get $places) (local.get $n))))
   (call $free (local.get $room)))
-"""  # noqa: E501 - WAT
+"""
 
 _SORT = """
 (func $swap@PAIR (param $one i32) (param $other i32)
@@ -285,7 +285,7 @@ _SORT = """
         (local.set $depth (i32.load offset=8 (local.get $stack)))
         (br $segments))))
   (i32.const 1))
-"""  # noqa: E501 - WAT
+"""
 
 _MADE_ONE = """
     (if (@T.eq (local.get $x) (@T.const @SIGN)) (then (local.set $x (@T.const 0))))

@@ -172,7 +172,7 @@ _ARGUMENT = """
     (i32.sub (call $find@ID (local.get $p) (local.get $n) (call $best@ID (local.get $p) (local.get $n))) (local.get $p))
     (i32.const @W)))
   (i32.const 0))
-"""  # noqa: E501 - WAT
+"""
 
 _UFUNC = """
 (func (export "@NAME_@WORD") @LOOP
@@ -219,7 +219,7 @@ _UFUNC = """
     @CLEAR
     (return))
   (call $original_@ID (local.get $args) (local.get $dimensions) (local.get $steps) (local.get $data)))
-"""  # noqa: E501 - WAT
+"""
 
 _REDUCED = {
     "i": """
@@ -278,7 +278,7 @@ _REDUCED = {
                 (br_if $zeros (i32.lt_u (local.get $y) (i32.add (local.get $last) (i32.const 64)))))
               (local.set $m (@T.neg (local.get $m))))))
         (@STORE (local.get $o) (local.get $m))
-        @CLEAR""",  # noqa: E501 - WAT
+        @CLEAR""",
 }
 
 _BLOCKS = """

@@ -150,11 +150,17 @@ FLOATS: tuple[AnyPatch, ...] = (
             "give a `RuntimeWarning`, or what `np.errstate` asks for. They gave nothing."
         ),
         expected=(
-            ("generic_wrapped_legacy_loop", "57e1bd5cb6171144616f21803ca7de3b6392c4ae6d982bde240deffad725c858"),
+            (
+                "generic_wrapped_legacy_loop",
+                "57e1bd5cb6171144616f21803ca7de3b6392c4ae6d982bde240deffad725c858",
+            ),
             ("_get_bufsize_errmask", "fbe055df0325af34aaa5bfdc8c52b54ad29bb76fa759fb609b8ffc7219abbcb0"),
             ("cblas_matrixproduct", "49ab880add0c5d45a74cd195c4cd713c32b6f1c796a3e209cc438b1c7a4f3368"),
         ),
-        wat=files(__package__).joinpath("floats.wat").read_text(encoding="utf-8").replace("@DOT@", _NAME_OF_DOT),
+        wat=files(__package__)
+        .joinpath("floats.wat")
+        .read_text(encoding="utf-8")
+        .replace("@DOT@", _NAME_OF_DOT),
     ),
     *(
         Edit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
@@ -49,9 +49,7 @@ def apply_patches(wasm: bytes, patches: Iterable[CodePatch]) -> bytes:
                 case Donor():
                     _check_originals(module, patch, donated)
                     replaced = graft(module, patch.wat)
-                    if replaced.keys() != {module.number(name) for name, _ in patch.expected}:
-                        msg = "it replaces other functions than those of which it says what they must be"
-                        raise ImageError(msg)
+                    _check_replaced(module, patch, replaced.keys())
                     module.replaced |= replaced
                     donated |= replaced.keys()
                 case Data():
@@ -65,6 +63,12 @@ def apply_patches(wasm: bytes, patches: Iterable[CodePatch]) -> bytes:
 def body_digest(body: bytes | memoryview) -> str:
     """The SHA-256 of a function's body, as donors state it."""
     return hashlib.sha256(body).hexdigest()
+
+
+def _check_replaced(module: Module, patch: Donor, replaced: Set[int]) -> None:
+    if replaced != {module.number(name) for name, _ in patch.expected}:
+        msg = "it replaces other functions than those of which it says what they must be"
+        raise ImageError(msg)
 
 
 def _check_originals(module: Module, patch: Donor, donated: set[int]) -> None:
@@ -87,11 +91,8 @@ def _edited(module: Module, patch: Edit, number: int) -> bytes:
         msg = f"it does not say which instructions of {patch.function} it changes"
         raise ImageError(msg)
     places = [at for at in range(len(texts)) if texts[at : at + len(wanted)] == wanted]
-    if (
-        (patch.occurrence is None
-        and len(places) != 1)
-        or (patch.occurrence is not None
-        and patch.occurrence >= len(places))
+    if (patch.occurrence is None and len(places) != 1) or (
+        patch.occurrence is not None and patch.occurrence >= len(places)
     ):
         msg = f"the instructions that it expects in {patch.function} are there {len(places)} times"
         raise ImageError(msg)

@@ -79,7 +79,7 @@ _MODULE = """(module
       @EVEN))
   (local.set $u (f64x2.splat (local.get $alpha)))
   @STORED)
-)"""  # noqa: E501 - WAT
+)"""
 
 
 def donors() -> tuple[Donor, ...]:

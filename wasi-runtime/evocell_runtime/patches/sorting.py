@@ -33,7 +33,7 @@ class Element:
         width: Bytes of an element: 2, 4 or 8.
         kind: "u" unsigned, "i" signed, "f" floating point, "M" dates, of which the smallest number is no date.
         digest: SHA-256 of the body of `function`.
-    """  # noqa: E501 - WAT
+    """
 
     name: str
     tag: str
@@ -152,7 +152,7 @@ _DISTRIBUTE = """
     (br_if $bytes
       (@T.lt_u (local.tee $shift (@T.add (local.get $shift) (@T.const 8))) (@T.const @BITS))))
   (local.get $keys))
-"""  # noqa: E501 - WAT
+"""
 
 _MOVE = """
 (local.set $key (@LOAD offset=@O (local.get $from)))
@@ -333,4 +333,4 @@ def _count(digit: str, byte: int) -> str:
     offset = byte * _DIGITS * 4
     return f"""
       (local.set $slot (i32.add (local.get $counts) (i32.shl {digit} (i32.const 2))))
-      (i32.store offset={offset} (local.get $slot) (i32.add (i32.load offset={offset} (local.get $slot)) (i32.const 1)))"""  # noqa: E501 - WAT
+      (i32.store offset={offset} (local.get $slot) (i32.add (i32.load offset={offset} (local.get $slot)) (i32.const 1)))"""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
@@ -65,7 +66,7 @@ def body_digest(body: bytes | memoryview) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _check_replaced(module: Module, patch: Donor, replaced: Set[int]) -> None:
+def _check_replaced(module: Module, patch: Donor, replaced: AbstractSet[int]) -> None:
     if replaced != {module.number(name) for name, _ in patch.expected}:
         msg = "it replaces other functions than those of which it says what they must be"
         raise ImageError(msg)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgpack
-from hypothesis import example, given, settings
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.unit.wire import colliding
 
 from evocell.errors import ProtocolError
-from evocell.wire import decode_hostile, decode_response
+from evocell.wire import build, decode_hostile, decode_response
+from evocell.wire.scan import HELD_FACTOR
 from evocell_guest.values import encode
 
 CAPS = {"max_bytes": 1 << 16, "max_items": 500, "max_depth": 8}
@@ -58,7 +64,7 @@ soups = st.lists(
 
 
 def check(value):
-    assert type(value) in PLAIN or type(value).__name__ == "ndarray"
+    assert type(value) in PLAIN or type(value).__name__ in {"ndarray", "Array"}
     if isinstance(value, dict):
         for key, item in value.items():
             check(key)
@@ -115,3 +121,179 @@ def test_plain_messagepack_of_others_is_read(value):
         return
 
     assert decode_hostile(data, **CAPS) == value
+
+
+# Structure that makes sense, with members that were chosen to cost their reader as much as they can.
+
+
+def head(kind, count):
+    """The header of a list or a map in one of its widths."""
+    short, middle, long = {"list": (0x90, 0xDC, 0xDD), "map": (0x80, 0xDE, 0xDF)}[kind]
+    if count < 16:
+        return bytes([short | count])
+    return (
+        bytes([middle]) + count.to_bytes(2, "big")
+        if count < 1 << 16
+        else bytes([long]) + count.to_bytes(4, "big")
+    )
+
+
+def extension(code, payload):
+    return msgpack.packb(msgpack.ExtType(code, payload))
+
+
+def array(dtype, shape, data):
+    return extension(5, msgpack.packb([dtype, list(shape), data]))
+
+
+CHAIN = [b"\xcf" + key.to_bytes(8, "big") for key in colliding.ints_for_a_dict(12)]
+PAIRS = [extension(2, msgpack.packb(pair)) for pair in colliding.tuples(600)]
+numbers = st.one_of(
+    st.integers(-(1 << 63), (1 << 64) - 1),
+    st.integers(0, 40).map(lambda n: 1 << n),
+    st.integers(-3, 8).map(lambda n: n * (2**61 - 1)),
+    st.sampled_from([0, 1, -1, -2, 127, 128, 255, 256]),
+)
+hashed = st.one_of(
+    numbers.map(msgpack.packb),
+    numbers.map(float).map(msgpack.packb),
+    st.sampled_from(
+        [b"\xc0", b"\xc2", b"\xc3", b"\xa0", b"\xc4\x00", b"\xcb\x7f\xf8" + bytes(6), b"\xd4\x02\x90"]
+    ),
+    st.text(max_size=3).map(msgpack.packb),
+    st.binary(max_size=3).map(lambda data: extension(1, data + b"\x01")),
+    st.lists(numbers, max_size=3).map(lambda items: extension(2, msgpack.packb(items))),
+)
+leaves = st.one_of(
+    hashed,
+    st.sampled_from([b"\x90", b"\x80", b"\xd4\x03\x90", b"\xd4\x04\x90", b"\xc7\x00\x06", b"\xc7\x00\x07"]),
+    st.binary(max_size=40).map(lambda data: extension(6, data)),
+    st.tuples(
+        st.sampled_from(["|u1", "|b1", "<f8", "<c16", "|S3", "<U2", "|O", "<f2"]),
+        st.lists(st.sampled_from([0, 1, 2, 3, 1000, 1 << 20]), max_size=5),
+        st.integers(0, 24),
+    ).map(lambda parts: array(parts[0], parts[1], bytes(parts[2]))),
+)
+
+
+@st.composite
+def containers(draw, inside):
+    """A container of anything; now and then one member many times, or keys that collide."""
+    kind = draw(st.sampled_from(["list", "map", "tuple", "set", "frozenset", "repeated", "chain", "pairs"]))
+    if kind == "repeated":
+        item, count = draw(inside), draw(st.sampled_from([2, 19, 77, 300, 3000]))
+        return head("list", count) + item * count
+    if kind == "chain":
+        keys = CHAIN[: draw(st.sampled_from([10, 600, len(CHAIN)]))]
+        return head("map", len(keys)) + b"".join(key + b"\xc0" for key in keys)
+    if kind == "pairs":
+        keys = PAIRS[: draw(st.sampled_from([10, 600]))]
+        return extension(draw(st.sampled_from([3, 4])), head("list", len(keys)) + b"".join(keys))
+    if kind == "map":
+        pairs = draw(st.lists(st.tuples(hashed, inside), max_size=8))
+        return head("map", len(pairs)) + b"".join(key + item for key, item in pairs)
+    items = draw(st.lists(inside if kind in {"list", "tuple"} else hashed, max_size=20))
+    plain = head("list", len(items)) + b"".join(items)
+    return plain if kind == "list" else extension({"tuple": 2, "set": 3, "frozenset": 4}[kind], plain)
+
+
+class Shown(bytes):
+    """A message that a failing test shows shortly."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return f"<{len(self)} bytes, {self[:200].hex()}>"
+
+
+structured = st.recursive(leaves, containers, max_leaves=12)
+messages = st.one_of(structured, structured.map(lambda one: head("list", 400) + one * 400)).map(Shown)
+WIDE = {"max_bytes": 1 << 20, "max_items": 60_000, "max_depth": 16}
+SLACK_BYTES = 64 << 10
+"""What a message of no length takes: the error and its frames, caches of the interpreter and of numpy."""
+
+
+@pytest.fixture(params=["with numpy", "without numpy"])
+def host(request, monkeypatch):
+    if request.param == "without numpy":
+        monkeypatch.setattr(build, "_numpy", lambda: None)
+    return request.param
+
+
+def allocated(data):
+    """What decoding holds and held, in bytes, and the value or None."""
+    tracemalloc.start()
+    try:
+        value = None
+        try:
+            value = decode_hostile(data, **WIDE)
+        except ProtocolError as error:
+            assert len(str(error)) < 500  # noqa: PT017 - most of these are refused
+        held, peak = tracemalloc.get_traced_memory()
+        return held, peak, value
+    finally:
+        tracemalloc.stop()
+
+
+def check_cost(data):
+    held, peak, value = allocated(data)
+
+    assert held <= HELD_FACTOR * len(data) + SLACK_BYTES
+    # While it is read, what is nested in tuples and sets is there once more for each level.
+    assert peak <= (HELD_FACTOR + WIDE["max_depth"]) * len(data) + SLACK_BYTES
+    return value
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=messages)
+def test_what_a_message_costs_is_in_proportion_to_its_length(host, data):
+    check(check_cost(data))
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"\x90",
+        b"\x80",
+        b"\x81\x00\x00",
+        b"\xd4\x03\x90",
+        b"\xd4\x04\x90",
+        extension(3, b"\x95\x00\x01\x02\x03\x04"),
+        extension(3, head("list", 19) + bytes(range(19))),
+        extension(4, head("list", 77) + bytes(range(77))),
+        extension(2, b"\x91\x90"),
+        b"\xa2\xc3\xbf",
+        b"\xca" + bytes(4),
+        b"\xc7\x00\x06",
+        array("|u1", (0,), b""),
+        array("|u1", (0,) * 32, b""),
+        array("|u1", (), b"x"),
+        array("|u1", (40, 0), b""),
+        head("map", 6) + b"".join(bytes([n, 0]) for n in range(6)),
+        head("map", 11) + b"".join(bytes([n, 0]) for n in range(11)),
+    ],
+    ids=bytes.hex,
+)
+def test_members_that_cost_the_most_stay_below_the_factor(host, member):
+    count = 700
+
+    value = check_cost(head("list", count) + member * count)
+
+    assert value is not None
+    assert len(value) == count
+
+
+def test_what_numbers_cost_is_in_proportion_to_their_length(host):
+    for data in (
+        extension(6, np.arange(50_000.0).tobytes()),
+        extension(7, np.arange(1 << 40, (1 << 40) + 50_000).tobytes()),
+        array("<f8", (50_000,), bytes(400_000)),
+        msgpack.packb("\U0001f600" + "a" * 500_000),
+        msgpack.packb({1 << 40 | n: n for n in range(20_000)}),
+        head("list", 4) + extension(3, head("list", 9000) + b"".join(map(msgpack.packb, range(9000)))) * 4,
+    ):
+        assert check_cost(data) is not None

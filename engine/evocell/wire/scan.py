@@ -26,6 +26,14 @@ from evocell_guest.walk import (
 # What surrounds the value being read; it decides what may come next.
 _PLAIN, _MAP, _SET, _KEY_TUPLE = range(4)
 
+HELD_FACTOR = 110
+"""Bytes that a decoded value takes for each byte of its message, at most.
+
+A set of 77 small numbers, for which CPython makes a table of 512 entries, takes 98; a list of empty lists 65.
+While it is decoded, payloads of tuples and sets are there once more for each level of them. The caps of a
+message bound both.
+"""
+
 STEP_VALUES = 2048
 """Values that are built in one step, with the interpreter locked; about 0.2 ms of work."""
 STEP_BYTES = 1 << 20

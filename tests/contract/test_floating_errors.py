@@ -19,7 +19,13 @@ EXPECTED = dict(
     line.split("  ==>  ")
     for line in (NATIVE / "floating_errors.txt").read_text(encoding="utf-8").splitlines()
 )
-DIFFERENT: dict[str, str] = {}
+DIFFERENT: dict[str, str] = {
+    # What a Python function did inside a ufunc is reported by that operation alone, not once more by the ufunc.
+    "np.vectorize(lambda x: x * 2)(f8(1e308))": (
+        "warns ['overflow encountered in scalar multiply'], "
+        "raises FloatingPointError: overflow encountered in scalar multiply, calls ['overflow 2']"
+    ),
+}
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,6 @@ _CASTS = (
     ("mapiter_trivial_set", 1),
     ("mapiter_set", 5),
     ("_strided_masked_wrapper_transfer_function", 1),
-    ("_strided_to_strided_multistep_cast", 3),
     ("PyArray_TransferStridedToNDim", 6),
     ("PyArray_TransferNDimToStrided", 6),
 )

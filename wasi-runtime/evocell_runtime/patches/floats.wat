@@ -257,13 +257,6 @@
         (local.set $p0 (i32.load (local.get $args)))
         (local.set $p1 (i32.load offset=4 (local.get $args)))
         (local.set $i (local.get $many))
-        (if (i32.and (i32.eq (local.get $wanted) (i32.const 3)) (i32.eq (local.get $type) (i32.const 12)))
-          (then (if (i32.and (i32.eq (local.get $t0) (i32.const 12))
-              (i32.or (i32.eqz (i32.and (local.get $how) (i32.const 1))) (i32.eq (local.get $t1) (i32.const 12))))
-            (then (br_if $good (i32.eqz (call $suspicious (local.get $p) (local.get $s) (local.get $p0) (local.get $s0)
-              (select (local.get $p1) (local.get $p0) (i32.and (local.get $how) (i32.const 1)))
-              (select (local.get $s1) (local.get $s0) (i32.and (local.get $how) (i32.const 1)))
-              (local.get $many))))))))
         (loop $numbers
           (local.set $class (call $class (local.get $p) (local.get $type)))
           (if (i32.and (local.get $class) (local.get $wanted))
@@ -290,41 +283,6 @@
       (local.set $place (i32.add (local.get $place) (i32.const 1)))
       (br_if $outputs (i32.lt_u (local.get $place) (i32.load offset=16 (local.get $ufunc)))))
     (if (local.get $flags) (then (call $raise (local.get $flags)))))
-
-  ;; Whether any result is not a number though no operand is one, or infinite though all operands are finite: two
-  ;; doubles at a time, for data that has such numbers from the start.
-  (func $suspicious (param $p i32) (param $s i32) (param $p0 i32) (param $s0 i32) (param $p1 i32) (param $s1 i32)
-    (param $many i32) (result i32)
-    (local $r v128) (local $a v128) (local $b v128) (local $r_nan v128) (local $seen v128)
-    (if (i32.eqz (i32.and
-        (i32.eq (local.get $s) (i32.const 8))
-        (i32.and (i32.or (i32.eqz (local.get $s0)) (i32.eq (local.get $s0) (i32.const 8)))
-          (i32.or (i32.eqz (local.get $s1)) (i32.eq (local.get $s1) (i32.const 8))))))
-      (then (return (i32.const 1))))
-    (loop $next
-      (if (i32.ge_s (local.get $many) (i32.const 2))
-        (then
-          (local.set $r (v128.load (local.get $p)))
-          (local.set $a (if (result v128) (local.get $s0)
-            (then (v128.load (local.get $p0))) (else (v128.load64_splat (local.get $p0)))))
-          (local.set $b (if (result v128) (local.get $s1)
-            (then (v128.load (local.get $p1))) (else (v128.load64_splat (local.get $p1)))))
-          (local.set $r_nan (f64x2.ne (local.get $r) (local.get $r)))
-          (local.set $seen (v128.or (local.get $seen) (v128.andnot
-            (local.get $r_nan)
-            (v128.or (f64x2.ne (local.get $a) (local.get $a)) (f64x2.ne (local.get $b) (local.get $b))))))
-          (local.set $r (f64x2.sub (local.get $r) (local.get $r)))
-          (local.set $a (f64x2.add (f64x2.sub (local.get $a) (local.get $a)) (f64x2.sub (local.get $b) (local.get $b))))
-          (local.set $seen (v128.or (local.get $seen) (v128.andnot
-            (v128.andnot (f64x2.ne (local.get $r) (local.get $r)) (local.get $r_nan))
-            (f64x2.ne (local.get $a) (local.get $a)))))
-          (local.set $p (i32.add (local.get $p) (i32.const 16)))
-          (local.set $p0 (i32.add (local.get $p0) (i32.shl (local.get $s0) (i32.const 1))))
-          (local.set $p1 (i32.add (local.get $p1) (i32.shl (local.get $s1) (i32.const 1))))
-          (local.set $many (i32.sub (local.get $many) (i32.const 2)))
-          (br $next))))
-    ;; one that is left over is looked at on its own
-    (i32.or (v128.any_true (local.get $seen)) (local.get $many)))
 
   ;; What numbers are, all together.
   (func $classes (param $at i32) (param $step i32) (param $many i32) (param $type i32) (result i32)
@@ -475,15 +433,6 @@
       (then
         (memory.copy (local.get $to) (local.get $from) (i32.mul (local.get $size) (local.get $many)))
         (return)))
-    (if (i32.eq (local.get $size) (i32.const 8))
-      (then
-        (loop $next
-          (i64.store (local.get $to) (i64.load (local.get $from)))
-          (local.set $to (i32.add (local.get $to) (i32.const 8)))
-          (local.set $from (i32.add (local.get $from) (local.get $step)))
-          (local.set $many (i32.sub (local.get $many) (i32.const 1)))
-          (br_if $next (local.get $many)))
-        (return)))
     (loop $next
       (memory.copy (local.get $to) (local.get $from) (local.get $size))
       (local.set $to (i32.add (local.get $to) (local.get $size)))
@@ -491,55 +440,54 @@
       (local.set $many (i32.sub (local.get $many) (i32.const 1)))
       (br_if $next (local.get $many))))
 
-  ;; A loop in pieces: judged while they are in the processor's cache, and where it writes over its operands, by a
-  ;; copy of what the piece was. On the stack: two buffers of 16 KiB, and from 32768 on the pointers for the loop,
-  ;; those to judge by, their steps (4 of each at most) and the length.
-  (func $pieces (param $context i32) (param $args i32) (param $dims i32) (param $steps i32) (param $aux i32)
+  ;; A loop that writes over its operands: a piece at a time, with a copy of what the piece was.
+  ;; On the stack: two buffers of 4 KiB, and from 8192 on the pointers for the loop, those to judge by, their
+  ;; steps (4 of each at most) and the length.
+  (func $in_place (param $context i32) (param $args i32) (param $dims i32) (param $steps i32) (param $aux i32)
     (param $ufunc i32) (param $first i32) (param $second i32) (result i32)
     (local $frame i32) (local $i i32) (local $many i32) (local $place i32) (local $p i32) (local $s i32)
-    (local $result i32) (local $left i32) (local $size i32) (local $descriptors i32) (local $most i32)
-    (local.set $most (select (i32.const 512) (i32.const 2048) (i32.or (local.get $first) (local.get $second))))
-    (local.set $frame (i32.sub (global.get $sp) (i32.const 32832)))
+    (local $result i32) (local $left i32) (local $size i32) (local $descriptors i32)
+    (local.set $frame (i32.sub (global.get $sp) (i32.const 8256)))
     (global.set $sp (local.get $frame))
     (local.set $descriptors (i32.load offset=8 (local.get $context)))
     (local.set $left (i32.load (local.get $dims)))
-    (block $done (loop $next
+    (block $done (loop $pieces
       (br_if $done (i32.le_s (local.get $left) (i32.const 0)))
-      (local.set $many (select (local.get $left) (local.get $most) (i32.lt_s (local.get $left) (local.get $most))))
-      (i32.store offset=32816 (local.get $frame) (local.get $many))
+      (local.set $many (select (local.get $left) (i32.const 128) (i32.lt_s (local.get $left) (i32.const 128))))
+      (i32.store offset=8240 (local.get $frame) (local.get $many))
       (local.set $place (i32.const 0))
       (loop $operands
         (local.set $p (i32.add (local.get $frame) (i32.shl (local.get $place) (i32.const 2))))
         (local.set $s (call $at (local.get $steps) (local.get $place)))
-        (i32.store offset=32768 (local.get $p) (i32.add (call $at (local.get $args) (local.get $place))
+        (i32.store offset=8192 (local.get $p) (i32.add (call $at (local.get $args) (local.get $place))
           (i32.mul (local.get $i) (local.get $s))))
-        (i32.store offset=32784 (local.get $p) (i32.load offset=32768 (local.get $p)))
-        (i32.store offset=32800 (local.get $p) (local.get $s))
+        (i32.store offset=8208 (local.get $p) (i32.load offset=8192 (local.get $p)))
+        (i32.store offset=8224 (local.get $p) (local.get $s))
         (local.set $place (i32.add (local.get $place) (i32.const 1)))
         (br_if $operands (i32.lt_u (local.get $place) (i32.load offset=16 (local.get $ufunc)))))
       (if (local.get $first)
         (then
           (local.set $size (call $size (call $type_of (local.get $descriptors) (i32.const 0))))
-          (call $gather (local.get $frame) (i32.load offset=32768 (local.get $frame)) (i32.load (local.get $steps))
+          (call $gather (local.get $frame) (i32.load offset=8192 (local.get $frame)) (i32.load (local.get $steps))
             (local.get $size) (local.get $many))
-          (i32.store offset=32784 (local.get $frame) (local.get $frame))
-          (i32.store offset=32800 (local.get $frame) (local.get $size))))
+          (i32.store offset=8208 (local.get $frame) (local.get $frame))
+          (i32.store offset=8224 (local.get $frame) (local.get $size))))
       (if (local.get $second)
         (then
           (local.set $size (call $size (call $type_of (local.get $descriptors) (i32.const 1))))
-          (call $gather (i32.add (local.get $frame) (i32.const 16384)) (i32.load offset=32772 (local.get $frame))
+          (call $gather (i32.add (local.get $frame) (i32.const 4096)) (i32.load offset=8196 (local.get $frame))
             (i32.load offset=4 (local.get $steps)) (local.get $size) (local.get $many))
-          (i32.store offset=32788 (local.get $frame) (i32.add (local.get $frame) (i32.const 16384)))
-          (i32.store offset=32804 (local.get $frame) (local.get $size))))
-      (local.set $result (call $plain (local.get $context) (i32.add (local.get $frame) (i32.const 32768))
-        (i32.add (local.get $frame) (i32.const 32816)) (local.get $steps) (local.get $aux)))
-      (call $check (local.get $ufunc) (local.get $descriptors) (i32.add (local.get $frame) (i32.const 32784))
-        (local.get $many) (i32.add (local.get $frame) (i32.const 32800)))
+          (i32.store offset=8212 (local.get $frame) (i32.add (local.get $frame) (i32.const 4096)))
+          (i32.store offset=8228 (local.get $frame) (local.get $size))))
+      (local.set $result (call $plain (local.get $context) (i32.add (local.get $frame) (i32.const 8192))
+        (i32.add (local.get $frame) (i32.const 8240)) (local.get $steps) (local.get $aux)))
+      (call $check (local.get $ufunc) (local.get $descriptors) (i32.add (local.get $frame) (i32.const 8208))
+        (local.get $many) (i32.add (local.get $frame) (i32.const 8224)))
       (br_if $done (i32.lt_s (local.get $result) (i32.const 0)))
       (local.set $i (i32.add (local.get $i) (local.get $many)))
       (local.set $left (i32.sub (local.get $left) (local.get $many)))
-      (br $next)))
-    (global.set $sp (i32.add (local.get $frame) (i32.const 32832)))
+      (br $pieces)))
+    (global.set $sp (i32.add (local.get $frame) (i32.const 8256)))
     (local.get $result))
 
   (func (export "generic_wrapped_legacy_loop")
@@ -582,9 +530,8 @@
                 (i32.eqz (i32.or (i32.load (local.get $steps)) (i32.load offset=8 (local.get $steps))))))
             (then (return (call $reduce (local.get $context) (local.get $args) (local.get $dims) (local.get $steps)
               (local.get $aux) (local.get $ufunc) (local.get $type)))))))
-      (if (i32.or (i32.or (local.get $first) (local.get $second))
-          (i32.gt_s (i32.load (local.get $dims)) (i32.const 2048)))
-        (then (return (call $pieces (local.get $context) (local.get $args) (local.get $dims) (local.get $steps)
+      (if (i32.or (local.get $first) (local.get $second))
+        (then (return (call $in_place (local.get $context) (local.get $args) (local.get $dims) (local.get $steps)
           (local.get $aux) (local.get $ufunc) (local.get $first) (local.get $second)))))
       (local.set $result
         (call $plain (local.get $context) (local.get $args) (local.get $dims) (local.get $steps) (local.get $aux)))
@@ -693,7 +640,10 @@
   (func (export "evocell.cast")
     (param $context i32) (param $args i32) (param $dims i32) (param $strides i32) (param $aux i32) (param $function i32)
     (result i32)
-    (local $descriptors i32) (local $from i32) (local $to i32) (local $result i32) (local $frame i32) (local $left i32)
+    (local $descriptors i32) (local $from i32) (local $to i32) (local $result i32)
+    (local.set $result (call_indirect (type $transfer)
+      (local.get $context) (local.get $args) (local.get $dims) (local.get $strides) (local.get $aux)
+      (local.get $function)))
     (block $silent
       (br_if $silent (i32.eqz (local.get $context)))
       (local.set $descriptors (i32.load offset=8 (local.get $context)))
@@ -706,40 +656,17 @@
       (br_if $silent (i32.eqz (call $is_float (local.get $from))))
       (br_if $silent (i32.or (call $swapped (local.get $descriptors) (i32.const 0))
         (call $swapped (local.get $descriptors) (i32.const 1))))
+      (if (i32.and (i32.gt_u (local.get $to) (i32.const 0)) (i32.lt_u (local.get $to) (i32.const 11)))
+        (then
+          (call $check_integers (i32.load (local.get $args)) (i32.load (local.get $strides)) (i32.load (local.get $dims))
+            (call $part (local.get $from)) (local.get $to))
+          (br $silent)))
+      (br_if $silent (i32.eqz (call $is_float (local.get $to))))
+      (br_if $silent (i32.le_u (call $size (call $part (local.get $from))) (call $size (call $part (local.get $to)))))
       (if (i32.eqz (call $is_complex (local.get $to))) (then (local.set $from (call $part (local.get $from)))))
-      (if (call $is_float (local.get $to))
-        (then (br_if $silent
-          (i32.le_u (call $size (call $part (local.get $from))) (call $size (call $part (local.get $to))))))
-        (else (br_if $silent (i32.gt_u (i32.sub (local.get $to) (i32.const 1)) (i32.const 9)))))
-      ;; in pieces, which are judged while they are in the processor's cache
-      (local.set $frame (i32.sub (global.get $sp) (i32.const 16)))
-      (global.set $sp (local.get $frame))
-      (i32.store (local.get $frame) (i32.load (local.get $args)))
-      (i32.store offset=4 (local.get $frame) (i32.load offset=4 (local.get $args)))
-      (local.set $left (i32.load (local.get $dims)))
-      (block $done (loop $next
-        (i32.store offset=8 (local.get $frame)
-          (select (local.get $left) (i32.const 2048) (i32.lt_s (local.get $left) (i32.const 2048))))
-        (local.set $result (call_indirect (type $transfer)
-          (local.get $context) (local.get $frame) (i32.add (local.get $frame) (i32.const 8)) (local.get $strides)
-          (local.get $aux) (local.get $function)))
-        (br_if $done (i32.lt_s (local.get $result) (i32.const 0)))
-        (if (call $is_float (local.get $to))
-          (then (call $check_narrower (local.get $frame) (local.get $strides) (i32.load offset=8 (local.get $frame))
-            (local.get $from) (local.get $to)))
-          (else (call $check_integers (i32.load (local.get $frame)) (i32.load (local.get $strides))
-            (i32.load offset=8 (local.get $frame)) (local.get $from) (local.get $to))))
-        (i32.store (local.get $frame) (i32.add (i32.load (local.get $frame))
-          (i32.shl (i32.load (local.get $strides)) (i32.const 11))))
-        (i32.store offset=4 (local.get $frame) (i32.add (i32.load offset=4 (local.get $frame))
-          (i32.shl (i32.load offset=4 (local.get $strides)) (i32.const 11))))
-        (local.set $left (i32.sub (local.get $left) (i32.const 2048)))
-        (br_if $next (i32.gt_s (local.get $left) (i32.const 0)))))
-      (global.set $sp (i32.add (local.get $frame) (i32.const 16)))
-      (return (local.get $result)))
-    (call_indirect (type $transfer)
-      (local.get $context) (local.get $args) (local.get $dims) (local.get $strides) (local.get $aux)
-      (local.get $function)))
+      (call $check_narrower (local.get $args) (local.get $strides) (i32.load (local.get $dims))
+        (local.get $from) (local.get $to)))
+    (local.get $result))
   (func $swapped (param $descriptors i32) (param $place i32) (result i32)
     (i32.eq (i32.load8_u offset=14 (call $at (local.get $descriptors) (local.get $place))) (i32.const 62)))
   (func $check_narrower (param $args i32) (param $strides i32) (param $many i32) (param $from i32) (param $to i32)
@@ -765,7 +692,6 @@
   ;; Conversions to integers are made through 32 bits (types of at most 16 bits and int32) or 64 natively.
   (func $check_integers (param $p i32) (param $step i32) (param $many i32) (param $from i32) (param $to i32)
     (local $low f64) (local $high f64) (local $value f64)
-    (local $fits v128) (local $lows v128) (local $highs v128) (local $v v128)
     (local.set $low (f64.const -0x1p63))
     (local.set $high (f64.const 0x1p63))
     (if (i32.or (i32.lt_u (local.get $to) (i32.const 6)) (i32.eq (local.get $to) (i32.const 7)))
@@ -774,24 +700,6 @@
         (local.set $high (f64.const 2147483648)))
       (else (local.set $low (f64.const -0x1.0000000000001p63))))
     (if (i32.eq (local.get $to) (i32.const 10)) (then (local.set $high (f64.const 0x1p64))))
-    (if (i32.and (i32.eq (local.get $from) (i32.const 12)) (i32.eq (local.get $step) (i32.const 8)))
-      (then
-        (local.set $fits (v128.const i64x2 -1 -1))
-        (local.set $lows (f64x2.splat (local.get $low)))
-        (local.set $highs (f64x2.splat (local.get $high)))
-        (loop $next
-          (if (i32.ge_s (local.get $many) (i32.const 2))
-            (then
-              (local.set $v (v128.load (local.get $p)))
-              (local.set $fits (v128.and (local.get $fits) (v128.and
-                (f64x2.gt (local.get $v) (local.get $lows)) (f64x2.lt (local.get $v) (local.get $highs)))))
-              (local.set $p (i32.add (local.get $p) (i32.const 16)))
-              (local.set $many (i32.sub (local.get $many) (i32.const 2)))
-              (br $next))))
-        (if (i32.eqz (i64x2.all_true (local.get $fits)))
-          (then
-            (call $raise (i32.const 1))
-            (return)))))
     (loop $next
       (if (i32.gt_s (local.get $many) (i32.const 0))
         (then

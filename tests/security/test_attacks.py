@@ -99,7 +99,7 @@ EXHAUSTIONS = {
     "a bomb that is caught, for ever": ("def f():\n    l = []\n    while True:\n        try: l.append(bytearray(1 << 20))\n        except MemoryError: pass", "fuel", None),
     "a zip bomb of its own": ("import zlib\ndef f():\n    d = zlib.compress(bytes(1 << 22))\n    return [zlib.decompress(d) for _ in range(20)]", "memory", None),
     "endless recursion": ("def f(): return f()", "raised", "RecursionError"),
-    "recursion beyond the limit": ("import sys\nsys.setrecursionlimit(10 ** 9)\ndef g(n): return g(n + 1)\ndef f(): return g(0)", "fuel", None),
+    "recursion beyond the limit": ("import sys\nsys.setrecursionlimit(10 ** 9)\ndef g(n): return g(n + 1)\ndef f(): return g(0)", "memory", None),
     "a deep literal": ("def f(): return eval('[' * 5000 + ']' * 5000)", "raised", "SyntaxError"),
     "a deep source": ("x = " + "(" * 300 + ")" * 300 + "\ndef f(): pass", "syntax", None),
     "a deep list in repr": ("def f():\n    l = []\n    for _ in range(100_000): l = [l]\n    return repr(l)", "raised", "RecursionError"),

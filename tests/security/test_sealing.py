@@ -146,7 +146,8 @@ def test_a_copy_that_lies_while_it_is_prepared_is_not_sealed(engine, name):
 def test_an_unprintably_large_message_is_not_shown(engine):
     """As text it would have 150,000 digits, which Python refuses to write."""
     answer = encode({"t": "raised", "message": 1 << 500_000})
-    source = f"{AGENT}ANSWER = {answer!r}\ndef plant():\n    A._settle = lambda code: ANSWER\n"
+    head, zeros, tail = answer.partition(bytes(62_000))
+    source = f"{AGENT}ANSWER = {head!r} + bytes({len(zeros)}) + {tail!r}\ndef plant():\n    A._settle = lambda code: ANSWER\n"
     with engine.create_sandbox(source=source, limits=LIMITS) as sandbox:
         assert sandbox.run("plant").ok
         with pytest.raises(evocell.SandboxBusy):

@@ -289,6 +289,8 @@ class BatchLines:
         line += f", {per_s:,.3g}/s"
         if self._total is not None and done < self._total:
             line += f", {duration((self._total - done) / per_s)} to go"
+        from evocell.api.console import SafeConsole  # noqa: PLC0415 - only a long batch draws
+
         with suppress(AttributeError, OSError, ValueError):  # none, closed, or a full disk
-            sys.stderr.write(line + "\n")
+            SafeConsole(stderr=True).print(line, soft_wrap=True, highlight=False)
             sys.stderr.flush()

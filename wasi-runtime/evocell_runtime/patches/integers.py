@@ -237,6 +237,35 @@ _INDICES: tuple[AnyPatch, ...] = (
         for source in ("longlong", "uint", "ulong")
         for where in ("_aligned_cast_", "_aligned_contig_cast_", "_cast_", "_contig_cast_")
     ),
+    *(
+        Edit(
+            name=f"numpy-index-error-{where.strip('_')}",
+            why="The error is an `IndexError`, as it is natively for an index that is out of range.",
+            function=f"{where}longlong_to_long",
+            expected="i32.load offset=26079184\ni32.const 17395630",
+            replacement="i32.load offset=26079528\ni32.const 17588093",
+            occurrence=0,
+        )
+        for where in ("_aligned_cast_", "_aligned_contig_cast_", "_cast_", "_contig_cast_")
+    ),
+    *(
+        Edit(
+            name=f"numpy-products-of-indices-{function}-{place + 1}",
+            why="`dot`, `inner`, `vdot` and `correlate` of indices are computed with 64 bits.",
+            function=function,
+            expected="call PyArray_DTypeFromObject",
+            replacement="call evocell.operand_type",
+            occurrence=0,  # the one before it is replaced already
+        )
+        for function in (
+            "PyArray_MatrixProduct2",
+            "PyArray_InnerProduct",
+            "array_vdot",
+            "PyArray_Correlate",
+            "PyArray_Correlate2",
+        )
+        for place in range(2)
+    ),
     Edit(
         name="numpy-loops-for-indices",
         why="A function with loops for `long` but none for 64 bits (`scipy.special.eval_hermite`) takes the default integer.",
@@ -367,6 +396,8 @@ _WRAPPED: tuple[tuple[str, int, str], ...] = (
 
 _REPLACED = (
     ("PyArray_Scalar", "e3fea8c22aa48c4e34a5382bd22b7d237eb70eb017059ee16f67c544db2487f5"),
+    ("PyArray_EinsteinSum", "996796d9b84feb1284ac602e02930c449fa8c96f24729b141ae8c812e1eebb93"),
+    ("prepare_index_noarray", "98cda439c91b78365a28381a7b96bb06c6883f5e4be55df166cb1e72b9b4587a"),
     ("PyArray_CanCastArrayTo", "c36de2e1eec70911239778aa506b96ac2ffa316fa0f0c10453baa7902973e64f"),
     ("long_arrtype_new", "61a78ce3c04c9c89f2b9bb88bf5c145ae5703bda7ebac85b02fe8128d64c6644"),
     ("ulong_arrtype_new", "1f67baf7abf20ae18652be139e747741cf6dd598e53f371d43df12ff3a38f1ca"),

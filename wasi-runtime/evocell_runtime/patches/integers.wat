@@ -12,6 +12,12 @@
   (import "interpreter" "PyTuple_SetItem" (func $set_item (param i32 i32 i32) (result i32)))
   (import "original" "PyArray_Scalar" (func $scalar (param i32 i32 i32) (result i32)))
   (import "original" "PyArray_CanCastArrayTo" (func $can_cast_array (param i32 i32 i32) (result i32)))
+  (import "original" "prepare_index_noarray"
+    (func $prepare_index (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "interpreter" "PyArray_FromArray" (func $from_array (param i32 i32 i32) (result i32)))
+  (import "original" "PyArray_EinsteinSum"
+    (func $einsum (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "interpreter" "PyArray_DTypeFromObject" (func $type_from_object (param i32 i32 i32) (result i32)))
   (import "original" "long_arrtype_new" (func $new_long (param i32 i32 i32) (result i32)))
   (import "original" "ulong_arrtype_new" (func $new_ulong (param i32 i32 i32) (result i32)))
   (import "interpreter" "longlong_arrtype_new" (func $new_longlong (param i32 i32 i32) (result i32)))
@@ -137,6 +143,72 @@
     (if (i32.eqz (call $index_cast (i32.load offset=28 (local.get $array)) (local.get $wanted) (i32.const 2)))
       (then (return (i32.const 1))))
     (i32.eqz (call $has_loop_of_64_bits (local.get $ufunc))))
+
+  ;; Arrays among the indices of a[...] get the width of a pointer before they are used: the loops for those are
+  ;; fast, and what does not fit is an error here. An index has its object at 0 and its kind at 8; arrays are kind 16.
+  (func (export "prepare_index_noarray")
+    (param i32 i32 i32) (param $indices i32) (param $count i32) (param i32 i32 i32 i32) (result i32)
+    (local $kinds i32) (local $at i32) (local $end i32) (local $array i32) (local $narrow i32)
+    (local.set $kinds (call $prepare_index (local.get 0) (local.get 1) (local.get 2) (local.get $indices)
+      (local.get $count) (local.get 5) (local.get 6) (local.get 7) (local.get 8)))
+    (if (i32.or (i32.lt_s (local.get $kinds) (i32.const 0)) (i32.eqz (i32.and (local.get $kinds) (i32.const 16))))
+      (then (return (local.get $kinds))))
+    (local.set $at (local.get $indices))
+    (local.set $end (i32.add (local.get $at) (i32.mul (i32.load (local.get $count)) (i32.const 12))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        (local.set $array (i32.load (local.get $at)))
+        (if (i32.and (i32.eq (i32.load offset=8 (local.get $at)) (i32.const 16)) (i32.ne (local.get $array) (i32.const 0)))
+          (then
+            (if (i32.eq (i32.load offset=16 (i32.load offset=28 (local.get $array))) (i32.const 9))
+              (then
+                (local.set $narrow (call $from_array (local.get $array) (call $descr (i32.const 7)) (i32.const 0x10)))
+                (if (i32.eqz (local.get $narrow))
+                  (then
+                    (call $release_all (local.get $indices) (local.get $end))
+                    (return (i32.const -1))))
+                (i32.store (local.get $at) (local.get $narrow))
+                (call $release (local.get $array))))))
+        (local.set $at (i32.add (local.get $at) (i32.const 12)))
+        (br $next)))
+    (local.get $kinds))
+
+  (func $release_all (param $at i32) (param $end i32)
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        (if (i32.load (local.get $at)) (then (call $release (i32.load (local.get $at)))))
+        (local.set $at (i32.add (local.get $at) (i32.const 12)))
+        (br $next))))
+
+  ;; The type in which `dot`, `inner` and `correlate` compute, found as `PyArray_DTypeFromObject` finds it.
+  (func (export "evocell.operand_type") (param $object i32) (param $most i32) (param $place i32) (result i32)
+    (local $status i32) (local $type i32)
+    (local.set $status (call $type_from_object (local.get $object) (local.get $most) (local.get $place)))
+    (local.set $type (i32.load (local.get $place)))
+    (if (i32.ne (local.get $type) (i32.const 0))
+      (then
+        (if (i32.eq (i32.load offset=16 (local.get $type)) (i32.const 7))
+          (then
+            (i32.store (local.get $place) (call $descr (i32.const 9)))
+            (call $release (local.get $type))))))
+    (local.get $status))
+
+  ;; `einsum` computes in the types of its operands, which are the caller's references to give up.
+  (func (export "PyArray_EinsteinSum")
+    (param $text i32) (param $count i32) (param $operands i32) (param i32 i32 i32 i32) (result i32)
+    (local $at i32) (local $end i32)
+    (local.set $at (local.get $operands))
+    (local.set $end (i32.add (local.get $at) (i32.shl (local.get $count) (i32.const 2))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        (i32.store (local.get $at) (call $widen_array (i32.load (local.get $at))))
+        (local.set $at (i32.add (local.get $at) (i32.const 4)))
+        (br $next)))
+    (call $einsum (local.get $text) (local.get $count) (local.get $operands)
+      (local.get 3) (local.get 4) (local.get 5) (local.get 6)))
 
   ;; np.intp(5) is a 64-bit scalar.
   (func (export "long_arrtype_new") (param $type i32) (param $args i32) (param $keywords i32) (result i32)

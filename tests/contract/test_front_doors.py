@@ -83,7 +83,8 @@ def test_inside_a_running_asyncio_loop(engine):
                 await asyncio.sleep(0)
 
         turning = asyncio.create_task(turn())
-        calls = (asyncio.to_thread(engine.evaluate_one, SQUARE, TASK) for _ in range(4))
+        slow = f"for _ in range(3_000_000): pass\n{SQUARE}"  # long enough for the loop to be seen to go on
+        calls = (asyncio.to_thread(engine.evaluate_one, slow, TASK) for _ in range(4))
         results = await asyncio.gather(*calls)
         turning.cancel()
         return direct, [result.valid for result in results], turns

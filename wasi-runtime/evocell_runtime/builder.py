@@ -71,7 +71,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
     report("split")
     wasm = apply_patches(wasm, CODE_PATCHES)
     parts = split(wasm)
-    landmarks = find_landmarks(wasm, len(parts.imports))
+    landmarks = find_landmarks(wasm)
     del wasm
     engine = new_engine(portable=spec.portable)
     code_key, image_id = spec.code_key(), spec.image_id()

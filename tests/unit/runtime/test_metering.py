@@ -18,6 +18,7 @@ from evocell_runtime.metering.scan import functions
 from evocell_runtime.native import compile_unmetered, new_engine
 from evocell_runtime.patches import CODE_PATCHES
 from evocell_runtime.patches.layer import apply_patches
+from evocell_runtime.patches.module import open_module
 from evocell_runtime.rewrite import FunctionImport, SplitModule, sections, split
 
 IMPORTS = (
@@ -194,7 +195,7 @@ def test_circles_are_found_and_broken():
 def interpreter():
     wasm = apply_patches(artifacts.locate().wasm.read_bytes(), CODE_PATCHES)
     parts = split(wasm)
-    landmarks = find_landmarks(wasm, len(parts.imports))
+    landmarks = find_landmarks(wasm)
     return parts, metered(parts, landmarks)
 
 
@@ -219,7 +220,7 @@ def test_every_circle_of_the_interpreters_code_passes_a_charge(interpreter):
     assert loops > 129_000
 
     taken = address_taken(by_id[9])
-    signatures = numbers(by_id[3])
+    signatures = open_module(code).function_types
     graph = call_graph(found, signatures, taken, imported)
     charged = {
         imported + number for number, function in enumerate(found) if body.startswith(charge, function.code)
@@ -241,12 +242,3 @@ def fuel_index(exports):
     at = exports.index(bytes([len(name)]) + name) + 1 + len(name)
     assert exports[at] == 3
     return read_unsigned(exports, at + 1)[0]
-
-
-def numbers(section):
-    count, at = read_unsigned(section, 0)
-    found = []
-    for _ in range(count):
-        value, at = read_unsigned(section, at)
-        found.append(value)
-    return found

@@ -3,7 +3,7 @@
 wasmtime's fuel is checked at every loop and every function by a branch to a call, and a call that is possible
 keeps Cranelift from holding values in registers. Here the counter is a global of the module that is charged
 at loop headers, at the entries of functions that close a recursion, and by the length of bulk memory
-operations; when it runs out the code traps, without a call. See docs/decisions/0018.
+operations; when it runs out the code traps, without a call. See docs/decisions/0020.
 
 What the module gains:
 
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from evocell_runtime.leb128 import write_signed, write_unsigned
+from evocell_runtime.leb128 import read_unsigned, write_signed, write_unsigned
 from evocell_runtime.metering.names import COSTS, Costs
 from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function
@@ -48,7 +48,6 @@ class Plan:
         dispatch: The dispatch loop: the function, and the loop's number in it.
         handler: The function that handles the eval breaker.
         breaker: Offset of the eval breaker in the thread state, which both take as their first parameter.
-        pausing: Whether loops that call anything pause by themselves.
         parameters: For each function how many parameters it has.
         costs: Prices.
     """
@@ -63,7 +62,6 @@ class Plan:
     dispatch: tuple[int, int]
     handler: int
     breaker: int
-    pausing: bool
     parameters: Sequence[int]
     prices: Prices
     costs: Costs = COSTS
@@ -96,7 +94,7 @@ def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes
         cost = plan.prices.of_loop(number, index)
         if (number, index) == plan.dispatch:
             text = _charge_and_ask(plan, plan.costs.dispatch)
-        elif plan.pausing and loop.calls_inside and number != plan.dispatch[0]:
+        elif loop.calls_inside and number != plan.dispatch[0]:
             text = _charge_and_pause(plan, cost)
         else:
             text = _charge(plan, cost)
@@ -125,15 +123,8 @@ def _locals(code: bytes, function: Function, *, one_more: bool) -> bytes:
     original = code[function.begin : function.code]
     if not one_more:
         return original
-    groups, size = 0, 0
-    shift = 0
-    for byte in original:
-        groups |= (byte & 0x7F) << shift
-        size += 1
-        shift += 7
-        if byte < 0x80:
-            break
-    return write_unsigned(groups + 1) + original[size:] + b"\x01\x7f"
+    groups, at = read_unsigned(original, 0)
+    return write_unsigned(groups + 1) + original[at:] + b"\x01\x7f"
 
 
 def _get(index: int) -> bytes:

@@ -13,10 +13,11 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_signed, read_unsigned, write_signed, write_unsigned
 from evocell_runtime.metering import instrument, recursion
 from evocell_runtime.metering.instrument import Plan
-from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, SLICE, SLICE_FUEL, Costs
+from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, SLICE, SLICE_FUEL
 from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function, functions
-from evocell_runtime.rewrite import MAGIC, SplitModule, sections
+from evocell_runtime.patches.module import open_module
+from evocell_runtime.rewrite import MAGIC, SplitModule
 
 __all__ = ["Landmarks", "find_landmarks", "metered"]
 
@@ -24,8 +25,6 @@ YIELD_COST = 500
 """Fuel of the guest's own `sched_yield`."""
 
 _TYPE, _FUNCTION, _GLOBAL, _EXPORT, _ELEMENT, _CODE = 1, 3, 6, 7, 9, 10
-_FUNCTION_NAMES = 1
-_DISPATCH, _HANDLER = b"_PyEval_EvalFrameDefault", b"_Py_HandlePending"
 _THROUGH_TABLE = 1 << 30
 """Added to a type's number where types stand beside functions."""
 
@@ -45,91 +44,49 @@ class Landmarks:
     breaker: int = 12
 
 
-def find_landmarks(wasm: bytes, imported: int) -> Landmarks:
+def find_landmarks(wasm: bytes) -> Landmarks:
     """Find the interpreter loop by the names that the whole module carries.
 
     Args:
         wasm: The module, with its section of names.
-        imported: How many functions it imports.
 
     Raises:
         ImageError: A function is not named there, or more than once.
     """
-    places = []
-    for name in (_DISPATCH, _HANDLER):
-        written = bytes([len(name)]) + name
-        named = _indices_before(wasm, written)
-        if len(named) != 1:
-            msg = f"the interpreter names {len(named)} functions {name.decode()}, where one is needed"
-            raise ImageError(msg)
-        places.append(named[0] - imported)
-    return Landmarks(dispatch=places[0], handler=places[1])
+    module = open_module(wasm)
+    imported = len(module.imports)
+    return Landmarks(
+        dispatch=module.number("_PyEval_EvalFrameDefault") - imported,
+        handler=module.number("_Py_HandlePending") - imported,
+    )
 
 
-def _indices_before(wasm: bytes, written: bytes) -> list[int]:
-    """The indices of functions with a name, from the section of names."""
-    found: list[int] = []
-    for sid, body in sections(memoryview(wasm)):
-        if sid != 0 or bytes(body[:5]) != b"\x04name":
-            continue
-        names = bytes(body)
-        at = 5
-        while at < len(names):
-            kind = names[at]
-            size, start = read_unsigned(names, at + 1)
-            at = start + size
-            if kind != _FUNCTION_NAMES:
-                continue
-            count, place = read_unsigned(names, start)
-            for _ in range(count):
-                index, place = read_unsigned(names, place)
-                length, text = read_unsigned(names, place)
-                if names.startswith(written, text - 1) and length == len(written) - 1:
-                    found.append(index)
-                place = text + length
-    return found
-
-
-def metered(
-    parts: SplitModule,
-    landmarks: Landmarks,
-    *,
-    costs: Costs = COSTS,
-    pausing: bool = True,
-    recursive: bool = True,
-) -> bytes:
+def metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
     """The code of a split module with metering.
 
     Args:
         parts: The module.
         landmarks: Where the interpreter loop is.
-        costs: Prices.
-        pausing: Whether loops that call anything pause.
-        recursive: Whether recursion is charged.
 
     Raises:
         ImageError: The module is not of the form that is needed; the sentence says what was found.
     """
     with _no_collections():
-        return _metered(parts, landmarks, costs, pausing=pausing, recursive=recursive)
+        return _metered(parts, landmarks)
 
 
-def _metered(
-    parts: SplitModule, landmarks: Landmarks, costs: Costs, *, pausing: bool, recursive: bool
-) -> bytes:
-    by_id = {sid: bytes(body) for sid, body in sections(memoryview(parts.code))}
+def _metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
+    module = open_module(parts.code)
+    by_id = {sid: bytes(body) for sid, body in module.sections}
     imported = len(parts.imports)
     pause = next((n for n, function in enumerate(parts.imports) if function.name == "sched_yield"), None)
     if pause is None:
         msg = "the interpreter does not import sched_yield, by which it pauses"
         raise ImageError(msg)
     found = list(functions(by_id[_CODE]))
-    signatures = _numbers(by_id[_FUNCTION])
-    parameters = _parameter_counts(by_id[_TYPE])
+    signatures, taken = module.function_types, address_taken(by_id[_ELEMENT])
+    entries = charged_entries(call_graph(found, signatures, taken, imported), taken)
     globals_count, _ = read_unsigned(by_id[_GLOBAL], 0)
-    charge_type, yield_type = len(parameters), len(parameters) + 1
-    graph = call_graph(found, signatures, address_taken(by_id[_ELEMENT]), imported)
-    entries = charged_entries(graph, address_taken(by_id[_ELEMENT])) if recursive else set()
     plan = Plan(
         fuel=globals_count,
         pause_at=globals_count + 1,
@@ -141,17 +98,18 @@ def _metered(
         dispatch=(landmarks.dispatch, _dispatch_loop(found[landmarks.dispatch])),
         handler=landmarks.handler,
         breaker=landmarks.breaker,
-        pausing=pausing,
-        parameters=[parameters[signature] for signature in signatures],
-        prices=Prices(found, imported, costs),
-        costs=costs,
+        parameters=[len(module.types[signature][0]) for signature in signatures],
+        prices=Prices(found, imported, COSTS),
+        costs=COSTS,
     )
     bodies = instrument.instrumented(by_id[_CODE], plan)
-    count = len(bodies)
     bodies += (instrument.charge_function(plan), instrument.yield_function(plan, YIELD_COST))
+    charge_type = len(module.types)
     changed = {
         _TYPE: _longer(by_id[_TYPE], 2, b"\x60\x01\x7e\x01\x7e" + b"\x60\x00\x01\x7f"),
-        _FUNCTION: _longer(by_id[_FUNCTION], 2, write_unsigned(charge_type) + write_unsigned(yield_type)),
+        _FUNCTION: _longer(
+            by_id[_FUNCTION], 2, write_unsigned(charge_type) + write_unsigned(charge_type + 1)
+        ),
         _GLOBAL: _longer(by_id[_GLOBAL], 3, _i64_global(0) * 2 + _i64_global(SLICE_FUEL)),
         _EXPORT: _longer(
             by_id[_EXPORT],
@@ -161,11 +119,11 @@ def _metered(
             + _export(SLICE, 3, plan.slice)
             + _export(CHARGE, 0, plan.charge),
         ),
-        _CODE: write_unsigned(count + 2) + b"".join(bodies),
+        _CODE: write_unsigned(len(bodies)) + b"".join(bodies),
     }
     out = [MAGIC]
-    for sid, body in sections(memoryview(parts.code)):
-        payload = changed.get(sid) or bytes(body)
+    for sid, body in by_id.items():
+        payload = changed.get(sid, body)
         out += (bytes([sid]), write_unsigned(len(payload)), payload)
     return b"".join(out)
 
@@ -225,26 +183,6 @@ def _dispatch_loop(function: Function) -> int:
         msg = "the interpreter's evaluation function has no loop"
         raise ImageError(msg)
     return max(range(len(function.loops)), key=lambda n: function.loops[n].own_bytes)
-
-
-def _numbers(body: bytes) -> list[int]:
-    count, at = read_unsigned(body, 0)
-    numbers: list[int] = []
-    for _ in range(count):
-        number, at = read_unsigned(body, at)
-        numbers.append(number)
-    return numbers
-
-
-def _parameter_counts(body: bytes) -> list[int]:
-    count, at = read_unsigned(body, 0)
-    counts: list[int] = []
-    for _ in range(count):
-        parameters, at = read_unsigned(body, at + 1)
-        counts.append(parameters)
-        results, at = read_unsigned(body, at + parameters)
-        at += results
-    return counts
 
 
 def _longer(body: bytes, more: int, text: bytes) -> bytes:

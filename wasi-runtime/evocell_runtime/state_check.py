@@ -18,6 +18,15 @@ from __future__ import annotations
 
 import re
 
+from evocell_runtime.code_patterns import (
+    BLOCKS,
+    BULK,
+    CALLS,
+    CALLS_INDIRECT,
+    STRAIGHT,
+    after_try_table,
+    run_of,
+)
 from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_unsigned
 from evocell_runtime.rewrite import sections
@@ -38,33 +47,8 @@ _LASTING = {
     b"\xfc\x11": "table.fill",
 }
 
-_RUN = 4_096
-"""Instructions that one match reads at the most: what it notes of each to come back to is dropped with it."""
-_LEB = rb"[\x80-\xff]*[\x00-\x7f]"
-_BLOCK = rb"(?:[\x00-\x62\x65-\x7f]|[\x80-\xff]+[\x00-\x7f])"  # not a reference to a type of its own
-_BLOCK_TYPE = re.compile(_BLOCK)
-_ADDRESS = rb"[\x00-\x3f]" + _LEB  # alignment without the number of a memory, offset
 _HARMLESS = re.compile(
-    b"(?s:(?:"
-    + b"|".join(
-        [
-            rb"[\x00\x01\x05\x0a\x0b\x0f\x1a\x1b\x45-\xc4\xd1]",  # control without immediates; drop; numbers
-            rb"[\x08\x0c\x0d\x10\x12\x20-\x24\x41\x42\xd0\xd2]"
-            + _LEB,  # throw, branches, calls, variables, constants
-            rb"[\x28-\x3e]" + _ADDRESS,  # loads and stores
-            rb"[\x02-\x04]" + _BLOCK,
-            rb"[\x3f\x40]\x00",  # memory.size, memory.grow
-            rb"\x43.{4}|\x44.{8}",  # f32.const, f64.const
-            rb"[\x11\x13]" + _LEB + _LEB,  # calls through a table
-            rb"\xfc(?:[\x00-\x07]|\x0a\x00\x00|\x0b\x00)",  # saturating conversions, memory.copy, memory.fill
-            rb"\xfd[\x00-\x0b\x5c\x5d]" + _ADDRESS,  # vectors: loads and stores,
-            rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # those of a lane,
-            rb"\xfd[\x0c\x0d].{16}",  # constants and shuffles,
-            rb"\xfd[\x15-\x22].",  # lanes,
-            rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff]\x01)",  # the rest, relaxed ones left out
-        ]
-    )
-    + b"){0,%d})" % _RUN
+    b"(?s:" + run_of(*STRAIGHT, rb"[\x05\x0b]", CALLS, BLOCKS, CALLS_INDIRECT, BULK) + b")"
 )
 
 
@@ -164,12 +148,9 @@ def _after_vector(code: memoryview, at: int, end: int, function: int) -> int:
         count, at = read_unsigned(code, at + 1)
         return _skip(code, at, count + 1)
     if first == _TRY_TABLE:
-        blocked = _BLOCK_TYPE.match(code, at + 1, end)
-        if blocked is not None:
-            count, at = read_unsigned(code, blocked.end())
-            for _ in range(count):  # catch and catch_ref have a tag and a label, the other two a label
-                at = _skip(code, at + 1, 2 if code[at] < 2 else 1)
-            return at
+        after = after_try_table(code, at + 1, end)
+        if after is not None:
+            return after
     for beginning, name in _LASTING.items():
         if code[at : min(end, at + len(beginning))] == beginning:
             msg = (

@@ -1,8 +1,8 @@
 """The structure of a module's functions: loops, calls and bulk memory operations, and where they lie.
 
 One pass over the code. Long runs of instructions that neither branch backwards nor call are matched by one
-regular expression, so the 74 MB of CPython's code take about two seconds; what is left are some four million
-instructions that are looked at one by one.
+regular expression; what is left of the 74 MB of CPython's code are some four million instructions that are
+looked at one by one, which takes four seconds of one core.
 
 Source: WebAssembly core specification 3.0, section 5.4 (instructions in the binary format).
 """
@@ -14,43 +14,29 @@ from collections.abc import Iterator
 
 from attrs import define
 
+from evocell_runtime.code_patterns import (
+    BLOCKS,
+    BULK,
+    CALLS,
+    CALLS_INDIRECT,
+    STRAIGHT,
+    after_try_table,
+    run_of,
+)
 from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_unsigned
 
 __all__ = ["Bulk", "CallSite", "Function", "Loop", "functions"]
 
-_RUN = 4_096
-"""Instructions that one match reads at the most: what it notes of each to come back to is dropped with it."""
-
-_LEB = rb"[\x80-\xff]*[\x00-\x7f]"
-_BLOCK = rb"(?:[\x00-\x62\x65-\x7f]|[\x80-\xff]+[\x00-\x7f])"
-_ADDRESS = rb"[\x00-\x3f]" + _LEB
-_PLAIN = (
-    b"(?:"
-    + b"|".join(
-        [
-            rb"[\x00\x01\x0a\x0f\x1a\x1b\x45-\xc4\xd1]",  # control without immediates; drop; numbers
-            rb"[\x08\x0c\x0d\x20-\x24\x41\x42\xd0\xd2]" + _LEB,  # throw, branches, variables, constants
-            rb"[\x28-\x3e]" + _ADDRESS,  # loads and stores
-            rb"[\x3f\x40]\x00",  # memory.size, memory.grow
-            rb"\x43.{4}|\x44.{8}",  # f32.const, f64.const
-            rb"\xfc[\x00-\x07]",  # saturating conversions
-            rb"\xfd[\x00-\x0b\x5c\x5d]" + _ADDRESS,  # vectors: loads and stores,
-            rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # those of a lane,
-            rb"\xfd[\x0c\x0d].{16}",  # constants and shuffles,
-            rb"\xfd[\x15-\x22].",  # lanes,
-            rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff]\x01)",  # the rest
-        ]
-    )
-    + b"){0,%d}" % _RUN
+_STRAIGHT = run_of(*STRAIGHT)
+_NEXT = re.compile(
+    b"(?s:"
+    + _STRAIGHT
+    + b"("
+    + b"|".join([BLOCKS, rb"[\x05\x0b\x0e\x1f]", CALLS, CALLS_INDIRECT, BULK])
+    + b"))"
 )
-_STRUCTURE = (
-    rb"([\x02-\x04]" + _BLOCK + rb"|[\x05\x0b\x0e\x1f]|[\x10\x12]" + _LEB + rb"|[\x11\x13]" + _LEB + _LEB
-    + rb"|\xfc(?:\x0a\x00\x00|\x0b\x00))"
-)  # fmt: skip
-_NEXT = re.compile(b"(?s:" + _PLAIN + _STRUCTURE + b")")
-_SKIP = re.compile(b"(?s:" + _PLAIN + b")")
-_BLOCK_TYPE = re.compile(_BLOCK)
+_SKIP = re.compile(b"(?s:" + _STRAIGHT + b")")
 
 _BLOCK_OP, _LOOP, _IF, _ELSE, _END, _BR_TABLE, _TRY_TABLE = 0x02, 0x03, 0x04, 0x05, 0x0B, 0x0E, 0x1F
 _CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT, _PREFIX = 0x10, 0x11, 0x12, 0x13, 0xFC
@@ -201,7 +187,7 @@ def _function(code: bytes, begin: int, end: int) -> Function | None:
                 _, at = read_unsigned(code, at)
         elif op == _TRY_TABLE:
             blocks.append(-1)
-            after = _after_try(code, at, end)
+            after = after_try_table(code, at, end)
             if after is None:
                 return None
             at = after
@@ -234,17 +220,3 @@ def _locals(code: bytes, at: int) -> tuple[int, int]:
         total += count
         at += 1
     return total, at
-
-
-def _after_try(code: bytes, at: int, end: int) -> int | None:
-    """Read over the block type and the handlers of a `try_table`."""
-    blocked = _BLOCK_TYPE.match(code, at, end)
-    if blocked is None:
-        return None
-    handlers, at = read_unsigned(code, blocked.end())
-    for _ in range(handlers):  # catch and catch_ref have a tag and a label, the other two a label
-        kind = code[at]
-        at += 1
-        for _ in range(2 if kind < 2 else 1):
-            _, at = read_unsigned(code, at)
-    return at

@@ -13,8 +13,7 @@ have given up on quicksort for a heap sort.
 
 from __future__ import annotations
 
-from attrs import frozen
-
+from evocell_runtime.patches.elements import Element, elements
 from evocell_runtime.patches.model import Donor
 from evocell_runtime.patches.templates import fill
 
@@ -22,80 +21,21 @@ _FEWEST, _MOST = 48, 1 << 26
 _BLOCK, _SMALL = 64, 16
 
 
-@frozen
-class Element:
-    """A dtype.
-
-    Attributes:
-        tag: The class that stands for it in numpy's templates.
-        ctype: Its type in C.
-        width: Bytes of an element: 2, 4 or 8.
-        kind: "u" unsigned, "i" signed, "f" floating point, "M" dates, of which the smallest number is no date.
-        digest: SHA-256 of the body of `function`.
-    """
-
-    tag: str
-    ctype: str
-    width: int
-    kind: str
-    digest: str
-
-    @property
-    def function(self) -> str:
-        """The function that sorts it."""
-        return f"int aquicksort_<{self.tag}, {self.ctype}, false>({self.ctype}*, long*, long)"
-
-
-def _integers(number: int, ctype: str, width: int, kind: str, digest: str) -> Element:
-    return Element(f"npy::integral_type<{ctype}, (NPY_TYPES){number}>", ctype, width, kind, digest)
-
-
-ELEMENTS = (
-    _integers(3, "short", 2, "i", "f744a8032b2bdb8606aea89a4a323d3d9322741ae073628b6c4e478ba243633a"),
-    _integers(
-        4, "unsigned short", 2, "u", "a1592a820bf51e604aff0336b6544d6b107f4c6d59c016dddbb290643f1cdc9b"
-    ),
-    _integers(5, "int", 4, "i", "5fef78ddea3cda84798e147c14efc9e4506a7ae8a54e9da7f123320298df7326"),
-    _integers(6, "unsigned int", 4, "u", "083c067f86f02568b00bd3d8dc841c10586d471531c3ff1b9663a6360fc291c8"),
-    _integers(7, "long", 4, "i", "e336af26fdb97dd1c30370a9a04032dd1ecefa9fb314d49a15e82b61756ca2cc"),
-    _integers(8, "unsigned long", 4, "u", "8e6c304abc4c6fa7b39ecc6d604ae9cc38036f7eb7718a5153adfef77500125a"),
-    _integers(9, "long long", 8, "i", "63533bd034dcac414ef8e81f5c9e81d3ec3991e85c487c570e3193d81cf1e6c2"),
-    _integers(
-        10, "unsigned long long", 8, "u", "fb7e9014c56c1e71693df073314c955373377842357bc659d754c44b848bb345"
-    ),
-    Element(
-        "npy::half_tag",
-        "unsigned short",
-        2,
-        "f",
+ELEMENTS = elements(
+    "int aquicksort_<{tag}, {ctype}, false>({ctype}*, long*, long)",
+    (
+        "f744a8032b2bdb8606aea89a4a323d3d9322741ae073628b6c4e478ba243633a",
+        "a1592a820bf51e604aff0336b6544d6b107f4c6d59c016dddbb290643f1cdc9b",
+        "5fef78ddea3cda84798e147c14efc9e4506a7ae8a54e9da7f123320298df7326",
+        "083c067f86f02568b00bd3d8dc841c10586d471531c3ff1b9663a6360fc291c8",
+        "e336af26fdb97dd1c30370a9a04032dd1ecefa9fb314d49a15e82b61756ca2cc",
+        "8e6c304abc4c6fa7b39ecc6d604ae9cc38036f7eb7718a5153adfef77500125a",
+        "63533bd034dcac414ef8e81f5c9e81d3ec3991e85c487c570e3193d81cf1e6c2",
+        "fb7e9014c56c1e71693df073314c955373377842357bc659d754c44b848bb345",
         "afaea419ba35a4f022fa180886374babba3132b3f11ee823521f404ac2c16268",
-    ),
-    Element(
-        "npy::floating_point_type<float, (NPY_TYPES)11>",
-        "float",
-        4,
-        "f",
         "6678b280ad23dbe5ba01759ba1d07e71b35fddd6952763922989b7258d9a9594",
-    ),
-    Element(
-        "npy::floating_point_type<double, (NPY_TYPES)12>",
-        "double",
-        8,
-        "f",
         "9e0cfbca65c66768baba6db9fca7b82ebee57c2141e608b9111814c5e2183b05",
-    ),
-    Element(
-        "npy::datetime_type<long long, (NPY_TYPES)21>",
-        "long long",
-        8,
-        "M",
         "5bbac8f28df9428b7df079d22ebfb60c4d1ee3c76efa2601ab8da2e6cd74553d",
-    ),
-    Element(
-        "npy::datetime_type<long long, (NPY_TYPES)22>",
-        "long long",
-        8,
-        "M",
         "26e5ba38703b9eb5c4a1e821e09344b832651c70e442e532f977e27e298d617f",
     ),
 )

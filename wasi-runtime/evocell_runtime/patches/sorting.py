@@ -12,8 +12,7 @@ few elements and when there is no memory to distribute into.
 
 from __future__ import annotations
 
-from attrs import frozen
-
+from evocell_runtime.patches.elements import Element, elements
 from evocell_runtime.patches.model import Donor
 from evocell_runtime.patches.templates import fill
 
@@ -22,88 +21,21 @@ _DIGITS = 256
 _UNROLLED = 4
 
 
-@frozen
-class Element:
-    """A dtype.
-
-    Attributes:
-        name: What numpy calls it.
-        tag: The class that stands for it in numpy's templates.
-        ctype: Its type in C.
-        width: Bytes of an element: 2, 4 or 8.
-        kind: "u" unsigned, "i" signed, "f" floating point, "M" dates, of which the smallest number is no date.
-        digest: SHA-256 of the body of `function`.
-    """
-
-    name: str
-    tag: str
-    ctype: str
-    width: int
-    kind: str
-    digest: str
-
-    @property
-    def function(self) -> str:
-        """The function that sorts it."""
-        return f"int quicksort_<{self.tag}, {self.ctype}, false>({self.ctype}*, long)"
-
-
-def _integers(number: int, ctype: str, width: int, kind: str, digest: str) -> Element:
-    tag = f"npy::integral_type<{ctype}, (NPY_TYPES){number}>"
-    return Element(f"{ctype} integers", tag, ctype, width, kind, digest)
-
-
-ELEMENTS = (
-    _integers(3, "short", 2, "i", "a35060d04b86567fb578a80dded7ce3a7aac0f64fe41265baeecad629a903c50"),
-    _integers(
-        4, "unsigned short", 2, "u", "66f372da6e19d5a1a3b199200d915d77987af0a673f5ee5b5856d8e4b0db4963"
-    ),
-    _integers(5, "int", 4, "i", "1f885526a6e97db0c72cb467be99c24d2c645b4df1658b33698e3bdf3b920eb4"),
-    _integers(6, "unsigned int", 4, "u", "f79cd8c1a18eff0790cfa31201ee6b003081f33ed12d17348f3af629fdc9bdc5"),
-    _integers(7, "long", 4, "i", "28cf035a10ce5bf0bdc6c5afece8606964645844013ac358522d27b0f8447377"),
-    _integers(8, "unsigned long", 4, "u", "e8ad8ea274dd33e0e4ba44196da680dd497fe0e80d85e62d0e0ae5910e8bb489"),
-    _integers(9, "long long", 8, "i", "6cf1982b235c13e0e5f4b258834ef92e00ecd5da16261fcf751b2a0d1e6dbc91"),
-    _integers(
-        10, "unsigned long long", 8, "u", "021fbde45fc004cb27b3f66afc1aba8e91828e9c4e863e3702113380855ce23a"
-    ),
-    Element(
-        "half floats",
-        "npy::half_tag",
-        "unsigned short",
-        2,
-        "f",
+ELEMENTS = elements(
+    "int quicksort_<{tag}, {ctype}, false>({ctype}*, long)",
+    (
+        "a35060d04b86567fb578a80dded7ce3a7aac0f64fe41265baeecad629a903c50",
+        "66f372da6e19d5a1a3b199200d915d77987af0a673f5ee5b5856d8e4b0db4963",
+        "1f885526a6e97db0c72cb467be99c24d2c645b4df1658b33698e3bdf3b920eb4",
+        "f79cd8c1a18eff0790cfa31201ee6b003081f33ed12d17348f3af629fdc9bdc5",
+        "28cf035a10ce5bf0bdc6c5afece8606964645844013ac358522d27b0f8447377",
+        "e8ad8ea274dd33e0e4ba44196da680dd497fe0e80d85e62d0e0ae5910e8bb489",
+        "6cf1982b235c13e0e5f4b258834ef92e00ecd5da16261fcf751b2a0d1e6dbc91",
+        "021fbde45fc004cb27b3f66afc1aba8e91828e9c4e863e3702113380855ce23a",
         "abca5d643d85d7a2059d0d2a42350f1365681bb7cb85b6a7a090981b0ceedda5",
-    ),
-    Element(
-        "single floats",
-        "npy::floating_point_type<float, (NPY_TYPES)11>",
-        "float",
-        4,
-        "f",
         "be74829dccdcf0ae1c2aa3d1fd1f5e4aed4b66ebaa9892c3ff3e04e49e5ec1ce",
-    ),
-    Element(
-        "double floats",
-        "npy::floating_point_type<double, (NPY_TYPES)12>",
-        "double",
-        8,
-        "f",
         "d6468db4fc032adcee7f1b6f8ee37eeede715f255b363f150a0b5c830cd9b376",
-    ),
-    Element(
-        "dates",
-        "npy::datetime_type<long long, (NPY_TYPES)21>",
-        "long long",
-        8,
-        "M",
         "d1bcda4df60399391e25f34138edf72525ce8882173615ef5a07b4035c8254e3",
-    ),
-    Element(
-        "durations",
-        "npy::datetime_type<long long, (NPY_TYPES)22>",
-        "long long",
-        8,
-        "M",
         "60286327105291c35e7c5a729e2bde8a89e65f815554370c4f8aef8f55a5a751",
     ),
 )

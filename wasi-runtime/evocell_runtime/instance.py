@@ -226,7 +226,7 @@ class Instance:
         if self._hot:
             populate(self.memory.address, self._hot)
             self._hot = ()
-        body = self._body
+        body, fuel = self._body, min(limits.fuel, MOST_FUEL)
         source = self._put(program)
         mail = self._put(request)
         self._short(
@@ -241,9 +241,9 @@ class Instance:
             limits.scratch_depth,
             mail,
             len(request),
-            min(limits.fuel, MOST_FUEL),
+            fuel,
         )
-        body.set_fuel(min(limits.fuel, MOST_FUEL), pausing=True)
+        body.set_fuel(fuel, pausing=True)
         self._call = Call(self, AsyncCall(body.context, body.turn, source, len(program)), limits)
         return self._call
 

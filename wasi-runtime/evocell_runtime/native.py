@@ -48,7 +48,6 @@ _NEEDED = (
     "wasmtime_memory_data",
     "wasmtime_memory_data_size",
     "wasmtime_context_set_fuel",
-    "wasmtime_context_get_fuel",
     "wasmtime_error_message",
     "wasmtime_error_delete",
     "wasmtime_instance_export_get",
@@ -101,7 +100,6 @@ _global_set = _held("wasmtime_global_set")
 _memory_data = _held("wasmtime_memory_data")
 _memory_data_size = _held("wasmtime_memory_data_size")
 _set_fuel = _held("wasmtime_context_set_fuel")
-_get_fuel = _held("wasmtime_context_get_fuel")
 _wasi_new = _held("wasi_config_new")
 _wasi_new.restype = ctypes.c_void_p
 _wasi_preopen = _held("wasi_config_preopen_dir")
@@ -223,19 +221,6 @@ def set_fuel(context: Any, fuel: int) -> None:
     error = _set_fuel(context, fuel)
     if error:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
-
-
-def get_fuel(context: Any) -> int:
-    """The fuel a store has left.
-
-    Raises:
-        wasmtime.WasmtimeError: The engine does not meter fuel.
-    """
-    left = ctypes.c_uint64(0)
-    error = _get_fuel(context, ctypes.byref(left))
-    if error:
-        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
-    return left.value
 
 
 def set_directories(context: Any, directories: Sequence[tuple[bytes, bytes, bool]]) -> None:

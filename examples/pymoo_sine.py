@@ -113,7 +113,7 @@ def plot(result: Any, path: Path) -> None:
     axes.step(best[:, 0], best[:, 1], where="post", color="tab:blue", linewidth=1)
     axes.scatter(best[:, 0], best[:, 1], s=28, color="tab:blue", label="Pareto front", zorder=3)
     axes.set_yscale("log")
-    axes.set_xlabel("fuel for one point (WebAssembly instructions)")
+    axes.set_xlabel("fuel for one point (units of work)")
     axes.set_ylabel("largest error")
     axes.set_title("Approximations of the sine: accuracy against exact cost")
     axes.grid(alpha=0.3)

@@ -124,7 +124,7 @@ class Config:
         default_max_message_queue: Calls of one sandbox that may wait for their turn.
         backlog_policy: What one more does: ``"reject"`` refuses it, ``"kill"`` also ends the sandbox's
             session and all its calls.
-        default_max_fuel: WebAssembly instructions a call may execute.
+        default_max_fuel: Units of work a call may take.
         default_max_output: Bytes a call may write to stdout and stderr together.
         max_module_versions: Versions of each module of a sandbox that are kept.
         gc_interval_ms: Milliseconds between two cycles of the garbage collector.

@@ -36,7 +36,7 @@ class CallLimits:
     """What one call may use.
 
     Attributes:
-        fuel: Instructions, host calls included.
+        fuel: Units of work, host calls included.
         response_bytes: The largest response taken, in bytes.
         output_bytes: stdout and stderr together, in bytes; at most `membrane.OUTPUT_BYTES`.
         open_files: Files open at once.
@@ -71,7 +71,7 @@ class CallResult:
         response_bytes: How many it claimed to leave.
         stdout: Captured bytes.
         stderr: Captured bytes.
-        fuel_used: Instructions, host calls included.
+        fuel_used: Units of work, host calls included.
         ran_s: Time the guest held a thread, in seconds.
         memory_bytes: The guest's memory at the end, in bytes; a memory never shrinks.
     """

@@ -59,7 +59,7 @@ def guest_notes(info: Mapping[str, object], config: Config) -> str:
         _MISSING,
         _CLOCK[config.profile],
         (
-            f"A call may execute {limits.fuel:,} WebAssembly instructions, take {limits.memory_bytes >> 20} "
+            f"A call may do {limits.fuel:,} units of work, take {limits.memory_bytes >> 20} "
             f"MiB of memory, run {limits.timeout_s:g} s, and print {limits.output_bytes >> 10} KiB."
         ),
         (

@@ -53,7 +53,7 @@ class Picture:
         deaths: Invalid ones by kind.
         best: Id, score and generation of the fittest; None if nobody is valid.
         generation: The latest generation.
-        fuel: Instructions so far.
+        fuel: Units of work so far.
         batches: Operation, size and results so far of the batches that run.
     """
 

@@ -81,7 +81,7 @@ class Measurement:
 
     @property
     def fuel(self) -> int:
-        """WebAssembly instructions, all cases together."""
+        """Units of work, all cases together."""
         return self.result.fuel_used
 
     @property

@@ -106,7 +106,7 @@ class FitnessResult:
         objectives: All objectives in order; by default the score alone.
         reason: The kind of failure, as `Outcome.kind` names it; ``"score"`` if the scoring failed, and
             ``"destroyed"`` if its sandbox was destroyed before there was a score; None if it is valid.
-        fuel_used: WebAssembly instructions, all cases together.
+        fuel_used: Units of work, all cases together.
         peak_memory_bytes: The most memory any case had above the image.
         deterministic: Whether evaluating again must give the same.
         n_memoised: Cases whose call was made before and not again.

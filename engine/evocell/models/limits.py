@@ -60,7 +60,7 @@ class Limits:
     """What one call may use before it is stopped.
 
     Attributes:
-        fuel: WebAssembly instructions, host calls included; the default is about 10 s of work.
+        fuel: Units of work, about ten a nanosecond, host calls included; the default is about 10 s of work.
         memory_bytes: Growth of the guest's memory above what the image holds already.
         timeout_s: Seconds in which the call itself ran, as a backstop to ``fuel``; time in which
             the call waited for its turn does not count.

@@ -25,7 +25,7 @@ class Outcome:
     Two outcomes of the same deterministic call compare equal: wall time is left out of equality.
 
     Attributes:
-        fuel_used: WebAssembly instructions executed, host calls included.
+        fuel_used: Units of work, host calls included.
         wall_s: Seconds in which the call itself ran.
         peak_memory_bytes: The most memory the guest had above its image, read by the host.
         stdout: Captured standard output, cut at the limit.

@@ -86,7 +86,7 @@ class StagedResult:
 
     @property
     def fuel_used(self) -> int:
-        """WebAssembly instructions, all stages together."""
+        """Units of work, all stages together."""
         return sum(result.fuel_used for result in self.results)
 
 

@@ -96,7 +96,7 @@ _VERSION = Label("version", (str, _NONE), "digest of its code; None if there is 
 _SPAN = Label("span", (int,), "the same number in start, stop and exception of one piece of work")
 _ERROR = Label("error", (str,), 'name of the exception\'s class, or "cancelled"')
 _DURATION = Number("duration_s", "seconds since the start")
-_FUEL = Number("fuel_used", "WebAssembly instructions, all cases together")
+_FUEL = Number("fuel_used", "units of work, all cases together")
 _PEAK = Number("peak_memory_bytes", "most memory above the image of any case")
 _VALID = Label("valid", (bool,), "whether the score is a real one")
 _REASON = Label("reason", (str, _NONE), "why it is invalid; None if it is valid", KINDS)
@@ -250,7 +250,7 @@ _ALL: tuple[EventKind, ...] = (
         (
             Number("calls", "calls that came to an end"),
             Number("waiting_calls", "calls that wait for their turn at this moment"),
-            Number("fuel_used", "WebAssembly instructions, all calls together"),
+            Number("fuel_used", "units of work, all calls together"),
             Number("run_s", "seconds in which its calls ran, all together"),
             Number("peak_memory_bytes", "most memory above the image of any call"),
             Number("restarts", "how often it was replaced by a fresh fork"),

@@ -101,7 +101,7 @@ class FitnessEntry:
         valid: Whether it is a real score.
         generation: The generation it belongs to.
         reason: Why it is invalid; of an adjustment, the reason that was given.
-        fuel_used: WebAssembly instructions that the evaluation took.
+        fuel_used: Units of work that the evaluation took.
         at: When, in seconds since 1970.
         version: Digest of the code that was evaluated, if that is known.
         delta: By how much somebody adjusted the score; 0 for an evaluation, or for neither.

@@ -36,7 +36,7 @@ class Usage:
 
     Attributes:
         calls: How many there were.
-        fuel_used: WebAssembly instructions, all together.
+        fuel_used: Units of work, all together.
         run_s: Seconds in which they ran, all together.
         peak_memory_bytes: The most memory that one had above the image.
     """

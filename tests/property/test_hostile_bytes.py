@@ -176,13 +176,22 @@ leaves = st.one_of(
 )
 
 
+LONGEST = 2 << 20
+"""Bytes of a message here, over twice what is read: repetitions of repetitions would fill the memory."""
+
+
+def repeated(item, count):
+    """A list of one item ``count`` times, or as often as `LONGEST` permits."""
+    count = max(1, min(count, LONGEST // len(item)))
+    return head("list", count) + item * count
+
+
 @st.composite
 def containers(draw, inside):
     """A container of anything; now and then one member many times, or keys that collide."""
     kind = draw(st.sampled_from(["list", "map", "tuple", "set", "frozenset", "repeated", "chain", "pairs"]))
     if kind == "repeated":
-        item, count = draw(inside), draw(st.sampled_from([2, 19, 77, 300, 3000]))
-        return head("list", count) + item * count
+        return repeated(draw(inside), draw(st.sampled_from([2, 19, 77, 300, 3000])))
     if kind == "chain":
         keys = CHAIN[: draw(st.sampled_from([10, 600, len(CHAIN)]))]
         return head("map", len(keys)) + b"".join(key + b"\xc0" for key in keys)
@@ -207,7 +216,7 @@ class Shown(bytes):
 
 
 structured = st.recursive(leaves, containers, max_leaves=12)
-messages = st.one_of(structured, structured.map(lambda one: head("list", 400) + one * 400)).map(Shown)
+messages = st.one_of(structured, structured.map(lambda one: repeated(one, 400))).map(Shown)
 WIDE = {"max_bytes": 1 << 20, "max_items": 60_000, "max_depth": 16}
 SLACK_BYTES = 64 << 10
 """What a message of no length takes: the error and its frames, caches of the interpreter and of numpy."""

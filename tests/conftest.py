@@ -18,8 +18,8 @@ import evocell
 from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.execution.run import CopyRefused
-from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.messages import CopyRefused
 from evocell.models.images import ImageInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
 from evocell.models.workers import WorkerInfo

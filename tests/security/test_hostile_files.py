@@ -11,7 +11,7 @@ from attrs import evolve
 
 import evocell
 from evocell import Config, Limits
-from evocell.execution.parcels import Parcel, read_parcel, write_parcel
+from evocell.execution.archive import Parcel, read_parcel, write_parcel
 from evocell_guest.values import encode
 from evocell_runtime.cache import ImageCache
 

@@ -18,8 +18,8 @@ import pytest
 
 import evocell
 from evocell import Config, Limits
-from evocell.execution.parcels import Parcel, read_parcel, write_parcel
-from evocell.execution.sealing import limits_to_settle
+from evocell.execution.archive import Parcel, read_parcel, write_parcel
+from evocell.guests.freeze import limits_to_settle
 from evocell_guest.values import encode
 from evocell_runtime.boot import make_immortal
 from evocell_runtime.cache import ImageCache
@@ -360,7 +360,7 @@ def test_plain_bytes_are_taken_out_in_few_places():
         if ".unchecked()" in path.read_text(encoding="utf-8")
     }
     assert found == {
-        "engine/evocell/execution/run.py",
+        "engine/evocell/execution/messages.py",
         "engine/evocell/wire/values.py",
         "wasi-runtime/evocell_runtime/boot.py",
         "wasi-runtime/evocell_runtime/rehearsal.py",

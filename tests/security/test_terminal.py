@@ -21,7 +21,7 @@ import pytest
 
 import evocell
 from evocell.cli import main as main_module
-from evocell.execution.parcels import Parcel, write_parcel
+from evocell.execution.archive import Parcel, write_parcel
 from evocell.models.foreign import clean, clean_json, clean_line, clean_message
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.portable import snapshot_abi

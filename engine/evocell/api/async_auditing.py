@@ -9,7 +9,7 @@ import trio
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef
 from evocell.models.references import optional_id
-from evocell.observability.audit import AuditEntry, AuditKind
+from evocell.store.audit import AuditEntry, AuditKind
 
 __all__ = ["AsyncAuditing"]
 

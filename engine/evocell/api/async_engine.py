@@ -27,7 +27,10 @@ from evocell.api.options import SandboxRef, sandbox_id, sandbox_ids
 from evocell.api.portal import TokenPortal
 from evocell.api.progress import silent
 from evocell.api.sandbox import Sandbox
+from evocell.concurrency import map_bounded
 from evocell.errors import ConfigurationError, SandboxNotFound
+from evocell.evaluation.batch import SandboxFunction
+from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits, check_limits
@@ -37,17 +40,14 @@ from evocell.models.security import SecurityProfile
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState
-from evocell.orchestration.batch import SandboxFunction
-from evocell.orchestration.calls import (
+from evocell.sandboxes.calls import (
     CallRequest,
     RunIsolation,
     check_deadline,
     encode_arguments,
     run_in_sandbox,
 )
-from evocell.orchestration.concurrency import map_bounded
-from evocell.orchestration.evaluator import Progress
-from evocell.orchestration.records import SandboxRecord
+from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["AsyncEngine"]
 

@@ -17,6 +17,9 @@ from evocell.api.options import (
     individuals,
     source_list,
 )
+from evocell.concurrency import passes_on
+from evocell.evaluation.batch import NewIndividual
+from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -24,9 +27,6 @@ from evocell.models.results import Results
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
-from evocell.orchestration.batch import NewIndividual
-from evocell.orchestration.concurrency import passes_on
-from evocell.orchestration.evaluator import Progress
 
 __all__ = ["AsyncEvaluating"]
 

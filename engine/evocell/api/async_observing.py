@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from evocell.api.lifecycle import EngineLifecycle
-from evocell.observability.fitness import FitnessRecorder
-from evocell.observability.lineage import LineageTracker
-from evocell.observability.stream import EventStream
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
+from evocell.telemetry.stream import EventStream
 
 __all__ = ["AsyncObserving"]
 

@@ -10,11 +10,11 @@ from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_count, sandbox_ids
 from evocell.errors import ConfigurationError
+from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
-from evocell.orchestration.evaluator import Progress
 
 if TYPE_CHECKING:
     from evocell.api.async_engine import AsyncEngine

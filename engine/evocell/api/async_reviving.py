@@ -9,11 +9,11 @@ from attrs import evolve
 
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, sandbox_ids
+from evocell.concurrency import map_bounded
 from evocell.errors import ConfigurationError
 from evocell.models.specs import SandboxSpec
-from evocell.observability.runs import LostSandbox, lost_sandboxes, note_revived
-from evocell.orchestration.concurrency import map_bounded
-from evocell.orchestration.records import SandboxRecord
+from evocell.sandboxes.record import SandboxRecord
+from evocell.store.runs import LostSandbox, lost_sandboxes, note_revived
 
 __all__ = ["AsyncReviving"]
 

@@ -15,7 +15,7 @@ from evocell.models.outcome import Outcome
 from evocell.models.source import Source
 from evocell.models.state import SandboxState
 from evocell.models.versions import ModuleVersion, VersionDiff
-from evocell.orchestration.calls import RunIsolation
+from evocell.sandboxes.calls import RunIsolation
 
 if TYPE_CHECKING:
     from evocell.api.async_engine import AsyncEngine

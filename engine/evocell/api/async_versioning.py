@@ -12,6 +12,7 @@ from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_evaluation, sandbox_id
 from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError
+from evocell.evaluation.head_to_head import check_duel, head_to_head
 from evocell.models.duels import HeadToHead
 from evocell.models.evaluation import Evaluation
 from evocell.models.outcome import Outcome, Rejected
@@ -19,8 +20,7 @@ from evocell.models.references import sandbox_id as id_of
 from evocell.models.source import Source
 from evocell.models.specs import check_id
 from evocell.models.versions import ModuleVersion, VersionDiff
-from evocell.orchestration.head_to_head import check_duel, head_to_head
-from evocell.orchestration.versions import read_source
+from evocell.sandboxes.code_versions import read_source
 
 if TYPE_CHECKING:
     from evocell.api.async_sandbox import AsyncSandbox

@@ -7,7 +7,7 @@ from functools import partial
 from evocell.api.async_auditing import AsyncAuditing
 from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
-from evocell.observability.audit import AuditEntry, AuditKind
+from evocell.store.audit import AuditEntry, AuditKind
 
 __all__ = ["Auditing"]
 

@@ -13,10 +13,10 @@ from evocell.api.engine import Engine
 from evocell.api.options import Parents
 from evocell.api.portal import is_multiprocessing_child
 from evocell.config import Config
+from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.source import Source
-from evocell.orchestration.evaluator import Progress
 
 __all__ = ["GetEngine", "default_engine", "evaluate"]
 

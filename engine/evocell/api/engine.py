@@ -30,8 +30,8 @@ from evocell.api.versioning import Versioning
 from evocell.api.workers import Workers
 from evocell.config import Config
 from evocell.errors import EvocellError, StoreError
-from evocell.execution.opening import open_worker as open_configured_worker
-from evocell.execution.worker import OpenWorker
+from evocell.evaluation.evaluator import Progress
+from evocell.execution.interface import OpenWorker
 from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -43,9 +43,9 @@ from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import SandboxState
-from evocell.observability.telemetry import Telemetry
-from evocell.orchestration.calls import RunIsolation
-from evocell.orchestration.evaluator import Progress
+from evocell.sandboxes.calls import RunIsolation
+from evocell.telemetry.events import Telemetry
+from evocell.workers.open_worker import open_worker as open_configured_worker
 
 __all__ = ["Engine"]
 

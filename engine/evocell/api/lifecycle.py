@@ -18,26 +18,26 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
-from evocell.execution.opening import open_worker as open_configured_worker
-from evocell.execution.scratch import OwnedDirectory, sweep
-from evocell.execution.worker import OpenWorker, Worker
+from evocell.evaluation.batch import Batches
+from evocell.evaluation.memo import PureCalls
+from evocell.execution.interface import OpenWorker, Worker
+from evocell.guests.scratch import OwnedDirectory, sweep
 from evocell.models.completion import Completable
-from evocell.observability.database import FILE_NAME, store_errors
-from evocell.observability.observer import Observer, open_observer
-from evocell.observability.populations import PopulationStore
-from evocell.observability.store import Store, open_store
-from evocell.observability.telemetry import Telemetry
-from evocell.orchestration.batch import Batches
-from evocell.orchestration.copies import Copies
-from evocell.orchestration.garbage import GARBAGE, GarbageCollector, TreeRemoval
-from evocell.orchestration.kills import note_decision
-from evocell.orchestration.manager import WATCH, Manager
-from evocell.orchestration.populations import PopulationRegistry
-from evocell.orchestration.pure import PureCalls
-from evocell.orchestration.reloading import Reloading
-from evocell.orchestration.resources import READINGS, watch_resources
-from evocell.orchestration.supervision import running_beside
-from evocell.orchestration.versions import Versions
+from evocell.sandboxes.audit_events import note_decision
+from evocell.sandboxes.code_versions import Versions
+from evocell.sandboxes.copies import Copies
+from evocell.sandboxes.garbage import GARBAGE, GarbageCollector, TreeRemoval
+from evocell.sandboxes.manager import WATCH, Manager
+from evocell.sandboxes.populations import PopulationRegistry
+from evocell.sandboxes.reload import Reloading
+from evocell.sandboxes.resources import READINGS, watch_resources
+from evocell.store.database import FILE_NAME, store_errors
+from evocell.store.observer import Observer, open_observer
+from evocell.store.populations import PopulationStore
+from evocell.store.store import Store, open_store
+from evocell.supervision import running_beside
+from evocell.telemetry.events import Telemetry
+from evocell.workers.open_worker import open_worker as open_configured_worker
 from evocell_runtime.private import make_private
 
 __all__ = ["EngineLifecycle"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from evocell.api.async_engine import AsyncEngine
-from evocell.observability.fitness import FitnessRecorder
-from evocell.observability.lineage import LineageTracker
-from evocell.observability.stream import EventStream
-from evocell.observability.telemetry import Telemetry
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
+from evocell.telemetry.events import Telemetry
+from evocell.telemetry.stream import EventStream
 
 __all__ = ["Observing"]
 
@@ -20,7 +20,7 @@ class Observing:
 
     @property
     def telemetry(self) -> Telemetry:
-        """The engine's events, see `evocell.observability.telemetry`; handlers run in the engine's thread."""
+        """The engine's events, see `evocell.telemetry.events`; handlers run in the engine's thread."""
         return self._engine.telemetry
 
     @property

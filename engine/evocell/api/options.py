@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from attrs import evolve
 
 from evocell.errors import ConfigurationError
+from evocell.evaluation.batch import NewIndividual
 from evocell.models.evaluation import Evaluation
 from evocell.models.references import sandbox_id, sandbox_ids
 from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
-from evocell.orchestration.batch import NewIndividual
 
 if TYPE_CHECKING:
     from evocell.api.async_sandbox import AsyncSandbox

@@ -10,11 +10,11 @@ from evocell.api.async_populations import AsyncPopulations
 from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
 from evocell.api.sandbox import Sandbox
+from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
-from evocell.orchestration.evaluator import Progress
 
 __all__ = ["Populations"]
 

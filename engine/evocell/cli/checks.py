@@ -7,7 +7,7 @@ from enum import Enum
 from attrs import frozen
 
 from evocell.cli.facts import Facts
-from evocell.execution.capacity import CHOICE, UNLIMITED, Capacity, Resources, capacity
+from evocell.guests.capacity import CHOICE, UNLIMITED, Capacity, Resources, capacity
 
 _LOW_CAPACITY = 1_000
 _LOW_AWAKE = 100

@@ -13,7 +13,7 @@ from evocell.errors import ImageError
 
 if TYPE_CHECKING:
     # The runtime loads wasmtime, which `--help` does not need.
-    from evocell.execution.images import ImageShelf
+    from evocell.guests.images import ImageShelf
     from evocell_runtime.cache import ImageCache
 
 __all__ = ["run_export", "run_import"]
@@ -21,8 +21,8 @@ __all__ = ["run_export", "run_import"]
 
 def run_export(args: argparse.Namespace) -> int:
     """Write one image's snapshot to a file, with no native code in it."""
-    from evocell.execution.image_files import export_image
-    from evocell.execution.run import CopyRefused
+    from evocell.execution.messages import CopyRefused
+    from evocell.guests.image_files import export_image
     from evocell_runtime.cache import ImageCache
 
     cache = ImageCache(args.cache_dir or Config.load().cache_path())
@@ -38,8 +38,8 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_import(args: argparse.Namespace) -> int:
     """Seal an image from a file that `evocell image export` wrote, or someone who claims so."""
-    from evocell.execution.image_files import import_image
-    from evocell.execution.run import CopyRefused
+    from evocell.execution.messages import CopyRefused
+    from evocell.guests.image_files import import_image
     from evocell_runtime.cache import ImageCache
 
     cache = ImageCache(args.cache_dir or Config.load().cache_path())
@@ -57,7 +57,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 
 def _shelf(cache: ImageCache, image_id: str) -> ImageShelf:
-    from evocell.execution.images import ImageShelf
+    from evocell.guests.images import ImageShelf
     from evocell_runtime.errors import ImageError as RuntimeImageError
     from evocell_runtime.image import Image
 

@@ -13,11 +13,11 @@ from typing import Any
 from attrs import define, frozen
 
 from evocell.errors import ConfigurationError, StoreError
-from evocell.observability.changes import Files, diff_files
-from evocell.observability.encoding import unpack, unpack_files
-from evocell.observability.runs import fate
-from evocell.observability.searches import chosen_runs
-from evocell.observability.tables import NUMBER_BITS
+from evocell.store.changes import Files, diff_files
+from evocell.store.encoding import unpack, unpack_files
+from evocell.store.runs import fate
+from evocell.store.searches import chosen_runs
+from evocell.store.tables import NUMBER_BITS
 
 __all__ = ["TREE_MEMBERS", "RunData", "read_run"]
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from evocell.api.console import SafeConsole
 from evocell.cli.store import add_choice, store_path
 from evocell.cli.top_data import Picture, RunWatcher
-from evocell.observability.database import open_reader
+from evocell.store.database import open_reader
 
 __all__ = ["add_top_parser", "draw"]
 

@@ -11,9 +11,9 @@ from typing import Any
 from attrs import Factory, define, field
 
 from evocell.errors import ConfigurationError
-from evocell.observability.encoding import unpack
-from evocell.observability.runs import fate, is_alive
-from evocell.observability.searches import chosen_runs
+from evocell.store.encoding import unpack
+from evocell.store.runs import fate, is_alive
+from evocell.store.searches import chosen_runs
 
 __all__ = ["Picture", "RunWatcher"]
 

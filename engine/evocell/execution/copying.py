@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evocell.errors import ProtocolError
-from evocell.execution.run import CopyRefused, Host, ImageRefused, Run
+from evocell.execution.messages import CopyRefused, Host, ImageRefused, Run
 
 __all__ = [
     "COPYING",

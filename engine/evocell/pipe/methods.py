@@ -19,11 +19,11 @@ from attrs import field, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.errors import ConfigurationError
-from evocell.observability.fitness import FitnessRecorder
-from evocell.observability.lineage import LineageTracker
 from evocell.pipe.docstrings import arguments_of, errors_of
 from evocell.pipe.errors import MethodNotFound
 from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, names_files, origin_of, sort_of
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
 
 __all__ = ["NOT_OFFERED", "Argument", "Method", "engine_methods", "find_method", "strange_methods"]
 

@@ -16,16 +16,16 @@ from attrs import asdict, evolve
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, EvocellError
-from evocell.execution.opening import open_worker as open_configured_worker
-from evocell.execution.scratch import OwnedDirectory
-from evocell.execution.sharing import SharedGuests
-from evocell.execution.worker import OpenWorker
+from evocell.execution.interface import OpenWorker
+from evocell.guests.scratch import OwnedDirectory
 from evocell.pipe import errors
 from evocell.pipe.greeting import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.serving import ServedConnection
 from evocell.pipe.session import Session
 from evocell.wire.frames import Framing
+from evocell.workers.open_worker import open_worker as open_configured_worker
+from evocell.workers.shared_workers import SharedGuests
 from evocell_runtime.build import BuildProgress
 
 __all__ = ["PipeServer", "is_breach", "open_server", "server_version"]

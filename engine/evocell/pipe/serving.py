@@ -14,7 +14,6 @@ import trio
 from attrs import asdict
 
 from evocell.errors import ConfigurationError, EvocellError
-from evocell.observability.stream import Subscription as EventSubscription
 from evocell.pipe import errors
 from evocell.pipe.callbacks import ClientContext
 from evocell.pipe.channel import Channel
@@ -27,6 +26,7 @@ from evocell.pipe.methods import Method, find_method
 from evocell.pipe.packing import is_long
 from evocell.pipe.session import Session
 from evocell.pipe.shapes import decode, encode
+from evocell.telemetry.stream import Subscription as EventSubscription
 from evocell.wire.frames import Framing
 
 __all__ = ["Host", "ServedConnection"]

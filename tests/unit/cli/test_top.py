@@ -10,7 +10,7 @@ from evocell import Case, Config, ConfigurationError, Engine, Evaluation
 from evocell.cli.main import main
 from evocell.cli.top import draw
 from evocell.cli.top_data import Picture, RunWatcher
-from evocell.observability.database import open_reader
+from evocell.store.database import open_reader
 
 SQUARE = "def solve(n): return n * n"
 RAISES = "def solve(n): raise ValueError(n)"

@@ -7,7 +7,6 @@ import msgpack
 import pytest
 
 from evocell.errors import SandboxNotFound
-from evocell.observability.stream import KEPT
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.description import EXTENSIONS, NOTIFICATIONS, describe
 from evocell.pipe.document import refreshed
@@ -17,6 +16,7 @@ from evocell.pipe.greeting import SERVER_METHODS, Hello
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Asked, Greeted, Machine
 from evocell.pipe.methods import engine_methods
+from evocell.telemetry.stream import KEPT
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "pipe.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from evocell.errors import ImageError
 
 if TYPE_CHECKING:
     # The runtime loads wasmtime, which `--help` does not need.
-    from evocell.guests.images import ImageShelf
+    from evocell.guests.images import LoadedImages
     from evocell_runtime.cache import ImageCache
 
 __all__ = ["run_export", "run_import"]
@@ -56,8 +56,8 @@ def run_import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shelf(cache: ImageCache, image_id: str) -> ImageShelf:
-    from evocell.guests.images import ImageShelf
+def _shelf(cache: ImageCache, image_id: str) -> LoadedImages:
+    from evocell.guests.images import LoadedImages
     from evocell_runtime.errors import ImageError as RuntimeImageError
     from evocell_runtime.image import Image
 
@@ -65,6 +65,6 @@ def _shelf(cache: ImageCache, image_id: str) -> ImageShelf:
     if manifest is None:
         raise ImageError(f"there is no image {image_id} in {cache.root} any more")
     try:
-        return ImageShelf(Image(cache, manifest), cache)
+        return LoadedImages(Image(cache, manifest), cache)
     except RuntimeImageError as e:
         raise ImageError(str(e)) from e

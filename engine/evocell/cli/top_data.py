@@ -12,7 +12,7 @@ from attrs import Factory, define, field
 
 from evocell.errors import ConfigurationError
 from evocell.store.encoding import unpack
-from evocell.store.runs import fate, is_alive
+from evocell.store.runs import is_alive, run_outcome
 from evocell.store.searches import chosen_runs
 
 __all__ = ["Picture", "RunWatcher"]
@@ -139,7 +139,7 @@ class RunWatcher:
     def _read_run(self, picture: Picture, now: float) -> None:
         ask = self._connection.execute
         started = ask("SELECT started_at FROM runs WHERE run = ?", (picture.run,)).fetchone()[0]
-        outcome, ended = fate(self._connection, self._path, picture.run)
+        outcome, ended = run_outcome(self._connection, self._path, picture.run)
         picture.state = "running" if outcome == "open" else outcome
         picture.age_s = (now if ended is None else ended) - started
         readings = {

@@ -10,10 +10,10 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import Room
+from evocell.concurrency import CapacityRetry
 from evocell.errors import ConfigurationError
 from evocell.evaluation.failure_watch import FailureWatch
-from evocell.evaluation.memo import PureCalls
+from evocell.evaluation.memo import MemoisingCaller
 from evocell.models.evaluation import Evaluation
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
@@ -58,9 +58,9 @@ class Plan:
     deadline_s: float
     ends_at: float
     calls: trio.CapacityLimiter
-    room: Room
+    room: CapacityRetry
     observer: Observer
-    pure: PureCalls
+    pure: MemoisingCaller
     memoise: bool
     security: str
     watch: FailureWatch
@@ -103,9 +103,9 @@ async def prepare(
     deadline_s: float,
     ends_at: float,
     calls_at_once: int,
-    room: Room,
+    room: CapacityRetry,
     observer: Observer,
-    pure: PureCalls,
+    pure: MemoisingCaller,
     memoise: bool,
     watch: FailureWatch,
 ) -> Plan:

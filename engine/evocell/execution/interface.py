@@ -222,7 +222,7 @@ class Worker(Protocol):
         """
         ...
 
-    async def copy_out(self, session: str) -> SessionCopy | None:
+    async def export_session(self, session: str) -> SessionCopy | None:
         """Take down what a session holds, which stays as it is; None if there is no such session.
 
         Raises:
@@ -230,7 +230,7 @@ class Worker(Protocol):
         """
         ...
 
-    async def put_in(
+    async def import_session(
         self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
     ) -> None:
         """Begin a session with what one elsewhere held.

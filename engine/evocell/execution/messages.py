@@ -19,7 +19,7 @@ from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["CopyRefused", "Host", "ImageRefused", "Run", "Sighting"]
+__all__ = ["CopyRefused", "GuestRequest", "GuestResult", "Host", "ImageRefused"]
 
 
 class CopyRefused(EvocellError):
@@ -31,7 +31,7 @@ class ImageRefused(CopyRefused):
 
 
 @frozen(kw_only=True)
-class Run:
+class GuestRequest:
     """One request to a guest.
 
     Attributes:
@@ -58,12 +58,12 @@ class Run:
     sandbox_id: str = ""
 
     @property
-    def request(self) -> bytes:
+    def body(self) -> bytes:
         """What the agent is asked, in one piece."""
         return b"".join(self.parts)
 
     @property
-    def request_again(self) -> bytes | None:
+    def body_again(self) -> bytes | None:
         """What it is asked when the session has the code already, in one piece."""
         return None if self.parts_again is None else b"".join(self.parts_again)
 
@@ -86,7 +86,7 @@ class Run:
         }
 
     @classmethod
-    def from_wire(cls, plain: Mapping[str, Any], find: Callable[[str], bytes]) -> Run:
+    def from_wire(cls, plain: Mapping[str, Any], find: Callable[[str], bytes]) -> GuestRequest:
         """A run from what `to_wire` made of it.
 
         Args:
@@ -107,7 +107,7 @@ class Run:
 
 
 @frozen(kw_only=True)
-class Sighting:
+class GuestResult:
     """What was seen of a run. Exactly one of the first five is set.
 
     Attributes:
@@ -133,7 +133,7 @@ class Sighting:
 
     def to_wire(self) -> dict[str, Any]:
         """The sighting as plain data."""
-        plain = {name: getattr(self, name) for name in _SIGHTING}
+        plain = {name: getattr(self, name) for name in _GUEST_RESULT}
         if self.result is not None:
             seen = plain["result"] = {name: getattr(self.result, name) for name in _RESULT}
             for name in _GUEST_BYTES:
@@ -144,7 +144,7 @@ class Sighting:
         return plain
 
     @classmethod
-    def from_wire(cls, plain: Mapping[str, Any]) -> Sighting:
+    def from_wire(cls, plain: Mapping[str, Any]) -> GuestResult:
         """A sighting from what `to_wire` made of it."""
         seen = plain["result"]
         result = None
@@ -155,7 +155,7 @@ class Sighting:
         return cls(**{**plain, "result": result})
 
 
-_SIGHTING = tuple(field.name for field in fields(Sighting))
+_GUEST_RESULT = tuple(field.name for field in fields(GuestResult))
 _RESULT = tuple(field.name for field in fields(CallResult))
 _GUEST_BYTES = ("response", "stdout", "stderr")
 
@@ -185,7 +185,7 @@ class Host(Protocol):
         """How many runs it can usefully have under way; more of them wait inside."""
         ...
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request to its end or to a limit.
 
         Raises:
@@ -213,12 +213,14 @@ class Host(Protocol):
         """
         ...
 
-    async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
+    async def freeze_session(
+        self, request: GuestRequest, *, name: str, replace: bool, version: str | None
+    ) -> str:
         """Seal what a session holds as an image; the session stays as it is.
 
         Args:
-            run: The session, and the request that prepares a copy of it for the freeze. Without a session a
-                fresh fork is frozen.
+            request: The session, and the request that prepares a copy of it for the freeze. Without a
+                session a fresh fork is frozen.
             name: What the image will go by.
             replace: Whether the name may be taken from another image.
             version: Digest of the code that is loaded in it.
@@ -234,23 +236,23 @@ class Host(Protocol):
         """
         ...
 
-    async def copy_out(self, session: str) -> dict[str, Any] | None:
+    async def export_session(self, session: str) -> dict[str, Any] | None:
         """Take down what a session holds, which stays as it is.
 
         Returns:
-            Plain data for `put_in`; None if there is no such session.
+            Plain data for `import_session`; None if there is no such session.
 
         Raises:
             CopyRefused: It cannot be copied.
         """
         ...
 
-    async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
+    async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
         """Begin a session with what one elsewhere held.
 
         Args:
             session: Its name.
-            state: What `copy_out` returned there, which nobody vouches for, and beside it ``"image"``,
+            state: What `export_session` returned there, which nobody vouches for, and beside it ``"image"``,
                 ``"app"`` and ``"limits"`` as they are here.
 
         Raises:

@@ -17,17 +17,17 @@ from typing import Any, Generic, TypeVar
 import msgpack
 
 from evocell.errors import ProtocolError
-from evocell.execution.messages import Run, Sighting
+from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.execution.rpc import Connection
 
 __all__ = [
     "ANSWER_MISSING",
     "BLOB",
+    "CACHE_BYTES",
     "NAMED_BYTES",
-    "SHELF_BYTES",
+    "PayloadCache",
     "Recent",
-    "RunSender",
-    "Shelf",
+    "RequestSender",
     "name_of",
     "packed",
 ]
@@ -35,7 +35,7 @@ __all__ = [
 BLOB_BYTES = 4096
 """Parts longer than this go by name."""
 
-SHELF_BYTES = 256 << 20
+CACHE_BYTES = 256 << 20
 """What a worker's process keeps of what it was sent."""
 
 NAMED_BYTES = 64 << 20
@@ -98,14 +98,14 @@ def name_of(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
-class Shelf:
+class PayloadCache:
     """The worker's side: keeps blobs, and puts runs together from them.
 
     Args:
         max_bytes: How much it keeps.
     """
 
-    def __init__(self, max_bytes: int = SHELF_BYTES) -> None:
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._blobs: Recent[str, bytes] = Recent(max_bytes)
 
     def take(self, params: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ class Shelf:
         blob = bytes(params["data"])
         self._blobs.put(str(params["name"]), blob, len(blob))
 
-    def run(self, params: Mapping[str, Any]) -> Run | dict[str, list[str]]:
+    def run(self, params: Mapping[str, Any]) -> GuestRequest | dict[str, list[str]]:
         """The run a request describes, or the answer that says what is missing for it.
 
         Raises:
@@ -128,17 +128,17 @@ class Shelf:
                 return b""
             return blob
 
-        run = Run.from_wire(msgpack.unpackb(params["run"]), find)
-        return {ANSWER_MISSING: missing} if missing else run
+        request = GuestRequest.from_wire(msgpack.unpackb(params["run"]), find)
+        return {ANSWER_MISSING: missing} if missing else request
 
 
-def packed(seen: Sighting) -> bytes:
+def packed(seen: GuestResult) -> bytes:
     """What was seen of a run, as the answer to the request for it."""
     data: bytes = msgpack.packb(seen.to_wire())
     return data
 
 
-class RunSender:
+class RequestSender:
     """The engine's side: sends runs over one connection, and what they refer to ahead of them.
 
     Args:
@@ -148,7 +148,7 @@ class RunSender:
     """
 
     def __init__(
-        self, connection: Connection, names: Recent[bytes, str], max_bytes: int = SHELF_BYTES
+        self, connection: Connection, names: Recent[bytes, str], max_bytes: int = CACHE_BYTES
     ) -> None:
         self._connection = connection
         self._names = names
@@ -157,7 +157,7 @@ class RunSender:
         self.missed = 0
         """How often the other side had lost what it was believed to have."""
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Have a run done there.
 
         Raises:
@@ -168,7 +168,7 @@ class RunSender:
         # Whoever misses something twice in a row gets it all in one piece.
         for refer in (self._refer, self._refer, _enclose):
             blobs: dict[str, bytes] = {}
-            plain = run.to_wire(partial(refer, blobs))
+            plain = request.to_wire(partial(refer, blobs))
             for name, blob in blobs.items():
                 if name not in self._sent:
                     # Noted first, so that another run does not send it as well; written before that one's
@@ -177,9 +177,9 @@ class RunSender:
                     await self._connection.notify(BLOB, {"name": name, "data": blob})
             # In one piece: the reader of frames then has few values to follow.
             packed = msgpack.packb(plain)
-            answer = await self._connection.request("run", {"run": packed, "alone": run.session is None})
+            answer = await self._connection.request("run", {"run": packed, "alone": request.session is None})
             if isinstance(answer, bytes):
-                return Sighting.from_wire(msgpack.unpackb(answer))
+                return GuestResult.from_wire(msgpack.unpackb(answer))
             self.missed += 1
             for name in answer[ANSWER_MISSING]:
                 self._sent.forget(name)

@@ -82,17 +82,17 @@ class Capacity:
     Attributes:
         awake: How many of them are kept ready at most.
         awake_bound: What bounds these, such as ``"memory"``; `CHOICE` if they are as many as shall be.
-        asleep_bytes: Memory for those that are put aside.
+        hibernated_bytes: Memory for those that are put aside.
     """
 
     awake: int
     awake_bound: str
-    asleep_bytes: int
+    hibernated_bytes: int
 
     @property
     def sessions(self) -> int:
         """How many there can be, if none has much data of its own."""
-        return self.awake + self.asleep_bytes // ASLEEP_BYTES
+        return self.awake + self.hibernated_bytes // ASLEEP_BYTES
 
 
 def capacity(found: Resources) -> Capacity:
@@ -107,7 +107,7 @@ def capacity(found: Resources) -> Capacity:
         bounds["vm.max_map_count"] = (found.mappings - _RESERVED_MAPPINGS) // AWAKE_MAPPINGS
     bound = min(bounds, key=bounds.__getitem__)
     awake = max(1, bounds[bound])  # one is needed to do anything at all
-    return Capacity(awake=awake, awake_bound=bound, asleep_bytes=max(0, memory - awake * AWAKE_BYTES))
+    return Capacity(awake=awake, awake_bound=bound, hibernated_bytes=max(0, memory - awake * AWAKE_BYTES))
 
 
 def own_resources(memory_bytes: int) -> Resources:

@@ -17,7 +17,7 @@ import trio
 from attrs import evolve
 
 from evocell.errors import ProtocolError
-from evocell.execution.messages import CopyRefused, ImageRefused, Run, Sighting
+from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused
 from evocell.guests.guest import Fork
 from evocell.models.limits import MAX_MEMORY_BYTES, Limits
 from evocell.wire.values import decode_hostile
@@ -48,7 +48,7 @@ _numbers = count(1)
 class SessionHost(Protocol):
     """The host of guests, as far as a freeze needs it."""
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request."""
         ...
 
@@ -66,19 +66,25 @@ class SessionHost(Protocol):
 
 
 async def freeze_copy(
-    host: SessionHost, cache: ImageCache, run: Run, *, name: str, replace: bool, version: str | None
+    host: SessionHost,
+    cache: ImageCache,
+    request: GuestRequest,
+    *,
+    name: str,
+    replace: bool,
+    version: str | None,
 ) -> str:
     """Seal a copy of what a session holds; see `Host.freeze_session`."""
     copy = f"freeze-{next(_numbers)}"
     lasting = f"{copy}-lasting"
     try:
-        limits = limits_to_settle(run.limits)
-        if run.session is not None:
-            async with host.kept(run.session) as fork:
+        limits = limits_to_settle(request.limits)
+        if request.session is not None:
+            async with host.kept(request.session) as fork:
                 held = 0 if fork is None else fork.limits.memory_bytes
-            limits = limits_to_settle(run.limits, held)
-            await host.fork_session(run.session, copy, limits)
-        request = evolve(run, session=copy, limits=limits)
+            limits = limits_to_settle(request.limits, held)
+            await host.fork_session(request.session, copy, limits)
+        request = evolve(request, session=copy, limits=limits)
         _refuse_unsettled(await host.run(request))
         await host.fork_session(copy, lasting)
         seen = await host.run(evolve(request, session=lasting, parts=(_LASTING,), parts_again=(_LASTING,)))
@@ -88,7 +94,7 @@ async def freeze_copy(
         async with host.kept(copy) as fork:
             if fork is not None:
                 seal = partial(
-                    _seal, fork, cache, addresses, run, name=name, replace=replace, version=version
+                    _seal, fork, cache, addresses, request, name=name, replace=replace, version=version
                 )
                 with trio.CancelScope(shield=True):
                     image_id = await trio.to_thread.run_sync(seal)
@@ -105,21 +111,21 @@ def _seal(
     fork: Fork,
     cache: ImageCache,
     addresses: GuestBytes | None,
-    run: Run,
+    request: GuestRequest,
     *,
     name: str,
     replace: bool,
     version: str | None,
 ) -> str:
     try:
-        guest = fork.roused().instance
+        guest = fork.wake().instance
         make_immortal(guest.memory, addresses, strict=False)
         snapshot = freeze(guest)
     except (ImageError, OSError) as e:
         raise CopyRefused(str(e)) from e
     try:
-        origin = Origin(parent=fork.image.image_id, version=version, app=run.app)
-        own = run.limits
+        origin = Origin(parent=fork.image.image_id, version=version, app=request.app)
+        own = request.limits
         limits = RehearsalLimits().within(
             fuel=own.fuel, growth_bytes=own.memory_bytes, timeout_s=own.timeout_s
         )
@@ -150,7 +156,7 @@ def limits_to_settle(own: Limits, held_bytes: int = 0) -> Limits:
     )
 
 
-def _refuse_unsettled(seen: Sighting) -> None:
+def _refuse_unsettled(seen: GuestResult) -> None:
     """Raise if a copy could not be prepared."""
     result = seen.result
     if result is None or not result.returned or seen.timed_out or result.response is None:

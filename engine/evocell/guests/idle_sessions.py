@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from evocell.guests.capacity import ASLEEP_BYTES, AWAKE_DESCRIPTORS, Capacity
 
-__all__ = ["Residents", "weight"]
+__all__ = ["IdleSessions", "weight"]
 
 S = TypeVar("S")
 
@@ -16,7 +16,7 @@ def weight(open_files: int) -> int:
     return 1 + -(-open_files // AWAKE_DESCRIPTORS)
 
 
-class Residents(Generic[S]):
+class IdleSessions(Generic[S]):
     """Counts sessions at rest: ready ones by weight, those put aside by bytes.
 
     Args:
@@ -27,7 +27,7 @@ class Residents(Generic[S]):
         self.capacity = capacity
         self._awake: dict[S, int] = {}  # the one idle longest first
         self._bound: dict[S, int] = {}  # ready, and cannot be put aside
-        self._asleep: dict[S, int] = {}
+        self._hibernated: dict[S, int] = {}
         self._awake_weight = 0
         self._asleep_bytes = 0
 
@@ -46,13 +46,13 @@ class Residents(Generic[S]):
     def sleep(self, session: S, held_bytes: int) -> None:
         """Note that a session is put aside, and what it takes."""
         self.leave(session)
-        self._asleep[session] = max(held_bytes, ASLEEP_BYTES)
-        self._asleep_bytes += self._asleep[session]
+        self._hibernated[session] = max(held_bytes, ASLEEP_BYTES)
+        self._asleep_bytes += self._hibernated[session]
 
     def leave(self, session: S) -> None:
         """Note that a session is in use, or gone; idempotent."""
         self._awake_weight -= self._awake.pop(session, 0) + self._bound.pop(session, 0)
-        self._asleep_bytes -= self._asleep.pop(session, 0)
+        self._asleep_bytes -= self._hibernated.pop(session, 0)
 
     def surplus(self, most: int) -> list[S]:
         """The sessions to put aside so that no more than a weight of `most` is ready; idle longest first."""
@@ -74,11 +74,11 @@ class Residents(Generic[S]):
                 f"{len(self._bound):,} sandboxes have files open, so that they cannot be put aside, and the "
                 f"descriptors and mappings are enough for {most:,}"
             )
-        full = self._asleep_bytes + ASLEEP_BYTES > self.capacity.asleep_bytes
+        full = self._asleep_bytes + ASLEEP_BYTES > self.capacity.hibernated_bytes
         if full and self._awake_weight >= most:
             return (
-                f"{len(self._awake) + len(self._bound) + len(self._asleep):,} sandboxes keep state, of which "
-                f"{len(self._asleep):,} are put aside and take {self._asleep_bytes:,} bytes of "
-                f"{self.capacity.asleep_bytes:,}"
+                f"{len(self._awake) + len(self._bound) + len(self._hibernated):,} sandboxes keep state, "
+                f"of which {len(self._hibernated):,} are put aside and take {self._asleep_bytes:,} bytes of "
+                f"{self.capacity.hibernated_bytes:,}"
             )
         return None

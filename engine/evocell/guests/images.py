@@ -28,7 +28,7 @@ KEPT_IMAGES = 64
 """Images that a process has mapped for forks to come; of more, the one used longest ago is let go."""
 
 
-class ImageShelf:
+class LoadedImages:
     """The images that a process forks from: its own, and others from the same cache as they are asked for.
 
     Args:

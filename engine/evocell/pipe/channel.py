@@ -18,7 +18,17 @@ from attrs import define, field
 
 from evocell.errors import EvocellError, ProtocolError
 from evocell.pipe.errors import Busy, ConnectionClosed, InternalError, RequestCancelled
-from evocell.pipe.machine import Answered, Asked, Event, Greeted, Machine, Reading, Refused, Told, Withdrawn
+from evocell.pipe.machine import (
+    Answered,
+    Event,
+    Greeted,
+    Machine,
+    NotificationReceived,
+    Reading,
+    Refused,
+    RequestReceived,
+    RequestWithdrawn,
+)
 from evocell.pipe.packing import is_long
 from evocell.wire.frames import Message, Notification, Request, Response, frame_of
 
@@ -244,11 +254,11 @@ class Channel:
                 if (pending := self._pending.get(msgid)) is not None:
                     pending.answer = event
                     pending.over.set()
-            case Asked(msgid):
+            case RequestReceived(msgid):
                 # Made here and not by the task, which may start only after the cancellation was read.
                 scope = self._scopes[msgid] = trio.CancelScope()
                 nursery.start_soon(self._answer, event, scope)
-            case Withdrawn(msgid):
+            case RequestWithdrawn(msgid):
                 if (asked := self._scopes.get(msgid)) is not None:
                     asked.cancel()
             case Refused(msgid, error):
@@ -258,11 +268,11 @@ class Channel:
             case Greeted():
                 assert self._greeted is not None
                 await self._greeted(event)
-            case Told(method, params):
+            case NotificationReceived(method, params):
                 if self._told is not None:
                     self._told(method, params)
 
-    async def _answer(self, request: Asked, scope: trio.CancelScope) -> None:
+    async def _answer(self, request: RequestReceived, scope: trio.CancelScope) -> None:
         error: EvocellError = RequestCancelled()
         result: Any = None
         done = False

@@ -33,7 +33,7 @@ from evocell.pipe.channel import Channel
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.errors import ConnectionClosed, MethodNotFound
 from evocell.pipe.events import ReceivedEvent
-from evocell.pipe.functions import LentFunctions
+from evocell.pipe.functions import CallbackRegistry
 from evocell.pipe.greeting import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.machine import HELLO, Machine
@@ -156,7 +156,7 @@ class AsyncClient(_Base):
         self._image: Mapping[str, Any] = {}
         self._image_failure: EvocellError | None = None
         self._image_known = trio.Event()
-        self._functions = LentFunctions(self)
+        self._functions = CallbackRegistry(self)
         self._streams: dict[int, trio.MemorySendChannel[Any]] = {}
         self._progress: Callable[..., None] | None = None
         self._events_dropped = 0

@@ -21,7 +21,7 @@ from evocell.pipe.shapes import decode, encode
 if TYPE_CHECKING:
     from evocell.api.async_engine import AsyncEngine
 
-__all__ = ["LentFunctions"]
+__all__ = ["CallbackRegistry"]
 
 _THREADS = 8
 
@@ -46,7 +46,7 @@ class _Lent:
 class _Names:
     """Lends the functions of one request; implements `evocell.pipe.shapes.Context` for what it sends."""
 
-    def __init__(self, functions: LentFunctions) -> None:
+    def __init__(self, functions: CallbackRegistry) -> None:
         self._functions = functions
         self.names: list[str] = []
 
@@ -69,7 +69,7 @@ class _Names:
         return name
 
 
-class LentFunctions:
+class CallbackRegistry:
     """What a client has lent at the moment.
 
     Args:

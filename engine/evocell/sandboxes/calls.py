@@ -14,7 +14,7 @@ from evocell.errors import ConfigurationError
 from evocell.execution.interface import CallJob, Worker
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
-from evocell.sandboxes.audit_events import tell_of_backlog, tell_of_deadline, tell_of_kill
+from evocell.sandboxes.audit_events import report_deadline, report_full_queue, report_kill
 from evocell.sandboxes.record import SandboxRecord
 from evocell.store.observer import Observer
 from evocell_guest.values import EncodeError, TooLarge, encode
@@ -157,11 +157,11 @@ async def run_in_sandbox(
     began = trio.Event()
     with trio.move_on_after(deadline_s):
         outcome = await _run(worker, record, request, observer, began)
-        tell_of_kill(observer, record.id, outcome, version=record.state.version or "")
+        report_kill(observer, record.id, outcome, version=record.state.version or "")
         record.usage.add(outcome)
         return outcome
     if began.is_set():
-        tell_of_deadline(observer, record.id, deadline_s)
+        report_deadline(observer, record.id, deadline_s)
     return deadline_outcome(deadline_s)
 
 
@@ -188,7 +188,7 @@ async def _refuse(worker: Worker, record: SandboxRecord, observer: Observer) -> 
     backlog = record.backlog
     error = backlog.refuse()
     if backlog.verdict is not None:
-        tell_of_backlog(observer, record.id, limit=backlog.limit, reached=error.requested or backlog.limit)
+        report_full_queue(observer, record.id, limit=backlog.limit, reached=error.requested or backlog.limit)
         try:
             async with record.lock:
                 if record.session_live:

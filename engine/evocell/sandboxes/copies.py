@@ -222,7 +222,7 @@ class Copies:
         session = None
         if record.session_live:
             try:
-                session = await self._worker.copy_out(record.session)
+                session = await self._worker.export_session(record.session)
             except CopyRefused as refusal:
                 raise SandboxBusy(record.id, str(refusal)) from refusal
         image = record.image or self._worker.find_image(self._worker.image_id)
@@ -260,7 +260,7 @@ class Copies:
         async with record.lock:
             record.session_opened = True
             try:
-                await self._worker.put_in(
+                await self._worker.import_session(
                     record.session, exported.session, image=record.image_id, code=code, limits=record.limits
                 )
             except CopyRefused as refusal:

@@ -35,8 +35,8 @@ from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
 from evocell.models.workers import WorkerKill
 from evocell.sandboxes.admission import Admission
-from evocell.sandboxes.audit_events import note_refusal, tell_of_worker
-from evocell.sandboxes.call_queue import Backlog
+from evocell.sandboxes.audit_events import record_refusal, report_worker_kill
+from evocell.sandboxes.call_queue import CallQueue
 from evocell.sandboxes.calls import SESSION_LOST, end_session
 from evocell.sandboxes.code_versions import Versions
 from evocell.sandboxes.record import SandboxRecord
@@ -153,7 +153,7 @@ class Manager:
             for record in self._records.values()
             if record.session_live and self._worker.session_home(record.session) == kill.worker
         ]
-        tell_of_worker(self.observer, kill, at_rest)
+        report_worker_kill(self.observer, kill, at_rest)
 
     def new_id(self, taken: Collection[str | None] = ()) -> str:
         """Return an id that no sandbox has and that is not among those taken."""
@@ -224,7 +224,7 @@ class Manager:
                         )
                     )
                     record.refuse_stopped()
-                    self.note_refusal(record, made)
+                    self.record_refusal(record, made)
                     self.install(record, made, broken=source is not None)
                     record.loaded.set()
                     span.note(status=record.state.status.value, version=record.state.version)
@@ -239,10 +239,10 @@ class Manager:
         code = None if record.image is None else self._worker.resident_code(record.image)
         return _empty(record.id) if code is None else await self._versions.adopt(code)
 
-    def note_refusal(self, record: SandboxRecord, made: CompiledVersion | Rejected) -> None:
+    def record_refusal(self, record: SandboxRecord, made: CompiledVersion | Rejected) -> None:
         """Note in the audit log that code was refused to a sandbox, if the security gate refused it."""
         profile = record.security_profile or self._config.security_profile
-        note_refusal(self.observer.audit, record.id, made, version="", profile=profile)
+        record_refusal(self.observer.audit, record.id, made, version="", profile=profile)
 
     def install(
         self,
@@ -447,7 +447,9 @@ class Manager:
             limits=spec.limits or self._limits,
             image=image,
             session=f"{sandbox_id}/{next(_session_numbers)}",
-            backlog=Backlog(sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy),
+            backlog=CallQueue(
+                sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy
+            ),
             number=number,
             changed=self.observer.journal.state,
         )

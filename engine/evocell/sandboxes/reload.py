@@ -160,7 +160,7 @@ class Reloading:
                 made = await self._versions.compiled(
                     tree, profile=record.security_profile, limits=record.limits
                 )
-                self._manager.note_refusal(record, made)
+                self._manager.record_refusal(record, made)
                 outcome: Outcome = made if isinstance(made, Rejected) else Completed(value=made.digest)
                 span.note(outcome=outcome.kind, version=record.state.version)
                 if keep_state and record.code is not None and isinstance(made, Rejected):

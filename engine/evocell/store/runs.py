@@ -29,13 +29,13 @@ __all__ = [
     "INTERRUPTED",
     "LOST",
     "LostSandbox",
-    "Repairs",
+    "RecoveryReport",
     "Run",
-    "fate",
     "is_alive",
     "lost_sandboxes",
     "note_revived",
     "open_run",
+    "run_outcome",
 ]
 
 INTERRUPTED = "interrupted"
@@ -90,7 +90,7 @@ class LostSandbox:
 
 
 @frozen
-class Repairs:
+class RecoveryReport:
     """What a start found amiss in the store, and mended.
 
     Attributes:
@@ -142,7 +142,7 @@ class Run:
         repairs: What was found amiss at its start.
     """
 
-    def __init__(self, store: Store, number: int, lock: int, repairs: Repairs) -> None:
+    def __init__(self, store: Store, number: int, lock: int, repairs: RecoveryReport) -> None:
         self.number = number
         self.repairs = repairs
         self._store = store
@@ -189,10 +189,10 @@ def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool])
     """
     held: list[int] = []
 
-    def begin(connection: sqlite3.Connection) -> tuple[int, int, Repairs]:
+    def begin(connection: sqlite3.Connection) -> tuple[int, int, RecoveryReport]:
         while held:  # it is called again
             os.close(held.pop())
-        repairs = _mend(store, connection, has_version)
+        repairs = _recover(store, connection, has_version)
         number = connection.execute("SELECT coalesce(max(run), 0) + 1 FROM runs").fetchone()[0]
         lock = os.open(_lock_path(store, number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         held.append(lock)
@@ -230,7 +230,7 @@ def is_alive(store_path: Path, run: int) -> bool:
         os.close(lock)
 
 
-def fate(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[str, float | None]:
+def run_outcome(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[str, float | None]:
     """Return how a run stands at this moment: ``"open"``, ``"closed"`` or ``"killed"``, and when it ended.
 
     One that was killed is so at once, though the store does not say it before the next start of an engine; it
@@ -252,7 +252,9 @@ def fate(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[st
     return "killed" if outcome == "open" else str(outcome), float(last or started)
 
 
-def _mend(store: Store, connection: sqlite3.Connection, has_version: Callable[[str], bool]) -> Repairs:
+def _recover(
+    store: Store, connection: sqlite3.Connection, has_version: Callable[[str], bool]
+) -> RecoveryReport:
     opened = connection.execute("SELECT run FROM runs WHERE outcome = 'open' ORDER BY run").fetchall()
     dead = tuple(run for (run,) in opened if not is_alive(store.path, run))
     interrupted: list[str] = []
@@ -270,7 +272,7 @@ def _mend(store: Store, connection: sqlite3.Connection, has_version: Callable[[s
             _lock_path(store, run).unlink()
     wanted = dict.fromkeys(one.version for one in lost if one.version is not None)
     missing = [one for one in wanted if not has_version(one) and not _has_source(connection, one)]
-    return Repairs(dead, tuple(interrupted), tuple(lost), tuple(missing))
+    return RecoveryReport(dead, tuple(interrupted), tuple(lost), tuple(missing))
 
 
 def _interrupt(connection: sqlite3.Connection, run: int) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from evocell.errors import ConfigurationError
-from evocell.store.runs import fate
+from evocell.store.runs import run_outcome
 
 __all__ = ["chosen_runs", "runs_of_search"]
 
@@ -30,7 +30,7 @@ def runs_of_search(connection: sqlite3.Connection, store_path: Path, run: int) -
     tasks = _sets(connection.execute("SELECT DISTINCT run, task FROM batches"))
     spans = {}
     for number, started in connection.execute("SELECT run, started_at FROM runs").fetchall():
-        ended = fate(connection, store_path, number)[1]
+        ended = run_outcome(connection, store_path, number)[1]
         spans[number] = started, float("inf") if ended is None else ended
     found = {run}
     waiting = [run]

@@ -18,13 +18,13 @@ from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.execution.interface import SessionCopy, Worker
-from evocell.execution.messages import Run, Sighting
+from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.workers import WorkerKill
 from evocell.workers.worker import HostWorker
 
-__all__ = ["SharedGuests"]
+__all__ = ["SharedWorkers"]
 
 RUNS_PER_SLOT = 2
 """Runs that one engine may have under way, for each one that the workers can use."""
@@ -32,7 +32,7 @@ RUNS_PER_SLOT = 2
 _ENDED_AT_ONCE = 64
 
 
-class SharedGuests:
+class SharedWorkers:
     """Lends workers to engines.
 
     Args:
@@ -50,7 +50,7 @@ class SharedGuests:
             )
         self._worker = worker
         self._apart = apart
-        self._lent: set[_LentWorker] = set()
+        self._lent: set[TenantWorker] = set()
         self._numbers = count(1)
         worker.on_kill = self._tell_kill
 
@@ -73,7 +73,7 @@ class SharedGuests:
         progress: Callable[..., None] | None = None,  # noqa: ARG002 - there is nothing to build
     ) -> AsyncIterator[Worker]:
         """Lend the workers to one engine; its sessions end with the block."""
-        lent = _LentWorker(self._worker, snapshots, number=next(self._numbers), apart=self._apart)
+        lent = TenantWorker(self._worker, snapshots, number=next(self._numbers), apart=self._apart)
         self._lent.add(lent)
         try:
             yield lent
@@ -88,7 +88,7 @@ class SharedGuests:
             lent.tell_kill(kill)
 
 
-class _LentWorker(HostWorker):
+class TenantWorker(HostWorker):
     """The workers as one of several engines has them."""
 
     def __init__(self, worker: HostWorker, snapshots: SnapshotStore, *, number: int, apart: bool) -> None:
@@ -115,25 +115,25 @@ class _LentWorker(HostWorker):
             ids = tuple(one.removeprefix(mark) for one in kill.sandbox_ids if one.startswith(mark))
             self._told(evolve(kill, sandbox_ids=ids))
 
-    async def _run(self, run: Run) -> Sighting:
-        if run.sandbox_id:
-            run = evolve(run, sandbox_id=self._mark + run.sandbox_id)
+    async def _run(self, request: GuestRequest) -> GuestResult:
+        if request.sandbox_id:
+            request = evolve(request, sandbox_id=self._mark + request.sandbox_id)
         async with self._turns:
-            if run.session is not None:
-                self._sessions.add(run.session)
-            return await super()._run(run)
+            if request.session is not None:
+                self._sessions.add(request.session)
+            return await super()._run(request)
 
     async def fork_session(self, session: str, new: str) -> bool:
         """Copy what a session holds into a new one; see `Worker`."""
         self._sessions.add(new)
         return await super().fork_session(session, new)
 
-    async def put_in(
+    async def import_session(
         self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
     ) -> None:
         """Begin a session with what one elsewhere held; see `Worker`."""
         self._sessions.add(session)
-        await super().put_in(session, copy, image=image, code=code, limits=limits)
+        await super().import_session(session, copy, image=image, code=code, limits=limits)
 
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""

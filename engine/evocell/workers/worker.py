@@ -16,10 +16,10 @@ from evocell.code.compiler import (
 )
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot
 from evocell.code.storing import put_tree
+from evocell.concurrency import in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
-from evocell.execution.aside import aside
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, SessionCopy
-from evocell.execution.messages import Host, Run, Sighting
+from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
 from evocell.models.images import ImageInfo
 from evocell.models.limits import Limits
@@ -115,10 +115,10 @@ class HostWorker:
             max_depth=COMPILE_LIMITS.payload_depth,
         )
         limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
-        seen = await self._run(Run(parts=(request,), limits=limits))
+        seen = await self._run(GuestRequest(parts=(request,), limits=limits))
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
-        return await aside(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
+        return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
         """Have a fork that runs no variant code look at code; see `Worker`.
@@ -133,12 +133,12 @@ class HostWorker:
             max_items=COMPILE_LIMITS.payload_items,
             max_depth=COMPILE_LIMITS.payload_depth,
         )
-        seen = await self._run(Run(parts=(data,), limits=COMPILE_LIMITS))
+        seen = await self._run(GuestRequest(parts=(data,), limits=COMPILE_LIMITS))
         result = seen.result
         if result is None or not result.returned or seen.timed_out or result.response is None:
             return self._outcome(seen, COMPILE_LIMITS, None)
         try:
-            answer = await aside(len(result.response), _read, result.response)
+            answer = await in_thread_if_large(len(result.response), _read, result.response)
         except ProtocolError as e:
             return GuestCrashed(reason=f"its answer cannot be read: {e}")
         return answer if isinstance(answer, Mapping) else GuestCrashed(reason="its answer is not a map")
@@ -160,7 +160,7 @@ class HostWorker:
             )
             raise ConfigurationError(msg, "limits.payload_bytes")
         seen = await self._run(
-            Run(
+            GuestRequest(
                 session=job.session,
                 parts=call_request(job, load=True),
                 parts_again=None if job.session is None or job.reload else call_request(job, load=False),
@@ -174,7 +174,7 @@ class HostWorker:
         )
         size = _answer_bytes(seen)
         return CallReport(
-            outcome=await aside(size, self._outcome, seen, job.limits, job.image),
+            outcome=await in_thread_if_large(size, self._outcome, seen, job.limits, job.image),
             answer_bytes=size,
             session_alive=seen.session_alive,
             session_fresh=job.session is not None and seen.loaded,
@@ -222,7 +222,7 @@ class HostWorker:
     async def freeze_session(self, job: FreezeJob) -> ImageInfo:
         """Seal what a session holds as an image; see `Worker`."""
         code = job.code.code if job.code is not None and job.code.code else None
-        run = Run(
+        request = GuestRequest(
             session=job.session,
             parts=(encode({"op": "settle", "code": code}),),
             parts_again=(encode({"op": "settle", "code": None}),),
@@ -231,15 +231,17 @@ class HostWorker:
             app=None if job.code is None else job.code.path,
         )
         version = None if job.code is None else job.code.digest
-        image_id = await self._host.freeze_session(run, name=job.name, replace=job.replace, version=version)
+        image_id = await self._host.freeze_session(
+            request, name=job.name, replace=job.replace, version=version
+        )
         return describe_image(self._images.manifest(image_id), job.name)
 
-    async def copy_out(self, session: str) -> SessionCopy | None:
+    async def export_session(self, session: str) -> SessionCopy | None:
         """Take down what a session holds; see `Worker`."""
-        state = await self._host.copy_out(session)
+        state = await self._host.export_session(session)
         return None if state is None else SessionCopy(guest=state["guest"], scratch=state["scratch"])
 
-    async def put_in(
+    async def import_session(
         self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
     ) -> None:
         """Begin a session with what one elsewhere held; see `Worker`."""
@@ -250,7 +252,7 @@ class HostWorker:
             "app": str(code.path),
             "limits": asdict(limits),
         }
-        await self._host.put_in(session, state)
+        await self._host.import_session(session, state)
 
     async def export_image(self, image: ImageInfo, path: Path) -> None:
         """Write an image to a new file; see `Worker`."""
@@ -268,7 +270,7 @@ class HostWorker:
             ImageError: The image does not answer.
         """
         request = encode({"op": "info"}, max_bytes=1024, max_items=16, max_depth=4)
-        seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
+        seen = await self._run(GuestRequest(parts=(request,), limits=COMPILE_LIMITS))
         if seen.result is None or seen.result.response is None:
             msg = f"the image {self.image_id} does not answer; run: evocell image verify"
             raise ImageError(msg)
@@ -281,16 +283,16 @@ class HostWorker:
         """Kill every call and drop every fork; idempotent."""
         await self._host.aclose()
 
-    async def _run(self, run: Run) -> Sighting:
-        seen = await self._host.run(run)
+    async def _run(self, request: GuestRequest) -> GuestResult:
+        seen = await self._host.run(request)
         if seen.unforked is not None:
             msg = f"there is no room for another sandbox: {seen.unforked}; close some, or see: evocell doctor"
-            raise CapacityError(msg, "forks" if run.session is None else "sessions")
+            raise CapacityError(msg, "forks" if request.session is None else "sessions")
         if seen.no_image is not None:
             raise ImageError(f"{seen.no_image}; see: evocell image list")
         return seen
 
-    def _outcome(self, seen: Sighting, limits: Limits, image: str | None) -> Outcome:
+    def _outcome(self, seen: GuestResult, limits: Limits, image: str | None) -> Outcome:
         if seen.result is not None:
             return classify(
                 seen.result,
@@ -308,7 +310,7 @@ class HostWorker:
         return GuestCrashed(reason="its memory was left unusable by an earlier call")
 
     def _compiled(
-        self, seen: Sighting, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
+        self, seen: GuestResult, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
     ) -> CompiledVersion | Rejected:
         result = seen.result
         if result is not None and result.returned and not seen.timed_out and result.response is not None:
@@ -338,6 +340,6 @@ def _read(response: GuestBytes) -> object:
     )
 
 
-def _answer_bytes(seen: Sighting) -> int:
+def _answer_bytes(seen: GuestResult) -> int:
     """Length of a call's answer."""
     return 0 if seen.result is None or seen.result.response is None else len(seen.result.response)

@@ -9,8 +9,16 @@ import trio.testing
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import ProtocolError
 from evocell.execution.interface import CallJob
-from evocell.execution.messages import Run, Sighting
-from evocell.execution.payload_cache import BLOB, BLOB_BYTES, Recent, RunSender, Shelf, name_of, packed
+from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.execution.payload_cache import (
+    BLOB,
+    BLOB_BYTES,
+    PayloadCache,
+    Recent,
+    RequestSender,
+    name_of,
+    packed,
+)
 from evocell.execution.rpc import Connection
 from evocell.models.limits import Limits
 from evocell.workers.requests import call_request
@@ -21,14 +29,14 @@ OTHER = LONG[::-1]
 
 
 def run_of(*parts, again=None):
-    return Run(parts=parts, parts_again=again, limits=Limits(), seed=2**63)
+    return GuestRequest(parts=parts, parts_again=again, limits=Limits(), seed=2**63)
 
 
 class Far:
     """The worker's end: notes the runs it is asked for."""
 
     def __init__(self, max_bytes):
-        self.shelf = Shelf(max_bytes)
+        self.shelf = PayloadCache(max_bytes)
         self.runs = []
         self.arrived = 0
 
@@ -39,9 +47,9 @@ class Far:
 
     async def handle(self, method, params):
         run = self.shelf.run(params)
-        if isinstance(run, Run):
+        if isinstance(run, GuestRequest):
             self.runs.append(run)
-            return packed(Sighting(undelivered="memory"))
+            return packed(GuestResult(undelivered="memory"))
         return run
 
 
@@ -53,7 +61,7 @@ async def connected(*, keeps=1 << 20, believed=1 << 20):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(near.serve)
         nursery.start_soon(Connection(far_stream, far_stream, far.handle, notified=far.notified).serve)
-        yield RunSender(near, Recent(1 << 20), believed), far, near
+        yield RequestSender(near, Recent(1 << 20), believed), far, near
         nursery.cancel_scope.cancel()
 
 

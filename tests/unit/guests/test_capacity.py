@@ -23,10 +23,10 @@ from evocell.guests.capacity import (
     own_resources,
     read_number,
 )
-from evocell.guests.idle_sessions import Residents, weight
+from evocell.guests.idle_sessions import IdleSessions, weight
 
 MACHINE = Resources(memory_bytes=4 << 30, descriptors=20_000, mappings=65_530)
-ROOM = Capacity(awake=3, awake_bound="a test", asleep_bytes=2 * ASLEEP_BYTES)
+ROOM = Capacity(awake=3, awake_bound="a test", hibernated_bytes=2 * ASLEEP_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_what_bounds_those_that_are_ready(changes, awake, bound):
 
 def test_memory_bounds_how_many_there_can_be():
     found = capacity(MACHINE)
-    assert found.sessions == 256 + found.asleep_bytes // ASLEEP_BYTES > 50_000
-    assert found.awake * AWAKE_BYTES + found.asleep_bytes <= MACHINE.memory_bytes
+    assert found.sessions == 256 + found.hibernated_bytes // ASLEEP_BYTES > 50_000
+    assert found.awake * AWAKE_BYTES + found.hibernated_bytes <= MACHINE.memory_bytes
     assert capacity(evolve(MACHINE, memory_bytes=0)).sessions == 1
 
 
@@ -85,7 +85,7 @@ def test_weights():
 
 
 def test_the_idlest_are_surplus():
-    residents = Residents(ROOM)
+    residents = IdleSessions(ROOM)
     for name in "abcde":
         residents.rest(name, 1)
     residents.rest("a", 1)
@@ -97,7 +97,7 @@ def test_the_idlest_are_surplus():
 
 
 def test_full_of_ones_that_cannot_be_put_aside():
-    residents = Residents(ROOM)
+    residents = IdleSessions(ROOM)
     for name in "abc":
         residents.rest(name, 1)
         assert residents.refusal() is None
@@ -112,7 +112,7 @@ def test_full_of_ones_that_cannot_be_put_aside():
 
 
 def test_full_of_sleepers():
-    residents = Residents(ROOM)
+    residents = IdleSessions(ROOM)
     residents.sleep("small", 10)
     assert residents.refusal() is None
     residents.sleep("large", ASLEEP_BYTES + 1)
@@ -141,8 +141,8 @@ def drop():
 def narrow(call, monkeypatch):
     """A worker with room for four sessions that are ready and two that are put aside."""
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 4)
-    room = Capacity(awake=4, awake_bound="a test", asleep_bytes=2 * 80_000)
-    call.worker._host._residents = Residents(room)
+    room = Capacity(awake=4, awake_bound="a test", hibernated_bytes=2 * 80_000)
+    call.worker._host._residents = IdleSessions(room)
     return call
 
 

@@ -24,7 +24,7 @@ class Sessions:
     def __init__(self, worker, code):
         self.worker, self.code = worker, code
         self.pool = worker.host
-        self.life = worker.host.lives[0]
+        self.process = worker.host.processes[0]
 
     async def call(self, session=None):
         arguments = encode([[2], {}])
@@ -33,7 +33,7 @@ class Sessions:
 
     async def is_there(self, session):
         """Whether the worker's process holds a session, whatever the pool knows of it; it is taken away."""
-        return await self.life.request("export_session", {"session": session}) is not None
+        return await self.process.request("release_session", {"session": session}) is not None
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_a_call_that_waited_for_room_beside_copies_goes_on_when_they_are_d
     async with trio.open_nursery() as nursery:
         for number in range(N_SESSIONS):
             nursery.start_soon(sessions.worker.fork_session, f"session-{number}", f"copy-{number}")
-        while sessions.life.under_way.total() < 2 * N_SESSIONS:
+        while sessions.process.under_way.total() < 2 * N_SESSIONS:
             await trio.lowlevel.checkpoint()
         with trio.fail_after(60):
             await call()
@@ -74,11 +74,11 @@ async def test_a_copy_whose_maker_was_cancelled_can_be_ended(sessions):
 
 
 async def test_a_session_that_came_from_elsewhere_can_be_ended_though_its_maker_was_cancelled(sessions):
-    held = await sessions.worker.copy_out("session-0")
+    held = await sessions.worker.export_session("session-0")
     copies = [f"copy-{number}" for number in range(24)]
     for number, copy in enumerate(copies):
         with trio.move_on_after(0.0003 * number):
-            await sessions.worker.put_in(copy, held, image=None, code=sessions.code, limits=Limits())
+            await sessions.worker.import_session(copy, held, image=None, code=sessions.code, limits=Limits())
         await sessions.worker.end_session(copy)
     assert [copy for copy in copies if await sessions.is_there(copy)] == []
 

@@ -72,8 +72,8 @@ async def test_what_many_runs_hold_is_sent_once():
             run = run_of(b"%d" % index, LONG, b"", again=(b"again", LONG))
             assert (await sender.run(run)).undelivered == "memory"
             assert far.runs[-1] == run
-            assert far.runs[-1].request == b"%d" % index + LONG
-            assert far.runs[-1].request_again == b"again" + LONG
+            assert far.runs[-1].body == b"%d" % index + LONG
+            assert far.runs[-1].body_again == b"again" + LONG
         assert (far.arrived, sender.missed) == (1, 0)
         assert near.sent_bytes < 2 * len(LONG)
 
@@ -91,7 +91,7 @@ async def test_runs_at_the_same_time_send_it_once():
 async def test_short_parts_go_along():
     async with connected() as (sender, far, _):
         await sender.run(run_of(b"x" * BLOB_BYTES))
-        assert (far.arrived, far.runs[0].request) == (0, b"x" * BLOB_BYTES)
+        assert (far.arrived, far.runs[0].body) == (0, b"x" * BLOB_BYTES)
 
 
 @pytest.mark.trio
@@ -99,7 +99,7 @@ async def test_what_was_lost_is_sent_again():
     async with connected(keeps=len(LONG)) as (sender, far, _):
         for part in (LONG, OTHER, LONG):
             await sender.run(run_of(part))
-        assert [run.request for run in far.runs] == [LONG, OTHER, LONG]
+        assert [run.body for run in far.runs] == [LONG, OTHER, LONG]
         assert (far.arrived, sender.missed) == (3, 1)
 
 
@@ -107,7 +107,7 @@ async def test_what_was_lost_is_sent_again():
 async def test_what_cannot_be_kept_goes_in_one_piece():
     async with connected(keeps=10) as (sender, far, _):
         await sender.run(run_of(b"head", LONG))
-        assert far.runs[0].request == b"head" + LONG
+        assert far.runs[0].body == b"head" + LONG
         assert (far.arrived, sender.missed) == (2, 2)
 
 
@@ -115,7 +115,7 @@ async def test_what_cannot_be_kept_goes_in_one_piece():
 async def test_what_is_too_long_for_the_shelf_goes_in_one_piece():
     async with connected(believed=4 * len(LONG) - 1) as (sender, far, _):
         await sender.run(run_of(LONG))
-        assert (far.arrived, far.runs[0].request) == (0, LONG)
+        assert (far.arrived, far.runs[0].body) == (0, LONG)
 
 
 @pytest.mark.trio

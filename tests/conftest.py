@@ -20,9 +20,8 @@ from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
 from evocell.execution.messages import CopyRefused
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo, WorkerInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
-from evocell.models.workers import WorkerInfo
 from evocell_guest import agent
 from evocell_guest.decoding import decode
 from evocell_guest.values import encode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.errors import ConfigurationError
-from evocell.models.workers import WorkerInfo
+from evocell.models.info import WorkerInfo
 
 __all__ = ["AsyncWorkers"]
 

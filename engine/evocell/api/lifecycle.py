@@ -23,7 +23,7 @@ from evocell.evaluation.batch import Batches
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.execution.interface import OpenWorker, Worker
 from evocell.guests.scratch import OwnedDirectory, sweep
-from evocell.models.completion import Completable
+from evocell.models.references import Completable
 from evocell.sandboxes.audit_events import record_decision
 from evocell.sandboxes.code_versions import Versions
 from evocell.sandboxes.copies import Copies

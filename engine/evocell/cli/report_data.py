@@ -15,9 +15,8 @@ from attrs import define, frozen
 from evocell.errors import ConfigurationError, StoreError
 from evocell.store.changes import Files, diff_files
 from evocell.store.encoding import unpack, unpack_files
-from evocell.store.runs import run_outcome
-from evocell.store.searches import chosen_runs
-from evocell.store.tables import NUMBER_BITS
+from evocell.store.runs import chosen_runs, run_outcome
+from evocell.store.schema import NUMBER_BITS
 
 __all__ = ["TREE_MEMBERS", "RunData", "read_run"]
 

@@ -29,9 +29,8 @@ from evocell.evaluation.evaluator import (
     note_result,
     refuse_broken_scoring,
 )
-from evocell.evaluation.failure_watch import FailureWatch
 from evocell.evaluation.memo import MemoisingCaller
-from evocell.evaluation.plan import Plan, prepare
+from evocell.evaluation.plan import FailureWatch, Plan, prepare
 from evocell.evaluation.recording import BatchRecord, Task, batch_record, function_name
 from evocell.evaluation.scoring import Scored, destroyed, from_function
 from evocell.evaluation.stages import PlannedStage, evaluate_in_stages
@@ -40,7 +39,7 @@ from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import SandboxState

@@ -17,9 +17,9 @@ from evocell.evaluation.difference import difference
 from evocell.evaluation.plan import Plan, on_host
 from evocell.evaluation.scoring import Judged, in_order, judge, summarise, unscored
 from evocell.execution.interface import CallJob, CallReport, Worker
-from evocell.models.duels import Duel, HeadToHead, Side
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.measurement import Duel, HeadToHead, Side
 from evocell.models.outcome import Outcome, Rejected, WorkerLost
 from evocell.sandboxes.calls import KILLING, deadline_outcome
 from evocell.sandboxes.code_versions import Versions

@@ -17,11 +17,10 @@ from evocell.code.compiler import CompiledUnit, CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.config import Config
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo, WorkerInfo, WorkerKill
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityPolicy
-from evocell.models.workers import WorkerInfo, WorkerKill
 
 __all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "SessionCopy", "Worker"]
 

@@ -9,16 +9,16 @@ may differ: a run that refers to something gone is answered with what is missing
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgpack
 
 from evocell.errors import ProtocolError
 from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.execution.rpc import Connection
+from evocell.lru import LruCache
 
 __all__ = [
     "ANSWER_MISSING",
@@ -26,7 +26,6 @@ __all__ = [
     "CACHE_BYTES",
     "NAMED_BYTES",
     "PayloadCache",
-    "Recent",
     "RequestSender",
     "name_of",
     "packed",
@@ -47,51 +46,6 @@ BLOB = "blob"
 ANSWER_MISSING = "missing"
 """The key of an answer that says which are not there."""
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Recent(Generic[K, V]):
-    """A mapping that forgets what was not used for longest, once its values are too large together.
-
-    Args:
-        max_bytes: The sum of sizes it holds at most.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._held: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self.held_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __contains__(self, key: K) -> bool:
-        """Whether a key is held; if so, it counts as used."""
-        if key not in self._held:
-            return False
-        self._held.move_to_end(key)
-        return True
-
-    def get(self, key: K) -> V | None:
-        """Return a value, which counts as used, or None."""
-        return self._held[key][0] if key in self else None
-
-    def put(self, key: K, value: V, size: int) -> None:
-        """Hold a value of `size` bytes, in place of the one there was."""
-        self.forget(key)
-        self._held[key] = value, size
-        self.held_bytes += size
-        while self.held_bytes > self._max_bytes:
-            _, (_, dropped) = self._held.popitem(last=False)
-            self.held_bytes -= dropped
-
-    def forget(self, key: K) -> None:
-        """Drop a value if it is there."""
-        found = self._held.pop(key, None)
-        if found is not None:
-            self.held_bytes -= found[1]
-
 
 def name_of(blob: bytes) -> str:
     """The name of a blob."""
@@ -106,7 +60,7 @@ class PayloadCache:
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        self._blobs: Recent[str, bytes] = Recent(max_bytes)
+        self._blobs: LruCache[str, bytes] = LruCache(max_bytes)
 
     def take(self, params: Mapping[str, Any]) -> None:
         """Keep what a notification brought."""
@@ -148,11 +102,11 @@ class RequestSender:
     """
 
     def __init__(
-        self, connection: Connection, names: Recent[bytes, str], max_bytes: int = CACHE_BYTES
+        self, connection: Connection, names: LruCache[bytes, str], max_bytes: int = CACHE_BYTES
     ) -> None:
         self._connection = connection
         self._names = names
-        self._sent: Recent[str, None] = Recent(max_bytes)
+        self._sent: LruCache[str, None] = LruCache(max_bytes)
         self._largest = max_bytes // 4  # one that fills the shelf would drive all others off it
         self.missed = 0
         """How often the other side had lost what it was believed to have."""

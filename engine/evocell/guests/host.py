@@ -14,16 +14,15 @@ from attrs import define, evolve, field
 
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
 from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult
-from evocell.guests.capacity import AWAKE_SESSIONS, Capacity
+from evocell.guests.capacity import AWAKE_SESSIONS, Capacity, IdleSessions, weight
 from evocell.guests.deadline_watch import DeadlineWatch
 from evocell.guests.guest import Fork, GuestJob
-from evocell.guests.idle_sessions import IdleSessions, weight
 from evocell.guests.images import LoadedImages
 from evocell.guests.loop_scheduler import LoopScheduler
 from evocell.guests.scratch import Scratch
 from evocell.guests.thread_scheduler import ThreadScheduler
+from evocell.models.info import WorkerInfo, WorkerKill
 from evocell.models.limits import Limits
-from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.errors import ImageError
 
 EXPORT_BYTES = 256 << 20

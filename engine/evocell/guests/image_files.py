@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evocell.code.quota import MAX_TOTAL_BYTES
+from evocell.code.paths import MAX_TOTAL_BYTES
 from evocell.code.sources import FileTree
 from evocell.errors import EvocellError, ProtocolError
 from evocell.execution.archive import Archive, pack_tree, read_archive, tree_of, unpack_tree, write_archive

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from evocell.errors import ImageError
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo
 from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.image import Image, open_image

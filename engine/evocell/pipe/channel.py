@@ -1,4 +1,4 @@
-"""One end of a pipe over byte streams: a `Machine` with somebody to read for it and somebody to write.
+"""One end of a pipe over byte streams: a `Machine`, with a task that reads and one that writes.
 
 Nothing here grows without a bound. What the other end does not read waits in a queue of so many bytes; while
 it is full, results wait where they were made and nothing more is read. An end that reads nothing at all for a
@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from evocell.errors import EvocellError, ProtocolError
 from evocell.pipe.errors import Busy, ConnectionClosed, InternalError, RequestCancelled
@@ -32,7 +32,7 @@ from evocell.pipe.machine import (
 from evocell.pipe.packing import is_long
 from evocell.wire.frames import Message, Notification, Request, Response, frame_of
 
-__all__ = ["Channel", "Handler"]
+__all__ = ["Channel", "Handler", "ReceivedEvent"]
 
 _READ_BYTES = 1 << 16
 _WRITE_BYTES = 1 << 16
@@ -373,3 +373,25 @@ class Channel:
             self._ended = why
         for pending in self._pending.values():
             pending.over.set()
+
+
+@frozen
+class ReceivedEvent:
+    """An event of an engine behind a pipe.
+
+    Attributes:
+        seq: Its number in the session, from 1; what to resume after.
+        at: When, in seconds since 1970.
+        name: What happened, such as ``"sandbox.create.stop"``.
+        measurements: Numbers by name, with their units in the names.
+        metadata: What else is known.
+        dropped: How many of the subscription's events before this one are lost, because the client was too
+            slow or came back too late.
+    """
+
+    seq: int
+    at: float
+    name: str
+    measurements: Mapping[str, float] = field(factory=dict)
+    metadata: Mapping[str, Any] = field(factory=dict)
+    dropped: int = 0

@@ -25,15 +25,13 @@ from evocell.config import Config
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, StoreError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.pipe import errors
-from evocell.pipe.callbacks import CALL
-from evocell.pipe.channel import Channel
+from evocell.pipe.channel import Channel, ReceivedEvent
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.errors import ConnectionClosed, MethodNotFound
-from evocell.pipe.events import ReceivedEvent
-from evocell.pipe.functions import CallbackRegistry
+from evocell.pipe.functions import CALL, CallbackRegistry
 from evocell.pipe.greeting import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.machine import HELLO, Machine

@@ -15,10 +15,10 @@ from attrs import asdict
 
 from evocell.errors import ConfigurationError, EvocellError
 from evocell.pipe import errors
-from evocell.pipe.callbacks import ClientContext
 from evocell.pipe.channel import Channel
 from evocell.pipe.description import describe
 from evocell.pipe.errors import Busy, ConnectionClosed, MethodNotFound, Unauthorized, UnsupportedProtocol
+from evocell.pipe.functions import ClientContext
 from evocell.pipe.greeting import Hello, Subscription, shown_limits
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
-from evocell.code.quota import MAX_TOTAL_BYTES
+from evocell.code.paths import MAX_TOTAL_BYTES
 from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError, ProtocolError
 from evocell.execution.archive import Archive, pack_tree, read_archive, tree_of, unpack_tree, write_archive

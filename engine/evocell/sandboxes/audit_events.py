@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from evocell.code.compiler import CompiledVersion
+from evocell.models.info import WorkerKill
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.models.security import SecurityPolicy
-from evocell.models.workers import WorkerKill
 from evocell.store.audit import AuditLog
 from evocell.store.observer import Observer
 

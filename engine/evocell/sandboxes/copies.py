@@ -14,7 +14,7 @@ from evocell.code.compiler import CompiledVersion
 from evocell.errors import ConfigurationError, ImageError, ProtocolError, SandboxBusy
 from evocell.execution.interface import FreezeJob, Worker
 from evocell.execution.messages import CopyRefused, ImageRefused
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.sandboxes.archive import ExportedSandbox, read_sandbox, write_sandbox
 from evocell.sandboxes.manager import Manager

@@ -28,12 +28,11 @@ from evocell.config import Config
 from evocell.errors import ConfigurationError, SandboxExists, SandboxNotFound
 from evocell.execution.interface import Worker
 from evocell.models.fitness import Direction, FitnessResult
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo, WorkerKill
 from evocell.models.outcome import Rejected
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
-from evocell.models.workers import WorkerKill
 from evocell.sandboxes.admission import Admission
 from evocell.sandboxes.audit_events import record_refusal, report_worker_kill
 from evocell.sandboxes.call_queue import CallQueue

@@ -11,7 +11,7 @@ from attrs import Attribute, define, evolve, field
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import SandboxNotFound
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityProfile

@@ -13,7 +13,7 @@ from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError, OutcomeError
 from evocell.execution.interface import Worker
 from evocell.models.outcome import Completed, Outcome, Rejected
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.sandboxes.calls import end_session, swap_in_place
 from evocell.sandboxes.code_versions import Versions, read_source

@@ -10,7 +10,7 @@ import psutil
 import trio
 
 from evocell.execution.interface import Worker
-from evocell.models.workers import WorkerInfo
+from evocell.models.info import WorkerInfo
 from evocell.sandboxes.manager import Manager
 from evocell.sandboxes.record import SandboxRecord
 from evocell.store.observer import Observer

@@ -12,8 +12,7 @@ from typing import Protocol
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.completion import Completable
-from evocell.models.references import SandboxName, sandbox_id, sandbox_ids
+from evocell.models.references import Completable, SandboxName, sandbox_id, sandbox_ids
 from evocell.store.ancestry import AncestryGraph
 from evocell.store.changes import Change, Files, diff_files
 

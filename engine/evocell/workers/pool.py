@@ -22,9 +22,10 @@ from evocell.concurrency import BACK_OFF_S, back_off_s
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
 from evocell.execution.copying import EXPORT_IMAGE, EXPORT_SESSION, FORK, FREEZE, IMPORT_IMAGE, IMPORT_SESSION
 from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult
-from evocell.execution.payload_cache import CACHE_BYTES, NAMED_BYTES, Recent
+from evocell.execution.payload_cache import CACHE_BYTES, NAMED_BYTES
 from evocell.execution.rpc import ConnectionLost, RequestFailed
-from evocell.models.workers import WorkerInfo, WorkerKill
+from evocell.lru import LruCache
+from evocell.models.info import WorkerInfo, WorkerKill
 from evocell.workers.drain import migrate_sessions
 from evocell.workers.session_table import SessionTable
 from evocell.workers.slot import WorkerSlot
@@ -73,7 +74,7 @@ class HostPool:
         self._worker_slots = [WorkerSlot(n) for n in range(workers)]
         self._processes: list[WorkerProcess] = []
         self._table = SessionTable()
-        self._names: Recent[bytes, str] = Recent(NAMED_BYTES)
+        self._names: LruCache[bytes, str] = LruCache(NAMED_BYTES)
         self._changed = trio.Condition()
         self._for_room = trio.lowlevel.ParkingLot()
         # Runs that were lost are tried again one at a time: the one that killed its worker, if one did, takes

@@ -19,9 +19,8 @@ from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.execution.interface import SessionCopy, Worker
 from evocell.execution.messages import GuestRequest, GuestResult
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo, WorkerKill
 from evocell.models.limits import Limits
-from evocell.models.workers import WorkerKill
 from evocell.workers.worker import HostWorker
 
 __all__ = ["SharedWorkers"]

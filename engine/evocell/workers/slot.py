@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from evocell.models.workers import WorkerInfo
+from evocell.models.info import WorkerInfo
 from evocell.workers.session_table import SessionTable
 from evocell.workers.worker_process import WorkerProcess
 

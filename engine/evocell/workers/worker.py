@@ -14,17 +14,15 @@ from evocell.code.compiler import (
     compile_request,
     read_compile_response,
 )
-from evocell.code.snapshots import SnapshotStore, VersionSnapshot
-from evocell.code.storing import put_tree
+from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
 from evocell.concurrency import in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, SessionCopy
 from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo, WorkerInfo, WorkerKill
 from evocell.models.limits import Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
-from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
 from evocell.workers.requests import call_request

@@ -13,9 +13,10 @@ import trio
 
 from evocell.errors import ProtocolError
 from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused
-from evocell.execution.payload_cache import Recent, RequestSender
+from evocell.execution.payload_cache import RequestSender
 from evocell.execution.rpc import Connection, ConnectionLost, RequestFailed
-from evocell.models.workers import WorkerKill
+from evocell.lru import LruCache
+from evocell.models.info import WorkerKill
 from evocell.workers.child import WorkerChild
 from evocell.workers.hang_detector import IDLE_PING_S, PING_S, HangDetector
 
@@ -52,7 +53,7 @@ class WorkerProcess:
         self,
         name: str,
         opening: Mapping[str, Any],
-        names: Recent[bytes, str],
+        names: LruCache[bytes, str],
         cache_bytes: int,
         *,
         on_kill: Callable[[WorkerKill], None],

@@ -14,12 +14,12 @@ from evocell.execution.payload_cache import (
     BLOB,
     BLOB_BYTES,
     PayloadCache,
-    Recent,
     RequestSender,
     name_of,
     packed,
 )
 from evocell.execution.rpc import Connection
+from evocell.lru import LruCache
 from evocell.models.limits import Limits
 from evocell.workers.requests import call_request
 from evocell_guest.requests import read_request
@@ -61,7 +61,7 @@ async def connected(*, keeps=1 << 20, believed=1 << 20):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(near.serve)
         nursery.start_soon(Connection(far_stream, far_stream, far.handle, notified=far.notified).serve)
-        yield RequestSender(near, Recent(1 << 20), believed), far, near
+        yield RequestSender(near, LruCache(1 << 20), believed), far, near
         nursery.cancel_scope.cancel()
 
 
@@ -127,7 +127,7 @@ async def test_an_answer_that_makes_no_sense():
 
 
 def test_the_bound_in_bytes_drops_what_was_not_used_for_longest():
-    recent: Recent[str, int] = Recent(10)
+    recent: LruCache[str, int] = LruCache(10)
     recent.put("a", 1, 4)
     recent.put("b", 2, 4)
     assert recent.get("a") == 1

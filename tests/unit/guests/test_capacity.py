@@ -17,13 +17,14 @@ from evocell.guests.capacity import (
     CHOICE,
     UNLIMITED,
     Capacity,
+    IdleSessions,
     Resources,
     capacity,
     finite,
     own_resources,
     read_number,
+    weight,
 )
-from evocell.guests.idle_sessions import IdleSessions, weight
 
 MACHINE = Resources(memory_bytes=4 << 30, descriptors=20_000, mappings=65_530)
 ROOM = Capacity(awake=3, awake_bound="a test", hibernated_bytes=2 * ASLEEP_BYTES)

@@ -7,11 +7,11 @@ import msgpack
 import pytest
 
 from evocell.errors import SandboxNotFound
+from evocell.pipe.channel import ReceivedEvent
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.description import EXTENSIONS, NOTIFICATIONS, describe
 from evocell.pipe.document import refreshed
 from evocell.pipe.errors import error_codes
-from evocell.pipe.events import ReceivedEvent
 from evocell.pipe.greeting import SERVER_METHODS, Hello
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine, RequestReceived

@@ -8,8 +8,8 @@ from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.execution.interface import SessionCopy
 from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.models.info import WorkerKill
 from evocell.models.limits import Limits
-from evocell.models.workers import WorkerKill
 from evocell.workers.shared_workers import SharedWorkers
 from evocell.workers.worker import HostWorker
 

@@ -32,11 +32,11 @@ from evocell.pipe.channel import Channel, ReceivedEvent
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.errors import ConnectionClosed, MethodNotFound
 from evocell.pipe.functions import CALL, CallbackRegistry
-from evocell.pipe.greeting import Hello
+from evocell.pipe.handshake import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.machine import HELLO, Machine
 from evocell.pipe.methods import Method, engine_methods
-from evocell.pipe.shapes import decode, encode, origin_of
+from evocell.pipe.serialization import decode, encode, origin_of
 from evocell.wire.frames import Framing
 from evocell_runtime.build import BuildProgress
 

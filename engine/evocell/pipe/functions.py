@@ -17,7 +17,7 @@ from evocell.api.portal import TokenPortal
 from evocell.api.sandbox import Sandbox
 from evocell.errors import ConfigurationError
 from evocell.pipe.channel import Channel
-from evocell.pipe.shapes import decode, encode
+from evocell.pipe.serialization import decode, encode
 
 if TYPE_CHECKING:
     from evocell.api.async_engine import AsyncEngine
@@ -45,7 +45,7 @@ class _Lent:
 
 
 class _Names:
-    """Lends the functions of one request; implements `evocell.pipe.shapes.Context` for what it sends."""
+    """Lends the functions of one request; implements `evocell.pipe.serialization.Context` for what it sends."""
 
     def __init__(self, functions: CallbackRegistry) -> None:
         self._functions = functions
@@ -166,7 +166,7 @@ _IN_LOOP = frozenset({"fitness"})
 
 
 class ClientContext:
-    """What stands behind the names in a request of a client; implements `evocell.pipe.shapes.Context`.
+    """What stands behind the names in a request of a client; implements `evocell.pipe.serialization.Context`.
 
     Args:
         channel: The connection to the client.

@@ -19,7 +19,7 @@ from evocell.errors import CapacityError, ConfigurationError, EngineClosed, Evoc
 from evocell.execution.interface import OpenWorker
 from evocell.guests.scratch import OwnedDirectory
 from evocell.pipe import errors
-from evocell.pipe.greeting import Hello
+from evocell.pipe.handshake import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.serving import ServedConnection
 from evocell.pipe.session import Session

@@ -12,7 +12,7 @@ from evocell.pipe.codec import TypeOptions
 from evocell.pipe.description import EXTENSIONS, NOTIFICATIONS, describe
 from evocell.pipe.document import refreshed
 from evocell.pipe.errors import error_codes
-from evocell.pipe.greeting import SERVER_METHODS, Hello
+from evocell.pipe.handshake import SERVER_METHODS, Hello
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine, RequestReceived
 from evocell.pipe.methods import engine_methods

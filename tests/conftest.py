@@ -47,6 +47,12 @@ class FakeWorker:
     slots = 2
     snapshot = "of the fake image"
 
+    on_kill: Any = None
+
+    @property
+    def host(self) -> FakeWorker:
+        return self
+
     def image_digest(self, image: str | None) -> str:
         return self.snapshot
 

@@ -232,7 +232,7 @@ class EngineLifecycle(Completable):
         self._populations = PopulationRegistry(self._manager, kept, self.config)
         trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
-        worker.on_kill = self._manager.note_worker_kill
+        worker.host.on_kill = self._manager.note_worker_kill
         self._pure = MemoisingCaller(worker, self.config, observer)
         self._batches = Batches(worker, versions, self._manager, self._pure, self.config)
 

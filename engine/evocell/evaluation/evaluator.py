@@ -328,7 +328,7 @@ async def _in_turn(
     finally:
         if session is not None:
             with trio.CancelScope(shield=True):
-                await worker.end_session(session)
+                await worker.host.end_session(session)
 
 
 async def _call(

@@ -145,7 +145,7 @@ class _Ring:
     async def close(self) -> None:
         """End the guest."""
         with trio.CancelScope(shield=True):
-            await self._worker.end_session(self.session)
+            await self._worker.host.end_session(self.session)
 
     async def call(self, index: int, side: int) -> Outcome:
         """Call one version; the code is loaded before that, so that neither pays for it."""
@@ -160,7 +160,7 @@ class _Ring:
                 except CapacityError as error:
                     return WorkerLost(reason=error.message, deterministic=False)
                 if report.outcome.kind in KILLING:
-                    await self._worker.end_session(self.session)
+                    await self._worker.host.end_session(self.session)
                     self._loaded = False
                 return report.outcome
         return deadline_outcome(plan.deadline_s)

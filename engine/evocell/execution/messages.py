@@ -19,7 +19,7 @@ from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["CopyRefused", "GuestRequest", "GuestResult", "Host", "ImageRefused"]
+__all__ = ["CopyRefused", "GuestRequest", "GuestResult", "Host", "ImageRefused", "SessionCopy", "Sessions"]
 
 
 class CopyRefused(EvocellError):
@@ -174,29 +174,40 @@ def _found(parts: Sequence[bytes | str], find: Callable[[str], bytes]) -> tuple[
     return tuple(find(part) if isinstance(part, str) else part for part in parts)
 
 
-class Host(Protocol):
-    """Where guests live. Its methods may be used from many trio tasks at once."""
+@frozen(kw_only=True)
+class SessionCopy:
+    """What a session held, as plain data that may come from anywhere.
 
-    on_kill: Callable[[WorkerKill], None] | None
-    """See `Worker`."""
+    Attributes:
+        guest: The guest, put aside; see `evocell_runtime.hibernation.Hibernated.to_plain`.
+        scratch: Its scratch files, encoded.
+    """
 
-    @property
-    def slots(self) -> int:
-        """How many runs it can usefully have under way; more of them wait inside."""
-        ...
+    guest: Mapping[str, Any] = field(repr=False)
+    scratch: bytes = field(repr=False)
 
-    async def run(self, request: GuestRequest) -> GuestResult:
-        """Run one request to its end or to a limit.
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> SessionCopy:
+        """The copy in what `Sessions.export_session` returned."""
+        return cls(guest=state["guest"], scratch=state["scratch"])
 
-        Raises:
-            EngineClosed: The host is closed.
+    def state(self, *, image: str | None, app: Path, limits: Limits) -> dict[str, Any]:
+        """What `Sessions.import_session` takes.
 
-        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        Args:
+            image: Id of the image it was forked from, here; None for the engine's own.
+            app: Directory of the code it has loaded.
+            limits: Bounds that hold for its whole life.
         """
-        ...
+        plain = {"guest": dict(self.guest), "scratch": self.scratch}
+        return {**plain, "image": image, "app": str(app), "limits": asdict(limits)}
+
+
+class Sessions(Protocol):
+    """The forks that keep their state from call to call, by name."""
 
     async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the run in it if there is one; idempotent."""
+        """Drop a session and its fork, after the call in it if there is one; idempotent."""
         ...
 
     async def fork_session(self, session: str, new: str) -> bool:
@@ -210,29 +221,6 @@ class Host(Protocol):
             EngineClosed: The host is closed.
 
         Cancellation: There may be a copy: end it.
-        """
-        ...
-
-    async def freeze_session(
-        self, request: GuestRequest, *, name: str, replace: bool, version: str | None
-    ) -> str:
-        """Seal what a session holds as an image; the session stays as it is.
-
-        Args:
-            request: The session, and the request that prepares a copy of it for the freeze. Without a
-                session a fresh fork is frozen.
-            name: What the image will go by.
-            replace: Whether the name may be taken from another image.
-            version: Digest of the code that is loaded in it.
-
-        Returns:
-            The image's id.
-
-        Raises:
-            CopyRefused: It cannot be copied, or the copy cannot be prepared.
-            EngineClosed: The host is closed.
-
-        Cancellation: There may be an image, complete and with its name, or none.
         """
         ...
 
@@ -260,16 +248,69 @@ class Host(Protocol):
         """
         ...
 
+    def session_home(self, session: str) -> str | None:
+        """Name of the process that holds a session; None if none does."""
+        ...
+
+    async def wait_session_losses(self, seen: int) -> int:
+        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
+
+        Returns:
+            How often that has happened by now; to be passed as `seen` the next time.
+        """
+        ...
+
+
+class Host(Sessions, Protocol):
+    """The place of guests: this process or others. Every method may be used from many trio tasks at once."""
+
+    on_kill: Callable[[WorkerKill], None] | None
+    """See `Worker`."""
+
+    @property
+    def slots(self) -> int:
+        """How many runs it can usefully have under way; more of them wait inside."""
+        ...
+
+    async def run(self, request: GuestRequest) -> GuestResult:
+        """Run one request to its end or to a limit.
+
+        Raises:
+            EngineClosed: The host is closed.
+
+        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        """
+        ...
+
+    async def freeze_session(
+        self, request: GuestRequest, *, name: str, replace: bool, version: str | None
+    ) -> str:
+        """Seal what a session holds as an image; the session stays as it is.
+
+        Args:
+            request: The session, and the request that prepares a copy of it for the freeze. Without a
+                session a fresh fork is frozen.
+            name: What the image will go by.
+            replace: Whether the name may be taken from another image.
+            version: Digest of the code that is loaded in it.
+
+        Returns:
+            The image's id.
+
+        Raises:
+            CopyRefused: It cannot be copied, or the copy cannot be prepared.
+            EngineClosed: The host is closed.
+
+        Cancellation: There may be an image, complete and with its name, or none.
+        """
+        ...
+
     async def export_image(self, image: str | None, path: Path) -> str:
         """Write an image to a file; see `evocell.guests.image_files`."""
         ...
 
     async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
         """Make an image from a file; see `evocell.guests.image_files`."""
-        ...
-
-    def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
         ...
 
     def workers(self) -> list[WorkerInfo]:
@@ -281,14 +322,6 @@ class Host(Protocol):
 
         Raises:
             ConfigurationError: There is no such process, or it is this one.
-        """
-        ...
-
-    async def wait_session_losses(self, seen: int) -> int:
-        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
-
-        Returns:
-            How often that has happened by now; to be passed as `seen` the next time.
         """
         ...
 

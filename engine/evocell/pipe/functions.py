@@ -45,7 +45,7 @@ class _Lent:
 
 
 class _Names:
-    """Lends the functions of one request; implements `evocell.pipe.serialization.Context` for what it sends."""
+    """Lends one request's functions; implements `evocell.pipe.serialization.Context` for what it sends."""
 
     def __init__(self, functions: CallbackRegistry) -> None:
         self._functions = functions

@@ -17,7 +17,7 @@ from evocell.code.paths import MAX_TOTAL_BYTES
 from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError, ProtocolError
 from evocell.execution.archive import Archive, pack_tree, read_archive, tree_of, unpack_tree, write_archive
-from evocell.execution.interface import SessionCopy
+from evocell.execution.messages import SessionCopy
 from evocell.models.limits import Limits
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState

@@ -204,7 +204,7 @@ async def end_session(worker: Worker, record: SandboxRecord) -> None:
     if record.session_opened:
         with trio.CancelScope(shield=True):
             try:
-                await worker.end_session(record.session)
+                await worker.host.end_session(record.session)
             finally:
                 record.session_opened = False
                 record.note_session(live=False)

@@ -129,7 +129,7 @@ class Manager:
         """Return what callers see of a sandbox: its record, and who holds its session at this moment."""
         if not record.session_live:
             return record.state
-        return evolve(record.state, supervisor=self._worker.session_home(record.session), monitor=WATCH)
+        return evolve(record.state, supervisor=self._worker.host.session_home(record.session), monitor=WATCH)
 
     async def watch(self) -> NoReturn:
         """Notice sessions that died with their worker, without waiting for the next call in them.
@@ -143,14 +143,14 @@ class Manager:
                 for record in self._records.values():
                     if self._has_lost_session(record):
                         nursery.start_soon(self._notice_loss, record)
-                n_losses = await self._worker.wait_session_losses(n_losses)
+                n_losses = await self._worker.host.wait_session_losses(n_losses)
 
     def note_worker_kill(self, kill: WorkerKill) -> None:
         """Tell of every sandbox that a worker takes along which is killed for its memory."""
         at_rest = [
             record.id
             for record in self._records.values()
-            if record.session_live and self._worker.session_home(record.session) == kill.worker
+            if record.session_live and self._worker.host.session_home(record.session) == kill.worker
         ]
         report_worker_kill(self.observer, kill, at_rest)
 
@@ -405,7 +405,7 @@ class Manager:
             self.admission.leave(record.state.population)
 
     def _has_lost_session(self, record: SandboxRecord) -> bool:
-        return record.session_live and self._worker.session_home(record.session) is None
+        return record.session_live and self._worker.host.session_home(record.session) is None
 
     async def _notice_loss(self, record: SandboxRecord) -> None:
         async with record.lock:  # whoever uses the session finds out by himself

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-from attrs import asdict
 
 from evocell.code.compiler import (
     COMPILE_FUEL,
@@ -17,10 +15,10 @@ from evocell.code.compiler import (
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
 from evocell.concurrency import in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
-from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, SessionCopy
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
 from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
-from evocell.models.info import ImageInfo, WorkerInfo, WorkerKill
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.wire.values import decode_hostile
@@ -57,17 +55,8 @@ class HostWorker:
         self._realtime = realtime
 
     @property
-    def on_kill(self) -> Callable[[WorkerKill], None] | None:
-        """See `Worker`."""
-        return self._host.on_kill
-
-    @on_kill.setter
-    def on_kill(self, told: Callable[[WorkerKill], None] | None) -> None:
-        self._host.on_kill = told
-
-    @property
     def host(self) -> Host:
-        """Where its guests live."""
+        """The place of its guests: what keeps sessions and runs processes."""
         return self._host
 
     @property
@@ -178,26 +167,6 @@ class HostWorker:
             session_fresh=job.session is not None and seen.loaded,
         )
 
-    async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the call in it if there is one; idempotent."""
-        await self._host.end_session(session)
-
-    def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
-        return self._host.session_home(session)
-
-    def workers(self) -> list[WorkerInfo]:
-        """What is seen of each process that runs guests."""
-        return self._host.workers()
-
-    async def drain(self, name: str) -> None:
-        """Replace a process by another; see `Worker`."""
-        await self._host.drain(name)
-
-    async def wait_session_losses(self, seen: int) -> int:
-        """Wait until sessions have been lost more than `seen` times; see `Worker`."""
-        return await self._host.wait_session_losses(seen)
-
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""
         return self._images.find(wanted)
@@ -212,10 +181,6 @@ class HostWorker:
             return None
         path = self._images.cache.image_dir(image.id) / APP_DIRECTORY
         return CompiledVersion(image.version, path, b"")
-
-    async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds into a new one; see `Worker`."""
-        return await self._host.fork_session(session, new)
 
     async def freeze_session(self, job: FreezeJob) -> ImageInfo:
         """Seal what a session holds as an image; see `Worker`."""
@@ -233,24 +198,6 @@ class HostWorker:
             request, name=job.name, replace=job.replace, version=version
         )
         return describe_image(self._images.manifest(image_id), job.name)
-
-    async def export_session(self, session: str) -> SessionCopy | None:
-        """Take down what a session holds; see `Worker`."""
-        state = await self._host.export_session(session)
-        return None if state is None else SessionCopy(guest=state["guest"], scratch=state["scratch"])
-
-    async def import_session(
-        self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
-    ) -> None:
-        """Begin a session with what one elsewhere held; see `Worker`."""
-        state = {
-            "guest": dict(copy.guest),
-            "scratch": copy.scratch,
-            "image": image,
-            "app": str(code.path),
-            "limits": asdict(limits),
-        }
-        await self._host.import_session(session, state)
 
     async def export_image(self, image: ImageInfo, path: Path) -> None:
         """Write an image to a new file; see `Worker`."""

@@ -163,8 +163,8 @@ async def test_one_too_many_is_refused_and_the_others_go_on(narrow):
     for name in names[:-1]:
         assert (await narrow("add", session=name)).unwrap() == 2
     assert (await narrow("add")).unwrap() == 1  # what keeps no state needs no such room
-    await narrow.worker.end_session(names[0])
-    await narrow.worker.end_session(names[1])
+    await narrow.worker.host.end_session(names[0])
+    await narrow.worker.host.end_session(names[1])
     assert (await narrow("add", session=names[-1])).unwrap() == 1
 
 

@@ -57,7 +57,7 @@ async def test_the_same_results_and_fuel_as_if_they_had_never_slept(call, code, 
     sessions = [f"s{n}" for n in range(5)]
     awake = await steps(call, code, sessions)
     for name in sessions:
-        await call.worker.end_session(name)
+        await call.worker.host.end_session(name)
     before = descriptors()
 
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 1)
@@ -67,7 +67,7 @@ async def test_the_same_results_and_fuel_as_if_they_had_never_slept(call, code, 
     assert descriptors() <= before + 2 * 4  # one session and the reference
 
     for name in sessions:
-        await call.worker.end_session(name)
+        await call.worker.host.end_session(name)
     assert descriptors() <= before + 4
 
 
@@ -85,7 +85,7 @@ async def test_scratch_files_outlive_a_sleep_and_go_with_the_session(call, code,
     fork = call.worker._host._sessions["s"].fork
     assert fork._hibernated is not None
     assert (await call("scratch", **asked)).unwrap() == "text"
-    await call.worker.end_session("s")
+    await call.worker.host.end_session("s")
     assert not fork.scratch.exists()
 
 

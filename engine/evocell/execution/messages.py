@@ -131,6 +131,12 @@ class GuestResult:
     session_alive: bool = False
     loaded: bool = True
 
+    @property
+    def answer(self) -> GuestBytes | None:
+        """The guest's answer, if it returned with one in its time."""
+        result = self.result
+        return None if result is None or self.timed_out or not result.returned else result.response
+
     def to_wire(self) -> dict[str, Any]:
         """The sighting as plain data."""
         plain = {name: getattr(self, name) for name in _GUEST_RESULT}

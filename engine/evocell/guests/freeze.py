@@ -19,7 +19,7 @@ from attrs import evolve
 from evocell.errors import ProtocolError
 from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused
 from evocell.guests.guest import Fork
-from evocell.models.limits import MAX_MEMORY_BYTES, Limits
+from evocell.models.limits import MAX_MEMORY_BYTES, Bounds, Limits
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.boot import make_immortal
@@ -38,9 +38,7 @@ LEAST_TO_SETTLE = Limits(fuel=5_000_000_000, timeout_s=5.0)
 _ROOM_BYTES = 32 << 20  # to list the objects that are there, beyond what the sandbox may have for itself
 _ADDRESSES_BYTES = 8 << 20  # of two million objects; the image with numpy has 96,000
 _LASTING = encode({"op": "lasting"})
-_ANSWER_BYTES = 1 << 16
-_ANSWER_ITEMS = 32
-_ANSWER_DEPTH = 8
+_ANSWER: Bounds = {"max_bytes": 1 << 16, "max_items": 32, "max_depth": 8}
 _SHOWN_CHARS = 500
 _numbers = count(1)
 
@@ -158,14 +156,11 @@ def limits_to_settle(own: Limits, held_bytes: int = 0) -> Limits:
 
 def _refuse_unsettled(seen: GuestResult) -> None:
     """Raise if a copy could not be prepared."""
-    result = seen.result
-    if result is None or not result.returned or seen.timed_out or result.response is None:
+    if seen.answer is None:
         why = seen.unforked or seen.no_image or seen.lost or "it did not come back from being prepared"
         raise CopyRefused(why)
     try:
-        answer = decode_hostile(
-            result.response, max_bytes=_ANSWER_BYTES, max_items=_ANSWER_ITEMS, max_depth=_ANSWER_DEPTH
-        )
+        answer = decode_hostile(seen.answer, **_ANSWER)
     except ProtocolError as e:
         raise CopyRefused(f"its answer cannot be read: {e}") from e
     if not isinstance(answer, dict) or answer.get("t") != "settled":

@@ -89,9 +89,7 @@ def encode_arguments(args: object, kwargs: object, limits: Limits, where: str) -
     try:
         return encode(
             [list(args), dict(kwargs)],
-            max_bytes=limits.payload_bytes,
-            max_items=limits.payload_items,
-            max_depth=limits.payload_depth,
+            **limits.payload_bounds,
             root=_ROOT,
         )
     except (EncodeError, TooLarge) as error:

@@ -19,7 +19,7 @@ from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJ
 from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
 from evocell.models.info import ImageInfo
-from evocell.models.limits import Limits
+from evocell.models.limits import Bounds, Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
@@ -33,7 +33,8 @@ COMPILE_LIMITS = Limits(
 )
 """The budget of trusted work on code; a compilation has less fuel if there is little code."""
 
-_INFO_ITEMS = 10_000
+_INFO: Bounds = {"max_bytes": 256 << 20, "max_items": 10_000, "max_depth": 8}
+"""Bounds of what an image says of itself."""
 
 
 class HostWorker:
@@ -95,14 +96,8 @@ class HostWorker:
             EngineClosed: The worker is closed.
         """
         snapshot = await put_tree(self._snapshots, job.tree)
-        request = encode(
-            compile_request(job.tree, job.root, job.policy, job.known, job.prefix),
-            max_bytes=COMPILE_LIMITS.payload_bytes,
-            max_items=COMPILE_LIMITS.payload_items,
-            max_depth=COMPILE_LIMITS.payload_depth,
-        )
         limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
-        seen = await self._run(GuestRequest(parts=(request,), limits=limits))
+        seen = await self._ask(compile_request(job.tree, job.root, job.policy, job.known, job.prefix), limits)
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
@@ -114,18 +109,11 @@ class HostWorker:
             CapacityError: There is no room for another fork.
             EngineClosed: The worker is closed.
         """
-        data = encode(
-            request,
-            max_bytes=COMPILE_LIMITS.payload_bytes,
-            max_items=COMPILE_LIMITS.payload_items,
-            max_depth=COMPILE_LIMITS.payload_depth,
-        )
-        seen = await self._run(GuestRequest(parts=(data,), limits=COMPILE_LIMITS))
-        result = seen.result
-        if result is None or not result.returned or seen.timed_out or result.response is None:
+        seen = await self._ask(request, COMPILE_LIMITS)
+        if seen.answer is None:
             return self._outcome(seen, COMPILE_LIMITS, None)
         try:
-            answer = await in_thread_if_large(len(result.response), _read, result.response)
+            answer = await in_thread_if_large(len(seen.answer), _read, seen.answer)
         except ProtocolError as e:
             return GuestCrashed(reason=f"its answer cannot be read: {e}")
         return answer if isinstance(answer, Mapping) else GuestCrashed(reason="its answer is not a map")
@@ -214,19 +202,21 @@ class HostWorker:
         Raises:
             ImageError: The image does not answer.
         """
-        request = encode({"op": "info"}, max_bytes=1024, max_items=16, max_depth=4)
-        seen = await self._run(GuestRequest(parts=(request,), limits=COMPILE_LIMITS))
-        if seen.result is None or seen.result.response is None:
+        seen = await self._ask({"op": "info"}, COMPILE_LIMITS)
+        if seen.answer is None:
             msg = f"the image {self.image_id} does not answer; run: evocell image verify"
             raise ImageError(msg)
-        answer = decode_hostile(
-            seen.result.response, max_bytes=COMPILE_LIMITS.payload_bytes, max_items=_INFO_ITEMS, max_depth=8
-        )
+        answer = decode_hostile(seen.answer, **_INFO)
         return {k: v for k, v in answer.items() if isinstance(k, str)} if isinstance(answer, Mapping) else {}
 
     async def aclose(self) -> None:
         """Kill every call and drop every fork; idempotent."""
         await self._host.aclose()
+
+    async def _ask(self, question: Mapping[str, object], limits: Limits) -> GuestResult:
+        """Ask the agent of a fork of its own, which runs no variant code."""
+        data = encode(question, **COMPILE_LIMITS.payload_bounds)
+        return await self._run(GuestRequest(parts=(data,), limits=limits))
 
     async def _run(self, request: GuestRequest) -> GuestResult:
         seen = await self._host.run(request)
@@ -257,11 +247,10 @@ class HostWorker:
     def _compiled(
         self, seen: GuestResult, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
     ) -> CompiledVersion | Rejected:
-        result = seen.result
-        if result is not None and result.returned and not seen.timed_out and result.response is not None:
+        if seen.answer is not None:
             try:
                 return read_compile_response(
-                    _read(result.response), snapshot, job.tree, job.root, job.known, policy=job.policy
+                    _read(seen.answer), snapshot, job.tree, job.root, job.known, policy=job.policy
                 )
             except ProtocolError as e:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
@@ -279,9 +268,7 @@ class HostWorker:
 def _read(response: GuestBytes) -> object:
     return decode_hostile(
         response,
-        max_bytes=COMPILE_LIMITS.payload_bytes,
-        max_items=COMPILE_LIMITS.payload_items,
-        max_depth=COMPILE_LIMITS.payload_depth,
+        **COMPILE_LIMITS.payload_bounds,
     )
 
 

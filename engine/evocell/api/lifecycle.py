@@ -125,8 +125,10 @@ class EngineLifecycle(Completable):
                 problem = make_private(root)
             if problem is not None:
                 raise StoreError(problem, str(root))
-            snapshots = SnapshotStore(root / "code")
             durable = self.config.state_dir is not None
+            # A new variant is a few small files: on a disk they take longer than to compile it.
+            code = root if durable else opening.enter_context(OwnedDirectory(in_memory=True))
+            snapshots = SnapshotStore(code / "code")
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
             with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)

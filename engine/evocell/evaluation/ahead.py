@@ -56,16 +56,16 @@ class CompileAhead:
         """Evaluate while code is compiled ahead.
 
         Raises:
-            Exception: What `evaluate` raised.
+            BaseException: What `evaluate` raised, bare.
 
         Cancellation: Both are cancelled.
         """
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run)
             try:
                 result = await evaluate()
-            except Exception as error:
+            except BaseException as error:
                 if passes_on(error):
                     raise
                 failure = error  # raised below, outside the nursery, which would wrap it

@@ -200,7 +200,7 @@ class PipeServer:
 
         try:
             async with AsyncExitStack() as stack:
-                home = stack.enter_context(OwnedDirectory())
+                home = stack.enter_context(OwnedDirectory(in_memory=True))
                 worker = await stack.enter_async_context(
                     open_worker(self._config, SnapshotStore(home / "code"), progress=progress)
                 )

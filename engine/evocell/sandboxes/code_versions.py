@@ -189,6 +189,9 @@ class Versions:
         async with AsyncExitStack() as stack:
             for key in jobs:
                 await stack.enter_async_context(self._alone(key))
+            jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # some are made by now
+            if len(jobs) < _LEAST_TOGETHER:
+                return
             with suppress(CapacityError, ImageError, StoreError, WorkerDied):
                 made = await self._worker.compile_together(list(jobs.values()))
                 for (key, job), one in zip(jobs.items(), made, strict=True):

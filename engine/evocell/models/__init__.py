@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from evocell.models.duels import Duel, HeadToHead
     from evocell.models.equality import ByContent, same_value
     from evocell.models.evaluation import Case, Evaluation, normalise_entry
-    from evocell.models.fitness import CaseResult, Direction, FitnessResult, best, fitness_statistics
+    from evocell.models.fitness import CaseResult, Direction, FitnessResult
     from evocell.models.images import ImageInfo
     from evocell.models.limits import Limits
     from evocell.models.outcome import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from evocell.models.populations import GarbageReport, GenerationState, Offspring
+    from evocell.models.ranking import best, fitness_statistics
     from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay
     from evocell.models.results import Results
     from evocell.models.source import Source
@@ -96,7 +97,7 @@ _PLACES = {
     "duels": ("Duel", "HeadToHead"),
     "equality": ("ByContent", "same_value"),
     "evaluation": ("Case", "Evaluation", "normalise_entry"),
-    "fitness": ("CaseResult", "Direction", "FitnessResult", "best", "fitness_statistics"),
+    "fitness": ("CaseResult", "Direction", "FitnessResult"),
     "images": ("ImageInfo",),
     "limits": ("Limits",),
     "outcome": (
@@ -111,6 +112,7 @@ _PLACES = {
         "WorkerLost",
     ),
     "populations": ("GarbageReport", "GenerationState", "Offspring"),
+    "ranking": ("best", "fitness_statistics"),
     "recorded": ("CallIdentity", "EvaluationRecord", "MemoInfo", "Replay"),
     "source": ("Source",),
     "specs": ("SandboxSpec",),

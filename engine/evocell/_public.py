@@ -6,10 +6,10 @@ from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.default import default_engine, evaluate
 from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
-from evocell.api.progress import silent
 from evocell.api.rescoring import rescore
 from evocell.api.sandbox import Sandbox
 from evocell.config import Config
+from evocell.console.progress import silent
 from evocell.errors import (
     CapacityError,
     ConfigurationError,

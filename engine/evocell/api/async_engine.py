@@ -21,12 +21,11 @@ from evocell.api.async_reviving import AsyncReviving
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.async_versioning import AsyncVersioning
 from evocell.api.async_workers import AsyncWorkers
-from evocell.api.batch_progress import Report
 from evocell.api.notes import guest_notes
 from evocell.api.options import SandboxRef, sandbox_id, sandbox_ids
 from evocell.api.portal import TokenPortal
-from evocell.api.progress import silent
 from evocell.api.sandbox import Sandbox
+from evocell.console.progress import Report, silent
 from evocell.errors import ConfigurationError, SandboxNotFound
 from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
 from evocell.models.fitness import FitnessResult

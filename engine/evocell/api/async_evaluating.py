@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 import trio
 
 from evocell.api.async_observing import AsyncObserving
-from evocell.api.batch_progress import StreamProgress
 from evocell.api.options import (
     Parents,
     SandboxRef,
@@ -17,6 +16,7 @@ from evocell.api.options import (
     individuals,
     source_list,
 )
+from evocell.console.progress import StreamProgress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits

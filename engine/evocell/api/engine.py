@@ -15,7 +15,6 @@ from evocell.api.asking import AsyncFitness, Fitness
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.auditing import Auditing
-from evocell.api.batch_progress import Report, StreamProgress
 from evocell.api.comparing import Comparing
 from evocell.api.evaluator import Evaluators
 from evocell.api.images import Images
@@ -29,6 +28,7 @@ from evocell.api.sandbox import Sandbox
 from evocell.api.versioning import Versioning
 from evocell.api.workers import Workers
 from evocell.config import Config
+from evocell.console.progress import Report, StreamProgress
 from evocell.errors import EvocellError, StoreError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.worker import OpenWorker

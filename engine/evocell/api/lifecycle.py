@@ -11,12 +11,11 @@ from typing import NoReturn, Self
 
 import trio
 
-from evocell.api.batch_progress import BatchBar, BatchLines, Report, is_terminal
 from evocell.api.portal import bare
-from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
+from evocell.console.progress import BatchBar, BatchLines, Report, console_progress, is_terminal
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.execution.opening import open_worker as open_configured_worker
 from evocell.execution.scratch import OwnedDirectory, sweep

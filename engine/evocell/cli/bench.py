@@ -131,7 +131,7 @@ def _bar(args: argparse.Namespace) -> Iterator[RepeatDone | None]:
     """A bar on a terminal; it says how long it will still take."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from evocell.api.console import SafeConsole
+    from evocell.console.safe import SafeConsole
 
     console = SafeConsole(stderr=True)
     if args.json or not console.is_terminal:

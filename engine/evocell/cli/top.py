@@ -14,9 +14,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from evocell.api.console import SafeConsole
 from evocell.cli.store import add_choice, store_path
 from evocell.cli.top_data import Picture, RunWatcher
+from evocell.console.safe import SafeConsole
 from evocell.observability.database import open_reader
 
 __all__ = ["add_top_parser", "draw"]

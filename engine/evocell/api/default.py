@@ -1,24 +1,23 @@
-"""The engine of whoever does not want to hold one."""
+"""The process-wide default engine."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeAlias
 
 from attrs import evolve
 
+from evocell.api.blocking import derived
 from evocell.api.engine import Engine
-from evocell.api.options import Parents
 from evocell.api.portal import is_multiprocessing_child
 from evocell.config import Config
-from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
-from evocell.orchestration.evaluator import Progress
 
 __all__ = ["GetEngine", "default_engine", "evaluate"]
+
+P = ParamSpec("P")
 
 GetEngine: TypeAlias = Callable[[], Engine]
 """Gives the engine of the calling process, for code that must outlive a fork."""
@@ -69,23 +68,19 @@ def default_engine() -> Engine:
     return _default.get()
 
 
-def evaluate(
-    sources: Sequence[Source],
-    evaluation: Evaluation,
-    *,
-    population: str | None = None,
-    generation: int = 0,
-    parents: Parents | None = None,
-    deadline_s: float | None = None,
-    progress: Progress | None = None,
-) -> list[FitnessResult]:
-    """Evaluate many sources with the default engine; see `Engine.evaluate`."""
-    return default_engine().evaluate(
-        sources,
-        evaluation,
-        population=population,
-        generation=generation,
-        parents=parents,
-        deadline_s=deadline_s,
-        progress=progress,
-    )
+def _with_default(
+    method: Callable[Concatenate[Engine, P], list[FitnessResult]],
+) -> Callable[P, list[FitnessResult]]:
+    name = method.__name__
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> list[FitnessResult]:
+        results: list[FitnessResult] = getattr(default_engine(), name)(*args, **kwargs)
+        return results
+
+    made = derived(call, method, without="self")
+    made.__qualname__, made.__module__ = name, __name__
+    made.__doc__ = (method.__doc__ or "").replace(".", " with the default engine.", 1)
+    return made
+
+
+evaluate = _with_default(Engine.evaluate)

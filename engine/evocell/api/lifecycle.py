@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -22,9 +23,12 @@ from evocell.execution.scratch import OwnedDirectory, sweep
 from evocell.execution.worker import OpenWorker, Worker
 from evocell.models.completion import Completable
 from evocell.observability.database import FILE_NAME, store_errors
+from evocell.observability.fitness import FitnessRecorder
+from evocell.observability.lineage import LineageTracker
 from evocell.observability.observer import Observer, open_observer
 from evocell.observability.populations import PopulationStore
 from evocell.observability.store import Store, open_store
+from evocell.observability.stream import EventStream
 from evocell.observability.telemetry import Telemetry
 from evocell.orchestration.batch import Batches
 from evocell.orchestration.copies import Copies
@@ -194,6 +198,31 @@ class EngineLifecycle(Completable):
             while self._requests:
                 self._idle = trio.Event()
                 await self._idle.wait()
+
+    @property
+    def event_stream(self) -> EventStream:
+        """The engine's events as a numbered stream, for subscribers of any speed."""
+        return self._observer.events
+
+    @property
+    def fitness(self) -> FitnessRecorder:
+        """The fitness of individuals: latest, history, best, and adjustments."""
+        return self._observer.fitness
+
+    @property
+    def lineage(self) -> LineageTracker:
+        """Who descends from whom."""
+        return self._observer.lineage
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the start found that killed engines had left in the state directory, a sentence each."""
+        return tuple(self._observer.repairs.sentences())
+
+    @property
+    def store_path(self) -> Path:
+        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        return self._observer.store.path
 
     @property
     def image_id(self) -> str:

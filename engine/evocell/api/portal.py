@@ -20,7 +20,7 @@ from evocell.errors import EngineClosed, EngineForked, EvocellError, StoreError
 
 __all__ = ["Portal", "Task", "TokenPortal", "TrioThread", "is_multiprocessing_child"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
 
@@ -101,7 +101,7 @@ class Task(Generic[R]):
             self._settle()
 
 
-class TrioThread(Generic[T]):
+class TrioThread(Generic[T_co]):
     """Owns one thread that runs trio with one async context manager open in it.
 
     Args:
@@ -112,10 +112,10 @@ class TrioThread(Generic[T]):
         Exception: Whatever entering the context manager raised.
     """
 
-    def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T]], *, name: str) -> None:
+    def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T_co]], *, name: str) -> None:
         self._open_resource = open_resource
         self._pid = os.getpid()
-        self._ready: Future[T] = Future()
+        self._ready: Future[T_co] = Future()
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
         self._stop = trio.Event()

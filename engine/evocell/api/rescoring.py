@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attrs import evolve
 
-from evocell.api.options import check_evaluation
+from evocell.api.arguments import check_evaluation
 from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult

@@ -17,7 +17,7 @@ from evocell.errors import ConfigurationError
 
 if TYPE_CHECKING:
     # Annotations only: the command line answers --help without the engine.
-    from evocell.api.async_comparing import RepeatDone
+    from evocell.api.async_evaluating import RepeatDone
     from evocell.models.evaluation import Case, Evaluation, ScoreFunction
     from evocell.models.fitness import CaseResult
 

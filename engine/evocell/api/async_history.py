@@ -1,39 +1,43 @@
-"""The engine as trio programs use it: other code for sandboxes, and the versions there were."""
+"""Versions of code, the audit log, records of calls, and revival after a crash; the part of `AsyncEngine`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import trio
+from attrs import evolve
 
+from evocell.api.arguments import SandboxRef, check_evaluation, sandbox_ids
 from evocell.api.lifecycle import EngineLifecycle
-from evocell.api.options import SandboxRef, check_evaluation, sandbox_id
 from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError
 from evocell.models.duels import HeadToHead
 from evocell.models.evaluation import Evaluation
 from evocell.models.outcome import Outcome, Rejected
+from evocell.models.recorded import EvaluationRecord, MemoInfo, Replay
+from evocell.models.references import optional_id
 from evocell.models.references import sandbox_id as id_of
 from evocell.models.source import Source
-from evocell.models.specs import check_id
+from evocell.models.specs import SandboxSpec, check_id
 from evocell.models.versions import ModuleVersion, VersionDiff
+from evocell.observability.audit import AuditEntry, AuditKind
+from evocell.observability.runs import LostSandbox, lost_sandboxes, note_revived
+from evocell.orchestration.concurrency import map_bounded
 from evocell.orchestration.head_to_head import check_duel, head_to_head
+from evocell.orchestration.records import SandboxRecord
 from evocell.orchestration.versions import read_source
 
-if TYPE_CHECKING:
-    from evocell.api.async_sandbox import AsyncSandbox
-    from evocell.api.sandbox import Sandbox
+__all__ = ["AsyncHistory", "Version"]
 
-__all__ = ["AsyncVersioning", "Version"]
-
-Version: TypeAlias = "Source | AsyncSandbox | Sandbox | ModuleVersion"
+Version: TypeAlias = "Source | SandboxRef | ModuleVersion"
 """A version of code: a source, what a sandbox holds, or one from its history."""
 
 
-class AsyncVersioning(EngineLifecycle):
-    """The part of `AsyncEngine` that reloads code and keeps its versions; see there."""
+class AsyncHistory(EngineLifecycle):
+    """The methods of `AsyncEngine` for versions of code, and for what is recorded of calls and sandboxes."""
 
     async def hot_reload_source(
         self,
@@ -67,7 +71,7 @@ class AsyncVersioning(EngineLifecycle):
         """
         check_id(mutation_type, "mutation_type")
         with self._request():
-            record = self._manager.get(sandbox_id(sandbox))
+            record = self._manager.get(id_of(sandbox))
             return await self._reloading.reload(
                 record, source, mutation_type=mutation_type, keep_state=keep_state
             )
@@ -122,7 +126,7 @@ class AsyncVersioning(EngineLifecycle):
         Cancellation: As for `hot_reload_source`.
         """
         with self._request():
-            record = self._manager.get(sandbox_id(sandbox))
+            record = self._manager.get(id_of(sandbox))
             return await self._reloading.rollback(record, module, version, keep_state=keep_state)
 
     async def get_module_version(self, sandbox: SandboxRef, module: str) -> ModuleVersion | None:
@@ -136,7 +140,7 @@ class AsyncVersioning(EngineLifecycle):
             ConfigurationError: Its code has no such module.
         """
         with self._request():
-            return await self._reloading.module_version(self._manager.get(sandbox_id(sandbox)), module)
+            return await self._reloading.module_version(self._manager.get(id_of(sandbox)), module)
 
     async def history(self, sandbox: SandboxRef, module: str) -> tuple[ModuleVersion, ...]:
         """Return the versions of a module of a sandbox, oldest first.
@@ -148,7 +152,7 @@ class AsyncVersioning(EngineLifecycle):
             ConfigurationError: It never had such a module.
         """
         with self._request():
-            return await self._reloading.history(self._manager.get(sandbox_id(sandbox)), module)
+            return await self._reloading.history(self._manager.get(id_of(sandbox)), module)
 
     async def past_versions(self, sandbox_id: SandboxRef, module: str | None = None) -> list[ModuleVersion]:
         """Return all versions there have been of a sandbox's modules, also when it is gone.
@@ -188,7 +192,7 @@ class AsyncVersioning(EngineLifecycle):
             OutcomeError: The guest could not compare them, such as for want of fuel.
         """
         with self._request():
-            return await self._reloading.diff(self._manager.get(sandbox_id(sandbox)), module, old, new)
+            return await self._reloading.diff(self._manager.get(id_of(sandbox)), module, old, new)
 
     async def head_to_head(
         self,
@@ -232,8 +236,141 @@ class AsyncVersioning(EngineLifecycle):
             return await trio.to_thread.run_sync(self._versions.read, version.digest), lease
         if isinstance(version, str | Mapping | Path | bytes):
             return await read_source(version), None
-        record = self._manager.get(sandbox_id(version))
+        record = self._manager.get(id_of(version))
         code = await self._manager.held_code(record)
         if isinstance(code, Rejected):
             raise ConfigurationError(f"sandbox {record.id!r} holds no code that runs: {code.error}", "id")
         return await trio.to_thread.run_sync(self._versions.read, code.digest), code
+
+    async def audit_log(
+        self,
+        *,
+        kind: AuditKind | None = None,
+        sandbox_id: SandboxRef | None = None,
+        since: float | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[AuditEntry]:
+        """Return what the security gate decided and which guests were stopped.
+
+        Args:
+            kind: Only entries of this kind: ``"allowed"``, ``"reported"`` (it would have been refused, but
+                ``enforcement_enabled`` is off), ``"refused"``, ``"refused_running"`` (by the audit hook),
+                ``"killed"``, ``"crashed"`` or ``"worker_lost"``.
+            sandbox_id: Only those about this sandbox, which may be gone.
+            since: Only those from this moment on, in seconds since 1970.
+            after: Only those with a higher number than this.
+            limit: How many at most, from 1 to 10,000.
+
+        Returns:
+            The newest that fit, the oldest of them first. With a ``state_dir`` those of earlier engines are
+            among them.
+
+        Raises:
+            ConfigurationError: An argument cannot be used.
+            StoreError: The store cannot be used.
+        """
+        with self._request():
+            return await trio.to_thread.run_sync(
+                partial(
+                    self._observer.audit.entries,
+                    kind=kind,
+                    sandbox_id=optional_id(sandbox_id),
+                    since=since,
+                    after=after,
+                    limit=limit,
+                )
+            )
+
+    async def evaluation_records(
+        self, *, sandbox_id: SandboxRef | None = None, key: str | None = None, limit: int = 100
+    ) -> list[EvaluationRecord]:
+        """Return records of the calls that evaluations made; an engine with a ``state_dir`` keeps them.
+
+        Args:
+            sandbox_id: Only those of this individual, which was the first to make the call.
+            key: Only those whose key begins so.
+            limit: How many at most, from 1 to 10,000.
+
+        Returns:
+            The newest that fit, the oldest of them first. Calls that share a fork
+            (``isolation="candidate"``, sessions) depend on each other and have none.
+
+        Raises:
+            ConfigurationError: An argument cannot be used, or this engine keeps no records.
+            StoreError: The store cannot be used.
+        """
+        with self._request():
+            find = partial(self._pure.find, sandbox_id=optional_id(sandbox_id), key=key, limit=limit)
+            return await trio.to_thread.run_sync(find)
+
+    async def replay(self, record: EvaluationRecord) -> Replay:
+        """Make a recorded call again, and say whether outcome and fuel are the same, bit for bit.
+
+        Args:
+            record: One of `evaluation_records`.
+
+        Raises:
+            StoreError: Its code or arguments are not kept any more.
+            CapacityError: There is no room for another fork.
+
+        Cancellation: The call is stopped.
+        """
+        if not isinstance(record, EvaluationRecord):
+            raise ConfigurationError(
+                f"replay takes one of evaluation_records(), not {type(record).__name__}", "record"
+            )
+        with self._request():
+            return await self._pure.replay(record, self._versions, self._observer)
+
+    async def memo_info(self) -> MemoInfo:
+        """Return how often a remembered outcome spared a call of an evaluation with ``memoise``."""
+        with self._request():
+            return self._pure.info()
+
+    async def revive_sandboxes(self, ids: Sequence[SandboxRef] | None = None) -> list[str]:
+        """Create again the sandboxes that killed engines held here, with the code they had.
+
+        What their sessions kept in memory is gone. A sandbox whose code is not in the store any more, or
+        whose id somebody bears by now, is left as it is.
+
+        Args:
+            ids: Which ones; None for all there are.
+
+        Returns:
+            The ids of those that are there again.
+
+        Raises:
+            ConfigurationError: One of `ids` was not held by a killed engine, has been brought back already,
+                or its code is gone; nothing has been brought back.
+            CapacityError: There would be too many sandboxes; nothing has been brought back.
+            StoreError: The store is damaged.
+
+        Cancellation: None of them is there.
+        """
+        with self._request():
+            lost = await trio.to_thread.run_sync(lost_sandboxes, self._store)
+            found = {one.id: (one, spec) for one, spec in lost if spec.source is not None}
+            wanted = list(dict.fromkeys(found if ids is None else sandbox_ids(ids)))
+            if ids is None:
+                alive = {record.id for record in self._manager.records()}
+                wanted = [one for one in wanted if one not in alive]
+            elif missing := [one for one in wanted if one not in found]:
+                raise ConfigurationError(
+                    f"{missing[0]!r} cannot be brought back: no killed engine held it, somebody brought it "
+                    "back, or its code is not in the store",
+                    "ids",
+                )
+            chosen = [found[one] for one in wanted]
+            await self._revive(chosen)
+            note_revived(self._store, [one for one, _ in chosen], self._observer.journal.run)
+            await self._observer.settle()
+            return wanted
+
+    async def _revive(self, chosen: Sequence[tuple[LostSandbox, SandboxSpec]]) -> None:
+        async def load(pair: tuple[SandboxRecord, SandboxSpec]) -> None:
+            await self._manager.load(pair[0], pair[1].source)
+
+        specs = [spec for _, spec in chosen]
+        async with self._manager.reserved([evolve(spec, source=None) for spec in specs]) as records:
+            await map_bounded(load, list(zip(records, specs, strict=True)), at_once=self._worker.slots + 1)

@@ -1,4 +1,4 @@
-"""Check and complete what callers pass to the engine's methods."""
+"""Checks and conversions of the arguments of the engine's methods."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def check_iterable(sources: object) -> None:
 
 
 def check_evaluation(evaluation: object) -> Evaluation:
-    """Refuse what is no evaluation.
+    """Refuse anything but an `Evaluation`.
 
     Raises:
         ConfigurationError: It is something else.
@@ -178,7 +178,7 @@ def _parent_ids(parents: object, n_sources: int) -> list[tuple[str, ...]]:
 
 
 def _mutation_type(n_parents: int) -> str:
-    """Name how an individual came to be, by how many parents it has."""
+    """Return the mutation type of an individual with so many parents."""
     return ("seed", "mutation")[n_parents] if n_parents < 2 else "crossover"  # noqa: PLR2004
 
 

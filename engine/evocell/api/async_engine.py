@@ -70,7 +70,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
 
     async def create_sandbox(
         self,
-        id: str | None = None,  # noqa: A002 - the word the architecture has for it
+        id: str | None = None,  # noqa: A002 - the name that the whole API uses for it
         *,
         source: Source | None = None,
         bundle: bytes | None = None,
@@ -85,14 +85,14 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         """Create a sandbox; see `SandboxSpec` for the arguments.
 
         Code that is rejected (a syntax error, say) gives a sandbox in status ``error``: `get_info` says why,
-        its calls return the `Rejected`, and `hot_reload_source` can mend it.
+        its calls return the `Rejected`, and `hot_reload_source` can replace the code.
 
         Raises:
             ConfigurationError: An argument cannot be used.
             SandboxExists: The id is taken.
             CapacityError: There would be too many sandboxes.
 
-        Cancellation: There is no sandbox.
+        Cancellation: No sandbox is created.
         """
         spec = SandboxSpec(
             id,
@@ -115,8 +115,8 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
 
         Args:
             specs: What to create.
-            progress: Called in the engine's loop with the id of each that is there, how many there are, and
-                how many there will be. None shows a bar on a terminal after two seconds, `evocell.silent`
+            progress: Called in the engine's loop after each with its id, how many there are, and how many
+                there will be. None shows a bar on a terminal after two seconds, `evocell.silent`
                 nothing.
 
         Raises:
@@ -154,12 +154,12 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         deadline_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[FitnessResult]:
-        """Find the fitness of sandboxes and note it with them.
+        """Evaluate sandboxes, and record the results as their fitness.
 
         Args:
             sandboxes: Which ones.
-            fitness: An `Evaluation`, run in fresh forks of their code; or a function of one's own that gets
-                a sandbox and returns a number, named numbers, or a `FitnessResult`: a plain one runs in a
+            fitness: An `Evaluation`, run in fresh forks of their code; or a function that takes a
+                sandbox and returns a number, named numbers, or a `FitnessResult`: a plain one runs in a
                 thread with a `Sandbox`, an async one in the engine's loop with an `AsyncSandbox`.
             deadline_s: Seconds in which everything must be over, as in `evaluate`.
             progress: As in `evaluate`.
@@ -190,20 +190,20 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             )
 
     async def guest_notes(self) -> str:
-        """Describe the guest's Python for whoever writes its code: version, packages, what it lacks."""
+        """Describe the guest's Python for the author of its code: version, packages, what is missing."""
         with self._request():
             return guest_notes(await self._worker.info(), self.config)
 
     async def fork_sandbox(self, sandbox: SandboxRef, new_id: str | None = None) -> AsyncSandbox:
-        """Make a sandbox that holds what another one holds at this moment: its code and its session's state.
+        """Copy a sandbox: its code, and its session's state at this moment.
 
         The two share nothing that either could change: modules, objects, random state and scratch files
         are copies. The new one joins the population and generation of the other one, its parent, with the
         mutation type ``"fork"``, and lives in the same worker.
 
         Args:
-            sandbox: The other one. A call that runs in its session is waited for.
-            new_id: Id of the new one; None has one made.
+            sandbox: The sandbox to copy. A call that runs in its session is waited for.
+            new_id: Id of the new one; None generates one.
 
         Raises:
             SandboxBusy: Its code has files open, or the worker has no room for the copy.
@@ -225,7 +225,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             count: How many forks, from 1.
 
         Raises:
-            ConfigurationError: The count is none.
+            ConfigurationError: The count is no whole number from 1.
 
         Cancellation: None of them remains.
         """
@@ -237,9 +237,9 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def import_sandbox(
         self, path: str | Path, new_id: str | None = None, *, limits: Limits | None = None
     ) -> AsyncSandbox:
-        """Make a sandbox from a file that `export_sandbox` wrote, or someone who claims so.
+        """Create a sandbox from a file that `export_sandbox` wrote; the file is not trusted.
 
-        Its session goes on where it was. The code is compiled anew here; byte code and native code are
+        Its session continues where it was. The code is compiled anew here; byte code and native code are
         never taken from the file.
 
         Args:
@@ -248,7 +248,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             limits: Its limits; None for those it had, which the file's author chose.
 
         Raises:
-            ProtocolError: The file is no exported sandbox, is damaged, or holds what cannot be.
+            ProtocolError: The file is no exported sandbox, is damaged, or holds an impossible state.
             ConfigurationError: There is no such file, or the image that the sandbox starts from is not here.
             SandboxExists: The id is taken.
             CapacityError: There would be too many sandboxes.
@@ -269,9 +269,9 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     ) -> object:
         """Move a sandbox to another engine: write it to a file, recreate it there, destroy it here.
 
-        Calls that come meanwhile wait, and raise `SandboxNotFound` once it is gone. Whichever engine's
-        process dies on the way, nothing is lost: before the sandbox is destroyed here, it is there, and until
-        all is over it is in the file as well, from which `import_sandbox` makes it again.
+        Calls of the sandbox wait meanwhile, and raise `SandboxNotFound` once it is gone. If either engine's
+        process dies during the migration, nothing is lost: the sandbox is destroyed here only after it exists
+        there, and the file, from which `import_sandbox` recreates it, is removed last.
 
         Args:
             sandbox: The sandbox.
@@ -288,7 +288,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             SandboxBusy: Its code has files open; nothing has changed.
             Exception: What the target raised; the sandbox is here as before.
 
-        Cancellation: It is here as before; it may be there as well.
+        Cancellation: The sandbox stays here; it may exist at the target as well.
         """
         with self._request():
             record = self._manager.get(sandbox_id(sandbox))
@@ -299,16 +299,19 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def create_population(
         self, population: str, *, parent_population_id: str | None = None, direction: Direction | None = None
     ) -> PopulationState:
-        """Enter a population that has no members yet.
+        """Register a population that has no members yet.
+
+        A population is a name that sandboxes are created with. Its first member registers it, too. It
+        outlives its members, and with a ``state_dir`` the engine.
 
         Args:
             population: Its name.
             parent_population_id: The population it descends from.
-            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite. None for what the
-                first evaluation of its members says.
+            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite. None for the
+                direction of the first evaluation of its members.
 
         Raises:
-            ConfigurationError: There is one of that name, or a name cannot be used.
+            ConfigurationError: A population of that name exists, or a name cannot be used.
         """
         with self._request():
             return self._populations.create(
@@ -318,12 +321,12 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def resume_population(
         self, population: str, *, direction: Direction | None = None
     ) -> list[AsyncSandbox]:
-        """Enter a population, or go on with it where an earlier engine with the same ``state_dir`` ended.
+        """Register a population, or continue it where an earlier engine with the same ``state_dir`` ended.
 
         Members that the earlier engine held and that retention keeps (the latest ``gc_retain_generations``
         generations and the ``gc_elites`` fittest) are created again, under their ids, with their code and
-        their fitness, and nobody is evaluated again. What their sessions held is gone. Members that somebody
-        had destroyed stay so, as do those that another engine holds. See docs/resuming.md.
+        their fitness, and none is evaluated again. Their sessions' state is lost. Members that were
+        destroyed, or that another engine holds, are not created. See docs/resuming.md.
 
         Args:
             population: Its name.
@@ -346,7 +349,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             return [AsyncSandbox(self, record.id) for record in made]
 
     async def get_population(self, population: str) -> PopulationState:
-        """Return what is known of a population: its members now, their fitness, its latest generation.
+        """Return the state of a population: its present members, their fitness, its latest generation.
 
         Args:
             population: Its name.
@@ -378,7 +381,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             ]
 
     async def list_generations(self, population: str, generation: int | None = None) -> list[GenerationState]:
-        """Return the generations of a population, or one, with members who are gone and all descents.
+        """Return the generations of a population, or one of them, with former members and all descents.
 
         Args:
             population: The population.
@@ -412,20 +415,20 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def next_generation(
         self, population: str, offspring: Sequence[Offspring], *, into: str | None = None
     ) -> list[AsyncSandbox]:
-        """Create the generation after the latest one, all or none, and record who descends from whom.
+        """Create the generation after the latest one, all or none, and record their parents.
 
         Args:
             population: The population.
             offspring: The individuals. One whose code is rejected is a sandbox in status ``error``.
-            into: A population for them, which is entered as a descendant of the other if it is not there;
-                None for the same.
+            into: A population for them, which is registered as a descendant of the other if there is none of
+                that name; None for the same.
 
         Returns:
             The sandboxes, in order.
 
         Raises:
             ConfigurationError: There is no such population, or an argument cannot be used.
-            SandboxNotFound: Nobody has ever heard of a parent. One that is gone is no error.
+            SandboxNotFound: A parent never existed. One that was destroyed is no error.
             SandboxExists: An id is taken or is there twice; none of them has been created.
             CapacityError: There would be too many sandboxes; none of them has been created.
 
@@ -448,7 +451,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         deadline_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[FitnessResult]:
-        """Find the fitness of a generation's sandboxes, as `batch_evaluate` does.
+        """Evaluate a generation's sandboxes, as `batch_evaluate` does.
 
         Args:
             population: The population.
@@ -473,12 +476,12 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def destroy_generation(
         self, population: str, *, generation: int | None = None, keep: Sequence[SandboxRef] = ()
     ) -> list[SandboxState]:
-        """Destroy a generation's sandboxes, whoever uses them.
+        """Destroy a generation's sandboxes, also those in use.
 
         Args:
             population: The population.
             generation: Which one; None for the latest.
-            keep: Those who stay.
+            keep: Sandboxes that are not destroyed.
 
         Returns:
             The last states of those that were destroyed.
@@ -505,10 +508,10 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             self._populations.pin(sandbox_ids(sandboxes))
 
     async def unpin(self, sandboxes: Sequence[SandboxRef]) -> None:
-        """Let the garbage collector have sandboxes that were pinned; others are left alone.
+        """Allow the garbage collector to destroy sandboxes that were pinned; others are unaffected.
 
         Args:
-            sandboxes: Which ones; they need not be pinned, nor be there any more.
+            sandboxes: Which ones; they need not be pinned, nor exist any more.
         """
         with self._request():
             self._populations.unpin(sandbox_ids(sandboxes))
@@ -519,27 +522,27 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             return self._populations.pinned()
 
     async def collect_garbage(self) -> GarbageReport:
-        """Collect now: members of generations that are over, unused version trees, orphaned directories.
+        """Collect garbage now: members of former generations, unused version trees, orphaned directories.
 
-        The same happens by itself every ``gc_interval_ms``, and when memory runs short; see
-        docs/populations.md for what stays.
+        The engine does so itself every ``gc_interval_ms``, and when memory runs short; docs/populations.md
+        says what is kept.
 
-        Cancellation: What has been destroyed is destroyed.
+        Cancellation: What has been destroyed by then stays so.
         """
         with self._request():
             return await self._garbage.collect("demand")
 
     async def workers(self) -> list[WorkerInfo]:
-        """Return what is seen of each worker at this moment; with ``workers=0`` that is this process."""
+        """Return the state of each worker process; with ``workers=0`` that is this process."""
         with self._request():
             return self._worker.workers()
 
     async def drain_worker(self, name: str) -> None:
-        """Replace a worker by a new process, and lose nothing.
+        """Replace a worker by a new process, without loss of calls or state.
 
         The new process is started first. Calls under way end in the old one; sandboxes that keep state in it
-        move to the new one, each after the call in it, and go on as if nothing had been. One that has files
-        open cannot move: it loses its state, as when a worker dies. Returns when the old process is gone,
+        move to the new one, each after the call in it. One that has files open cannot
+        move: it loses its state, as when a worker dies. Returns when the old process is gone,
         which takes as long as the longest call in it.
 
         Args:
@@ -549,7 +552,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             ConfigurationError: There is no such worker; with ``workers=0`` there is none at all.
             EvocellError: No new process could be started; the old one goes on.
 
-        Cancellation: It is replaced all the same.
+        Cancellation: The worker is replaced all the same.
         """
         if not isinstance(name, str):
             raise ConfigurationError(f"a worker is named by a string, not {type(name).__name__}", "name")
@@ -582,7 +585,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
 
 
 def recreation(target: object, new_id: str | None) -> Callable[[Path], Awaitable[object]]:
-    """What has a target import a sandbox from a file.
+    """Return a function that has a target import a sandbox from a file.
 
     Args:
         target: An engine of either kind, or a function.

@@ -75,10 +75,11 @@ class AsyncEvaluating(EngineLifecycle):
         Raises:
             ConfigurationError: The evaluation or an argument cannot be used.
             ScoringError: A function of the evaluation raised for every source.
-            SandboxNotFound: Nobody has ever heard of a parent; nothing has been evaluated.
+            SandboxNotFound: A parent never existed; nothing has been evaluated.
             CapacityError: The population would have too many sandboxes.
-            StoreError: The ``state_dir`` cannot be written, such as for want of room. Its `results` are what
-                would have been returned; what is not written stays in memory and is tried again.
+            StoreError: The ``state_dir`` cannot be written, for example because the disk is full. Its
+                `results` are what would have been returned; what is not written stays in memory and is tried
+                again.
 
         Cancellation: Every call is stopped; nothing is kept.
         """
@@ -101,15 +102,15 @@ class AsyncEvaluating(EngineLifecycle):
         deadline_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[StagedResult]:
-        """Evaluate many sources in stages: cheap ones first, and only who does well there goes on.
+        """Evaluate many sources in stages: cheap stages first, and only sources that do well go on.
 
         A stage begins when the one before it is over. Its cases run in fresh forks.
 
         Args:
             sources: As in `evaluate`.
-            stages: What to run, and who goes on.
+            stages: What to run, and which sources go on.
             total_limits: Limits of all calls of one source together, in all stages: fuel, time and output
-                that one stage used are gone for the next. None for none.
+                that one stage used are gone for the next. None sets none.
             population: Keep all of them as sandboxes of this population, with the fitness of the last stage
                 that each entered.
             generation: As in `evaluate`.
@@ -234,7 +235,7 @@ class AsyncEvaluating(EngineLifecycle):
     async def open_stream(
         self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
     ) -> Callable[[Source | SandboxSpec], Awaitable[FitnessResult]]:
-        """Make an evaluation ready once, for a loop that evaluates one source after the other with it.
+        """Prepare an evaluation once, for a loop that evaluates one source after the other with it.
 
         Args:
             evaluation: What to run of them and how to score it.
@@ -258,7 +259,7 @@ class AsyncEvaluating(EngineLifecycle):
         return evaluate
 
     def _check_parents(self, given: object, new: Iterable[NewIndividual]) -> None:
-        """Refuse parents that nobody has ever heard of; those of a `SandboxSpec` may be on their way."""
+        """Refuse parents that never existed; those of a `SandboxSpec` may be under way."""
         if given is None:
             return
         for one in new:
@@ -298,8 +299,8 @@ class AsyncEvaluating(EngineLifecycle):
     ) -> Comparison:
         """Compare what two programs cost on the same cases.
 
-        They run in turns, one call at a time, and change places from repeat to repeat, so that whatever else
-        the machine does meets both alike. Fuel decides without noise, time only where noise cannot explain
+        They run in turns, one call at a time, and change places from repeat to repeat, so that other load of
+        the machine affects both alike. Fuel decides without noise, time only where noise cannot explain
         the difference.
 
         Args:
@@ -320,7 +321,7 @@ class AsyncEvaluating(EngineLifecycle):
         _check_repeats(repeats)
         new = individuals(list(sources), population=None, generation=0, parents=None)
         found: list[list[FitnessResult]] = [[] for _ in new]
-        # Each repeat is made: a remembered call has no time of its own.
+        # Each repeat runs: a memoised call has no time of its own.
         evaluation = evolve(check_evaluation(evaluation), memoise=False)
         with self._request():
             plan = await self._batches.plan(evaluation, deadline_s=None, calls=1)

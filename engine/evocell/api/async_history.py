@@ -47,12 +47,12 @@ class AsyncHistory(EngineLifecycle):
         mutation_type: str = "mutation",
         keep_state: bool = False,
     ) -> Outcome:
-        """Put other code into a sandbox.
+        """Replace a sandbox's code.
 
         Args:
             sandbox: Which one.
             source: The new code.
-            mutation_type: How it came to be.
+            mutation_type: How the new code came to be, for its lineage.
             keep_state: False starts from a fresh fork, so that nothing of the former code remains, and
                 rejected code leaves the sandbox in status ``error``. True swaps the code in for what runs:
                 instances, classes and functions keep their identity and get the new code, and a
@@ -67,7 +67,7 @@ class AsyncHistory(EngineLifecycle):
             SandboxNotFound: There is none, or it was destroyed meanwhile.
             ConfigurationError: The source is no tree of files, or an argument cannot be used.
 
-        Cancellation: The sandbox is as it was, but that with `keep_state` its session may lose its state.
+        Cancellation: The sandbox keeps its code; with `keep_state` its session may lose its state.
         """
         check_id(mutation_type, "mutation_type")
         with self._request():
@@ -84,7 +84,7 @@ class AsyncHistory(EngineLifecycle):
         mutation_type: str = "mutation",
         keep_state: bool = False,
     ) -> Outcome:
-        """Put the code of a zip or wheel into a sandbox; otherwise the same as `hot_reload_source`.
+        """Replace a sandbox's code by that of a zip or wheel; otherwise the same as `hot_reload_source`.
 
         Args:
             sandbox: Which one.
@@ -155,13 +155,13 @@ class AsyncHistory(EngineLifecycle):
             return await self._reloading.history(self._manager.get(id_of(sandbox)), module)
 
     async def past_versions(self, sandbox_id: SandboxRef, module: str | None = None) -> list[ModuleVersion]:
-        """Return all versions there have been of a sandbox's modules, also when it is gone.
+        """Return all versions that a sandbox's modules have had, also of a sandbox that was destroyed.
 
         They come from the store, with those of earlier engines if there is a state directory. What is not in
         `history` cannot be rolled back to, but its text is in the store.
 
         Args:
-            sandbox_id: The sandbox, or its id; it may be gone.
+            sandbox_id: The sandbox, or its id; it need not exist any more.
             module: Only this module.
 
         Raises:
@@ -175,7 +175,7 @@ class AsyncHistory(EngineLifecycle):
     async def diff(
         self, sandbox: SandboxRef, module: str, old: int | None = None, new: int | None = None
     ) -> VersionDiff:
-        """Say what changed in a module from one version to another.
+        """Return what changed in a module from one version to another.
 
         Args:
             sandbox: Which one.
@@ -189,7 +189,7 @@ class AsyncHistory(EngineLifecycle):
         Raises:
             SandboxNotFound: There is no such sandbox.
             ConfigurationError: There is no such module or version, or nothing before the first.
-            OutcomeError: The guest could not compare them, such as for want of fuel.
+            OutcomeError: The guest could not compare them, for example because its fuel ran out.
         """
         with self._request():
             return await self._reloading.diff(self._manager.get(id_of(sandbox)), module, old, new)
@@ -225,7 +225,7 @@ class AsyncHistory(EngineLifecycle):
         """
         check_duel(check_evaluation(evaluation))
         with self._request():
-            # The trees stay where they are as long as their leases do.
+            # A tree is kept as long as its lease is referenced.
             pairs = [await self._tree(version) for version in (first, second)]
             plan = await self._batches.plan(evaluation, deadline_s=deadline_s)
             return await head_to_head(self._worker, self._versions, plan, [tree for tree, _ in pairs])
@@ -305,7 +305,7 @@ class AsyncHistory(EngineLifecycle):
             return await trio.to_thread.run_sync(find)
 
     async def replay(self, record: EvaluationRecord) -> Replay:
-        """Make a recorded call again, and say whether outcome and fuel are the same, bit for bit.
+        """Repeat a recorded call, and compare outcome and fuel bit for bit.
 
         Args:
             record: One of `evaluation_records`.
@@ -324,21 +324,21 @@ class AsyncHistory(EngineLifecycle):
             return await self._pure.replay(record, self._versions, self._observer)
 
     async def memo_info(self) -> MemoInfo:
-        """Return how often a remembered outcome spared a call of an evaluation with ``memoise``."""
+        """Return how many calls of evaluations with ``memoise`` a remembered outcome replaced."""
         with self._request():
             return self._pure.info()
 
     async def revive_sandboxes(self, ids: Sequence[SandboxRef] | None = None) -> list[str]:
-        """Create again the sandboxes that killed engines held here, with the code they had.
+        """Create the sandboxes of killed engines again, with the code they had.
 
         What their sessions kept in memory is gone. A sandbox whose code is not in the store any more, or
-        whose id somebody bears by now, is left as it is.
+        whose id is in use again, is left as it is.
 
         Args:
-            ids: Which ones; None for all there are.
+            ids: Which ones; None for all.
 
         Returns:
-            The ids of those that are there again.
+            The ids of those that were created.
 
         Raises:
             ConfigurationError: One of `ids` was not held by a killed engine, has been brought back already,
@@ -346,7 +346,7 @@ class AsyncHistory(EngineLifecycle):
             CapacityError: There would be too many sandboxes; nothing has been brought back.
             StoreError: The store is damaged.
 
-        Cancellation: None of them is there.
+        Cancellation: None of them is created.
         """
         with self._request():
             lost = await trio.to_thread.run_sync(lost_sandboxes, self._store)

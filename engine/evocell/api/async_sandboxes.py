@@ -49,10 +49,10 @@ class AsyncSandboxes(EngineLifecycle):
             args: Positional arguments.
             kwargs: Arguments by name.
             seed: Reseeds the guest's random sources before the call.
-            limits: Bounds of this call; None for the sandbox's own.
+            limits: Limits of this call; None for the sandbox's own.
             isolation: ``"session"`` keeps what the code leaves behind for the next call, and calls
-                take turns; ``"call"`` runs in a fork that is thrown away, beside all others.
-            deadline_s: Seconds in which everything must be over, waiting included.
+                take turns; ``"call"`` runs in a fork that is discarded, concurrently with others.
+            deadline_s: Deadline in seconds, waiting included.
 
         Returns:
             How it ended. A call that had to be killed leaves the sandbox usable, with a fresh fork.
@@ -92,14 +92,14 @@ class AsyncSandboxes(EngineLifecycle):
         isolation: RunIsolation = "session",
         deadline_s: float | None = None,
     ) -> Outcome:
-        """Call a function of a sandbox and stop it after `timeout_s` seconds in which it itself ran.
+        """Call a function of a sandbox, and stop it when it has run for `timeout_s` seconds.
 
         Otherwise the same as `run`.
 
         Args:
             sandbox: Which one.
             entry: As in `run`.
-            timeout_s: How long the call itself may run, in seconds, instead of what `limits` say.
+            timeout_s: How long the call itself may run, in seconds; replaces the ``timeout_s`` of `limits`.
             args: As in `run`.
             kwargs: As in `run`.
             seed: As in `run`.
@@ -120,7 +120,7 @@ class AsyncSandboxes(EngineLifecycle):
         )
 
     async def get_info(self, sandbox: SandboxRef) -> SandboxState:
-        """Return what is known about a sandbox at this moment.
+        """Return a sandbox's state at this moment.
 
         Raises:
             SandboxNotFound: There is none.
@@ -145,7 +145,7 @@ class AsyncSandboxes(EngineLifecycle):
             Its last state, ``stopped``.
 
         Raises:
-            SandboxNotFound: There is none, or somebody else is destroying it.
+            SandboxNotFound: There is none, or it is being destroyed already.
         """
         with self._request():
             return await self._manager.destroy(self._manager.get(sandbox_id(sandbox)))
@@ -157,15 +157,15 @@ class AsyncSandboxes(EngineLifecycle):
 
         Args:
             sandboxes: Which ones; one that is named twice is destroyed once.
-            missing_ok: Skip the ones that are not there.
+            missing_ok: Skip those that do not exist.
 
         Returns:
             Their last states.
 
         Raises:
-            SandboxNotFound: One of them is not there; nothing has been destroyed.
+            SandboxNotFound: One of them does not exist; nothing has been destroyed.
 
-        Cancellation: Too late: they are destroyed all the same.
+        Cancellation: They are destroyed all the same.
         """
         records: dict[str, SandboxRecord] = {}
         wanted_ids = sandbox_ids(sandboxes)
@@ -181,16 +181,16 @@ class AsyncSandboxes(EngineLifecycle):
             return [record.state for record in records.values()]
 
     async def freeze(self, sandbox: SandboxRef, name: str, *, replace: bool = False) -> ImageInfo:
-        """Make a named image of what a sandbox holds; later sandboxes and evaluations start from it.
+        """Make a named image of a sandbox's code and state, from which later sandboxes and evaluations start.
 
-        The image has the sandbox's modules imported and its objects alive. It lies in the image cache, where
-        other engines and later ones find it. A sandbox that is created from it without a source goes on with
-        the frozen code and state. One with a source finds the frozen modules imported beside its own, which
+        The image has the sandbox's modules imported and its objects alive. It is in the image cache, for
+        other engines and later ones. A sandbox that is created from it without a source continues with the
+        frozen code and state. One with a source finds the frozen modules imported beside its own, which
         go before them; ``/app`` then holds its own files alone. The sandbox that is frozen stays as it is.
 
         Args:
             sandbox: The sandbox. A call that runs in its session is waited for.
-            name: What the image will go by: 1 to 100 letters, digits, ``.``, ``_`` and ``-``.
+            name: The image's name: 1 to 100 letters, digits, ``.``, ``_`` and ``-``.
             replace: Whether the name may be taken from another image, which then has its id only.
 
         Raises:
@@ -206,7 +206,7 @@ class AsyncSandboxes(EngineLifecycle):
             return await self._copies.freeze(record, check_image_name(name), replace=replace)
 
     async def export_sandbox(self, sandbox: SandboxRef, path: str | Path) -> Path:
-        """Write a sandbox to a new file: its code, and what its session holds. It stays as it is.
+        """Write a sandbox to a new file: its code, and its session's state. The sandbox is unchanged.
 
         Args:
             sandbox: The sandbox. A call that runs in its session is waited for.
@@ -260,7 +260,7 @@ class AsyncSandboxes(EngineLifecycle):
         """Make an image from a file that `export_image` wrote, or someone who claims so.
 
         Everything in it is checked, and sealed anew on this machine. What runs in its forks is as
-        untrusted as whoever the file comes from, and as confined as any other guest.
+        untrusted as the file's author, and as confined as any other guest.
 
         Args:
             path: The file.

@@ -48,7 +48,7 @@ class Blocking(Derived):
 
     __slots__ = ()
 
-    def _door(self) -> tuple[Portal, object]:
+    def _async_side(self) -> tuple[Portal, object]:
         """Return the loop to wait for, and the async object in it."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ def blocking(
     """Make a method that waits for an async one.
 
     Args:
-        method: The async one, of the class whose object `Blocking._door` returns.
+        method: The async one, of the class whose object `Blocking._async_side` returns.
     """
     return blocking_as(method, _unchanged, None)
 
@@ -79,7 +79,7 @@ def blocking_as(
     name = method.__name__
 
     def call(self: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> C:
-        portal, behind = self._door()
+        portal, behind = self._async_side()
         try:
             result = portal.call(partial(getattr(behind, name), *args, **kwargs))
         except TypeError:

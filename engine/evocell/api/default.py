@@ -37,7 +37,7 @@ class _Default:
             return self.engine
 
     def forget(self) -> None:
-        """Start anew in a forked child, where the lock may be held by a thread that is not here."""
+        """Start anew in a forked child, where the lock may be held by a thread of the parent."""
         self.lock = threading.Lock()
         self.engine = None
 
@@ -45,7 +45,7 @@ class _Default:
 def _config() -> Config:
     config = Config.load()
     if config.workers is None and is_multiprocessing_child():
-        # Its parent has given each core something to do already.
+        # Its parent already uses every core.
         return evolve(config, workers=1)
     return config
 
@@ -58,7 +58,7 @@ def default_engine() -> Engine:
     """Return the one engine of this process, made at the first call with the settings of `Config.load`.
 
     In a child of `multiprocessing` (or of an executor built on it) it has one worker unless the settings say
-    how many: its parent has given each core something to do. It is closed at exit, and replaced by a new one
+    how many: its parent already uses every core. It is closed at exit, and replaced by a new one
     if it was closed before. One that was inherited by ``os.fork`` is never used: the child makes its own.
 
     Raises:

@@ -45,8 +45,8 @@ class Engine(Evaluators):
     (which then waits as well). An interrupt (Ctrl-C) during a call cancels that call alone and is raised
     again; what that leaves behind stands under "Cancellation" with each method.
 
-    It begins to work when it is made, and builds its image if there is none yet (minutes, once). Close it,
-    or use it as a context manager; what is forgotten is closed at exit.
+    It starts when it is made, and builds its image if there is none yet (minutes, once). Close it,
+    or use it as a context manager; otherwise it is closed at exit.
 
     Args:
         config: Settings; None loads them from environment and file, see `Config.load`.
@@ -88,7 +88,7 @@ class Engine(Evaluators):
         """
         self._thread.close()
 
-    def _door(self) -> tuple[Portal, AsyncEngine]:
+    def _async_side(self) -> tuple[Portal, AsyncEngine]:
         return self._thread, self._engine
 
     def __enter__(self) -> Self:
@@ -157,12 +157,12 @@ class Engine(Evaluators):
 
     @property
     def lineage(self) -> LineageTracker:
-        """Who descends from whom."""
+        """The ancestry of individuals."""
         return self._engine.lineage
 
     @property
     def repairs(self) -> tuple[str, ...]:
-        """What the start found that killed engines had left in the state directory, a sentence each."""
+        """What the start repaired in the state directory after engines that were killed, a sentence each."""
         return self._engine.repairs
 
     @property

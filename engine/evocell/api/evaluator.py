@@ -38,10 +38,10 @@ __all__ = [
 F = TypeVar("F")
 
 Prepare: TypeAlias = Callable[..., Source | SandboxSpec]
-"""Makes the code of whatever a loop calls an individual."""
+"""Makes the code of what a loop calls an individual."""
 
 Finish: TypeAlias = Callable[[FitnessResult], F]
-"""Makes of a result whatever a loop calls a fitness."""
+"""Makes of a result what a loop calls a fitness."""
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """The arguments of one call, by place and by name."""
@@ -58,7 +58,7 @@ def objectives(result: FitnessResult) -> tuple[float, ...]:
 
 
 def bound(function: Callable[..., Any]) -> tuple[Callable[..., Any], Call]:
-    """Take the partials off a function, which is how toolboxes hand theirs over.
+    """Unwrap the partials in which toolboxes pass their functions.
 
     Args:
         function: Any function.
@@ -214,7 +214,7 @@ class Evaluator(Completable, Generic[F]):
         self.evaluation = check_evaluation(evaluation)
         self.prepare = prepare
         self.finish = finish
-        self._owner = owner  # an engine that nobody holds any more is closed
+        self._owner = owner  # an engine without references is closed
         self._thread = owner._thread  # noqa: SLF001 - its engine's
         self._lock = threading.Lock()
         self._stream: Callable[[Source | SandboxSpec], Awaitable[FitnessResult]] | None = None
@@ -267,7 +267,7 @@ class Evaluator(Completable, Generic[F]):
         """Do what the built-in ``map`` does, for this evaluator all at once.
 
         Args:
-            function: This evaluator, another one, or a partial of one, as toolboxes hand it over. A function
+            function: This evaluator, another one, or a partial of one, as toolboxes pass it. A function
                 that wraps one (a penalty, say) is called in threads.
             *iterables: The arguments, one iterable for each.
 
@@ -331,12 +331,12 @@ class _Pending(Future[F]):
 
     def _settle(self, done: Future[FitnessResult]) -> None:
         if not self.set_running_or_notify_cancel():
-            with suppress(BaseException):  # of a call that nobody waits for
+            with suppress(BaseException):  # of a cancelled call
                 done.result()
             return
         try:
             self.set_result(self._finish(done.result()))
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
             self.set_exception(error)
 
 

@@ -1,4 +1,4 @@
-"""A thread that runs trio, and the doors into it from every other thread."""
+"""A thread that runs trio, and calls into it from other threads."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ class TrioThread(Generic[T_co]):
     def _run(self) -> None:
         try:
             trio.run(self._main)
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever calls next
+        except BaseException as error:  # noqa: BLE001 - raised again by the next call
             self._failure = bare(error)
         finally:
             self._closing = True
@@ -264,7 +264,7 @@ _running: weakref.WeakSet[TrioThread[Any]] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # A guest must not be cut off in native code by the end of the interpreter under it.
+    # The interpreter must not end while a guest is in native code.
     for thread in tuple(_running):
         with suppress(StoreError):  # it is in the log
             thread.close()
@@ -282,7 +282,7 @@ def _close_at_the_end_of(child_pid: int) -> None:  # noqa: ARG001 - once for eac
 
 
 class TokenPortal:
-    """The door into a trio loop that somebody else runs.
+    """Calls into a trio loop that another owner runs.
 
     Args:
         token: The loop.

@@ -1,4 +1,4 @@
-"""Scoring what was kept of results again, for a scorer that was changed."""
+"""Rescoring of kept results, for a scorer that was changed."""
 
 from __future__ import annotations
 

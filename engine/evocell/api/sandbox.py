@@ -186,7 +186,7 @@ class Sandbox(Blocking):
         self._async_sandbox = async_sandbox
         self.id = async_sandbox.id
 
-    def _door(self) -> tuple[Portal, AsyncSandbox]:
+    def _async_side(self) -> tuple[Portal, AsyncSandbox]:
         return self._portal, self._async_sandbox
 
     def _repr_html_(self) -> str:

@@ -65,8 +65,8 @@ from evocell.models import (
     fitness_statistics,
     to_dataframe,
 )
-from evocell.observability.audit import AuditEntry
-from evocell.observability.telemetry import Telemetry, TelemetryEvent
+from evocell.store.audit import AuditEntry
+from evocell.telemetry.events import Telemetry, TelemetryEvent
 from evocell_guest.arrays import Array
 
 __all__ = [

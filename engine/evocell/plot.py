@@ -26,7 +26,7 @@ from evocell.api.engine import Engine
 from evocell.cli.report import render
 from evocell.cli.report_data import RunData, read_run
 from evocell.errors import ConfigurationError
-from evocell.observability.database import open_reader
+from evocell.store.database import open_reader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

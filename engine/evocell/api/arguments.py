@@ -9,11 +9,10 @@ from typing import TypeAlias, cast
 from attrs import evolve
 
 from evocell.errors import ConfigurationError
+from evocell.evaluation.batch import NewIndividual
 from evocell.models.evaluation import Evaluation
-from evocell.models.references import SandboxName, sandbox_id, sandbox_ids
-from evocell.models.source import Source
+from evocell.models.references import SandboxName, Source, sandbox_id, sandbox_ids
 from evocell.models.specs import SandboxSpec
-from evocell.orchestration.batch import NewIndividual
 
 __all__ = [
     "Parents",

@@ -27,22 +27,22 @@ from evocell.api.evaluator import AsyncEvaluators
 from evocell.api.portal import TokenPortal
 from evocell.api.prompt_notes import guest_notes
 from evocell.api.sandbox import AsyncFitness, AsyncSandbox, Fitness, Sandbox
+from evocell.concurrency import map_bounded
 from evocell.console.progress import Report, silent
 from evocell.errors import ConfigurationError
+from evocell.evaluation.batch import SandboxFunction
+from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import Direction, FitnessResult
+from evocell.models.info import WorkerInfo
 from evocell.models.limits import Limits
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
+from evocell.models.references import Source
 from evocell.models.results import Results
 from evocell.models.security import SecurityProfile
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import PopulationState, SandboxState
-from evocell.models.workers import WorkerInfo
-from evocell.orchestration.batch import SandboxFunction
-from evocell.orchestration.concurrency import map_bounded
-from evocell.orchestration.evaluator import Progress
-from evocell.orchestration.records import SandboxRecord
+from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["AsyncEngine"]
 
@@ -535,7 +535,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def workers(self) -> list[WorkerInfo]:
         """Return the state of each worker process; with ``workers=0`` that is this process."""
         with self._request():
-            return self._worker.workers()
+            return self._worker.host.workers()
 
     async def drain_worker(self, name: str) -> None:
         """Replace a worker by a new process, without loss of calls or state.
@@ -557,7 +557,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         if not isinstance(name, str):
             raise ConfigurationError(f"a worker is named by a string, not {type(name).__name__}", "name")
         with self._request():
-            await self._worker.drain(name)
+            await self._worker.host.drain(name)
 
     def _asking(self, fitness: Fitness | AsyncFitness) -> SandboxFunction:
         if inspect.iscoroutinefunction(fitness) or inspect.iscoroutinefunction(type(fitness).__call__):

@@ -18,19 +18,19 @@ from evocell.api.arguments import (
     source_list,
 )
 from evocell.api.lifecycle import EngineLifecycle
+from evocell.concurrency import passes_on
 from evocell.console.progress import StreamProgress
 from evocell.errors import ConfigurationError
-from evocell.models.comparing import Comparison, Measurement
+from evocell.evaluation.batch import NewIndividual
+from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
+from evocell.models.measurement import Comparison, Measurement
+from evocell.models.references import Source
 from evocell.models.results import Results
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
-from evocell.orchestration.batch import NewIndividual
-from evocell.orchestration.concurrency import passes_on
-from evocell.orchestration.evaluator import Progress
 
 __all__ = ["AsyncEvaluating", "RepeatDone"]
 

@@ -13,22 +13,21 @@ from attrs import evolve
 from evocell.api.arguments import SandboxRef, check_evaluation, sandbox_ids
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.code.sources import FileTree
+from evocell.concurrency import map_bounded
 from evocell.errors import ConfigurationError
-from evocell.models.duels import HeadToHead
+from evocell.evaluation.head_to_head import check_duel, head_to_head
 from evocell.models.evaluation import Evaluation
+from evocell.models.measurement import HeadToHead
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.recorded import EvaluationRecord, MemoInfo, Replay
-from evocell.models.references import optional_id
+from evocell.models.references import Source, optional_id
 from evocell.models.references import sandbox_id as id_of
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec, check_id
 from evocell.models.versions import ModuleVersion, VersionDiff
-from evocell.observability.audit import AuditEntry, AuditKind
-from evocell.observability.runs import LostSandbox, lost_sandboxes, note_revived
-from evocell.orchestration.concurrency import map_bounded
-from evocell.orchestration.head_to_head import check_duel, head_to_head
-from evocell.orchestration.records import SandboxRecord
-from evocell.orchestration.versions import read_source
+from evocell.sandboxes.code_versions import read_source
+from evocell.sandboxes.record import SandboxRecord
+from evocell.store.audit import AuditEntry, AuditKind
+from evocell.store.runs import LostSandbox, lost_sandboxes, note_revived
 
 __all__ = ["AsyncHistory", "Version"]
 

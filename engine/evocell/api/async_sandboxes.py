@@ -10,18 +10,18 @@ from evocell.api.arguments import SandboxRef, file_path, sandbox_id, sandbox_ids
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.errors import ConfigurationError, SandboxNotFound
 from evocell.models.evaluation import check_seed, normalise_entry
-from evocell.models.images import ImageInfo, check_image_name
+from evocell.models.info import ImageInfo, check_image_name
 from evocell.models.limits import Limits, check_limits
 from evocell.models.outcome import Outcome
 from evocell.models.state import SandboxState
-from evocell.orchestration.calls import (
+from evocell.sandboxes.calls import (
     CallRequest,
     RunIsolation,
     check_deadline,
     encode_arguments,
     run_in_sandbox,
 )
-from evocell.orchestration.records import SandboxRecord
+from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["AsyncSandboxes"]
 

@@ -19,7 +19,7 @@ from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from evocell.api.portal import Portal
-from evocell.models.completion import Completable
+from evocell.models.references import Completable
 
 __all__ = ["Blocking", "Derived", "blocking", "blocking_as", "derived"]
 

@@ -21,18 +21,18 @@ from evocell.api.sandbox import one_sandbox, several_sandboxes
 from evocell.config import Config
 from evocell.console.progress import StreamProgress
 from evocell.errors import EvocellError, StoreError
-from evocell.execution.opening import open_worker as open_configured_worker
-from evocell.execution.worker import OpenWorker
+from evocell.evaluation.evaluator import Progress
+from evocell.execution.interface import OpenWorker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.html import facts
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
-from evocell.observability.fitness import FitnessRecorder
-from evocell.observability.lineage import LineageTracker
-from evocell.observability.stream import EventStream
-from evocell.observability.telemetry import Telemetry
-from evocell.orchestration.evaluator import Progress
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
+from evocell.telemetry.events import Telemetry
+from evocell.telemetry.stream import EventStream
+from evocell.workers.open_worker import open_worker as open_configured_worker
 
 __all__ = ["Engine"]
 

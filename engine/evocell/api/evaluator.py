@@ -15,10 +15,9 @@ from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.blocking import Blocking
 from evocell.api.portal import Task, TrioThread
 from evocell.errors import ConfigurationError
-from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
+from evocell.models.references import Completable, Source
 from evocell.models.specs import SandboxSpec
 
 __all__ = [

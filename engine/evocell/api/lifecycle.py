@@ -15,32 +15,32 @@ import trio
 from evocell.api.portal import bare
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
+from evocell.concurrency import running_beside
 from evocell.config import Config
 from evocell.console.progress import BatchBar, BatchLines, Report, console_progress, is_terminal
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
-from evocell.execution.opening import open_worker as open_configured_worker
-from evocell.execution.scratch import OwnedDirectory, sweep
-from evocell.execution.worker import OpenWorker, Worker
-from evocell.models.completion import Completable
-from evocell.observability.database import FILE_NAME, store_errors
-from evocell.observability.fitness import FitnessRecorder
-from evocell.observability.lineage import LineageTracker
-from evocell.observability.observer import Observer, open_observer
-from evocell.observability.populations import PopulationStore
-from evocell.observability.store import Store, open_store
-from evocell.observability.stream import EventStream
-from evocell.observability.telemetry import Telemetry
-from evocell.orchestration.batch import Batches
-from evocell.orchestration.copies import Copies
-from evocell.orchestration.garbage import GARBAGE, GarbageCollector, TreeRemoval
-from evocell.orchestration.kills import note_decision
-from evocell.orchestration.manager import WATCH, Manager
-from evocell.orchestration.populations import PopulationRegistry
-from evocell.orchestration.pure import PureCalls
-from evocell.orchestration.reloading import Reloading
-from evocell.orchestration.resources import READINGS, watch_resources
-from evocell.orchestration.supervision import running_beside
-from evocell.orchestration.versions import Versions
+from evocell.evaluation.batch import Batches
+from evocell.evaluation.memo import MemoisingCaller
+from evocell.execution.interface import OpenWorker, Worker
+from evocell.guests.scratch import OwnedDirectory, sweep
+from evocell.models.references import Completable
+from evocell.sandboxes.audit_events import record_decision
+from evocell.sandboxes.code_versions import Versions
+from evocell.sandboxes.copies import Copies
+from evocell.sandboxes.garbage import GARBAGE, GarbageCollector, TreeRemoval
+from evocell.sandboxes.manager import WATCH, Manager
+from evocell.sandboxes.populations import PopulationRegistry
+from evocell.sandboxes.reload import Reloading
+from evocell.sandboxes.resources import READINGS, watch_resources
+from evocell.store.database import FILE_NAME, store_errors
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
+from evocell.store.observer import Observer, open_observer
+from evocell.store.populations import PopulationStore
+from evocell.store.store import Store, open_store
+from evocell.telemetry.events import Telemetry
+from evocell.telemetry.stream import EventStream
+from evocell.workers.open_worker import open_worker as open_configured_worker
 from evocell_runtime.private import make_private
 
 __all__ = ["EngineLifecycle"]
@@ -79,7 +79,7 @@ class EngineLifecycle(Completable):
     _reloading: Reloading
     _versions: Versions
     _batches: Batches
-    _pure: PureCalls
+    _pure: MemoisingCaller
     _store: Store
     _copies: Copies
     _populations: PopulationRegistry
@@ -260,7 +260,7 @@ class EngineLifecycle(Completable):
             policy=self.config.policy,
             durable=observer.durable,
             seen=observer.journal.source,
-            decided=partial(note_decision, observer.audit),
+            decided=partial(record_decision, observer.audit),
         )
         self._versions = versions
         self._worker = worker
@@ -272,8 +272,8 @@ class EngineLifecycle(Completable):
         self._populations = PopulationRegistry(self._manager, kept, self.config)
         trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
-        worker.on_kill = self._manager.note_worker_kill
-        self._pure = PureCalls(worker, self.config, observer)
+        worker.host.on_kill = self._manager.note_worker_kill
+        self._pure = MemoisingCaller(worker, self.config, observer)
         self._batches = Batches(worker, versions, self._manager, self._pure, self.config)
 
     @contextmanager

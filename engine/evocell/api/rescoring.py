@@ -8,11 +8,11 @@ from attrs import evolve
 
 from evocell.api.arguments import check_evaluation
 from evocell.errors import ConfigurationError
+from evocell.evaluation.evaluator import refuse_broken_scoring
+from evocell.evaluation.scoring import Scored, judge, summarise
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.results import Results
-from evocell.orchestration.evaluator import refuse_broken_scoring
-from evocell.orchestration.scoring import Scored, judge, summarise
 
 __all__ = ["rescore"]
 

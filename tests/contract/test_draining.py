@@ -199,7 +199,8 @@ def test_one_whose_successor_does_not_start_goes_on(engine, monkeypatch):
         assert sandbox.run("bump").unwrap() == 1
         before = engine.workers()
         monkeypatch.setattr("evocell.workers.worker_process.WorkerChild", refuse)
-        monkeypatch.setattr("evocell.workers.pool.BACK_OFF_S", (0.0, 0.01))
+        for module in ("concurrency", "workers.pool"):
+            monkeypatch.setattr(f"evocell.{module}.BACK_OFF_S", (0.0, 0.01))
         with pytest.raises(
             evocell.EvocellError, match="worker-0 was not replaced: its successor does not start"
         ):

@@ -12,7 +12,7 @@ import pytest
 from evocell import Case, Config, Engine, Evaluation, Offspring
 from evocell.cli.main import main
 from evocell.cli.report_data import read_run
-from evocell.cli.top_data import RunWatcher
+from evocell.cli.top import RunWatcher
 from evocell.store.database import open_reader
 
 TASK = Evaluation("f", [Case(())], lambda case, value: float(value))

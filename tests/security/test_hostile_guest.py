@@ -26,7 +26,7 @@ from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.errors import EvocellError
 from evocell.execution.interface import CallJob, CompileJob
-from evocell.execution.messages import CopyRefused, Sighting
+from evocell.execution.messages import CopyRefused, GuestResult
 from evocell.guests import freeze, session_data
 from evocell.models.outcome import Outcome, Rejected
 from evocell.workers.worker import HostWorker
@@ -88,7 +88,7 @@ class HostileHost:
             memory_bytes=1 << 20,
         )
         # Across the pipe of a worker process and back.
-        return Sighting.from_wire(Sighting(result=result, session_alive=True).to_wire())
+        return GuestResult.from_wire(GuestResult(result=result, session_alive=True).to_wire())
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ async def every_exchange(front, data):
     state = {"limits": {}, "image": None, "app": "", "guest": guest, "scratch": data}
     images = SimpleNamespace(get=lambda image: SimpleNamespace(memory_bytes=1 << 20))
     with pytest.raises(CopyRefused):
-        session_data.taken_in(images, state, lambda: pytest.fail("it asked for a directory"))
+        session_data.import_data(images, state, lambda: pytest.fail("it asked for a directory"))
     host.response = HONEST
     assert (await front.call(job)).outcome.unwrap() == 5
 

@@ -10,10 +10,10 @@ from attrs import evolve
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import check_evaluation, individuals
 from evocell.errors import ConfigurationError
-from evocell.models.comparing import Comparison, Measurement
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
+from evocell.models.measurement import Comparison, Measurement
+from evocell.models.references import Source
 
 __all__ = ["REPEATS", "AsyncComparing", "RepeatDone"]
 

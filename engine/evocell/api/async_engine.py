@@ -35,9 +35,9 @@ from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits, check_limits
 from evocell.models.outcome import Outcome
+from evocell.models.references import Source
 from evocell.models.results import Results
 from evocell.models.security import SecurityProfile
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState
 from evocell.sandboxes.calls import (

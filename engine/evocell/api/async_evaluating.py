@@ -23,8 +23,8 @@ from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
+from evocell.models.references import Source
 from evocell.models.results import Results
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
 

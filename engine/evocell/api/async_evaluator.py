@@ -9,10 +9,9 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.options import check_evaluation
 from evocell.errors import ConfigurationError
-from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
+from evocell.models.references import Completable, Source
 from evocell.models.specs import SandboxSpec
 
 __all__ = [

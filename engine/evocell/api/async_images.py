@@ -16,7 +16,7 @@ from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.api.options import SandboxRef, check_count, sandbox_id
 from evocell.errors import ConfigurationError
-from evocell.models.images import ImageInfo, check_image_name
+from evocell.models.info import ImageInfo, check_image_name
 from evocell.models.limits import Limits
 
 if TYPE_CHECKING:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
-from evocell.models.source import Source
+from evocell.models.references import Completable, Source
 from evocell.models.state import SandboxState
 from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.sandboxes.calls import RunIsolation

@@ -13,11 +13,11 @@ from evocell.api.options import SandboxRef, check_evaluation, sandbox_id
 from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError
 from evocell.evaluation.head_to_head import check_duel, head_to_head
-from evocell.models.duels import HeadToHead
 from evocell.models.evaluation import Evaluation
+from evocell.models.measurement import HeadToHead
 from evocell.models.outcome import Outcome, Rejected
+from evocell.models.references import Source
 from evocell.models.references import sandbox_id as id_of
-from evocell.models.source import Source
 from evocell.models.specs import check_id
 from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.sandboxes.code_versions import read_source

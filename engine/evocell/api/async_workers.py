@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.errors import ConfigurationError
-from evocell.models.workers import WorkerInfo
+from evocell.models.info import WorkerInfo
 
 __all__ = ["AsyncWorkers"]
 
@@ -15,7 +15,7 @@ class AsyncWorkers(EngineLifecycle):
     async def workers(self) -> list[WorkerInfo]:
         """Return what is seen of each worker at this moment; with ``workers=0`` that is this process."""
         with self._request():
-            return self._worker.workers()
+            return self._worker.host.workers()
 
     async def drain_worker(self, name: str) -> None:
         """Replace a worker by a new process, and lose nothing.
@@ -37,4 +37,4 @@ class AsyncWorkers(EngineLifecycle):
         if not isinstance(name, str):
             raise ConfigurationError(f"a worker is named by a string, not {type(name).__name__}", "name")
         with self._request():
-            await self._worker.drain(name)
+            await self._worker.host.drain(name)

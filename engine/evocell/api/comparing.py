@@ -6,9 +6,9 @@ from functools import partial
 
 from evocell.api.async_comparing import REPEATS, AsyncComparing, RepeatDone
 from evocell.api.portal import Portal
-from evocell.models.comparing import Comparison, Measurement
 from evocell.models.evaluation import Evaluation
-from evocell.models.source import Source
+from evocell.models.measurement import Comparison, Measurement
+from evocell.models.references import Source
 
 __all__ = ["Comparing"]
 

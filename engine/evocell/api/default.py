@@ -16,7 +16,7 @@ from evocell.config import Config
 from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
+from evocell.models.references import Source
 
 __all__ = ["GetEngine", "default_engine", "evaluate"]
 

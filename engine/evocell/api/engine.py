@@ -32,14 +32,13 @@ from evocell.config import Config
 from evocell.errors import EvocellError, StoreError
 from evocell.evaluation.evaluator import Progress
 from evocell.execution.interface import OpenWorker
-from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.html import facts
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome
+from evocell.models.references import Completable, Source
 from evocell.models.security import SecurityProfile
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import SandboxState

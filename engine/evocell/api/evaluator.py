@@ -14,10 +14,9 @@ from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluator import Call, Finish, Prepare, as_given, bound, not_an_evaluator, objectives
 from evocell.api.options import check_evaluation
 from evocell.api.portal import Task, TrioThread
-from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
+from evocell.models.references import Completable, Source
 from evocell.models.specs import SandboxSpec
 
 __all__ = ["Evaluator", "Evaluators"]

@@ -9,7 +9,7 @@ from evocell.api.async_images import AsyncImages
 from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
 from evocell.api.sandbox import Sandbox
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 
 __all__ = ["Images"]

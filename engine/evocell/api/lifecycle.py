@@ -16,14 +16,15 @@ from evocell.api.portal import bare
 from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
+from evocell.concurrency import running_beside
 from evocell.config import Config
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.evaluation.batch import Batches
-from evocell.evaluation.memo import PureCalls
+from evocell.evaluation.memo import MemoisingCaller
 from evocell.execution.interface import OpenWorker, Worker
 from evocell.guests.scratch import OwnedDirectory, sweep
-from evocell.models.completion import Completable
-from evocell.sandboxes.audit_events import note_decision
+from evocell.models.references import Completable
+from evocell.sandboxes.audit_events import record_decision
 from evocell.sandboxes.code_versions import Versions
 from evocell.sandboxes.copies import Copies
 from evocell.sandboxes.garbage import GARBAGE, GarbageCollector, TreeRemoval
@@ -35,7 +36,6 @@ from evocell.store.database import FILE_NAME, store_errors
 from evocell.store.observer import Observer, open_observer
 from evocell.store.populations import PopulationStore
 from evocell.store.store import Store, open_store
-from evocell.supervision import running_beside
 from evocell.telemetry.events import Telemetry
 from evocell.workers.open_worker import open_worker as open_configured_worker
 from evocell_runtime.private import make_private
@@ -76,7 +76,7 @@ class EngineLifecycle(Completable):
     _reloading: Reloading
     _versions: Versions
     _batches: Batches
-    _pure: PureCalls
+    _pure: MemoisingCaller
     _store: Store
     _copies: Copies
     _populations: PopulationRegistry
@@ -220,7 +220,7 @@ class EngineLifecycle(Completable):
             policy=self.config.policy,
             durable=observer.durable,
             seen=observer.journal.source,
-            decided=partial(note_decision, observer.audit),
+            decided=partial(record_decision, observer.audit),
         )
         self._versions = versions
         self._worker = worker
@@ -232,8 +232,8 @@ class EngineLifecycle(Completable):
         self._populations = PopulationRegistry(self._manager, kept, self.config)
         trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
-        worker.on_kill = self._manager.note_worker_kill
-        self._pure = PureCalls(worker, self.config, observer)
+        worker.host.on_kill = self._manager.note_worker_kill
+        self._pure = MemoisingCaller(worker, self.config, observer)
         self._batches = Batches(worker, versions, self._manager, self._pure, self.config)
 
     @contextmanager

@@ -11,8 +11,7 @@ from attrs import evolve
 from evocell.errors import ConfigurationError
 from evocell.evaluation.batch import NewIndividual
 from evocell.models.evaluation import Evaluation
-from evocell.models.references import sandbox_id, sandbox_ids
-from evocell.models.source import Source
+from evocell.models.references import Source, sandbox_id, sandbox_ids
 from evocell.models.specs import SandboxSpec
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from functools import partial
 from evocell.api.async_versioning import AsyncVersioning, Version
 from evocell.api.options import SandboxRef
 from evocell.api.portal import Portal
-from evocell.models.duels import HeadToHead
 from evocell.models.evaluation import Evaluation
+from evocell.models.measurement import HeadToHead
 from evocell.models.outcome import Outcome
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.versions import ModuleVersion, VersionDiff
 
 __all__ = ["Versioning"]

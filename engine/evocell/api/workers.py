@@ -6,7 +6,7 @@ from functools import partial
 
 from evocell.api.async_workers import AsyncWorkers
 from evocell.api.portal import Portal
-from evocell.models.workers import WorkerInfo
+from evocell.models.info import WorkerInfo
 
 __all__ = ["Workers"]
 

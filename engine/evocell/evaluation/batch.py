@@ -10,7 +10,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import Room, map_bounded
+from evocell.concurrency import CapacityRetry, map_bounded
 from evocell.config import Config
 from evocell.errors import (
     CapacityError,
@@ -29,9 +29,8 @@ from evocell.evaluation.evaluator import (
     note_result,
     refuse_broken_scoring,
 )
-from evocell.evaluation.failure_watch import FailureWatch
-from evocell.evaluation.memo import PureCalls
-from evocell.evaluation.plan import Plan, prepare
+from evocell.evaluation.memo import MemoisingCaller
+from evocell.evaluation.plan import FailureWatch, Plan, prepare
 from evocell.evaluation.recording import BatchRecord, Task, batch_record, function_name
 from evocell.evaluation.scoring import Scored, destroyed, from_function
 from evocell.evaluation.stages import PlannedStage, evaluate_in_stages
@@ -40,11 +39,11 @@ from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import SandboxState
-from evocell.sandboxes.audit_events import note_refusal
+from evocell.sandboxes.audit_events import record_refusal
 from evocell.sandboxes.calls import check_deadline, deadline_outcome
 from evocell.sandboxes.code_versions import Versions, read_source
 from evocell.sandboxes.manager import Manager
@@ -72,7 +71,7 @@ class NewIndividual:
 
 
 @define(eq=False)
-class _Passing:
+class _TransientIndividual:
     """An individual that leaves nothing but its result.
 
     Attributes:
@@ -89,7 +88,7 @@ class _Passing:
 
 
 @define(eq=False)
-class _Member:
+class _SandboxIndividual:
     """A sandbox under evaluation.
 
     All of one evaluation is about one version: a reload meanwhile is for the next one.
@@ -150,7 +149,7 @@ class Batches:
     """
 
     def __init__(
-        self, worker: Worker, versions: Versions, manager: Manager, pure: PureCalls, config: Config
+        self, worker: Worker, versions: Versions, manager: Manager, pure: MemoisingCaller, config: Config
     ) -> None:
         self._worker = worker
         self._versions = versions
@@ -159,7 +158,7 @@ class Batches:
         self._pure = pure
         self._memoise = config.memoise
         self._limits = config.limits()
-        self._room = Room()
+        self._room = CapacityRetry()
         self._watch = FailureWatch()
 
     async def plan(
@@ -294,7 +293,7 @@ class Batches:
                     f"starts from {record.state.config.image!r}; leave image out of the evaluation",
                     "image",
                 )
-        members = [_Member(record, partial(self._manager.held_code, record)) for record in records]
+        members = [_SandboxIndividual(record, partial(self._manager.held_code, record)) for record in records]
         candidates = [member.candidate() for member in members]
         async with self._record("evaluate", Task.of_plan(plan), members, progress) as batch:
             done = partial(self._done, batch, members)
@@ -367,7 +366,7 @@ class Batches:
     @asynccontextmanager
     async def _candidates(
         self, individuals: Sequence[NewIndividual], plan: Plan
-    ) -> AsyncIterator[tuple[list[Candidate], Sequence[_Member | _Passing]]]:
+    ) -> AsyncIterator[tuple[list[Candidate], Sequence[_SandboxIndividual | _TransientIndividual]]]:
         """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
         image = plan.evaluation.image
         if not (individuals and individuals[0].keep):
@@ -390,7 +389,7 @@ class Batches:
         if unwritten is not None:
             raise unwritten
 
-    def _passing(self, individual: NewIndividual, limits: Limits) -> tuple[Candidate, _Passing]:
+    def _passing(self, individual: NewIndividual, limits: Limits) -> tuple[Candidate, _TransientIndividual]:
         spec = individual.spec
         sandbox_id = spec.id or self._manager.new_id()
         lineage = self._observer.lineage
@@ -409,7 +408,7 @@ class Batches:
             lineage_depth=lineage.depth(sandbox_id) or 0,
         )
         self._observer.journal.state(number, state, kept=False)
-        passing = _Passing(sandbox_id, spec.generation, number)
+        passing = _TransientIndividual(sandbox_id, spec.generation, number)
         load = partial(self._load, passing, individual.source, limits)
         return Candidate(sandbox_id=sandbox_id, generation=spec.generation, load=load), passing
 
@@ -417,7 +416,7 @@ class Batches:
         self,
         operation: str,
         task: Task,
-        members: Sequence[_Member | _Passing | SandboxRecord],
+        members: Sequence[_SandboxIndividual | _TransientIndividual | SandboxRecord],
         progress: Progress | None,
     ) -> AbstractAsyncContextManager[BatchRecord]:
         numbers = [member.number for member in members]
@@ -426,7 +425,7 @@ class Batches:
     def _done(
         self,
         record: BatchRecord,
-        members: Sequence[_Member | _Passing],
+        members: Sequence[_SandboxIndividual | _TransientIndividual],
         index: int,
         result: FitnessResult,
     ) -> None:
@@ -434,12 +433,12 @@ class Batches:
         self._note(member, result)
         record.done(index, result, number=member.number, version=member.version)
 
-    def _note(self, member: _Member | _Passing, result: FitnessResult) -> None:
-        if isinstance(member, _Member) and member.is_current:
+    def _note(self, member: _SandboxIndividual | _TransientIndividual, result: FitnessResult) -> None:
+        if isinstance(member, _SandboxIndividual) and member.is_current:
             self._manager.record_fitness(member.record, result)
 
     async def _load(
-        self, member: _Passing | _Member, source: Source, limits: Limits
+        self, member: _TransientIndividual | _SandboxIndividual, source: Source, limits: Limits
     ) -> CompiledVersion | Rejected:
         try:
             tree = await read_source(source)
@@ -447,8 +446,8 @@ class Batches:
             return Rejected("load", error.message)
         member.version = tree.digest
         made = await self._room.wait_for(partial(self._versions.compiled, tree, limits=limits))
-        if isinstance(member, _Passing):
-            note_refusal(
+        if isinstance(member, _TransientIndividual):
+            record_refusal(
                 self._observer.audit,
                 member.sandbox_id,
                 made,
@@ -457,7 +456,9 @@ class Batches:
             )
         return made
 
-    async def _load_kept(self, member: _Member, source: Source, limits: Limits) -> CompiledVersion | Rejected:
+    async def _load_kept(
+        self, member: _SandboxIndividual, source: Source, limits: Limits
+    ) -> CompiledVersion | Rejected:
         # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.
         record = member.record
         try:
@@ -469,8 +470,8 @@ class Batches:
         kept = await self._manager.load(record, source)
         return made if isinstance(made, Rejected) else kept
 
-    def _member(self, record: SandboxRecord, source: Source, limits: Limits) -> _Member:
-        member = _Member(record)
+    def _member(self, record: SandboxRecord, source: Source, limits: Limits) -> _SandboxIndividual:
+        member = _SandboxIndividual(record)
         member.load_first = partial(self._load_kept, member, source, limits)
         return member
 

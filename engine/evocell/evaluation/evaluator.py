@@ -12,7 +12,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import PATIENCE_S, map_bounded
+from evocell.concurrency import CAPACITY_TIMEOUT_S, map_bounded
 from evocell.errors import CapacityError, SandboxNotFound, ScoringError, WorkerDied
 from evocell.evaluation.plan import Budget, Plan, on_host
 from evocell.evaluation.scoring import (
@@ -29,7 +29,7 @@ from evocell.execution.interface import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
-from evocell.sandboxes.audit_events import tell_of_deadline, tell_of_kill
+from evocell.sandboxes.audit_events import report_deadline, report_kill
 from evocell.sandboxes.calls import KILLING, deadline_outcome
 from evocell.telemetry.events import Span
 
@@ -179,7 +179,7 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     if not isinstance(code, CompiledVersion):
         return Scored(_without_score(plan, candidate, code))
     started = trio.current_time()
-    trail = _Trail()
+    trail = _CaseResults()
     if budget is not None or plan.one_by_one:
         await _in_turn(worker, plan, candidate, code, trail=trail, budget=budget)
     else:
@@ -231,7 +231,7 @@ def refuse_broken_scoring(scored: Sequence[Scored], *, n_all: int | None = None)
 
 
 @define(eq=False)
-class _Trail:
+class _CaseResults:
     """What a candidate's cases gave so far.
 
     Attributes:
@@ -263,7 +263,7 @@ class _Trail:
 
 
 async def _at_once(
-    worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion, trail: _Trail
+    worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion, trail: _CaseResults
 ) -> None:
     """Run cases that do not depend on each other: the public ones, and when they are scored the hidden ones.
 
@@ -285,7 +285,7 @@ async def _at_once(
             trail.outcomes |= zip(indices, found, strict=True)
 
 
-async def _scored_so_far(plan: Plan, trail: _Trail) -> bool:
+async def _scored_so_far(plan: Plan, trail: _CaseResults) -> bool:
     """Score the public cases before the first hidden one is called; False if the deadline passed."""
     asks = trail.any_ok and plan.own_functions
     return await on_host(plan, partial(trail.judge, plan), asks=asks) is not None
@@ -297,7 +297,7 @@ async def _in_turn(
     candidate: Candidate,
     code: CompiledVersion,
     *,
-    trail: _Trail,
+    trail: _CaseResults,
     budget: Budget | None,
 ) -> None:
     """Run cases one after the other, as long as there is reason to go on."""
@@ -328,7 +328,7 @@ async def _in_turn(
     finally:
         if session is not None:
             with trio.CancelScope(shield=True):
-                await worker.end_session(session)
+                await worker.host.end_session(session)
 
 
 async def _call(
@@ -366,20 +366,22 @@ async def _call(
             except CapacityError as error:
                 report = CallReport(outcome=_no_room(error))
             if not report.memoised:
-                tell_of_kill(plan.observer, candidate.sandbox_id, report.outcome, version=code.digest)
+                report_kill(plan.observer, candidate.sandbox_id, report.outcome, version=code.digest)
             return report
     if began:
-        tell_of_deadline(plan.observer, candidate.sandbox_id, plan.deadline_s)
+        report_deadline(plan.observer, candidate.sandbox_id, plan.deadline_s)
     return CallReport(outcome=deadline_outcome(plan.deadline_s))
 
 
 def _no_room(error: CapacityError) -> Outcome:
-    """What became of something that found no room in `PATIENCE_S`; it says nothing about the individual."""
-    return WorkerLost(reason=f"out of capacity for {PATIENCE_S:g} s: {error.message}", deterministic=False)
+    """The outcome of a call without room within `CAPACITY_TIMEOUT_S`; it says nothing of the program."""
+    return WorkerLost(
+        reason=f"out of capacity for {CAPACITY_TIMEOUT_S:g} s: {error.message}", deterministic=False
+    )
 
 
 def _without_score(
-    plan: Plan, candidate: Candidate, why: Outcome, trail: _Trail | None = None
+    plan: Plan, candidate: Candidate, why: Outcome, trail: _CaseResults | None = None
 ) -> FitnessResult:
     ran = {} if trail is None else trail.outcomes
     judged = [] if trail is None else list(trail.judged)  # a thread that was left behind may go on

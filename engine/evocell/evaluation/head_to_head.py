@@ -17,9 +17,9 @@ from evocell.evaluation.difference import difference
 from evocell.evaluation.plan import Plan, on_host
 from evocell.evaluation.scoring import Judged, in_order, judge, summarise, unscored
 from evocell.execution.interface import CallJob, CallReport, Worker
-from evocell.models.duels import Duel, HeadToHead, Side
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
+from evocell.models.measurement import Duel, HeadToHead, Side
 from evocell.models.outcome import Outcome, Rejected, WorkerLost
 from evocell.sandboxes.calls import KILLING, deadline_outcome
 from evocell.sandboxes.code_versions import Versions
@@ -145,7 +145,7 @@ class _Ring:
     async def close(self) -> None:
         """End the guest."""
         with trio.CancelScope(shield=True):
-            await self._worker.end_session(self.session)
+            await self._worker.host.end_session(self.session)
 
     async def call(self, index: int, side: int) -> Outcome:
         """Call one version; the code is loaded before that, so that neither pays for it."""
@@ -160,7 +160,7 @@ class _Ring:
                 except CapacityError as error:
                     return WorkerLost(reason=error.message, deterministic=False)
                 if report.outcome.kind in KILLING:
-                    await self._worker.end_session(self.session)
+                    await self._worker.host.end_session(self.session)
                     self._loaded = False
                 return report.outcome
         return deadline_outcome(plan.deadline_s)

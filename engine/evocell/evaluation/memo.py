@@ -15,9 +15,9 @@ import trio
 
 from evocell.code.compiler import CompiledVersion
 from evocell.code.sources import FileTree
+from evocell.concurrency import in_thread_if_large
 from evocell.config import Config
 from evocell.errors import ConfigurationError, ImageError, ProtocolError, StoreError
-from evocell.execution.aside import aside
 from evocell.execution.interface import CallJob, CallReport, Worker
 from evocell.models.outcome import Outcome, Rejected, WorkerLost
 from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay, differing
@@ -27,10 +27,10 @@ from evocell.store.observer import Observer
 from evocell.store.remembered import Memory, Records
 from evocell.wire.outcomes import decode_outcome, encode_outcome, outcome_digest
 
-__all__ = ["PureCalls"]
+__all__ = ["MemoisingCaller"]
 
 
-class PureCalls:
+class MemoisingCaller:
     """Makes the calls of evaluations, or remembers what came of them.
 
     Args:
@@ -180,7 +180,7 @@ class PureCalls:
         outcome = report.outcome
         if outcome.kind != record.kind:
             differences.append(f"it ended as {record.kind!r} and ends as {outcome.kind!r}")
-        elif await aside(report.answer_bytes, outcome_digest, outcome) != record.outcome:
+        elif await in_thread_if_large(report.answer_bytes, outcome_digest, outcome) != record.outcome:
             differences.append("its outcome is another")
         if outcome.fuel_used != record.fuel_used:
             differences.append(f"it took {record.fuel_used:,} fuel and takes {outcome.fuel_used:,}")
@@ -199,14 +199,18 @@ class PureCalls:
         if data is None:
             return None
         try:
-            return await aside(len(data), decode_outcome, data)
+            return await in_thread_if_large(len(data), decode_outcome, data)
         except ProtocolError:  # damaged on disk
             self._memory.drop(key)
             return None
 
     async def _keep(self, key: str, report: CallReport) -> None:
         outcome = report.outcome
-        data = await aside(report.answer_bytes, encode_outcome, outcome) if _lasting(outcome) else None
+        data = (
+            await in_thread_if_large(report.answer_bytes, encode_outcome, outcome)
+            if _lasting(outcome)
+            else None
+        )
         if data is None:
             self._memory.refused += 1
         else:
@@ -221,7 +225,7 @@ class PureCalls:
                 key=key,
                 sandbox_id=job.sandbox_id,
                 kind=outcome.kind,
-                outcome=await aside(report.answer_bytes, outcome_digest, outcome),
+                outcome=await in_thread_if_large(report.answer_bytes, outcome_digest, outcome),
                 fuel_used=outcome.fuel_used,
                 deterministic=outcome.deterministic,
             )

@@ -1,8 +1,9 @@
-"""An evaluation made ready once for all its candidates: payloads encoded, harness compiled."""
+"""An evaluation prepared once for all its candidates: payloads, harness, budgets, failure watch."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -10,18 +11,18 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import Room
+from evocell.concurrency import CapacityRetry
 from evocell.errors import ConfigurationError
-from evocell.evaluation.failure_watch import FailureWatch
-from evocell.evaluation.memo import PureCalls
+from evocell.evaluation.memo import MemoisingCaller
 from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.sandboxes.calls import encode_arguments
 from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions, read_source
 from evocell.store.observer import Observer
 
-__all__ = ["Budget", "Plan", "on_host", "prepare"]
+__all__ = ["Budget", "FailureWatch", "Plan", "on_host", "prepare"]
 
 R = TypeVar("R")
 
@@ -58,9 +59,9 @@ class Plan:
     deadline_s: float
     ends_at: float
     calls: trio.CapacityLimiter
-    room: Room
+    room: CapacityRetry
     observer: Observer
-    pure: PureCalls
+    pure: MemoisingCaller
     memoise: bool
     security: str
     watch: FailureWatch
@@ -103,9 +104,9 @@ async def prepare(
     deadline_s: float,
     ends_at: float,
     calls_at_once: int,
-    room: Room,
+    room: CapacityRetry,
     observer: Observer,
-    pure: PureCalls,
+    pure: MemoisingCaller,
     memoise: bool,
     watch: FailureWatch,
 ) -> Plan:
@@ -298,3 +299,63 @@ def _spent(kind: Literal["fuel", "timeout"], limit: float, reached: float) -> Li
         message=f"the {kind} of all cases together, {limit:,}, was used up before this case",
         deterministic=kind == "fuel",
     )
+
+
+MOST_TOLD = 10_000
+
+"""Evaluations that are remembered as told about."""
+
+_log = logging.getLogger("evocell")
+
+
+class FailureWatch:
+    """Compares valid scores with what a failure counts, and warns once per evaluation, in the log."""
+
+    def __init__(self) -> None:
+        self._told: set[object] = set()
+
+    def look(self, evaluation: Evaluation, about: int, result: FitnessResult) -> None:
+        """Look at a result, and warn if a failure would have been better.
+
+        Args:
+            evaluation: Whose result it is.
+            about: Tells the evaluation's cases from those of others.
+            result: The result.
+        """
+        failure = evaluation.failure_objectives
+        self._look(result, failure, evaluation.entry, (about, evaluation.score, evaluation.aggregate))
+
+    def look_at(self, function: str, result: FitnessResult) -> None:
+        """Do the same for a result of a fitness function of the caller's, whose failures count 0.0."""
+        self._look(result, (0.0,), function, ())
+
+    def _look(
+        self, result: FitnessResult, failure: tuple[float, ...], entry: str, about: tuple[object, ...]
+    ) -> None:
+        if not result.valid:
+            return
+        for score, counted, direction in zip(result.objectives, failure, result.directions, strict=False):
+            if score < counted if direction == "maximize" else score > counted:
+                break
+        else:
+            return
+        key = (entry, failure, result.directions, *map(_name, about))
+        if key in self._told:
+            return
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told.add(key)
+        _log.warning(
+            "%s: the valid score %r of %r is worse than failure=%r, which an individual that fails gets: "
+            "where direction is %r it would win. Give a failure that is worse than any real score, and rank "
+            "by valid first, as evocell.best and engine.best do",
+            entry,
+            score,
+            result.sandbox_id,
+            failure[0] if len(failure) == 1 else failure,
+            direction,
+        )
+
+
+def _name(part: object) -> object:
+    return getattr(part, "__qualname__", type(part).__qualname__) if callable(part) else part

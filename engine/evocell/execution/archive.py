@@ -25,7 +25,7 @@ from evocell.errors import ConfigurationError, ProtocolError, StoreError
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 
-__all__ = ["Parcel", "pack_tree", "read_parcel", "tree_of", "unpack_tree", "write_parcel"]
+__all__ = ["Archive", "pack_tree", "read_archive", "tree_of", "unpack_tree", "write_archive"]
 
 _MAGIC = b"evocell parcel 1\n"
 _LENGTH_BYTES = 4
@@ -38,7 +38,7 @@ _SECTION_FIELDS = 4
 
 
 @frozen
-class Parcel:
+class Archive:
     """What a file carries.
 
     Attributes:
@@ -52,7 +52,7 @@ class Parcel:
     sections: Mapping[str, bytes] = field(repr=False)
 
 
-def write_parcel(path: Path, parcel: Parcel) -> None:
+def write_archive(path: Path, parcel: Archive) -> None:
     """Write a parcel to a new file, whole or not at all, and see that it is on disk.
 
     Raises:
@@ -94,7 +94,7 @@ def _write_new(path: Path, parts: tuple[bytes, ...]) -> None:
             os.close(directory)
 
 
-def read_parcel(path: Path, kind: str, bounds: Mapping[str, int]) -> Parcel:
+def read_archive(path: Path, kind: str, bounds: Mapping[str, int]) -> Archive:
     """Read a parcel that nobody vouches for.
 
     Args:
@@ -117,7 +117,7 @@ def read_parcel(path: Path, kind: str, bounds: Mapping[str, int]) -> Parcel:
         raise ProtocolError(f"{path} is no exported {kind}: {error.message}") from error
 
 
-def _read(file: BinaryIO, kind: str, bounds: Mapping[str, int]) -> Parcel:
+def _read(file: BinaryIO, kind: str, bounds: Mapping[str, int]) -> Archive:
     if _exactly(file, len(_MAGIC)) != _MAGIC:
         raise ProtocolError("it does not begin as one")
     size = int.from_bytes(_exactly(file, _LENGTH_BYTES), "big")
@@ -142,7 +142,7 @@ def _read(file: BinaryIO, kind: str, bounds: Mapping[str, int]) -> Parcel:
         sections[name] = data
     if file.read(1):
         raise ProtocolError("something follows its end")
-    return Parcel(kind, facts, sections)
+    return Archive(kind, facts, sections)
 
 
 def _section(file: BinaryIO, row: object, bounds: Mapping[str, int]) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import field, frozen
 
@@ -17,13 +17,13 @@ from evocell.code.compiler import CompiledUnit, CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.config import Config
-from evocell.models.images import ImageInfo
+from evocell.execution.messages import Host
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityPolicy
-from evocell.models.workers import WorkerInfo, WorkerKill
 
-__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "SessionCopy", "Worker"]
+__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "Worker"]
 
 
 @frozen(kw_only=True)
@@ -98,19 +98,6 @@ class FreezeJob:
 
 
 @frozen(kw_only=True)
-class SessionCopy:
-    """What a session held, as plain data that may come from anywhere.
-
-    Attributes:
-        guest: The guest, put aside; see `evocell_runtime.hibernation.Hibernated.to_plain`.
-        scratch: Its scratch files, encoded.
-    """
-
-    guest: Mapping[str, Any] = field(repr=False)
-    scratch: bytes = field(repr=False)
-
-
-@frozen(kw_only=True)
 class CallReport:
     """What came of a call.
 
@@ -134,9 +121,6 @@ class CallReport:
 
 class Worker(Protocol):
     """Compiles and calls guest code. Every method may be used from many trio tasks at once."""
-
-    on_kill: Callable[[WorkerKill], None] | None
-    """Called when a process is killed for its memory, while its sessions still have their home in it."""
 
     @property
     def image_id(self) -> str:
@@ -183,10 +167,6 @@ class Worker(Protocol):
         """
         ...
 
-    async def end_session(self, session: str) -> None:
-        """Drop a session and its fork; one that does not exist is fine."""
-        ...
-
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name, its id or the unambiguous beginning of one; None if there is none."""
         ...
@@ -199,17 +179,9 @@ class Worker(Protocol):
         """Return the code that is loaded in an image, with nothing to load; None for one that holds none."""
         ...
 
-    async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds into a new one, in the same process.
-
-        Returns:
-            Whether there was anything to copy; otherwise the new one starts with its first call.
-
-        Raises:
-            CopyRefused: It cannot be copied.
-
-        Cancellation: There may be a copy; end the new session.
-        """
+    @property
+    def host(self) -> Host:
+        """The place of its guests: what keeps sessions and runs processes."""
         ...
 
     async def freeze_session(self, job: FreezeJob) -> ImageInfo:
@@ -219,31 +191,6 @@ class Worker(Protocol):
             CopyRefused: It cannot be copied, or the image cannot be made.
 
         Cancellation: There may be an image, complete and with its name, or none.
-        """
-        ...
-
-    async def copy_out(self, session: str) -> SessionCopy | None:
-        """Take down what a session holds, which stays as it is; None if there is no such session.
-
-        Raises:
-            CopyRefused: It cannot be copied.
-        """
-        ...
-
-    async def put_in(
-        self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
-    ) -> None:
-        """Begin a session with what one elsewhere held.
-
-        Args:
-            session: Its name.
-            copy: What that one held; nobody vouches for it.
-            image: Id of the image that one was forked from, here; None for the engine's own.
-            code: The code it has loaded.
-            limits: Bounds that hold for its whole life.
-
-        Raises:
-            CopyRefused: It cannot be had here; the message says why.
         """
         ...
 
@@ -260,30 +207,6 @@ class Worker(Protocol):
 
         Raises:
             CopyRefused: It cannot be used; the message says why.
-        """
-        ...
-
-    def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
-        ...
-
-    def workers(self) -> list[WorkerInfo]:
-        """What is seen of each process that runs guests."""
-        ...
-
-    async def drain(self, name: str) -> None:
-        """Replace a process by another; its calls come to their end, and its sessions move.
-
-        Raises:
-            ConfigurationError: There is no such process, or it is this one.
-        """
-        ...
-
-    async def wait_session_losses(self, seen: int) -> int:
-        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
-
-        Returns:
-            How often that has happened by now; to be passed as `seen` the next time.
         """
         ...
 

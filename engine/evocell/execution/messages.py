@@ -13,13 +13,13 @@ from typing import Any, Protocol
 from attrs import asdict, field, fields, frozen
 
 from evocell.errors import EvocellError
+from evocell.models.info import WorkerInfo, WorkerKill
 from evocell.models.limits import Limits
-from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["CopyRefused", "Host", "ImageRefused", "Run", "Sighting"]
+__all__ = ["CopyRefused", "GuestRequest", "GuestResult", "Host", "ImageRefused", "SessionCopy", "Sessions"]
 
 
 class CopyRefused(EvocellError):
@@ -31,7 +31,7 @@ class ImageRefused(CopyRefused):
 
 
 @frozen(kw_only=True)
-class Run:
+class GuestRequest:
     """One request to a guest.
 
     Attributes:
@@ -58,12 +58,12 @@ class Run:
     sandbox_id: str = ""
 
     @property
-    def request(self) -> bytes:
+    def body(self) -> bytes:
         """What the agent is asked, in one piece."""
         return b"".join(self.parts)
 
     @property
-    def request_again(self) -> bytes | None:
+    def body_again(self) -> bytes | None:
         """What it is asked when the session has the code already, in one piece."""
         return None if self.parts_again is None else b"".join(self.parts_again)
 
@@ -86,7 +86,7 @@ class Run:
         }
 
     @classmethod
-    def from_wire(cls, plain: Mapping[str, Any], find: Callable[[str], bytes]) -> Run:
+    def from_wire(cls, plain: Mapping[str, Any], find: Callable[[str], bytes]) -> GuestRequest:
         """A run from what `to_wire` made of it.
 
         Args:
@@ -107,7 +107,7 @@ class Run:
 
 
 @frozen(kw_only=True)
-class Sighting:
+class GuestResult:
     """What was seen of a run. Exactly one of the first five is set.
 
     Attributes:
@@ -131,9 +131,15 @@ class Sighting:
     session_alive: bool = False
     loaded: bool = True
 
+    @property
+    def answer(self) -> GuestBytes | None:
+        """The guest's answer, if it returned with one in its time."""
+        result = self.result
+        return None if result is None or self.timed_out or not result.returned else result.response
+
     def to_wire(self) -> dict[str, Any]:
         """The sighting as plain data."""
-        plain = {name: getattr(self, name) for name in _SIGHTING}
+        plain = {name: getattr(self, name) for name in _GUEST_RESULT}
         if self.result is not None:
             seen = plain["result"] = {name: getattr(self.result, name) for name in _RESULT}
             for name in _GUEST_BYTES:
@@ -144,7 +150,7 @@ class Sighting:
         return plain
 
     @classmethod
-    def from_wire(cls, plain: Mapping[str, Any]) -> Sighting:
+    def from_wire(cls, plain: Mapping[str, Any]) -> GuestResult:
         """A sighting from what `to_wire` made of it."""
         seen = plain["result"]
         result = None
@@ -155,7 +161,7 @@ class Sighting:
         return cls(**{**plain, "result": result})
 
 
-_SIGHTING = tuple(field.name for field in fields(Sighting))
+_GUEST_RESULT = tuple(field.name for field in fields(GuestResult))
 _RESULT = tuple(field.name for field in fields(CallResult))
 _GUEST_BYTES = ("response", "stdout", "stderr")
 
@@ -174,29 +180,40 @@ def _found(parts: Sequence[bytes | str], find: Callable[[str], bytes]) -> tuple[
     return tuple(find(part) if isinstance(part, str) else part for part in parts)
 
 
-class Host(Protocol):
-    """Where guests live. Its methods may be used from many trio tasks at once."""
+@frozen(kw_only=True)
+class SessionCopy:
+    """What a session held, as plain data that may come from anywhere.
 
-    on_kill: Callable[[WorkerKill], None] | None
-    """See `Worker`."""
+    Attributes:
+        guest: The guest, put aside; see `evocell_runtime.hibernation.Hibernated.to_plain`.
+        scratch: Its scratch files, encoded.
+    """
 
-    @property
-    def slots(self) -> int:
-        """How many runs it can usefully have under way; more of them wait inside."""
-        ...
+    guest: Mapping[str, Any] = field(repr=False)
+    scratch: bytes = field(repr=False)
 
-    async def run(self, run: Run) -> Sighting:
-        """Run one request to its end or to a limit.
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> SessionCopy:
+        """The copy in what `Sessions.export_session` returned."""
+        return cls(guest=state["guest"], scratch=state["scratch"])
 
-        Raises:
-            EngineClosed: The host is closed.
+    def state(self, *, image: str | None, app: Path, limits: Limits) -> dict[str, Any]:
+        """What `Sessions.import_session` takes.
 
-        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        Args:
+            image: Id of the image it was forked from, here; None for the engine's own.
+            app: Directory of the code it has loaded.
+            limits: Bounds that hold for its whole life.
         """
-        ...
+        plain = {"guest": dict(self.guest), "scratch": self.scratch}
+        return {**plain, "image": image, "app": str(app), "limits": asdict(limits)}
+
+
+class Sessions(Protocol):
+    """The forks that keep their state from call to call, by name."""
 
     async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the run in it if there is one; idempotent."""
+        """Drop a session and its fork, after the call in it if there is one; idempotent."""
         ...
 
     async def fork_session(self, session: str, new: str) -> bool:
@@ -213,12 +230,72 @@ class Host(Protocol):
         """
         ...
 
-    async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
+    async def export_session(self, session: str) -> dict[str, Any] | None:
+        """Take down what a session holds, which stays as it is.
+
+        Returns:
+            Plain data for `import_session`; None if there is no such session.
+
+        Raises:
+            CopyRefused: It cannot be copied.
+        """
+        ...
+
+    async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
+        """Begin a session with what one elsewhere held.
+
+        Args:
+            session: Its name.
+            state: What `export_session` returned there, which nobody vouches for, and beside it ``"image"``,
+                ``"app"`` and ``"limits"`` as they are here.
+
+        Raises:
+            CopyRefused: It cannot be had here; the message says why.
+        """
+        ...
+
+    def session_home(self, session: str) -> str | None:
+        """Name of the process that holds a session; None if none does."""
+        ...
+
+    async def wait_session_losses(self, seen: int) -> int:
+        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
+
+        Returns:
+            How often that has happened by now; to be passed as `seen` the next time.
+        """
+        ...
+
+
+class Host(Sessions, Protocol):
+    """The place of guests: this process or others. Every method may be used from many trio tasks at once."""
+
+    on_kill: Callable[[WorkerKill], None] | None
+    """See `Worker`."""
+
+    @property
+    def slots(self) -> int:
+        """How many runs it can usefully have under way; more of them wait inside."""
+        ...
+
+    async def run(self, request: GuestRequest) -> GuestResult:
+        """Run one request to its end or to a limit.
+
+        Raises:
+            EngineClosed: The host is closed.
+
+        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        """
+        ...
+
+    async def freeze_session(
+        self, request: GuestRequest, *, name: str, replace: bool, version: str | None
+    ) -> str:
         """Seal what a session holds as an image; the session stays as it is.
 
         Args:
-            run: The session, and the request that prepares a copy of it for the freeze. Without a session a
-                fresh fork is frozen.
+            request: The session, and the request that prepares a copy of it for the freeze. Without a
+                session a fresh fork is frozen.
             name: What the image will go by.
             replace: Whether the name may be taken from another image.
             version: Digest of the code that is loaded in it.
@@ -234,40 +311,12 @@ class Host(Protocol):
         """
         ...
 
-    async def copy_out(self, session: str) -> dict[str, Any] | None:
-        """Take down what a session holds, which stays as it is.
-
-        Returns:
-            Plain data for `put_in`; None if there is no such session.
-
-        Raises:
-            CopyRefused: It cannot be copied.
-        """
-        ...
-
-    async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
-        """Begin a session with what one elsewhere held.
-
-        Args:
-            session: Its name.
-            state: What `copy_out` returned there, which nobody vouches for, and beside it ``"image"``,
-                ``"app"`` and ``"limits"`` as they are here.
-
-        Raises:
-            CopyRefused: It cannot be had here; the message says why.
-        """
-        ...
-
     async def export_image(self, image: str | None, path: Path) -> str:
         """Write an image to a file; see `evocell.guests.image_files`."""
         ...
 
     async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
         """Make an image from a file; see `evocell.guests.image_files`."""
-        ...
-
-    def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
         ...
 
     def workers(self) -> list[WorkerInfo]:
@@ -279,14 +328,6 @@ class Host(Protocol):
 
         Raises:
             ConfigurationError: There is no such process, or it is this one.
-        """
-        ...
-
-    async def wait_session_losses(self, seen: int) -> int:
-        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
-
-        Returns:
-            How often that has happened by now; to be passed as `seen` the next time.
         """
         ...
 

@@ -9,25 +9,24 @@ may differ: a run that refers to something gone is answered with what is missing
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgpack
 
 from evocell.errors import ProtocolError
-from evocell.execution.messages import Run, Sighting
+from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.execution.rpc import Connection
+from evocell.lru import LruCache
 
 __all__ = [
     "ANSWER_MISSING",
     "BLOB",
+    "CACHE_BYTES",
     "NAMED_BYTES",
-    "SHELF_BYTES",
-    "Recent",
-    "RunSender",
-    "Shelf",
+    "PayloadCache",
+    "RequestSender",
     "name_of",
     "packed",
 ]
@@ -35,7 +34,7 @@ __all__ = [
 BLOB_BYTES = 4096
 """Parts longer than this go by name."""
 
-SHELF_BYTES = 256 << 20
+CACHE_BYTES = 256 << 20
 """What a worker's process keeps of what it was sent."""
 
 NAMED_BYTES = 64 << 20
@@ -47,73 +46,28 @@ BLOB = "blob"
 ANSWER_MISSING = "missing"
 """The key of an answer that says which are not there."""
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Recent(Generic[K, V]):
-    """A mapping that forgets what was not used for longest, once its values are too large together.
-
-    Args:
-        max_bytes: The sum of sizes it holds at most.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._held: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self.held_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __contains__(self, key: K) -> bool:
-        """Whether a key is held; if so, it counts as used."""
-        if key not in self._held:
-            return False
-        self._held.move_to_end(key)
-        return True
-
-    def get(self, key: K) -> V | None:
-        """Return a value, which counts as used, or None."""
-        return self._held[key][0] if key in self else None
-
-    def put(self, key: K, value: V, size: int) -> None:
-        """Hold a value of `size` bytes, in place of the one there was."""
-        self.forget(key)
-        self._held[key] = value, size
-        self.held_bytes += size
-        while self.held_bytes > self._max_bytes:
-            _, (_, dropped) = self._held.popitem(last=False)
-            self.held_bytes -= dropped
-
-    def forget(self, key: K) -> None:
-        """Drop a value if it is there."""
-        found = self._held.pop(key, None)
-        if found is not None:
-            self.held_bytes -= found[1]
-
 
 def name_of(blob: bytes) -> str:
     """The name of a blob."""
     return hashlib.sha256(blob).hexdigest()
 
 
-class Shelf:
+class PayloadCache:
     """The worker's side: keeps blobs, and puts runs together from them.
 
     Args:
         max_bytes: How much it keeps.
     """
 
-    def __init__(self, max_bytes: int = SHELF_BYTES) -> None:
-        self._blobs: Recent[str, bytes] = Recent(max_bytes)
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._blobs: LruCache[str, bytes] = LruCache(max_bytes)
 
     def take(self, params: Mapping[str, Any]) -> None:
         """Keep what a notification brought."""
         blob = bytes(params["data"])
         self._blobs.put(str(params["name"]), blob, len(blob))
 
-    def run(self, params: Mapping[str, Any]) -> Run | dict[str, list[str]]:
+    def run(self, params: Mapping[str, Any]) -> GuestRequest | dict[str, list[str]]:
         """The run a request describes, or the answer that says what is missing for it.
 
         Raises:
@@ -128,17 +82,17 @@ class Shelf:
                 return b""
             return blob
 
-        run = Run.from_wire(msgpack.unpackb(params["run"]), find)
-        return {ANSWER_MISSING: missing} if missing else run
+        request = GuestRequest.from_wire(msgpack.unpackb(params["run"]), find)
+        return {ANSWER_MISSING: missing} if missing else request
 
 
-def packed(seen: Sighting) -> bytes:
+def packed(seen: GuestResult) -> bytes:
     """What was seen of a run, as the answer to the request for it."""
     data: bytes = msgpack.packb(seen.to_wire())
     return data
 
 
-class RunSender:
+class RequestSender:
     """The engine's side: sends runs over one connection, and what they refer to ahead of them.
 
     Args:
@@ -148,16 +102,16 @@ class RunSender:
     """
 
     def __init__(
-        self, connection: Connection, names: Recent[bytes, str], max_bytes: int = SHELF_BYTES
+        self, connection: Connection, names: LruCache[bytes, str], max_bytes: int = CACHE_BYTES
     ) -> None:
         self._connection = connection
         self._names = names
-        self._sent: Recent[str, None] = Recent(max_bytes)
+        self._sent: LruCache[str, None] = LruCache(max_bytes)
         self._largest = max_bytes // 4  # one that fills the shelf would drive all others off it
         self.missed = 0
         """How often the other side had lost what it was believed to have."""
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Have a run done there.
 
         Raises:
@@ -168,7 +122,7 @@ class RunSender:
         # Whoever misses something twice in a row gets it all in one piece.
         for refer in (self._refer, self._refer, _enclose):
             blobs: dict[str, bytes] = {}
-            plain = run.to_wire(partial(refer, blobs))
+            plain = request.to_wire(partial(refer, blobs))
             for name, blob in blobs.items():
                 if name not in self._sent:
                     # Noted first, so that another run does not send it as well; written before that one's
@@ -177,9 +131,9 @@ class RunSender:
                     await self._connection.notify(BLOB, {"name": name, "data": blob})
             # In one piece: the reader of frames then has few values to follow.
             packed = msgpack.packb(plain)
-            answer = await self._connection.request("run", {"run": packed, "alone": run.session is None})
+            answer = await self._connection.request("run", {"run": packed, "alone": request.session is None})
             if isinstance(answer, bytes):
-                return Sighting.from_wire(msgpack.unpackb(answer))
+                return GuestResult.from_wire(msgpack.unpackb(answer))
             self.missed += 1
             for name in answer[ANSWER_MISSING]:
                 self._sent.forget(name)

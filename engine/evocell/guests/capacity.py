@@ -1,4 +1,4 @@
-"""How many sandboxes can keep state in one worker at once, and what bounds them.
+"""How many sandboxes one worker can hold, and the accounting of those that are idle.
 
 A session that is ready to run takes memory, mappings and descriptors of its process; one that is put aside
 takes some memory only. So mappings and descriptors bound how many are kept ready (further ones are put aside,
@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import sys
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from attrs import frozen
 
@@ -20,12 +21,14 @@ __all__ = [
     "CHOICE",
     "UNLIMITED",
     "Capacity",
+    "IdleSessions",
     "Resources",
     "capacity",
     "finite",
     "own_resources",
     "raise_descriptor_limit",
     "read_number",
+    "weight",
 ]
 
 UNLIMITED = sys.maxsize
@@ -82,17 +85,17 @@ class Capacity:
     Attributes:
         awake: How many of them are kept ready at most.
         awake_bound: What bounds these, such as ``"memory"``; `CHOICE` if they are as many as shall be.
-        asleep_bytes: Memory for those that are put aside.
+        hibernated_bytes: Memory for those that are put aside.
     """
 
     awake: int
     awake_bound: str
-    asleep_bytes: int
+    hibernated_bytes: int
 
     @property
     def sessions(self) -> int:
         """How many there can be, if none has much data of its own."""
-        return self.awake + self.asleep_bytes // ASLEEP_BYTES
+        return self.awake + self.hibernated_bytes // ASLEEP_BYTES
 
 
 def capacity(found: Resources) -> Capacity:
@@ -107,7 +110,7 @@ def capacity(found: Resources) -> Capacity:
         bounds["vm.max_map_count"] = (found.mappings - _RESERVED_MAPPINGS) // AWAKE_MAPPINGS
     bound = min(bounds, key=bounds.__getitem__)
     awake = max(1, bounds[bound])  # one is needed to do anything at all
-    return Capacity(awake=awake, awake_bound=bound, asleep_bytes=max(0, memory - awake * AWAKE_BYTES))
+    return Capacity(awake=awake, awake_bound=bound, hibernated_bytes=max(0, memory - awake * AWAKE_BYTES))
 
 
 def own_resources(memory_bytes: int) -> Resources:
@@ -138,4 +141,80 @@ def read_number(file: Path) -> int | None:
     try:
         return int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
+        return None
+
+
+S = TypeVar("S")
+
+
+def weight(open_files: int) -> int:
+    """What a session that is ready counts for: with its open files it may take the descriptors of several."""
+    return 1 + -(-open_files // AWAKE_DESCRIPTORS)
+
+
+class IdleSessions(Generic[S]):
+    """Counts sessions at rest: ready ones by weight, those put aside by bytes.
+
+    Args:
+        capacity: How many there is room for.
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._awake: dict[S, int] = {}  # the one idle longest first
+        self._bound: dict[S, int] = {}  # ready, and cannot be put aside
+        self._hibernated: dict[S, int] = {}
+        self._awake_weight = 0
+        self._asleep_bytes = 0
+
+    def rest(self, session: S, weight: int) -> None:
+        """Note that a session has just been used and is ready."""
+        self.leave(session)
+        self._awake[session] = weight
+        self._awake_weight += weight
+
+    def stay(self, session: S) -> None:
+        """Note that a ready session cannot be put aside."""
+        found = self._awake.pop(session, None)
+        if found is not None:
+            self._bound[session] = found
+
+    def sleep(self, session: S, held_bytes: int) -> None:
+        """Note that a session is put aside, and what it takes."""
+        self.leave(session)
+        self._hibernated[session] = max(held_bytes, ASLEEP_BYTES)
+        self._asleep_bytes += self._hibernated[session]
+
+    def leave(self, session: S) -> None:
+        """Note that a session is in use, or gone; idempotent."""
+        self._awake_weight -= self._awake.pop(session, 0) + self._bound.pop(session, 0)
+        self._asleep_bytes -= self._hibernated.pop(session, 0)
+
+    def surplus(self, most: int) -> list[S]:
+        """The sessions to put aside so that no more than a weight of `most` is ready; idle longest first."""
+        over = self._awake_weight - most
+        found: list[S] = []
+        for session, weighs in self._awake.items():
+            if over <= 0:
+                break
+            found.append(session)
+            over -= weighs
+        return found
+
+    def refusal(self) -> str | None:
+        """Say why there is no room for another session; None if there is."""
+        most = self.capacity.awake
+        bound = sum(self._bound.values())
+        if bound >= most:
+            return (
+                f"{len(self._bound):,} sandboxes have files open, so that they cannot be put aside, and the "
+                f"descriptors and mappings are enough for {most:,}"
+            )
+        full = self._asleep_bytes + ASLEEP_BYTES > self.capacity.hibernated_bytes
+        if full and self._awake_weight >= most:
+            return (
+                f"{len(self._awake) + len(self._bound) + len(self._hibernated):,} sandboxes keep state, "
+                f"of which {len(self._hibernated):,} are put aside and take {self._asleep_bytes:,} bytes of "
+                f"{self.capacity.hibernated_bytes:,}"
+            )
         return None

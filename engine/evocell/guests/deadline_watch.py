@@ -39,7 +39,7 @@ class DeadlineWatch:
         self._watched: dict[Call, float] = {}
         self._expired: set[Call] = set()
         self._wanted = threading.Event()
-        self._asleep = True
+        self._hibernated = True
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -55,7 +55,7 @@ class DeadlineWatch:
         """
         with self._lock:
             self._watched[call] = self._clock() + left_s
-            if self._asleep:
+            if self._hibernated:
                 self._wake()
         try:
             ended = call.poll()
@@ -76,7 +76,7 @@ class DeadlineWatch:
             thread.join()
 
     def _wake(self) -> None:
-        self._asleep = False
+        self._hibernated = False
         if self._thread is None and not self._closing:
             self._thread = threading.Thread(target=self._run, name="evocell-deadlines", daemon=True)
             self._thread.start()
@@ -93,9 +93,9 @@ class DeadlineWatch:
                         call.exhaust()  # the lock keeps its thread from freeing it meanwhile
                 idle = 0 if self._watched else idle + 1
                 if idle > _LINGER_TICKS:
-                    self._asleep = True
+                    self._hibernated = True
                     self._wanted.clear()
-            if self._asleep:
+            if self._hibernated:
                 self._wanted.wait()
                 idle = 0
             else:

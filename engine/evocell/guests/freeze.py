@@ -17,9 +17,9 @@ import trio
 from attrs import evolve
 
 from evocell.errors import ProtocolError
-from evocell.execution.messages import CopyRefused, ImageRefused, Run, Sighting
+from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused
 from evocell.guests.guest import Fork
-from evocell.models.limits import MAX_MEMORY_BYTES, Limits
+from evocell.models.limits import MAX_MEMORY_BYTES, Bounds, Limits
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
 from evocell_runtime.boot import make_immortal
@@ -38,9 +38,7 @@ LEAST_TO_SETTLE = Limits(fuel=5_000_000_000, timeout_s=5.0)
 _ROOM_BYTES = 32 << 20  # to list the objects that are there, beyond what the sandbox may have for itself
 _ADDRESSES_BYTES = 8 << 20  # of two million objects; the image with numpy has 96,000
 _LASTING = encode({"op": "lasting"})
-_ANSWER_BYTES = 1 << 16
-_ANSWER_ITEMS = 32
-_ANSWER_DEPTH = 8
+_ANSWER: Bounds = {"max_bytes": 1 << 16, "max_items": 32, "max_depth": 8}
 _SHOWN_CHARS = 500
 _numbers = count(1)
 
@@ -48,7 +46,7 @@ _numbers = count(1)
 class SessionHost(Protocol):
     """The host of guests, as far as a freeze needs it."""
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request."""
         ...
 
@@ -66,19 +64,25 @@ class SessionHost(Protocol):
 
 
 async def freeze_copy(
-    host: SessionHost, cache: ImageCache, run: Run, *, name: str, replace: bool, version: str | None
+    host: SessionHost,
+    cache: ImageCache,
+    request: GuestRequest,
+    *,
+    name: str,
+    replace: bool,
+    version: str | None,
 ) -> str:
     """Seal a copy of what a session holds; see `Host.freeze_session`."""
     copy = f"freeze-{next(_numbers)}"
     lasting = f"{copy}-lasting"
     try:
-        limits = limits_to_settle(run.limits)
-        if run.session is not None:
-            async with host.kept(run.session) as fork:
+        limits = limits_to_settle(request.limits)
+        if request.session is not None:
+            async with host.kept(request.session) as fork:
                 held = 0 if fork is None else fork.limits.memory_bytes
-            limits = limits_to_settle(run.limits, held)
-            await host.fork_session(run.session, copy, limits)
-        request = evolve(run, session=copy, limits=limits)
+            limits = limits_to_settle(request.limits, held)
+            await host.fork_session(request.session, copy, limits)
+        request = evolve(request, session=copy, limits=limits)
         _refuse_unsettled(await host.run(request))
         await host.fork_session(copy, lasting)
         seen = await host.run(evolve(request, session=lasting, parts=(_LASTING,), parts_again=(_LASTING,)))
@@ -88,7 +92,7 @@ async def freeze_copy(
         async with host.kept(copy) as fork:
             if fork is not None:
                 seal = partial(
-                    _seal, fork, cache, addresses, run, name=name, replace=replace, version=version
+                    _seal, fork, cache, addresses, request, name=name, replace=replace, version=version
                 )
                 with trio.CancelScope(shield=True):
                     image_id = await trio.to_thread.run_sync(seal)
@@ -105,21 +109,21 @@ def _seal(
     fork: Fork,
     cache: ImageCache,
     addresses: GuestBytes | None,
-    run: Run,
+    request: GuestRequest,
     *,
     name: str,
     replace: bool,
     version: str | None,
 ) -> str:
     try:
-        guest = fork.roused().instance
+        guest = fork.wake().instance
         make_immortal(guest.memory, addresses, strict=False)
         snapshot = freeze(guest)
     except (ImageError, OSError) as e:
         raise CopyRefused(str(e)) from e
     try:
-        origin = Origin(parent=fork.image.image_id, version=version, app=run.app)
-        own = run.limits
+        origin = Origin(parent=fork.image.image_id, version=version, app=request.app)
+        own = request.limits
         limits = RehearsalLimits().within(
             fuel=own.fuel, growth_bytes=own.memory_bytes, timeout_s=own.timeout_s
         )
@@ -150,16 +154,13 @@ def limits_to_settle(own: Limits, held_bytes: int = 0) -> Limits:
     )
 
 
-def _refuse_unsettled(seen: Sighting) -> None:
+def _refuse_unsettled(seen: GuestResult) -> None:
     """Raise if a copy could not be prepared."""
-    result = seen.result
-    if result is None or not result.returned or seen.timed_out or result.response is None:
+    if seen.answer is None:
         why = seen.unforked or seen.no_image or seen.lost or "it did not come back from being prepared"
         raise CopyRefused(why)
     try:
-        answer = decode_hostile(
-            result.response, max_bytes=_ANSWER_BYTES, max_items=_ANSWER_ITEMS, max_depth=_ANSWER_DEPTH
-        )
+        answer = decode_hostile(seen.answer, **_ANSWER)
     except ProtocolError as e:
         raise CopyRefused(f"its answer cannot be read: {e}") from e
     if not isinstance(answer, dict) or answer.get("t") != "settled":

@@ -51,7 +51,7 @@ class Fork:
         self._app, self._harness, self._limits = app, harness, limits
         self._make_scratch = make_scratch
         self.scratch = make_scratch() if limits.scratch_bytes else None
-        self._asleep = asleep
+        self._hibernated = asleep
         self._instance: Instance | None = None
         if asleep is None:
             try:
@@ -72,43 +72,43 @@ class Fork:
         return self._instance
 
     @property
-    def asleep_bytes(self) -> int | None:
+    def hibernated_bytes(self) -> int | None:
         """What it takes while it is put aside; None while it is ready."""
-        return None if self._asleep is None else self._asleep.held_bytes
+        return None if self._hibernated is None else self._hibernated.held_bytes
 
-    def put_aside(self) -> None:
+    def hibernate(self) -> None:
         """Keep only what makes the guest differ from its image. It must be at rest; idempotent.
 
         Raises:
             ImageError: It has files open, or the kernel does not tell what it wrote to; it stays as it is.
         """
-        if self._asleep is None:
-            self._asleep = self.taken_down()
+        if self._hibernated is None:
+            self._hibernated = self.snapshot()
             self.instance.close()
             self._instance = None
 
-    def taken_down(self) -> Hibernated:
+    def snapshot(self) -> Hibernated:
         """What makes the guest differ from its image; it stays as it is. It must be at rest.
 
         Raises:
-            ImageError: As for `put_aside`.
+            ImageError: As for `hibernate`.
         """
-        return self._asleep or hibernate(self.instance, self.image.reference())
+        return self._hibernated or hibernate(self.instance, self.image.reference())
 
-    def roused(self) -> Fork:
+    def wake(self) -> Fork:
         """The fork itself, with its guest as it was before it was put aside.
 
         Raises:
             ImageError: There is no room for another guest; it stays put aside.
         """
-        if self._asleep is not None:
+        if self._hibernated is not None:
             instance = self._new_instance()
             try:
-                wake(instance, self._asleep, self.image.reference())
+                wake(instance, self._hibernated, self.image.reference())
             except BaseException:
                 instance.close()
                 raise
-            self._instance, self._asleep = instance, None
+            self._instance, self._hibernated = instance, None
         return self
 
     def with_app(self, app: Path | None) -> Fork:
@@ -118,13 +118,13 @@ class Fork:
         open cannot, and keeps the directory that it has.
 
         Raises:
-            ImageError: As for `roused`.
+            ImageError: As for `wake`.
         """
         if app == self._app:
-            return self.roused()
+            return self.wake()
         former, self._app = self._app, app
-        if self._asleep is not None:
-            return self.roused()
+        if self._hibernated is not None:
+            return self.wake()
         try:
             fresh = self._new_instance()
         except BaseException:
@@ -140,14 +140,14 @@ class Fork:
         self._instance = fresh
         return self
 
-    def handed_over(self) -> dict[str, Any]:
+    def release(self) -> dict[str, Any]:
         """What another process needs to go on with it, as plain data. It must be put aside.
 
         It is then that process's, and its scratch directory as well: this one is not to be used or closed.
         """
-        assert self._asleep is not None
+        assert self._hibernated is not None
         return {
-            "guest": self._asleep.to_plain(),
+            "guest": self._hibernated.to_plain(),
             "image": self.image.image_id,
             "app": None if self._app is None else str(self._app),
             "harness": None if self._harness is None else str(self._harness),
@@ -156,12 +156,12 @@ class Fork:
         }
 
     @classmethod
-    def taken_over(cls, image: Image, plain: Mapping[str, Any], take_scratch: Callable[[Path], Path]) -> Fork:
+    def adopt(cls, image: Image, plain: Mapping[str, Any], take_scratch: Callable[[Path], Path]) -> Fork:
         """The fork that another process of the same image handed over, put aside.
 
         Args:
             image: The image.
-            plain: What `handed_over` returned there.
+            plain: What `release` returned there.
             take_scratch: Makes a directory of that process one of this.
 
         Raises:
@@ -193,10 +193,10 @@ class Fork:
             harness=self._harness,
             limits=limits or self._limits,
             make_scratch=self._make_scratch,
-            asleep=self._asleep,
+            asleep=self._hibernated,
         )
         try:
-            if self._asleep is None:
+            if self._hibernated is None:
                 copy(self.instance, made.instance)
             if self.scratch is not None and made.scratch is not None:
                 shutil.copytree(self.scratch, made.scratch, dirs_exist_ok=True)
@@ -209,7 +209,7 @@ class Fork:
         """Free the guest and its scratch directory; idempotent."""
         if self._instance is not None:
             self._instance.close()
-        self._asleep = None
+        self._hibernated = None
         self._remove_scratch()
 
     def _new_instance(self) -> Instance:
@@ -268,7 +268,7 @@ class GuestJob:
         self._call: Call | None = None
         self._cancelled = False
         self._slept_s = 0.0
-        self._asleep: tuple[float, float] | None = None
+        self._hibernated: tuple[float, float] | None = None
         self.fork: Fork | None = None
         """The fork the job ran in, if it is kept and still sound."""
         self.result: CallResult | None = None
@@ -317,7 +317,7 @@ class GuestJob:
         call = self._call
         if call is None or self._cancelled:
             return True
-        if self._asleep is not None and not self._woken(call):
+        if self._hibernated is not None and not self._woken(call):
             return True
         left = self._limits.timeout_s - call.ran_s - self._slept_s
         ended, self.timed_out = self._watch.poll(call, left)
@@ -329,14 +329,14 @@ class GuestJob:
         if self._realtime and (duration := call.instance.sleeping_ns()):
             left = self._limits.timeout_s - call.ran_s - self._slept_s
             now = self._clock()
-            self._asleep = (now, now + min(duration / 1e9, left))
+            self._hibernated = (now, now + min(duration / 1e9, left))
         return False
 
     def _woken(self, call: Call) -> bool:
         """Count the sleep; False if it reached the deadline, and the call is to end."""
-        assert self._asleep is not None
-        began, _ = self._asleep
-        self._asleep = None
+        assert self._hibernated is not None
+        began, _ = self._hibernated
+        self._hibernated = None
         self._slept_s += self._clock() - began
         if call.ran_s + self._slept_s >= self._limits.timeout_s:
             self.timed_out = True
@@ -346,9 +346,9 @@ class GuestJob:
 
     def wake_at(self) -> float | None:
         """When a sleeping guest goes on; at once if it was cancelled."""
-        if self._asleep is None or self._cancelled:
+        if self._hibernated is None or self._cancelled:
             return None
-        return self._asleep[1]
+        return self._hibernated[1]
 
     def end(self) -> None:
         """Read what there is to read, free what is not kept, tell the waiting task."""

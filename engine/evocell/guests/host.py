@@ -13,17 +13,16 @@ import trio
 from attrs import define, evolve, field
 
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
-from evocell.execution.messages import CopyRefused, Run, Sighting
-from evocell.guests.capacity import AWAKE_SESSIONS, Capacity
+from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult
+from evocell.guests.capacity import AWAKE_SESSIONS, Capacity, IdleSessions, weight
 from evocell.guests.deadline_watch import DeadlineWatch
 from evocell.guests.guest import Fork, GuestJob
-from evocell.guests.idle_sessions import Residents, weight
-from evocell.guests.images import ImageShelf
-from evocell.guests.loop_scheduler import LoopDriver
+from evocell.guests.images import LoadedImages
+from evocell.guests.loop_scheduler import LoopScheduler
 from evocell.guests.scratch import Scratch
-from evocell.guests.thread_scheduler import Driver
+from evocell.guests.thread_scheduler import ThreadScheduler
+from evocell.models.info import WorkerInfo, WorkerKill
 from evocell.models.limits import Limits
-from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.errors import ImageError
 
 EXPORT_BYTES = 256 << 20
@@ -56,7 +55,12 @@ class GuestHost:
     """
 
     def __init__(
-        self, images: ImageShelf, driver: Driver | LoopDriver, *, realtime: bool, capacity: Capacity
+        self,
+        images: LoadedImages,
+        driver: ThreadScheduler | LoopScheduler,
+        *,
+        realtime: bool,
+        capacity: Capacity,
     ) -> None:
         self._images = images
         self._realtime = realtime
@@ -64,49 +68,51 @@ class GuestHost:
         self._watch = DeadlineWatch()
         self._scratch = Scratch()
         self._sessions: dict[str, _Session] = {}
-        self._residents: Residents[_Session] = Residents(capacity)
+        self._residents: IdleSessions[_Session] = IdleSessions(capacity)
         self._running: set[GuestJob] = set()
         self._finished = 0
         self.on_kill: Callable[[WorkerKill], None] | None = None
         self._closed = False
         self.slots = driver.threads * _SLOTS_PER_THREAD
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request to its end or to a limit; see `Host`.
 
         Cancellation: The fork is discarded within a slice, before `Cancelled` leaves here.
         """
-        if not self._images.holds(run.image):
+        if not self._images.holds(request.image):
             try:
-                await trio.to_thread.run_sync(self._images.get, run.image)
+                await trio.to_thread.run_sync(self._images.get, request.image)
             except ImageError as e:
-                return Sighting(no_image=str(e))
-        if run.session is None:
-            return _sighting(await self._drive(self._fresh(run), run.request, run, keep=False))
+                return GuestResult(no_image=str(e))
+        if request.session is None:
+            return _guest_result(await self._drive(self._fresh(request), request.body, request, keep=False))
         while True:
-            session = self._sessions.setdefault(run.session, _Session())
+            session = self._sessions.setdefault(request.session, _Session())
             async with session.lock:
-                if self._sessions.get(run.session) is not session:  # it was ended while this run waited
+                if self._sessions.get(request.session) is not session:  # it was ended while this run waited
                     continue
                 full = None if session.fork is not None else self._residents.refusal()
                 if full is not None:
-                    del self._sessions[run.session]
-                    return Sighting(unforked=full)
-                seen = await self._run_in(session, run)
-            await self._put_aside()
+                    del self._sessions[request.session]
+                    return GuestResult(unforked=full)
+                seen = await self._run_in(session, request)
+            await self._hibernate_idle()
             return seen
 
-    def begin(self, run: Run, done: Callable[[Sighting | EngineClosed], None]) -> Callable[[], object] | None:
+    def begin(
+        self, request: GuestRequest, done: Callable[[GuestResult | EngineClosed], None]
+    ) -> Callable[[], object] | None:
         """Begin a run that needs no session, without a task for it.
 
         Args:
-            run: The run.
+            request: The run.
             done: Called on the event loop's thread with what was seen of it, or that it was cancelled.
 
         Returns:
             What cancels it; None if it has to be run by `run`.
         """
-        if not self._driver.on_loop or run.session is not None or not self._images.holds(run.image):
+        if not self._driver.on_loop or request.session is not None or not self._images.holds(request.image):
             return None
         if self._closed:
             raise EngineClosed("the engine is closed")
@@ -115,12 +121,12 @@ class GuestHost:
             self._running.discard(job)
             self._finished += 1
             try:
-                seen: Sighting | EngineClosed = _sighting(job)
+                seen: GuestResult | EngineClosed = _guest_result(job)
             except EngineClosed as closed:
                 seen = closed
             done(seen)
 
-        job = self._job(self._fresh(run), run.request, run, keep=False, done=over)
+        job = self._job(self._fresh(request), request.body, request, keep=False, done=over)
         self._running.add(job)
         self._driver.submit(job)
         return partial(self._driver.cancel, job)
@@ -138,7 +144,7 @@ class GuestHost:
             if fork is not None:
                 fork.close()
 
-    async def export_session(self, name: str) -> dict[str, Any] | None:
+    async def release_session(self, name: str) -> dict[str, Any] | None:
         """Give a session away, after the run in it if there is one; then it is not here any more.
 
         Returns:
@@ -152,12 +158,12 @@ class GuestHost:
             async with held.lock:
                 if self._sessions.get(name) is held and held.fork is not None:
                     with suppress(ImageError):
-                        await trio.to_thread.run_sync(held.fork.put_aside)
-                    if held.fork.asleep_bytes is not None and held.fork.asleep_bytes <= EXPORT_BYTES:
+                        await trio.to_thread.run_sync(held.fork.hibernate)
+                    if held.fork.hibernated_bytes is not None and held.fork.hibernated_bytes <= EXPORT_BYTES:
                         del self._sessions[name]
                         self._residents.leave(held)
                         fork, held.fork = held.fork, None
-                        return fork.handed_over()
+                        return fork.release()
         return None
 
     async def adopt_session(self, name: str, plain: Mapping[str, Any]) -> None:
@@ -173,7 +179,7 @@ class GuestHost:
             raise CapacityError(full, "sessions")
         try:
             image = await trio.to_thread.run_sync(self._images.get, plain["image"])
-            fork = Fork.taken_over(image, plain, self._scratch.take)
+            fork = Fork.adopt(image, plain, self._scratch.take)
         except (ImageError, OSError) as error:
             raise CapacityError(f"the session {name!r} cannot be taken over: {error}") from error
         self._keep(name, fork)
@@ -207,32 +213,36 @@ class GuestHost:
                 made.close()
                 raise EngineClosed("the engine is closed")
             self._keep(new, made)
-        await self._put_aside()
+        await self._hibernate_idle()
         return True
 
-    async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
+    async def freeze_session(
+        self, request: GuestRequest, *, name: str, replace: bool, version: str | None
+    ) -> str:
         """Seal what a session holds as an image; see `Host`."""
         from evocell.guests.freeze import freeze_copy  # noqa: PLC0415 - a worker starts without
 
-        return await freeze_copy(self, self._images.cache, run, name=name, replace=replace, version=version)
+        return await freeze_copy(
+            self, self._images.cache, request, name=name, replace=replace, version=version
+        )
 
-    async def copy_out(self, session: str) -> dict[str, Any] | None:
+    async def export_session(self, session: str) -> dict[str, Any] | None:
         """Take down what a session holds; see `Host`."""
-        from evocell.guests.session_data import taken_out  # noqa: PLC0415 - a worker starts without
+        from evocell.guests.session_data import export_data  # noqa: PLC0415 - a worker starts without
 
         state: dict[str, Any] | None = None
         async with self.kept(session) as fork:
             if fork is not None:
-                state = await _to_its_end(partial(taken_out, fork))
+                state = await _to_its_end(partial(export_data, fork))
         return state
 
-    async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
+    async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
         """Begin a session with what one elsewhere held; see `Host`."""
         if session in self._sessions:
             raise CopyRefused(f"there is a session {session!r} already")
-        from evocell.guests.session_data import taken_in  # noqa: PLC0415 - a worker starts without
+        from evocell.guests.session_data import import_data  # noqa: PLC0415 - a worker starts without
 
-        fork = await _to_its_end(partial(taken_in, self._images, state, self._scratch.make))
+        fork = await _to_its_end(partial(import_data, self._images, state, self._scratch.make))
         if self._closed:
             fork.close()
             raise EngineClosed("the engine is closed")
@@ -267,10 +277,10 @@ class GuestHost:
 
     def _note(self, session: _Session, fork: Fork) -> None:
         """Note what a session takes while nothing runs in it."""
-        if fork.asleep_bytes is None:
+        if fork.hibernated_bytes is None:
             self._residents.rest(session, weight(fork.instance.open_files))
         else:
-            self._residents.sleep(session, fork.asleep_bytes)
+            self._residents.sleep(session, fork.hibernated_bytes)
 
     @property
     def _most_awake(self) -> int:
@@ -321,31 +331,31 @@ class GuestHost:
                 if session.fork is not None:
                     session.fork.close()
             self._sessions.clear()
-            self._residents = Residents(self._residents.capacity)
+            self._residents = IdleSessions(self._residents.capacity)
             self._scratch.close()
             self._images.close()
 
-    def _fresh(self, run: Run) -> Callable[[], Fork]:
+    def _fresh(self, request: GuestRequest) -> Callable[[], Fork]:
         return partial(
             _fork,
             self._images,
-            run.image,
-            app=run.app,
-            harness=run.harness,
-            limits=run.limits,
+            request.image,
+            app=request.app,
+            harness=request.harness,
+            limits=request.limits,
             make_scratch=self._scratch.make,
         )
 
-    async def _run_in(self, session: _Session, run: Run) -> Sighting:
+    async def _run_in(self, session: _Session, request: GuestRequest) -> GuestResult:
         """Run in a session whose lock is held; its fork is kept if it is sound afterwards."""
         held, session.fork = session.fork, None
         self._residents.leave(session)
-        make, request = self._fresh(run), run.request
+        make, body = self._fresh(request), request.body
         if held is not None:
-            make = partial(held.with_app, run.app)
-            request = run.request if run.request_again is None else run.request_again
+            make = partial(held.with_app, request.app)
+            body = request.body if request.body_again is None else request.body_again
         try:
-            done = await self._drive(make, request, run, keep=True)
+            done = await self._drive(make, body, request, keep=True)
             # One that could not be woken for want of room is kept as it is.
             session.fork = done.fork if done.unforked is None else held
             if self._closed and session.fork is not None:  # nobody else will
@@ -357,9 +367,9 @@ class GuestHost:
             # A run that never began (cancelled, or the engine closed) leaves the kept fork unused.
             if held is not None and held is not session.fork:
                 held.close()
-        return evolve(_sighting(done), loaded=held is None)
+        return evolve(_guest_result(done), loaded=held is None)
 
-    async def _put_aside(self) -> None:
+    async def _hibernate_idle(self) -> None:
         """Put idle sessions aside until no more are ready than shall be."""
         tried: set[_Session] = set()
         while True:
@@ -374,7 +384,7 @@ class GuestHost:
                     if fork is None:
                         continue
                     try:
-                        await trio.to_thread.run_sync(fork.put_aside)
+                        await trio.to_thread.run_sync(fork.hibernate)
                     except ImageError:  # it has files open
                         self._residents.stay(session)
                     else:
@@ -383,17 +393,17 @@ class GuestHost:
     def _job(
         self,
         make_fork: Callable[[], Fork],
-        request: bytes,
-        run: Run,
+        body: bytes,
+        request: GuestRequest,
         *,
         keep: bool,
         done: Callable[[], None],
     ) -> GuestJob:
         return GuestJob(
             make_fork,
-            request,
-            run.limits,
-            seed=run.seed,
+            body,
+            request.limits,
+            seed=request.seed,
             realtime=self._realtime,
             keep=keep,
             done=done,
@@ -401,7 +411,7 @@ class GuestHost:
         )
 
     async def _drive(
-        self, make_fork: Callable[[], Fork], request: bytes, run: Run, *, keep: bool
+        self, make_fork: Callable[[], Fork], body: bytes, request: GuestRequest, *, keep: bool
     ) -> GuestJob:
         """Have the driver run a job, and wait for it; a cancelled wait kills the job first."""
         if self._closed:
@@ -411,7 +421,7 @@ class GuestHost:
         done: Callable[[], None] = over.set
         if not self._driver.on_loop:
             done = partial(_tell_loop, trio.lowlevel.current_trio_token(), over)
-        job = self._job(make_fork, request, run, keep=keep, done=done)
+        job = self._job(make_fork, body, request, keep=keep, done=done)
         self._running.add(job)
         self._driver.submit(job)
         try:
@@ -435,7 +445,7 @@ def _tell_loop(token: trio.lowlevel.TrioToken, over: trio.Event) -> None:
         token.run_sync_soon(over.set)
 
 
-def _fork(images: ImageShelf, image_id: str | None, **details: Any) -> Fork:
+def _fork(images: LoadedImages, image_id: str | None, **details: Any) -> Fork:
     """Fork an image; made of one that is loaded, or was until a moment ago."""
     return Fork(images.get(image_id), **details)
 
@@ -455,17 +465,17 @@ def _copied(fork: Fork, limits: Limits | None) -> Fork:
         raise CopyRefused(str(e)) from e
 
 
-def _sighting(job: GuestJob) -> Sighting:
+def _guest_result(job: GuestJob) -> GuestResult:
     """What a job saw, as plain data.
 
     Raises:
         EngineClosed: The job was cancelled because the host was closed.
     """
     if job.result is not None:
-        return Sighting(result=job.result, timed_out=job.timed_out, session_alive=job.fork is not None)
+        return GuestResult(result=job.result, timed_out=job.timed_out, session_alive=job.fork is not None)
     if job.unforked is not None:
-        return Sighting(unforked=str(job.unforked))
+        return GuestResult(unforked=str(job.unforked))
     if job.undelivered is not None:
-        return Sighting(undelivered="memory" if isinstance(job.undelivered, MemoryError) else "ruined")
+        return GuestResult(undelivered="memory" if isinstance(job.undelivered, MemoryError) else "ruined")
     msg = "the engine was closed during this call"
     raise EngineClosed(msg)

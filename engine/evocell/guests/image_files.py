@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evocell.code.quota import MAX_TOTAL_BYTES
+from evocell.code.paths import MAX_TOTAL_BYTES
 from evocell.code.sources import FileTree
 from evocell.errors import EvocellError, ProtocolError
-from evocell.execution.archive import Parcel, pack_tree, read_parcel, tree_of, unpack_tree, write_parcel
+from evocell.execution.archive import Archive, pack_tree, read_archive, tree_of, unpack_tree, write_archive
 from evocell.execution.messages import CopyRefused
-from evocell.guests.images import ImageShelf
+from evocell.guests.images import LoadedImages
 from evocell.guests.scratch import OwnedDirectory
 from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.derive import APP_DIRECTORY, Origin, derive
@@ -37,7 +37,7 @@ _MAX_ROOT_FILES = 1000
 _SHOWN_CHARS = 200
 
 
-def export_image(images: ImageShelf, image_id: str | None, path: Path) -> str:
+def export_image(images: LoadedImages, image_id: str | None, path: Path) -> str:
     """Write an image's snapshot, and the code that is loaded in it, to a new file. Blocks.
 
     Returns:
@@ -66,13 +66,13 @@ def export_image(images: ImageShelf, image_id: str | None, path: Path) -> str:
             "state": dict(snapshot.state),
             "snapshot_sha256": snapshot.sha256,
         }
-        write_parcel(path, Parcel(KIND, facts, sections))
+        write_archive(path, Archive(KIND, facts, sections))
     except (EvocellError, ImageError, OSError) as error:
         raise CopyRefused(str(error)) from error
     return str(path)
 
 
-def import_image(images: ImageShelf, path: Path, *, name: str | None, replace: bool) -> str:
+def import_image(images: LoadedImages, path: Path, *, name: str | None, replace: bool) -> str:
     """Seal the snapshot in a file as an image of this machine. Blocks.
 
     Args:
@@ -89,7 +89,7 @@ def import_image(images: ImageShelf, path: Path, *, name: str | None, replace: b
     """
     bounds = {_SNAPSHOT: MAX_SNAPSHOT_BYTES, _TREE: _TREE_BYTES}
     try:
-        parcel = read_parcel(path, KIND, bounds)
+        parcel = read_archive(path, KIND, bounds)
         facts = parcel.facts
         base = _base(images.cache, facts)
         version = _text_or_none(facts, "version")

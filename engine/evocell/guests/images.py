@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from evocell.errors import ImageError
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo
 from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.image import Image, open_image
@@ -28,7 +28,7 @@ KEPT_IMAGES = 64
 """Images that a process has mapped for forks to come; of more, the one used longest ago is let go."""
 
 
-class ImageShelf:
+class LoadedImages:
     """The images that a process forks from: its own, and others from the same cache as they are asked for.
 
     Args:

@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import trio
 
-from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD, Job, Turns
+from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD, Job, RunQueue
 
-__all__ = ["LoopDriver"]
+__all__ = ["LoopScheduler"]
 
 BREATH_S = 0.002
 """The loop gets a turn at least so often while short jobs wait."""
 
 
-class LoopDriver:
+class LoopScheduler:
     """Drives jobs on one thread with everything else. Run `serve` in a task.
 
     Args:
@@ -38,7 +38,7 @@ class LoopDriver:
         self.on_pause: Callable[[], object] = bool
         """Called before the loop gets a turn, and before the last short job that waits is run: what jobs that
         ended had to tell should go out now, so that others come in time."""
-        self._turns = Turns(STARTED_PER_THREAD)
+        self._turns = RunQueue(STARTED_PER_THREAD)
         self._closing = False
         self._current: Job | None = None
         self._changed = trio.Event()

@@ -18,13 +18,13 @@ import trio
 
 from evocell.errors import EngineClosed, ImageError, ProtocolError
 from evocell.execution.copying import COPYING, answer_copying
-from evocell.execution.messages import Run, Sighting
-from evocell.execution.payload_cache import BLOB, Shelf, packed
+from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.execution.payload_cache import BLOB, PayloadCache, packed
 from evocell.execution.rpc import Answer, Connection
 from evocell.guests.capacity import capacity, own_resources, raise_descriptor_limit
 from evocell.guests.host import GuestHost
-from evocell.guests.images import ImageShelf
-from evocell.guests.loop_scheduler import LoopDriver
+from evocell.guests.images import LoadedImages
+from evocell.guests.loop_scheduler import LoopScheduler
 from evocell.models.foreign import clean_log, clean_traces
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError as RuntimeImageError
@@ -35,10 +35,10 @@ from evocell_runtime.parent import die_with_parent
 class _Service:
     """Answers an engine's requests."""
 
-    def __init__(self, driver: LoopDriver) -> None:
+    def __init__(self, driver: LoopScheduler) -> None:
         self._driver = driver
         self._host: GuestHost | None = None
-        self._shelf = Shelf()
+        self._shelf = PayloadCache()
 
     def notified(self, method: str, params: dict[str, Any]) -> None:
         """Keep a blob that runs will refer to."""
@@ -50,24 +50,24 @@ class _Service:
         host = self._host
         if method != "run" or host is None or not params["alone"]:
             return None
-        run = self._shelf.run(params)
-        if not isinstance(run, Run):
-            answer(None, run)
+        request = self._shelf.run(params)
+        if not isinstance(request, GuestRequest):
+            answer(None, request)
             return bool
 
-        def done(seen: Sighting | EngineClosed) -> None:
-            if isinstance(seen, Sighting):
+        def done(seen: GuestResult | EngineClosed) -> None:
+            if isinstance(seen, GuestResult):
                 answer(None, packed(seen))
             else:
                 answer({"code": "cancelled", "message": str(seen)}, None)
 
-        return host.begin(run, done)
+        return host.begin(request, done)
 
     async def handle(self, method: str, params: dict[str, Any]) -> Any:
         """Do what a request asks for."""
         if method == "open":
             self._host = _open(params, self._driver)
-            self._shelf = Shelf(params["shelf_bytes"])
+            self._shelf = PayloadCache(params["shelf_bytes"])
             return self._host.capacity
         host = self._host
         if method == "ping":
@@ -75,15 +75,15 @@ class _Service:
         if host is None:
             raise ProtocolError(f"the request {method!r} came before 'open'")
         if method == "run":
-            run = self._shelf.run(params)
-            return packed(await host.run(run)) if isinstance(run, Run) else run
+            request = self._shelf.run(params)
+            return packed(await host.run(request)) if isinstance(request, GuestRequest) else request
         if method in COPYING:
             return await answer_copying(host, method, params)
         if method == "end_session":
             await host.end_session(params["session"])
             return None
-        if method == "export_session":
-            return await host.export_session(params["session"])
+        if method == "release_session":
+            return await host.release_session(params["session"])
         if method == "adopt_session":
             return await host.adopt_session(params["session"], params["state"])
         raise ProtocolError(f"there is no request {method!r}")
@@ -94,7 +94,7 @@ class _Service:
             await self._host.aclose()
 
 
-def _open(params: dict[str, Any], driver: LoopDriver) -> GuestHost:
+def _open(params: dict[str, Any], driver: LoopScheduler) -> GuestHost:
     cache = ImageCache(Path(params["cache"]))
     manifest = cache.get(params["image_id"])
     if manifest is None:
@@ -105,11 +105,11 @@ def _open(params: dict[str, Any], driver: LoopDriver) -> GuestHost:
         raise ImageError(str(e)) from e
     raise_descriptor_limit()
     room = capacity(own_resources(params["memory_bytes"]))
-    return GuestHost(ImageShelf(image, cache), driver, realtime=params["realtime"], capacity=room)
+    return GuestHost(LoadedImages(image, cache), driver, realtime=params["realtime"], capacity=room)
 
 
 async def _serve(source: int, sink: int) -> None:
-    driver = LoopDriver()
+    driver = LoopScheduler()
     service = _Service(driver)
     async with trio.lowlevel.FdStream(source) as receive, trio.lowlevel.FdStream(sink) as send:
         connection = Connection(receive, send, service.handle, notified=service.notified, quick=service.quick)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-__all__ = ["QUANTUM_SLICES", "STARTED_PER_THREAD", "Job", "Turns"]
+__all__ = ["QUANTUM_SLICES", "STARTED_PER_THREAD", "Job", "RunQueue"]
 
 QUANTUM_SLICES = 40
 """Slices a call keeps its thread while others wait: about 20 to 100 ms."""
@@ -47,7 +47,7 @@ class Job(Protocol):
         ...
 
 
-class Turns:
+class RunQueue:
     """Who runs next. Not safe to use from two threads at once.
 
     Args:

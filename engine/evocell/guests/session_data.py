@@ -12,7 +12,7 @@ from evocell.code.sources import check_path
 from evocell.errors import EvocellError, ProtocolError
 from evocell.execution.messages import CopyRefused
 from evocell.guests.guest import Fork
-from evocell.guests.images import ImageShelf
+from evocell.guests.images import LoadedImages
 from evocell.models.limits import Limits
 from evocell.wire.values import decode_hostile
 from evocell_guest.values import encode
@@ -22,7 +22,7 @@ from evocell_runtime.membrane import charged_bytes
 from evocell_runtime.portable import ScratchUse, checked_guest
 from evocell_runtime.private import PRIVATE_MODE
 
-__all__ = ["MAX_SCRATCH_FILES", "taken_in", "taken_out"]
+__all__ = ["MAX_SCRATCH_FILES", "export_data", "import_data"]
 
 MAX_SCRATCH_FILES = 10_000
 """Files in a guest's scratch space that are carried along."""
@@ -31,24 +31,24 @@ _SLACK_BYTES = 4 << 20
 _ITEMS_PER_FILE = 3
 
 
-def taken_out(fork: Fork) -> dict[str, Any]:
+def export_data(fork: Fork) -> dict[str, Any]:
     """What a fork holds, as plain data; it stays as it is. It must be at rest.
 
     Raises:
         CopyRefused: It has files open, or too many in its scratch space.
     """
     try:
-        return {"guest": fork.taken_down().to_plain(), "scratch": _packed_scratch(fork.scratch)}
+        return {"guest": fork.snapshot().to_plain(), "scratch": _packed_scratch(fork.scratch)}
     except (ImageError, OSError) as error:
         raise CopyRefused(str(error)) from error
 
 
-def taken_in(images: ImageShelf, state: Mapping[str, Any], make_scratch: Callable[[], Path]) -> Fork:
+def import_data(images: LoadedImages, state: Mapping[str, Any], make_scratch: Callable[[], Path]) -> Fork:
     """A fork, put aside, that holds what one elsewhere held.
 
     Args:
         images: The images here.
-        state: ``"guest"`` and ``"scratch"`` as `taken_out` made them, or someone who would like them to be
+        state: ``"guest"`` and ``"scratch"`` as `export_data` made them, or someone who would like them to be
             taken for that; and the engine's own ``"image"``, ``"app"`` and ``"limits"``.
         make_scratch: Makes a directory for the guest to write in.
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import trio
 
-from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD, Job, Turns
+from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD, Job, RunQueue
 
-__all__ = ["PARALLEL_FROM_S", "Driver"]
+__all__ = ["PARALLEL_FROM_S", "ThreadScheduler"]
 
 PARALLEL_FROM_S = 0.005
 """Calls that take this long, in seconds, are worth a second thread."""
@@ -24,7 +24,7 @@ PARALLEL_FROM_S = 0.005
 _SMOOTHING = 0.2
 
 
-class Driver:
+class ThreadScheduler:
     """Threads that drive jobs. It owns the threads; `close` ends them.
 
     Args:
@@ -40,7 +40,7 @@ class Driver:
         self.threads = threads
         """How many jobs run at once."""
         self._changed = threading.Condition()
-        self._turns = Turns(threads * STARTED_PER_THREAD)
+        self._turns = RunQueue(threads * STARTED_PER_THREAD)
         self._closing = False
         self._typical_s = 0.0
         self._turn_began: list[float | None] = [None] * threads

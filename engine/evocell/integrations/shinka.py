@@ -28,7 +28,7 @@ from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
-from evocell.models.source import Source
+from evocell.models.references import Source
 
 __all__ = ["EarlyStop", "main", "run_shinka_eval"]
 

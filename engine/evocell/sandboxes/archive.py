@@ -13,11 +13,11 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
-from evocell.code.quota import MAX_TOTAL_BYTES
+from evocell.code.paths import MAX_TOTAL_BYTES
 from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError, ProtocolError
-from evocell.execution.archive import Parcel, pack_tree, read_parcel, tree_of, unpack_tree, write_parcel
-from evocell.execution.interface import SessionCopy
+from evocell.execution.archive import Archive, pack_tree, read_archive, tree_of, unpack_tree, write_archive
+from evocell.execution.messages import SessionCopy
 from evocell.models.limits import Limits
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState
@@ -98,7 +98,7 @@ def write_sandbox(
         guest = session.guest
         facts["session"] = {"memory_bytes": guest["memory_bytes"], "state": dict(guest["state"])}
         sections |= {_PAGES: guest["packed"], _RUNS: guest["runs"], _SCRATCH: session.scratch}
-    write_parcel(path, Parcel(KIND, facts, sections))
+    write_archive(path, Archive(KIND, facts, sections))
 
 
 def read_sandbox(path: Path) -> ExportedSandbox:
@@ -114,7 +114,7 @@ def read_sandbox(path: Path) -> ExportedSandbox:
         _RUNS: _RUNS_BYTES,
         _SCRATCH: _SCRATCH_BYTES,
     }
-    parcel = read_parcel(path, KIND, bounds)
+    parcel = read_archive(path, KIND, bounds)
     try:
         return _exported(parcel)
     except (AttributeError, ConfigurationError, KeyError, TypeError, ValueError) as error:
@@ -122,7 +122,7 @@ def read_sandbox(path: Path) -> ExportedSandbox:
         raise ProtocolError(f"{path} is no exported sandbox: {told}") from error
 
 
-def _exported(parcel: Parcel) -> ExportedSandbox:
+def _exported(parcel: Archive) -> ExportedSandbox:
     facts, sections = parcel.facts, parcel.sections
     parents = facts["parent_ids"]
     if not isinstance(parents, list) or len(parents) > _MAX_PARENTS:

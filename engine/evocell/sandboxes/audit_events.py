@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from evocell.code.compiler import CompiledVersion
+from evocell.models.info import WorkerKill
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.models.security import SecurityPolicy
-from evocell.models.workers import WorkerKill
 from evocell.store.audit import AuditLog
 from evocell.store.observer import Observer
 
 __all__ = [
-    "note_decision",
-    "note_refusal",
-    "tell_of_backlog",
-    "tell_of_deadline",
-    "tell_of_kill",
-    "tell_of_worker",
+    "record_decision",
+    "record_refusal",
+    "report_deadline",
+    "report_full_queue",
+    "report_kill",
+    "report_worker_kill",
 ]
 
 _LIMIT = "sandbox.killed.resource_limit"
 _TIMEOUT = "sandbox.killed.timeout"
 
 
-def note_decision(
+def record_decision(
     audit: AuditLog, digest: str, policy: SecurityPolicy, made: CompiledVersion | Rejected
 ) -> None:
     """Note what the security gate decided about a version that was compiled for the first time."""
@@ -37,7 +37,7 @@ def note_decision(
         audit.note("allowed", imports, version=digest, profile=policy.profile)
 
 
-def note_refusal(audit: AuditLog, sandbox_id: str, made: object, *, version: str, profile: str) -> None:
+def record_refusal(audit: AuditLog, sandbox_id: str, made: object, *, version: str, profile: str) -> None:
     """Note that code was refused by the gate before it ran, if it was."""
     if isinstance(made, Rejected) and made.kind == "security":
         audit.note(
@@ -45,7 +45,7 @@ def note_refusal(audit: AuditLog, sandbox_id: str, made: object, *, version: str
         )
 
 
-def tell_of_kill(observer: Observer, sandbox_id: str, outcome: Outcome, *, version: str = "") -> None:
+def report_kill(observer: Observer, sandbox_id: str, outcome: Outcome, *, version: str = "") -> None:
     """Note a call that was stopped, refused or lost; and emit the event of one that ended at a limit."""
     audit = observer.audit
     if isinstance(outcome, LimitExceeded):
@@ -64,13 +64,13 @@ def tell_of_kill(observer: Observer, sandbox_id: str, outcome: Outcome, *, versi
         audit.note("refused_running", outcome.message, sandbox_id=sandbox_id, version=version)
 
 
-def tell_of_deadline(observer: Observer, sandbox_id: str, deadline_s: float) -> None:
+def report_deadline(observer: Observer, sandbox_id: str, deadline_s: float) -> None:
     """Note, and emit the event of, a call that was stopped because the deadline of all passed."""
     observer.audit.note("killed", f"timeout: the deadline of {deadline_s:g} s passed", sandbox_id=sandbox_id)
     observer.telemetry.emit(_TIMEOUT, {"limit": deadline_s}, {"sandbox_id": sandbox_id})
 
 
-def tell_of_backlog(observer: Observer, sandbox_id: str, *, limit: int, reached: int) -> None:
+def report_full_queue(observer: Observer, sandbox_id: str, *, limit: int, reached: int) -> None:
     """Note, and emit the event of, a session that was ended because too many calls waited for it."""
     sentence = f"backlog: {reached:,} calls waited, and {limit:,} may"
     observer.audit.note("killed", sentence, sandbox_id=sandbox_id)
@@ -78,7 +78,7 @@ def tell_of_backlog(observer: Observer, sandbox_id: str, *, limit: int, reached:
     observer.telemetry.emit(_LIMIT, {"limit": limit, "reached": reached}, about)
 
 
-def tell_of_worker(observer: Observer, kill: WorkerKill, at_rest: Iterable[str]) -> None:
+def report_worker_kill(observer: Observer, kill: WorkerKill, at_rest: Iterable[str]) -> None:
     """Note, and emit the event of, each sandbox that a worker took along which was killed for its memory.
 
     Args:

@@ -12,7 +12,7 @@ from attrs import define, field
 from evocell.config import BacklogPolicy
 from evocell.errors import CapacityError
 
-__all__ = ["Backlog"]
+__all__ = ["CallQueue"]
 
 _log = logging.getLogger("evocell")
 
@@ -33,7 +33,7 @@ class _Call:
 
 
 @define(eq=False)
-class Backlog:
+class CallQueue:
     """Counts a sandbox's calls from their arrival to their end.
 
     A call in the session waits until its turn comes. One in a fork of its own counts as waiting until it is

@@ -14,7 +14,7 @@ from evocell.errors import ConfigurationError
 from evocell.execution.interface import CallJob, Worker
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
-from evocell.sandboxes.audit_events import tell_of_backlog, tell_of_deadline, tell_of_kill
+from evocell.sandboxes.audit_events import report_deadline, report_full_queue, report_kill
 from evocell.sandboxes.record import SandboxRecord
 from evocell.store.observer import Observer
 from evocell_guest.values import EncodeError, TooLarge, encode
@@ -89,9 +89,7 @@ def encode_arguments(args: object, kwargs: object, limits: Limits, where: str) -
     try:
         return encode(
             [list(args), dict(kwargs)],
-            max_bytes=limits.payload_bytes,
-            max_items=limits.payload_items,
-            max_depth=limits.payload_depth,
+            **limits.payload_bounds,
             root=_ROOT,
         )
     except (EncodeError, TooLarge) as error:
@@ -157,11 +155,11 @@ async def run_in_sandbox(
     began = trio.Event()
     with trio.move_on_after(deadline_s):
         outcome = await _run(worker, record, request, observer, began)
-        tell_of_kill(observer, record.id, outcome, version=record.state.version or "")
+        report_kill(observer, record.id, outcome, version=record.state.version or "")
         record.usage.add(outcome)
         return outcome
     if began.is_set():
-        tell_of_deadline(observer, record.id, deadline_s)
+        report_deadline(observer, record.id, deadline_s)
     return deadline_outcome(deadline_s)
 
 
@@ -188,7 +186,7 @@ async def _refuse(worker: Worker, record: SandboxRecord, observer: Observer) -> 
     backlog = record.backlog
     error = backlog.refuse()
     if backlog.verdict is not None:
-        tell_of_backlog(observer, record.id, limit=backlog.limit, reached=error.requested or backlog.limit)
+        report_full_queue(observer, record.id, limit=backlog.limit, reached=error.requested or backlog.limit)
         try:
             async with record.lock:
                 if record.session_live:
@@ -204,7 +202,7 @@ async def end_session(worker: Worker, record: SandboxRecord) -> None:
     if record.session_opened:
         with trio.CancelScope(shield=True):
             try:
-                await worker.end_session(record.session)
+                await worker.host.end_session(record.session)
             finally:
                 record.session_opened = False
                 record.note_session(live=False)

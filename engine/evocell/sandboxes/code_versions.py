@@ -20,13 +20,12 @@ from evocell.code.compiler import (
     python_files,
     too_much_code,
 )
-from evocell.code.kept import Kept
 from evocell.code.references import TreeReferences
-from evocell.code.snapshots import SnapshotStore, read_tree
+from evocell.code.snapshots import SnapshotStore, put_tree, read_tree
 from evocell.code.sources import FileTree, Source, normalise
-from evocell.code.storing import put_tree
 from evocell.errors import ConfigurationError, ProtocolError, StoreError
 from evocell.execution.interface import CompileJob, Worker
+from evocell.lru import LruCache
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
@@ -96,8 +95,8 @@ class Versions:
         self._seen = seen
         self._decided = decided
         self._policy_for = policy
-        self._kept: Kept[CompiledVersion | Rejected] = Kept(_KEPT_BYTES)
-        self._units: Kept[CompiledUnit] = Kept(_KEPT_BYTES)
+        self._kept: LruCache[str, CompiledVersion | Rejected] = LruCache(_KEPT_BYTES, keeps_last=True)
+        self._units: LruCache[str, CompiledUnit] = LruCache(_KEPT_BYTES, keeps_last=True)
         self._pending: dict[str, _Pending] = {}
 
     async def load(

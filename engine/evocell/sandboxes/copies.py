@@ -13,8 +13,8 @@ from attrs import evolve
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import ConfigurationError, ImageError, ProtocolError, SandboxBusy
 from evocell.execution.interface import FreezeJob, Worker
-from evocell.execution.messages import CopyRefused, ImageRefused
-from evocell.models.images import ImageInfo
+from evocell.execution.messages import CopyRefused, ImageRefused, SessionCopy
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.sandboxes.archive import ExportedSandbox, read_sandbox, write_sandbox
 from evocell.sandboxes.manager import Manager
@@ -222,7 +222,7 @@ class Copies:
         session = None
         if record.session_live:
             try:
-                session = await self._worker.copy_out(record.session)
+                session = await self._worker.host.export_session(record.session)
             except CopyRefused as refusal:
                 raise SandboxBusy(record.id, str(refusal)) from refusal
         image = record.image or self._worker.find_image(self._worker.image_id)
@@ -236,7 +236,7 @@ class Copies:
             image=(image.id, image.snapshot_sha256),
             code=None if record.code is None else record.code.path,
             code_in_image=record.code is not None and not record.code.code,
-            session=session,
+            session=None if session is None else SessionCopy.of(session),
         )
         await trio.to_thread.run_sync(write)
 
@@ -260,9 +260,8 @@ class Copies:
         async with record.lock:
             record.session_opened = True
             try:
-                await self._worker.put_in(
-                    record.session, exported.session, image=record.image_id, code=code, limits=record.limits
-                )
+                state = exported.session.state(image=record.image_id, app=code.path, limits=record.limits)
+                await self._worker.host.import_session(record.session, state)
             except CopyRefused as refusal:
                 raise ProtocolError(f"{path} holds a session that cannot be: {refusal}") from refusal
             record.note_session(live=True)
@@ -281,7 +280,7 @@ class Copies:
                 if record.session_live:
                     made.session_opened = True  # from here on there may be a session to end
                     try:
-                        live = await self._worker.fork_session(record.session, made.session)
+                        live = await self._worker.host.fork_session(record.session, made.session)
                     except CopyRefused as refusal:
                         raise SandboxBusy(record.id, str(refusal)) from refusal
                     made.note_session(live=live)

@@ -1,4 +1,4 @@
-"""The garbage collector: sandboxes of generations that are over, unused trees, what killed processes left.
+"""The garbage collector: sandboxes of past generations, unused trees, remains of killed processes.
 
 A sandbox is garbage if it is in a population, its generation is none of the latest, and it is neither one of
 the population's elite, nor pinned, nor in use. Sandboxes without a population are their owner's business.
@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import trio
 from attrs import evolve, field, frozen
 
@@ -25,11 +27,10 @@ from evocell.guests.scratch import sweep
 from evocell.models.populations import GarbageCause, GarbageReport
 from evocell.sandboxes.manager import Manager
 from evocell.sandboxes.populations import PopulationRegistry
-from evocell.sandboxes.pressure import memory_taken
 from evocell.sandboxes.record import SandboxRecord
 from evocell.store.populations import PopulationStore
 
-__all__ = ["GARBAGE", "GarbageCollector", "TreeRemoval"]
+__all__ = ["GARBAGE", "GarbageCollector", "TreeRemoval", "memory_taken"]
 
 GARBAGE = "garbage-collector"
 """Name of the task that collects at intervals and watches the memory."""
@@ -41,6 +42,39 @@ RELIEF_S = 10.0
 """Seconds between two collections for want of memory."""
 
 _log = logging.getLogger("evocell")
+
+
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def memory_taken(group: Path = _GROUP) -> float:
+    """Return the part of the memory that is taken, from 0 to 1: of the machine's, or of its control group's.
+
+    The one of the two that is fuller counts. Pages of files that can be dropped at once are not taken.
+
+    Args:
+        group: Where the kernel shows the control group.
+    """
+    machine = float(psutil.virtual_memory().percent) / 100
+    limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+    if not limit or used is None:
+        return machine
+    return max(machine, max(0, used - _droppable(group / "memory.stat")) / limit)
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+
+
+def _droppable(file: Path) -> int:
+    try:
+        rows = dict(line.split() for line in file.read_text(encoding="ascii").splitlines())
+        return int(rows.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 0
 
 
 @frozen

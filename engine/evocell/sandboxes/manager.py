@@ -28,15 +28,14 @@ from evocell.config import Config
 from evocell.errors import ConfigurationError, SandboxExists, SandboxNotFound
 from evocell.execution.interface import Worker
 from evocell.models.fitness import Direction, FitnessResult
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo, WorkerKill
 from evocell.models.outcome import Rejected
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.state import SandboxState, SandboxStatus, Transition
-from evocell.models.workers import WorkerKill
 from evocell.sandboxes.admission import Admission
-from evocell.sandboxes.audit_events import note_refusal, tell_of_worker
-from evocell.sandboxes.call_queue import Backlog
+from evocell.sandboxes.audit_events import record_refusal, report_worker_kill
+from evocell.sandboxes.call_queue import CallQueue
 from evocell.sandboxes.calls import SESSION_LOST, end_session
 from evocell.sandboxes.code_versions import Versions
 from evocell.sandboxes.record import SandboxRecord
@@ -130,7 +129,7 @@ class Manager:
         """Return what callers see of a sandbox: its record, and who holds its session at this moment."""
         if not record.session_live:
             return record.state
-        return evolve(record.state, supervisor=self._worker.session_home(record.session), monitor=WATCH)
+        return evolve(record.state, supervisor=self._worker.host.session_home(record.session), monitor=WATCH)
 
     async def watch(self) -> NoReturn:
         """Notice sessions that died with their worker, without waiting for the next call in them.
@@ -144,16 +143,16 @@ class Manager:
                 for record in self._records.values():
                     if self._has_lost_session(record):
                         nursery.start_soon(self._notice_loss, record)
-                n_losses = await self._worker.wait_session_losses(n_losses)
+                n_losses = await self._worker.host.wait_session_losses(n_losses)
 
     def note_worker_kill(self, kill: WorkerKill) -> None:
         """Tell of every sandbox that a worker takes along which is killed for its memory."""
         at_rest = [
             record.id
             for record in self._records.values()
-            if record.session_live and self._worker.session_home(record.session) == kill.worker
+            if record.session_live and self._worker.host.session_home(record.session) == kill.worker
         ]
-        tell_of_worker(self.observer, kill, at_rest)
+        report_worker_kill(self.observer, kill, at_rest)
 
     def new_id(self, taken: Collection[str | None] = ()) -> str:
         """Return an id that no sandbox has and that is not among those taken."""
@@ -224,7 +223,7 @@ class Manager:
                         )
                     )
                     record.refuse_stopped()
-                    self.note_refusal(record, made)
+                    self.record_refusal(record, made)
                     self.install(record, made, broken=source is not None)
                     record.loaded.set()
                     span.note(status=record.state.status.value, version=record.state.version)
@@ -239,10 +238,10 @@ class Manager:
         code = None if record.image is None else self._worker.resident_code(record.image)
         return _empty(record.id) if code is None else await self._versions.adopt(code)
 
-    def note_refusal(self, record: SandboxRecord, made: CompiledVersion | Rejected) -> None:
+    def record_refusal(self, record: SandboxRecord, made: CompiledVersion | Rejected) -> None:
         """Note in the audit log that code was refused to a sandbox, if the security gate refused it."""
         profile = record.security_profile or self._config.security_profile
-        note_refusal(self.observer.audit, record.id, made, version="", profile=profile)
+        record_refusal(self.observer.audit, record.id, made, version="", profile=profile)
 
     def install(
         self,
@@ -406,7 +405,7 @@ class Manager:
             self.admission.leave(record.state.population)
 
     def _has_lost_session(self, record: SandboxRecord) -> bool:
-        return record.session_live and self._worker.session_home(record.session) is None
+        return record.session_live and self._worker.host.session_home(record.session) is None
 
     async def _notice_loss(self, record: SandboxRecord) -> None:
         async with record.lock:  # whoever uses the session finds out by himself
@@ -447,7 +446,9 @@ class Manager:
             limits=spec.limits or self._limits,
             image=image,
             session=f"{sandbox_id}/{next(_session_numbers)}",
-            backlog=Backlog(sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy),
+            backlog=CallQueue(
+                sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy
+            ),
             number=number,
             changed=self.observer.journal.state,
         )

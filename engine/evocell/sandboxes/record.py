@@ -11,12 +11,12 @@ from attrs import Attribute, define, evolve, field
 
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import SandboxNotFound
-from evocell.models.images import ImageInfo
+from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityProfile
 from evocell.models.state import SandboxState, SandboxStatus
-from evocell.sandboxes.call_queue import Backlog
+from evocell.sandboxes.call_queue import CallQueue
 
 __all__ = ["KEPT_TRANSITIONS", "SandboxRecord", "Usage"]
 
@@ -81,7 +81,7 @@ class SandboxRecord:
     state: SandboxState = field(on_setattr=_tell)
     limits: Limits
     session: str
-    backlog: Backlog
+    backlog: CallQueue
     image: ImageInfo | None = None
     code: CompiledVersion | None = None
     rejected: Rejected | None = None

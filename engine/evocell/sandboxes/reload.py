@@ -13,7 +13,7 @@ from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError, OutcomeError
 from evocell.execution.interface import Worker
 from evocell.models.outcome import Completed, Outcome, Rejected
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.sandboxes.calls import end_session, swap_in_place
 from evocell.sandboxes.code_versions import Versions, read_source
@@ -160,7 +160,7 @@ class Reloading:
                 made = await self._versions.compiled(
                     tree, profile=record.security_profile, limits=record.limits
                 )
-                self._manager.note_refusal(record, made)
+                self._manager.record_refusal(record, made)
                 outcome: Outcome = made if isinstance(made, Rejected) else Completed(value=made.digest)
                 span.note(outcome=outcome.kind, version=record.state.version)
                 if keep_state and record.code is not None and isinstance(made, Rejected):

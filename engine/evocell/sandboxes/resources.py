@@ -10,7 +10,7 @@ import psutil
 import trio
 
 from evocell.execution.interface import Worker
-from evocell.models.workers import WorkerInfo
+from evocell.models.info import WorkerInfo
 from evocell.sandboxes.manager import Manager
 from evocell.sandboxes.record import SandboxRecord
 from evocell.store.observer import Observer
@@ -40,7 +40,7 @@ async def watch_resources(
         telling = emit and observer.telemetry.active
         if not (telling or observer.durable):
             continue
-        infos = worker.workers()
+        infos = worker.host.workers()
         readings = await trio.to_thread.run_sync(_read_all, infos)
         records = manager.records()
         if observer.durable:

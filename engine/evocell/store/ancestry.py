@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 
-__all__ = ["Family"]
+__all__ = ["AncestryGraph"]
 
 
-class Family:
+class AncestryGraph:
     """Parents of individuals: two numbers each, and a tuple for the few with more than two parents."""
 
     def __init__(self) -> None:

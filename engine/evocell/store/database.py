@@ -1,17 +1,30 @@
-"""The database file of a store: opening it, bringing it up to date, and refusing what is not ours."""
+"""The database file of a store: opened, migrated, refused if foreign, at rest while the process forks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from evocell.errors import StoreError
 from evocell.store.schema import APPLICATION_ID, MIGRATIONS, VERSION
 
-__all__ = ["FILE_NAME", "TROUBLES", "connect", "is_trouble", "open_reader", "prepare", "store_errors"]
+__all__ = [
+    "FILE_NAME",
+    "TROUBLES",
+    "Resting",
+    "connect",
+    "is_trouble",
+    "open_reader",
+    "prepare",
+    "store_errors",
+    "watch_forks",
+]
 
 FILE_NAME = "evocell.db"
 """Name of the database in a state directory."""
@@ -138,3 +151,45 @@ def store_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"the store {path} cannot be used: {error}{hint}", str(path)) from error
     except OSError as error:
         raise StoreError(f"the store {path} cannot be used: {error.strerror or error}", str(path)) from error
+
+
+class Resting(Protocol):
+    """Something that has threads at work in SQLite."""
+
+    def rest(self) -> list[threading.Lock]:
+        """Wait until none is at work, and keep them all out; return what to release to let them in."""
+        ...
+
+
+class _Forks:
+    """Has SQLite at rest whenever the process is forked.
+
+    SQLite has locks of its own for the whole process. A child that is forked while another thread holds one
+    of them would wait for it for ever at its first use of any database, and loops that fork right after an
+    evaluation are common.
+    """
+
+    def __init__(self) -> None:
+        self._stores: weakref.WeakSet[Resting] = weakref.WeakSet()
+        self._held: list[threading.Lock] = []
+        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after)
+
+    def watch(self, store: Resting) -> None:
+        """Have a store rest at each fork from now on."""
+        self._stores.add(store)
+
+    def _before(self) -> None:
+        self._held = [lock for store in list(self._stores) for lock in store.rest()]
+
+    def _after(self) -> None:
+        held, self._held = self._held, []
+        for lock in held:
+            lock.release()
+
+
+_forks = _Forks()
+
+
+def watch_forks(store: Resting) -> None:
+    """Have a store rest at each fork of the process from now on, as long as it is there."""
+    _forks.watch(store)

@@ -15,14 +15,13 @@ from typing import Any, ClassVar
 from attrs import evolve, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.completion import Completable
 from evocell.models.fitness import Direction, FitnessResult, check_direction
-from evocell.models.references import SandboxName
+from evocell.models.references import Completable, SandboxName
 from evocell.models.references import sandbox_id as id_of
 from evocell.models.tables import FrameLibrary, frame_of, numbers_of
 from evocell.store.database import open_reader
 from evocell.store.journal import Journal
-from evocell.store.searches import runs_of_search
+from evocell.store.runs import runs_of_search
 from evocell.telemetry.events import Telemetry
 
 __all__ = ["FitnessEntry", "FitnessRecorder"]

@@ -33,8 +33,8 @@ from evocell.store.encoding import (
     unpack_files,
 )
 from evocell.store.lineage import Individual
+from evocell.store.schema import NUMBER_BITS
 from evocell.store.store import Store
-from evocell.store.tables import NUMBER_BITS
 
 __all__ = ["Journal"]
 

@@ -12,9 +12,8 @@ from typing import Protocol
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.completion import Completable
-from evocell.models.references import SandboxName, sandbox_id, sandbox_ids
-from evocell.store.ancestry import Family
+from evocell.models.references import Completable, SandboxName, sandbox_id, sandbox_ids
+from evocell.store.ancestry import AncestryGraph
 from evocell.store.changes import Change, Files, diff_files
 
 __all__ = ["Individual", "LineageStore", "LineageTracker"]
@@ -93,7 +92,7 @@ class LineageTracker(Completable):
     def __init__(self, kept: LineageStore | None = None) -> None:
         self._kept = kept
         self._lock = threading.RLock()
-        self._family = Family()
+        self._family = AncestryGraph()
         self._ids: list[str] = []
         self._numbers: list[int] = []
         self._generations: list[int] = []

@@ -15,7 +15,7 @@ from evocell.store.audit import AuditLog
 from evocell.store.fitness import FitnessRecorder
 from evocell.store.journal import Journal
 from evocell.store.lineage import LineageTracker
-from evocell.store.runs import Repairs, is_alive, open_run
+from evocell.store.runs import RecoveryReport, is_alive, open_run
 from evocell.store.store import Store
 from evocell.telemetry.event_log import EventLog
 from evocell.telemetry.events import Telemetry
@@ -52,7 +52,7 @@ class Observer:
     fitness: FitnessRecorder
     events: EventStream
     audit: AuditLog
-    repairs: Repairs
+    repairs: RecoveryReport
     durable: bool
     first_name: int = 1
 

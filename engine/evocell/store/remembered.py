@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 from evocell.errors import ConfigurationError
+from evocell.lru import LruCache
 from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo
 from evocell.store.store import Store
 
@@ -48,20 +47,15 @@ class Memory:
 
     def __init__(self, store: Store | None, *, max_bytes: int = MOST_BYTES) -> None:
         self._store = store
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = 0
+        self._entries: LruCache[str, bytes] = LruCache(max_bytes, keeps_last=True)
         self._puts = 0
-        self._lock = threading.Lock()
         self.hits = self.misses = self.refused = 0
 
     def get(self, key: str) -> bytes | None:
         """Return what is remembered under a key."""
-        with self._lock:
-            found = self._entries.get(key)
-            if found is not None:
-                self._entries.move_to_end(key)
-                return found
+        found = self._entries.get(key)
+        if found is not None:
+            return found
         if self._store is not None:
             rows = self._store.query("SELECT CAST(outcome AS BLOB) FROM memo WHERE key = ?", (key,))
             if rows and isinstance(rows[0][0], bytes):
@@ -82,34 +76,22 @@ class Memory:
 
     def drop(self, key: str) -> None:
         """Forget an entry that turned out to be damaged."""
-        with self._lock:
-            gone = self._entries.pop(key, None)
-            if gone is not None:
-                self._bytes -= len(gone) + _ENTRY_BYTES
+        self._entries.forget(key)
         if self._store is not None:
             self._store.execute("DELETE FROM memo WHERE key = ?", (key,))
 
     def info(self) -> MemoInfo:
         """Return counts."""
-        with self._lock:
-            return MemoInfo(
-                hits=self.hits,
-                misses=self.misses,
-                refused=self.refused,
-                entries=len(self._entries),
-                bytes=self._bytes,
-            )
+        return MemoInfo(
+            hits=self.hits,
+            misses=self.misses,
+            refused=self.refused,
+            entries=len(self._entries),
+            bytes=self._entries.held_bytes,
+        )
 
     def _keep(self, key: str, outcome: bytes) -> None:
-        with self._lock:
-            replaced = self._entries.pop(key, None)
-            if replaced is not None:
-                self._bytes -= len(replaced) + _ENTRY_BYTES
-            self._entries[key] = outcome
-            self._bytes += len(outcome) + _ENTRY_BYTES
-            while self._bytes > self._max_bytes and len(self._entries) > 1:
-                _, gone = self._entries.popitem(last=False)
-                self._bytes -= len(gone) + _ENTRY_BYTES
+        self._entries.put(key, outcome, len(outcome) + _ENTRY_BYTES)
 
 
 class Records:

@@ -1,4 +1,4 @@
-"""The engines that use a store: each is a run, and a run that was killed is found out by the next.
+"""Engines as runs of a store: open, closed or killed; recovery after a kill; the runs of one search.
 
 A run holds a lock on a file of its own as long as it lives; one that is open in the store and whose file can
 be locked is dead. What it had begun and not ended is then marked.
@@ -10,32 +10,34 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from attrs import field, frozen
 
-from evocell.errors import StoreError
+from evocell.errors import ConfigurationError, StoreError
 from evocell.models.specs import SandboxSpec
 from evocell.store.database import store_errors
 from evocell.store.encoding import unpack, unpack_files
+from evocell.store.schema import NUMBER_BITS
 from evocell.store.store import Store
-from evocell.store.tables import NUMBER_BITS
 from evocell_runtime.private import make_private
 
 __all__ = [
     "INTERRUPTED",
     "LOST",
     "LostSandbox",
-    "Repairs",
+    "RecoveryReport",
     "Run",
-    "fate",
+    "chosen_runs",
     "is_alive",
     "lost_sandboxes",
     "note_revived",
     "open_run",
+    "run_outcome",
+    "runs_of_search",
 ]
 
 INTERRUPTED = "interrupted"
@@ -90,7 +92,7 @@ class LostSandbox:
 
 
 @frozen
-class Repairs:
+class RecoveryReport:
     """What a start found amiss in the store, and mended.
 
     Attributes:
@@ -142,7 +144,7 @@ class Run:
         repairs: What was found amiss at its start.
     """
 
-    def __init__(self, store: Store, number: int, lock: int, repairs: Repairs) -> None:
+    def __init__(self, store: Store, number: int, lock: int, repairs: RecoveryReport) -> None:
         self.number = number
         self.repairs = repairs
         self._store = store
@@ -189,10 +191,10 @@ def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool])
     """
     held: list[int] = []
 
-    def begin(connection: sqlite3.Connection) -> tuple[int, int, Repairs]:
+    def begin(connection: sqlite3.Connection) -> tuple[int, int, RecoveryReport]:
         while held:  # it is called again
             os.close(held.pop())
-        repairs = _mend(store, connection, has_version)
+        repairs = _recover(store, connection, has_version)
         number = connection.execute("SELECT coalesce(max(run), 0) + 1 FROM runs").fetchone()[0]
         lock = os.open(_lock_path(store, number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         held.append(lock)
@@ -230,7 +232,7 @@ def is_alive(store_path: Path, run: int) -> bool:
         os.close(lock)
 
 
-def fate(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[str, float | None]:
+def run_outcome(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[str, float | None]:
     """Return how a run stands at this moment: ``"open"``, ``"closed"`` or ``"killed"``, and when it ended.
 
     One that was killed is so at once, though the store does not say it before the next start of an engine; it
@@ -252,7 +254,9 @@ def fate(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[st
     return "killed" if outcome == "open" else str(outcome), float(last or started)
 
 
-def _mend(store: Store, connection: sqlite3.Connection, has_version: Callable[[str], bool]) -> Repairs:
+def _recover(
+    store: Store, connection: sqlite3.Connection, has_version: Callable[[str], bool]
+) -> RecoveryReport:
     opened = connection.execute("SELECT run FROM runs WHERE outcome = 'open' ORDER BY run").fetchall()
     dead = tuple(run for (run,) in opened if not is_alive(store.path, run))
     interrupted: list[str] = []
@@ -270,7 +274,7 @@ def _mend(store: Store, connection: sqlite3.Connection, has_version: Callable[[s
             _lock_path(store, run).unlink()
     wanted = dict.fromkeys(one.version for one in lost if one.version is not None)
     missing = [one for one in wanted if not has_version(one) and not _has_source(connection, one)]
-    return Repairs(dead, tuple(interrupted), tuple(lost), tuple(missing))
+    return RecoveryReport(dead, tuple(interrupted), tuple(lost), tuple(missing))
 
 
 def _interrupt(connection: sqlite3.Connection, run: int) -> list[str]:
@@ -370,3 +374,83 @@ def note_revived(store: Store, lost: Iterable[LostSandbox], run: int) -> None:
     """Note that sandboxes have been brought back, so that nobody does it again."""
     rows = [(f"brought back in run {run}", one.id, LOST) for one in lost]
     store.executemany("UPDATE sandboxes SET error = ? WHERE id = ? AND error = ?", rows)
+
+
+def runs_of_search(connection: sqlite3.Connection, store_path: Path, run: int) -> list[int]:
+    """Return the runs that are one search with a run, itself among them, in order.
+
+    Args:
+        connection: Opened with `open_reader`, or a store's own.
+        store_path: The database.
+        run: The run's number.
+    """
+    populations = _sets(
+        connection.execute("SELECT DISTINCT run, population FROM sandboxes WHERE population IS NOT NULL")
+    )
+    tasks = _sets(connection.execute("SELECT DISTINCT run, task FROM batches"))
+    spans = {}
+    for number, started in connection.execute("SELECT run, started_at FROM runs").fetchall():
+        ended = run_outcome(connection, store_path, number)[1]
+        spans[number] = started, float("inf") if ended is None else ended
+    found = {run}
+    waiting = [run]
+    while waiting:
+        one = waiting.pop()
+        for other in spans.keys() - found:
+            named = bool(populations.get(one, set()) & populations.get(other, set()))
+            together = _overlap(spans, one, other) and bool(tasks.get(one, set()) & tasks.get(other, set()))
+            if named or together:
+                found.add(other)
+                waiting.append(other)
+    return sorted(found)
+
+
+def _sets(rows: Iterable[tuple[int, str]]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for run, name in rows:
+        found.setdefault(run, set()).add(name)
+    return found
+
+
+def _overlap(spans: Mapping[int, tuple[float, float]], one: int, other: int) -> bool:
+    if one not in spans:
+        return False
+    return spans[one][0] <= spans[other][1] and spans[other][0] <= spans[one][1]
+
+
+def chosen_runs(
+    connection: sqlite3.Connection,
+    store_path: Path,
+    latest: int,
+    *,
+    run: int | None,
+    all_runs: bool,
+    population: str | None,
+) -> list[int]:
+    """Return the runs that somebody wants to see.
+
+    Args:
+        connection: Opened with `open_reader`.
+        store_path: The database.
+        latest: The run whose search is shown if nothing is chosen.
+        run: One run.
+        all_runs: Whether all of them are wanted.
+        population: A population whose members are wanted.
+
+    Raises:
+        ConfigurationError: There is no such population.
+    """
+    if population is not None:
+        found = connection.execute(
+            "SELECT DISTINCT run FROM sandboxes WHERE population = ? ORDER BY run", (population,)
+        ).fetchall()
+        if not found:
+            known = [repr(name) for (name,) in connection.execute("SELECT id FROM populations ORDER BY id")]
+            raise ConfigurationError(
+                f"there is no population {population!r}; there are {', '.join(known[:20]) or 'none'}",
+                "population",
+            )
+        return [one for (one,) in found]
+    if all_runs:
+        return [one for (one,) in connection.execute("SELECT run FROM runs ORDER BY run")]
+    return runs_of_search(connection, store_path, latest) if run is None else [run]

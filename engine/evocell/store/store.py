@@ -25,8 +25,7 @@ import trio
 from attrs import define, field
 
 from evocell.errors import StoreError
-from evocell.store.database import connect, is_trouble, prepare, store_errors
-from evocell.store.forks import watch_forks
+from evocell.store.database import connect, is_trouble, prepare, store_errors, watch_forks
 from evocell_runtime.private import make_private, shared_file
 
 __all__ = ["Store", "Write", "open_store"]

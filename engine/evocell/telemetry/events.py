@@ -18,7 +18,7 @@ import trio
 from attrs import frozen
 
 from evocell.errors import ConfigurationError
-from evocell.models.completion import Completable
+from evocell.models.references import Completable
 
 __all__ = ["HANDLER_FAILED", "Handler", "Span", "Telemetry", "TelemetryEvent"]
 

@@ -21,7 +21,7 @@ import trio
 from attrs import frozen
 
 from evocell.errors import ConfigurationError
-from evocell.models.completion import Completable
+from evocell.models.references import Completable
 from evocell.telemetry.event_log import EventLog, read_events
 from evocell.telemetry.events import Telemetry, TelemetryEvent
 

@@ -8,23 +8,23 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 import trio
 
 from evocell.execution.rpc import ConnectionLost, RequestFailed
-from evocell.workers.session_table import Homes
-from evocell.workers.worker_process import WorkerLife
+from evocell.workers.session_table import SessionTable
+from evocell.workers.worker_process import WorkerProcess
 
-__all__ = ["hand_over"]
+__all__ = ["migrate_sessions"]
 
 _MOVES_AT_ONCE = 4
 
 
-async def hand_over(
-    old: WorkerLife, new: WorkerLife, homes: Homes, free: Callable[[], Sequence[WorkerLife]]
+async def migrate_sessions(
+    old: WorkerProcess, new: WorkerProcess, table: SessionTable, free: Callable[[], Sequence[WorkerProcess]]
 ) -> None:
     """Move the sessions of a worker to its successor, those at rest first, and have it end.
 
     Args:
         old: The worker; it is given no further sessions.
         new: Its successor.
-        homes: Where sessions live.
+        table: Where sessions live.
         free: The workers that take sessions at this moment, should the successor be gone.
     """
     old.leaving = True
@@ -32,34 +32,34 @@ async def hand_over(
 
     async def move(session: str, limit: AbstractAsyncContextManager[object]) -> None:
         async with limit:
-            if homes.get(session) is old:  # else it has ended
-                with homes.moving(session):
-                    await _move(session, old, new, homes, free)
+            if table.get(session) is old:  # else it has ended
+                with table.moving(session):
+                    await _move(session, old, new, table, free)
 
     async with trio.open_nursery() as nursery:
-        for session in homes.of(old):
+        for session in table.of(old):
             # One in use waits for the end of its run, and is not to keep the others waiting.
             nursery.start_soon(move, session, nullcontext() if session in old.under_way else room)
-    old.dismiss()
+    old.drain()
 
 
 async def _move(
     session: str,
-    old: WorkerLife,
-    new: WorkerLife,
-    homes: Homes,
-    free: Callable[[], Sequence[WorkerLife]],
+    old: WorkerProcess,
+    new: WorkerProcess,
+    table: SessionTable,
+    free: Callable[[], Sequence[WorkerProcess]],
 ) -> None:
     """Move a session, after the run in it; one that cannot move is lost."""
     await old.wait_without(session)
     state = None
     with suppress(ConnectionLost, RequestFailed):
-        state = await old.request("export_session", {"session": session})
+        state = await old.request("release_session", {"session": session})
     if state is not None:
-        for target in (new, *(life for life in free() if life is not new)):
+        for target in (new, *(process for process in free() if process is not new)):
             with suppress(ConnectionLost, RequestFailed):
                 await target.request("adopt_session", {"session": session, "state": state})
-                homes.settle(session, target)
+                table.settle(session, target)
                 if not target.over.is_set():
                     return
-    homes.lose([session])
+    table.lose([session])

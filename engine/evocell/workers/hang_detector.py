@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
-__all__ = ["HANG_S", "Sample", "Vigil", "judge", "look"]
+__all__ = ["HANG_S", "HangDetector", "Sample", "diagnose", "sample"]
 
 PING_S = 0.04
 """How often a worker with work under way is asked whether it is there."""
@@ -24,7 +24,7 @@ IDLE_PING_S = 1.0
 """How often one without work is asked."""
 SUSPECT_S = 0.08
 """A worker that has not answered for so long is looked at."""
-LOOK_S = 0.03
+SAMPLE_S = 0.03
 """Pause between two looks."""
 LOOKS = 2
 """How often in a row a worker must be seen unable to run. The times above come to less than 0.2 s."""
@@ -52,7 +52,7 @@ class Sample:
     core_s: float
 
 
-def look(pid: int) -> Sample | None:
+def sample(pid: int) -> Sample | None:
     """Look at a process; None if there is nothing to see."""
     states: list[str] = []
     switches = 0
@@ -72,7 +72,7 @@ def look(pid: int) -> Sample | None:
         return None
 
 
-def judge(before: Sample, after: Sample) -> str | None:
+def diagnose(before: Sample, after: Sample) -> str | None:
     """Say why a process that has a question waiting cannot run, from two looks; None if it may."""
     if set(after.states) == {"T"} == set(before.states):
         return "it was stopped by a signal"
@@ -82,7 +82,7 @@ def judge(before: Sample, after: Sample) -> str | None:
     return None
 
 
-class Vigil:
+class HangDetector:
     """A watch over one process that is asked something now and then.
 
     Args:
@@ -106,18 +106,18 @@ class Vigil:
         silent_since = trio.current_time()
         with trio.move_on_after(SUSPECT_S):
             await answered.wait()
-        first = before = look(self._pid)
+        first = before = sample(self._pid)
         unable = 0
         while not answered.is_set():
-            with trio.move_on_after(LOOK_S):
+            with trio.move_on_after(SAMPLE_S):
                 await answered.wait()
                 return None
-            after = look(self._pid)
+            after = sample(self._pid)
             if excused():
                 silent_since, first, before, unable = trio.current_time(), after, None, 0
                 continue
             if before is not None and after is not None:
-                why = judge(before, after)
+                why = diagnose(before, after)
                 unable = 0 if why is None else unable + 1
                 if why is not None and unable >= LOOKS:
                     return why

@@ -10,8 +10,8 @@ from evocell.config import Config
 from evocell.execution.interface import Worker
 from evocell.guests.capacity import capacity, own_resources
 from evocell.guests.host import GuestHost
-from evocell.guests.images import ImageCatalogue, ImageShelf, load_image
-from evocell.guests.thread_scheduler import Driver
+from evocell.guests.images import ImageCatalogue, LoadedImages, load_image
+from evocell.guests.thread_scheduler import ThreadScheduler
 from evocell.workers.memory_watch import memory_bound
 from evocell.workers.worker import HostWorker
 from evocell_runtime.build import BuildProgress
@@ -41,8 +41,8 @@ async def open_local_worker(
     realtime = config.profile == "realtime"
     cache = ImageCache(config.cache_path())
     room = capacity(own_resources(memory_bound(config)))
-    driver = Driver(config.thread_count())
-    host = GuestHost(ImageShelf(image, cache), driver, realtime=realtime, capacity=room)
+    driver = ThreadScheduler(config.thread_count())
+    host = GuestHost(LoadedImages(image, cache), driver, realtime=realtime, capacity=room)
     try:
         yield HostWorker(host, ImageCatalogue(image.manifest, cache), snapshots, realtime=realtime)
     finally:

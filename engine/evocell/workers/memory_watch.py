@@ -35,7 +35,7 @@ class WatchedWorker(Protocol):
         """The process in it; None if there is none at the moment."""
         ...
 
-    def condemn_for_memory(self, *, limit: int, reached: int) -> None:
+    def note_memory_kill(self, *, limit: int, reached: int) -> None:
         """Take note that it is being killed for the memory it holds, in bytes."""
         ...
 
@@ -91,7 +91,7 @@ def _look(worker: WatchedWorker, bound: int) -> None:
         reached = own_memory(process)
         if reached <= bound:
             return
-        worker.condemn_for_memory(limit=bound, reached=reached)
+        worker.note_memory_kill(limit=bound, reached=reached)
         process.kill()
     except psutil.Error:  # it ended at this moment
         return

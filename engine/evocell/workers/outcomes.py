@@ -76,9 +76,7 @@ def classify(
     try:
         answer = decode_response(
             result.response,
-            max_bytes=limits.payload_bytes,
-            max_items=limits.payload_items,
-            max_depth=limits.payload_depth,
+            **limits.payload_bounds,
         )
     except ProtocolError as e:
         return GuestCrashed(reason=f"its answer cannot be read: {e}", **common)

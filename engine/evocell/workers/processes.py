@@ -11,7 +11,7 @@ import trio
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.execution.interface import Worker
-from evocell.execution.payload_cache import SHELF_BYTES
+from evocell.execution.payload_cache import CACHE_BYTES
 from evocell.guests.images import ImageCatalogue, ensure_image
 from evocell.workers.memory_watch import memory_bound, watch_memory
 from evocell.workers.pool import HostPool
@@ -52,14 +52,14 @@ async def open_worker_processes(
         workers=config.worker_count(),
         realtime=realtime,
         memory_bytes=memory_bound(config),
-        shelf_bytes=min(SHELF_BYTES, memory_bound(config) // _SHELF_PART),
+        cache_bytes=min(CACHE_BYTES, memory_bound(config) // _SHELF_PART),
     )
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.supervise)
         if config.enforcement_enabled:
             interval_s = config.enforcement_poll_interval_ms / 1000
-            watch = partial(watch_memory, pool.lives, bound=memory_bound(config), interval_s=interval_s)
+            watch = partial(watch_memory, pool.processes, bound=memory_bound(config), interval_s=interval_s)
             nursery.start_soon(watch)
         if pool.failure is None:
             try:

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 import trio
 
-from evocell.workers.worker_process import WorkerLife
+from evocell.workers.worker_process import WorkerProcess
 
-__all__ = ["Homes"]
+__all__ = ["SessionTable"]
 
 
-class Homes:
+class SessionTable:
     """Sessions by name, with the worker each lives in."""
 
     def __init__(self) -> None:
-        self._homes: dict[str, WorkerLife] = {}
-        self._counts: Counter[WorkerLife] = Counter()
+        self._homes: dict[str, WorkerProcess] = {}
+        self._counts: Counter[WorkerProcess] = Counter()
         self._moving: dict[str, trio.Event] = {}
         self._losses = 0
         self._loss = trio.Event()
@@ -32,32 +32,32 @@ class Homes:
     def __len__(self) -> int:
         return len(self._homes)
 
-    def get(self, session: str) -> WorkerLife | None:
+    def get(self, session: str) -> WorkerProcess | None:
         """Where a session lives; None if nowhere."""
         return self._homes.get(session)
 
-    def settle(self, session: str, life: WorkerLife) -> None:
+    def settle(self, session: str, process: WorkerProcess) -> None:
         """Note that a session lives there from now on."""
         self.forget(session)
-        self._homes[session] = life
-        self._counts[life] += 1
+        self._homes[session] = process
+        self._counts[process] += 1
 
-    def forget(self, session: str) -> WorkerLife | None:
+    def forget(self, session: str) -> WorkerProcess | None:
         """Note that a session is no more; returns where it lived."""
-        life = self._homes.pop(session, None)
-        if life is not None:
-            self._counts[life] -= 1
-            if not self._counts[life]:
-                del self._counts[life]
-        return life
+        process = self._homes.pop(session, None)
+        if process is not None:
+            self._counts[process] -= 1
+            if not self._counts[process]:
+                del self._counts[process]
+        return process
 
-    def count(self, life: WorkerLife) -> int:
+    def count(self, process: WorkerProcess) -> int:
         """How many sessions live there."""
-        return self._counts[life]
+        return self._counts[process]
 
-    def of(self, life: WorkerLife) -> list[str]:
+    def of(self, process: WorkerProcess) -> list[str]:
         """The sessions that live there."""
-        return [session for session, home in self._homes.items() if home is life]
+        return [session for session, home in self._homes.items() if home is process]
 
     def lose(self, sessions: Iterable[str]) -> None:
         """Note that sessions are gone with their state, and tell whoever waits to know."""

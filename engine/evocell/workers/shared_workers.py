@@ -1,38 +1,37 @@
 """One set of workers for several engines, none of which can reach the guests of another, or starve it.
 
-Session names are unique in the process, so engines that share workers never meet. What one of them may have
-under way at once is bounded; the rest waits where it does not stand in anybody's way.
+Session names are unique in the process, so engines that share workers never meet. The requests that one of
+them may have under way at once are bounded; further ones wait in the engine's own queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import trio
 from attrs import evolve
 
-from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ConfigurationError
-from evocell.execution.interface import SessionCopy, Worker
-from evocell.execution.messages import Run, Sighting
-from evocell.models.images import ImageInfo
-from evocell.models.limits import Limits
-from evocell.models.workers import WorkerKill
+from evocell.execution.interface import Worker
+from evocell.execution.messages import GuestRequest, GuestResult, Host
+from evocell.models.info import ImageInfo, WorkerInfo, WorkerKill
 from evocell.workers.worker import HostWorker
 
-__all__ = ["SharedGuests"]
+__all__ = ["SharedWorkers"]
 
-RUNS_PER_SLOT = 2
-"""Runs that one engine may have under way, for each one that the workers can use."""
+REQUESTS_PER_SLOT = 2
+"""Requests that one engine may have under way, for each one that the workers can use."""
 
 _ENDED_AT_ONCE = 64
 
 
-class SharedGuests:
+class SharedWorkers:
     """Lends workers to engines.
 
     Args:
@@ -50,9 +49,9 @@ class SharedGuests:
             )
         self._worker = worker
         self._apart = apart
-        self._lent: set[_LentWorker] = set()
+        self._tenants: set[TenantHost] = set()
         self._numbers = count(1)
-        worker.on_kill = self._tell_kill
+        worker.host.on_kill = self._report_kill
 
     @property
     def image_id(self) -> str:
@@ -73,67 +72,29 @@ class SharedGuests:
         progress: Callable[..., None] | None = None,  # noqa: ARG002 - there is nothing to build
     ) -> AsyncIterator[Worker]:
         """Lend the workers to one engine; its sessions end with the block."""
-        lent = _LentWorker(self._worker, snapshots, number=next(self._numbers), apart=self._apart)
-        self._lent.add(lent)
+        host = TenantHost(self._worker.host, number=next(self._numbers))
+        self._tenants.add(host)
         try:
-            yield lent
+            yield TenantWorker(self._worker, host, snapshots, apart=self._apart)
         finally:
-            self._lent.discard(lent)
+            self._tenants.discard(host)
             with trio.CancelScope(shield=True):
-                await lent.aclose()
+                await host.aclose()
 
-    def _tell_kill(self, kill: WorkerKill) -> None:
+    def _report_kill(self, kill: WorkerKill) -> None:
         """Tell every engine of a worker that is killed, and each only of its own calls in it."""
-        for lent in tuple(self._lent):
-            lent.tell_kill(kill)
+        for tenant in tuple(self._tenants):
+            tenant.report_kill(kill)
 
 
-class _LentWorker(HostWorker):
-    """The workers as one of several engines has them."""
+class TenantWorker(HostWorker):
+    """The workers as one of several engines has them: without the images that the others made."""
 
-    def __init__(self, worker: HostWorker, snapshots: SnapshotStore, *, number: int, apart: bool) -> None:
-        super().__init__(worker.host, worker.images, snapshots, realtime=worker.realtime)
-        self._apart = apart
-        self._mark = f"{number}:"
-        self._told: Callable[[WorkerKill], None] | None = None
-        self._sessions: set[str] = set()
-        self._turns = trio.Semaphore(RUNS_PER_SLOT * worker.slots)
-
-    @property
-    def on_kill(self) -> Callable[[WorkerKill], None] | None:
-        """See `Worker`."""
-        return self._told
-
-    @on_kill.setter
-    def on_kill(self, told: Callable[[WorkerKill], None] | None) -> None:
-        self._told = told
-
-    def tell_kill(self, kill: WorkerKill) -> None:
-        """Tell this engine of a worker that is killed."""
-        if self._told is not None:
-            mark = self._mark
-            ids = tuple(one.removeprefix(mark) for one in kill.sandbox_ids if one.startswith(mark))
-            self._told(evolve(kill, sandbox_ids=ids))
-
-    async def _run(self, run: Run) -> Sighting:
-        if run.sandbox_id:
-            run = evolve(run, sandbox_id=self._mark + run.sandbox_id)
-        async with self._turns:
-            if run.session is not None:
-                self._sessions.add(run.session)
-            return await super()._run(run)
-
-    async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds into a new one; see `Worker`."""
-        self._sessions.add(new)
-        return await super().fork_session(session, new)
-
-    async def put_in(
-        self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
+    def __init__(
+        self, worker: HostWorker, host: TenantHost, snapshots: SnapshotStore, *, apart: bool
     ) -> None:
-        """Begin a session with what one elsewhere held; see `Worker`."""
-        self._sessions.add(session)
-        await super().put_in(session, copy, image=image, code=code, limits=limits)
+        super().__init__(host, worker.images, snapshots, realtime=worker.realtime)
+        self._apart = apart
 
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""
@@ -144,10 +105,90 @@ class _LentWorker(HostWorker):
         """List the images there are, the newest first."""
         return [image for image in super().list_images() if not self._apart or image.id == self.image_id]
 
+
+class TenantHost:
+    """The host of one of several engines; implements `evocell.execution.messages.Host`.
+
+    It bounds the requests that the engine has under way, marks them so that the engine hears of its own when
+    a worker is killed, and ends the engine's sessions with the engine. The rest is the shared host's.
+    """
+
+    def __init__(self, host: Host, *, number: int) -> None:
+        self._host = host
+        self._mark = f"{number}:"
+        self._sessions: set[str] = set()
+        self._turns = trio.Semaphore(REQUESTS_PER_SLOT * host.slots)
+        self.on_kill: Callable[[WorkerKill], None] | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many requests the workers can usefully have under way."""
+        return self._host.slots
+
+    def report_kill(self, kill: WorkerKill) -> None:
+        """Tell this engine of a worker that is killed."""
+        if self.on_kill is not None:
+            mark = self._mark
+            ids = tuple(one.removeprefix(mark) for one in kill.sandbox_ids if one.startswith(mark))
+            self.on_kill(evolve(kill, sandbox_ids=ids))
+
+    async def run(self, request: GuestRequest) -> GuestResult:
+        """Run one request when it is this engine's turn; see `Host`."""
+        if request.sandbox_id:
+            request = evolve(request, sandbox_id=self._mark + request.sandbox_id)
+        async with self._turns:
+            if request.session is not None:
+                self._sessions.add(request.session)
+            return await self._host.run(request)
+
     async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the call in it if there is one; idempotent."""
+        """Drop a session and its fork; see `Sessions`."""
         self._sessions.discard(session)
-        await super().end_session(session)
+        await self._host.end_session(session)
+
+    async def fork_session(self, session: str, new: str) -> bool:
+        """Copy what a session holds into a new one; see `Sessions`."""
+        self._sessions.add(new)
+        return await self._host.fork_session(session, new)
+
+    async def export_session(self, session: str) -> dict[str, Any] | None:
+        """Take down what a session holds; see `Sessions`."""
+        return await self._host.export_session(session)
+
+    async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
+        """Begin a session with what one elsewhere held; see `Sessions`."""
+        self._sessions.add(session)
+        await self._host.import_session(session, state)
+
+    def session_home(self, session: str) -> str | None:
+        """Name of the process that holds a session; None if none does."""
+        return self._host.session_home(session)
+
+    async def wait_session_losses(self, seen: int) -> int:
+        """Wait until sessions have been lost more than `seen` times; see `Sessions`."""
+        return await self._host.wait_session_losses(seen)
+
+    async def freeze_session(
+        self, request: GuestRequest, *, name: str, replace: bool, version: str | None
+    ) -> str:
+        """Seal what a session holds as an image; see `Host`."""
+        return await self._host.freeze_session(request, name=name, replace=replace, version=version)
+
+    async def export_image(self, image: str | None, path: Path) -> str:
+        """Write an image to a file; see `Host`."""
+        return await self._host.export_image(image, path)
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
+        """Make an image from a file; see `Host`."""
+        return await self._host.import_image(path, name=name, replace=replace)
+
+    def workers(self) -> list[WorkerInfo]:
+        """What is seen of each process."""
+        return self._host.workers()
+
+    async def drain(self, name: str) -> None:
+        """Replace a process by another; see `Host`."""
+        await self._host.drain(name)
 
     async def aclose(self) -> None:
         """Drop the sessions of this engine; the workers go on."""

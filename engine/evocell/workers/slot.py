@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import trio
 
-from evocell.models.workers import WorkerInfo
-from evocell.workers.session_table import Homes
-from evocell.workers.worker_process import WorkerLife
+from evocell.models.info import WorkerInfo
+from evocell.workers.session_table import SessionTable
+from evocell.workers.worker_process import WorkerProcess
 
-__all__ = ["Place"]
+__all__ = ["WorkerSlot"]
 
 
-class Place:
+class WorkerSlot:
     """A worker's place in the pool; the process in it changes.
 
     Args:
@@ -19,7 +19,7 @@ class Place:
 
     Attributes:
         name: What it is called, whichever process is in it.
-        life: The process that is given work, or the last that was.
+        process: The process that is given work, or the last that was.
         restarts: How often one was started in place of another.
         drain_asked: Set when the present one is to be replaced.
         undrained: Why it was not, if that was given up.
@@ -27,15 +27,15 @@ class Place:
 
     def __init__(self, number: int) -> None:
         self.name = f"worker-{number}"
-        self.life: WorkerLife | None = None
+        self.process: WorkerProcess | None = None
         self.restarts = 0
         self.drain_asked = trio.Event()
         self.undrained: str | None = None
 
-    def take(self, new: WorkerLife) -> None:
+    def take(self, new: WorkerProcess) -> None:
         """Have another process in it."""
-        self.restarts += self.life is not None
-        self.life = new
+        self.restarts += self.process is not None
+        self.process = new
         self.drain_asked = trio.Event()
 
     def give_up(self, why: str) -> None:
@@ -43,18 +43,18 @@ class Place:
         self.undrained = why
         self.drain_asked = trio.Event()
 
-    def info(self, homes: Homes) -> WorkerInfo:
+    def info(self, table: SessionTable) -> WorkerInfo:
         """What is seen of it."""
-        life = self.life
-        if life is None or not life.is_up:
+        process = self.process
+        if process is None or not process.is_up:
             return WorkerInfo(name=self.name, pid=None, status="starting", restarts=self.restarts)
         return WorkerInfo(
             name=self.name,
-            pid=life.pid,
+            pid=process.pid,
             status="draining" if self.drain_asked.is_set() else "up",
-            sessions=homes.count(life),
-            calls=life.under_way.total(),
-            finished=life.finished,
+            sessions=table.count(process),
+            calls=process.under_way.total(),
+            finished=process.finished,
             restarts=self.restarts,
-            capacity=life.capacity,
+            capacity=process.capacity,
         )

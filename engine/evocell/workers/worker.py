@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-from attrs import asdict
 
 from evocell.code.compiler import (
     COMPILE_FUEL,
@@ -14,17 +12,15 @@ from evocell.code.compiler import (
     compile_request,
     read_compile_response,
 )
-from evocell.code.snapshots import SnapshotStore, VersionSnapshot
-from evocell.code.storing import put_tree
+from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
+from evocell.concurrency import in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
-from evocell.execution.aside import aside
-from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, SessionCopy
-from evocell.execution.messages import Host, Run, Sighting
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
-from evocell.models.images import ImageInfo
-from evocell.models.limits import Limits
+from evocell.models.info import ImageInfo
+from evocell.models.limits import Bounds, Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
-from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
 from evocell.workers.requests import call_request
@@ -37,7 +33,8 @@ COMPILE_LIMITS = Limits(
 )
 """The budget of trusted work on code; a compilation has less fuel if there is little code."""
 
-_INFO_ITEMS = 10_000
+_INFO: Bounds = {"max_bytes": 256 << 20, "max_items": 10_000, "max_depth": 8}
+"""Bounds of what an image says of itself."""
 
 
 class HostWorker:
@@ -59,17 +56,8 @@ class HostWorker:
         self._realtime = realtime
 
     @property
-    def on_kill(self) -> Callable[[WorkerKill], None] | None:
-        """See `Worker`."""
-        return self._host.on_kill
-
-    @on_kill.setter
-    def on_kill(self, told: Callable[[WorkerKill], None] | None) -> None:
-        self._host.on_kill = told
-
-    @property
     def host(self) -> Host:
-        """Where its guests live."""
+        """The place of its guests: what keeps sessions and runs processes."""
         return self._host
 
     @property
@@ -108,17 +96,11 @@ class HostWorker:
             EngineClosed: The worker is closed.
         """
         snapshot = await put_tree(self._snapshots, job.tree)
-        request = encode(
-            compile_request(job.tree, job.root, job.policy, job.known, job.prefix),
-            max_bytes=COMPILE_LIMITS.payload_bytes,
-            max_items=COMPILE_LIMITS.payload_items,
-            max_depth=COMPILE_LIMITS.payload_depth,
-        )
         limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
-        seen = await self._run(Run(parts=(request,), limits=limits))
+        seen = await self._ask(compile_request(job.tree, job.root, job.policy, job.known, job.prefix), limits)
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
-        return await aside(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
+        return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
         """Have a fork that runs no variant code look at code; see `Worker`.
@@ -127,18 +109,11 @@ class HostWorker:
             CapacityError: There is no room for another fork.
             EngineClosed: The worker is closed.
         """
-        data = encode(
-            request,
-            max_bytes=COMPILE_LIMITS.payload_bytes,
-            max_items=COMPILE_LIMITS.payload_items,
-            max_depth=COMPILE_LIMITS.payload_depth,
-        )
-        seen = await self._run(Run(parts=(data,), limits=COMPILE_LIMITS))
-        result = seen.result
-        if result is None or not result.returned or seen.timed_out or result.response is None:
+        seen = await self._ask(request, COMPILE_LIMITS)
+        if seen.answer is None:
             return self._outcome(seen, COMPILE_LIMITS, None)
         try:
-            answer = await aside(len(result.response), _read, result.response)
+            answer = await in_thread_if_large(len(seen.answer), _read, seen.answer)
         except ProtocolError as e:
             return GuestCrashed(reason=f"its answer cannot be read: {e}")
         return answer if isinstance(answer, Mapping) else GuestCrashed(reason="its answer is not a map")
@@ -160,7 +135,7 @@ class HostWorker:
             )
             raise ConfigurationError(msg, "limits.payload_bytes")
         seen = await self._run(
-            Run(
+            GuestRequest(
                 session=job.session,
                 parts=call_request(job, load=True),
                 parts_again=None if job.session is None or job.reload else call_request(job, load=False),
@@ -174,31 +149,11 @@ class HostWorker:
         )
         size = _answer_bytes(seen)
         return CallReport(
-            outcome=await aside(size, self._outcome, seen, job.limits, job.image),
+            outcome=await in_thread_if_large(size, self._outcome, seen, job.limits, job.image),
             answer_bytes=size,
             session_alive=seen.session_alive,
             session_fresh=job.session is not None and seen.loaded,
         )
-
-    async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the call in it if there is one; idempotent."""
-        await self._host.end_session(session)
-
-    def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
-        return self._host.session_home(session)
-
-    def workers(self) -> list[WorkerInfo]:
-        """What is seen of each process that runs guests."""
-        return self._host.workers()
-
-    async def drain(self, name: str) -> None:
-        """Replace a process by another; see `Worker`."""
-        await self._host.drain(name)
-
-    async def wait_session_losses(self, seen: int) -> int:
-        """Wait until sessions have been lost more than `seen` times; see `Worker`."""
-        return await self._host.wait_session_losses(seen)
 
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""
@@ -215,14 +170,10 @@ class HostWorker:
         path = self._images.cache.image_dir(image.id) / APP_DIRECTORY
         return CompiledVersion(image.version, path, b"")
 
-    async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds into a new one; see `Worker`."""
-        return await self._host.fork_session(session, new)
-
     async def freeze_session(self, job: FreezeJob) -> ImageInfo:
         """Seal what a session holds as an image; see `Worker`."""
         code = job.code.code if job.code is not None and job.code.code else None
-        run = Run(
+        request = GuestRequest(
             session=job.session,
             parts=(encode({"op": "settle", "code": code}),),
             parts_again=(encode({"op": "settle", "code": None}),),
@@ -231,26 +182,10 @@ class HostWorker:
             app=None if job.code is None else job.code.path,
         )
         version = None if job.code is None else job.code.digest
-        image_id = await self._host.freeze_session(run, name=job.name, replace=job.replace, version=version)
+        image_id = await self._host.freeze_session(
+            request, name=job.name, replace=job.replace, version=version
+        )
         return describe_image(self._images.manifest(image_id), job.name)
-
-    async def copy_out(self, session: str) -> SessionCopy | None:
-        """Take down what a session holds; see `Worker`."""
-        state = await self._host.copy_out(session)
-        return None if state is None else SessionCopy(guest=state["guest"], scratch=state["scratch"])
-
-    async def put_in(
-        self, session: str, copy: SessionCopy, *, image: str | None, code: CompiledVersion, limits: Limits
-    ) -> None:
-        """Begin a session with what one elsewhere held; see `Worker`."""
-        state = {
-            "guest": dict(copy.guest),
-            "scratch": copy.scratch,
-            "image": image,
-            "app": str(code.path),
-            "limits": asdict(limits),
-        }
-        await self._host.put_in(session, state)
 
     async def export_image(self, image: ImageInfo, path: Path) -> None:
         """Write an image to a new file; see `Worker`."""
@@ -267,30 +202,32 @@ class HostWorker:
         Raises:
             ImageError: The image does not answer.
         """
-        request = encode({"op": "info"}, max_bytes=1024, max_items=16, max_depth=4)
-        seen = await self._run(Run(parts=(request,), limits=COMPILE_LIMITS))
-        if seen.result is None or seen.result.response is None:
+        seen = await self._ask({"op": "info"}, COMPILE_LIMITS)
+        if seen.answer is None:
             msg = f"the image {self.image_id} does not answer; run: evocell image verify"
             raise ImageError(msg)
-        answer = decode_hostile(
-            seen.result.response, max_bytes=COMPILE_LIMITS.payload_bytes, max_items=_INFO_ITEMS, max_depth=8
-        )
+        answer = decode_hostile(seen.answer, **_INFO)
         return {k: v for k, v in answer.items() if isinstance(k, str)} if isinstance(answer, Mapping) else {}
 
     async def aclose(self) -> None:
         """Kill every call and drop every fork; idempotent."""
         await self._host.aclose()
 
-    async def _run(self, run: Run) -> Sighting:
-        seen = await self._host.run(run)
+    async def _ask(self, question: Mapping[str, object], limits: Limits) -> GuestResult:
+        """Ask the agent of a fork of its own, which runs no variant code."""
+        data = encode(question, **COMPILE_LIMITS.payload_bounds)
+        return await self._run(GuestRequest(parts=(data,), limits=limits))
+
+    async def _run(self, request: GuestRequest) -> GuestResult:
+        seen = await self._host.run(request)
         if seen.unforked is not None:
             msg = f"there is no room for another sandbox: {seen.unforked}; close some, or see: evocell doctor"
-            raise CapacityError(msg, "forks" if run.session is None else "sessions")
+            raise CapacityError(msg, "forks" if request.session is None else "sessions")
         if seen.no_image is not None:
             raise ImageError(f"{seen.no_image}; see: evocell image list")
         return seen
 
-    def _outcome(self, seen: Sighting, limits: Limits, image: str | None) -> Outcome:
+    def _outcome(self, seen: GuestResult, limits: Limits, image: str | None) -> Outcome:
         if seen.result is not None:
             return classify(
                 seen.result,
@@ -308,13 +245,12 @@ class HostWorker:
         return GuestCrashed(reason="its memory was left unusable by an earlier call")
 
     def _compiled(
-        self, seen: Sighting, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
+        self, seen: GuestResult, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
     ) -> CompiledVersion | Rejected:
-        result = seen.result
-        if result is not None and result.returned and not seen.timed_out and result.response is not None:
+        if seen.answer is not None:
             try:
                 return read_compile_response(
-                    _read(result.response), snapshot, job.tree, job.root, job.known, policy=job.policy
+                    _read(seen.answer), snapshot, job.tree, job.root, job.known, policy=job.policy
                 )
             except ProtocolError as e:
                 return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
@@ -332,12 +268,10 @@ class HostWorker:
 def _read(response: GuestBytes) -> object:
     return decode_hostile(
         response,
-        max_bytes=COMPILE_LIMITS.payload_bytes,
-        max_items=COMPILE_LIMITS.payload_items,
-        max_depth=COMPILE_LIMITS.payload_depth,
+        **COMPILE_LIMITS.payload_bounds,
     )
 
 
-def _answer_bytes(seen: Sighting) -> int:
+def _answer_bytes(seen: GuestResult) -> int:
     """Length of a call's answer."""
     return 0 if seen.result is None or seen.result.response is None else len(seen.result.response)

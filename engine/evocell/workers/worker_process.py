@@ -12,14 +12,15 @@ from typing import Any
 import trio
 
 from evocell.errors import ProtocolError
-from evocell.execution.messages import CopyRefused, ImageRefused, Run, Sighting
-from evocell.execution.payload_cache import Recent, RunSender
+from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused
+from evocell.execution.payload_cache import RequestSender
 from evocell.execution.rpc import Connection, ConnectionLost, RequestFailed
-from evocell.models.workers import WorkerKill
+from evocell.lru import LruCache
+from evocell.models.info import WorkerKill
 from evocell.workers.child import WorkerChild
-from evocell.workers.hang_detector import IDLE_PING_S, PING_S, Vigil
+from evocell.workers.hang_detector import IDLE_PING_S, PING_S, HangDetector
 
-__all__ = ["GRACE_S", "START_S", "WorkerLife"]
+__all__ = ["GRACE_S", "START_S", "WorkerProcess"]
 
 START_S = 120.0
 """How long a worker may take to start and open the image; a cold disk is slow."""
@@ -37,14 +38,14 @@ _SMOOTHING = 0.2
 _log = logging.getLogger("evocell")
 
 
-class WorkerLife:
+class WorkerProcess:
     """A worker process, which `live` starts and ends. Once over it never comes back; another takes its place.
 
     Args:
         name: The name of its place in the pool.
         opening: What the process is told to open.
         names: Names of blobs that are known; shared by all workers.
-        shelf_bytes: How much of what runs refer to it keeps.
+        cache_bytes: How much of what runs refer to it keeps.
         on_kill: Told when it is to be killed for what it holds.
     """
 
@@ -52,20 +53,20 @@ class WorkerLife:
         self,
         name: str,
         opening: Mapping[str, Any],
-        names: Recent[bytes, str],
-        shelf_bytes: int,
+        names: LruCache[bytes, str],
+        cache_bytes: int,
         *,
         on_kill: Callable[[WorkerKill], None],
     ) -> None:
         self.name = name
         self._opening = dict(opening)
         self._names = names
-        self._shelf_bytes = shelf_bytes
+        self._cache_bytes = cache_bytes
         self._on_kill = on_kill
         self._owners: Counter[str] = Counter()
         self._process: WorkerChild | None = None
         self._connection: Connection | None = None
-        self._sender: RunSender | None = None
+        self._sender: RequestSender | None = None
         self._verdict: str | None = None
         self._scope = trio.CancelScope()
         self._busy = trio.Event()
@@ -120,27 +121,27 @@ class WorkerLife:
         """Length of all messages that were sent to it."""
         return 0 if self._connection is None else self._connection.sent_bytes
 
-    def condemn(self, why: str) -> None:
+    def note_kill(self, why: str) -> None:
         """Take note why the process is being killed."""
         self._verdict = why
 
-    def condemn_for_memory(self, *, limit: int, reached: int) -> None:
+    def note_memory_kill(self, *, limit: int, reached: int) -> None:
         """Take note that the process is being killed for the memory it holds, in bytes."""
         owners = tuple(sandbox_id for sandbox_id in self._owners if sandbox_id)
         self._on_kill(WorkerKill(worker=self.name, limit=limit, reached=reached, sandbox_ids=owners))
-        self.condemn(f"its memory reached {reached:,} bytes, over worker_max_memory, {limit:,}")
+        self.note_kill(f"its memory reached {reached:,} bytes, over worker_max_memory, {limit:,}")
 
-    def dismiss(self) -> None:
+    def drain(self) -> None:
         """Have it end once no run is under way; it must be given no more."""
         self._dismissed.set()
 
-    def obituary(self) -> str:
+    def exit_reason(self) -> str:
         """Say what became of the process while it had calls under way."""
         how = "died" if self._verdict is None else "was killed"
         why = "" if self._verdict is None else f": {self._verdict}"
         return f"{self.name} {how} with calls under way{why}"
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Have a run done.
 
         Raises:
@@ -150,11 +151,11 @@ class WorkerLife:
         sender = self._sender
         if sender is None:
             raise ConnectionLost(f"{self.name} is not up")
-        self.under_way[run.session] += 1
-        self._owners[run.sandbox_id] += 1
+        self.under_way[request.session] += 1
+        self._owners[request.sandbox_id] += 1
         self._busy.set()
         try:
-            seen = await sender.run(run)
+            seen = await sender.run(request)
         except RequestFailed as error:
             raise ProtocolError(f"{self.name} refused a run: {error}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -166,8 +167,8 @@ class WorkerLife:
                 self._typical_s += _SMOOTHING * (seen.result.ran_s - self._typical_s)
             return seen
         finally:
-            self._owners -= Counter({run.sandbox_id: 1})
-            self._count_out(run.session)
+            self._owners -= Counter({request.sandbox_id: 1})
+            self._count_out(request.session)
 
     async def wait_without(self, session: str) -> None:
         """Wait until no run in a session is under way."""
@@ -199,7 +200,7 @@ class WorkerLife:
         try:
             answer = await self._connection.request(method, params)
         except ConnectionLost:
-            raise CopyRefused(self.obituary()) from None
+            raise CopyRefused(self.exit_reason()) from None
         except RequestFailed as error:
             raise ProtocolError(f"{self.name} failed at {method}: {error}") from error
         finally:
@@ -230,7 +231,7 @@ class WorkerLife:
                     nursery.start_soon(self._serve, connection)
                     if await self._open(process, connection):
                         self._process, self._connection = process, connection
-                        self._sender = RunSender(connection, self._names, self._shelf_bytes)
+                        self._sender = RequestSender(connection, self._names, self._cache_bytes)
                         task_status.started()
                         nursery.start_soon(self._watch, process, connection)
                         await self._dismissed.wait()
@@ -266,7 +267,7 @@ class WorkerLife:
 
     async def _watch(self, process: WorkerChild, connection: Connection) -> None:
         """Ask the process now and then whether it is there, and kill it when it will not answer any more."""
-        vigil = Vigil(process.pid)
+        detector = HangDetector(process.pid)
         async with trio.open_nursery() as nursery:
             while True:
                 with trio.move_on_after(IDLE_PING_S):
@@ -275,11 +276,11 @@ class WorkerLife:
                 question = _Question(connection)
                 # On its own: what a hanging worker does not read cannot be written to the end.
                 nursery.start_soon(question.ask)
-                why = await vigil.wait(question.answered, excused=partial(_excused, process, question))
+                why = await detector.wait(question.answered, excused=partial(_excused, process, question))
                 if why is None and question.stalled_s > STALL_S:
                     why = f"a slice of a guest has been running for {question.stalled_s:.0f} s"
                 if why is not None:
-                    self.condemn(why)
+                    self.note_kill(why)
                     _log.warning("%s (process %d) killed: %s", self.name, process.pid, why)
                     process.kill()  # its end is seen where its output is read
                     return

@@ -5,8 +5,7 @@ import json
 import pytest
 from attrs import evolve
 
-from evocell.cli.checks import Status, judge, room
-from evocell.cli.doctor import report
+from evocell.cli.doctor import Status, judge, report, room
 from evocell.cli.facts import Facts, container_memory_bytes, nearest_existing
 from evocell.guests.capacity import CHOICE, UNLIMITED
 

@@ -8,9 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from evocell.code.snapshots import SnapshotStore
+from evocell.code.snapshots import SnapshotStore, put_tree
 from evocell.code.sources import normalise
-from evocell.code.storing import put_tree
 
 pytestmark = pytest.mark.trio
 

@@ -9,9 +9,17 @@ import trio.testing
 from evocell.code.compiler import CompiledVersion
 from evocell.errors import ProtocolError
 from evocell.execution.interface import CallJob
-from evocell.execution.messages import Run, Sighting
-from evocell.execution.payload_cache import BLOB, BLOB_BYTES, Recent, RunSender, Shelf, name_of, packed
+from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.execution.payload_cache import (
+    BLOB,
+    BLOB_BYTES,
+    PayloadCache,
+    RequestSender,
+    name_of,
+    packed,
+)
 from evocell.execution.rpc import Connection
+from evocell.lru import LruCache
 from evocell.models.limits import Limits
 from evocell.workers.requests import call_request
 from evocell_guest.requests import read_request
@@ -21,14 +29,14 @@ OTHER = LONG[::-1]
 
 
 def run_of(*parts, again=None):
-    return Run(parts=parts, parts_again=again, limits=Limits(), seed=2**63)
+    return GuestRequest(parts=parts, parts_again=again, limits=Limits(), seed=2**63)
 
 
 class Far:
     """The worker's end: notes the runs it is asked for."""
 
     def __init__(self, max_bytes):
-        self.shelf = Shelf(max_bytes)
+        self.shelf = PayloadCache(max_bytes)
         self.runs = []
         self.arrived = 0
 
@@ -39,9 +47,9 @@ class Far:
 
     async def handle(self, method, params):
         run = self.shelf.run(params)
-        if isinstance(run, Run):
+        if isinstance(run, GuestRequest):
             self.runs.append(run)
-            return packed(Sighting(undelivered="memory"))
+            return packed(GuestResult(undelivered="memory"))
         return run
 
 
@@ -53,7 +61,7 @@ async def connected(*, keeps=1 << 20, believed=1 << 20):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(near.serve)
         nursery.start_soon(Connection(far_stream, far_stream, far.handle, notified=far.notified).serve)
-        yield RunSender(near, Recent(1 << 20), believed), far, near
+        yield RequestSender(near, LruCache(1 << 20), believed), far, near
         nursery.cancel_scope.cancel()
 
 
@@ -64,8 +72,8 @@ async def test_what_many_runs_hold_is_sent_once():
             run = run_of(b"%d" % index, LONG, b"", again=(b"again", LONG))
             assert (await sender.run(run)).undelivered == "memory"
             assert far.runs[-1] == run
-            assert far.runs[-1].request == b"%d" % index + LONG
-            assert far.runs[-1].request_again == b"again" + LONG
+            assert far.runs[-1].body == b"%d" % index + LONG
+            assert far.runs[-1].body_again == b"again" + LONG
         assert (far.arrived, sender.missed) == (1, 0)
         assert near.sent_bytes < 2 * len(LONG)
 
@@ -83,7 +91,7 @@ async def test_runs_at_the_same_time_send_it_once():
 async def test_short_parts_go_along():
     async with connected() as (sender, far, _):
         await sender.run(run_of(b"x" * BLOB_BYTES))
-        assert (far.arrived, far.runs[0].request) == (0, b"x" * BLOB_BYTES)
+        assert (far.arrived, far.runs[0].body) == (0, b"x" * BLOB_BYTES)
 
 
 @pytest.mark.trio
@@ -91,7 +99,7 @@ async def test_what_was_lost_is_sent_again():
     async with connected(keeps=len(LONG)) as (sender, far, _):
         for part in (LONG, OTHER, LONG):
             await sender.run(run_of(part))
-        assert [run.request for run in far.runs] == [LONG, OTHER, LONG]
+        assert [run.body for run in far.runs] == [LONG, OTHER, LONG]
         assert (far.arrived, sender.missed) == (3, 1)
 
 
@@ -99,7 +107,7 @@ async def test_what_was_lost_is_sent_again():
 async def test_what_cannot_be_kept_goes_in_one_piece():
     async with connected(keeps=10) as (sender, far, _):
         await sender.run(run_of(b"head", LONG))
-        assert far.runs[0].request == b"head" + LONG
+        assert far.runs[0].body == b"head" + LONG
         assert (far.arrived, sender.missed) == (2, 2)
 
 
@@ -107,7 +115,7 @@ async def test_what_cannot_be_kept_goes_in_one_piece():
 async def test_what_is_too_long_for_the_shelf_goes_in_one_piece():
     async with connected(believed=4 * len(LONG) - 1) as (sender, far, _):
         await sender.run(run_of(LONG))
-        assert (far.arrived, far.runs[0].request) == (0, LONG)
+        assert (far.arrived, far.runs[0].body) == (0, LONG)
 
 
 @pytest.mark.trio
@@ -119,7 +127,7 @@ async def test_an_answer_that_makes_no_sense():
 
 
 def test_the_bound_in_bytes_drops_what_was_not_used_for_longest():
-    recent: Recent[str, int] = Recent(10)
+    recent: LruCache[str, int] = LruCache(10)
     recent.put("a", 1, 4)
     recent.put("b", 2, 4)
     assert recent.get("a") == 1

@@ -17,16 +17,17 @@ from evocell.guests.capacity import (
     CHOICE,
     UNLIMITED,
     Capacity,
+    IdleSessions,
     Resources,
     capacity,
     finite,
     own_resources,
     read_number,
+    weight,
 )
-from evocell.guests.idle_sessions import Residents, weight
 
 MACHINE = Resources(memory_bytes=4 << 30, descriptors=20_000, mappings=65_530)
-ROOM = Capacity(awake=3, awake_bound="a test", asleep_bytes=2 * ASLEEP_BYTES)
+ROOM = Capacity(awake=3, awake_bound="a test", hibernated_bytes=2 * ASLEEP_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +48,8 @@ def test_what_bounds_those_that_are_ready(changes, awake, bound):
 
 def test_memory_bounds_how_many_there_can_be():
     found = capacity(MACHINE)
-    assert found.sessions == 256 + found.asleep_bytes // ASLEEP_BYTES > 50_000
-    assert found.awake * AWAKE_BYTES + found.asleep_bytes <= MACHINE.memory_bytes
+    assert found.sessions == 256 + found.hibernated_bytes // ASLEEP_BYTES > 50_000
+    assert found.awake * AWAKE_BYTES + found.hibernated_bytes <= MACHINE.memory_bytes
     assert capacity(evolve(MACHINE, memory_bytes=0)).sessions == 1
 
 
@@ -85,7 +86,7 @@ def test_weights():
 
 
 def test_the_idlest_are_surplus():
-    residents = Residents(ROOM)
+    residents = IdleSessions(ROOM)
     for name in "abcde":
         residents.rest(name, 1)
     residents.rest("a", 1)
@@ -97,7 +98,7 @@ def test_the_idlest_are_surplus():
 
 
 def test_full_of_ones_that_cannot_be_put_aside():
-    residents = Residents(ROOM)
+    residents = IdleSessions(ROOM)
     for name in "abc":
         residents.rest(name, 1)
         assert residents.refusal() is None
@@ -112,7 +113,7 @@ def test_full_of_ones_that_cannot_be_put_aside():
 
 
 def test_full_of_sleepers():
-    residents = Residents(ROOM)
+    residents = IdleSessions(ROOM)
     residents.sleep("small", 10)
     assert residents.refusal() is None
     residents.sleep("large", ASLEEP_BYTES + 1)
@@ -141,8 +142,8 @@ def drop():
 def narrow(call, monkeypatch):
     """A worker with room for four sessions that are ready and two that are put aside."""
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 4)
-    room = Capacity(awake=4, awake_bound="a test", asleep_bytes=2 * 80_000)
-    call.worker._host._residents = Residents(room)
+    room = Capacity(awake=4, awake_bound="a test", hibernated_bytes=2 * 80_000)
+    call.worker._host._residents = IdleSessions(room)
     return call
 
 
@@ -162,8 +163,8 @@ async def test_one_too_many_is_refused_and_the_others_go_on(narrow):
     for name in names[:-1]:
         assert (await narrow("add", session=name)).unwrap() == 2
     assert (await narrow("add")).unwrap() == 1  # what keeps no state needs no such room
-    await narrow.worker.end_session(names[0])
-    await narrow.worker.end_session(names[1])
+    await narrow.worker.host.end_session(names[0])
+    await narrow.worker.host.end_session(names[1])
     assert (await narrow("add", session=names[-1])).unwrap() == 1
 
 

@@ -75,7 +75,7 @@ def test_the_thread_ends_with_the_watch_also_while_it_sleeps(monkeypatch):
     watch = DeadlineWatch()
     watch.poll(Loop(0), 60.0)
     thread = watch._thread
-    while not watch._asleep:
+    while not watch._hibernated:
         threading.Event().wait(0.001)
 
     assert watch.poll(Loop(1), 0.0) == (True, True)  # it wakes for the next

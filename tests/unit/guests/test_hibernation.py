@@ -57,24 +57,24 @@ async def test_the_same_results_and_fuel_as_if_they_had_never_slept(call, code, 
     sessions = [f"s{n}" for n in range(5)]
     awake = await steps(call, code, sessions)
     for name in sessions:
-        await call.worker.end_session(name)
+        await call.worker.host.end_session(name)
     before = descriptors()
 
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 1)
     assert await steps(call, code, sessions) == awake
     held = [session.fork for session in call.worker._host._sessions.values()]
-    assert sum(fork._asleep is not None for fork in held) == 4
+    assert sum(fork._hibernated is not None for fork in held) == 4
     assert descriptors() <= before + 2 * 4  # one session and the reference
 
     for name in sessions:
-        await call.worker.end_session(name)
+        await call.worker.host.end_session(name)
     assert descriptors() <= before + 4
 
 
 async def test_a_session_with_a_file_open_stays_ready(call, code, monkeypatch):
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 0)
     assert (await call("hold", session="s", code=code)).unwrap() == 1
-    assert call.worker._host._sessions["s"].fork._asleep is None
+    assert call.worker._host._sessions["s"].fork._hibernated is None
     assert (await call("next_bytes", session="s", code=code)).unwrap() == b"PK"
 
 
@@ -83,9 +83,9 @@ async def test_scratch_files_outlive_a_sleep_and_go_with_the_session(call, code,
     asked = {"session": "s", "code": code, "scratch_bytes": 1 << 20}
     assert (await call("scratch", "text", **asked)).unwrap() == "text"
     fork = call.worker._host._sessions["s"].fork
-    assert fork._asleep is not None
+    assert fork._hibernated is not None
     assert (await call("scratch", **asked)).unwrap() == "text"
-    await call.worker.end_session("s")
+    await call.worker.host.end_session("s")
     assert not fork.scratch.exists()
 
 

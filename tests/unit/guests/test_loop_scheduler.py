@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from evocell.guests.loop_scheduler import LoopDriver
+from evocell.guests.loop_scheduler import LoopScheduler
 from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD
 
 pytestmark = pytest.mark.trio
@@ -55,7 +55,7 @@ def log():
 
 @pytest.fixture
 async def driver():
-    made = LoopDriver()
+    made = LoopScheduler()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(made.serve)
@@ -126,7 +126,7 @@ async def test_only_so_many_jobs_are_under_way(driver, log):
 
 async def test_a_sleeper_lets_others_run_and_goes_on_in_time(log):
     now = [100.0]
-    driver = LoopDriver(clock=lambda: now[0])
+    driver = LoopScheduler(clock=lambda: now[0])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.serve)
         sleeper, other = Sleeper(log, "sleeper", 2, sleep_until=100.5), Scripted(log, "other")
@@ -166,7 +166,7 @@ async def test_a_running_or_sleeping_job_that_is_cancelled_ends_at_its_next_slic
 
 
 async def test_closing_ends_all_jobs_wherever_they_are(log):
-    driver = LoopDriver()
+    driver = LoopScheduler()
     running, queued = Scripted(log, "running", slices=10**9), Scripted(log, "queued")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.serve)
@@ -185,7 +185,7 @@ async def test_closing_ends_all_jobs_wherever_they_are(log):
 
 
 async def test_closing_while_it_runs_ends_the_running_job_once(log):
-    driver = LoopDriver()
+    driver = LoopScheduler()
     running = Scripted(log, "running", slices=10**9)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.serve)

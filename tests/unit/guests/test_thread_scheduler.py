@@ -5,7 +5,7 @@ from itertools import groupby
 import pytest
 
 from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD
-from evocell.guests.thread_scheduler import Driver
+from evocell.guests.thread_scheduler import ThreadScheduler
 
 PATIENCE_S = 30
 
@@ -65,7 +65,7 @@ def drive():
     made = []
 
     def drive(threads=1):
-        made.append(Driver(threads))
+        made.append(ThreadScheduler(threads))
         return made[-1]
 
     yield drive
@@ -235,7 +235,7 @@ def test_a_job_cancelled_while_it_waits_is_ended_at_once_whoever_holds_the_threa
 
 
 def test_close_ends_queued_jobs_unbegun_and_lets_the_running_one_finish(log):
-    driver, busy = Driver(1), Scripted(log, "busy", slices=2, held=True)
+    driver, busy = ThreadScheduler(1), Scripted(log, "busy", slices=2, held=True)
     queued = [Scripted(log, n, slices=10**9) for n in range(20)]
     driver.submit(busy)
     assert busy.entered.wait(PATIENCE_S)
@@ -254,7 +254,7 @@ def test_close_ends_queued_jobs_unbegun_and_lets_the_running_one_finish(log):
 
 
 def test_close_ends_the_threads_and_may_be_repeated(log):
-    driver = Driver(3)
+    driver = ThreadScheduler(3)
 
     driver.close()
     driver.close()

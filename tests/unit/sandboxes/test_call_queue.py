@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from evocell import AsyncEngine, CapacityError, Case, Config, Evaluation, LimitExceeded, SandboxNotFound
-from evocell.sandboxes.call_queue import Backlog
+from evocell.sandboxes.call_queue import CallQueue
 
 pytestmark = pytest.mark.trio
 
@@ -139,7 +139,7 @@ async def test_evaluations_are_held_back_and_not_refused(open_engine):
 
 async def test_ten_thousand_calls_wait_by_default(async_engine):
     assert Config().default_max_message_queue == 10_000
-    backlog = Backlog("s", 2, "reject")
+    backlog = CallQueue("s", 2, "reject")
     with backlog.call(), backlog.call() as begin:
         assert backlog.is_full
         begin()

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from evocell import AsyncEngine, CapacityError, Case, Config, Evaluation, WorkerDied
-from evocell.concurrency import PATIENCE_S, Room
+from evocell.concurrency import CAPACITY_TIMEOUT_S, CapacityRetry
 
 pytestmark = pytest.mark.trio
 
@@ -57,7 +57,7 @@ async def test_who_finds_no_room_at_all_is_invalid_and_says_so(async_engine, nar
     assert [result.valid for result in results] == [True, False, True]
     assert (results[1].reason, results[1].deterministic) == ("worker_lost", False)
     assert "out of capacity for 10 s: there is no room for another sandbox" in results[1].error
-    assert trio.current_time() - began < 4 * PATIENCE_S
+    assert trio.current_time() - began < 4 * CAPACITY_TIMEOUT_S
 
 
 @pytest.mark.parametrize("population", [None, "p"])
@@ -65,7 +65,7 @@ async def test_no_room_to_compile(async_engine, narrow, autojump_clock, populati
     narrow.no_room_for, narrow.room = b"# large", 0
 
     async def widen():
-        await trio.sleep(PATIENCE_S / 2)
+        await trio.sleep(CAPACITY_TIMEOUT_S / 2)
         narrow.room = 2
 
     narrow._worker._call = narrow._call
@@ -107,7 +107,7 @@ async def test_a_caller_of_one_sandbox_is_told_at_once(fake_workers):
 
 
 async def test_what_ends_elsewhere_ends_the_wait(autojump_clock):
-    room, tries = Room(), []
+    room, tries = CapacityRetry(), []
 
     async def attempt():
         tries.append(trio.current_time())

@@ -14,7 +14,7 @@ import trio
 import evocell
 from evocell import Case, Config, Evaluation, Offspring
 from evocell.sandboxes import garbage
-from evocell.sandboxes.pressure import memory_taken
+from evocell.sandboxes.garbage import memory_taken
 
 pytestmark = pytest.mark.trio
 

@@ -14,7 +14,7 @@ from evocell import (
     SandboxNotFound,
     SandboxSpec,
 )
-from evocell.supervision import keep_running
+from evocell.concurrency import keep_running
 
 pytestmark = pytest.mark.trio
 

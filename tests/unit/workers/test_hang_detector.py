@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from evocell.workers import hang_detector
-from evocell.workers.hang_detector import Sample, Vigil, judge, look
+from evocell.workers.hang_detector import HangDetector, Sample, diagnose, sample
 
 READY = "import sys; print('ready', flush=True);"
 DEADLOCK = READY + (
@@ -42,20 +42,20 @@ def start():
 def test_there_is_nothing_to_see_of_a_process_that_is_gone(start):
     process = start(READY)
     process.wait()
-    assert look(process.pid) is None
+    assert sample(process.pid) is None
 
 
 def test_a_look_sees_every_thread(start):
     process = start(DEADLOCK)
-    while len((seen := look(process.pid)).states) < 4:
+    while len((seen := sample(process.pid)).states) < 4:
         pass
     assert seen.switches > 0
     assert seen.core_s >= 0
 
 
 def test_a_look_sees_core_time():
-    begin = look(os.getpid())
-    while look(os.getpid()).core_s - begin.core_s < 0.02:
+    begin = sample(os.getpid())
+    while sample(os.getpid()).core_s - begin.core_s < 0.02:
         sum(range(10_000))
 
 
@@ -74,14 +74,14 @@ def test_a_look_sees_core_time():
     ],
 )
 def test_the_verdict(before, after, why):
-    assert judge(before, after) == why
+    assert diagnose(before, after) == why
 
 
 @pytest.mark.trio
 async def test_an_answer_ends_the_wait():
     answered = trio.Event()
     answered.set()
-    assert await Vigil(os.getpid()).wait(answered) is None
+    assert await HangDetector(os.getpid()).wait(answered) is None
 
 
 @pytest.mark.trio
@@ -90,19 +90,19 @@ async def test_a_late_answer_ends_the_wait(start):
     process = start(SPIN)
 
     async def answer():
-        await trio.sleep(hang_detector.SUSPECT_S + 3 * hang_detector.LOOK_S)
+        await trio.sleep(hang_detector.SUSPECT_S + 3 * hang_detector.SAMPLE_S)
         answered.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer)
-        assert await Vigil(process.pid).wait(answered) is None
+        assert await HangDetector(process.pid).wait(answered) is None
 
 
 @pytest.mark.trio
 async def test_a_stopped_process_is_found_out(start):
     process = start(ALIVE)
     process.send_signal(signal.SIGSTOP)
-    assert await Vigil(process.pid).wait(trio.Event()) == "it was stopped by a signal"
+    assert await HangDetector(process.pid).wait(trio.Event()) == "it was stopped by a signal"
 
 
 @pytest.mark.trio
@@ -116,30 +116,31 @@ async def test_nobody_is_judged_for_a_question_that_has_not_reached_him_or_an_an
         return bool(late and late.pop())
 
     assert (
-        await Vigil(process.pid).wait(trio.Event(), excused=excused) == "all its threads wait for each other"
+        await HangDetector(process.pid).wait(trio.Event(), excused=excused)
+        == "all its threads wait for each other"
     )
     assert late == []
-    assert trio.current_time() - began > 20 * hang_detector.LOOK_S
+    assert trio.current_time() - began > 20 * hang_detector.SAMPLE_S
 
 
 @pytest.mark.trio
 async def test_a_deadlock_is_found_out(start):
     process = start(DEADLOCK)
-    assert await Vigil(process.pid).wait(trio.Event()) == "all its threads wait for each other"
+    assert await HangDetector(process.pid).wait(trio.Event()) == "all its threads wait for each other"
 
 
 @pytest.mark.trio
 async def test_a_process_that_runs_now_and_then_is_given_time(start, monkeypatch):
     monkeypatch.setattr(hang_detector, "HANG_S", 0.6)
     process = start(ALIVE)
-    assert await Vigil(process.pid).wait(trio.Event()) == "it did not answer for 0.6 s"
+    assert await HangDetector(process.pid).wait(trio.Event()) == "it did not answer for 0.6 s"
 
 
 @pytest.mark.trio
 async def test_a_process_that_spins_is_judged_by_its_core_time(start, monkeypatch):
     monkeypatch.setattr(hang_detector, "SPIN_S", 0.2)
     process = start(SPIN)
-    assert "0.2 s of core time" in await Vigil(process.pid).wait(trio.Event())
+    assert "0.2 s of core time" in await HangDetector(process.pid).wait(trio.Event())
 
 
 @pytest.mark.trio
@@ -147,5 +148,5 @@ async def test_a_process_that_ended_is_not_waited_for(start):
     process = start(READY)
     process.wait()
     with trio.move_on_after(0.5) as patience:
-        await Vigil(process.pid).wait(trio.Event())
+        await HangDetector(process.pid).wait(trio.Event())
     assert patience.cancelled_caught  # its end is seen where its output is read

@@ -178,9 +178,9 @@ async def test_ending_a_session_drops_its_state_and_may_be_repeated(call, descri
     await call("add", session="a")
     assert descriptors() > before
 
-    await call.worker.end_session("a")
-    await call.worker.end_session("a")
-    await call.worker.end_session("never was")
+    await call.worker.host.end_session("a")
+    await call.worker.host.end_session("a")
+    await call.worker.host.end_session("never was")
 
     assert descriptors() == before
     assert (await call("add", session="a")).unwrap() == 1
@@ -208,12 +208,12 @@ async def test_calls_and_ends_of_one_session_at_once_leave_one_fork_or_none(open
         async def use(n):
             assert isinstance(await call("add", session="a"), Completed)
             if n % 2:
-                await call.worker.end_session("a")
+                await call.worker.host.end_session("a")
 
         async with trio.open_nursery() as nursery:
             for n in range(12):
                 nursery.start_soon(use, n)
-        await call.worker.end_session("a")
+        await call.worker.host.end_session("a")
 
         assert descriptors() == before
         assert call.worker._host._sessions == {}
@@ -223,7 +223,7 @@ async def test_an_old_end_does_not_end_a_later_session_of_the_same_name(call):
     sessions = call.worker._host._sessions
     await call("add", 5, session="a")
     old = sessions["a"]
-    ends, calls = call.worker.end_session, lambda name: call("add", session=name)
+    ends, calls = call.worker.host.end_session, lambda name: call("add", session=name)
     async with trio.open_nursery() as nursery, old.lock:
         for waiting in (ends, calls, ends):
             nursery.start_soon(waiting, "a")
@@ -238,7 +238,7 @@ async def test_scratch_space_goes_with_its_session(call, scratch_left):
     assert scratch_left() == 0
     await call("scratch", scratch_bytes=1 << 20, session="a")
     assert scratch_left() == 1
-    await call.worker.end_session("a")
+    await call.worker.host.end_session("a")
     assert scratch_left() == 0
 
 
@@ -286,7 +286,7 @@ async def test_a_closed_worker_refuses_and_has_let_go_of_everything(open_caller,
         ):
             with pytest.raises(EngineClosed, match="the engine is closed"):
                 await again()
-        await call.worker.end_session("a")
+        await call.worker.host.end_session("a")
 
 
 async def test_closing_ends_the_calls_that_run_and_those_that_wait(open_caller, descriptors):

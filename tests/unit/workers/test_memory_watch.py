@@ -19,7 +19,7 @@ class Place:
         self.pid = pid
         self.why = None
 
-    def condemn_for_memory(self, *, limit, reached):
+    def note_memory_kill(self, *, limit, reached):
         self.why = limit, reached
 
 

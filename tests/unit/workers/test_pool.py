@@ -9,6 +9,7 @@ from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
 from evocell.config import Config
 from evocell.execution.interface import CallJob, CompileJob
+from evocell.execution.messages import SessionCopy
 from evocell.models.limits import Limits
 from evocell.workers.processes import open_worker_processes
 from evocell_guest.values import encode
@@ -24,7 +25,7 @@ class Sessions:
     def __init__(self, worker, code):
         self.worker, self.code = worker, code
         self.pool = worker.host
-        self.life = worker.host.lives[0]
+        self.process = worker.host.processes[0]
 
     async def call(self, session=None):
         arguments = encode([[2], {}])
@@ -33,7 +34,7 @@ class Sessions:
 
     async def is_there(self, session):
         """Whether the worker's process holds a session, whatever the pool knows of it; it is taken away."""
-        return await self.life.request("export_session", {"session": session}) is not None
+        return await self.process.request("release_session", {"session": session}) is not None
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ async def test_a_call_that_waited_for_room_beside_copies_goes_on_when_they_are_d
 
     async with trio.open_nursery() as nursery:
         for number in range(N_SESSIONS):
-            nursery.start_soon(sessions.worker.fork_session, f"session-{number}", f"copy-{number}")
-        while sessions.life.under_way.total() < 2 * N_SESSIONS:
+            nursery.start_soon(sessions.worker.host.fork_session, f"session-{number}", f"copy-{number}")
+        while sessions.process.under_way.total() < 2 * N_SESSIONS:
             await trio.lowlevel.checkpoint()
         with trio.fail_after(60):
             await call()
@@ -67,30 +68,31 @@ async def test_a_copy_whose_maker_was_cancelled_can_be_ended(sessions):
     copies = [f"copy-{number}" for number in range(24)]
     for number, copy in enumerate(copies):
         with trio.move_on_after(0.0003 * number):
-            await sessions.worker.fork_session("session-0", copy)
-        await sessions.worker.end_session(copy)
+            await sessions.worker.host.fork_session("session-0", copy)
+        await sessions.worker.host.end_session(copy)
     assert [copy for copy in copies if await sessions.is_there(copy)] == []
     assert sessions.pool.workers()[0].sessions == N_SESSIONS
 
 
 async def test_a_session_that_came_from_elsewhere_can_be_ended_though_its_maker_was_cancelled(sessions):
-    held = await sessions.worker.copy_out("session-0")
+    held = SessionCopy.of(await sessions.worker.host.export_session("session-0"))
+    state = held.state(image=None, app=sessions.code.path, limits=Limits())
     copies = [f"copy-{number}" for number in range(24)]
     for number, copy in enumerate(copies):
         with trio.move_on_after(0.0003 * number):
-            await sessions.worker.put_in(copy, held, image=None, code=sessions.code, limits=Limits())
-        await sessions.worker.end_session(copy)
+            await sessions.worker.host.import_session(copy, state)
+        await sessions.worker.host.end_session(copy)
     assert [copy for copy in copies if await sessions.is_there(copy)] == []
 
 
 async def test_a_session_whose_end_was_cancelled_is_gone_all_the_same(sessions):
-    await sessions.worker.fork_session("session-0", "copy")
+    await sessions.worker.host.fork_session("session-0", "copy")
     with trio.CancelScope() as scope:
         scope.cancel()
-        await sessions.worker.end_session("copy")
+        await sessions.worker.host.end_session("copy")
     assert not await sessions.is_there("copy")
 
 
 async def test_a_copy_of_nothing_has_no_home(sessions):
-    assert not await sessions.worker.fork_session("nobody", "copy")
-    assert sessions.worker.session_home("copy") is None
+    assert not await sessions.worker.host.fork_session("nobody", "copy")
+    assert sessions.worker.host.session_home("copy") is None

@@ -11,7 +11,7 @@ import evocell
 from evocell.errors import ConfigurationError
 from evocell.pipe.errors import MethodNotFound, error_codes, from_wire, to_wire
 from evocell.pipe.methods import NOT_OFFERED, engine_methods, find_method, strange_methods
-from evocell.pipe.shapes import decode, encode
+from evocell.pipe.serialization import decode, encode
 from evocell_guest import decoding, values
 
 few = settings(max_examples=40)

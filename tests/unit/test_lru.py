@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from evocell.code.kept import Kept
+from evocell.lru import LruCache
 
 
 def test_what_was_used_least_recently_goes_first():
-    kept = Kept(100)
+    kept = LruCache(100, keeps_last=True)
     kept.put("a", 1, 40)
     kept.put("b", 2, 40)
     assert kept.get("a") == 1
@@ -15,7 +15,7 @@ def test_what_was_used_least_recently_goes_first():
 
 
 def test_a_value_that_is_replaced_counts_once():
-    kept = Kept(100)
+    kept = LruCache(100, keeps_last=True)
     for size in (60, 50, 40):
         kept.put("a", size, size)
     kept.put("b", 0, 60)
@@ -24,7 +24,7 @@ def test_a_value_that_is_replaced_counts_once():
 
 
 def test_the_last_one_is_kept_however_large_it_is():
-    kept = Kept(100)
+    kept = LruCache(100, keeps_last=True)
     kept.put("a", 1, 10)
     kept.put("b", 2, 1000)
 

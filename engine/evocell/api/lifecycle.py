@@ -1,4 +1,4 @@
-"""How an engine begins and ends, and how a request is tied to its life."""
+"""Start and end of an engine, and the requests that end with it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 import trio
 
-from evocell.api.batch_progress import BatchBar, BatchLines, Report, is_terminal
 from evocell.api.portal import bare
-from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.concurrency import running_beside
 from evocell.config import Config
+from evocell.console.progress import BatchBar, BatchLines, Report, console_progress, is_terminal
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.evaluation.batch import Batches
 from evocell.evaluation.memo import MemoisingCaller
@@ -33,10 +33,13 @@ from evocell.sandboxes.populations import PopulationRegistry
 from evocell.sandboxes.reload import Reloading
 from evocell.sandboxes.resources import READINGS, watch_resources
 from evocell.store.database import FILE_NAME, store_errors
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
 from evocell.store.observer import Observer, open_observer
 from evocell.store.populations import PopulationStore
 from evocell.store.store import Store, open_store
 from evocell.telemetry.events import Telemetry
+from evocell.telemetry.stream import EventStream
 from evocell.workers.open_worker import open_worker as open_configured_worker
 from evocell_runtime.private import make_private
 
@@ -47,7 +50,7 @@ class _Ancestry:
     """Remembers, across ``os.fork``, that an engine has run guests in the calling process.
 
     The native runtime has threads of its own, which a fork does not copy: in a child of such a process the
-    first guest that touches a file would wait for them for ever, and nothing could stop it.
+    first guest that touches a file would wait for them for ever, and could not be stopped.
     """
 
     def __init__(self) -> None:
@@ -69,7 +72,7 @@ _ancestry = _Ancestry()
 
 
 class EngineLifecycle(Completable):
-    """The part of `AsyncEngine` that opens and closes; see there."""
+    """Start and end of an `AsyncEngine`, its requests, and the attributes that show its state."""
 
     _worker: Worker
     _manager: Manager
@@ -107,24 +110,11 @@ class EngineLifecycle(Completable):
 
     async def __aenter__(self) -> Self:
         """Open the worker."""
-        if not trio.lowlevel.in_trio_run():
-            raise ConfigurationError(
-                "AsyncEngine runs in trio; from asyncio call the methods of an Engine in threads, as with "
-                "await asyncio.to_thread(engine.evaluate, sources, task), or use SandboxExecutor",
-                "AsyncEngine",
-            )
-        if self._resources is not None:
-            raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
-        if self.config.worker_count() == 0:
-            _ancestry.refuse_forked()
+        self._check_entering()
         async with AsyncExitStack() as opening:
             await trio.to_thread.run_sync(sweep)
             opening.callback(sweep)  # of what killed workers left
-            root = self.config.state_dir or opening.enter_context(OwnedDirectory())
-            with store_errors(root):
-                problem = make_private(root)
-            if problem is not None:
-                raise StoreError(problem, str(root))
+            root = self._open_directory(opening)
             snapshots = SnapshotStore(root / "code")
             durable = self.config.state_dir is not None
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
@@ -144,20 +134,45 @@ class EngineLifecycle(Completable):
                 audit_entries=self.config.audit_max_entries,
             )
             self._start(worker, snapshots, await opening.enter_async_context(observing))
-            await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
-            reading = partial(
-                watch_resources,
-                worker,
-                self._manager,
-                self._observer,
-                interval_s=self.config.enforcement_poll_interval_ms / 1000,
-                emit=self.config.emit_resource_telemetry,
-            )
-            await opening.enter_async_context(running_beside(reading, name=READINGS))
-            await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))
+            await self._start_tasks(opening)
             self._resources = opening.pop_all()
         self._closed = False
         return self
+
+    def _check_entering(self) -> None:
+        if not trio.lowlevel.in_trio_run():
+            raise ConfigurationError(
+                "AsyncEngine runs in trio; from asyncio call the methods of an Engine in threads, as with "
+                "await asyncio.to_thread(engine.evaluate, sources, task), or use SandboxExecutor",
+                "AsyncEngine",
+            )
+        if self._resources is not None:
+            raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
+        if self.config.worker_count() == 0:
+            _ancestry.refuse_forked()
+
+    def _open_directory(self, opening: AsyncExitStack) -> Path:
+        """Return the ``state_dir``, or a temporary directory that is removed with the engine."""
+        root = self.config.state_dir or opening.enter_context(OwnedDirectory())
+        with store_errors(root):
+            problem = make_private(root)
+        if problem is not None:
+            raise StoreError(problem, str(root))
+        return root
+
+    async def _start_tasks(self, opening: AsyncExitStack) -> None:
+        """Start what runs beside the requests, until the engine is closed."""
+        reading = partial(
+            watch_resources,
+            self._worker,
+            self._manager,
+            self._observer,
+            interval_s=self.config.enforcement_poll_interval_ms / 1000,
+            emit=self.config.emit_resource_telemetry,
+        )
+        await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
+        await opening.enter_async_context(running_beside(reading, name=READINGS))
+        await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))
 
     async def __aexit__(
         self,
@@ -195,6 +210,31 @@ class EngineLifecycle(Completable):
             while self._requests:
                 self._idle = trio.Event()
                 await self._idle.wait()
+
+    @property
+    def event_stream(self) -> EventStream:
+        """The engine's events as a numbered stream, for subscribers of any speed."""
+        return self._observer.events
+
+    @property
+    def fitness(self) -> FitnessRecorder:
+        """The fitness of individuals: latest, history, best, and adjustments."""
+        return self._observer.fitness
+
+    @property
+    def lineage(self) -> LineageTracker:
+        """The ancestry of individuals."""
+        return self._observer.lineage
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the start repaired in the state directory after engines that were killed, a sentence each."""
+        return tuple(self._observer.repairs.sentences())
+
+    @property
+    def store_path(self) -> Path:
+        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        return self._observer.store.path
 
     @property
     def image_id(self) -> str:
@@ -238,15 +278,15 @@ class EngineLifecycle(Completable):
 
     @contextmanager
     def _shown(self, what: str, total: int, progress: Report | None) -> Iterator[Report | None]:
-        """Show a batch to a person, if one is looking and nobody else has been asked to.
+        """Show a batch's progress on standard error, unless the call or the engine has a progress function.
 
         Args:
             what: What is done, such as ``"evaluating"``.
             total: How many there are.
-            progress: What the caller wants to be told with.
+            progress: The call's progress function.
 
         Yields:
-            What to tell instead.
+            The progress function to call.
         """
         if progress is not None and not callable(progress):
             raise ConfigurationError(
@@ -267,7 +307,7 @@ class EngineLifecycle(Completable):
 
     @contextmanager
     def _request(self) -> Iterator[None]:
-        """Do something until it is done or the engine is closed, which raises `EngineClosed`."""
+        """Run a request; if the engine is closed before or during it, raise `EngineClosed`."""
         if self._closed:
             raise EngineClosed(_NOT_OPEN if self._resources is None else _CLOSED)
         with trio.CancelScope() as scope:

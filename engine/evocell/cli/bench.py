@@ -17,7 +17,7 @@ from evocell.errors import ConfigurationError
 
 if TYPE_CHECKING:
     # Annotations only: the command line answers --help without the engine.
-    from evocell.api.async_comparing import RepeatDone
+    from evocell.api.async_evaluating import RepeatDone
     from evocell.models.evaluation import Case, Evaluation, ScoreFunction
     from evocell.models.fitness import CaseResult
     # Annotations only: the command line answers --help without the engine.
@@ -134,7 +134,7 @@ def _bar(args: argparse.Namespace) -> Iterator[RepeatDone | None]:
     """A bar on a terminal; it says how long it will still take."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from evocell.api.console import SafeConsole
+    from evocell.console.safe import SafeConsole
 
     console = SafeConsole(stderr=True)
     if args.json or not console.is_terminal:

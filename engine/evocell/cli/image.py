@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from evocell.api.progress import console_progress
 from evocell.cli.screen import open_screen, say, say_json
 from evocell.config import Config
+from evocell.console.progress import console_progress
 from evocell.errors import ImageError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from evocell.api.console import SafeConsole
 from evocell.cli.store import add_choice, store_path
+from evocell.console.safe import SafeConsole
 from evocell.errors import ConfigurationError
 from evocell.store.database import open_reader
 from evocell.store.encoding import unpack

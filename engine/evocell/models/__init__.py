@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evocell.models.equality import ByContent, same_value
     from evocell.models.evaluation import Case, Evaluation, normalise_entry
-    from evocell.models.fitness import CaseResult, Direction, FitnessResult, best, fitness_statistics
+    from evocell.models.fitness import CaseResult, Direction, FitnessResult
     from evocell.models.info import ImageInfo, WorkerInfo
     from evocell.models.limits import Limits
     from evocell.models.measurement import Comparison, Duel, HeadToHead, Interval, Measurement
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from evocell.models.populations import GarbageReport, GenerationState, Offspring
+    from evocell.models.ranking import best, fitness_statistics
     from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay
     from evocell.models.references import Source
     from evocell.models.results import Results
@@ -92,7 +93,7 @@ __all__ = [
 _PLACES = {
     "equality": ("ByContent", "same_value"),
     "evaluation": ("Case", "Evaluation", "normalise_entry"),
-    "fitness": ("CaseResult", "Direction", "FitnessResult", "best", "fitness_statistics"),
+    "fitness": ("CaseResult", "Direction", "FitnessResult"),
     "info": ("ImageInfo", "WorkerInfo"),
     "limits": ("Limits",),
     "measurement": ("Comparison", "Duel", "HeadToHead", "Interval", "Measurement"),
@@ -108,6 +109,7 @@ _PLACES = {
         "WorkerLost",
     ),
     "populations": ("GarbageReport", "GenerationState", "Offspring"),
+    "ranking": ("best", "fitness_statistics"),
     "recorded": ("CallIdentity", "EvaluationRecord", "MemoInfo", "Replay"),
     "references": ("Source",),
     "specs": ("SandboxSpec",),

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import trio
 from attrs import asdict, evolve, frozen
 
+from evocell.api.arguments import individual
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluating import AsyncEvaluating
-from evocell.api.async_evaluator import AsyncEvaluators
-from evocell.api.batch_progress import BatchBar, is_terminal, size_of
-from evocell.api.options import individual
-from evocell.api.progress import console_progress
+from evocell.api.evaluator import AsyncEvaluators
 from evocell.config import Config
+from evocell.console.progress import BatchBar, console_progress, is_terminal, size_of
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, StoreError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import frozen
 
-from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.portal import TokenPortal
-from evocell.api.sandbox import Sandbox
+from evocell.api.sandbox import AsyncSandbox, Sandbox
 from evocell.errors import ConfigurationError
 from evocell.pipe.channel import Channel
 from evocell.pipe.serialization import decode, encode

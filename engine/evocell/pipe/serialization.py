@@ -20,8 +20,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args
 
 from attrs import NOTHING, fields, frozen, has
 
-from evocell.api.async_sandbox import AsyncSandbox
-from evocell.api.sandbox import Sandbox
+from evocell.api.sandbox import AsyncSandbox, Sandbox
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
 

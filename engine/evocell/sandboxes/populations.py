@@ -18,8 +18,9 @@ from attrs import evolve
 from evocell.concurrency import map_bounded
 from evocell.config import Config
 from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.fitness import Direction, check_direction, score_statistics
+from evocell.models.fitness import Direction, check_direction
 from evocell.models.populations import GenerationState, Offspring
+from evocell.models.ranking import score_statistics
 from evocell.models.specs import SandboxSpec, check_id
 from evocell.models.state import PopulationState
 from evocell.sandboxes.manager import Manager

@@ -1,6 +1,6 @@
 """The text for whoever writes code for the guest."""
 
-from evocell.api.notes import guest_notes
+from evocell.api.prompt_notes import guest_notes
 from evocell.config import Config
 
 

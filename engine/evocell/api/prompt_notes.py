@@ -37,10 +37,10 @@ def _files(scratch_bytes: int) -> str:
 
 
 def guest_notes(info: Mapping[str, object], config: Config) -> str:
-    """Describe the guest for whoever, or whatever, writes code for it.
+    """Describe the guest for the author, a person or a model, of code that runs in it.
 
     Args:
-        info: The guest's own account: ``python``, ``packages`` and ``warm``.
+        info: What the guest reports of itself: ``python``, ``packages`` and ``warm``.
         config: The engine's settings.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The consoles that everything is drawn on: what others wrote can neither steer the terminal nor style it."""
+"""The console for all terminal output: foreign text can neither steer the terminal nor style it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SafeConsole(Console):
         super().__init__(**{"markup": False, "emoji": False, **options})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render as ever, and clean all text; the control codes of the console's own are no text."""
+        """Render, and clean all text; the control codes that the console itself writes are no text."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment

@@ -1,29 +1,27 @@
-"""Check and complete what callers pass to the engine's methods."""
+"""Checks and conversions of the arguments of the engine's methods."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from attrs import evolve
 
 from evocell.errors import ConfigurationError
 from evocell.evaluation.batch import NewIndividual
 from evocell.models.evaluation import Evaluation
-from evocell.models.references import Source, sandbox_id, sandbox_ids
+from evocell.models.references import SandboxName, Source, sandbox_id, sandbox_ids
 from evocell.models.specs import SandboxSpec
-
-if TYPE_CHECKING:
-    from evocell.api.async_sandbox import AsyncSandbox
-    from evocell.api.sandbox import Sandbox
 
 __all__ = [
     "Parents",
     "SandboxRef",
     "check_count",
     "check_evaluation",
+    "check_generation",
     "check_iterable",
+    "file_path",
     "individual",
     "individuals",
     "sandbox_id",
@@ -31,7 +29,7 @@ __all__ = [
     "source_list",
 ]
 
-SandboxRef: TypeAlias = "str | Sandbox | AsyncSandbox"
+SandboxRef: TypeAlias = SandboxName
 """A sandbox, or its id."""
 
 Parents: TypeAlias = "Sequence[SandboxRef | Sequence[SandboxRef] | None]"
@@ -47,6 +45,32 @@ def check_count(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigurationError(f"{what} must be a whole number from 1, not {value!r}", what)
     return value
+
+
+def check_generation(generation: object) -> int | None:
+    """Return a generation's number, or None for None.
+
+    Raises:
+        ConfigurationError: It is no whole number from 0.
+    """
+    if generation is None:
+        return None
+    if not isinstance(generation, int) or isinstance(generation, bool) or generation < 0:
+        raise ConfigurationError(
+            f"generation must be a whole number from 0, not {generation!r}", "generation"
+        )
+    return generation
+
+
+def file_path(path: object) -> Path:
+    """Return a file's absolute path, which holds after a change of the working directory.
+
+    Raises:
+        ConfigurationError: It is no path.
+    """
+    if not isinstance(path, str | Path) or not str(path):
+        raise ConfigurationError(f"path must be the path of a file, not {path!r}", "path")
+    return Path(path).expanduser().absolute()
 
 
 def source_list(sources: object) -> list[Source]:
@@ -74,7 +98,7 @@ def check_iterable(sources: object) -> None:
 
 
 def check_evaluation(evaluation: object) -> Evaluation:
-    """Refuse what is no evaluation.
+    """Refuse anything but an `Evaluation`.
 
     Raises:
         ConfigurationError: It is something else.
@@ -153,7 +177,7 @@ def _parent_ids(parents: object, n_sources: int) -> list[tuple[str, ...]]:
 
 
 def _mutation_type(n_parents: int) -> str:
-    """Name how an individual came to be, by how many parents it has."""
+    """Return the mutation type of an individual with so many parents."""
     return ("seed", "mutation")[n_parents] if n_parents < 2 else "crossover"  # noqa: PLR2004
 
 

@@ -22,7 +22,7 @@ from evocell.errors import ConfigurationError, EngineClosed, EngineForked, Evoce
 from evocell.evaluation.batch import Batches
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.execution.interface import OpenWorker, Worker
-from evocell.guests.scratch import OwnedDirectory, sweep
+from evocell.guests.scratch import OwnedDirectory, memory_place, sweep
 from evocell.models.references import Completable
 from evocell.sandboxes.audit_events import record_decision
 from evocell.sandboxes.code_versions import Versions
@@ -117,7 +117,8 @@ class EngineLifecycle(Completable):
             root = self._open_directory(opening)
             durable = self.config.state_dir is not None
             # A new variant is a few small files: on a disk they take longer than to compile it.
-            code = root if durable else opening.enter_context(OwnedDirectory(in_memory=True))
+            memory = None if durable else memory_place()
+            code = root if memory is None else opening.enter_context(OwnedDirectory(memory))
             snapshots = SnapshotStore(code / "code")
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
             with console_progress() if self._progress is None else nullcontext(self._progress) as progress:

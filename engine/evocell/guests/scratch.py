@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["MARKER", "PREFIX", "OwnedDirectory", "Scratch", "sweep"]
+__all__ = ["MARKER", "PREFIX", "OwnedDirectory", "Scratch", "memory_place", "sweep"]
 
 PREFIX = "evocell-"
 """What the names of all directories begin with."""
@@ -41,14 +41,14 @@ class OwnedDirectory:
     Nothing happens at its finalisation: a child made by ``os.fork`` must not remove what its parent uses.
 
     Args:
-        in_memory: Whether it is for many small files, and better kept in memory where there is room.
+        place: The directory to make it in; None for the usual one.
 
     Raises:
         OSError: There is no room for it.
     """
 
-    def __init__(self, *, in_memory: bool = False) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_memory_place() if in_memory else None))
+    def __init__(self, place: str | None = None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         self._pid = os.getpid()
         try:
             self._lock: int | None = os.open(self.path, _DIRECTORY)
@@ -163,8 +163,8 @@ def _sweep(directory: str) -> list[str]:
         os.close(place)
 
 
-def _memory_place() -> str | None:
-    """A file system in memory with room to spare; None if there is none, or the user named another place."""
+def memory_place() -> str | None:
+    """A file system in memory with room to spare; None if there is none, or another place was asked for."""
     if any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
         return None
     with suppress(OSError):

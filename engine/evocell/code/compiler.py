@@ -42,7 +42,7 @@ COMPILE_FUEL = 100_000_000_000
 """The most that any compilation may use."""
 _LEAST_FUEL = 5_000_000_000
 # What compiling a byte of Python is reckoned to take, and what it may take. Source: the modules of this
-# project take 7,000 instructions, the gate included; bare statements of four characters 100,000; and a call
+# project take 7,000 fuel, the gate included; bare statements of four characters 100,000; and a call
 # with 5,000 keywords, which the compiler compares with one another, more than 150,000.
 _FUEL_PER_BYTE = 20_000
 _MOST_FUEL_PER_BYTE = 1_000_000

@@ -1,4 +1,4 @@
-"""`evocell image build | list | show | verify | export | import | remove`: the cache of sandbox images."""
+"""`evocell image build | list | show | verify | export | import | remove`: the cache of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows of a run, read from its store as plain data."""
+"""The data of a report: a run, read from its store as plain data."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Member:
 
 @frozen
 class _Task:
-    """What most of a run evaluated."""
+    """The task that most evaluations of a run had."""
 
     digest: str
     entry: str
@@ -351,7 +351,7 @@ def _line(number: int, parents: Mapping[int, Sequence[tuple[int | None, str]]]) 
 
 
 class _Sources:
-    """The text of versions, each read once."""
+    """The source text of versions, each read once."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

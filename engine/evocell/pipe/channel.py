@@ -1,8 +1,8 @@
 """One end of a pipe over byte streams: a `Machine`, with a task that reads and one that writes.
 
-Nothing here grows without a bound. What the other end does not read waits in a queue of so many bytes; while
-it is full, results wait where they were made and nothing more is read. An end that reads nothing at all for a
-while is cut off.
+All buffers are bounded. Messages that the other end has not read wait in a queue of limited bytes; while it
+is full, results wait where they were made and nothing more is read. A peer that reads nothing for
+`stall_s` seconds is disconnected.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Channel:
         send: Where they go.
         machine: The state of this end.
         handler: Answers requests. An `EvocellError` that it raises becomes the other end's error; any other
-            exception is logged, and the other end is told of an internal error.
+            exception is logged, and the other end gets an `InternalError`.
         greeted: Answers the client's hello, on a server.
         told: Takes notifications, each before anything that was sent after it; None drops them.
     """
@@ -242,7 +242,7 @@ class Channel:
             return ConnectionClosed("the connection broke")
 
     async def _found(self, data: bytes) -> Reading:
-        """Find messages in bytes; what is long is read in a thread, so that nobody else waits for it."""
+        """Find messages in bytes; long input is read in a thread, so that no other task waits for it."""
         machine = self.machine
         if machine.pending_bytes + len(data) < _LONG_BYTES:
             return machine.read(data)
@@ -304,7 +304,7 @@ class Channel:
         return data
 
     async def _encode(self, message: Message) -> bytes:
-        """Make bytes of a message; of a long one in a thread, so that nobody else waits for it."""
+        """Encode a message; a long one in a thread, so that no other task waits for it."""
         if is_long(frame_of(message)):
             return await trio.to_thread.run_sync(self.machine.encode, message)
         return self.machine.encode(message)

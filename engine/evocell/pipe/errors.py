@@ -1,4 +1,4 @@
-"""Errors as they travel: `{code, message, data}`, and back to exceptions.
+"""Errors of the pipe, and the conversion of exceptions to `{code, message, data}` and back.
 
 The code is the exception's class, and the data are the arguments that its constructor takes, so that an error
 added to `evocell.errors` travels without a line here.
@@ -39,8 +39,8 @@ class RemoteError(EvocellError):
     """The other end answered with an error that has no class here.
 
     Attributes:
-        code: What the other end calls it.
-        data: What it said besides the sentence.
+        code: The code that the other end sent.
+        data: The data that it sent besides the message.
     """
 
     def __init__(self, message: str, code: str = "", data: Mapping[str, Any] | None = None) -> None:
@@ -66,7 +66,7 @@ class MethodNotFound(EvocellError):
 
 
 class RequestCancelled(EvocellError):
-    """The request was cancelled by whoever had sent it."""
+    """The request was cancelled by its sender."""
 
     def __init__(self, message: str = "the request was cancelled") -> None:
         super().__init__(message)

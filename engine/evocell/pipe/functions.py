@@ -28,7 +28,7 @@ _THREADS = 8
 
 @frozen
 class _Lent:
-    """One function on loan.
+    """One function that the client has registered for callbacks.
 
     Attributes:
         role: The field or argument it is for.
@@ -70,7 +70,7 @@ class _Names:
 
 
 class CallbackRegistry:
-    """What a client has lent at the moment.
+    """The functions of a client that the server may call at this moment.
 
     Args:
         engine: The engine behind the pipe, as the client has it.
@@ -165,7 +165,7 @@ _IN_LOOP = frozenset({"fitness"})
 
 
 class ClientContext:
-    """What stands behind the names in a request of a client; implements `evocell.pipe.serialization.Context`.
+    """Resolves the names in a client's request; implements `evocell.pipe.serialization.Context`.
 
     Args:
         channel: The connection to the client.

@@ -1,4 +1,4 @@
-"""The state of one end of a pipe, without any I/O: bytes in, events out; acts in, bytes out.
+"""The protocol state machine of one end of a pipe, without I/O: bytes in, events out; calls in, bytes out.
 
 A connection begins with the client's request ``hello`` and is open once the server has answered it. From then
 on either end may ask, answer and tell. Whatever breaks a rule raises `ProtocolError`, after which the machine
@@ -44,7 +44,7 @@ _MSGIDS = 1 << 32
 
 
 class Phase(Enum):
-    """Where a connection is in its life."""
+    """The phase of a connection."""
 
     GREETING = "greeting"
     OPEN = "open"
@@ -78,7 +78,7 @@ class Refused:
 
 @frozen
 class RequestWithdrawn:
-    """A request is not wanted any more; it is answered all the same, most likely as cancelled."""
+    """A request was withdrawn by its sender; it is answered all the same, most likely as cancelled."""
 
     msgid: int
 
@@ -102,7 +102,7 @@ class NotificationReceived:
 
 @frozen
 class Reading:
-    """What was found in bytes.
+    """Messages found in received bytes.
 
     Attributes:
         messages: Each message with its length in bytes.
@@ -117,7 +117,7 @@ Event: TypeAlias = Greeted | RequestReceived | Refused | RequestWithdrawn | Answ
 
 
 class Machine:
-    """One end of a connection.
+    """The state machine of one end of a connection.
 
     Attributes:
         phase: Where the connection is.

@@ -1,4 +1,4 @@
-"""What annotations mean on the wire: models become maps and maps become models. No I/O.
+"""Serialization by annotations: models become maps, and maps become models. No I/O.
 
 Everything follows from the annotations of the engine's methods and models, so that a method or a field that
 is added there travels without a line here. What arrives is checked against them, and refused by the path to
@@ -46,11 +46,11 @@ _SHOWN_CHARS = 60
 
 
 class Unsupported(TypeError):
-    """An annotation that means nothing on the wire."""
+    """An annotation that has no serialized form."""
 
 
 class Context(Protocol):
-    """What stands behind the parts of a value that are no data: sandboxes and functions."""
+    """Conversion of the parts of a value that are not data: sandboxes and functions."""
 
     def handle(self, sandbox_id: str) -> Any:
         """Return what to pass for a sandbox that the other end names."""
@@ -268,7 +268,7 @@ class _FormField:
 
 @frozen
 class _Form:
-    """What a model is on the wire."""
+    """The serialized form of a model."""
 
     name: str
     fields: Mapping[str, _FormField]

@@ -1,4 +1,4 @@
-"""What differs between the source of a parent and that of its child."""
+"""Source differences between a child and its parents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONTEXT = 3
 
 @frozen
 class Change:
-    """What was done to a parent to make a child.
+    """The difference between one parent and one child, with the mutation that made it.
 
     Attributes:
         child_id: The child.

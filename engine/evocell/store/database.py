@@ -1,4 +1,4 @@
-"""The database file of a store: opened, migrated, refused if foreign, at rest while the process forks."""
+"""The database file of a store: opening, migration, refusal of foreign files, quiescence during forks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def is_trouble(error: BaseException) -> bool:
 
 
 def open_reader(state_dir: Path) -> sqlite3.Connection:
-    """Open the store of a state directory for reading only, beside whoever writes to it.
+    """Open the store of a state directory for reading only, concurrently with any writer.
 
     Args:
         state_dir: The directory, or the database itself.
@@ -154,7 +154,7 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 class Resting(Protocol):
-    """Something that has threads at work in SQLite."""
+    """An object whose threads use SQLite and can be paused for a fork."""
 
     def rest(self) -> list[threading.Lock]:
         """Wait until none is at work, and keep them all out; return what to release to let them in."""
@@ -162,7 +162,7 @@ class Resting(Protocol):
 
 
 class _Forks:
-    """Has SQLite at rest whenever the process is forked.
+    """Fork hooks that pause all use of SQLite while the process forks.
 
     SQLite has locks of its own for the whole process. A child that is forked while another thread holds one
     of them would wait for it for ever at its first use of any database, and loops that fork right after an

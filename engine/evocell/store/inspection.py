@@ -1,4 +1,4 @@
-"""Look through a store for what is damaged or does not fit together."""
+"""Consistency check of a store: damaged rows and broken references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes that are remembered by what decided them, and records of the calls that were made."""
+"""Memoised outcomes, by the identity of their call, and records of evaluated calls."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _COLUMNS = "seq, at, sandbox_id, call, kind, outcome, fuel, deterministic"
 
 
 class Memory:
-    """Outcomes as bytes, by key: the ones used last in this process, and more in a durable store.
+    """Encoded outcomes by key: an LRU cache in this process, backed by a durable store.
 
     Args:
-        store: Where they outlive the engine; None to remember in this process only.
+        store: The store in which they outlive the engine; None caches in this process only.
         max_bytes: Most that is kept in this process.
     """
 
@@ -95,10 +95,10 @@ class Memory:
 
 
 class Records:
-    """Records of calls, in a store; the newest hundred thousand.
+    """Records of calls in a store; the newest 100,000 are kept.
 
     Args:
-        store: Where they are kept.
+        store: The store.
     """
 
     def __init__(self, store: Store) -> None:

@@ -1,7 +1,7 @@
-"""The event stream: every event with a number, for subscribers of any speed, resumable, and a log on disk.
+"""The event stream: numbered events for subscribers, who can resume it, and for the log on disk.
 
-An event is packed once. A subscriber has a queue of bounded length and size; when it is full the oldest event
-in it is dropped and counted, so whoever is slow misses events, and neither slows the engine nor fills memory.
+An event is packed once. A subscriber has a queue bounded in length and bytes; when it is full its oldest
+event is dropped and counted. A slow subscriber misses events; it neither slows the engine nor fills memory.
 """
 
 from __future__ import annotations
@@ -192,9 +192,9 @@ class Subscription:
 
 
 class EventStream(Completable):
-    """Numbers an engine's events and hands them to subscribers; may be used from any thread.
+    """Numbers an engine's events and delivers them to subscribers; thread-safe.
 
-    It begins to number them when somebody first subscribes, or at once if there is a log.
+    Numbering starts with the first subscription, or at once if there is a log.
 
     Args:
         telemetry: Where the events come from.

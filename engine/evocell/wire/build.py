@@ -1,7 +1,7 @@
-"""Values built from scanned bytes, step by step.
+"""Construction of values from scanned bytes, in bounded steps.
 
-A C call that builds a value keeps the interpreter's lock for all of it. What is long is therefore built of
-the parts that the scan found, each in a call of its own; between two of them other threads get their turn.
+A C call that builds a value keeps the interpreter's lock for all of it. A long value is therefore built
+from the parts that the scan found, each in a call of its own; between two of them other threads can run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Structured concurrency: bounded maps, retries for want of capacity, restarted tasks, work off the loop."""
+"""Helpers for structured concurrency: bounded maps, capacity retries, restarted tasks, work in threads."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def map_bounded(function: Callable[[T], Awaitable[R]], items: Sequence[T],
 
 
 class CapacityRetry:
-    """Tries again what a worker had no room for: in a batch it is the batch itself that fills the worker."""
+    """Retries requests that a worker had no capacity for, because a batch may fill the worker itself."""
 
     def __init__(self) -> None:
         self._one_ended = trio.Event()

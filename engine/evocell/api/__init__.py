@@ -1,1 +1,1 @@
-"""What callers hold: the blocking engine, its trio-native twin, and their sandboxes."""
+"""The public API: the blocking `Engine`, the trio-native `AsyncEngine`, and their sandboxes."""

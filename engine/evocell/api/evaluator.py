@@ -1,4 +1,4 @@
-"""Callable evaluators, for toolboxes in the manner of DEAP that map a function over individuals."""
+"""Callable evaluators for DEAP-style toolboxes that map a function over individuals."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ class _Pending(Future[F]):
 
 
 class Evaluators(Blocking):
-    """The methods of `Engine` that are about evaluators."""
+    """The methods of `Engine` that make evaluators."""
 
     _thread: TrioThread[AsyncEvaluating]
 

@@ -1,4 +1,4 @@
-"""A thread that runs trio, and calls into it from other threads."""
+"""The thread that runs the trio loop of a blocking engine, and calls into the loop from other threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class Portal(Protocol):
-    """Runs an async function in some trio loop for a thread that waits for it."""
+    """The interface for running an async function in a trio loop from another thread."""
 
     def call(self, function: Callable[[], Awaitable[R]]) -> R:
         """Run `function` to its end; its result or exception becomes the caller's."""
@@ -33,7 +33,7 @@ class Portal(Protocol):
 
 
 class Task(Generic[R]):
-    """One async function on its way in a trio loop.
+    """One async function that runs, or is to run, in a trio loop.
 
     Attributes:
         future: Gets the result; done only when the function has unwound completely.

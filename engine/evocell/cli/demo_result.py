@@ -1,4 +1,4 @@
-"""The final report of the demo: how the saboteurs failed; the best program, its quality, ancestry and cost."""
+"""The final report of the demo: failures of saboteurs; the best program, its quality and ancestry; cost."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ class PipeServer:
             one.channel.close(errors.Busy("too many connections wait to say hello", most))
 
     async def open_guests(self, open_worker: OpenWorker) -> None:
-        """Keep the workers open until cancelled; clients that wait for them get the error of a failed start."""
+        """Keep the workers open until cancelled; clients that wait for them get the error if this fails."""
         token = trio.lowlevel.current_trio_token()
 
         def progress(step: BuildProgress) -> None:

@@ -1,4 +1,4 @@
-"""The calls of one sandbox that wait for their turn, and what happens when they are too many."""
+"""The queue of one sandbox's calls, and the policy when it is full."""
 
 from __future__ import annotations
 

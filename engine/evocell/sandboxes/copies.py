@@ -1,4 +1,4 @@
-"""Copies of what sandboxes hold: forks of their state, images made of it, and files that carry it."""
+"""Copies of sandboxes: forks of their state, images frozen from it, and exported files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ FORKED = "fork"
 
 
 class Copies:
-    """Forks sandboxes and freezes them.
+    """Forks, freezes, exports and imports sandboxes.
 
     Args:
-        worker: Where their sessions live.
-        manager: Where they are kept.
+        worker: The worker that holds their sessions.
+        manager: The manager of the sandboxes.
     """
 
     def __init__(self, worker: Worker, manager: Manager) -> None:
@@ -122,7 +122,7 @@ class Copies:
                 await self._write(record, path)
 
     async def take(self, path: Path, new_id: str | None, limits: Limits | None) -> SandboxRecord:
-        """Make a sandbox from a file that nobody vouches for.
+        """Make a sandbox from an untrusted file.
 
         Args:
             path: The file.
@@ -166,7 +166,7 @@ class Copies:
         return path
 
     async def import_image(self, path: Path, name: str | None, *, replace: bool) -> ImageInfo:
-        """Make an image from a file that nobody vouches for.
+        """Make an image from an untrusted file.
 
         Raises:
             ImageError: It cannot be used; the message says why.
@@ -181,8 +181,8 @@ class Copies:
     ) -> object:
         """Have a sandbox recreated elsewhere from a file, and destroy it here.
 
-        Calls that come meanwhile wait; afterwards they raise `SandboxNotFound`. Whoever dies on the way,
-        the sandbox is in the file, here, or there.
+        Calls that come meanwhile wait; afterwards they raise `SandboxNotFound`. If either engine dies on the
+        way, the sandbox is in the file, here, or there.
 
         Args:
             record: The sandbox.

@@ -1,8 +1,8 @@
-"""Populations: which there are, who is in them, and how a generation follows from the one before.
+"""Populations: their members, their generations, and the creation of the next generation.
 
-Who is in a population is asked of the sandboxes themselves; kept here is only what no sandbox knows: that
-a population is there though it is empty, how far its generations have come, which one it descends from, and
-who is pinned. The store keeps that as well, so that numbering goes on after a restart.
+Membership is a field of each sandbox. Kept here is only what no sandbox knows: that a population exists
+though it is empty, its latest generation, the population it descends from, and the pinned sandboxes. The
+store keeps that as well, so that numbering goes on after a restart.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LOADS_AT_ONCE = 8
 
 
 class PopulationRegistry:
-    """Tracks groups of sandboxes that belong together.
+    """The registry of populations.
 
     Args:
-        manager: Where the sandboxes are.
-        kept: What the store keeps of populations.
-        config: How much of a population stays.
+        manager: The manager of the sandboxes.
+        kept: The populations in the store.
+        config: The retention of a population's members.
     """
 
     def __init__(self, manager: Manager, kept: PopulationStore, config: Config) -> None:
@@ -199,7 +199,7 @@ class PopulationRegistry:
 
         Raises:
             ConfigurationError: There is no such population, or something is no `Offspring`.
-            SandboxNotFound: Nobody has ever heard of a parent.
+            SandboxNotFound: A parent never existed.
         """
         found = goal = self._find(population_id)
         for one in offspring:

@@ -78,7 +78,7 @@ class AuditLog:
     def note(
         self, kind: AuditKind, detail: str, *, sandbox_id: str = "", version: str = "", profile: str = ""
     ) -> None:
-        """Note one thing; returns at once."""
+        """Record one entry; returns at once."""
         row = (self._run, time.time(), kind, _cleaned(sandbox_id), version, profile, _cleaned(detail))
         with self._lock:
             self._noted += 1
@@ -88,7 +88,7 @@ class AuditLog:
             self.trim()
 
     def trim(self) -> None:
-        """Let go of the oldest entries beyond the bound."""
+        """Delete the oldest entries beyond the bound."""
         self._store.execute(_TRIM, (self._max_entries,))
 
     def entries(

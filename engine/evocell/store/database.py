@@ -51,7 +51,7 @@ TROUBLES = frozenset(
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether a write failed for what may pass, such as a full disk, so that it is worth trying again."""
+    """Whether the cause of a failed write may pass, such as a full disk, so that a retry is worthwhile."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, sqlite3.Error) and isinstance(code, int) and code & 0xFF in TROUBLES
 
@@ -100,7 +100,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> None:
-    """Make a database one that this version writes to.
+    """Create or migrate the schema of a database for this version.
 
     Raises:
         StoreError: It is not ours, or a later version's.
@@ -143,7 +143,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Have what SQLite and the operating system raise become a `StoreError` that names the file."""
+    """Convert errors of SQLite and the operating system into a `StoreError` that names the file."""
     try:
         yield
     except sqlite3.DatabaseError as error:

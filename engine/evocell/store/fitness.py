@@ -344,7 +344,7 @@ class FitnessRecorder(Completable):
         return frame_of(rows, names, library=library)
 
     def forget(self, sandbox_id: SandboxName) -> None:
-        """Let go of what is held in memory of an individual; the store keeps it."""
+        """Drop an individual from memory; the store keeps it."""
         with self._lock:
             self._latest.pop(id_of(sandbox_id), None)
 

@@ -172,7 +172,7 @@ class Journal:
     def begin_batch(
         self, operation: str, members: Sequence[int], *, entry: str, task: str, direction: str
     ) -> int:
-        """Keep that a batch of evaluations has begun, so that it is known if it never ends.
+        """Record the start of a batch of evaluations, so that recovery knows a batch that never ended.
 
         Args:
             operation: What the caller asked for.

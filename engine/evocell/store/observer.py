@@ -83,7 +83,7 @@ async def open_observer(
     event_log_max_files: int,
     audit_entries: int,
 ) -> AsyncIterator[Observer]:
-    """Watch an engine for as long as a block lasts; what killed engines left in the store is mended first.
+    """Open the recorders of an engine for a block; the store is first repaired after killed engines.
 
     Args:
         store: Its store.

@@ -52,7 +52,7 @@ class Memory:
         self.hits = self.misses = self.refused = 0
 
     def get(self, key: str) -> bytes | None:
-        """Return what is remembered under a key."""
+        """Return the encoded outcome under a key; None if there is none."""
         found = self._entries.get(key)
         if found is not None:
             return found
@@ -64,7 +64,7 @@ class Memory:
         return None
 
     def put(self, key: str, outcome: bytes) -> None:
-        """Remember an outcome; one that is too large is not."""
+        """Store an encoded outcome; one that is too large is left out."""
         if len(outcome) > MOST_ENTRY_BYTES:
             return
         self._keep(key, outcome)
@@ -81,7 +81,7 @@ class Memory:
             self._store.execute("DELETE FROM memo WHERE key = ?", (key,))
 
     def info(self) -> MemoInfo:
-        """Return counts."""
+        """Return statistics."""
         return MemoInfo(
             hits=self.hits,
             misses=self.misses,

@@ -151,7 +151,7 @@ class Run:
         self._lock: int | None = lock
 
     def close(self) -> None:
-        """Note that the engine ended well; idempotent.
+        """Record the orderly end of the engine; idempotent.
 
         Raises:
             StoreError: Something of the run could not be written, and the store was to be durable.
@@ -179,7 +179,7 @@ class Run:
 
 
 def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool]) -> Run:
-    """Enter a new run into a store, after mending what killed ones left.
+    """Enter a new run into a store, after the recovery of killed runs.
 
     Args:
         store: The store.
@@ -278,7 +278,7 @@ def _recover(
 
 
 def _interrupt(connection: sqlite3.Connection, run: int) -> list[str]:
-    """Mark what a dead run had begun to evaluate; return the ids."""
+    """Mark the unfinished evaluations of a dead run as interrupted; return the ids."""
     ids: list[str] = []
     batches = connection.execute(
         "SELECT batch, members FROM batches WHERE run = ? AND outcome = 'running'", (run,)

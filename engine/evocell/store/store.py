@@ -364,7 +364,7 @@ class Store:
             return ()
         try:
             self._in_transaction(writes)
-        except Exception as error:  # noqa: BLE001 - which of them it was is found out one by one
+        except Exception as error:  # noqa: BLE001 - the culprit is found one by one
             if is_trouble(error):
                 return self._in_trouble(error, writes)
         else:

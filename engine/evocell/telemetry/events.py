@@ -85,7 +85,7 @@ class Telemetry(Completable):
         return tuple(one.handler_id for one in self._attached)
 
     def attach(self, handler_id: str, prefix: str, handler: Handler) -> None:
-        """Have a function called with every event under a prefix.
+        """Attach a function, which is called with every event under a prefix.
 
         Args:
             handler_id: Its name, to detach it by.
@@ -193,11 +193,11 @@ class Span:
         self._started = 0.0
 
     def note(self, **metadata: object) -> None:
-        """Add what only the end of the work knows to its last event."""
+        """Add metadata to the last event of the span."""
         self._metadata = {**self._metadata, **metadata}
 
     def measure(self, **measurements: float) -> None:
-        """Add numbers to the last event."""
+        """Add measurements to the last event of the span."""
         self._measured = {**(self._measured or {}), **measurements}
 
     def __enter__(self) -> Self:

@@ -144,7 +144,7 @@ class Subscription:
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Get nothing more; what is in the queue can still be taken. Idempotent."""
+        """End the subscription; queued events can still be taken. Idempotent."""
         self._stream.unsubscribe(self)
         with self._changed:
             self._closed = True
@@ -164,7 +164,7 @@ class Subscription:
         self.close()
 
     def start_from(self, replay: Iterator[StreamedEvent], missed: int) -> None:
-        """Give it what came before it."""
+        """Prepend the events that are replayed to it."""
         self.missed = missed
         self._replay = replay
 
@@ -222,7 +222,7 @@ class EventStream(Completable):
     def subscribe(
         self, prefix: str = "", *, after: int | None = None, capacity: int = CAPACITY
     ) -> Subscription:
-        """Get the events under a prefix from now on, or from after a number.
+        """Subscribe to the events under a prefix, from now on or from after a number.
 
         Args:
             prefix: As in `Telemetry.attach`.
@@ -250,7 +250,7 @@ class EventStream(Completable):
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Give a subscription nothing more."""
+        """End a subscription."""
         with self._lock:
             self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
 

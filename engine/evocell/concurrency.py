@@ -46,7 +46,7 @@ FEW_BYTES = 16 << 10
 
 
 def passes_on(error: BaseException) -> bool:
-    """Whether an exception is the business of trio or the interpreter, and not of what was running."""
+    """Whether an exception belongs to trio or the interpreter, so that it must be passed on."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup((trio.Cancelled, GeneratorExit)) is not None
     return isinstance(error, trio.Cancelled | GeneratorExit)
@@ -99,7 +99,7 @@ class CapacityRetry:
         self._one_ended = trio.Event()
 
     async def wait_for(self, attempt: Callable[[], Awaitable[R]]) -> R:
-        """Do something in the worker, if need be when something else has ended.
+        """Run a request in the worker; if it lacks capacity, retry when another request has ended.
 
         Args:
             attempt: What to do, any number of times.

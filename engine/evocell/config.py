@@ -131,8 +131,8 @@ class Config:
         gc_retain_generations: Latest generations of each population that the garbage collector leaves whole;
             0 for all.
         gc_elites: Number of the fittest of each population that it leaves, whatever their generation.
-        gc_memory_percent: From how much of the memory taken it collects at once, and then refuses further
-            sandboxes; 100 for never.
+        gc_memory_percent: Percentage of memory in use from which it collects at once, and then refuses
+            further sandboxes; 100 for never.
         enforcement_poll_interval_ms: Milliseconds between two checks of the resource enforcer.
         enforcement_enabled: Whether the resource enforcer runs and the security gate refuses; without it the
             gate only notes in the audit log what it would have refused.

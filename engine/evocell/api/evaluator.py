@@ -47,7 +47,7 @@ Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def as_given(individual: Source) -> Source:
-    """Take an individual for its own code."""
+    """Return the individual itself as its code."""
     return individual
 
 

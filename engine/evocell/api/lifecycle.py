@@ -57,7 +57,7 @@ class _Ancestry:
         self._pid: int | None = None
 
     def refuse_forked(self) -> None:
-        """Note this process, and raise `EngineForked` if it was forked from one that is noted."""
+        """Record this process, and raise `EngineForked` if it was forked from a recorded one."""
         if self._pid not in {None, os.getpid()}:
             raise EngineForked(
                 "this process was forked from one in which an engine has run, and guests do not work after "

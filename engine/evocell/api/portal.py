@@ -209,7 +209,7 @@ class TrioThread(Generic[T_co]):
                 raise unwritten
 
     def stop_soon(self) -> None:
-        """Ask for what `close` does without waiting for it; safe where waiting could be for oneself."""
+        """Begin to close without waiting; safe in the loop's own thread, where waiting would deadlock."""
         if os.getpid() == self._pid:
             self._closing = True
             self._soon(self._stop.set)
@@ -253,7 +253,7 @@ class TrioThread(Generic[T_co]):
 
 
 def bare(error: BaseException) -> BaseException:
-    """Take the wrapping of nurseries off an error that is alone in it."""
+    """Unwrap an exception group that holds a single error."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

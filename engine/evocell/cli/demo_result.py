@@ -52,7 +52,7 @@ def show_result(console: Console, result: Mapping[str, Any], *, options: str) ->
 
 
 def saboteur_table(saboteurs: Sequence[Mapping[str, Any]]) -> Group:
-    """Tell how each hostile program of the first generation died."""
+    """List how each hostile program of the first generation failed."""
     table = _table()
     table.add_column("saboteur")
     table.add_column("died of")

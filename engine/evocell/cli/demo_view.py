@@ -285,7 +285,7 @@ def _facts() -> Table:
 
 
 def _fates(saboteurs: Mapping[str, str | None]) -> Columns:
-    """Render what became of each saboteur."""
+    """Render the outcome of each saboteur."""
     return Columns(
         [
             Text.assemble((f"{label}: ", "dim"), (kind or "...", "red" if kind else "dim"))

@@ -205,7 +205,7 @@ def _member(row: Sequence[Any]) -> Member:
 
 
 def _columns(everyone: Sequence[Member]) -> list[float]:
-    """Give everybody a column: the generation, or without generations a window of evaluations."""
+    """Assign each individual a column: its generation, or without generations a window of evaluations."""
     generations = sorted({one.generation for one in everyone})
     if len(generations) > 1:
         place = {generation: index for index, generation in enumerate(generations)}
@@ -257,7 +257,7 @@ def _quartiles(scores: Sequence[float]) -> list[float] | None:
 
 
 def _points(everyone: Iterable[Member]) -> dict[str, list[Any]]:
-    """Return everybody, a list for each attribute, since ten thousand objects would be mostly names."""
+    """Return all individuals as one list per attribute, since ten thousand objects would be mostly names."""
     members = list(everyone)
     return {
         "id": [one.id for one in members],

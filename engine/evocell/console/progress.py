@@ -136,7 +136,7 @@ class Display:
             line: The bar.
             what: What is done.
             done: How much of it is done.
-            total: How much there is; None if nobody knows.
+            total: How much there is; None if unknown.
             amount: The same as text.
             notes: What else to say.
         """
@@ -210,7 +210,7 @@ class BatchBar(_Batch):
 
     Args:
         what: What is done, such as ``"evaluating"``.
-        total: How many there are; None if nobody knows.
+        total: How many there are; None if unknown.
         display: Where it is shown; None for the process's own.
     """
 
@@ -336,7 +336,7 @@ class BatchLines(_Batch):
 
     Args:
         what: What is done, such as ``"evaluating"``.
-        total: How many there are; None if nobody knows.
+        total: How many there are; None if unknown.
         every_s: Seconds between two lines.
     """
 

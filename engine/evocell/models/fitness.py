@@ -211,7 +211,7 @@ class FitnessResult:
         }
 
     def artifacts(self) -> dict[str, str]:
-        """Return what is known of the first public case that failed, by name.
+        """Return details of the first public case that failed, by name.
 
         Keys, each there only if it has something to say: ``case``, ``outcome``, ``remark``, ``error``,
         ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. If no public case failed and the

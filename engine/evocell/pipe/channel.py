@@ -151,7 +151,7 @@ class Channel:
         sent: Callable[[int], None] | None = None,
         trusting: bool = True,
     ) -> Any:
-        """Ask the other end, and wait for its answer.
+        """Send a request, and wait for its answer.
 
         Args:
             method: What is asked for.
@@ -202,7 +202,7 @@ class Channel:
         return pending.answer.result
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Tell the other end something, once it has read enough of what it was told before.
+        """Send a notification, once the other end has read enough of the earlier messages.
 
         Raises:
             ConnectionClosed: The connection is over.
@@ -213,7 +213,7 @@ class Channel:
             self._push(await self._encode(Notification(method, dict(params))))
 
     def notify_nowait(self, method: str, params: Mapping[str, Any]) -> bool:
-        """Tell the other end something that may as well be left out; returns whether it was sent."""
+        """Send a notification unless the send queue is full; returns whether it was sent."""
         if self._ended is not None or self._unsent > self.machine.limits.max_unsent_bytes:
             return False
         self._push(self.machine.notify(method, params))
@@ -321,7 +321,7 @@ class Channel:
         self._something.set()
 
     async def _room(self) -> None:
-        """Wait until the other end has read enough."""
+        """Wait until the send queue has room."""
         while self._unsent > self.machine.limits.max_unsent_bytes:
             await self._drained.wait()
 

@@ -339,7 +339,7 @@ class AsyncClient(_Base):
 
     @property
     def lineage(self) -> Any:
-        """Who descends from whom; its methods are those of `LineageTracker`, to be awaited."""
+        """The lineage of individuals; its methods are those of `LineageTracker`, to be awaited."""
         return _RemotePart(self, "lineage")
 
     def part(self, name: str, wait: Callable[[Callable[[], Awaitable[Any]]], Any]) -> Any:

@@ -106,7 +106,7 @@ class InternalError(EvocellError):
 
 @cache
 def error_codes() -> dict[str, type[EvocellError]]:
-    """Return every error that may travel, by its code."""
+    """Return every error that the pipe can carry, by its code."""
     found: dict[str, type[EvocellError]] = {}
     for module in (vars(errors), globals()):
         found |= {
@@ -118,13 +118,13 @@ def error_codes() -> dict[str, type[EvocellError]]:
 
 
 def error_fields(kind: type[EvocellError]) -> tuple[str, ...]:
-    """Return the names of what an error says besides its sentence."""
+    """Return the names of an error's fields besides its message."""
     names = tuple(inspect.signature(kind).parameters)
     return tuple(name for name in names if name not in {"message", "details"})
 
 
 def to_wire(error: EvocellError) -> dict[str, Any]:
-    """Return an error as it travels."""
+    """Return an error in its form on the wire."""
     code = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in error_codes()), None)
     if code is None:
         return {"code": "InternalError", "message": str(error), "data": {}}

@@ -96,7 +96,7 @@ class CallbackRegistry:
 
     @contextmanager
     def request(self) -> Iterator[_Names]:
-        """Lend functions for the time of a request."""
+        """Register the functions of a request for its duration."""
         names = _Names(self)
         try:
             yield names
@@ -105,13 +105,13 @@ class CallbackRegistry:
                 del self._lent[name]
 
     def told(self, params: Mapping[str, Any]) -> None:
-        """Call a function that is told something."""
+        """Call a function that takes a notification."""
         lent = self._lent.get(str(params.get("function")))
         if lent is not None:
             lent.function(*self._read(lent, params.get("args")))
 
     async def asked(self, params: Mapping[str, Any]) -> Any:
-        """Call a function that is asked something, in a thread unless it is async.
+        """Call a function that returns an answer, in a thread unless it is async.
 
         Raises:
             ConfigurationError: There is no such function, or it raised.

@@ -122,7 +122,7 @@ def variants(model: type) -> dict[str, type]:
 
 
 def sort_of(hint: Hint) -> str:
-    """Return how an annotation is called in the description of the protocol.
+    """Return the name of an annotation in the description of the protocol.
 
     Raises:
         Unsupported: It means nothing on the wire.
@@ -321,7 +321,7 @@ def _part(hint: Hint, kind: type) -> Hint:
 
 
 def decode(value: Any, hint: Hint, path: str, context: Context, *, role: str = "") -> Any:
-    """Return what an annotation promises, made of plain data from the other end.
+    """Return the value of an annotation, built from plain data of the other end.
 
     Args:
         value: What came.
@@ -465,7 +465,7 @@ def _names_function(value: object) -> bool:
 
 
 def _fits(value: Any, hint: Hint) -> bool:
-    """Whether a value could be what a member of a union says, by its type alone."""
+    """Whether the type of a value fits a member of a union."""
     if hint in _ANYTHING:
         return True
     origin = origin_of(hint)

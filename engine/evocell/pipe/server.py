@@ -232,7 +232,7 @@ class PipeServer:
                 self._namespaces.pop(namespace, None)
 
     def _part(self, session: Session) -> None:
-        """Take note that a session has lost its connection."""
+        """Handle the end of a session's connection: end the session, or keep a detached one for a while."""
         if not session.detached:
             session.end()
         elif session.channel is None:

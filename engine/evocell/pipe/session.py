@@ -61,7 +61,7 @@ class Session:
         self._life = trio.CancelScope()
 
     async def live(self, open_worker: Callable[[], Any]) -> None:
-        """Have an engine until `end`.
+        """Keep an engine open until `end`.
 
         Args:
             open_worker: Waits for the workers to be ready, and returns what lends them.
@@ -102,7 +102,7 @@ class Session:
         return 0 if self._engine is None else self._engine.event_stream.last_seq
 
     def end(self) -> None:
-        """Have everything of the session stopped and removed; `ended` says when it is."""
+        """Stop and remove everything in the session; `ended` is set when that is done."""
         self._over.set()
         if self._engine is None:
             self._life.cancel()

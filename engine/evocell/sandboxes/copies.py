@@ -39,7 +39,7 @@ class Copies:
         self._manager = manager
 
     async def fork(self, record: SandboxRecord, new_ids: Sequence[str | None]) -> list[SandboxRecord]:
-        """Make sandboxes that hold what another one holds: its code, and its session's state.
+        """Fork a sandbox: make sandboxes with its code and its session's state.
 
         Args:
             record: The other one.
@@ -64,7 +64,7 @@ class Copies:
                 return made
 
     async def freeze(self, record: SandboxRecord, name: str, *, replace: bool) -> ImageInfo:
-        """Make an image of what a sandbox holds, which stays as it is.
+        """Freeze a sandbox's code and state into an image; the sandbox is unchanged.
 
         Args:
             record: The sandbox.
@@ -179,7 +179,7 @@ class Copies:
     async def migrate(
         self, record: SandboxRecord, path: Path, recreate: Callable[[Path], Awaitable[object]]
     ) -> object:
-        """Have a sandbox recreated elsewhere from a file, and destroy it here.
+        """Move a sandbox: recreate it elsewhere from a file, and destroy it here.
 
         Calls that come meanwhile wait; afterwards they raise `SandboxNotFound`. If either engine dies on the
         way, the sandbox is in the file, here, or there.
@@ -267,7 +267,7 @@ class Copies:
             record.note_session(live=True)
 
     async def _copy(self, record: SandboxRecord, made: SandboxRecord) -> None:
-        """Give a new sandbox what another one holds, whose lock is held."""
+        """Copy the code and session of a sandbox, whose lock is held, into a new one."""
         about = {
             "sandbox_id": made.id,
             "generation": made.state.generation,

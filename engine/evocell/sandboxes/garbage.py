@@ -161,7 +161,7 @@ class GarbageCollector:
         manager.on_full = self.make_room
 
     async def run(self) -> NoReturn:
-        """Collect at intervals, and look at the memory in between, for ever.
+        """Collect at intervals, and check the memory in between, until cancelled.
 
         Cancellation: A collection under way destroys what it has begun to destroy.
         """
@@ -202,7 +202,7 @@ class GarbageCollector:
         return report
 
     async def make_room(self, enough: Callable[[], bool]) -> bool:
-        """Destroy the sandboxes that retention lets go, because further ones are wanted.
+        """Destroy collectable sandboxes, to make room for new ones.
 
         Unused trees and orphaned directories wait for the next cycle: this one is in the way of a call.
 
@@ -228,7 +228,7 @@ class GarbageCollector:
         return True
 
     async def look(self) -> None:
-        """Look at the memory: collect if it is short, and refuse further sandboxes if that does not help."""
+        """Check the memory: collect if it is short, and refuse further sandboxes if that does not help."""
         limit = self._config.gc_memory_percent / 100
         admission = self._manager.admission
         taken = self._taken()

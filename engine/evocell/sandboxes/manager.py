@@ -348,7 +348,7 @@ class Manager:
             raise
 
     async def _make_room(self, specs: Sequence[SandboxSpec]) -> None:
-        """Have garbage collected for as long as there is not room enough and that makes some."""
+        """Collect garbage until there is room, or a collection frees none."""
 
         def enough() -> bool:
             return self.admission.has_room(specs, len(self._records))

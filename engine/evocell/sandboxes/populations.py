@@ -99,7 +99,7 @@ class PopulationRegistry:
         return [self.state(population.id) for population in known]
 
     def resume(self, population_id: str, direction: Direction | None) -> list[LostMember]:
-        """Enter a population, or say who was in it whom retention keeps and no engine holds any more.
+        """Enter a population, or return its former members that retention keeps and no engine holds.
 
         Raises:
             ConfigurationError: A name or the direction cannot be used.
@@ -160,7 +160,7 @@ class PopulationRegistry:
         return max(0, self._find(population_id).generation)
 
     async def generations(self, population_id: str, generation: int | None) -> list[GenerationState]:
-        """Return all generations of a population, or one, with those of their members who are gone.
+        """Return all generations of a population, or one, destroyed members included.
 
         Raises:
             ConfigurationError: There is no such population.
@@ -189,7 +189,7 @@ class PopulationRegistry:
     def offspring(
         self, population_id: str, offspring: Sequence[Offspring], *, into: str | None
     ) -> list[SandboxSpec]:
-        """Say what to create for the generation after the latest one.
+        """Return the specifications of the sandboxes of the next generation.
 
         Args:
             population_id: The population.

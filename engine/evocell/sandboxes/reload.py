@@ -113,7 +113,7 @@ class Reloading:
         return self._modules.history(record.id, module)
 
     async def diff(self, record: SandboxRecord, module: str, old: int | None, new: int | None) -> VersionDiff:
-        """Say what changed in a module from one version to another; found out in a guest.
+        """Return the difference between two versions of a module; a guest computes it.
 
         Args:
             record: The sandbox.

@@ -67,7 +67,7 @@ class AncestryGraph:
         return line
 
     def above(self, starts: Sequence[int]) -> bytearray:
-        """Mark some individuals and all from whom they descend.
+        """Mark some individuals and all their ancestors.
 
         Returns:
             A byte for each place up to the highest of `starts`: 1 for who is marked.
@@ -91,7 +91,7 @@ class AncestryGraph:
         return marks
 
     def below(self, start: int) -> bytearray:
-        """Mark all who descend from an individual.
+        """Mark all descendants of an individual.
 
         Returns:
             A byte for each place above `start`: 1 for who is marked.
@@ -111,7 +111,7 @@ class AncestryGraph:
         return marks[start + 1 :]
 
     def youngest_common(self, one: int, other: int) -> int | None:
-        """Return the youngest from which two individuals descend, perhaps one of them, or None."""
+        """Return the youngest common ancestor of two individuals, which may be one of them, or None."""
         if one == other:
             return one
         top = max(one, other)

@@ -43,7 +43,7 @@ class Change:
 
 
 def diff_files(before: Files, after: Files) -> str:
-    """Return the difference of two versions' text as ``diff -u`` shows it, path by path."""
+    """Return the unified diff of two versions' text, path by path."""
     parts: list[str] = []
     for path in sorted(before.keys() | after.keys()):
         parts += _diff_file(path, before.get(path, ""), after.get(path, ""))

@@ -190,7 +190,7 @@ class FitnessRecorder(Completable):
             )
 
     def adjust(self, sandbox_id: SandboxName, delta: float, reason: str) -> FitnessEntry:
-        """Change the fitness of an individual, for what its evaluation could not see.
+        """Adjust the score of an individual, for what its evaluation does not measure.
 
         Args:
             sandbox_id: The individual, or its id.

@@ -185,7 +185,7 @@ class LineageTracker(Completable):
             self._notes[place] = notes
 
     def set_version(self, individual_id: str, version: str | None) -> None:
-        """Note the code of an individual that has it only now; one that is not known is left alone."""
+        """Record the code of an individual that had none yet; an unknown one is left alone."""
         with self._lock:
             place = self._places.get(individual_id)
             if place is not None:
@@ -214,7 +214,7 @@ class LineageTracker(Completable):
             return None if place is None else self._family.depth(place)
 
     def ancestors(self, individual_id: SandboxName) -> list[str]:
-        """Return all from whom an individual descends, the youngest first.
+        """Return all ancestors of an individual, the youngest first.
 
         Args:
             individual_id: The individual, or its id.
@@ -231,7 +231,7 @@ class LineageTracker(Completable):
             return found
 
     def descendants(self, individual_id: SandboxName) -> list[str]:
-        """Return all who descend from an individual, the oldest first.
+        """Return all descendants of an individual, the oldest first.
 
         Args:
             individual_id: The individual, or its id.
@@ -260,7 +260,7 @@ class LineageTracker(Completable):
             ]
 
     def common_ancestor(self, one_id: SandboxName, other_id: SandboxName) -> str | None:
-        """Return the youngest from which two individuals descend, or None; it may be one of the two.
+        """Return the youngest common ancestor of two individuals, or None; it may be one of the two.
 
         Args:
             one_id: One individual, or its id.
@@ -276,7 +276,7 @@ class LineageTracker(Completable):
             return None if place is None else self._ids[place]
 
     def family(self, individual_ids: Iterable[SandboxName], *, most: int | None = None) -> list[Individual]:
-        """Return individuals and all from whom they descend, the oldest first.
+        """Return individuals and all their ancestors, the oldest first.
 
         Args:
             individual_ids: Whose: individuals, or their ids.
@@ -310,7 +310,7 @@ class LineageTracker(Completable):
         return None if found is None else dict(found)
 
     def what_changed(self, child_id: SandboxName, parent_id: SandboxName | None = None) -> Change:
-        """Return what was done to a parent to make a child.
+        """Return the differences between a child and its parents.
 
         Args:
             child_id: The child, or its id.

@@ -333,9 +333,10 @@ class Store:
     # writes are committed one by one, and the culprit is lost.
     #
     # A write is lost if it is at fault itself or beyond `MOST_STUCK`. Each loss counts in `_losses` and adds
-    # a sentence to `_failures`. A ticket without `since` takes `_failures` and clears it, so a loss is
-    # reported by one such flush only. Evaluations that run at once must each learn of a loss, whichever
-    # flushes first: their tickets hold the count of `losses` from their start as `since` and compare it.
+    # a sentence to `_failures`. Tickets without `since` take `_failures`, which is then cleared: such flushes
+    # report a loss once. Concurrent evaluations must each learn of a loss, whichever flushes first; their
+    # tickets carry the count of losses from their start as `since`, and are compared with `_losses`.
+    # A `_Once` is not tried again: its caller is waiting and gets `_trouble` as a failure.
     def _commit(self, taken: Sequence[Write | _Ticket]) -> None:
         stuck = self._write([*self._stuck, *(one for one in taken if not isinstance(one, _Ticket))])
         for one in stuck:

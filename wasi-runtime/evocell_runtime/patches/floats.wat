@@ -13,6 +13,7 @@
   (import "interpreter" "PyErr_Clear" (func $err_clear))
   (import "interpreter" "PyErr_Occurred" (func $err_occurred (result i32)))
   (import "interpreter" "_Py_Dealloc" (func $dealloc (param i32)))
+  (import "interpreter" "__trunctfdf2" (func $narrow (param i64 i64) (result f64)))
   (import "original" "generic_wrapped_legacy_loop"
     (func $plain (param i32 i32 i32 i32 i32) (result i32)))
   (import "original" "_get_bufsize_errmask" (func $errmask (param i32 i32) (result i32)))
@@ -689,7 +690,8 @@
           (local.set $q (i32.add (local.get $q) (i32.load offset=4 (local.get $strides))))
           (local.set $many (i32.sub (local.get $many) (i32.const 1)))
           (br $next)))))
-  ;; Conversions to integers are made through 32 bits (types of at most 16 bits and int32) or 64 natively.
+  ;; Conversions to integers are made through 32 bits (types of at most 16 bits and int32) or 64 natively, and those of
+  ;; long doubles to signed and 8-bit types through 16.
   (func $check_integers (param $p i32) (param $step i32) (param $many i32) (param $from i32) (param $to i32)
     (local $low f64) (local $high f64) (local $value f64)
     (local.set $low (f64.const -0x1p63))
@@ -699,6 +701,10 @@
         (local.set $low (f64.const -2147483649))
         (local.set $high (f64.const 2147483648)))
       (else (local.set $low (f64.const -0x1.0000000000001p63))))
+    (if (i32.and (i32.eq (local.get $from) (i32.const 13)) (i32.lt_u (local.get $to) (i32.const 4)))
+      (then
+        (local.set $low (f64.const -32769))
+        (local.set $high (f64.const 32768))))
     (if (i32.eq (local.get $to) (i32.const 10)) (then (local.set $high (f64.const 0x1p64))))
     (loop $next
       (if (i32.gt_s (local.get $many) (i32.const 0))
@@ -719,9 +725,7 @@
     (local.set $class (call $class_part (local.get $at) (local.get $type)))
     (if (i32.and (local.get $class) (i32.const 3)) (then (return (f64.const nan))))
     (if (i32.ne (local.get $type) (i32.const 13)) (then (return (f64.const 0))))
-    (if (i64.ge_u (i64.and (i64.load offset=8 (local.get $at)) (i64.const 0x7fffffffffffffff)) (i64.const 0x403e000000000000))
-      (then (return (f64.const nan))))
-    (f64.const 0))
+    (call $narrow (i64.load align=1 (local.get $at)) (i64.load offset=8 align=1 (local.get $at))))
 
   ;; np.dot of more dimensions or of other types: one product of two vectors.
   (func (export "evocell.dotted") (param $a i32) (param $a_step i32) (param $b i32) (param $b_step i32) (param $o i32)

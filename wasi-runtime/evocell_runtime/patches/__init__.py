@@ -16,8 +16,9 @@ from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Everywhere, Memory
 from evocell_runtime.patches.sizes import SIZES
 from evocell_runtime.patches.stacks import STACKS
+from evocell_runtime.patches.waits import WAITS
 
-PATCHES: tuple[AnyPatch, ...] = (*CASTS, *INTEGERS, *BUFFERS, *SIZES, *KERNELS, *FLOATS, *STACKS)
+PATCHES: tuple[AnyPatch, ...] = (*CASTS, *INTEGERS, *BUFFERS, *SIZES, *KERNELS, *FLOATS, *STACKS, *WAITS)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(

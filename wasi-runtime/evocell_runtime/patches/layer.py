@@ -100,7 +100,7 @@ def _edited(module: Module, patch: Edit, number: int) -> bytes:
     first_new = len(module.signature(number)[0]) + sum(many for many, _ in groups)
     fresh = assemble(module, patch.replacement, first_new_local=first_new)
     groups += [(1, TYPE_CODES[name]) for name in patch.new_locals]
-    parts = [write_locals(groups)]
+    parts: list[bytes | memoryview] = [write_locals(groups)]
     for place in chosen:
         parts += [body[begin : found[place].at], fresh]
         begin = found[place + len(wanted) - 1].end

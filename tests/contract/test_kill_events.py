@@ -9,7 +9,7 @@ import pytest
 
 import evocell
 from evocell import Case, Evaluation, Limits
-from evocell.observability.catalogue import problems
+from evocell.telemetry.catalogue import problems
 
 SOURCE = """
 def spin():

@@ -268,7 +268,7 @@ async def test_several_clients_share_a_server_and_do_not_see_each_other(tmp_path
                         assert (await two.run("same", "add", args=(0,))).ok
                 hogs.cancel_scope.cancel()
         await until(lambda: not server.session_names)
-        assert len(server._guests._worker.host._homes) == 0  # no session of theirs is left in the workers
+        assert len(server._guests._worker.host._table) == 0  # no session of theirs is left in the workers
         nursery.cancel_scope.cancel()
     assert not path.exists()
 
@@ -479,7 +479,7 @@ async def test_a_client_that_is_killed_leaves_nothing_on_a_shared_server(tmp_pat
         host.wait()
         host.stdout.close()
         await until(lambda: not server.session_names)
-        assert len(server._guests._worker.host._homes) == 0
+        assert len(server._guests._worker.host._table) == 0
         nursery.cancel_scope.cancel()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 import evocell
 from evocell import Case, Config, Evaluation, Limits, Stage
-from evocell.execution.processes import open_worker_processes
+from evocell.workers.processes import open_worker_processes
 
 N_CANDIDATES = 200
 N_CASES = 5
@@ -96,7 +96,7 @@ def test_case_data_is_sent_once_per_worker():
         results = engine.evaluate([f"def solve(a): return float(a[0])  # {n}" for n in range(40)], task)
         assert [result.fitness_score for result in results] == [1.0] * 40
         (pool,) = pools
-        sent = [life.sent_bytes for life in pool.lives]
+        sent = [one.sent_bytes for one in pool.processes]
         assert len(sent) == 2
         assert all(N_CASES * ARRAY_BYTES <= size < (N_CASES + 1) * ARRAY_BYTES for size in sent)
-        assert [life.missed for life in pool.lives] == [0, 0]
+        assert [one.missed for one in pool.processes] == [0, 0]

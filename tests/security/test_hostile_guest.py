@@ -24,11 +24,11 @@ from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.errors import EvocellError
-from evocell.execution import guest_files, sealing
-from evocell.execution.front import HostWorker
-from evocell.execution.run import CopyRefused, Sighting
-from evocell.execution.worker import CallJob, CompileJob
+from evocell.execution.interface import CallJob, CompileJob
+from evocell.execution.messages import CopyRefused, GuestResult
+from evocell.guests import freeze, session_data
 from evocell.models.outcome import Outcome, Rejected
+from evocell.workers.worker import HostWorker
 from evocell_guest.values import encode
 from evocell_runtime import rehearsal
 from evocell_runtime.boot import make_immortal
@@ -87,7 +87,7 @@ class HostileHost:
             memory_bytes=1 << 20,
         )
         # Across the pipe of a worker process and back.
-        return Sighting.from_wire(Sighting(result=result, session_alive=True).to_wire())
+        return GuestResult.from_wire(GuestResult(result=result, session_alive=True).to_wire())
 
 
 @pytest.fixture
@@ -132,20 +132,20 @@ async def every_exchange(front, data):
         pass
     seen = await host.run(None)
     with suppress(CopyRefused):
-        sealing._refuse_unsettled(seen)
+        freeze._refuse_unsettled(seen)
     make_immortal(Memory(1 << 12), seen.result.response, strict=False)
     with suppress(ImageError):
         make_immortal(Memory(1 << 12), seen.result.response)
     with suppress(ImageError):
         assert isinstance(rehearsal._compiled_code(seen.result.response or GuestBytes(b"")), bytes)
     with suppress(CopyRefused):
-        entries = guest_files._scratch_entries(data, LIMITS)
-        assert guest_files._charged(entries).used_bytes <= LIMITS.scratch_bytes
+        entries = session_data._scratch_entries(data, LIMITS)
+        assert session_data._charged(entries).used_bytes <= LIMITS.scratch_bytes
     guest = {"memory_bytes": 1 << 20, "runs": data, "packed": data, "state": {"rng": data}}
     state = {"limits": {}, "image": None, "app": "", "guest": guest, "scratch": data}
     images = SimpleNamespace(get=lambda image: SimpleNamespace(memory_bytes=1 << 20))
     with pytest.raises(CopyRefused):
-        guest_files.taken_in(images, state, lambda: pytest.fail("it asked for a directory"))
+        session_data.import_data(images, state, lambda: pytest.fail("it asked for a directory"))
     host.response = HONEST
     assert (await front.call(job)).outcome.unwrap() == 5
 
@@ -296,7 +296,7 @@ def test_answers_while_code_is_loaded(engine):
 @pytest.mark.usefixtures("numpy")
 def test_a_guest_put_aside_answers_as_it_did(engine, monkeypatch):
     """A guest that sleeps and wakes, as one among many does, is as hostile as before."""
-    monkeypatch.setattr("evocell.execution.host.AWAKE_SESSIONS", 2)  # in this process; a worker has its own
+    monkeypatch.setattr("evocell.guests.host.AWAKE_SESSIONS", 2)  # in this process; a worker has its own
     answers = answers_of("asleep", 20)
     with ExitStack() as held:
         sandbox = held.enter_context(engine.create_sandbox(source=SOURCE, limits=LIMITS))

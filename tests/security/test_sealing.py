@@ -18,8 +18,8 @@ import pytest
 
 import evocell
 from evocell import Config, Limits
-from evocell.execution.parcels import Parcel, read_parcel, write_parcel
-from evocell.execution.sealing import limits_to_settle
+from evocell.execution.archive import Archive, read_archive, write_archive
+from evocell.guests.freeze import limits_to_settle
 from evocell_guest.values import encode
 from evocell_runtime.boot import make_immortal
 from evocell_runtime.cache import ImageCache
@@ -291,7 +291,7 @@ def test_an_imported_image_that_answers_for_itself_is_refused(engine, name, tmp_
     assert call.finish().status == 0
     snapshot = freeze(guest)
     guest.close()
-    honest = read_parcel(
+    honest = read_archive(
         engine.export_image(engine.image_id, tmp_path / "honest"),
         "image",
         {"snapshot": 1 << 30, "tree": 1 << 28},
@@ -303,7 +303,7 @@ def test_an_imported_image_that_answers_for_itself_is_refused(engine, name, tmp_
         "state": dict(snapshot.state),
         "snapshot_sha256": snapshot.sha256,
     }
-    write_parcel(tmp_path / "file", Parcel("image", facts, {"snapshot": snapshot.data}))
+    write_archive(tmp_path / "file", Archive("image", facts, {"snapshot": snapshot.data}))
     with pytest.raises(evocell.ImageError, match="does not answer as it should") as error:
         engine.import_image(tmp_path / "file", NAME)
     assert str(error.value).isprintable()
@@ -360,7 +360,7 @@ def test_plain_bytes_are_taken_out_in_few_places():
         if ".unchecked()" in path.read_text(encoding="utf-8")
     }
     assert found == {
-        "engine/evocell/execution/run.py",
+        "engine/evocell/execution/messages.py",
         "engine/evocell/wire/values.py",
         "wasi-runtime/evocell_runtime/boot.py",
         "wasi-runtime/evocell_runtime/rehearsal.py",

@@ -21,7 +21,7 @@ import pytest
 
 import evocell
 from evocell.cli import main as main_module
-from evocell.execution.parcels import Parcel, write_parcel
+from evocell.execution.archive import Archive, write_archive
 from evocell.models.foreign import clean, clean_json, clean_line, clean_message
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.portable import snapshot_abi
@@ -251,20 +251,20 @@ def test_image_commands(cache, words, term):
 
 def parcels():
     abi = {"abi": snapshot_abi(), "root": {"root/x": "0"}}
-    yield Parcel("image", {**abi, "layers": [CODES]}, {})
-    yield Parcel("image", {**abi, "layers": CODES}, {})
-    yield Parcel("image", {**abi, "root": {CODES: CODES}, "layers": []}, {})
-    yield Parcel("image", {**abi, "abi": CODES}, {})
-    yield Parcel(CODES, {}, {})
-    yield Parcel("image", {CODES: CODES}, {})
-    yield Parcel("image", {**abi, "layers": []}, {CODES: b"x"})
-    yield Parcel("sandbox", {"id": CODES}, {})
+    yield Archive("image", {**abi, "layers": [CODES]}, {})
+    yield Archive("image", {**abi, "layers": CODES}, {})
+    yield Archive("image", {**abi, "root": {CODES: CODES}, "layers": []}, {})
+    yield Archive("image", {**abi, "abi": CODES}, {})
+    yield Archive(CODES, {}, {})
+    yield Archive("image", {CODES: CODES}, {})
+    yield Archive("image", {**abi, "layers": []}, {CODES: b"x"})
+    yield Archive("sandbox", {"id": CODES}, {})
 
 
 @pytest.mark.parametrize("number", range(8))
 def test_image_import(tmp_path, number):
     file = tmp_path / NAME
-    write_parcel(file, list(parcels())[number])
+    write_archive(file, list(parcels())[number])
     check(on_terminal("image", "import", file, "--name", CODES), shows="evocell: ")
 
 

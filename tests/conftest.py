@@ -7,7 +7,7 @@ import marshal
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -86,6 +86,9 @@ class FakeWorker:
             return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
         units = [CompiledUnit(path, text) for path, text in python_files(job.tree)]
         return assemble(snapshot, job.tree, job.root, units, job.policy)
+
+    async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
+        return [await self.compile(job) for job in jobs]
 
     async def inspect(self, request: Mapping[str, object]) -> Any:
         self.count["inspect"] += 1

@@ -124,7 +124,7 @@ def cost(
         axes.step(ends, tops, where="post", color=_GOOD, marker="o", markersize=4, label="Pareto front")
         _scale(axes.set_xscale, fuel)
         axes.legend()
-    axes.set(xlabel="fuel (instructions)", ylabel="fitness", title=data["title"])
+    axes.set(xlabel="fuel", ylabel="fitness", title=data["title"])
     return axes
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import random
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -212,14 +213,40 @@ def bump(fails=False):
 """
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["in-process", "worker"])
-def engine(request):
-    with evocell.Engine(Config.load(workers=request.param)) as made:
+@contextmanager
+def opened(workers):
+    with evocell.Engine(Config.load(workers=workers)) as made:
         pids = [worker.pid for worker in made.workers()]
         yield made
         assert [worker.pid for worker in made.workers()] == pids, "a worker was lost"
 
 
+@pytest.fixture(scope="module")
+def engines():
+    """Opens an engine of so many workers, once."""
+    with ExitStack() as stack:
+        yield cache(lambda workers: stack.enter_context(opened(workers)))
+
+
+@pytest.fixture
+def engine(engines, request):
+    return engines(request.param)
+
+
+IN_A_REAL_SANDBOX = pytest.mark.parametrize(
+    ("engine", "numpy"),
+    [
+        pytest.param(0, "numpy", id="in-process-numpy"),
+        pytest.param(1, "numpy", id="worker-numpy"),
+        pytest.param(1, "no numpy", id="worker-no numpy"),
+    ],
+    indirect=True,
+)
+"""Answers are read in this process, whichever it was that ran the guest; so what reads them without numpy is
+tried with one of the two."""
+
+
+@cache
 def answers_of(seed, count):
     noise = random.Random(f"{SEED} {seed}")
     found = (answer(noise) for _ in range(100 * count))
@@ -231,6 +258,7 @@ def healthy(engine):
         assert sandbox.run("f").unwrap() == [1, (2, 3)]
 
 
+@IN_A_REAL_SANDBOX
 @pytest.mark.usefixtures("numpy")
 @pytest.mark.parametrize("which", ["_call", "_encode_value", "_failed"])
 def test_calls_of_a_real_sandbox(engine, which):
@@ -255,6 +283,7 @@ def frozen(engine, sandbox, name):
     return None
 
 
+@IN_A_REAL_SANDBOX
 @pytest.mark.usefixtures("numpy")
 @pytest.mark.parametrize("which", ["_settle", "lasting_objects", "encode", "_call"])
 def test_lives_of_a_real_sandbox(engine, which, tmp_path):
@@ -279,6 +308,7 @@ def test_lives_of_a_real_sandbox(engine, which, tmp_path):
     healthy(engine)
 
 
+@IN_A_REAL_SANDBOX
 @pytest.mark.usefixtures("numpy")
 def test_answers_while_code_is_loaded(engine):
     """The text of a module runs before any call does, and may answer for it."""
@@ -293,10 +323,11 @@ def test_answers_while_code_is_loaded(engine):
     healthy(engine)
 
 
+@pytest.mark.parametrize("engine", [0], indirect=True, ids=["in-process"])
 @pytest.mark.usefixtures("numpy")
 def test_a_guest_put_aside_answers_as_it_did(engine, monkeypatch):
     """A guest that sleeps and wakes, as one among many does, is as hostile as before."""
-    monkeypatch.setattr("evocell.guests.host.AWAKE_SESSIONS", 2)  # in this process; a worker has its own
+    monkeypatch.setattr("evocell.guests.host.AWAKE_SESSIONS", 2)
     answers = answers_of("asleep", 20)
     with ExitStack() as held:
         sandbox = held.enter_context(engine.create_sandbox(source=SOURCE, limits=LIMITS))

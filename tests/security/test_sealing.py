@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 NAME = "test-hostile-seal"
 LIMITS = Limits(fuel=10**9, memory_bytes=16 << 20, timeout_s=1.0, scratch_bytes=1 << 20)
 
-AGENT = "import sys, msgpack\nA = sys.modules['evocell_guest.agent']\n"
+AGENT = "import sys\nA = sys.modules['evocell_guest.agent']\n"
 GOOD = b"\x83\xa1t\xa8compiled\xa4code"
 
 
@@ -87,7 +87,7 @@ def on_both(names, *few):
     """All of them in a worker, a few in this process too, where they would end it."""
     cases = [pytest.param(1, name, id=f"worker-{name}") for name in names]
     cases += [pytest.param(0, name, id=f"in-process-{name}") for name in few]
-    return pytest.mark.parametrize(("engine", "name"), cases, indirect=["engine"])
+    return pytest.mark.parametrize(("engine", "name"), cases, indirect=["engine"], scope="module")
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["in-process", "worker"])

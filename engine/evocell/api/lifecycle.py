@@ -22,7 +22,7 @@ from evocell.errors import ConfigurationError, EngineClosed, EngineForked, Evoce
 from evocell.evaluation.batch import Batches
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.execution.interface import OpenWorker, Worker
-from evocell.guests.scratch import OwnedDirectory, sweep
+from evocell.guests.scratch import OwnedDirectory, memory_place, sweep
 from evocell.models.references import Completable
 from evocell.sandboxes.audit_events import record_decision
 from evocell.sandboxes.code_versions import Versions
@@ -115,8 +115,11 @@ class EngineLifecycle(Completable):
             await trio.to_thread.run_sync(sweep)
             opening.callback(sweep)  # of what killed workers left
             root = self._open_directory(opening)
-            snapshots = SnapshotStore(root / "code")
             durable = self.config.state_dir is not None
+            # A new variant is a few small files: on a disk they take longer than to compile it.
+            memory = None if durable else memory_place()
+            code = root if memory is None else opening.enter_context(OwnedDirectory(memory))
+            snapshots = SnapshotStore(code / "code")
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
             with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)

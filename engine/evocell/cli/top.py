@@ -127,7 +127,7 @@ def draw(picture: Picture, place: str, *, plain: bool = False, height: int | Non
         name, score, generation = picture.best
         best = Text.assemble((f"{score:,.6g}", "bold green"), f"  {name}, generation {generation}")
     facts.add_row("best fitness", best)
-    facts.add_row("fuel", f"{_large(picture.fuel)} instructions")
+    facts.add_row("fuel", f"{_large(picture.fuel)}")
     for operation, count, done in picture.batches:
         full = round(_BAR_WIDTH * min(1.0, done / max(1, count)))
         bar = Text(bars[-1] * full, style="green") + Text(

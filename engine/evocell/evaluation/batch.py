@@ -20,6 +20,7 @@ from evocell.errors import (
     StoreError,
     WorkerDied,
 )
+from evocell.evaluation.ahead import CompileAhead
 from evocell.evaluation.evaluator import (
     Candidate,
     LoadCode,
@@ -206,8 +207,13 @@ class Batches:
             self._candidates(individuals, plan) as (candidates, members),
             self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
-            done = partial(self._done, record, members)
-            return await evaluate_all(self._worker, plan, candidates, done=done)
+            ahead = CompileAhead(self._versions, [one.source for one in individuals], plan.limits)
+
+            def done(index: int, result: FitnessResult) -> None:
+                self._done(record, members, index, result)
+                ahead.note_done()
+
+            return await ahead.beside(partial(evaluate_all, self._worker, plan, candidates, done=done))
 
     async def staged(
         self,

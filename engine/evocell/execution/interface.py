@@ -6,7 +6,7 @@ host of guests: the one in this process, or a pool of worker processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -142,6 +142,19 @@ class Worker(Protocol):
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         """Compile a tree.
+
+        Cancellation: The fork is discarded; nothing is kept.
+        """
+        ...
+
+    async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
+        """Compile several trees in one fork, which runs none of them.
+
+        What comes of each is what `compile` makes of it. A tree that ends the fork, or that may owe its end
+        to another one, is compiled by itself.
+
+        Args:
+            jobs: At least one; they have root, policy and prefix in common, and none has known files.
 
         Cancellation: The fork is discarded; nothing is kept.
         """

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["MARKER", "PREFIX", "OwnedDirectory", "Scratch", "sweep"]
+__all__ = ["MARKER", "PREFIX", "OwnedDirectory", "Scratch", "memory_place", "sweep"]
 
 PREFIX = "evocell-"
 """What the names of all directories begin with."""
@@ -28,6 +28,8 @@ MARKER = ".evocell"
 """A file in each that says whose it is; there only while, or after, the directory was locked."""
 
 _PRIVATE_MODE = 0o700
+_MEMORY = "/dev/shm"  # noqa: S108 - each directory in it is private, and locked by its owner
+_ROOM_BYTES = 1 << 30
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _log = logging.getLogger("evocell")
@@ -38,12 +40,15 @@ class OwnedDirectory:
 
     Nothing happens at its finalisation: a child made by ``os.fork`` must not remove what its parent uses.
 
+    Args:
+        place: The directory to make it in; None for the usual one.
+
     Raises:
         OSError: There is no room for it.
     """
 
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    def __init__(self, place: str | None = None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         self._pid = os.getpid()
         try:
             self._lock: int | None = os.open(self.path, _DIRECTORY)
@@ -141,17 +146,32 @@ def sweep() -> list[str]:
     Returns:
         The names of those that are gone now.
     """
-    try:
-        place = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return []
-    try:
-        removed = [name for name in _names(place) if name.startswith(PREFIX) and _remove_orphan(place, name)]
-    finally:
-        os.close(place)
+    removed = [name for place in (tempfile.gettempdir(), _MEMORY) for name in _sweep(place)]
     if removed:
         _log.info("removed %d temporary directories of processes that were killed", len(removed))
     return removed
+
+
+def _sweep(directory: str) -> list[str]:
+    try:
+        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        return [name for name in _names(place) if name.startswith(PREFIX) and _remove_orphan(place, name)]
+    finally:
+        os.close(place)
+
+
+def memory_place() -> str | None:
+    """A file system in memory with room to spare; None if there is none, or another place was asked for."""
+    if any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
+        return None
+    with suppress(OSError):
+        status = os.statvfs(_MEMORY)
+        if os.access(_MEMORY, os.W_OK | os.X_OK) and status.f_bavail * status.f_frsize >= _ROOM_BYTES:
+            return _MEMORY
+    return None
 
 
 def _remove_orphan(place: int, name: str) -> bool:

@@ -17,7 +17,7 @@ from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, EvocellError
 from evocell.execution.interface import OpenWorker
-from evocell.guests.scratch import OwnedDirectory
+from evocell.guests.scratch import OwnedDirectory, memory_place
 from evocell.pipe import errors
 from evocell.pipe.handshake import Hello
 from evocell.pipe.limits import PipeLimits
@@ -200,7 +200,7 @@ class PipeServer:
 
         try:
             async with AsyncExitStack() as stack:
-                home = stack.enter_context(OwnedDirectory())
+                home = stack.enter_context(OwnedDirectory(memory_place()))
                 worker = await stack.enter_async_context(
                     open_worker(self._config, SnapshotStore(home / "code"), progress=progress)
                 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeAlias
 
 import trio
@@ -23,7 +24,14 @@ from evocell.code.compiler import (
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore, put_tree, read_tree
 from evocell.code.sources import FileTree, Source, normalise
-from evocell.errors import ConfigurationError, ProtocolError, StoreError
+from evocell.errors import (
+    CapacityError,
+    ConfigurationError,
+    ImageError,
+    ProtocolError,
+    StoreError,
+    WorkerDied,
+)
 from evocell.execution.interface import CompileJob, Worker
 from evocell.lru import LruCache
 from evocell.models.limits import Limits
@@ -38,6 +46,7 @@ HARNESS_ROOT = "/harness"
 
 _KEPT_BYTES = 64 << 20
 _ENTRY_BYTES = 1024
+_LEAST_TOGETHER = 2
 
 _log = logging.getLogger("evocell")
 
@@ -153,6 +162,44 @@ class Versions:
             await put_tree(self._snapshots, tree)  # it may have been collected meanwhile
         return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
 
+    async def compile_ahead(self, trees: Sequence[FileTree], *, limits: Limits) -> None:
+        """Compile together those of some variants' trees that are not known.
+
+        It only saves time: what it cannot do is left to `compiled`, with the error that belongs to it.
+
+        Args:
+            trees: The trees.
+            limits: As for `compiled`.
+
+        Cancellation: Nothing is kept; `compiled` goes on by itself.
+        """
+        policy = self._policy_for(None)
+        jobs: dict[str, CompileJob] = {}
+        for tree in trees:
+            key = code_key(self._worker.image_id, tree.digest, APP_ROOT, policy)
+            job = CompileJob(tree=tree, policy=policy)
+            is_new = not (key in jobs or key in self._pending or key in self._kept)
+            if is_new and too_much_code(tree, limits) is None and not self._knows_part(job):
+                jobs[key] = job
+        if self._durable:
+            known = await trio.to_thread.run_sync(self._with_stored_parts, list(jobs.items()))
+            jobs = {key: job for key, job in jobs.items() if not (key in known or key in self._pending)}
+        if len(jobs) < _LEAST_TOGETHER:
+            return
+        async with AsyncExitStack() as stack:
+            for key in jobs:
+                await stack.enter_async_context(self._alone(key))
+            jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # some are made by now
+            if len(jobs) < _LEAST_TOGETHER:
+                return
+            with suppress(CapacityError, ImageError, StoreError, WorkerDied):
+                made = await self._worker.compile_together(list(jobs.values()))
+                for (key, job), one in zip(jobs.items(), made, strict=True):
+                    self._keep_made(key, job, one)
+                if self._durable:
+                    pairs = list(zip(jobs.values(), made, strict=True))
+                    await trio.to_thread.run_sync(self._store_made, pairs)
+
     async def adopt(self, code: CompiledVersion) -> CompiledVersion:
         """Have the store keep the tree of code that came with an image.
 
@@ -180,22 +227,53 @@ class Versions:
         return self._snapshots.read(digest)
 
     async def _compiled_once(self, job: CompileJob, key: str) -> CompiledVersion | Rejected:
+        async with self._alone(key):
+            known = self._kept.get(key)
+            if known is None:
+                known = await self._make(job)
+                self._keep_known(key, job, known)
+            return known
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """Wait until no other task makes what is kept under a key."""
         pending = self._pending.setdefault(key, _Pending())
         pending.interested += 1
         try:
             async with pending.lock:
-                known = self._kept.get(key)
-                if known is None:
-                    known = await self._make(job)
-                    if job.policy is not None:
-                        self._decided(job.tree.digest, job.policy, known)
-                    size = len(known.code) if isinstance(known, CompiledVersion) else 0
-                    self._kept.put(key, known, _ENTRY_BYTES + size)
-                return known
+                yield
         finally:
             pending.interested -= 1
             if not pending.interested:
                 del self._pending[key]
+
+    def _keep_known(self, key: str, job: CompileJob, known: CompiledVersion | Rejected) -> None:
+        if job.policy is not None:
+            self._decided(job.tree.digest, job.policy, known)
+        size = len(known.code) if isinstance(known, CompiledVersion) else 0
+        self._kept.put(key, known, _ENTRY_BYTES + size)
+
+    def _keep_made(self, key: str, job: CompileJob, made: CompiledVersion | Rejected) -> None:
+        """Keep what was compiled together with others, and its files."""
+        if isinstance(made, CompiledVersion):
+            keys = self._unit_keys(job)
+            for unit in made.units:
+                self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
+            made = evolve(made, units=())
+        self._keep_known(key, job, made)
+
+    def _knows_part(self, job: CompileJob) -> bool:
+        """Whether some file of a tree is compiled already."""
+        return any(key in self._units for key in self._unit_keys(job).values())
+
+    def _with_stored_parts(self, jobs: Sequence[tuple[str, CompileJob]]) -> set[str]:
+        """Those of some jobs of whose files some are in the store."""
+        return {key for key, job in jobs if self._from_store(self._unit_keys(job))}
+
+    def _store_made(self, made: Sequence[tuple[CompileJob, CompiledVersion | Rejected]]) -> None:
+        for job, one in made:
+            if isinstance(one, CompiledVersion):
+                self._to_store(self._unit_keys(job), one.units)
 
     async def side_by_side(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from evocell.code.compiler import (
@@ -10,7 +11,9 @@ from evocell.code.compiler import (
     CompiledVersion,
     compile_fuel,
     compile_request,
+    compile_trees_request,
     read_compile_response,
+    read_compile_trees_response,
 )
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
 from evocell.concurrency import in_thread_if_large
@@ -101,6 +104,27 @@ class HostWorker:
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
+
+    async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
+        """Compile several trees in one fork, which runs none of them; see `Worker`.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+        """
+        if self._realtime:
+            return [await self.compile(job) for job in jobs]
+        first, trees = jobs[0], [job.tree for job in jobs]
+        limits = COMPILE_LIMITS.evolve(fuel=sum(compile_fuel(tree) for tree in trees))
+        seen = await self._ask(compile_trees_request(trees, first.root, first.policy, first.prefix), limits)
+        made: Sequence[CompiledVersion | Rejected | None] = [None] * len(jobs)
+        if seen.answer is not None:
+            snapshots = [await put_tree(self._snapshots, tree) for tree in trees]
+            size = len(seen.answer)
+            made = await in_thread_if_large(size, _compiled_together, seen.answer, snapshots, jobs)
+        return [
+            await self.compile(job) if found is None else found for job, found in zip(jobs, made, strict=True)
+        ]
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
         """Have a fork that runs no variant code look at code; see `Worker`.
@@ -263,6 +287,24 @@ class HostWorker:
             peak_memory_bytes=outcome.peak_memory_bytes,
             deterministic=outcome.deterministic,
         )
+
+
+def _compiled_together(
+    response: GuestBytes, snapshots: Sequence[VersionSnapshot], jobs: Sequence[CompileJob]
+) -> list[CompiledVersion | Rejected | None]:
+    """What came of each tree; None where the others, or the limits of all, may have had a part in it."""
+    made: list[CompiledVersion | Rejected | None] = []
+    try:
+        answers = read_compile_trees_response(_read(response), len(jobs))
+    except ProtocolError:
+        return [None] * len(jobs)
+    for (answer, fuel), snapshot, job in zip(answers, snapshots, jobs, strict=True):
+        found: CompiledVersion | Rejected | None = None
+        with suppress(ProtocolError):
+            found = read_compile_response(answer, snapshot, job.tree, job.root, policy=job.policy)
+        unsure = isinstance(found, Rejected) and found.kind == "compile"
+        made.append(None if unsure or fuel > compile_fuel(job.tree) // 2 else found)
+    return made
 
 
 def _read(response: GuestBytes) -> object:

@@ -122,7 +122,7 @@ def test_what_is_shown():
         "1,234, 1,200 valid",
         "45.6/s",
         "0.123457  g1-02, generation 1",
-        "3 G instructions",
+        "3 G",
         "5 of 10",
         "50 MB",
         "3.2 s",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evocell.guests.scratch import MARKER, OwnedDirectory, Scratch, sweep
+from evocell.guests.scratch import MARKER, OwnedDirectory, Scratch, memory_place, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -240,3 +240,32 @@ def test_what_a_cleaner_took_away_is_made_again(place):
     assert scratch.make().is_dir()
     scratch.close()
     assert left(place) == []
+
+
+# ---------------------------------------------------------------------- in memory
+
+
+def test_a_place_in_memory_is_used_only_where_there_is_room_and_nothing_else_was_asked_for(monkeypatch):
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    room = os.statvfs("/dev/shm").f_bavail * os.statvfs("/dev/shm").f_frsize
+    monkeypatch.setattr("evocell.guests.scratch._ROOM_BYTES", room + (1 << 40))
+    assert memory_place() is None
+    monkeypatch.setattr("evocell.guests.scratch._ROOM_BYTES", 0)
+    assert memory_place() == "/dev/shm"
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    assert memory_place() is None
+
+
+def test_what_a_killed_process_left_in_memory_is_swept(place, make_orphan, monkeypatch, tmp_path):
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr("evocell.guests.scratch._MEMORY", str(memory))
+    orphan = make_orphan("evocell-orphan")
+    orphan.rename(memory / "evocell-orphan")
+
+    with OwnedDirectory(str(memory)) as living:
+        assert living.parent == memory
+        assert sweep() == ["evocell-orphan"]
+        assert left(memory) == [living.name]
+    assert left(memory) == []

@@ -1,1 +1,1 @@
-"""The public API: the blocking `Engine`, the trio-native `AsyncEngine`, and their sandboxes."""
+"""The public API: the blocking engine, the trio-native one, and their sandboxes."""

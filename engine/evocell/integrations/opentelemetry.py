@@ -69,7 +69,9 @@ class OpenTelemetryBridge:
         self._durations: Histogram = meter.create_histogram(
             "evocell.evaluation.duration", "s", "from the first call to the score"
         )
-        self._fuel: Histogram = meter.create_histogram("evocell.evaluation.fuel", "{fuel}", "work of an evaluation, in units of fuel")
+        self._fuel: Histogram = meter.create_histogram(
+            "evocell.evaluation.fuel", "{fuel}", "work, in units of fuel"
+        )
         self._memory: Histogram = meter.create_histogram(
             "evocell.evaluation.peak_memory", "By", "above the image"
         )

@@ -315,8 +315,25 @@ class HostPool:
         while not (self._free(full) or self._closed or self.failure):
             await self._changed.wait()
 
+    # Theory of operation of `_keep`, which is the only one to put processes into a slot:
+    #
+    # Each turn starts one process and waits until it has opened the image, or has failed to. It then waits
+    # until that process is over, or a drain is asked for, and the next turn begins. A turn ends in one of six
+    # ways:
+    #   1. The new process is up: it takes the slot. If the old one lives, its sessions move to the new one
+    #      beside it (`migrate_sessions`), and it ends after its last request.
+    #   2. It is not up, the old one lives, and may come up next time: the pause before the next try grows.
+    #   3. It is not up, the old one lives, and it has refused the image or failed too often: the drain is
+    #      given up, with the reason, and the old one goes on until it ends or is asked for again.
+    #   4. It is not up, no other process is, and it refused the image: that is the pool's `failure`, which
+    #      every request raises until a later try succeeds.
+    #   5. It is not up and none of these: another try after a pause.
+    #   6. The pool is cancelled: the nursery ends every process.
+    # A process that ended without having finished a request counts as fruitless and lengthens the pause, so
+    # that one that dies at once is not started in a loop.
+
     async def _keep(self, slot: WorkerSlot) -> None:
-        """Have a worker in a place: a new one when one has ended, or is to be replaced."""
+        """Keep a worker in a slot: a new one when one has ended, or is to be replaced."""
         fruitless = 0
         async with trio.open_nursery() as nursery:
             while True:

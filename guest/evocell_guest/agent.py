@@ -20,6 +20,7 @@ from .guard import BlockedImportError, trips
 from .hints import hint_for
 from .immortal import lasting_objects
 from .loader import Loader, LoadError
+from .processes import run_task
 from .requests import read_arguments, read_request
 from .reseed import DEFAULT_SEED, prepare, reseed, reseed_numpy
 from .tracebacks import clip, message, render, type_name
@@ -95,13 +96,17 @@ def handle(data: bytes) -> bytes:
 
     Args:
         data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``, ``"diff"``,
-            ``"info"``, or, on the way to a new image, ``"settle"`` and ``"lasting"``.
+            ``"info"``, ``"task"`` in the copy of a guest, or, on the way to a new image, ``"settle"`` and ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)
     operation = request["op"]
     if operation == "call":
         response = _call(request)
+        _flush()
+        return response
+    if operation == "task":
+        response = _COMPLETED + encode(run_task())
         _flush()
         return response
     if operation == "compile":

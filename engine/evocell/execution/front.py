@@ -19,7 +19,7 @@ from evocell.errors import CapacityError, ConfigurationError, ImageError, Protoc
 from evocell.execution.aside import aside
 from evocell.execution.classify import classify
 from evocell.execution.images import ImageCatalogue, describe_image
-from evocell.execution.requests import call_request
+from evocell.execution.requests import call_request, child_parts
 from evocell.execution.run import Host, Run, Sighting
 from evocell.execution.storing import put_tree
 from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob, SessionCopy
@@ -164,6 +164,7 @@ class HostWorker:
                 session=job.session,
                 parts=call_request(job, load=True),
                 parts_again=None if job.session is None or job.reload else call_request(job, load=False),
+                child_parts=child_parts(job) if job.limits.processes else None,
                 limits=job.limits,
                 seed=job.seed,
                 image=job.image,

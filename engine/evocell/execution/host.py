@@ -398,6 +398,7 @@ class GuestHost:
             keep=keep,
             done=done,
             watch=self._watch,
+            child_parts=run.child_parts,
         )
 
     async def _drive(

@@ -9,12 +9,16 @@ Source: CPython 3.15, Python/marshal.c; the codes used here are the same since 3
 from __future__ import annotations
 
 import marshal
+from collections.abc import Sequence
 from functools import lru_cache
 
 from evocell.execution.worker import CallJob
 from evocell.models.limits import Limits
 
-__all__ = ["call_request"]
+__all__ = ["CHILD_ENTRY", "call_request", "child_parts", "child_request"]
+
+CHILD_ENTRY = "evocell_processes:main"
+"""What a process of a call is: a function of the harness."""
 
 _VERSION = 2
 """Of the format: all later interpreters read it, and it has no references between values."""
@@ -40,10 +44,33 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
         if blob is None:
             parts[-1] += name + _NONE
         else:
-            parts[-1] += name + _BYTES + len(blob).to_bytes(4, "little")
+            parts[-1] += name + _BYTES + len(blob).to_bytes(_LENGTH_BYTES, "little")
             parts += [blob, b""]
     parts[-1] += _END
     return tuple(part for part in parts if part)
+
+
+def child_parts(job: CallJob) -> tuple[bytes, ...]:
+    """Make all of the request of a call's process but its arguments.
+
+    Args:
+        job: The call; the process has the same code and harness.
+    """
+    own = CallJob(
+        code=job.code, harness=job.harness, entry=CHILD_ENTRY, payload=b"", seed=job.seed, limits=job.limits
+    )
+    *parts, last = call_request(own, load=True)
+    return (*parts, last.removesuffix(bytes(_LENGTH_BYTES) + _END))
+
+
+def child_request(parts: Sequence[bytes], payload: bytes) -> bytes:
+    """Make the request of a process.
+
+    Args:
+        parts: What `child_parts` returned.
+        payload: Its arguments, encoded: `[list_of_args, dict_of_kwargs]`.
+    """
+    return b"".join((*parts, len(payload).to_bytes(_LENGTH_BYTES, "little"), payload, _END))
 
 
 @lru_cache(maxsize=1024)
@@ -66,5 +93,6 @@ def _plain(value: str | int) -> bytes:
     return marshal.dumps(value, _VERSION)
 
 
+_LENGTH_BYTES = 4
 _NONE, _BYTES, _END = b"N", b"s", b"0"
 _CODE, _HARNESS, _ARGS = _plain("code"), _plain("harness"), _plain("args")

@@ -6,14 +6,18 @@ import hashlib
 
 from attrs import astuple, frozen
 
-__all__ = ["CHARGE", "COSTS", "FUEL", "PAUSE_AT", "SLICE", "SLICE_FUEL", "Costs", "metering_key"]
+__all__ = ["CHARGE", "COSTS", "FUEL", "PAUSE_AT", "SLICE", "SLICE_FUEL", "STACK", "Costs", "metering_key"]
 
-VERSION = 6
+VERSION = 7
 """Bump when what is charged changes in a way that no price shows."""
 
 FUEL, PAUSE_AT, SLICE, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.slice", "evocell.charge"
 """Exports of the metered code: what is left, what will be left at the next pause, the fuel from one pause
 to the next, and the function that charges."""
+
+STACK = "evocell.stack"
+"""Another export: the interpreter's own global, where its stack in memory ends. It is at its start between
+calls; a copy of a guest in the middle of one goes on below."""
 
 SLICE_FUEL = 10_000_000
 """Fuel between two pauses: about a millisecond."""

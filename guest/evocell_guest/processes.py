@@ -1,0 +1,84 @@
+"""Questions to the host, for which a call waits: other guests that run beside this one, and what they say.
+
+What programs know them by (`subprocess`, `multiprocessing`) is in harnesses, made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .decoding import decode
+from .values import encode
+
+_MARK = b"\xc1"
+
+_call: Callable[[bytes], bytes] | None = None
+_task: Callable[[], list[Any]] | None = None
+
+
+class Refused(Exception):
+    """The host does not do what was asked.
+
+    Attributes:
+        why: A word: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"`` or ``"full"``; or
+            ``"none"`` if the call may have no processes.
+    """
+
+    def __init__(self, why: str, said: str) -> None:
+        super().__init__(said)
+        self.why = why
+
+
+def adopt(call: Callable[[bytes], bytes]) -> None:
+    """Tell it the host's mailbox."""
+    global _call
+    _call = call
+
+
+def ask(*question: Any) -> Any:
+    """Ask the host something and wait for the answer.
+
+    Raises:
+        Refused: It is not done.
+    """
+    if _call is None:
+        raise Refused("none", "there is no host to ask")
+    try:
+        raw = _call(_MARK + encode(list(question)))
+    except OSError:
+        said = "this call may have no processes; evocell.Limits(processes=...) says how many it may"
+        raise Refused("none", said) from None
+    answer = decode(raw)
+    if answer[0] != "done":
+        raise Refused(answer[1], answer[2])
+    return answer[1]
+
+
+def fork(task: Callable[[], list[Any]]) -> int:
+    """Start a copy of this guest, as it is now, that does a task and ends.
+
+    Args:
+        task: Returns the exit status and bytes for this guest.
+
+    Returns:
+        The number of the process.
+
+    Raises:
+        Refused: It cannot be started.
+    """
+    global _task
+    _task = task
+    try:
+        pid: int = ask("fork")
+    finally:
+        _task = None
+    return pid
+
+
+def run_task() -> list[Any]:
+    """Do what the copy of a guest was made for."""
+    if _task is None:
+        message = "this guest is no copy that was made for a task"
+        raise RuntimeError(message)
+    return _task()

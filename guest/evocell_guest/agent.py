@@ -106,7 +106,7 @@ def handle(data: bytes) -> bytes:
         _flush()
         return response
     if operation == "task":
-        response = _COMPLETED + encode(run_task())
+        response = _COMPLETED + encode(run_task(request["pid"]))
         _flush()
         return response
     if operation == "compile":

@@ -14,15 +14,15 @@ from .values import encode
 _MARK = b"\xc1"
 
 _call: Callable[[bytes], bytes] | None = None
-_task: Callable[[], list[Any]] | None = None
+_task: Callable[[int], list[Any]] | None = None
 
 
 class Refused(Exception):
     """The host does not do what was asked.
 
     Attributes:
-        why: A word: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"`` or ``"full"``; or
-            ``"none"`` if the call may have no processes.
+        why: A word: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"``, ``"full"``
+            or ``"ended"``; or ``"none"`` if the call may have no processes.
     """
 
     def __init__(self, why: str, said: str) -> None:
@@ -55,11 +55,11 @@ def ask(*question: Any) -> Any:
     return answer[1]
 
 
-def fork(task: Callable[[], list[Any]]) -> int:
+def fork(task: Callable[[int], list[Any]]) -> int:
     """Start a copy of this guest, as it is now, that does a task and ends.
 
     Args:
-        task: Returns the exit status and bytes for this guest.
+        task: Is given the number of the process; returns the exit status and bytes for this guest.
 
     Returns:
         The number of the process.
@@ -76,9 +76,13 @@ def fork(task: Callable[[], list[Any]]) -> int:
     return pid
 
 
-def run_task() -> list[Any]:
-    """Do what the copy of a guest was made for."""
+def run_task(pid: int) -> list[Any]:
+    """Do what the copy of a guest was made for.
+
+    Args:
+        pid: The number of the process that it is.
+    """
     if _task is None:
         message = "this guest is no copy that was made for a task"
         raise RuntimeError(message)
-    return _task()
+    return _task(pid)

@@ -439,7 +439,8 @@ class Call:
     def paused(self) -> bool:
         """Whether the code has paused since this was last asked: at the end of a slice of its fuel, in a
         sleep, or waiting for an answer. Where it does depends on its fuel alone; another return of `poll`
-        does not."""
+        does not.
+        """
         body = self._instance._body  # noqa: SLF001
         if not body.read("pausing"):
             return False

@@ -95,7 +95,9 @@ _GROWTH = ("fd_filestat_get",)
 _LOOK = ("path_filestat_get",)
 
 TABLE: tuple[Decision, ...] = (
-    Decision("host.call", "membrane", "the mailbox: request in, response out; questions, if the host takes them"),
+    Decision(
+        "host.call", "membrane", "the mailbox: request in, response out; questions, if the host takes them"
+    ),
     Decision("args_get", "membrane", "no arguments"),
     Decision("args_sizes_get", "membrane", "no arguments"),
     Decision("environ_get", "membrane", "a fixed environment"),
@@ -124,7 +126,9 @@ TABLE: tuple[Decision, ...] = (
     Decision("fd_prestat_get", "membrane", "the four fixed directories"),
     Decision("fd_prestat_dir_name", "membrane", "the four fixed directories"),
     Decision("fd_pwrite", "bounded", "at most 64 KiB, growth charged", ("fd_pwrite", *_GROWTH)),
-    Decision("fd_read", "bounded", "at most 64 KiB; stdin is what the host gave, and mostly nothing", ("fd_read",)),
+    Decision(
+        "fd_read", "bounded", "at most 64 KiB; stdin is what the host gave, and mostly nothing", ("fd_read",)
+    ),
     Decision("fd_readdir", "bounded", "sorted by name, paid by the entry; constant inodes", ("fd_readdir",)),
     Decision("fd_seek", "bounded", "files only", ("fd_seek",)),
     Decision("fd_sync", "membrane", "nothing to do"),

@@ -31,6 +31,7 @@ from evocell.execution.questions import (
     Receive,
     Refused,
     Send,
+    Size,
     Start,
     Wait,
     encode_answer,
@@ -38,6 +39,7 @@ from evocell.execution.questions import (
     read_question,
 )
 from evocell.models.limits import Limits
+from evocell_guest.values import encode
 from evocell_runtime.errors import ImageError
 from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
 from evocell_runtime.membrane import COSTS, StopReason
@@ -66,8 +68,7 @@ _RESERVED = 10
 
 _FUEL_PER_NS = COSTS["FUEL_PER_NS"]
 _KILLED, _ABORTED, _SEGFAULT, _TOO_LARGE = -9, -6, -11, -25
-_TASK = b"\x81\xa2op\xa4task"
-"""The request `{"op": "task"}`: what a copy of a guest is asked."""
+_NO_CHANNEL = Refused("stranger", "there is no such channel")
 
 
 @frozen
@@ -327,6 +328,9 @@ class Family:
             case Receive():
                 self._await(member, question, question.wait_ns)
                 self._try_receive(member)
+            case Size():
+                queue = self._channels.get((member.domain, question.channel))
+                self._answer(member, _NO_CHANNEL if queue is None else len(queue))
 
     @staticmethod
     def _await(member: _Member, question: Question, wait_ns: int | None) -> None:
@@ -358,7 +362,13 @@ class Family:
         else:
             forks = isinstance(question, Fork)
             child = _Member(
-                pid, member, member.depth + 1, member.domain if forks else pid, instance, call, member.clock_ns
+                pid,
+                member,
+                member.depth + 1,
+                member.domain if forks else pid,
+                instance,
+                call,
+                member.clock_ns,
             )
             member.children[pid] = self._alive[pid] = child
         self._answer(member, pid)
@@ -368,7 +378,9 @@ class Family:
             instance.become(member.instance)
         return instance.start(
             self._program,
-            _TASK if isinstance(question, Fork) else self._request(question.payload),
+            encode({"op": "task", "pid": pid})
+            if isinstance(question, Fork)
+            else self._request(question.payload),
             self._call_limits,
             seed=self._seed + pid,
             realtime=self._realtime,
@@ -410,11 +422,13 @@ class Family:
     def _send(self, member: _Member, question: Send) -> None:
         queue = self._channels.get((member.domain, question.channel))
         if queue is None:
-            self._answer(member, Refused("stranger", f"there is no channel {question.channel}"))
+            self._answer(member, _NO_CHANNEL)
         elif self._held_bytes + len(question.data) > self._limits.payload_bytes:
             self._answer(
                 member,
-                Refused("full", f"messages on their way take {self._limits.payload_bytes:,} bytes at the most"),
+                Refused(
+                    "full", f"messages on their way take {self._limits.payload_bytes:,} bytes at the most"
+                ),
             )
         else:
             queue.append((member.clock_ns, question.data))
@@ -429,11 +443,16 @@ class Family:
         assert isinstance(question, Receive)
         queue = self._channels.get((member.domain, question.channel))
         if queue is None:
-            self._wake(member, Refused("stranger", f"there is no channel {question.channel}"), 0)
+            self._wake(member, _NO_CHANNEL, 0)
         elif queue and (member.until_ns is None or queue[0][0] <= member.until_ns):
-            sent_ns, data = queue.popleft()
-            self._held_bytes -= len(data)
-            self._wake(member, data, sent_ns)
+            sent_ns, data = queue[0]
+            if question.takes:
+                queue.popleft()
+                self._held_bytes -= len(data)
+            self._wake(member, data if question.takes else True, sent_ns)
+        elif gone := [pid for pid in question.watched if pid not in member.children]:
+            ended = member.ended.get(gone[0])
+            self._wake(member, Refused("ended", str(gone[0])), 0 if ended is None else ended.at_ns)
 
     # ------------------------------------------------------------------ ends
 
@@ -456,12 +475,12 @@ class Family:
         parent = member.parent
         assert parent is not None
         parent.children.pop(member.pid, None)
-        answer = Answer(
-            member.pid, code, data, result.stdout.unchecked(), result.stderr.unchecked(), said
-        )
+        answer = Answer(member.pid, code, data, result.stdout.unchecked(), result.stderr.unchecked(), said)
         parent.ended[member.pid] = _End(member.clock_ns, answer)
         if isinstance(parent.waits, Wait):
             self._try_wait(parent)
+        elif isinstance(parent.waits, Receive):
+            self._try_receive(parent)
         for other in sorted(self._alive.values(), key=lambda one: one.pid):
             if isinstance(other.waits, Start | Fork) and len(self._alive) <= self._limits.processes:
                 other.clock_ns = max(other.clock_ns, member.clock_ns)

@@ -25,6 +25,7 @@ __all__ = [
     "Receive",
     "Refused",
     "Send",
+    "Size",
     "Start",
     "Wait",
     "encode_answer",
@@ -116,13 +117,28 @@ class Receive:
     Attributes:
         channel: Which.
         wait_ns: As for `Wait`.
+        takes: Whether the message is taken out, and not only waited for.
+        watched: Processes of the one that asks whose end ends the wait too.
     """
 
     channel: int
     wait_ns: int | None
+    takes: bool = True
+    watched: tuple[int, ...] = ()
 
 
-Question = Start | Fork | Wait | Kill | NewChannel | Send | Receive
+@frozen
+class Size:
+    """Count the messages in a channel.
+
+    Attributes:
+        channel: Which.
+    """
+
+    channel: int
+
+
+Question = Start | Fork | Wait | Kill | NewChannel | Send | Receive | Size
 
 
 @frozen
@@ -151,7 +167,8 @@ class Refused:
     """A question that is not done.
 
     Attributes:
-        why: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"`` or ``"full"``.
+        why: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"``, ``"full"`` or
+            ``"ended"``.
         said: A sentence.
     """
 
@@ -182,7 +199,7 @@ def read_question(raw: GuestBytes | None, limits: Limits) -> Question:
             return Start(payload, stdin)
         case ["fork"]:
             return Fork()
-        case ["wait", [*pids], wait_ns] if len(pids) <= _MOST_PIDS and all(map(_is_number, pids)):
+        case ["wait", [*pids], wait_ns] if _are_pids(pids):
             return Wait(tuple(pids), _duration(wait_ns))
         case ["kill", pid, signal] if _is_number(pid) and _is_number(signal) and signal in _SIGNALS:
             return Kill(pid, signal)
@@ -190,8 +207,10 @@ def read_question(raw: GuestBytes | None, limits: Limits) -> Question:
             return NewChannel()
         case ["send", channel, bytes(data)] if _is_number(channel):
             return Send(channel, data)
-        case ["receive", channel, wait_ns] if _is_number(channel):
-            return Receive(channel, _duration(wait_ns))
+        case ["receive", channel, wait_ns, bool(takes), [*pids]] if _is_number(channel) and _are_pids(pids):
+            return Receive(channel, _duration(wait_ns), takes, tuple(pids))
+        case ["size", channel] if _is_number(channel):
+            return Size(channel)
     raise ProtocolError("a malformed question: it is of no known form")
 
 
@@ -218,9 +237,7 @@ def read_child_answer(response: GuestBytes, limits: Limits) -> tuple[int, bytes,
         none is an end by signal 6.
     """
     try:
-        answer = decode_response(
-            response, max_bytes=limits.payload_bytes, max_items=_ITEMS, max_depth=_DEPTH
-        )
+        answer = decode_response(response, max_bytes=limits.payload_bytes, max_items=_ITEMS, max_depth=_DEPTH)
     except ProtocolError as error:
         return -6, b"", f"the process's answer cannot be read: {error}"
     match answer:
@@ -235,6 +252,10 @@ def read_child_answer(response: GuestBytes, limits: Limits) -> tuple[int, bytes,
 
 def _is_number(value: Any) -> bool:
     return type(value) is int and -_MOST_NS < value < _MOST_NS
+
+
+def _are_pids(values: list[Any]) -> bool:
+    return len(values) <= _MOST_PIDS and all(map(_is_number, values))
 
 
 def _duration(value: Any) -> int | None:

@@ -59,8 +59,8 @@ def child_parts(job: CallJob) -> tuple[bytes, ...]:
     own = CallJob(
         code=job.code, harness=job.harness, entry=CHILD_ENTRY, payload=b"", seed=job.seed, limits=job.limits
     )
-    *parts, last = call_request(own, load=True)
-    return (*parts, last.removesuffix(bytes(_LENGTH_BYTES) + _END))
+    *parts, last, _ = call_request(own, load=True)
+    return (*parts, last[:-_LENGTH_BYTES])
 
 
 def child_request(parts: Sequence[bytes], payload: bytes) -> bytes:

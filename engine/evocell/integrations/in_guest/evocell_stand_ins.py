@@ -1,36 +1,43 @@
-"""What a sandbox has not (threads, processes, alarms), done in the one way it can be: at once, in turn.
+"""What a sandbox has not (threads, processes, alarms), put where programs look for it.
 
-Evaluators use these to keep a candidate from running for ever or from taking the evaluator down with it. In a
-sandbox that is somebody else's task: the whole call has its limits. So what they start here runs to its end
-before the start returns, and every timeout is met.
+A process is a guest of its own (`evocell_processes`, `evocell_multiprocessing`). A thread runs in this one, in
+turn: when somebody waits for it, or for anything, it runs to its end. Timeouts are those of the virtual clock.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import io
-import os
+import importlib
 import queue
-import runpy
 import signal
-import subprocess
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from types import ModuleType, SimpleNamespace
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
-_PYTHON_NAMES = ("python", "pypy")
+import evocell_processes as processes
 
 
 class InTurn(Executor):
     """An executor that runs what is submitted before `submit` returns."""
 
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        del thread_name_prefix
         super().__init__()
+        if max_workers is not None and max_workers <= 0:
+            message = "max_workers must be greater than 0"
+            raise ValueError(message)
+        if initializer is not None:
+            initializer(*initargs)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run the function and return its future, which is done."""
@@ -44,257 +51,247 @@ class InTurn(Executor):
         return future
 
 
-class Process:
-    """A Python script or module in a namespace of its own, run when it is made.
+# ---------------------------------------------------------------------- threads
 
-    Stands in for `subprocess.Popen`. Only Python can be started, and it shares this interpreter's modules.
+_waiting: list[threading.Thread] = []
+_timers: list[tuple[float, threading.Timer]] = []
+_finished: set[int] = set()
+_background: list[bool] = []
 
-    Raises:
-        FileNotFoundError: It is another program; there is none in a sandbox.
+
+class _SetAside(BaseException):
+    """Ends a thread in the background where it would let time pass, as the end of its process would."""
+
+
+def run_threads() -> None:
+    """Run the threads that have been started and have not run yet, each to its end.
+
+    One in the background (a daemon) runs until it lets time pass: what watches over others would never end.
     """
-
-    pid = 1
-
-    def __init__(self, args: Any, bufsize: int = -1, **options: Any) -> None:
-        del bufsize
-        self.args = args
-        words = args.split() if isinstance(args, str) else [os.fspath(word) for word in args]
-        name = os.path.basename(words[0]) if words else ""
-        if not words or (words[0] != sys.executable and not name.startswith(_PYTHON_NAMES)):
-            message = "there are no programs in a sandbox, only this interpreter"
-            raise FileNotFoundError(2, message, words[0] if words else "")
-        text = bool(
-            options.get("text")
-            or options.get("universal_newlines")
-            or options.get("encoding")
-            or options.get("errors")
-        )
-        out, err = io.StringIO(), io.StringIO()
-        merged = options.get("stderr") == subprocess.STDOUT
-        with contextlib.ExitStack() as stack:
-            if options.get("stdout") is not None:
-                stack.enter_context(contextlib.redirect_stdout(out))
-            if options.get("stderr") is not None:
-                stack.enter_context(contextlib.redirect_stderr(out if merged else err))
-            self.returncode = _run_python(words[1:], options.get("cwd"), options.get("env"))
-        self.stdin = None
-        self.stdout = self._pipe(out, options.get("stdout"), text=text)
-        self.stderr = self._pipe(err, options.get("stderr"), text=text)
-
-    @staticmethod
-    def _pipe(written: io.StringIO, wanted: Any, *, text: bool) -> Any:
-        if wanted == subprocess.PIPE:
-            return io.StringIO(written.getvalue()) if text else io.BytesIO(written.getvalue().encode())
-        if hasattr(wanted, "write"):
-            mode = getattr(wanted, "mode", "w")
-            wanted.write(written.getvalue().encode() if "b" in mode else written.getvalue())
-        return None
-
-    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Return what it wrote."""
-        del input, timeout
-        return tuple(None if pipe is None else pipe.read() for pipe in (self.stdout, self.stderr))  # type: ignore[return-value]
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Return how it ended."""
-        del timeout
-        return self.returncode
-
-    def poll(self) -> int:
-        """Return how it ended."""
-        return self.returncode
-
-    def kill(self) -> None:
-        """Do nothing: it has ended."""
-
-    terminate = kill
-
-    def send_signal(self, _number: int) -> None:
-        """Do nothing: it has ended."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_args: object) -> None:
-        return None
+    while _waiting:
+        thread = _waiting.pop(0)
+        _run_thread(thread, background=thread.daemon)
 
 
-def _run_python(words: list[str], cwd: Any, env: Any) -> int:
-    before = sys.argv, list(sys.path), os.getcwd(), dict(os.environ)
+def _run_thread(thread: threading.Thread, *, background: bool = False) -> None:
+    _background.append(background)
     try:
-        if cwd is not None:
-            os.chdir(cwd)
-        if env is not None:
-            os.environ.clear()
-            os.environ.update(env)
-        while words and words[0].startswith("-") and words[0] not in ("-c", "-m"):
-            words = words[1:]
-        if words[:1] == ["-c"]:
-            sys.argv = ["-c", *words[2:]]
-            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
-        elif words[:1] == ["-m"]:
-            sys.argv = words[1:]
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = words
-            sys.path.insert(0, os.path.dirname(words[0]))
-            runpy.run_path(words[0], run_name="__main__")
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
+        thread.run()
+    except (SystemExit, _SetAside):
+        pass
     except MemoryError:
         raise
-    except BaseException:
-        traceback.print_exc()
-        return 1
+    except BaseException as error:
+        given = (type(error), error, error.__traceback__, thread)
+        threading.excepthook(threading.ExceptHookArgs(given))
     finally:
-        sys.argv, sys.path[:] = before[0], before[1]
-        os.chdir(before[2])
-        os.environ.clear()
-        os.environ.update(before[3])
-    return 0
+        _background.pop()
+        _finished.add(id(thread))
 
 
-class _Task:
-    """A `multiprocessing.Process` that has ended when its start returns."""
+def _set_aside() -> None:
+    if _background and _background[-1]:
+        raise _SetAside
 
-    daemon = False
-    pid = 1
 
-    def __init__(
-        self,
-        group: None = None,
-        target: Callable[..., Any] | None = None,
-        name: str | None = None,
-        args: Iterable[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-        *,
-        daemon: bool | None = None,
-    ) -> None:
-        del group, daemon
-        self.name = name or "Process-1"
-        self.exitcode: int | None = None
-        self._run = (target, tuple(args), kwargs or {})
+def _start(self: threading.Thread) -> None:
+    if self._started.is_set():  # type: ignore[attr-defined]
+        message = "threads can only be started once"
+        raise RuntimeError(message)
+    self._started.set()  # type: ignore[attr-defined]
+    if isinstance(self, threading.Timer):
+        _timers.append((time.monotonic() + self.interval, self))
+        return
+    _waiting.append(self)
 
-    def run(self) -> None:
-        """Call the target."""
-        target, args, kwargs = self._run
-        if target is not None:
-            target(*args, **kwargs)
 
-    def start(self) -> None:
-        """Run to the end."""
-        try:
-            self.run()
-            self.exitcode = 0
-        except MemoryError:
-            raise
-        except SystemExit as end:
-            self.exitcode = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            traceback.print_exc()
-            self.exitcode = 1
+def _join(self: threading.Thread, timeout: float | None = None) -> None:
+    if not self._started.is_set():  # type: ignore[attr-defined]
+        message = "cannot join thread before it is started"
+        raise RuntimeError(message)
+    if isinstance(self, threading.Timer):
+        if id(self) not in _finished and not self.finished.is_set():
+            processes.sleep(max(0.0, self.interval if timeout is None else timeout))
+        return
+    if self in _waiting:
+        _waiting.remove(self)
+        _run_thread(self)
+    run_threads()
 
-    def is_alive(self) -> bool:
-        """Say no."""
+
+def _is_alive(self: threading.Thread) -> bool:
+    if not self._started.is_set():  # type: ignore[attr-defined]
         return False
-
-    def join(self, timeout: float | None = None) -> None:
-        """Return at once."""
-
-    def terminate(self) -> None:
-        """Do nothing: it has ended."""
-
-    kill = close = terminate
+    if isinstance(self, threading.Timer):
+        return id(self) not in _finished and not self.finished.is_set()
+    run_threads()
+    return id(self) not in _finished
 
 
-class _Pool:
-    """A `multiprocessing.Pool` of this interpreter alone."""
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        pass
-
-    def map(
-        self, function: Callable[..., Any], values: Iterable[Any], chunksize: int | None = None
-    ) -> list[Any]:
-        """Do what the built-in does."""
-        del chunksize
-        return [function(value) for value in values]
-
-    def imap(self, function: Callable[..., Any], values: Iterable[Any], chunksize: int = 1) -> Iterator[Any]:
-        """Do what the built-in does."""
-        del chunksize
-        return map(function, values)
-
-    imap_unordered = imap
-
-    def starmap(self, function: Callable[..., Any], values: Iterable[Iterable[Any]]) -> list[Any]:
-        """Do what the one of `itertools` does."""
-        return [function(*value) for value in values]
-
-    def apply(
-        self, function: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
-    ) -> Any:
-        """Call the function."""
-        return function(*args, **(kwds or {}))
-
-    def apply_async(
-        self, function: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
-    ) -> Any:
-        """Call the function and hold what came of it."""
-        future = InTurn().submit(function, *args, **(kwds or {}))
-        return SimpleNamespace(
-            get=lambda timeout=None: future.result(), wait=lambda timeout=None: None, ready=lambda: True
-        )
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    terminate = join = close
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_args: object) -> None:
-        return None
+def _next_timer() -> float | None:
+    _timers[:] = [pair for pair in _timers if not pair[1].finished.is_set()]
+    return min((at for at, _ in _timers), default=None)
 
 
-class _Queue(queue.Queue):  # type: ignore[type-arg]
-    """A `multiprocessing.Queue`: nothing will ever come that is not there."""
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take what is there, or raise `queue.Empty`."""
-        del block, timeout
-        return super().get(block=False)
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    join_thread = close
+def _ring_timers() -> None:
+    now = time.monotonic()
+    for pair in sorted(_timers, key=lambda one: one[0]):
+        at, timer = pair
+        if at <= now and pair in _timers:
+            _timers.remove(pair)
+            if not timer.finished.is_set():
+                timer.function(*timer.args, **timer.kwargs)
+                timer.finished.set()
+            _finished.add(id(timer))
 
 
-def _multiprocessing() -> ModuleType:
-    module = ModuleType("multiprocessing")
-    names = {
-        "Process": _Task,
-        "Pool": _Pool,
-        "Queue": _Queue,
-        "SimpleQueue": _Queue,
-        "JoinableQueue": _Queue,
-        "TimeoutError": TimeoutError,
-        "cpu_count": lambda: 1,
-        "freeze_support": lambda: None,
-        "set_start_method": lambda method, force=False: None,
-        "get_start_method": lambda allow_none=False: "spawn",
-        "get_context": lambda method=None: module,
-        "current_process": lambda: SimpleNamespace(name="MainProcess", daemon=False, pid=1),
-        "__path__": [],
+def _stuck(what: str) -> RuntimeError:
+    message = (
+        f"{what} would wait for ever: in a sandbox a thread runs in turn, to its end, when another one waits, and "
+        "no thread that is left can end this wait"
+    )
+    return RuntimeError(message)
+
+
+_event_wait, _condition_wait = threading.Event.wait, threading.Condition.wait
+_queue_get = queue.Queue.get
+
+
+def _wait_for_event(self: threading.Event, timeout: float | None = None) -> bool:
+    if not self.is_set():
+        run_threads()
+    if self.is_set():
+        return True
+    _set_aside()
+    if timeout is None and _next_timer() is None:
+        raise _stuck("Event.wait")
+    until = None if timeout is None else time.monotonic() + timeout
+    while not self.is_set():
+        alarm = _next_timer()
+        if until is not None and (alarm is None or alarm > until):
+            processes.sleep(max(0.0, until - time.monotonic()))
+            break
+        if alarm is None:
+            raise _stuck("Event.wait")
+        processes.sleep(max(0.0, alarm - time.monotonic()))
+        _ring_timers()
+    return self.is_set()
+
+
+def _wait_for_condition(self: threading.Condition, timeout: float | None = None) -> bool:
+    if not self._is_owned():  # type: ignore[attr-defined]
+        message = "cannot wait on un-acquired lock"
+        raise RuntimeError(message)
+    had_threads = bool(_waiting)
+    saved = self._release_save()  # type: ignore[attr-defined]
+    try:
+        run_threads()
+    finally:
+        self._acquire_restore(saved)  # type: ignore[attr-defined]
+    if had_threads:
+        return True
+    if timeout is None:
+        raise _stuck("Condition.wait")
+    processes.sleep(max(0.0, timeout))
+    return False
+
+
+def _get(self: queue.Queue[Any], block: bool = True, timeout: float | None = None) -> Any:
+    if block and not self._qsize():
+        run_threads()
+        if not self._qsize():
+            _set_aside()
+            if timeout is None:
+                raise _stuck("Queue.get")
+            processes.sleep(max(0.0, timeout))
+        block = False
+    return _queue_get(self, block)
+
+
+def _put(self: queue.Queue[Any], item: Any, block: bool = True, timeout: float | None = None) -> None:
+    if 0 < self.maxsize <= self._qsize() and block:
+        run_threads()
+        if self.maxsize <= self._qsize():
+            if timeout is None:
+                raise _stuck("Queue.put")
+            processes.sleep(max(0.0, timeout))
+        block = False
+    _queue_put(self, item, block)
+
+
+def _join_queue(self: queue.Queue[Any]) -> None:
+    if self.unfinished_tasks:
+        run_threads()
+    if self.unfinished_tasks:
+        raise _stuck("Queue.join")
+
+
+_queue_put = queue.Queue.put
+
+
+def _install_threads() -> None:
+    concurrent.futures.ThreadPoolExecutor = InTurn  # type: ignore[misc,assignment]
+    thread: Any = threading.Thread
+    thread.start, thread.join, thread.is_alive = _start, _join, _is_alive
+    threading.Event.wait = _wait_for_event  # type: ignore[method-assign]
+    threading.Condition.wait = _wait_for_condition  # type: ignore[method-assign]
+    queue.Queue.get, queue.Queue.put = _get, _put  # type: ignore[method-assign,assignment]
+    queue.Queue.join = _join_queue  # type: ignore[method-assign]
+    processes.before_waiting += [_set_aside, run_threads]
+    processes.next_alarm.append(_next_timer)
+    processes.ring.append(_ring_timers)
+
+
+# ---------------------------------------------------------------------- signals and limits
+
+
+def _install_signals() -> None:
+    for name, number in (("SIGALRM", 14), ("SIGKILL", 9), ("ITIMER_REAL", 0)):
+        if not hasattr(signal, name):
+            setattr(signal, name, number)
+    signal.alarm = lambda seconds: 0
+    signal.setitimer = lambda which, seconds, interval=0.0: (0.0, 0.0)
+    signal.signal = lambda number, handler: None  # type: ignore[assignment]
+
+
+def _resource() -> ModuleType:
+    """Make the module `resource`: limits are taken note of and are the sandbox's."""
+    module = ModuleType("resource")
+    limits: dict[int, tuple[int, int]] = {}
+    names = ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS")
+    for number, name in enumerate(names):
+        setattr(module, f"RLIMIT_{name}", number)
+
+    class Usage:
+        """What `getrusage` tells: the work done, as time."""
+
+        def __init__(self) -> None:
+            self.ru_utime, self.ru_stime = time.process_time(), 0.0
+            self.ru_maxrss = self.ru_ixrss = self.ru_idrss = self.ru_isrss = self.ru_minflt = 0
+            self.ru_majflt = self.ru_nswap = self.ru_inblock = self.ru_oublock = self.ru_nvcsw = 0
+            self.ru_nivcsw = self.ru_nsignals = self.ru_msgsnd = self.ru_msgrcv = 0
+
+    def setrlimit(resource: int, given: tuple[int, int]) -> None:
+        soft, hard = given
+        limits[resource] = int(soft), int(hard)
+
+    own: dict[str, Any] = {
+        "RLIM_INFINITY": -1,
+        "RUSAGE_SELF": 0,
+        "RUSAGE_CHILDREN": -1,
+        "error": OSError,
+        "setrlimit": setrlimit,
+        "getrlimit": lambda resource: limits.get(resource, (-1, -1)),
+        "getrusage": lambda who: Usage(),
+        "getpagesize": lambda: 4096,
+        "struct_rusage": Usage,
     }
-    for name, value in names.items():
+    for name, value in own.items():
         setattr(module, name, value)
     return module
+
+
+# ---------------------------------------------------------------------- OpenEvolve
 
 
 class EvaluationResult:
@@ -335,19 +332,83 @@ def _openevolve() -> dict[str, ModuleType]:
     return {package.__name__: package, module.__name__: module}
 
 
+class _AfterImport:
+    """Changes modules right after they were imported (the finder protocol): most programs import none of them."""
+
+    def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
+        """Find one of the modules, with a loader that changes it."""
+        del target
+        change = _CHANGES.get(name)
+        if change is None:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, None)) is not None:
+                spec.loader = _Changing(spec.loader, change)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _Changing:
+    """A loader that lets another one do the work and then changes the module."""
+
+    def __init__(self, loader: Any, change: Callable[[Any], object]) -> None:
+        self._loader, self._change = loader, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        """Leave it to the other loader."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, then change it."""
+        self._loader.exec_module(module)
+        self._change(module)
+
+
+def _change_multiprocessing(module: Any) -> None:
+    del module
+    importlib.import_module("evocell_multiprocessing").install()
+
+
+def _change_pool(module: Any) -> None:
+    pools = importlib.import_module("evocell_pools")
+    module.Pool, module.ThreadPool = pools.Pool, pools.ThreadPool
+
+
+def _change_managers(module: Any) -> None:
+    shared = importlib.import_module("evocell_multiprocessing")
+    module.SyncManager, module.BaseManager = shared.Manager, shared.missing("managers.BaseManager")
+
+
+def _change_executors(module: Any) -> None:
+    pools = importlib.import_module("evocell_pools")
+    module.ProcessPoolExecutor = pools.ProcessExecutor
+    concurrent.futures.wait = pools.wait_for_futures
+    concurrent.futures.as_completed = pools.as_completed
+
+
+_CHANGES: dict[str, Callable[[Any], object]] = {
+    "multiprocessing": _change_multiprocessing,
+    "multiprocessing.pool": _change_pool,
+    "multiprocessing.managers": _change_managers,
+    "concurrent.futures.process": _change_executors,
+}
+_done: list[bool] = []
+
+
 def install() -> None:
-    """Put the stand-ins where evaluators look for what they stand in for."""
-    concurrent.futures.ThreadPoolExecutor = InTurn  # type: ignore[misc,assignment]
-    concurrent.futures.ProcessPoolExecutor = InTurn  # type: ignore[misc,assignment]
-    subprocess.Popen = Process  # type: ignore[misc,assignment]
-    threading.Thread.start = lambda self: self.run()  # type: ignore[method-assign]
-    threading.Thread.join = lambda self, timeout=None: None  # type: ignore[method-assign]
-    threading.Thread.is_alive = lambda self: False  # type: ignore[method-assign]
-    for name, number in (("SIGALRM", 14), ("SIGKILL", 9), ("ITIMER_REAL", 0)):
-        if not hasattr(signal, name):
-            setattr(signal, name, number)
-    signal.alarm = lambda seconds: 0
-    signal.setitimer = lambda which, seconds, interval=0.0: (0.0, 0.0)
-    signal.signal = lambda number, handler: None  # type: ignore[assignment]
-    sys.modules["multiprocessing"] = _multiprocessing()
+    """Put the stand-ins where programs look for what they stand in for; once."""
+    if _done:
+        return
+    _done.append(True)
+    processes.install()
+    _install_threads()
+    _install_signals()
+    sys.modules.setdefault("resource", _resource())
     sys.modules.update(_openevolve())
+    for name, change in _CHANGES.items():
+        if name in sys.modules:
+            change(sys.modules[name])
+    sys.meta_path.insert(0, _AfterImport())  # type: ignore[arg-type]

@@ -55,6 +55,16 @@ def ask(*question: Any) -> Any:
     return answer[1]
 
 
+def ring_at(clock_ns: int) -> None:
+    """Have this guest be sent the signal SIGALRM at a time; to a millisecond of work, or at the end of a sleep.
+
+    Args:
+        clock_ns: When, by `time.monotonic_ns`; 0 for never.
+    """
+    if _call is not None:
+        _call(_MARK * 2 + clock_ns.to_bytes(8, "little"))
+
+
 def fork(task: Callable[[int], list[Any]]) -> int:
     """Start a copy of this guest, as it is now, that does a task and ends.
 

@@ -14,7 +14,7 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from evocell_runtime import membrane
-from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SLICE, SLICE_FUEL, STACK
+from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SIGNAL, SLICE, SLICE_FUEL, STACK
 from evocell_runtime.native import (
     I32,
     I64,
@@ -34,7 +34,7 @@ _ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), Expor
 _BEGIN_TYPES = (I64, I32, I32, I32, I64, I32, I64, I32, I32, I32, I64)
 _CHARGE_TABLE = ExportName("charge")
 _FUEL, _PAUSE_AT, _SLICE = ExportName(FUEL), ExportName(PAUSE_AT), ExportName(SLICE)
-_CHARGE, _STACK = ExportName(CHARGE), ExportName(STACK)
+_CHARGE, _STACK, _SIGNAL = ExportName(CHARGE), ExportName(STACK), ExportName(SIGNAL)
 _ENOUGH = 1 << 62
 _GLOBALS = {
     name: ExportName(name)
@@ -110,6 +110,7 @@ class Body:
             self._fuel, self._pause_at = _FUEL.find(context, inner), _PAUSE_AT.find(context, inner)
             put_in_table(context, _CHARGE_TABLE.find(context, outer), _CHARGE.find(context, inner))
             put_in_table(context, _CHARGE_TABLE.find(context, outer), self.alloc.func, 1)
+            put_in_table(context, _CHARGE_TABLE.find(context, outer), _SIGNAL.find(context, inner), 2)
             self._slice_fuel = SLICE_FUEL
             # What wasmtime counts is the membrane's alone, and there is enough of it for good.
             set_fuel(context, _ENOUGH)

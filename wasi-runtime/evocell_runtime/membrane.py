@@ -96,7 +96,9 @@ _LOOK = ("path_filestat_get",)
 
 TABLE: tuple[Decision, ...] = (
     Decision(
-        "host.call", "membrane", "the mailbox: request in, response out; questions, if the host takes them"
+        "host.call",
+        "membrane",
+        "the mailbox: request in, response out; questions, if the host takes them; alarms",
     ),
     Decision("args_get", "membrane", "no arguments"),
     Decision("args_sizes_get", "membrane", "no arguments"),
@@ -232,6 +234,7 @@ _NUMBERS: Mapping[str, int] = {
     "EROFS": 69,
     "ESPIPE": 70,
     "QUESTION_MARK": QUESTION_MARK,
+    "SIGALRM": 14,
     "STOP_EXIT": StopReason.EXIT,
     "STOP_OUTPUT": StopReason.OUTPUT,
     "STOP_FILES": StopReason.FILES,

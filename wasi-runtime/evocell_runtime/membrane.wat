@@ -41,6 +41,8 @@
   (global $answer_len (export "answer_len") (mut i32) (i32.const 0))
   ;; Set where the call pauses, and not for want of wasmtime's fuel alone. The host takes it back.
   (global $pausing (export "pausing") (mut i32) (i32.const 0))
+  ;; When the guest wants its signal, by its monotonic clock in nanoseconds; 0 for never.
+  (global $alarm_ns (export "alarm_ns") (mut i64) (i64.const 0))
   ;; What is left of standard input, in guest memory. The host sets it after begin.
   (global $stdin (export "stdin") (mut i32) (i32.const 0))
   (global $stdin_len (export "stdin_len") (mut i32) (i32.const 0))
@@ -81,16 +83,17 @@
     (global.set $stop_reason (i32.const 0))
     (global.set $exit_code (i32.const 0))
     (global.set $may_ask (i32.const 0))
+    (global.set $alarm_ns (i64.const 0))
     (global.set $question_len (i32.const 0))
     (global.set $answer (i32.const 0))
     (global.set $stdin_len (i32.const 0)))
 
   ;; ------------------------------------------------------------------ helpers
   ;; The interpreter's own functions, which the host puts here once: the one for charging (fuel in, what is
-  ;; left out) and the one that gives room on its heap.
+  ;; left out), the one that gives room on its heap, and the one that takes note of a signal.
   (type $charge (func (param i64) (result i64)))
   (type $alloc (func (param i32) (result i32)))
-  (table $charge (export "charge") 2 2 funcref)
+  (table $charge (export "charge") 3 3 funcref)
   (func $charge_fuel (param $fuel i64) (result i64)
     (call_indirect $charge (type $charge) (local.get $fuel) (i32.const 0)))
   ;; Charge this much fuel for what a host call costs beside its own instructions.
@@ -104,7 +107,14 @@
       (br_if $again (local.tee $turns (i32.sub (local.get $turns) (i32.const 1))))))
   (func $pause
     (global.set $pausing (i32.const 1))
-    (call $air))
+    (call $air)
+    (if (i64.ne (global.get $alarm_ns) (i64.const 0)) (then (call $ring))))
+  ;; Have the guest take note of its signal, if it is time. It handles it where its byte code goes on.
+  (func $ring
+    (if (i64.ge_u (call $now (i32.const 1)) (global.get $alarm_ns))
+      (then
+        (global.set $alarm_ns (i64.const 0))
+        (drop (call_indirect $charge (type $alloc) (i32.const @SIGALRM) (i32.const 2))))))
   ;; Let the virtual clock go on by the work that was done since the last time.
   (func $advance_clock
     (local $left i64) (local $ns i64)
@@ -228,14 +238,22 @@
     (i32.const 0))
 
   ;; ------------------------------------------------------------------ the mailbox
-  ;; An empty message fetches the request; one that begins with a byte that no value begins with is a question;
-  ;; any other is the response. All live in guest memory.
+  ;; An empty message fetches the request; one that begins with a byte that no value begins with is a question,
+  ;; or, if that byte comes twice, says when the guest wants its signal; any other is the response. All live in
+  ;; guest memory.
   (func (export "host.call") (param $ptr i32) (param $len i32) (param $out_ptr i32)
       (param $out_len i32) (result i32)
     (if (local.get $len)
       (then
         (if (i32.eq (i32.load8_u (local.get $ptr)) (i32.const @QUESTION_MARK))
           (then
+            (if (i32.and (i32.eq (local.get $len) (i32.const 10))
+                  (i32.eq (i32.load8_u offset=1 (local.get $ptr)) (i32.const @QUESTION_MARK)))
+              (then
+                (global.set $alarm_ns (i64.load offset=2 (local.get $ptr)))
+                (i32.store (local.get $out_ptr) (i32.const 0))
+                (i32.store (local.get $out_len) (i32.const 0))
+                (return (i32.const 0))))
             (return (call $ask (local.get $ptr) (local.get $len) (local.get $out_ptr)
               (local.get $out_len)))))))
     (if (local.get $len)
@@ -373,12 +391,21 @@
       (br_if $report (i32.lt_u (local.get $i) (local.get $count))))
     (i32.store (local.get $ready) (local.get $found))
     (if (i64.eqz (local.get $best)) (then (return (i32.const 0))))
+    ;; No sleep is longer than to the guest's signal.
+    (if (i64.ne (global.get $alarm_ns) (i64.const 0))
+      (then
+        (local.set $wait (i64.sub (global.get $alarm_ns) (call $now (i32.const 1))))
+        (local.set $wait (select (local.get $wait) (i64.const 1) (i64.gt_s (local.get $wait) (i64.const 0))))
+        (if (i64.lt_u (local.get $wait) (local.get $best)) (then (local.set $best (local.get $wait))))))
     (if (global.get $realtime)
-      (then (call $sleep (local.get $best)))
+      (then
+        (call $sleep (local.get $best))
+        (if (i64.ne (global.get $alarm_ns) (i64.const 0)) (then (call $ring))))
       (else
         (global.set $clock_ns (i64.add (global.get $clock_ns) (local.get $best)))
         ;; Others may have something to do meanwhile, or a deadline.
-        (if (global.get $may_ask) (then (call $pause)))))
+        (if (i32.or (global.get $may_ask) (i64.ne (global.get $alarm_ns) (i64.const 0)))
+          (then (call $pause)))))
     (i32.const 0))
   ;; How long a subscription waits, in nanoseconds; 0 for a descriptor. A flag of 1 is a deadline.
   (func $wait_of (param $sub i32) (result i64)

@@ -13,7 +13,7 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_signed, read_unsigned, write_signed, write_unsigned
 from evocell_runtime.metering import instrument, recursion
 from evocell_runtime.metering.instrument import Plan
-from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, SLICE, SLICE_FUEL, STACK
+from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, SIGNAL, SLICE, SLICE_FUEL, STACK
 from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function, functions
 from evocell_runtime.patches.module import open_module
@@ -32,16 +32,18 @@ _THROUGH_TABLE = 1 << 30
 
 @frozen(kw_only=True)
 class Landmarks:
-    """Where CPython's interpreter loop is, by the functions' places in the code section.
+    """Where CPython's interpreter loop is, and what else is needed of it, by the functions' places in the code section.
 
     Attributes:
         dispatch: `_PyEval_EvalFrameDefault`, whose longest innermost loop dispatches instructions.
         handler: `_Py_HandlePending`.
+        signal: `raise` of the C library.
         breaker: Offset of `eval_breaker` in `PyThreadState`.
     """
 
     dispatch: int
     handler: int
+    signal: int = 0
     breaker: int = 12
 
 
@@ -59,6 +61,7 @@ def find_landmarks(wasm: bytes) -> Landmarks:
     return Landmarks(
         dispatch=module.number("_PyEval_EvalFrameDefault") - imported,
         handler=module.number("_Py_HandlePending") - imported,
+        signal=module.number("raise") - imported,
     )
 
 
@@ -117,12 +120,13 @@ def _metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
         _GLOBAL: _longer(by_id[_GLOBAL], 3, _i64_global(0) * 2 + _i64_global(SLICE_FUEL)),
         _EXPORT: _longer(
             by_id[_EXPORT],
-            5,
+            6,
             _export(FUEL, 3, plan.fuel)
             + _export(PAUSE_AT, 3, plan.pause_at)
             + _export(SLICE, 3, plan.slice)
             + _export(CHARGE, 0, plan.charge)
-            + _export(STACK, 3, _STACK_POINTER),
+            + _export(STACK, 3, _STACK_POINTER)
+            + _export(SIGNAL, 0, imported + landmarks.signal),
         ),
         _CODE: write_unsigned(len(bodies)) + b"".join(bodies),
     }

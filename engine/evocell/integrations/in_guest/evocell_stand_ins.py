@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib
+import os
 import queue
 import signal
 import sys
@@ -245,13 +246,94 @@ def _install_threads() -> None:
 # ---------------------------------------------------------------------- signals and limits
 
 
+_alarm_at: list[float] = []
+_interval: list[float] = [0.0]
+_handlers: dict[int, Any] = {}
+_real_signal, _real_get_signal = signal.signal, signal.getsignal
+_SIGALRM = 14
+
+
+def _set_timer(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
+    """Have SIGALRM come after so much virtual time, whatever of it the timer would count."""
+    del which
+    before = _get_timer(0)
+    _interval[0] = interval
+    _alarm_at[:] = [time.monotonic() + seconds] if seconds > 0 else []
+    processes.processes.ring_at(int(_alarm_at[0] * 1e9) if _alarm_at else 0)
+    if _real_get_signal(_SIGALRM) is not _on_alarm:
+        _real_signal(_SIGALRM, _on_alarm)
+    return before
+
+
+def _get_timer(which: int) -> tuple[float, float]:
+    del which
+    return (max(0.0, _alarm_at[0] - time.monotonic()) if _alarm_at else 0.0), _interval[0]
+
+
+def _alarm(seconds: int) -> int:
+    return -int(-_set_timer(0, float(seconds))[0] // 1)
+
+
+def _on_alarm(number: int, frame: Any) -> None:
+    if number == _SIGALRM:
+        again = _interval[0]
+        _alarm_at.clear()
+        if again > 0:
+            _set_timer(0, again, again)
+    handler = _handlers.get(number, signal.SIG_DFL)
+    if callable(handler):
+        handler(number, frame)
+    elif handler == signal.SIG_DFL:
+        os._exit(128 + number)
+
+
+def _set_handler(number: int, handler: Any, /) -> Any:
+    if not (callable(handler) or handler in (signal.SIG_DFL, signal.SIG_IGN)):
+        message = "signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object"
+        raise TypeError(message)
+    before = _get_handler(number)
+    _handlers[int(number)] = handler
+    try:
+        _real_signal(number, _on_alarm if callable(handler) else handler)
+    except (OSError, ValueError):
+        pass
+    return before
+
+
+def _get_handler(number: int, /) -> Any:
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    return _handlers.get(int(number), default)
+
+
+def _next_alarm() -> float | None:
+    return _alarm_at[0] if _alarm_at else None
+
+
+def _ring_alarm() -> None:
+    if _alarm_at and _alarm_at[0] <= time.monotonic():
+        processes.processes.ring_at(0)
+        signal.raise_signal(_SIGALRM)
+
+
 def _install_signals() -> None:
     for name, number in (("SIGALRM", 14), ("SIGKILL", 9), ("ITIMER_REAL", 0)):
         if not hasattr(signal, name):
             setattr(signal, name, number)
-    signal.alarm = lambda seconds: 0
-    signal.setitimer = lambda which, seconds, interval=0.0: (0.0, 0.0)
-    signal.signal = lambda number, handler: None  # type: ignore[assignment]
+    signal.alarm = _alarm
+    signal.setitimer = _set_timer
+    signal.getitimer = _get_timer
+    signal.ItimerError = OSError
+    signal.signal = _set_handler
+    signal.getsignal = _get_handler
+    for name in ("ITIMER_VIRTUAL", "ITIMER_PROF"):
+        if not hasattr(signal, name):
+            setattr(signal, name, ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF").index(name))
+    for name in ("siginterrupt", "set_wakeup_fd", "pthread_sigmask"):
+        if not hasattr(signal, name):
+            setattr(signal, name, lambda *_: -1)
+    processes.next_alarm.append(_next_alarm)
+    processes.ring.append(_ring_alarm)
+    processes.after_fork.append(lambda: _set_timer(0, 0.0))
 
 
 def _resource() -> ModuleType:

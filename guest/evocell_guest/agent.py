@@ -96,7 +96,8 @@ def handle(data: bytes) -> bytes:
 
     Args:
         data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``, ``"diff"``,
-            ``"info"``, ``"task"`` in the copy of a guest, or, on the way to a new image, ``"settle"`` and ``"lasting"``.
+            ``"info"``, in the copy of a guest ``"task"``, or, on the way to a new image, ``"settle"`` and
+            ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)

@@ -32,7 +32,7 @@ class Refused(Exception):
 
 def adopt(call: Callable[[bytes], bytes]) -> None:
     """Tell it the host's mailbox."""
-    global _call
+    global _call  # noqa: PLW0603
     _call = call
 
 
@@ -56,7 +56,7 @@ def ask(*question: Any) -> Any:
 
 
 def ring_at(clock_ns: int) -> None:
-    """Have this guest be sent the signal SIGALRM at a time; to a millisecond of work, or at the end of a sleep.
+    """Have this guest be sent SIGALRM at a time, to a millisecond of work; a sleep ends for it.
 
     Args:
         clock_ns: When, by `time.monotonic_ns`; 0 for never.
@@ -77,7 +77,7 @@ def fork(task: Callable[[int], list[Any]]) -> int:
     Raises:
         Refused: It cannot be started.
     """
-    global _task
+    global _task  # noqa: PLW0603
     _task = task
     try:
         pid: int = ask("fork")

@@ -222,7 +222,7 @@ class Instance:
             msg = "a guest in the middle of a call can be copied only while it waits for an answer"
             raise ImageError(msg)
         if other.memory.read(IN_TURN, 1) != b"\1":
-            msg = f"the byte at {IN_TURN} does not say that the interpreter is busy; it is another interpreter's"
+            msg = f"the byte at {IN_TURN} does not say that the interpreter is busy: it is another one"
             raise ImageError(msg)
         runs = written_pages(other.memory.address, other.memory.size_bytes)
         if not runs:
@@ -437,9 +437,10 @@ class Call:
 
     @property
     def paused(self) -> bool:
-        """Whether the code has paused since this was last asked: at the end of a slice of its fuel, in a
-        sleep, or waiting for an answer. Where it does depends on its fuel alone; another return of `poll`
-        does not.
+        """Whether the code has paused since this was last asked.
+
+        It does at the end of a slice of its fuel, in a sleep, and waiting for an answer. Where depends on its
+        fuel alone, which is not so of other returns of `poll`.
         """
         body = self._instance._body  # noqa: SLF001
         if not body.read("pausing"):

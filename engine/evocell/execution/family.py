@@ -1,7 +1,7 @@
 """The processes of one call: guests of their own, of which one runs at a time.
 
-A guest that may have processes asks for one in its mailbox and waits for the answer; its call pauses as at the
-end of a slice, and no host code runs on its stack. What it may ask is in `evocell.execution.questions`.
+A guest that may have processes asks for one in its mailbox and waits for the answer; its call pauses as at
+the end of a slice, and no host code runs on its stack. What it may ask is in `evocell.execution.questions`.
 
 Time is the virtual clock, which goes by work: each process has its own, as if on a core of its own, and
 begins with that of the one that started it. Whoever has used the least runs next. A process that waits, for
@@ -248,12 +248,11 @@ class Family:
         while not self.exhausted:
             runner = self._first_runner()
             waiter = self._first_deadline()
-            if waiter is not None and waiter.until_ns is not None:
-                if runner is None or waiter.until_ns <= runner.clock_ns:
-                    self._wake(waiter, None, waiter.until_ns)
-                    continue
-            if runner is not None:
-                bounds = [] if waiter is None or waiter.until_ns is None else [waiter.until_ns]
+            first_ns = None if waiter is None else waiter.until_ns
+            if waiter and first_ns is not None and (runner is None or first_ns <= runner.clock_ns):
+                self._wake(waiter, None, first_ns)
+            elif runner is not None:
+                bounds = [] if first_ns is None else [first_ns]
                 bounds += [
                     other.clock_ns + QUANTUM_NS
                     for other in self._alive.values()
@@ -262,7 +261,8 @@ class Family:
                 self._bound_ns = min(bounds, default=None)
                 self._resume(runner)
                 break
-            self._break_standstill()
+            else:
+                self._break_standstill()
             self.exhausted = self._left < 0
         return self.exhausted or self.trouble is not None
 

@@ -47,7 +47,7 @@ class Start:
     """Start a process: a fresh guest with the same files and code.
 
     Attributes:
-        payload: Arguments of `evocell_processes.main`, encoded.
+        payload: Arguments of `evocell_child.main`, encoded.
         stdin: What it can read from its standard input.
     """
 
@@ -268,4 +268,4 @@ def _duration(value: Any) -> int | None:
         return None
     if not _is_number(value):
         raise ProtocolError("a malformed question: a duration is a whole number of nanoseconds, or nothing")
-    return max(0, value)
+    return max(0, int(value))

@@ -17,7 +17,7 @@ from evocell.models.limits import Limits
 
 __all__ = ["CHILD_ENTRY", "call_request", "child_parts", "child_request"]
 
-CHILD_ENTRY = "evocell_processes:main"
+CHILD_ENTRY = "evocell_child:main"
 """What a process of a call is: a function of the harness."""
 
 _VERSION = 2

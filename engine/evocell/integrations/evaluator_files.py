@@ -21,7 +21,17 @@ __all__ = [
     "modules_beside",
 ]
 
-STAND_INS = ("evocell_stand_ins", "evocell_processes", "evocell_multiprocessing", "evocell_pools")
+STAND_INS = (
+    "evocell_stand_ins",
+    "evocell_channels",
+    "evocell_child",
+    "evocell_executors",
+    "evocell_multiprocessing",
+    "evocell_pools",
+    "evocell_processes",
+    "evocell_subprocess",
+    "evocell_threads",
+)
 """Our modules that stand in the guest for what it has not."""
 
 PROCESSES = 8

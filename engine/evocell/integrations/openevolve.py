@@ -33,6 +33,7 @@ from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
+from evocell_runtime.membrane import charged_bytes
 
 try:
     from openevolve.evaluation_result import EvaluationResult
@@ -221,11 +222,17 @@ def _running(name: str, gathered: EvaluatorFiles, environ: dict[str, str], limit
     driver = {f"{module}.py": guest_module(module) for module in ("evocell_driver", *STAND_INS)}
     return Evaluation(
         "evocell_driver:evaluate",
-        [Case((name, gathered.evaluator, environ))],
+        [Case((name, gathered.evaluator, environ, _may_copy(gathered.files, limits)))],
         _headline,
         harness={**gathered.files, **driver},
         limits=limits,
     )
+
+
+def _may_copy(files: Mapping[str, bytes], limits: Limits) -> bool:
+    """Whether a copy of these files takes no more than a quarter of the room in ``/tmp``."""
+    room = sum(charged_bytes(len(content)) for content in files.values())
+    return 4 * room <= limits.scratch_bytes and 4 * len(files) <= limits.scratch_files
 
 
 def _headline(_: Case, value: Any) -> float:

@@ -62,8 +62,8 @@ class SandboxProblem(Problem):  # type: ignore[misc]  # pymoo has no types
         for key, names in (("n_ieq_constr", ieq_constr), ("n_eq_constr", eq_constr)):
             if settings.setdefault(key, len(names)) != len(names):
                 raise ConfigurationError(
-                    f"{key} is {settings[key]}, but {key[2:]} names {len(names)} parts of the score; name the "
-                    "parts that are constraints, and leave the number out",
+                    f"{key} is {settings[key]}, but {key[2:]} names {len(names)} parts of the score; name "
+                    "the parts that are constraints, and leave the number out",
                     key,
                 )
         if settings.get("elementwise"):
@@ -104,7 +104,8 @@ def _parts(result: FitnessResult, names: Sequence[str]) -> list[float]:
     missing = [name for name in names if name not in result.components]
     if missing:
         raise ConfigurationError(
-            f"the score has no part named {missing[0]!r}; it has {', '.join(result.components) or 'no named parts'}",
+            f"the score has no part named {missing[0]!r}; it has "
+            f"{', '.join(result.components) or 'no named parts'}",
             "ieq_constr",
         )
     return [float(result.components[name]) for name in names]

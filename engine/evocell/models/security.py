@@ -253,7 +253,7 @@ class SecurityPolicy:
         return {key: wire[key] for key in ("profile", "blocked", "allowed", "events")}
 
     def with_processes(self) -> SecurityPolicy:
-        """The policy of calls that may have processes: the modules for them are not blocked for want of any."""
+        """The policy of calls that may have processes: it does not block the modules for them."""
         return evolve(self, blocked=tuple(name for name in self.blocked if name not in _OF_PROCESSES))
 
     @property

@@ -32,7 +32,7 @@ _THROUGH_TABLE = 1 << 30
 
 @frozen(kw_only=True)
 class Landmarks:
-    """Where CPython's interpreter loop is, and what else is needed of it, by the functions' places in the code section.
+    """Where CPython's interpreter loop is, and what else is needed, by places in the code section.
 
     Attributes:
         dispatch: `_PyEval_EvalFrameDefault`, whose longest innermost loop dispatches instructions.

@@ -27,7 +27,7 @@ FUEL, PAUSE_AT, SLICE, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.sli
 to the next, and the function that charges."""
 
 SIGNAL = "evocell.signal"
-"""Another export: `raise` of the interpreter's C library, by which the membrane tells the guest of an alarm."""
+"""Another export: `raise` of the C library, by which the membrane tells the guest of an alarm."""
 
 STACK = "evocell.stack"
 """Another export: the interpreter's own global, where its stack in memory ends. It is at its start between

@@ -8,15 +8,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
 from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import Any, Self
 
-import evocell_multiprocessing as shared
+import evocell_channels as channels
 import evocell_processes as own
 
 
-def _broken_pool() -> type[Exception]:
+def broken_pool() -> type[Exception]:
+    """Return `BrokenProcessPool`."""
     from concurrent.futures.process import BrokenProcessPool
 
     return BrokenProcessPool
@@ -30,13 +30,13 @@ class _RemoteError:
 
     def raised(self) -> BaseException:
         """Return the error, caused by what its process saw."""
-        from multiprocessing.pool import RemoteTraceback
+        from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 
         self.error.__cause__ = RemoteTraceback(f'\n"""\n{self.text}"""')
         return self.error
 
 
-class _Workers:
+class Workers:
     """Processes that take tasks in turn."""
 
     def __init__(
@@ -60,7 +60,7 @@ class _Workers:
         """Start all of them, or as many as there is room for."""
         while len(self._pids) < self._count:
             try:
-                self._pids.append(shared.start_copy(self._work))
+                self._pids.append(own.start_copy(self._work))
             except BlockingIOError:
                 if not self._pids:
                     raise
@@ -70,7 +70,7 @@ class _Workers:
         self, function: Callable[..., Any], args: Any, kwargs: Any, done: Callable[[bool, Any], object]
     ) -> None:
         """Have one of them call a function; `done` is told whether it went well, and the value or the error."""
-        data = shared._dumps((function, args, kwargs))  # noqa: SLF001
+        data = channels.dumps((function, args, kwargs))
         self.start()
         number = next(self._numbers)
         self._waiting[number] = done
@@ -83,7 +83,7 @@ class _Workers:
             Whether one came.
         """
         try:
-            found = shared._receive(self._results, True, timeout, pids=self._pids)  # noqa: SLF001
+            found = channels.receive(self._results, True, timeout, pids=self._pids)
         except own.Refused as refused:  # a worker has ended
             self._bury(int(str(refused)))
             return True
@@ -102,7 +102,7 @@ class _Workers:
             self._pids.remove(pid)
         self.broken = True
         waiting, self._waiting = self._waiting, {}
-        broken = _broken_pool()
+        broken = broken_pool()
         said = f" ({end[5]})" if end is not None and end[5] else ""
         code = "?" if end is None else end[1]
         for done in waiting.values():
@@ -117,15 +117,15 @@ class _Workers:
                 own.wait_for([pid], None)
             end = own.ends.pop(pid, None)
             if end is not None:
-                own._write(end[3], None, 1)  # noqa: SLF001
-                own._write(end[4], None, 2)  # noqa: SLF001
+                own.write_out(end[3], None, 1)
+                own.write_out(end[4], None, 2)
 
     def _work(self) -> int:
         function, arguments = self._setup
         if function is not None:
             function(*arguments)
         while True:
-            data = shared._receive(self._tasks, True, None)  # noqa: SLF001
+            data = channels.receive(self._tasks, True, None)
             try:
                 task, args, kwargs = pickle.loads(data[8:])
                 answer = True, task(*args, **kwargs)
@@ -133,9 +133,9 @@ class _Workers:
                 answer = False, _RemoteError(error, traceback.format_exc())
             sys.stdout.flush()
             try:
-                packed = shared._dumps(answer)  # noqa: SLF001
+                packed = channels.dumps(answer)
             except Exception as error:
-                packed = shared._dumps((False, _RemoteError(TypeError(str(error)), "")))  # noqa: SLF001
+                packed = channels.dumps((False, _RemoteError(TypeError(str(error)), "")))
             own.ask("send", self._results, data[:8] + packed)
 
 
@@ -227,7 +227,7 @@ class Pool:
             message = "Number of processes must be at least 1"
             raise ValueError(message)
         self._processes = processes or 1
-        self._workers: Any = _Workers(self._processes, initializer, tuple(initargs))
+        self._workers: Any = Workers(self._processes, initializer, tuple(initargs))
         self._workers.start()
         self._closed = False
 
@@ -413,132 +413,3 @@ class _Results:
         return self._ready.pop(0)
 
     __next__ = next
-
-
-class PumpedFuture(Future):  # type: ignore[type-arg]
-    """A future whose result comes from a worker, and is looked for when somebody waits for it."""
-
-    workers: _Workers
-
-    def pump(self, timeout: float | None) -> None:
-        """Wait until it is done."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while not super().done():
-            left = None if until is None else max(0.0, until - time.monotonic())
-            if not self.workers.pump(left):
-                return
-
-    def done(self) -> bool:
-        """Say whether it is done, by now."""
-        self.pump(0)
-        return super().done()
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return what came of it."""
-        self.pump(timeout)
-        return super().result(0)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the error that came of it."""
-        self.pump(timeout)
-        return super().exception(0)
-
-
-class ProcessExecutor(Executor):
-    """A `concurrent.futures.ProcessPoolExecutor`."""
-
-    def __init__(
-        self,
-        max_workers: int | None = None,
-        mp_context: Any = None,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-        *,
-        max_tasks_per_child: int | None = None,
-    ) -> None:
-        del mp_context, max_tasks_per_child
-        if max_workers is not None and max_workers <= 0:
-            message = "max_workers must be greater than 0"
-            raise ValueError(message)
-        self._workers = _Workers(max_workers or 1, initializer, initargs)
-        self._closed = False
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a worker call a function.
-
-        Raises:
-            BrokenProcessPool: A worker has ended abruptly.
-        """
-        if self._workers.broken:
-            message = "a process of the pool ended abruptly"
-            raise _broken_pool()(message)
-        if self._closed:
-            message = "cannot schedule new futures after shutdown"
-            raise RuntimeError(message)
-        future: PumpedFuture = PumpedFuture()
-        future.workers = self._workers
-
-        def told(good: bool, value: Any) -> None:
-            if not future.cancelled():
-                (future.set_result if good else future.set_exception)(value)
-
-        try:
-            self._workers.send(fn, args, kwargs, told)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for what is under way, and end the workers."""
-        self._closed = True
-        while wait and self._workers.busy and not cancel_futures:
-            self._workers.pump(None)
-        self._workers.stop()
-
-    def kill_workers(self) -> None:
-        """End the workers."""
-        self._closed = True
-        self._workers.stop()
-
-    terminate_workers = kill_workers
-
-
-def wait_for_futures(
-    fs: Iterable[Future[Any]], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
-) -> Any:
-    """Do what `concurrent.futures.wait` does."""
-    from concurrent.futures import _base
-
-    found = set(fs)
-    until = None if timeout is None else time.monotonic() + timeout
-    while True:
-        done = {one for one in found if Future.done(one)}
-        failed = any(not one.cancelled() and Future.exception(one, 0) is not None for one in done)
-        enough = (
-            len(done) == len(found)
-            or (return_when == "FIRST_COMPLETED" and done)
-            or (return_when == "FIRST_EXCEPTION" and failed)
-        )
-        left = None if until is None else max(0.0, until - time.monotonic())
-        pending = next((one for one in found - done if isinstance(one, PumpedFuture)), None)
-        if enough or pending is None or not pending.workers.pump(left):
-            return _base.DoneAndNotDoneFutures(done, found - done)
-
-
-def as_completed(fs: Iterable[Future[Any]], timeout: float | None = None) -> Iterator[Future[Any]]:
-    """Do what `concurrent.futures.as_completed` does."""
-    left = list(dict.fromkeys(fs))
-    total = len(left)
-    until = None if timeout is None else time.monotonic() + timeout
-    while left:
-        ready = [one for one in left if Future.done(one)]
-        for one in ready:
-            left.remove(one)
-            yield one
-        if ready:
-            continue
-        span = None if until is None else max(0.0, until - time.monotonic())
-        wait_for_futures(left, span, "FIRST_COMPLETED")
-        if not any(Future.done(one) for one in left):
-            message = f"{len(left)} (of {total}) futures unfinished"
-            raise TimeoutError(message)

@@ -1,38 +1,29 @@
 """Processes of a sandboxed evaluator, each a guest of its own.
 
-`subprocess` and `os` are given what WASI lacks: a Python program that is started runs in a fresh guest, which
-has seen nothing of this one and shares only the files with it. Time is the virtual clock, for timeouts too.
+Here is what `subprocess`, `multiprocessing` and `os` are made of: starting copies of this guest, waiting for
+processes, ending them. Time is the virtual clock, for timeouts too.
 """
 
 from __future__ import annotations
 
-import atexit
-import builtins
 import errno
 import gc
 import io
 import os
-import runpy
-import shlex
-import subprocess
+import random
 import sys
 import time
-import traceback
-import warnings
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 from evocell_guest import processes
-from evocell_guest.values import encode
 
 Ask = processes.ask
 Refused = processes.Refused
 
-_PYTHON_NAMES = ("python", "pypy")
-_WITH_VALUE = ("-W", "-X")
-_SHELL_SIGNS = frozenset("|&;<>()$`*?[]#~=%\n")
-_SIGKILL, _SIGTERM = 9, 15
+_LAST_STANDARD = 2
+_PIPE, _DEVNULL = -1, -3  # as in `subprocess`
+_FILE_MODES = {"rb": os.O_RDONLY, "rb+": os.O_RDWR}
 _sleep = time.sleep
 
 running: set[int] = set()
@@ -45,6 +36,9 @@ next_alarm: list[Callable[[], float | None]] = []
 """Each says when, by `time.monotonic`, something in this process is to be done by `ring`."""
 ring: list[Callable[[], object]] = []
 """Do what is due."""
+
+after_fork: list[Callable[[], object]] = []
+"""Called in a copy of this process."""
 
 
 def ask(*question: Any) -> Any:
@@ -107,10 +101,10 @@ def wait_for(pids: list[int], timeout: float | None) -> int | None:
     end = waiting(timeout, lambda left: ask("wait", pids, left))
     if end is None:
         return None
-    pid: int = end[0]
-    running.discard(pid)
-    ends[pid] = end
-    return pid
+    found: int = end[0]
+    running.discard(found)
+    ends[found] = end
+    return found
 
 
 def kill(pid: int, number: int) -> None:
@@ -139,407 +133,66 @@ def sleep(seconds: float, /) -> None:
         _sleep(seconds)
 
 
-# ---------------------------------------------------------------------- the other side
-
-
-def main(options: dict[str, Any]) -> list[Any]:
-    """Be a process that was started: run a program as the interpreter's command line has it.
-
-    Args:
-        options: ``words`` (the command line after the interpreter), ``cwd``, ``env``, ``merged`` (whether the
-            standard error goes to the standard output).
+def start_copy(task: Callable[[], int]) -> int:
+    """Start a copy of this guest that does a task and ends with its exit status.
 
     Returns:
-        The exit status, and nothing.
-    """
-    import evocell_stand_ins
-
-    evocell_stand_ins.install()
-    os.environ.clear()
-    os.environ.update(options["env"])
-    if options["merged"]:
-        sys.stderr = io.TextIOWrapper(
-            io.FileIO(1, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True
-        )
-    code = _finished(lambda: _run_python(options["words"], options["cwd"]))
-    return [code, b""]
-
-
-def _finished(run: Callable[[], object]) -> int:
-    """Run a program to its end, with what it registered for that, and return its exit status."""
-    code = _status(run)
-    before = code
-    try:
-        sys.settrace(None)
-        sys.setprofile(None)
-        for prepare in before_waiting:
-            prepare()
-        atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter calls
-        vars(sys.modules["__main__"]).clear()
-        gc.collect()
-    except SystemExit as end:
-        code = _exit_code(end)
-    except BaseException:
-        traceback.print_exc()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:
-            code = before or 120
-    return code
-
-
-def _status(run: Callable[[], object]) -> int:
-    try:
-        run()
-    except SystemExit as end:
-        return _exit_code(end)
-    except BaseException as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, runpy.__file__):
-            trace = trace.tb_next
-        sys.excepthook(type(error), error.with_traceback(trace), trace)
-        return -2 if isinstance(error, KeyboardInterrupt) else 1
-    return 0
-
-
-def _exit_code(end: SystemExit) -> int:
-    if end.code is None:
-        return 0
-    if isinstance(end.code, int):
-        return end.code & 0xFF
-    print(end.code, file=sys.stderr)
-    return 1
-
-
-def _run_python(words: list[str], cwd: str) -> None:
-    os.chdir(cwd)
-    while words and words[0].startswith("-") and words[0] not in ("-", "-c", "-m"):
-        if words[0] in ("-V", "--version"):
-            print("Python", sys.version.split()[0])
-            return
-        words = words[2 if words[0] in _WITH_VALUE else 1 :]
-    extra = os.environ.get("PYTHONPATH", "")
-    sys.path[:0] = [part for part in extra.split(":") if part]
-    if words[:1] == ["-m"]:
-        sys.argv[:] = words[1:]
-        sys.path.insert(0, cwd)
-        _become_main()
-        runpy._run_module_as_main(words[1])  # type: ignore[attr-defined]  # noqa: SLF001 - the interpreter's own
-        return
-    if words[:1] == ["-c"]:
-        sys.argv[:] = ["-c", *words[2:]]
-        sys.path.insert(0, "")
-        text, file = words[1] if len(words) > 1 else "", "<string>"
-    elif not words or words[0] == "-":
-        sys.argv[:] = words or [""]
-        sys.path.insert(0, "")
-        text, file = sys.stdin.read(), "<stdin>"
-    else:
-        file = words[0]
-        sys.argv[:] = words
-        if os.path.isdir(file):
-            sys.path.insert(0, file)
-            _become_main()
-            runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined]  # noqa: SLF001
-            return
-        try:
-            with io.open_code(os.path.abspath(file)) as opened:
-                text = opened.read()
-        except OSError as error:
-            said = f"can't open file {os.path.abspath(file)!r}: [Errno {error.errno}] {error.strerror}"
-            print(f"{sys.executable}: {said}", file=sys.stderr)
-            sys.exit(2)
-        sys.path.insert(0, os.path.dirname(os.path.abspath(file)))
-    module = _become_main()
-    if file not in ("<string>", "<stdin>"):
-        module.__file__ = file
-    exec(compile(text, file, "exec"), module.__dict__)
-
-
-def _become_main() -> ModuleType:
-    """Put a fresh ``__main__`` in the place of the agent's, which goes on without being found by that name."""
-    module = ModuleType("__main__")
-    module.__dict__["__builtins__"] = builtins
-    sys.modules["__main__"] = module
-    return module
-
-
-# ---------------------------------------------------------------------- subprocess
-
-
-class _Input(io.BytesIO):
-    """What a process will read from its standard input: the process starts when it is complete."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__()
-        self._process = process
-
-    def write(self, data: Any, /) -> int:
-        """Add to it.
-
-        Raises:
-            BrokenPipeError: The process runs already. What it reads is given to it as a whole.
-        """
-        if self._process.started:
-            message = (
-                "a process in a sandbox is given its standard input as a whole, before it runs; it was started "
-                "by the first wait for it, and cannot be answered to afterwards"
-            )
-            raise BrokenPipeError(errno.EPIPE, message)
-        return super().write(data)
-
-    def close(self) -> None:
-        """Complete it."""
-        if not self.closed:
-            self._process.launch()
-            super().close()
-
-
-class _Output(io.RawIOBase):
-    """What a process writes: read to its end, which waits for the process."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__()
-        self._process = process
-        self.data: bytes | None = None
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read, after the process has ended."""
-        if self.data is None:
-            self._process.wait()
-        part = (self.data or b"")[self._at : self._at + len(buffer)]
-        buffer[: len(part)] = part
-        self._at += len(part)
-        return len(part)
-
-
-class Process:
-    """A Python program in a guest of its own; stands in for `subprocess.Popen`.
-
-    It starts at once, or, if its standard input is a pipe, when that is complete: closed, or at the first wait.
+        The number of the process.
 
     Raises:
-        FileNotFoundError: It is another program; there is none in a sandbox.
+        OSError: There can be no further process.
     """
+    sys.stdout.flush()
+    sys.stderr.flush()
 
-    def __init__(self, args: Any, bufsize: int = -1, executable: Any = None, **options: Any) -> None:
-        del bufsize
-        self.args = args
-        self.returncode: int | None = None
-        self.started = False
-        self._pid = 0
-        self._waited: subprocess.TimeoutExpired | None = None
-        words = _command(args, executable, shell=bool(options.get("shell")))
-        if options.get("pass_fds"):
-            message = "open files cannot be passed to a process in a sandbox; pass their names"
-            raise NotImplementedError(message)
-        if options.get("preexec_fn") is not None:
-            warnings.warn(
-                "preexec_fn is not called: a process in a sandbox has its own limits and group",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        environment = os.environ if options.get("env") is None else options["env"]
-        out, err = options.get("stdout"), options.get("stderr")
-        merged = err == subprocess.STDOUT or (err is not None and err == out and err != subprocess.PIPE)
-        cwd = os.getcwd() if options.get("cwd") is None else os.path.abspath(os.fspath(options["cwd"]))
-        if not os.path.isdir(cwd):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), cwd)
-        self._options = {
-            "words": words,
-            "cwd": cwd,
-            "env": {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()},
-            "merged": merged,
-        }
-        self._targets = out, (None if merged else err)
-        self._merged = merged
-        self._text = _encoding(options)
-        self.text_mode = self._text is not None
-        given = options.get("stdin")
-        self._typed = b"" if given == subprocess.PIPE else _read_all(given)
-        self._input = _Input(self) if given == subprocess.PIPE else None
-        self.stdin = None if self._input is None else self._wrapped(io.BufferedWriter(self._input))  # type: ignore[arg-type]
-        self._pipes = tuple(_Output(self) if wanted == subprocess.PIPE else None for wanted in self._targets)
-        self.stdout, self.stderr = (
-            None if pipe is None else self._wrapped(io.BufferedReader(pipe)) for pipe in self._pipes
-        )
-        if self._input is None:
-            self.launch()
+    def copy(pid: int) -> list[Any]:
+        running.clear()
+        ends.clear()
+        os.getpid = lambda: pid
+        _open_again()
+        random.seed()
+        for hook in after_fork:
+            hook()
+        try:
+            code = task()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return [code & 0xFF, b""]
 
-    def _wrapped(self, stream: Any) -> Any:
-        if self._text is None:
-            return stream
-        encoding, errors = self._text
-        return io.TextIOWrapper(stream, encoding, errors, write_through=True)
+    try:
+        pid = processes.fork(copy)
+    except Refused as refused:
+        message = str(refused) or "there are as many processes as this call may have"
+        raise BlockingIOError(errno.EAGAIN, message) from None
+    running.add(pid)
+    return pid
 
-    @property
-    def pid(self) -> int:
-        """Its number; 0 while it waits for its input."""
-        return self._pid
 
-    @property
-    def universal_newlines(self) -> bool:
-        """Whether its streams are text."""
-        return self.text_mode
-
-    def launch(self) -> None:
-        """Start, if it has not."""
-        if self.started:
-            return
-        self.started = True
-        typed = self._typed if self._input is None or self._input.closed else self._input.getvalue()
-        self._pid = ask("start", encode([[self._options], {}]), typed)
-        running.add(self._pid)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended.
-
-        Raises:
-            subprocess.TimeoutExpired: It has not in time; it goes on the next time that somebody waits.
-        """
-        if self.returncode is None:
-            self._complete_input()
-            self.launch()
-            if wait_for([self._pid], timeout) is None:
-                assert timeout is not None
-                self._waited = subprocess.TimeoutExpired(self.args, timeout)
-                raise self._waited
-            self._take(ends.pop(self._pid))
-        assert self.returncode is not None
-        return self.returncode
-
-    def _complete_input(self) -> None:
-        if self.stdin is not None and not self.stdin.closed:
+def _open_again() -> None:
+    """Open what this guest's original has open, under the same numbers; what has no name is closed."""
+    found = {}
+    for one in gc.get_objects():
+        if type(one) is io.FileIO and not one.closed and one.fileno() > _LAST_STANDARD:
+            found[one.fileno()] = one
+    fillers = []
+    for number in sorted(found):
+        file = found[number]
+        while True:
+            flags = _FILE_MODES.get(file.mode, os.O_WRONLY | (os.O_APPEND if file.mode[:1] == "a" else 0))
             try:
-                self.stdin.flush()
-            except BrokenPipeError:
-                pass
-
-    def _take(self, end: list[Any]) -> None:
-        """Note how it ended, and hand over what it wrote."""
-        _, code, _, out, err, said = end
-        if said:
-            err = err + said.encode() + b"\n"
-        if self._merged:
-            out, err = out + err, b""
-        self.returncode = code
-        for stream, target, pipe in zip((out, err), self._targets, self._pipes, strict=True):
-            if pipe is not None:
-                pipe.data = stream
-        for number, (stream, target) in enumerate(zip((out, err), self._targets, strict=True), 1):
-            _write(stream, target, number)
-        if self._waited is not None:
-            shown = [None if pipe is None else pipe.data for pipe in self._pipes]
-            self._waited.output, self._waited.stderr = shown
-
-    def poll(self) -> int | None:
-        """Return how it ended; None if it has not by now, the time that it has had considered."""
-        if self.returncode is None and self.started:
-            try:
-                self.wait(0)
-            except subprocess.TimeoutExpired:
-                self._waited = None
-        return self.returncode
-
-    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Give it its input, wait until it has ended, and return what it wrote.
-
-        Raises:
-            subprocess.TimeoutExpired: As for `wait`.
-        """
-        if input is not None and self.stdin is not None and not self.started:
-            self.stdin.write(input)
-        if self.stdin is not None and not self.stdin.closed:
-            self.stdin.close()
-        self.wait(timeout)
-        return tuple(None if pipe is None else pipe.read() for pipe in (self.stdout, self.stderr))  # type: ignore[return-value]
-
-    def send_signal(self, number: int) -> None:
-        """End it as by this signal; it cannot catch one."""
-        self.launch()
-        if self.returncode is None and number:
-            ask("kill", self._pid, int(number))
-
-    def kill(self) -> None:
-        """End it."""
-        self.send_signal(_SIGKILL)
-
-    def terminate(self) -> None:
-        """End it."""
-        self.send_signal(_SIGTERM)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_args: object) -> None:
-        for pipe in (self.stdout, self.stderr):
-            if pipe is not None:
-                pipe.close()
-        if self.stdin is not None and not self.stdin.closed:
-            self.stdin.close()
-        self.wait()
-
-    def __class_getitem__(cls, _item: object) -> type[Process]:
-        return cls
-
-    def __repr__(self) -> str:
-        return f"<Popen: returncode: {self.returncode} args: {self.args!r}>"
+                opened = os.open(file.name, flags)
+            except (OSError, TypeError, ValueError):
+                opened = os.open("/", os.O_RDONLY)
+            if opened >= number:
+                break
+            fillers.append(opened)
+    for filler in fillers:
+        os.close(filler)
 
 
-def _command(args: Any, executable: Any, *, shell: bool) -> list[str]:
-    """Return what follows the interpreter on a command line.
-
-    Raises:
-        FileNotFoundError: It starts another program.
-    """
-    if isinstance(args, str | bytes | os.PathLike):
-        line = os.fsdecode(args)
-        if shell and not _SHELL_SIGNS & set(line.replace(sys.executable, "")):
-            words = shlex.split(line)
-        else:
-            words = ["/bin/sh" if shell else line]
-    else:
-        words = [os.fsdecode(word) for word in args]
-        if shell and len(words) != 1:
-            words = ["/bin/sh"]
-    program = os.fsdecode(executable) if executable is not None else words[0] if words else ""
-    name = os.path.basename(program)
-    if not words or (program != sys.executable and not name.startswith(_PYTHON_NAMES)):
-        message = "there are no programs in a sandbox, only this interpreter (sys.executable)"
-        raise FileNotFoundError(errno.ENOENT, message, program)
-    return words[1:]
-
-
-def _encoding(options: dict[str, Any]) -> tuple[str | None, str | None] | None:
-    """Return encoding and error handling of text streams; None for bytes."""
-    wanted = ("text", "universal_newlines", "encoding", "errors")
-    if not any(options.get(name) for name in wanted):
-        return None
-    return options.get("encoding") or "utf-8", options.get("errors")
-
-
-def _read_all(given: Any) -> bytes:
-    """Read what a process is to have as its standard input: of a file, what is left in it."""
-    if given is None or given == subprocess.DEVNULL:
-        return b""
-    if isinstance(given, int):
-        parts = []
-        while part := os.read(given, 1 << 16):
-            parts.append(part)
-        return b"".join(parts)
-    found = given.read()
-    return found.encode() if isinstance(found, str) else bytes(found)
-
-
-def _write(stream: bytes, target: Any, number: int) -> None:
+def write_out(stream: bytes, target: Any, number: int) -> None:
     """Write what a process wrote where its parent wanted it; in the parent's own stream by default."""
-    if not stream or target in (subprocess.PIPE, subprocess.DEVNULL):
+    if not stream or target in (_PIPE, _DEVNULL):
         return
     if target is None:
         own = sys.stdout if number == 1 else sys.stderr
@@ -550,10 +203,6 @@ def _write(stream: bytes, target: Any, number: int) -> None:
         target = target.fileno()
     while stream:
         stream = stream[os.write(target, stream) :]
-
-
-after_fork: list[Callable[[], object]] = []
-"""Called in a copy of this process."""
 
 
 def _register_at_fork(
@@ -581,10 +230,8 @@ def _waitpid(pid: int, options: int, /) -> tuple[int, int]:
 
 
 def install() -> None:
-    """Put it where programs look for it."""
-    subprocess.Popen = Process  # type: ignore[misc,assignment]
-    subprocess._USE_POSIX_SPAWN = False  # type: ignore[attr-defined]  # noqa: SLF001
-    time.sleep = sleep
+    """Give `os` and `time` what WASI lacks."""
+    time.sleep = sleep  # type: ignore[assignment]
     own: dict[str, Any] = {
         "kill": kill,
         "killpg": kill,

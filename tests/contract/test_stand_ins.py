@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import evocell
-from evocell.integrations.evaluator_files import STAND_INS, guest_module
+from evocell.integrations.stand_ins import stand_ins
 
-HARNESS = {f"{name}.py": guest_module(name) for name in STAND_INS}
+HARNESS = stand_ins()
 LIMITS = evocell.Limits(fuel=20 * 10**9, memory_bytes=256 << 20, scratch_bytes=1 << 20, processes=4)
 
 THREADS = """

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 import evocell
 from evocell.errors import ProtocolError
 from evocell.execution.questions import read_child_answer, read_question
-from evocell.integrations.evaluator_files import STAND_INS, guest_module
+from evocell.integrations.stand_ins import stand_ins
 from evocell_guest.values import encode
 from evocell_runtime.body import Body
 from evocell_runtime.untrusted import GuestBytes
 
 LIMITS = evocell.Limits(fuel=20 * 10**9, scratch_bytes=1 << 20, payload_bytes=1 << 16, processes=4)
-HARNESS = {f"{name}.py": guest_module(name) for name in STAND_INS}
+HARNESS = stand_ins()
 SEEDS = [
     ["start", b"payload", b"stdin"],
     ["fork"],
@@ -186,7 +186,7 @@ def left_behind(directory: Path) -> list[Path]:
 
 async def until(wanted: bool, directory: Path) -> None:
     with trio.fail_after(20):
-        while bool(left_behind(directory)) is not wanted:
+        while bool(left_behind(directory)) is not wanted:  # noqa: ASYNC110 - files tell nobody
             await trio.sleep(0.01)
 
 

@@ -448,11 +448,15 @@ class Call:
         body.write("pausing", 0)
         return True
 
-    def question(self) -> GuestBytes | None:
-        """What the guest waits for an answer to; None if it does not, empty if it lies outside its memory."""
+    def question(self, most_bytes: int) -> GuestBytes | None:
+        """What the guest waits for an answer to; None if it does not, empty if it lies outside its memory.
+
+        Args:
+            most_bytes: A longer one is not read: None.
+        """
         body = self._instance._body  # noqa: SLF001
         size = body.read("question_len")
-        if not size:
+        if not 0 < size <= most_bytes:
             return None
         raw = self._instance._claimed(body.read("question"), size)  # noqa: SLF001
         return GuestBytes(raw or b"")

@@ -83,6 +83,7 @@
     (global.set $stop_reason (i32.const 0))
     (global.set $exit_code (i32.const 0))
     (global.set $may_ask (i32.const 0))
+    (global.set $pausing (i32.const 0))
     (global.set $alarm_ns (i64.const 0))
     (global.set $question_len (i32.const 0))
     (global.set $answer (i32.const 0))

@@ -35,14 +35,15 @@ from evocell.execution.questions import (
     Start,
     Wait,
     encode_answer,
-    read_child_answer,
+    end_of,
+    most_bytes,
     read_question,
 )
 from evocell.models.limits import Limits
 from evocell_guest.values import encode
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
-from evocell_runtime.membrane import COSTS, StopReason
+from evocell_runtime.instance import Call, CallLimits, Instance
+from evocell_runtime.membrane import COSTS
 
 __all__ = ["MOST_DEPTH", "Family"]
 
@@ -63,11 +64,17 @@ QUANTUM_NS = 20_000_000
 
 MOST_CHANNELS = 10_000
 
+MESSAGE_BYTES = 64
+"""What a message on its way counts for beside what is in it."""
+
+MOST_ENDED = 1_000
+"""Processes that have ended and that nobody has waited for, of one process."""
+
 _RESERVED = 10
 """One part in so many of the fuel is the first guest's alone."""
 
 _FUEL_PER_NS = COSTS["FUEL_PER_NS"]
-_KILLED, _ABORTED, _SEGFAULT, _TOO_LARGE = -9, -6, -11, -25
+_KILLED, _SEGFAULT, _TOO_LARGE = -9, -11, -25
 _NO_CHANNEL = Refused("stranger", "there is no such channel")
 
 
@@ -132,13 +139,15 @@ class Family:
         self._last_pid = 1
         self._channels: dict[tuple[int, int], deque[tuple[int, bytes]]] = {}
         self._last_channel = 0
-        self._held_bytes = 0
+        self._held_bytes = self._kept_bytes = 0
         self._left = call.fuel
         self._reserve = call.fuel // _RESERVED
         self._bound_ns: int | None = None
         self._others_ran_s = 0.0
         self.exhausted = False
         """Whether all fuel is used up, by whichever of them."""
+        self.peak_bytes = 0
+        """Most memory that a process that has ended had, in bytes; 0 if none has."""
         self.trouble: BaseException | None = None
         """Why a process could not be made, if that is not the guests' fault."""
 
@@ -151,13 +160,6 @@ class Family:
     def ran_s(self) -> float:
         """Time all of them have held a thread, in seconds."""
         return self._others_ran_s + sum(one.call.ran_s for one in self._alive.values())
-
-    @property
-    def peak_bytes(self) -> int:
-        """Most memory that a process that has ended had, in bytes; 0 if none has."""
-        return self._peak_bytes
-
-    _peak_bytes = 0
 
     def polled(self, *, ended: bool) -> bool:
         """Look what became of the call that was polled, and choose who is next.
@@ -309,8 +311,8 @@ class Family:
     def _hear(self, member: _Member) -> None:
         """Do what a member asks for, or note that it waits."""
         try:
-            question = read_question(member.call.question(), self._limits)
-        except ProtocolError as error:
+            question = read_question(member.call.question(most_bytes(self._limits)), self._limits)
+        except (MemoryError, ProtocolError) as error:
             self._answer(member, Refused("malformed", str(error)))
             return
         match question:
@@ -341,6 +343,11 @@ class Family:
         """Start a process, or have its parent wait until there is room for it."""
         if member.depth >= MOST_DEPTH:
             self._answer(member, Refused("depth", f"processes start processes {MOST_DEPTH} deep at the most"))
+            return
+        if len(member.ended) >= MOST_ENDED:
+            self._answer(
+                member, Refused("busy", f"{MOST_ENDED:,} processes have ended and are not waited for")
+            )
             return
         if len(self._alive) > self._limits.processes:
             member.waits = question
@@ -399,6 +406,7 @@ class Family:
         ends = [(member.ended[pid].at_ns, pid) for pid in question.pids if pid in member.ended]
         if ends and (member.until_ns is None or min(ends)[0] <= member.until_ns):
             end = member.ended.pop(min(ends)[1])
+            self._kept_bytes -= end.answer.size
             self._wake(member, end.answer, end.at_ns)
 
     def _hear_kill(self, member: _Member, question: Kill) -> None:
@@ -423,7 +431,7 @@ class Family:
         queue = self._channels.get((member.domain, question.channel))
         if queue is None:
             self._answer(member, _NO_CHANNEL)
-        elif self._held_bytes + len(question.data) > self._limits.payload_bytes:
+        elif self._held_bytes + len(question.data) + MESSAGE_BYTES > self._limits.payload_bytes:
             self._answer(
                 member,
                 Refused(
@@ -432,7 +440,7 @@ class Family:
             )
         else:
             queue.append((member.clock_ns, question.data))
-            self._held_bytes += len(question.data)
+            self._held_bytes += len(question.data) + MESSAGE_BYTES
             self._answer(member, 0)
             for other in sorted(self._alive.values(), key=lambda one: one.pid):
                 if isinstance(other.waits, Receive):
@@ -448,7 +456,7 @@ class Family:
             sent_ns, data = queue[0]
             if question.takes:
                 queue.popleft()
-                self._held_bytes -= len(data)
+                self._held_bytes -= len(data) + MESSAGE_BYTES
             self._wake(member, data if question.takes else True, sent_ns)
         elif gone := [pid for pid in question.watched if pid not in member.children]:
             ended = member.ended.get(gone[0])
@@ -467,15 +475,21 @@ class Family:
         self._others_ran_s += member.call.ran_s
         result = member.call.finish()
         member.instance.close()
-        self._peak_bytes = max(self._peak_bytes, result.memory_bytes)
+        self.peak_bytes = max(self.peak_bytes, result.memory_bytes)
         del self._alive[member.pid]
         data = b""
         if code is None:
-            code, data, said = self._told(result)
+            code, data, said = end_of(result, self._limits)
         parent = member.parent
         assert parent is not None
         parent.children.pop(member.pid, None)
         answer = Answer(member.pid, code, data, result.stdout.unchecked(), result.stderr.unchecked(), said)
+        if self._kept_bytes + answer.size > self._limits.payload_bytes + 2 * self._limits.output_bytes:
+            said = "what processes wrote that nobody has waited for is more than is kept"
+            answer = Answer(member.pid, _TOO_LARGE, b"", b"", b"", said)
+        self._kept_bytes += answer.size
+        for one in member.ended.values():
+            self._kept_bytes -= one.answer.size
         parent.ended[member.pid] = _End(member.clock_ns, answer)
         if isinstance(parent.waits, Wait):
             self._try_wait(parent)
@@ -485,19 +499,3 @@ class Family:
             if isinstance(other.waits, Start | Fork) and len(self._alive) <= self._limits.processes:
                 other.clock_ns = max(other.clock_ns, member.clock_ns)
                 self._start(other, other.waits)
-
-    def _told(self, result: CallResult) -> tuple[int, bytes, str]:
-        """The exit status of a process that ended by itself, what it left, and what is to be said of it."""
-        if result.returned and result.response is not None and not result.status:
-            return read_child_answer(result.response, self._limits)
-        if result.stop_reason is StopReason.EXIT:
-            return result.exit_code & 0xFF, b"", ""
-        if result.stop_reason is StopReason.OUTPUT:
-            return _TOO_LARGE, b"", f"the process wrote more than {self._limits.output_bytes:,} bytes"
-        if result.stop_reason in (StopReason.FILES, StopReason.ENTRIES):
-            return _TOO_LARGE, b"", "the process wrote more files than there is room for in /tmp"
-        if result.trap == "UNREACHABLE":
-            return _ABORTED, b"", ""
-        if result.trap is None:
-            return _ABORTED, b"", "the process returned without an answer"
-        return _SEGFAULT, b"", f"the process was stopped ({result.trap})"

@@ -14,6 +14,8 @@ from evocell.errors import ProtocolError
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES, decode_hostile, decode_response
 from evocell_guest.values import encode
+from evocell_runtime.instance import CallResult
+from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "Start",
     "Wait",
     "encode_answer",
+    "end_of",
+    "most_bytes",
     "read_child_answer",
     "read_question",
 ]
@@ -40,6 +44,7 @@ _MOST_NS = 1 << 62
 _CODES = range(-64, 256)
 _SIGNALS = range(1, 65)
 _SAID_CHARS = 4096
+_ABORTED, _SEGFAULT, _TOO_LARGE = -6, -11, -25
 
 
 @frozen
@@ -161,6 +166,11 @@ class Answer:
     stderr: bytes = field(repr=False)
     said: str
 
+    @property
+    def size(self) -> int:
+        """How many bytes it holds."""
+        return len(self.data) + len(self.stdout) + len(self.stderr)
+
 
 @frozen
 class Refused:
@@ -176,21 +186,26 @@ class Refused:
     said: str = ""
 
 
+def most_bytes(limits: Limits) -> int:
+    """The longest question that is read: what it carries is at most as long as a payload."""
+    return limits.payload_bytes + ENVELOPE_BYTES
+
+
 def read_question(raw: GuestBytes | None, limits: Limits) -> Question:
     """Read a question.
 
     Args:
-        raw: The bytes, the first of which is the mark.
+        raw: The bytes, the first of which is the mark; None if there are too many.
         limits: The call's: what it carries is at most as long as a payload.
 
     Raises:
         ProtocolError: It is none.
     """
-    if raw is None or not len(raw):
+    most = most_bytes(limits)
+    if raw is None or len(raw) > most:
+        raise ProtocolError(f"a question is longer than the {most:,} bytes that it may be")
+    if not len(raw):
         raise ProtocolError("a malformed question: it lies outside the guest's memory")
-    most = limits.payload_bytes + ENVELOPE_BYTES
-    if len(raw) > most:
-        raise ProtocolError(f"a question of {len(raw):,} bytes is longer than the {most:,} that it may be")
     asked = decode_hostile(raw.unchecked()[1:], max_bytes=most, max_items=_ITEMS, max_depth=_DEPTH)
     if not isinstance(asked, list) or not asked:
         raise ProtocolError("a malformed question: it is not a list")
@@ -239,7 +254,7 @@ def read_child_answer(response: GuestBytes, limits: Limits) -> tuple[int, bytes,
     try:
         answer = decode_response(response, max_bytes=limits.payload_bytes, max_items=_ITEMS, max_depth=_DEPTH)
     except ProtocolError as error:
-        return -6, b"", f"the process's answer cannot be read: {error}"
+        return _ABORTED, b"", f"the process's answer cannot be read: {error}"
     match answer:
         case {"t": "completed", "v": [code, bytes(data)]} if _is_number(code) and code in _CODES:
             return code, data, ""
@@ -247,7 +262,24 @@ def read_child_answer(response: GuestBytes, limits: Limits) -> tuple[int, bytes,
             return 1, b"", f"{answer['type']}: {answer['message']}"[:_SAID_CHARS]
         case {"t": "limit" | "rejected"}:
             return 1, b"", str(answer["message"])[:_SAID_CHARS]
-    return -6, b"", "the process answered to another question"
+    return _ABORTED, b"", "the process answered to another question"
+
+
+def end_of(result: CallResult, limits: Limits) -> tuple[int, bytes, str]:
+    """The exit status of a process that ended by itself, what it left, and what is to be said of it."""
+    if result.returned and result.response is not None and not result.status:
+        return read_child_answer(result.response, limits)
+    if result.stop_reason is StopReason.EXIT:
+        return result.exit_code & 0xFF, b"", ""
+    if result.stop_reason is StopReason.OUTPUT:
+        return _TOO_LARGE, b"", f"the process wrote more than {limits.output_bytes:,} bytes"
+    if result.stop_reason in (StopReason.FILES, StopReason.ENTRIES):
+        return _TOO_LARGE, b"", "the process wrote more files than there is room for in /tmp"
+    if result.trap == "UNREACHABLE":
+        return _ABORTED, b"", ""
+    if result.trap is None:
+        return _ABORTED, b"", "the process returned without an answer"
+    return _SEGFAULT, b"", f"the process was stopped ({result.trap})"
 
 
 def _is_number(value: Any) -> bool:

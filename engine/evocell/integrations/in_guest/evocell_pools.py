@@ -69,7 +69,7 @@ class Workers:
     def send(
         self, function: Callable[..., Any], args: Any, kwargs: Any, done: Callable[[bool, Any], object]
     ) -> None:
-        """Have one of them call a function; `done` is told whether it went well, and the value or the error."""
+        """Have one of them call a function; `done` is told if it went well, and the value or the error."""
         data = channels.dumps((function, args, kwargs))
         self.start()
         number = next(self._numbers)

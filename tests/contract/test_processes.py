@@ -458,3 +458,30 @@ def test_multiprocessing_is_as_natively(place):
     for name, value in native.items():
         assert metrics[name] == value, name
     assert first.fuel_used == second.fuel_used
+
+
+NAPS = """
+import multiprocessing as mp, subprocess, sys, time
+
+def nap():
+    time.sleep(0.05)
+
+def expires(code, timeout):
+    try:
+        subprocess.run([sys.executable, "-c", code], timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+def evaluate(path):
+    child = mp.Process(target=nap)
+    child.start()
+    child.join()
+    found = [child.exitcode, expires("import time; time.sleep(50)", 0.1), expires("while True: pass", 0.1)]
+    return {"combined_score": 1.0, "found": [*found, expires("import time; time.sleep(0.05)", 5)]}
+"""
+
+
+def test_time_that_really_passes_ends_waits_too(tmp_path):
+    with evocell.Engine(evocell.Config.load(workers=0, profile="realtime")) as engine:
+        assert Place(tmp_path, engine, NAPS).sandboxed()["found"] == [0, True, True, False]

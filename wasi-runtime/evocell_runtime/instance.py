@@ -382,10 +382,14 @@ class Instance:
         raw = self._claimed(arena + membrane.AT_SLEEP, 8) or bytes(8)
         return int.from_bytes(raw, "little")
 
-    def wake(self) -> None:
-        """Let a sleeping guest go on at its next slice."""
+    def wake(self, left_ns: int = 0) -> None:
+        """Let a sleeping guest go on at its next slice.
+
+        Args:
+            left_ns: What is left of its sleep, in nanoseconds; it then goes on sleeping.
+        """
         arena = self._body.read("arena")
-        self.memory.write(arena + membrane.AT_SLEEP, bytes(8))
+        self.memory.write(arena + membrane.AT_SLEEP, left_ns.to_bytes(8, "little"))
 
 
 class Call:

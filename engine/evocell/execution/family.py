@@ -16,6 +16,7 @@ waits for them without one sees them killed.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -192,14 +193,34 @@ class Family:
             return True
         return self._go_on()
 
-    def slept(self, duration_ns: int) -> None:
-        """Let the clock of the call that was polled go on: in the realtime profile it slept."""
-        self._current.call.advance_clock(duration_ns)
+    def idle_s(self) -> float:
+        """How long the call that was polled may sleep before another is to run, in seconds."""
+        if self._bound_ns is None:
+            return math.inf
+        return max(0, self._bound_ns - self._current.call.clock_ns) / 1e9
+
+    def slept(self, duration_ns: int, left_ns: int) -> bool:
+        """Let the clock of the call that was polled go on, which slept in the realtime profile.
+
+        Args:
+            duration_ns: How long it slept.
+            left_ns: How long it still wants to; another runs meanwhile.
+
+        Returns:
+            Whether all is over.
+        """
+        member = self._current
+        member.call.advance_clock(duration_ns)
+        member.call.instance.wake(left_ns)
+        if not left_ns:
+            return False
+        self._save(member)
+        return self._go_on()
 
     def settle(self) -> None:
         """End all processes, and let the first guest's counter show what is left of the fuel."""
         for member in list(self._root.children.values()):
-            self._kill(member, _KILLED)
+            self._bury(member, _KILLED)
         if self._current is not self._root:
             self._root.call.refuel(max(-1, self._left), self._root.clock_ns, 0)
             self._current = self._root
@@ -241,7 +262,7 @@ class Family:
             if member is self._root:
                 return True
             self._save(member)
-            self._kill(member, _SEGFAULT)
+            self._bury(member, _SEGFAULT)
             return self._go_on()
         return False
 
@@ -285,7 +306,7 @@ class Family:
         if starved:
             for member in starved:
                 if member.pid in self._alive:
-                    self._kill(member, _KILLED, "the fuel that the call had for processes was used up")
+                    self._bury(member, _KILLED, "the fuel that the call had for processes was used up")
             return
         waiter = min(self._alive.values(), key=lambda one: one.pid)
         busy = isinstance(waiter.waits, Start | Fork)
@@ -416,7 +437,7 @@ class Family:
             return
         if child is not None:
             child.clock_ns = max(child.clock_ns, member.clock_ns)
-            self._kill(child, -question.signal)
+            self._bury(child, -question.signal)
         self._answer(member, 0)
 
     def _open(self, member: _Member) -> None:
@@ -464,14 +485,10 @@ class Family:
 
     # ------------------------------------------------------------------ ends
 
-    def _kill(self, member: _Member, code: int, said: str = "") -> None:
-        """End a process where it is, with all that it started."""
-        self._bury(member, code, said)
-
     def _bury(self, member: _Member, code: int | None = None, said: str = "") -> None:
         """Take a process out, tell its parent how it ended, and free its guest."""
         for child in list(member.children.values()):
-            self._kill(child, _KILLED)
+            self._bury(child, _KILLED)
         self._others_ran_s += member.call.ran_s
         result = member.call.finish()
         member.instance.close()

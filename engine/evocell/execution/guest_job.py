@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -335,8 +336,8 @@ class GuestJob:
         call = self._call if self._family is None else self._family.current
         if call is None or self._cancelled:
             return True
-        if self._asleep is not None and not self._woken(call):
-            return True
+        if self._asleep is not None:
+            return self._wake(call)
         ended, self.timed_out = self._watch.poll(call, self._left_s(call))
         if self.timed_out or (ended and self._family is None):
             return True
@@ -345,7 +346,8 @@ class GuestJob:
             return True
         if self._realtime and not ended and (duration := call.instance.sleeping_ns()):
             now = self._clock()
-            self._asleep = (now, now + min(duration / 1e9, self._left_s(call)))
+            idle_s = math.inf if self._family is None else self._family.idle_s()
+            self._asleep = (now, now + min(duration / 1e9, self._left_s(call), idle_s))
             return False
         return self._family is not None and self._family.polled(ended=ended)
 
@@ -371,8 +373,8 @@ class GuestJob:
             realtime=self._realtime,
         )
 
-    def _woken(self, call: Call) -> bool:
-        """Count the sleep; False if it reached the deadline, and the call is to end."""
+    def _wake(self, call: Call) -> bool:
+        """Count the sleep, and let the guest go on; over if the call is past its deadline."""
         assert self._asleep is not None
         began, _ = self._asleep
         self._asleep = None
@@ -380,11 +382,12 @@ class GuestJob:
         self._slept_s += slept_s
         if self._left_s(call) <= 0:
             self.timed_out = True
+            return True
+        if self._family is None:
+            call.instance.wake()
             return False
-        if self._family is not None:
-            self._family.slept(int(slept_s * 1e9))
-        call.instance.wake()
-        return True
+        slept_ns = int(slept_s * 1e9)
+        return self._family.slept(slept_ns, max(0, call.instance.sleeping_ns() - slept_ns))
 
     def wake_at(self) -> float | None:
         """When a sleeping guest goes on; at once if it was cancelled."""

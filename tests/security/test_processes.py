@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import evocell
 from evocell.errors import ProtocolError
-from evocell.execution.questions import read_child_answer, read_question
+from evocell.guests.questions import read_child_answer, read_question
 from evocell.integrations.stand_ins import stand_ins
 from evocell_guest.values import encode
 from evocell_runtime.body import Body

@@ -28,7 +28,7 @@ from evocell.integrations.evaluator_files import (
     gather,
     guest_module,
 )
-from evocell.models import report as told
+from evocell.models import fitness as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.foreign import clean_line

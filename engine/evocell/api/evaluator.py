@@ -218,6 +218,14 @@ class Evaluator(Completable, Generic[F]):
         self._lock = threading.Lock()
         self._stream: Callable[[Source | SandboxSpec], Awaitable[FitnessResult]] | None = None
 
+    def finished_by(self, finish: Finish[Any]) -> Evaluator[Any]:
+        """Return another evaluator of the same evaluation and engine, that returns something else.
+
+        Args:
+            finish: Makes of a `FitnessResult` what is returned.
+        """
+        return Evaluator(self._owner, self.evaluation, self.prepare, finish)
+
     def __call__(self, *args: Any, **kwargs: Any) -> F:
         """Evaluate one individual.
 

@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 SecurityProfile = Literal["low", "medium", "high"]
 
 SECURITY_PROFILES: tuple[SecurityProfile, ...] = ("low", "medium", "high")
 
+_OF_PROCESSES = ("multiprocessing", "subprocess")
 _AGENT = ("_host", "evocell_guest")
 
 _NAMES = (
@@ -250,6 +251,10 @@ class SecurityPolicy:
             return None
         wire = self.to_wire()
         return {key: wire[key] for key in ("profile", "blocked", "allowed", "events")}
+
+    def with_processes(self) -> SecurityPolicy:
+        """The policy of calls that may have processes: it does not block the modules for them."""
+        return evolve(self, blocked=tuple(name for name in self.blocked if name not in _OF_PROCESSES))
 
     @property
     def digest(self) -> str:

@@ -147,6 +147,8 @@ class Versions:
         Cancellation: Another task that waits for the same tree compiles it.
         """
         policy = None if trusted else self._policy_for(profile)
+        if policy is not None and limits is not None and limits.processes:
+            policy = policy.with_processes()
         if not trusted:
             self._seen(tree.digest, tree.files)
         if limits is not None and (refusal := too_much_code(tree, limits)) is not None:

@@ -1,4 +1,4 @@
-"""Callable evaluators, for toolboxes in the manner of DEAP that map a function over individuals."""
+"""Callable evaluators for DEAP-style toolboxes that map a function over individuals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def as_given(individual: Source) -> Source:
-    """Take an individual for its own code."""
+    """Return the individual itself as its code."""
     return individual
 
 
@@ -348,7 +348,7 @@ class _Pending(Future[F]):
 
 
 class Evaluators(Blocking):
-    """The methods of `Engine` that are about evaluators."""
+    """The methods of `Engine` that make evaluators."""
 
     _thread: TrioThread[AsyncEvaluating]
 

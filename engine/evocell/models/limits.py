@@ -61,7 +61,7 @@ def _seconds(_: object, attribute: Attribute[float], value: object) -> None:
 
 
 class Bounds(TypedDict):
-    """What encoding and decoding take as keyword arguments.
+    """Keyword arguments that bound encoding and decoding.
 
     Attributes:
         max_bytes: Most bytes of the message.
@@ -76,7 +76,7 @@ class Bounds(TypedDict):
 
 @frozen(kw_only=True)
 class Limits:
-    """What one call may use before it is stopped.
+    """Limits of one call.
 
     Attributes:
         fuel: Units of work, about ten a nanosecond, host calls included; the default is about 10 s of work.

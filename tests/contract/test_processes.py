@@ -485,3 +485,22 @@ def evaluate(path):
 def test_time_that_really_passes_ends_waits_too(tmp_path):
     with evocell.Engine(evocell.Config.load(workers=0, profile="realtime")) as engine:
         assert Place(tmp_path, engine, NAPS).sandboxed()["found"] == [0, True, True, False]
+
+
+def test_a_lambda_reaches_the_processes_of_a_pool_that_has_had_no_task_yet(place):
+    """Natively it cannot be pickled; here the processes are copies that hold it."""
+    evaluator = """
+import multiprocessing
+def evaluate(path):
+    factor = 3
+    with multiprocessing.Pool(2) as pool:
+        first = pool.map(lambda n: n * factor, [1, 2, 3])
+        try:
+            pool.map(lambda n: n, [1])
+        except Exception as error:
+            late = type(error).__name__
+    return {"combined_score": float(sum(first)), "late": late}
+"""
+    found = place(evaluator).sandboxed()
+    assert found["combined_score"] == 18.0
+    assert found["late"] in {"PicklingError", "AttributeError"}

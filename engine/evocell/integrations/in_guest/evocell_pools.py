@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import pickle
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError as PoolTimeoutError
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Self
 
 import evocell_channels as channels
@@ -36,6 +39,42 @@ class _RemoteError:
         return self.error
 
 
+_inherited: list[types.FunctionType] = []
+
+
+def inherited(index: int) -> types.FunctionType:
+    """Return a function that was there before this process was made as a copy."""
+    return _inherited[index]
+
+
+class _TaskPickler(ForkingPickler):
+    """Pickles tasks, and refers to local functions that processes have inherited, which have no name.
+
+    A pool's processes are copies, so those that are started with its first task hold its functions already,
+    and a lambda need not be refused.
+    """
+
+    accepts = False
+    """Whether functions may be added: the processes are not started yet."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if not (isinstance(obj, types.FunctionType) and "<" in obj.__qualname__):
+            return NotImplemented
+        if not any(obj is one for one in _inherited):
+            if not self.accepts:
+                return NotImplemented
+            _inherited.append(obj)
+        return inherited, (next(n for n, one in enumerate(_inherited) if one is obj),)
+
+
+def _packed(task: tuple[Any, ...], *, accepts: bool) -> bytes:
+    buffer = io.BytesIO()
+    pickler = _TaskPickler(buffer)
+    pickler.accepts = accepts
+    pickler.dump(task)
+    return buffer.getvalue()
+
+
 class Workers:
     """Processes that take tasks in turn."""
 
@@ -49,6 +88,7 @@ class Workers:
         self._pids: list[int] = []
         self._numbers = itertools.count()
         self._waiting: dict[int, Callable[[bool, Any], object]] = {}
+        self._is_used = False
         self.broken = False
 
     @property
@@ -70,11 +110,23 @@ class Workers:
         self, function: Callable[..., Any], args: Any, kwargs: Any, done: Callable[[bool, Any], object]
     ) -> None:
         """Have one of them call a function; `done` is told if it went well, and the value or the error."""
-        data = channels.dumps((function, args, kwargs))
+        data = self._packed((function, args, kwargs))
         self.start()
+        self._is_used = True
         number = next(self._numbers)
         self._waiting[number] = done
         own.ask("send", self._tasks, number.to_bytes(8, "big") + data)
+
+    def _packed(self, task: tuple[Any, ...]) -> bytes:
+        if not self._pids:
+            return _packed(task, accepts=True)
+        try:
+            return _packed(task, accepts=False)
+        except (pickle.PicklingError, AttributeError):
+            if self._is_used:
+                raise
+            self.stop()  # those that are started anew hold the function
+            return _packed(task, accepts=True)
 
     def pump(self, timeout: float | None) -> bool:
         """Wait for a result and pass it on.

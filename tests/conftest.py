@@ -18,7 +18,7 @@ import evocell
 from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.execution.run import CopyRefused
+from evocell.execution.run import CopyRefused, fixed_slots
 from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
 from evocell.models.images import ImageInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
@@ -47,6 +47,9 @@ class FakeWorker:
     image_id = "fake"
     slots = 2
     snapshot = "of the fake image"
+
+    async def wait_slots(self, seen: int) -> int:
+        return await fixed_slots(self.slots, seen)
 
     def image_digest(self, image: str | None) -> str:
         return self.snapshot

@@ -77,14 +77,17 @@ class Recent(Generic[K, V]):
         """Return a value, which counts as used, or None."""
         return self._held[key][0] if key in self else None
 
-    def put(self, key: K, value: V, size: int) -> None:
-        """Hold a value of `size` bytes, in place of the one there was."""
+    def put(self, key: K, value: V, size: int) -> list[K]:
+        """Hold a value of `size` bytes, in place of the one there was; returns the keys it drove out."""
         self.forget(key)
         self._held[key] = value, size
         self.held_bytes += size
+        dropped: list[K] = []
         while self.held_bytes > self._max_bytes:
-            _, (_, dropped) = self._held.popitem(last=False)
-            self.held_bytes -= dropped
+            gone, (_, freed) = self._held.popitem(last=False)
+            self.held_bytes -= freed
+            dropped.append(gone)
+        return dropped
 
     def forget(self, key: K) -> None:
         """Drop a value if it is there."""

@@ -20,7 +20,7 @@ from evocell.execution.guest_job import Fork, GuestJob
 from evocell.execution.images import ImageShelf
 from evocell.execution.loop_driver import LoopDriver
 from evocell.execution.residents import Residents, weight
-from evocell.execution.run import CopyRefused, Run, Sighting
+from evocell.execution.run import CopyRefused, Run, Sighting, fixed_slots
 from evocell.execution.scratch import Scratch
 from evocell.models.limits import Limits
 from evocell.models.workers import WorkerInfo, WorkerKill
@@ -95,6 +95,10 @@ class GuestHost:
                 seen = await self._run_in(session, run)
             await self._put_aside()
             return seen
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`: never; see `Host`."""
+        return await fixed_slots(self.slots, seen)
 
     def begin(self, run: Run, done: Callable[[Sighting | EngineClosed], None]) -> Callable[[], object] | None:
         """Begin a run that needs no session, without a task for it.

@@ -26,7 +26,7 @@ from evocell.execution.handover import hand_over
 from evocell.execution.homes import Homes
 from evocell.execution.life import WorkerLife
 from evocell.execution.places import Place
-from evocell.execution.run import CopyRefused, Run, Sighting
+from evocell.execution.run import CopyRefused, Run, Sighting, fixed_slots
 from evocell.models.workers import WorkerInfo, WorkerKill
 from evocell_runtime.cache import ImageManifest
 
@@ -94,6 +94,10 @@ class HostPool:
     def workers(self) -> list[WorkerInfo]:
         """What is seen of each worker."""
         return [place.info(self._homes) for place in self._places]
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`: never; see `Host`."""
+        return await fixed_slots(self.slots, seen)
 
     async def run(self, run: Run) -> Sighting:
         """Run one request on the worker with the least to do, or on the session's own; see `Host`."""

@@ -16,7 +16,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.observability.observer import Observer
 from evocell.orchestration.calls import encode_arguments
-from evocell.orchestration.concurrency import Room
+from evocell.orchestration.concurrency import Room, Slots, Turns
 from evocell.orchestration.failure_watch import FailureWatch
 from evocell.orchestration.pure import PureCalls
 from evocell.orchestration.versions import HARNESS_ROOT, Versions, read_source
@@ -57,7 +57,7 @@ class Plan:
     harness: CompiledVersion | None
     deadline_s: float
     ends_at: float
-    calls: trio.CapacityLimiter
+    calls: Turns
     room: Room
     observer: Observer
     pure: PureCalls
@@ -102,7 +102,7 @@ async def prepare(
     image: str | None,
     deadline_s: float,
     ends_at: float,
-    calls_at_once: int,
+    calls_at_once: Slots | int,
     room: Room,
     observer: Observer,
     pure: PureCalls,
@@ -118,7 +118,7 @@ async def prepare(
         image: Id of the image that it names; None if it names none.
         deadline_s: Seconds given for everything; may be infinite.
         ends_at: When they are over, on trio's clock.
-        calls_at_once: How many calls may be in the worker at once.
+        calls_at_once: How many calls may be in the worker at once: a number, or as many as fit into it.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers what came of them.
@@ -145,7 +145,7 @@ async def prepare(
         harness=await _harness(evaluation, versions),
         deadline_s=deadline_s,
         ends_at=ends_at,
-        calls=trio.CapacityLimiter(calls_at_once),
+        calls=Turns(calls_at_once),
         room=room,
         observer=observer,
         pure=pure,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,16 +91,15 @@ class Cluster:
         """Have the workers end, and then the scheduler."""
         for client in self._clients:
             client.close(timeout=2)
-        for process in [*self.workers.values(), self.scheduler]:
-            process.terminate()
-        for process in [*self.workers.values(), self.scheduler]:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    child.kill()
-                process.kill()
-                process.wait()
+        patience_s = 20 if self.scheduler.poll() is None else 0  # without one a worker takes its time
+        for processes in ([*self.workers.values()], [self.scheduler]):
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                try:
+                    process.wait(patience_s)
+                except subprocess.TimeoutExpired:
+                    _kill(process)
 
     def _start(self, module: str, *words: str, path: Path | None = None) -> subprocess.Popen[bytes]:
         environment = dict(self._environment)
@@ -116,6 +116,14 @@ class Cluster:
                 stderr=log,
                 process_group=0,
             )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.kill()
+    process.wait()
 
 
 def _is_guest(process: psutil.Process) -> bool:

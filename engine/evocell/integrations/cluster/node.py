@@ -48,6 +48,7 @@ LINGER_S = 0.1
 
 _SHELF_PART = 4
 _MOST_KILLS = 100
+_MOST_UNWANTED = 10_000
 _WATCH_S = 1.0
 
 _log = logging.getLogger("evocell")
@@ -133,6 +134,7 @@ class _Service:
         self._arriving: dict[tuple[str, str], Arriving] = {}
         self._under_way: dict[int, _UnderWay] = {}
         self._seen: dict[int, dict[str, Any]] = {}
+        self._unwanted: dict[int, None] = {}
         self._progress = trio.Event()
         self._kills: list[dict[str, Any]] = []
         self._heard_at = time.monotonic()
@@ -302,13 +304,20 @@ class _Service:
     async def _orders(self, orders: Mapping[str, Any]) -> dict[str, Any]:
         """Stop runs, and end sessions."""
         for number in orders["cancel"]:
-            self._seen.pop(number, None)
             if (run := self._under_way.get(number)) is not None:
                 run.scope.cancel()
+            elif self._seen.pop(number, None) is None:
+                self._refuse(number)  # it may be on its way still
         if self._pool is not None:
             for session in orders["end"]:
                 await self._pool.end_session(session)
         return {}
+
+    def _refuse(self, number: int) -> None:
+        """Have a run that is not here yet not begun."""
+        self._unwanted[number] = None
+        if len(self._unwanted) > _MOST_UNWANTED:
+            del self._unwanted[next(iter(self._unwanted))]
 
     async def _look(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Say how the guest processes are."""
@@ -332,6 +341,8 @@ class _Service:
             holdings.take_tree(digest, packed)
         numbers: list[int] = list(message["collect"])
         for number, plain in message["runs"]:
+            if number in self._unwanted:
+                continue
             numbers.append(number)
             run = holdings.run(plain, number)
             if isinstance(run, Run):

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import trio
 from attrs import field, frozen
-from distributed import Client, Future, Worker, WorkerPlugin, get_worker
+from distributed import Client, Future, Worker, WorkerPlugin, get_worker, secede
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
@@ -391,12 +391,18 @@ async def answer_beside(token: str, message: bytes, dask_worker: Worker) -> byte
     name = _plugin_name(token)
     if name not in dask_worker.plugins:
         await dask_worker.plugin_add(_Node(dask_worker), name=name, catch_errors=False)
-    return await _answer(dask_worker, token, message)
+    return await asyncio.wrap_future(_node(dask_worker, token).door.answer(message))
 
 
-async def answer_in_turn(token: str, message: bytes) -> bytes:
-    """Answer a message; Dask runs it as a task, in the worker's loop."""
-    return await _answer(get_worker(), token, message)
+def answer_in_turn(token: str, message: bytes) -> bytes:
+    """Answer a message; Dask runs it as a task, in a thread of the worker.
+
+    It takes its turn among the worker's tasks and then makes room: what has arrived waits for a guest process,
+    which would be idle if the next batch came only after the one before had been answered.
+    """
+    node = _node(get_worker(), token)
+    secede()
+    return node.door.answer(message).result()
 
 
 async def close_node(token: str, dask_worker: Worker) -> None:
@@ -405,10 +411,10 @@ async def close_node(token: str, dask_worker: Worker) -> None:
         await dask_worker.plugin_remove(_plugin_name(token))
 
 
-async def _answer(worker: Worker, token: str, message: bytes) -> bytes:
+def _node(worker: Worker, token: str) -> _Node:
     node = worker.plugins[_plugin_name(token)]
     assert isinstance(node, _Node)
-    return await asyncio.wrap_future(node.door.answer(message))
+    return node
 
 
 def _plugin_name(token: str) -> str:

@@ -108,7 +108,7 @@ class ClusterHost:
                 raise EngineClosed("the engine is closed")
             if self._trouble is not None:
                 raise ClusterLost(self._trouble)
-            waiting = Waiting(run, next(self._numbers), packed, trio.current_time(), suspect=tries > 0)
+            waiting = Waiting(run, next(self._numbers), packed, suspect=tries > 0)
             await self._have_done(waiting)
             if waiting.error is not None:
                 raise waiting.error
@@ -191,8 +191,8 @@ class ClusterHost:
             node = min(free, key=_load)
             fair = math.ceil(len(self._queue) / len(free))
             size = min(node.pace.batch, node.room, fair, _MESSAGE_RUNS)
-            left_s = self._queue[0].since + node.pace.linger_s - trio.current_time()
-            if size < node.pace.batch and node.load >= 1 and left_s > 0:
+            left_s = node.sent_at + node.pace.linger_s - trio.current_time()
+            if size < node.pace.batch and len(node.in_flight) >= node.pace.enough and left_s > 0:
                 return left_s
             self._send(node, [self._queue.popleft() for _ in range(size)])
         return math.inf

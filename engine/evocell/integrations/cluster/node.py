@@ -43,7 +43,7 @@ __all__ = ["LEASE_S", "Machine", "NodeDoor"]
 LEASE_S = 120.0
 """A node that has not heard of its engine for so long ends its guests."""
 
-LINGER_S = 0.1
+LINGER_S = 0.05
 """How long finished runs wait for the others that came with them."""
 
 _SHELF_PART = 4
@@ -360,15 +360,17 @@ class _Service:
         }
 
     async def _wait(self, numbers: list[int]) -> list[int]:
-        """Wait until all runs are over, or some are and the rest takes long; the ones that are."""
-        with trio.move_on_after(LINGER_S):
-            while any(number in self._under_way for number in numbers):
-                await self._progress.wait()
-        while not (done := [number for number in numbers if number in self._seen]):
-            if not any(number in self._under_way for number in numbers):
-                break
+        """Wait until all runs are over, or some are and the rest takes longer; the ones that are."""
+
+        def under_way() -> bool:
+            return any(number in self._under_way for number in numbers)
+
+        while under_way() and not any(number in self._seen for number in numbers):
             await self._progress.wait()
-        return done
+        with trio.move_on_after(LINGER_S):
+            while under_way():
+                await self._progress.wait()
+        return [number for number in numbers if number in self._seen]
 
     async def _do(self, number: int, run: Run, under_way: _UnderWay, holdings: Holdings) -> None:
         pool = self._pool

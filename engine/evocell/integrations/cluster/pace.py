@@ -13,8 +13,8 @@ FEWEST, MOST = 2, 64
 FIRST = 4
 """The same as long as nothing is known."""
 
-LINGER_S = 0.01
-"""How long a run waits for others to travel with, if they are short."""
+LINGER_S = 0.03
+"""How long a node that has enough to do is not sent a batch that could be larger, if runs are short."""
 
 LONG_S = 0.02
 """Runs that take longer than this do not wait for others: what a message costs is little beside them."""
@@ -55,6 +55,11 @@ class Pace:
         return max(1, self.window // 2)
 
     @property
+    def enough(self) -> int:
+        """How many runs keep the node busy while further ones wait to travel together."""
+        return max(self._processes, self.window // 4)
+
+    @property
     def linger_s(self) -> float:
-        """How long a run should wait for others, in seconds."""
+        """How long after a batch a node that has enough to do should get no small one, in seconds."""
         return 0.0 if self._typical_s is None or self._typical_s > LONG_S else LINGER_S

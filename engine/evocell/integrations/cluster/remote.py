@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
@@ -49,7 +50,6 @@ class Waiting:
         run: The run.
         number: What it is called in messages.
         packed: The run as it travels.
-        since: When it was asked for, on trio's clock.
         suspect: Whether a node died of it, or of one beside it; then it travels alone.
         missed: How often a node missed something for it.
         node: Where it is; None while it waits to be sent.
@@ -62,7 +62,6 @@ class Waiting:
     run: Run
     number: int
     packed: Packed
-    since: float
     suspect: bool = False
     missed: int = 0
     node: RemoteNode | None = None
@@ -117,6 +116,7 @@ class RemoteNode:
         self.restarts = 0
         self.finished = 0
         self.sessions: set[str] = set()
+        self.sent_at = -math.inf
         self.own_queue: deque[Waiting] = deque()
         """Runs in sessions that live here."""
         self.in_flight: dict[int, Waiting] = {}
@@ -287,6 +287,7 @@ class RemoteNode:
         for waiting in batch:
             waiting.node = self
             self.in_flight[waiting.number] = waiting
+        self.sent_at = trio.current_time()
         assert self._nursery is not None
         self._nursery.start_soon(self._send, batch, again)
 

@@ -12,8 +12,6 @@ import pytest
 
 pytest.importorskip("distributed")
 
-from distributed import LocalCluster
-from measures.dask_processes import Cluster, wait_for
 
 import evocell
 from evocell import Case, Config, Evaluation, Limits, Stage
@@ -22,6 +20,7 @@ from evocell.corpus import programs
 from evocell.errors import ClusterLost, ConfigurationError
 from evocell.integrations.dask import DaskCluster
 from evocell.wire.outcomes import outcome_digest
+from measures.dask_processes import Cluster, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -325,7 +324,7 @@ def test_top_and_the_store_show_nodes(remote, capsys):
 
 
 def test_what_cannot_be_a_cluster_is_refused_in_a_sentence(client):
-    with pytest.raises(ConfigurationError, match="cluster must be a distributed.Client, or a pool"):
+    with pytest.raises(ConfigurationError, match=r"cluster must be a distributed\.Client, or a pool"):
         evocell.Engine(cluster="tcp://127.0.0.1:8786")
     with pytest.raises(ConfigurationError, match="either open_worker or cluster"):
         evocell.Engine(cluster=client, open_worker=DaskCluster(client=client).open_worker)
@@ -346,7 +345,7 @@ def test_a_scheduler_that_dies_is_an_error_and_the_run_resumes(tmp_path):
     first, second = (Cluster(_made(tmp_path / name)) for name in ("first", "second"))
     state = tmp_path / "state"
     memoised = Evaluation("solve", [Case((1,))], score=lambda _, value: value, memoise=True)
-    sources = [slow(n) for n in range(60)]
+    sources = [slow(n) for n in range(24)]
     try:
         first.start_worker("alpha", nanny=False)
         second.start_worker("alpha", nanny=False)
@@ -359,12 +358,12 @@ def test_a_scheduler_that_dies_is_an_error_and_the_run_resumes(tmp_path):
                     first.scheduler.kill()
 
             with pytest.raises(
-                ClusterLost, match="does not answer any more; what was finished before is in the store"
+                ClusterLost, match=r"does not answer any more; what was finished before is in the store"
             ):
                 engine.evaluate(sources, memoised, progress=tell)
         with evocell.Engine(Config.load(workers=1, state_dir=state), cluster=second.client()) as engine:
             results = engine.evaluate(sources, memoised)
-        assert [one.fitness_score for one in results] == list(range(60))
+        assert [one.fitness_score for one in results] == list(range(24))
         assert sum(one.n_memoised for one in results) >= 5
     finally:
         first.close()
@@ -377,16 +376,7 @@ def _made(directory):
 
 
 def test_the_corpus_gives_the_same_on_nodes(client, copied_cache):
-    verdict = verify(Config.load(cache_dir=copied_cache), programs(), runs=1, workers=[1], cluster=client)
+    corpus = programs()[::3]  # all of them in tests/soak/test_dask_soak.py
+    verdict = verify(Config.load(cache_dir=copied_cache), corpus, runs=1, workers=[1], cluster=client)
     assert verdict.runs == 2
     assert not verdict.different
-
-
-@pytest.mark.soak
-def test_an_adaptive_cluster_grows_from_nothing():
-    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as local:
-        local.adapt(minimum=0, maximum=2, interval="200ms", wait_count=50)
-        with local.get_client() as client, evocell.Engine(Config.load(workers=1), cluster=client) as engine:
-            results = engine.evaluate([slow(n) for n in range(100)], ANSWERS)
-            assert [one.fitness_score for one in results] == list(range(100))
-            assert len(nodes(engine)) == 2

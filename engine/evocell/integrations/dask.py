@@ -397,8 +397,8 @@ async def answer_beside(token: str, message: bytes, dask_worker: Worker) -> byte
 def answer_in_turn(token: str, message: bytes) -> bytes:
     """Answer a message; Dask runs it as a task, in a thread of the worker.
 
-    It takes its turn among the worker's tasks and then makes room: what has arrived waits for a guest process,
-    which would be idle if the next batch came only after the one before had been answered.
+    It takes its turn among the worker's tasks and then makes room: what has arrived waits for a guest
+    process, which would be idle if the next batch came only after the one before had been answered.
     """
     node = _node(get_worker(), token)
     secede()

@@ -6,21 +6,21 @@ two differ, a run that refers to something gone is answered with what is missing
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from attrs import define, evolve, field
 
-from evocell.code.snapshots import SnapshotStore
-from evocell.errors import ProtocolError, StoreError
+from evocell.errors import ProtocolError
 from evocell.execution.blobs import Recent
 from evocell.execution.parcels import unpack_tree
 from evocell.execution.run import Run
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.derive import APP_DIRECTORY
+from evocell_runtime.private import make_below
 
 __all__ = ["BLOBS_BYTES", "TREES_BYTES", "Arriving", "Holdings", "tree_weight"]
 
@@ -65,13 +65,13 @@ class Holdings:
     """Puts runs together from what the node holds.
 
     Args:
-        snapshots: Where trees are laid out, to be mounted.
+        root: Directory in which trees are laid out, to be mounted; it is empty, and the node's own.
         cache: Where images lie.
         own_image: What the engine calls the image that the node's guests are forked from.
     """
 
-    def __init__(self, snapshots: SnapshotStore, cache: ImageCache, own_image: str) -> None:
-        self._snapshots = snapshots
+    def __init__(self, root: Path, cache: ImageCache, own_image: str) -> None:
+        self._root = root
         self._cache = cache
         self._own_image = own_image
         self._blobs: Recent[str, bytes] = Recent(BLOBS_BYTES)
@@ -94,7 +94,14 @@ class Holdings:
         if tree.digest != digest:
             raise ProtocolError(f"the tree {digest} is not what its name says")
         self._doomed.discard(digest)
-        place = self._snapshots.put(tree).path
+        place = self._root / digest
+        if not place.is_dir():
+            place.mkdir()
+            for path, content in tree.files:
+                target = place / path
+                if "/" in path:
+                    make_below(target.parent)
+                target.write_bytes(content)
         for dropped in self._trees.put(digest, place, tree_weight(packed)):
             self._drop(dropped)
 
@@ -168,8 +175,7 @@ class Holdings:
             return
         self._doomed.discard(digest)
         if digest not in self._trees:
-            with suppress(StoreError):  # what cannot be removed now goes with the node
-                self._snapshots.remove(digest)
+            shutil.rmtree(self._root / digest, ignore_errors=True)
 
 
 def _trees_of(plain: Mapping[str, Any]) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
 from evocell.code.snapshots import SnapshotStore
+from evocell.code.sources import FileTree
 from evocell.errors import ProtocolError
 from evocell.execution.blobs import NAMED_BYTES, Recent, name_of
 from evocell.execution.images import ImageCatalogue
@@ -55,6 +56,7 @@ class Luggage:
         self._names: Recent[bytes, str] = Recent(NAMED_BYTES)
         self._packed: Recent[str, bytes] = Recent(_PACKED_BYTES)
         self._packing = threading.Lock()
+        snapshots.on_new = self._learn
 
     def pack(self, run: Run) -> Packed:
         """Pack a run.
@@ -79,21 +81,31 @@ class Luggage:
         packed.trees = tuple(what[1] for what in mounted.values() if what is not None and what[0] == "tree")
         return packed
 
-    def trees(self, digests: Iterable[str]) -> dict[str, bytes]:
+    def _learn(self, tree: FileTree) -> None:
+        """Pack a tree that is new, and most likely wanted by a node soon."""
+        packed = pack_tree(tree)
+        with self._packing:
+            self._packed.put(tree.digest, packed, len(packed))
+
+    def trees(self, digests: Collection[str]) -> dict[str, bytes]:
         """Trees as they travel. Blocks; from any thread.
 
         Raises:
             StoreError: One is not there any more.
         """
-        found: dict[str, bytes] = {}
+        found = self.known_trees(digests)
         for digest in digests:
-            with self._packing:
-                packed = self._packed.get(digest)
-                if packed is None:
-                    packed = pack_tree(self._snapshots.read(digest))
-                    self._packed.put(digest, packed, len(packed))
-                found[digest] = packed
+            if digest not in found:
+                found[digest] = pack_tree(self._snapshots.read(digest))
+                with self._packing:
+                    self._packed.put(digest, found[digest], len(found[digest]))
         return found
+
+    def known_trees(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """The same, of those that need not be read for it."""
+        with self._packing:
+            packed = {digest: self._packed.get(digest) for digest in digests}
+        return {digest: data for digest, data in packed.items() if data is not None}
 
     def _mounted(self, path: Path | None) -> list[str] | None:
         """What a directory of this machine is called on all: a tree by its digest, or an image's own code."""

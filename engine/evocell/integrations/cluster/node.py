@@ -23,7 +23,6 @@ import trio
 from attrs import define, frozen
 
 from evocell.api.portal import TrioThread
-from evocell.code.snapshots import SnapshotStore
 from evocell.errors import EngineClosed, EvocellError
 from evocell.execution.enforcer import SHARE, machine_memory, own_memory, watch_memory
 from evocell.execution.pool import HostPool
@@ -236,7 +235,9 @@ class _Service:
             raise pool.failure
         if self._directory is None:
             self._directory = OwnedDirectory()
-        self._holdings = Holdings(SnapshotStore(self._directory.path / "code"), cache, wanted["image_id"])
+        root = self._directory.path / "trees"
+        root.mkdir()
+        self._holdings = Holdings(root, cache, wanted["image_id"])
         self._pool = pool
 
     async def _live(

@@ -322,13 +322,13 @@ class RemoteNode:
 
     async def _message(self, batch: Collection[Waiting]) -> dict[str, Any]:
         """The message that brings runs, with what they need; what is long is sent ahead."""
-        trees: dict[str, bytes] = {}
         async with self._shipping:
             for image in {waiting.run.image for waiting in batch} - self._images - {None}:
                 await self._bring(str(image))
             digests = {digest for waiting in batch for digest in waiting.packed.trees}
             wanted = sorted(digest for digest in digests if digest not in self._trees)
-            if wanted:
+            trees = self._luggage.known_trees(wanted)
+            if len(trees) < len(wanted):
                 trees = await trio.to_thread.run_sync(self._luggage.trees, wanted)
             parts = (part for waiting in batch for part in waiting.packed.blobs.items())
             blobs = {name: blob for name, blob in parts if name not in self._blobs}

@@ -34,7 +34,7 @@ __all__ = ["ClusterHost"]
 TRIES = 3
 """Nodes that may die with a run."""
 
-LOOK_S = 2.0
+LOOK_S = 5.0
 """Seconds between two looks at a few nodes; many are looked at less often."""
 
 NODES_PER_LOOK_S = 16
@@ -312,7 +312,7 @@ class ClusterHost:
         if not nodes:
             return
         answers: Mapping[str, Any] = {}
-        with trio.move_on_after(LOOK_S * 5):
+        with trio.move_on_after(LOOK_S * 3):
             answers = await self._link.ask([node.address for node in nodes], pack({"op": "look"}))
         for node in nodes:
             answer = answers.get(node.address)

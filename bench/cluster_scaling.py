@@ -85,11 +85,13 @@ def _simulate(directory: Path, answers: Path, nodes: int, run_s: float, seconds:
     cluster = Cluster(directory)
     wait_for(cluster.file.exists)
     client = cluster.client()
+    scheduler: Any = client.scheduler
+    address = str(scheduler.address)
     stubs = []
     try:
         for first in range(0, nodes, _WORKERS_PER_PROCESS):
             number = min(_WORKERS_PER_PROCESS, nodes - first)
-            words = [client.scheduler.address, str(number), str(first), str(run_s), str(answers)]
+            words = [address, str(number), str(first), str(run_s), str(answers)]
             stubs.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "measures.stub_nodes", *words],

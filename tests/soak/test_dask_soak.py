@@ -138,7 +138,7 @@ def test_the_whole_corpus_is_the_same_while_nodes_are_killed(places):
     with nodes_of(places, 3) as (_, client):
         expected = verify(Config.load(), programs(), runs=1, workers=[2])
         with evocell.Engine(Config.load(workers=1), cluster=client) as engine:
-            with Killer(engine, every_s=2.0, most=10) as killer:
+            with Killer(engine, every_s=4.0, most=10) as killer:
                 task = Evaluation(
                     "run",
                     [Case(seed=20_200_101)],

@@ -31,8 +31,8 @@ from evocell.models.workers import WorkerInfo, WorkerKill
 
 __all__ = ["ClusterHost"]
 
-TRIES = 3
-"""Nodes that may die with a run."""
+TRIES, MOST_TRIES = 3, 6
+"""Nodes that may die with a run; one more for each that died meanwhile without it, up to so many."""
 
 LOOK_S = 5.0
 """Seconds between two looks at a few nodes; many are looked at less often."""
@@ -75,6 +75,8 @@ class ClusterHost:
         self._exported: dict[str, Path] = {}
         self._exporting = trio.Lock()
         self._directory: OwnedDirectory | None = None
+        self._deaths = 0
+        self._opened = False
         self._closed = False
         self._trouble: str | None = None
         self._alone_since = math.inf
@@ -102,8 +104,8 @@ class ClusterHost:
         if run.session is not None and not run.passing:
             return await (await self._home.started()).run(run)
         packed = self._luggage.pack(run)
-        tries, lost = 0, "the node is gone"
-        while tries < TRIES:
+        tries, lost, before = 0, "the node is gone", self._deaths
+        while tries < min(MOST_TRIES, TRIES + max(0, self._deaths - before - tries)):
             if self._closed:
                 raise EngineClosed("the engine is closed")
             if self._trouble is not None:
@@ -227,6 +229,7 @@ class ClusterHost:
             nursery.start_soon(self._follow, nursery)
             nursery.start_soon(self._mind_trouble)
             await self._wait_first()
+            self._opened = True
             task_status.started()
 
     async def _wait_first(self) -> None:
@@ -296,6 +299,7 @@ class ClusterHost:
         self._restarts[node.name] = node.restarts + 1
         told = self._link.left_in_order(node.address)
         how = "was taken out of the pool" if told else "died"
+        self._deaths += node.is_up and not told
         node.leave(NodeLost(f"{node.name} ({node.address}) {how} with calls under way", told=told))
         for session in node.sessions:
             self._sessions.pop(session, None)
@@ -343,7 +347,7 @@ class ClusterHost:
                 if since == math.inf:
                     self._alone_since = now  # those who try again are given time again
                     self._trouble = None
-            behind = len(self._queue) + len(self._suspects) > 0
+            behind = len(self._queue) + len(self._suspects) > 0 or not self._opened
             wanted = max(1, n_up) if behind else 0
             if wanted != want and self._link.trouble is None:
                 want = wanted

@@ -309,18 +309,26 @@ def test_a_node_of_another_version_is_refused_by_name(remote, cluster, tmp_path)
     wait_for(lambda: "delta" not in {one.name for one in nodes(remote)})
 
 
-def test_top_and_the_store_show_nodes(remote, capsys):
+def test_top_report_and_telemetry_show_nodes(remote, capsys, tmp_path):
     from evocell.cli.main import main
 
+    told = []
+    remote.telemetry.attach("nodes", "worker.resources", lambda *event: told.append(event))
     wait_for_nodes(remote, 2)
     directory = str(remote.config.state_dir)
-    wait_for(
-        lambda: (
-            main(["top", "--once", directory]) == 0
-            and "alpha" in (shown := capsys.readouterr().out)
-            and "beta" in shown
-        )
-    )
+
+    def shown():
+        assert main(["top", "--once", directory]) == 0
+        text = capsys.readouterr().out
+        return "alpha" in text and "beta" in text
+
+    wait_for(shown)
+    wait_for(lambda: any("node='tcp://" in repr(event) or "'node': 'tcp://" in repr(event) for event in told))
+    remote.telemetry.detach("nodes")
+    assert main(["report", directory, "--out", str(tmp_path / "report.html")]) == 0
+    assert '"nodes": ["alpha", "beta"' in (tmp_path / "report.html").read_text().replace(
+        '":["', '": ["'
+    ).replace('","', '", "')
 
 
 def test_what_cannot_be_a_cluster_is_refused_in_a_sentence(client):

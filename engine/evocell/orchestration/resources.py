@@ -51,7 +51,7 @@ async def watch_resources(
                 observer.journal.reading(info.name, {**reading, **about})
         if telling:
             for info, reading in zip(infos, readings, strict=True):
-                about = {"worker": info.name, "status": info.status}
+                about = {"worker": info.name, "status": info.status, "node": info.node}
                 observer.telemetry.emit("worker.resources", reading, about)
             seen = _tell_of_sandboxes(observer, records, seen)
 

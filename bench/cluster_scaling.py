@@ -66,7 +66,7 @@ def _real_answers(directory: Path) -> bytes:
     cluster.start_worker("real")
     try:
         with evocell.Engine(evocell.Config.load(workers=1), cluster=cluster.client()) as engine:
-            host: Any = engine._engine._worker.host  # type: ignore[attr-defined]  # noqa: SLF001 - to listen
+            host: Any = engine._engine._worker.host  # noqa: SLF001 - to listen
             run = host.run
 
             async def listen(one: Any) -> Any:
@@ -113,7 +113,7 @@ def _simulate(directory: Path, answers: Path, nodes: int, run_s: float, seconds:
 
 def _read(engine: evocell.Engine, cluster: Cluster, nodes: int, run_s: float, seconds: float) -> None:
     caller, scheduler = psutil.Process(), psutil.Process(cluster.scheduler.pid)
-    host: Any = engine._engine._worker.host  # type: ignore[attr-defined]  # noqa: SLF001 - to listen
+    host: Any = engine._engine._worker.host  # noqa: SLF001 - to listen
     link, sent = host._link, [0, 0]  # noqa: SLF001
     work = link.work
 

@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from evocell.models.comparing import Interval
+from evocell.models.measurement import Interval
 from measures.report import Series, three_figures
 from measures.saved import SavedRun, load
 

@@ -3,8 +3,8 @@
     python examples/pymoo_sine.py [--plot sine_front.png] [--generations 40]
 
 An individual says which powers a polynomial has, and how its fit is weighted; it becomes a program with just
-those terms. Its first objective is the largest error, the second the fuel that a point takes: WebAssembly
-instructions, counted in the sandbox. Fuel has no noise, so the same seed gives the same front every time, to
+those terms. Its first objective is the largest error, the second the fuel that a point takes: its work,
+counted in the sandbox. Fuel has no noise, so the same seed gives the same front every time, to
 the last digit; with seconds in its place, no two runs would agree.
 """
 

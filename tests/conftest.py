@@ -7,7 +7,7 @@ import marshal
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -18,11 +18,10 @@ import evocell
 from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.execution.run import CopyRefused, fixed_slots
-from evocell.execution.worker import CallJob, CallReport, CompileJob, FreezeJob
-from evocell.models.images import ImageInfo
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.messages import CopyRefused, fixed_slots
+from evocell.models.info import ImageInfo, WorkerInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
-from evocell.models.workers import WorkerInfo
 from evocell_guest import agent
 from evocell_guest.decoding import decode
 from evocell_guest.values import encode
@@ -47,6 +46,12 @@ class FakeWorker:
     image_id = "fake"
     slots = 2
     snapshot = "of the fake image"
+
+    on_kill: Any = None
+
+    @property
+    def host(self) -> FakeWorker:
+        return self
 
     async def wait_slots(self, seen: int) -> int:
         return await fixed_slots(self.slots, seen)
@@ -84,6 +89,9 @@ class FakeWorker:
             return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
         units = [CompiledUnit(path, text) for path, text in python_files(job.tree)]
         return assemble(snapshot, job.tree, job.root, units, job.policy)
+
+    async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
+        return [await self.compile(job) for job in jobs]
 
     async def inspect(self, request: Mapping[str, object]) -> Any:
         self.count["inspect"] += 1

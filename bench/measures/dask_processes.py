@@ -128,7 +128,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _is_guest(process: psutil.Process) -> bool:
     try:
-        return "evocell.execution.worker_process" in process.cmdline()
+        return "evocell.guests.main" in process.cmdline()
     except psutil.Error:
         return False
 

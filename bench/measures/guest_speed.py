@@ -13,6 +13,8 @@ import os
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Collection
 
 from attrs import frozen
 
@@ -36,6 +38,8 @@ for name, source in kernels.items():
 print(json.dumps(taken))
 """
 _REPEATS = 12
+_START_REPEATS = 30
+_DEBIAN = "/usr/bin/python3"
 _PORTABLE_REPEATS = 18
 _FUEL = 10**15
 _LIMITS = evocell.Limits(memory_bytes=1 << 30, fuel=_FUEL)
@@ -131,6 +135,9 @@ KERNELS = (
 )
 
 
+PURE = frozenset(kernel.name for kernel in KERNELS if not kernel.name.startswith("numpy"))
+
+
 def measure(report: Report, baseline: object, engine: evocell.Engine) -> None:
     """Time each kernel in the guest and natively, in turns.
 
@@ -141,7 +148,9 @@ def measure(report: Report, baseline: object, engine: evocell.Engine) -> None:
     """
     del baseline
     readings = report.share(_REPEATS)
-    native = _native(readings)
+    native = _native(sys.executable, readings)
+    debian = _native(_DEBIAN, readings, only=PURE) if os.access(_DEBIAN, os.X_OK) else {}
+    slower_than_native: list[float] = []
     for kernel in KERNELS:
         with engine.create_sandbox(source=kernel.source, limits=_LIMITS) as sandbox:
             engine.run(sandbox, "run").unwrap()
@@ -150,6 +159,33 @@ def measure(report: Report, baseline: object, engine: evocell.Engine) -> None:
         here = statistics.median(taken_s)
         slower = Row(name=f"{SLOWER}{kernel.name}", samples=[here / there], unit="times", at_least=False)
         report.add(slower)
+        if kernel.name in PURE:
+            slower_than_native.append(here / there)
+        if kernel.name in debian:
+            ratio = here / statistics.median(debian[kernel.name])
+            row = Row(name=f"guest / {_DEBIAN}: {kernel.name}", samples=[ratio], unit="times", at_least=False)
+            report.add(row)
+    _break_even(report, engine, statistics.geometric_mean(slower_than_native))
+
+
+def _break_even(report: Report, engine: evocell.Engine, slower: float) -> None:
+    """From which length of work on a fresh process is faster than a sandbox, for pure Python.
+
+    A process takes its start and the work, a sandbox its own start and the work as often as the guest is
+    slower; so they take equally long at (start of a process - start of a sandbox) / (slower - 1).
+    """
+    task = evocell.Evaluation("run", [evocell.Case(expected=1)])
+    sandbox_s, process_s = [], []
+    for number in range(report.share(_START_REPEATS)):
+        source = f"def run():\n    return {number} - {number - 1}\n"
+        begun = time.perf_counter()
+        assert engine.evaluate_one(source, task).valid
+        sandbox_s.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"{source}\nprint(run())"], check=True, capture_output=True)
+        process_s.append(time.perf_counter() - begun)
+    work_s = (statistics.median(process_s) - statistics.median(sandbox_s)) / (slower - 1)
+    report.add(Row(name="work from which a fresh process is faster, pure Python", samples=[work_s]))
 
 
 def measure_portable(report: Report) -> None:
@@ -221,10 +257,11 @@ def _wall(engine: evocell.Engine, sandbox: evocell.Sandbox) -> float:
     return outcome.wall_s
 
 
-def _native(readings: int) -> dict[str, list[float]]:
+def _native(python: str, readings: int, only: Collection[str] | None = None) -> dict[str, list[float]]:
+    chosen = {kernel.name: kernel.source for kernel in KERNELS if only is None or kernel.name in only}
     ran = subprocess.run(
-        [sys.executable, "-c", _NATIVE],
-        input=json.dumps([{kernel.name: kernel.source for kernel in KERNELS}, readings]),
+        [python, "-c", _NATIVE],
+        input=json.dumps([chosen, readings]),
         check=True,
         capture_output=True,
         text=True,

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Sequence
 
 import evocell
-from evocell.execution.capacity import AWAKE_SESSIONS
+from evocell.guests.capacity import AWAKE_SESSIONS
 from measures.baseline import Baseline
 from measures.machine import private_bytes
 from measures.report import Report, Row

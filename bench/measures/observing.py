@@ -11,12 +11,12 @@ from pathlib import Path
 
 from evocell.models.fitness import FitnessResult
 from evocell.models.state import SandboxState
-from evocell.observability.fitness import FitnessRecorder
-from evocell.observability.journal import Journal
-from evocell.observability.lineage import LineageTracker
-from evocell.observability.runs import open_run
-from evocell.observability.store import Store
-from evocell.observability.telemetry import Telemetry
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.journal import Journal
+from evocell.store.lineage import LineageTracker
+from evocell.store.runs import open_run
+from evocell.store.store import Store
+from evocell.telemetry.events import Telemetry
 from measures.report import Report, repeat, timed
 
 _GENERATIONS, _SIZE = 1_000, 100

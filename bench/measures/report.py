@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from rich import box
 from rich.table import Table
 
-from evocell.models.comparing import Interval
+from evocell.models.measurement import Interval
 
 T = TypeVar("T")
 Unit = Literal["ms", "1/s", "MB", "MB/s", "times"]

@@ -8,7 +8,7 @@ import time
 import psutil
 
 import evocell
-from evocell.execution.enforcer import own_memory
+from evocell.workers.memory_watch import own_memory
 from measures.report import Report, Row
 
 _CANDIDATES = 1_000

@@ -1,15 +1,13 @@
 """All that `import evocell` offers, imported when the first of it is asked for."""
 
 from evocell.api.async_engine import AsyncEngine
-from evocell.api.async_evaluator import AsyncEvaluator
-from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.default import default_engine, evaluate
 from evocell.api.engine import Engine
-from evocell.api.evaluator import Evaluator
-from evocell.api.progress import silent
+from evocell.api.evaluator import AsyncEvaluator, Evaluator
 from evocell.api.rescoring import rescore
-from evocell.api.sandbox import Sandbox
+from evocell.api.sandbox import AsyncSandbox, Sandbox
 from evocell.config import Config
+from evocell.console.progress import silent
 from evocell.errors import (
     CapacityError,
     ConfigurationError,
@@ -67,8 +65,8 @@ from evocell.models import (
     fitness_statistics,
     to_dataframe,
 )
-from evocell.observability.audit import AuditEntry
-from evocell.observability.telemetry import Telemetry, TelemetryEvent
+from evocell.store.audit import AuditEntry
+from evocell.telemetry.events import Telemetry, TelemetryEvent
 from evocell_guest.arrays import Array
 
 __all__ = [

@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import field, frozen
 
-from evocell.api.async_observing import AsyncObserving
-from evocell.api.observing import Observing
+from evocell.api.async_engine import AsyncEngine
+from evocell.api.engine import Engine
 from evocell.cli.report import render
 from evocell.cli.report_data import RunData, read_run
 from evocell.errors import ConfigurationError
-from evocell.observability.database import open_reader
+from evocell.store.database import open_reader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["Page", "cost", "deaths", "fitness", "lineage", "pareto_front", "report"]
 
-Place: TypeAlias = "Observing | AsyncObserving | str | Path"
+Place: TypeAlias = "Engine | AsyncEngine | str | Path"
 """An engine, or a state directory."""
 
 _GOOD = "#1a7f37"
@@ -124,7 +124,7 @@ def cost(
         axes.step(ends, tops, where="post", color=_GOOD, marker="o", markersize=4, label="Pareto front")
         _scale(axes.set_xscale, fuel)
         axes.legend()
-    axes.set(xlabel="fuel (instructions)", ylabel="fitness", title=data["title"])
+    axes.set(xlabel="fuel", ylabel="fitness", title=data["title"])
     return axes
 
 
@@ -283,12 +283,12 @@ def pareto_front(points: Iterable[tuple[float, float]], *, minimize: bool) -> li
 
 
 def _read(place: object, **chosen: Any) -> RunData:
-    path = place.store_path if isinstance(place, Observing | AsyncObserving) else place
+    path = place.store_path if isinstance(place, Engine | AsyncEngine) else place
     if not isinstance(path, str | Path):
         raise ConfigurationError(
             f"a plot is of an engine or of a state directory, not of {type(place).__name__}", "place"
         )
-    if isinstance(place, Observing):
+    if isinstance(place, Engine):
         place.fitness.history("")  # waits until all is written
     with closing(open_reader(Path(path))) as connection:
         return read_run(connection, **chosen)

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgpack import packb as _packb
 
-from .compiler import compile_version
+from .compiler import compile_trees, compile_version
 from .diffing import diff
 from .guard import BlockedImportError, trips
 from .hints import hint_for
@@ -94,8 +94,9 @@ def handle(data: bytes) -> bytes:
     """Do one request and return the encoded response.
 
     Args:
-        data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``, ``"diff"``,
-            ``"info"``, or, on the way to a new image, ``"settle"`` and ``"lasting"``.
+        data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``,
+            ``"compile_trees"``, ``"diff"``, ``"info"``, or, on the way to an image, ``"settle"``,
+            ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)
@@ -114,6 +115,16 @@ def handle(data: bytes) -> bytes:
                 own=request.get("own", ()),
                 prefix=request.get("prefix", ""),
                 units=request.get("units", False),
+            )
+        )
+    if operation == "compile_trees":
+        return encode(
+            compile_trees(
+                request["trees"],
+                request["policy"],
+                request["optimize"],
+                request["root"],
+                request["prefix"],
             )
         )
     if operation == "diff":

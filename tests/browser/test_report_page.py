@@ -7,11 +7,11 @@ import pytest
 from evocell.cli.report import write_report
 from evocell.models.fitness import FitnessResult
 from evocell.models.state import SandboxState
-from evocell.observability.database import FILE_NAME
-from evocell.observability.journal import Journal
-from evocell.observability.lineage import LineageTracker
-from evocell.observability.runs import open_run
-from evocell.observability.store import Store
+from evocell.store.database import FILE_NAME
+from evocell.store.journal import Journal
+from evocell.store.lineage import LineageTracker
+from evocell.store.runs import open_run
+from evocell.store.store import Store
 
 GENERATIONS, SIZE = 100, 100
 EVIL = "</script><img src=x onerror=\"document.title='owned'\">"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -46,17 +47,19 @@ def descriptors():
 
 
 class Killer:
-    """Kills one worker or the other with -9, at random, for as long as it is entered."""
+    """Kills one worker or the other with -9, at random, so many times at most, while it is entered."""
 
-    def __init__(self, engine, seed):
+    def __init__(self, engine, seed, most):
         self._engine = engine
         self._dice = random.Random(seed)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.kills = 0
+        self.kills, self._most = 0, most
 
     def _run(self):
-        while not self._over.wait(self._dice.uniform(0.2, 1.2) if self.kills else 0.2):
+        while self.kills < self._most and not self._over.wait(
+            self._dice.uniform(0.2, 1.2) if self.kills else 0.2
+        ):
             alive = [worker.pid for worker in self._engine.workers() if worker.pid is not None]
             if alive:
                 try:
@@ -74,13 +77,13 @@ class Killer:
         self._thread.join()
 
 
-def chaos(n_evaluations, seed, tell):
+def chaos(n_evaluations, seed, tell, most_kills=sys.maxsize):
     """Evaluate many while workers die, and check each result."""
     limits = Limits(scratch_bytes=1 << 20)
     task = Evaluation("solve", [Case((3,))], score=lambda case, value: value, limits=limits)
     with evocell.Engine(evocell.Config.load(workers=2)) as engine:
         sandboxes = [engine.create_sandbox(source=COUNTER) for _ in range(5)]
-        with Killer(engine, seed) as killer:
+        with Killer(engine, seed, most_kills) as killer:
             results = engine.evaluate([source(n) for n in range(n_evaluations)], task)
             for sandbox in sandboxes:
                 assert sandbox.run("bump").kind in {"completed", "worker_lost"}
@@ -116,10 +119,10 @@ def warm_up():
         engine.evaluate_one(source(1), Evaluation("solve", [Case((3,))], score=lambda case, value: 1.0))
 
 
-def test_two_hundred_evaluations(place):
+def test_hundreds_of_evaluations(place):
     warm_up()
     before = children(), descriptors()
-    assert chaos(200, 1, lambda _: None) >= 1
+    assert chaos(400, 1, lambda _: None, most_kills=6) >= 2
     check_nothing_is_left(place, *before)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import evocell
 from evocell.cli.main import main
-from evocell.observability.trees import to_dot
+from evocell.store.trees import to_dot
 
 DOCS = Path(__file__).parents[2] / "docs"
 TASK = evocell.Evaluation("solve", [evocell.Case((n,), expected=n * n) for n in range(3)])

@@ -191,7 +191,6 @@ async def test_a_worker_killed_while_it_is_drained_is_replaced_all_the_same():
 
 
 def test_one_whose_successor_does_not_start_goes_on(engine, monkeypatch):
-    from evocell.execution import life
 
     def refuse():
         raise OSError("no process can be started")
@@ -199,8 +198,9 @@ def test_one_whose_successor_does_not_start_goes_on(engine, monkeypatch):
     with engine.create_sandbox(source=COUNTER) as sandbox:
         assert sandbox.run("bump").unwrap() == 1
         before = engine.workers()
-        monkeypatch.setattr(life, "WorkerChild", refuse)
-        monkeypatch.setattr("evocell.execution.pool.BACK_OFF_S", (0.0, 0.01))
+        monkeypatch.setattr("evocell.workers.worker_process.WorkerChild", refuse)
+        for module in ("concurrency", "workers.pool"):
+            monkeypatch.setattr(f"evocell.{module}.BACK_OFF_S", (0.0, 0.01))
         with pytest.raises(
             evocell.EvocellError, match="worker-0 was not replaced: its successor does not start"
         ):

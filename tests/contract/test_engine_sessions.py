@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from evocell import Limits, SandboxNotFound, SandboxSpec
-from evocell.execution.capacity import AWAKE_SESSIONS
+from evocell.guests.capacity import AWAKE_SESSIONS
 
 COUNTER = "n = 0\ndef bump(by=1):\n    global n\n    n += by\n    return n\ndef spin():\n    while True: pass"
 

@@ -9,8 +9,8 @@ import pytest
 
 import evocell
 from evocell import Case, Evaluation, Limits, SandboxNotFound
-from evocell.execution.driver import QUANTUM_SLICES
-from evocell.execution.guest_job import GuestJob
+from evocell.guests.guest import GuestJob
+from evocell.guests.thread_scheduler import QUANTUM_SLICES
 
 N_SHORT = 200
 SPIN = "def spin():\n    while True: pass"

@@ -25,7 +25,7 @@ import evocell
 SQUARE = "def solve(n): return n * n"
 COUNTER = "n = 0\ndef bump():\n    global n\n    n += 1\n    return n"
 TASK = evocell.Evaluation("solve", [evocell.Case((3,), expected=9)])
-WORKER = "evocell.execution.worker_process"
+WORKER = "evocell.guests.main"
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

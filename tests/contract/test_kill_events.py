@@ -9,7 +9,7 @@ import pytest
 
 import evocell
 from evocell import Case, Evaluation, Limits
-from evocell.observability.catalogue import problems
+from evocell.telemetry.catalogue import problems
 
 SOURCE = """
 def spin():
@@ -105,8 +105,9 @@ def test_what_waited_was_not_killed(engine, heard):
             thread.start()
             return thread
 
-        first = call(3.0)
-        time.sleep(0.5)  # it is in the session long before
+        first = call(1.5)
+        while not any(worker.calls for worker in engine.workers()):  # it runs
+            time.sleep(0.01)
         for waiting in [call(0.2) for _ in range(4)]:
             waiting.join()
         assert heard == []

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from evocell import Case, Config, Engine, Evaluation
-from evocell.observability.database import FILE_NAME, open_reader
-from evocell.observability.inspection import inspect_store
+from evocell.store.database import FILE_NAME, open_reader
+from evocell.store.inspection import inspect_store
 
 N_EVALUATIONS = 1000
 BATCH = 20

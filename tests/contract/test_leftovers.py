@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import evocell
-from evocell.execution.scratch import MARKER
+from evocell.guests.scratch import MARKER
 
 SCRIPT = textwrap.dedent(
     """

@@ -104,18 +104,21 @@ def test_a_package_is_imported_and_used(engine, sandbox, name):
     assert outcome.unwrap() == 3, outcome
 
 
-@pytest.mark.parametrize("form", ["png", "svg", "pdf", "raw"])
-@pytest.mark.parametrize("limits", [None, LIMITS], ids=["without scratch", "with scratch"])
-def test_plots_are_drawn_into_bytes_without_a_word(engine, form, limits):
+@pytest.fixture(scope="module", params=[None, LIMITS], ids=["without scratch", "with scratch"])
+def plotter(engine, request):
     source = (
-        "import io\nimport matplotlib.pyplot as plt\nimport numpy as np\ndef f():\n"
+        "import io\nimport matplotlib.pyplot as plt\nimport numpy as np\ndef f(form):\n"
         "    figure, (left, right) = plt.subplots(1, 2)\n    left.imshow(np.eye(3))\n    right.hist([1, 2, 2])\n"
         "    right.set_title('Grüße $\\\\alpha^2$')\n    out = io.BytesIO()\n"
-        f"    figure.savefig(out, format={form!r})\n    return len(out.getvalue())\n"
+        "    figure.savefig(out, format=form)\n    plt.close(figure)\n    return len(out.getvalue())\n"
     )
-    plain = Limits(memory_bytes=512 << 20)
+    with engine.create_sandbox(source=source, limits=request.param or Limits(memory_bytes=512 << 20)) as made:
+        yield made
 
-    outcome = engine.run(engine.create_sandbox(source=source), "f", limits=limits or plain)
+
+@pytest.mark.parametrize("form", ["png", "svg", "pdf", "raw"])
+def test_plots_are_drawn_into_bytes_without_a_word(plotter, form):
+    outcome = plotter.run("f", args=(form,))
 
     assert outcome.unwrap() > 1000
     assert outcome.stderr == ""

@@ -18,6 +18,7 @@ import trio
 from attrs import evolve
 
 import evocell
+from evocell.cli.main import main
 from evocell.config import Config
 from evocell.errors import (
     ConfigurationError,
@@ -268,7 +269,7 @@ async def test_several_clients_share_a_server_and_do_not_see_each_other(tmp_path
                         assert (await two.run("same", "add", args=(0,))).ok
                 hogs.cancel_scope.cancel()
         await until(lambda: not server.session_names)
-        assert len(server._guests._worker.host._homes) == 0  # no session of theirs is left in the workers
+        assert len(server._guests._worker.host._table) == 0  # no session of theirs is left in the workers
         nursery.cancel_scope.cancel()
     assert not path.exists()
 
@@ -479,7 +480,7 @@ async def test_a_client_that_is_killed_leaves_nothing_on_a_shared_server(tmp_pat
         host.wait()
         host.stdout.close()
         await until(lambda: not server.session_names)
-        assert len(server._guests._worker.host._homes) == 0
+        assert len(server._guests._worker.host._table) == 0
         nursery.cancel_scope.cancel()
 
 
@@ -524,19 +525,17 @@ def test_describe_is_json(tmp_path):
         (["--max-clients", "0", "--unix", "x"], "must be 1 or more"),
     ],
 )
-def test_a_bad_option_is_one_sentence(tmp_path, options, why):
+def test_a_bad_option_is_one_sentence(tmp_path, monkeypatch, capsys, options, why):
     (tmp_path / "here").write_text("")
-    ended = subprocess.run(
-        [sys.executable, "-m", "evocell", "serve", *options],
-        capture_output=True,
-        cwd=tmp_path,
-        check=False,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert ended.returncode == 2
-    assert why in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(["serve", *options])
+    except SystemExit as left:
+        status = left.code
+    said = capsys.readouterr().err
+    assert status == 2
+    assert why in said
+    assert said.count("\n") == 1
     assert sorted(path.name for path in Path(tmp_path).iterdir()) in (["here"], ["here", "token"])
 
 

@@ -53,17 +53,29 @@ def hold():
 LIMITS = Limits(scratch_bytes=1 << 20, memory_bytes=32 << 20)
 
 
-@pytest.fixture
-def other(tmp_path_factory, copied_cache):
+@pytest.fixture(scope="module")
+def other_engine(tmp_path_factory, copied_cache):
     """Another engine on this machine, with the same image in a cache of its own."""
     root = tmp_path_factory.mktemp("other") / "cache"
     shutil.copytree(copied_cache, root, copy_function=os.link)
+    forget_derived_images(root)
+    with evocell.Engine(Config.load(workers=1, cache_dir=root)) as made:
+        yield made
+
+
+@pytest.fixture
+def other(other_engine):
+    """The same, without a sandbox and with the default image alone."""
+    yield other_engine
+    other_engine.batch_destroy(other_engine.list_sandboxes())
+    forget_derived_images(other_engine.config.cache_dir)
+
+
+def forget_derived_images(root):
     cache = ImageCache(root)
     for manifest in cache.images():
         if manifest.parent is not None:
             cache.remove(manifest.image_id)
-    with evocell.Engine(Config.load(workers=1, cache_dir=root)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 import evocell
 from evocell.cli.main import main
-from evocell.observability.store import Store
+from evocell.store.store import Store
 
 SOURCES = {
     "honest": "import random, os, time, uuid\nimport numpy as np\ndef f(x):\n    rng = np.random.default_rng()\n    return [x * random.random(), os.urandom(4), time.time(), str(uuid.uuid4()), rng.normal(size=3), hash('a')]",

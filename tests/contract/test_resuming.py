@@ -12,8 +12,8 @@ import pytest
 from evocell import Case, Config, Engine, Evaluation, Offspring
 from evocell.cli.main import main
 from evocell.cli.report_data import read_run
-from evocell.cli.top_data import RunWatcher
-from evocell.observability.database import open_reader
+from evocell.cli.top import RunWatcher
+from evocell.store.database import open_reader
 
 TASK = Evaluation("f", [Case(())], lambda case, value: float(value))
 PAGE = Path(__file__).parents[2] / "docs" / "resuming.md"

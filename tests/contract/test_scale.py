@@ -9,7 +9,7 @@ import numpy as np
 
 import evocell
 from evocell import Case, Config, Evaluation, Limits, Stage
-from evocell.execution.processes import open_worker_processes
+from evocell.workers.processes import open_worker_processes
 
 N_CANDIDATES = 200
 N_CASES = 5
@@ -57,7 +57,7 @@ def test_results_before_a_deadline_are_kept(engine):
     endless = "def solve(n):\n    while True: pass"
     sources = [times(1)] * 20 + [endless] * 10 + [times(1)] * 20
     task = Evaluation("solve", [Case((1,), expected=1)], limits=Limits(fuel=10**13))
-    results = engine.evaluate(sources, task, deadline_s=4.0)
+    results = engine.evaluate(sources, task, deadline_s=2.0)
     assert [result.valid for result in results[:20]] == [True] * 20
     assert {result.reason for result in results[20:]} == {"timeout"}
     assert engine.evaluate_one(times(1), task).valid
@@ -96,7 +96,7 @@ def test_case_data_is_sent_once_per_worker():
         results = engine.evaluate([f"def solve(a): return float(a[0])  # {n}" for n in range(40)], task)
         assert [result.fitness_score for result in results] == [1.0] * 40
         (pool,) = pools
-        sent = [life.sent_bytes for life in pool.lives]
+        sent = [one.sent_bytes for one in pool.processes]
         assert len(sent) == 2
         assert all(N_CASES * ARRAY_BYTES <= size < (N_CASES + 1) * ARRAY_BYTES for size in sent)
-        assert [life.missed for life in pool.lives] == [0, 0]
+        assert [one.missed for one in pool.processes] == [0, 0]

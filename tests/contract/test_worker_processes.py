@@ -27,7 +27,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children():
         try:
-            if "evocell.execution.worker_process" in child.cmdline():
+            if "evocell.guests.main" in child.cmdline():
                 found.append(child)
         except psutil.NoSuchProcess:
             pass

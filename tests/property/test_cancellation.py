@@ -344,7 +344,7 @@ async def _over_guests(rounds, *, workers: int) -> Counter[str]:
     code = [SPIN, "def die():\n    while True: pass\n"]
     async with AsyncEngine(Config.load(workers=workers)) as engine:
         manager, host = engine._manager, engine._worker._host
-        known = host._homes if workers else host._sessions
+        known = host._table if workers else host._sessions
 
         def stateful() -> set[str]:
             return {name for name, session in known.items() if session.fork is not None}

@@ -108,8 +108,21 @@ def told(result):
     return json.dumps([[result.feedback(length) for length in lengths], result.artifacts()])
 
 
-@pytest.mark.parametrize("setup", SETUPS)
-@pytest.mark.parametrize("program", PROGRAMS)
+def everything_in_process_and_each_over_processes():
+    """Feedback is written in this process: with workers, each setup once, and each program three times."""
+    for number, setup in enumerate(SETUPS):
+        for place, program in enumerate(PROGRAMS):
+            yield pytest.param(0, program, setup, id=f"in-process-{program}-{setup}")
+            if number % len(PROGRAMS) == place:
+                yield pytest.param(2, program, setup, id=f"processes-{program}-{setup}")
+
+
+@pytest.mark.parametrize(
+    ("engine", "program", "setup"),
+    [*everything_in_process_and_each_over_processes()],
+    indirect=["engine"],
+    scope="session",
+)
 def test_feedback_and_artifacts(engine, program, setup):
     texts = set()
     for cases in variants():
@@ -160,7 +173,7 @@ def test_head_to_head(engine, isolation):
 
 def test_a_deadline_that_passes_in_a_hidden_case(engine):
     texts = set()
-    for secret, deadline_s in (("good", None), ("endless", 2.5)):
+    for secret, deadline_s in (("good", None), ("endless", 1.2)):
         cases = [Case(((secret, 1),), expected=1, public=False), Case((1,), expected=2)]
         task = Evaluation("f", cases, isolation="candidate", limits=LIMITS.evolve(fuel=10**12))
         result = engine.evaluate_one(LEAKY, task, deadline_s=deadline_s)
@@ -171,7 +184,7 @@ def test_a_deadline_that_passes_in_a_hidden_case(engine):
 
 def test_a_deadline_that_passes_while_a_hidden_case_is_scored(engine):
     texts = set()
-    for waits, deadline_s in ((False, None), (True, 2.5)):
+    for waits, deadline_s in ((False, None), (True, 1.2)):
         release = Event()
 
         def score(case, value, waits=waits, release=release):
@@ -248,12 +261,11 @@ def test_a_scoring_function_that_quotes_what_it_expected(engine, tmp_path, capsy
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_futures_and_maps(engine, program):
     texts = set()
-    for cases in variants():
-        task = Evaluation("f", cases, limits=LIMITS)
-        evaluator = engine.evaluator(task, finish=told)
-        with SandboxExecutor() as executor:
+    with SandboxExecutor() as executor:
+        for cases in variants():
+            evaluator = engine.evaluator(Evaluation("f", cases, limits=LIMITS), finish=told)
             texts.add(executor.submit(evaluator, PROGRAMS[program]).result())
-        texts.add(evaluator.map(evaluator, [PROGRAMS[program]])[0])
+            texts.add(evaluator.map(evaluator, [PROGRAMS[program]])[0])
     assert len(texts) == 1, texts
 
 

@@ -10,10 +10,10 @@ import trio
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
 from evocell.config import Config
-from evocell.execution.local import open_local_worker
-from evocell.execution.worker import CallJob, CompileJob
+from evocell.execution.interface import CallJob, CompileJob
 from evocell.models.limits import Limits
 from evocell.models.outcome import Completed, LimitExceeded
+from evocell.workers.local import open_local_worker
 from evocell_guest.values import encode
 
 VARIANT = """

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evocell.code import quota
+from evocell.code import paths
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
 
@@ -151,7 +151,7 @@ def test_many_entries_that_are_large_together():
 
 def test_entries_that_share_one_body(monkeypatch):
     # The directory may point many entries at the same compressed bytes; each counts in full.
-    monkeypatch.setattr(quota, "MAX_TOTAL_BYTES", 1 << 20)
+    monkeypatch.setattr(paths, "MAX_TOTAL_BYTES", 1 << 20)
     one = bundle(("a00.bin", b"\0" * (200 << 10)))
     start = one.rindex(b"PK\x01\x02")
     end = one.rindex(b"PK\x05\x06")

@@ -11,7 +11,7 @@ from attrs import evolve
 
 import evocell
 from evocell import Config, Limits
-from evocell.execution.parcels import Parcel, read_parcel, write_parcel
+from evocell.execution.archive import Archive, read_archive, write_archive
 from evocell_guest.values import encode
 from evocell_runtime.cache import ImageCache
 
@@ -52,12 +52,12 @@ def retold(engine, exported, tmp_path):
     """Import the sandbox with some facts and sections replaced, under a head that is whole."""
 
     def retold(facts=None, sections=None, **options):
-        honest = read_parcel(exported, "sandbox", EVERYTHING)
+        honest = read_archive(exported, "sandbox", EVERYTHING)
         told = {**honest.facts, **(facts or {})}
         held = {
             name: data for name, data in {**honest.sections, **(sections or {})}.items() if data is not None
         }
-        write_parcel(tmp_path / "file", Parcel("sandbox", told, held))
+        write_archive(tmp_path / "file", Archive("sandbox", told, held))
         try:
             return engine.import_sandbox(tmp_path / "file", **options)
         finally:
@@ -112,7 +112,7 @@ def test_facts_that_cannot_be(engine, retold, facts, why):
     ],
 )
 def test_globals_that_no_guest_could_have(engine, retold, exported, change, why):
-    session = read_parcel(exported, "sandbox", EVERYTHING).facts["session"]
+    session = read_archive(exported, "sandbox", EVERYTHING).facts["session"]
     with pytest.raises(evocell.ProtocolError, match=why):
         retold({"session": {**session, "state": {**session["state"], **change}}})
     healthy(engine)
@@ -142,11 +142,11 @@ def test_what_a_file_says_of_its_scratch_space_does_not_count(engine, tmp_path, 
     with engine.create_sandbox("writer", source=WRITER, limits=LIMITS) as sandbox:
         assert sandbox.run("fill", args=("x", 10)).ok  # 11 units of 4 KiB of 16
         engine.export_sandbox(sandbox, tmp_path / "honest")
-    honest = read_parcel(tmp_path / "honest", "sandbox", EVERYTHING)
+    honest = read_archive(tmp_path / "honest", "sandbox", EVERYTHING)
     session = honest.facts["session"]
     state = {**session["state"], "scratch_used": told[0], "scratch_entries": told[1]}
     facts = {**honest.facts, "session": {**session, "state": state}}
-    write_parcel(tmp_path / "forged", evolve(honest, facts=facts))
+    write_archive(tmp_path / "forged", evolve(honest, facts=facts))
     for pages, kind in ((4, "completed"), (5, "files")):
         with engine.import_sandbox(tmp_path / "forged", limits=LIMITS) as sandbox:
             assert sandbox.run("fill", args=("y", pages)).kind == kind
@@ -188,12 +188,12 @@ def test_an_image_carries_no_use_of_a_scratch_space(engine, image_file, tmp_path
     """Its forks begin with an empty one; what the file says would be quota lost, or won."""
     from evocell_runtime.snapshot import Snapshot
 
-    honest = read_parcel(image_file, "image", EVERYTHING)
+    honest = read_archive(image_file, "image", EVERYTHING)
     for used in (1 << 30, (1 << 64) - (1 << 20)):
         state = {**honest.facts["state"], "scratch_used": used, "scratch_entries": 7}
         told = Snapshot(honest.facts["pages"], honest.facts["offset"], honest.sections["snapshot"], state)
         facts = {**honest.facts, "state": state, "snapshot_sha256": told.sha256}
-        write_parcel(tmp_path / f"{used}", evolve(honest, facts=facts))
+        write_archive(tmp_path / f"{used}", evolve(honest, facts=facts))
         image = engine.import_image(tmp_path / f"{used}")
         try:
             with engine.create_sandbox(source=WRITER, limits=LIMITS, image=image.id) as sandbox:
@@ -262,7 +262,7 @@ def test_limits_of_ones_own_go_before_those_of_the_file(engine, retold):
 
 
 def test_memory_that_was_tampered_with_harms_its_guest_alone(engine, retold, exported):
-    honest = read_parcel(exported, "sandbox", EVERYTHING)
+    honest = read_archive(exported, "sandbox", EVERYTHING)
     size = len(zlib.decompress(honest.sections["pages"]))
     noise = random.Random(5)
     for _ in range(5):
@@ -308,9 +308,9 @@ def test_what_is_no_file_is_refused_without_waiting(engine, tmp_path):
 @pytest.fixture
 def retold_image(engine, image_file, tmp_path):
     def retold(facts=None, sections=None):
-        honest = read_parcel(image_file, "image", EVERYTHING)
-        parcel = Parcel("image", {**honest.facts, **(facts or {})}, {**honest.sections, **(sections or {})})
-        write_parcel(tmp_path / "file", parcel)
+        honest = read_archive(image_file, "image", EVERYTHING)
+        parcel = Archive("image", {**honest.facts, **(facts or {})}, {**honest.sections, **(sections or {})})
+        write_archive(tmp_path / "file", parcel)
         try:
             return engine.import_image(tmp_path / "file")
         finally:
@@ -356,12 +356,12 @@ def test_a_snapshot_of_noise_does_not_become_an_image(engine, image_file, tmp_pa
     """All of it is said truly; it only does not answer when it is tried."""
     from evocell_runtime.snapshot import Snapshot
 
-    honest = read_parcel(image_file, "image", EVERYTHING)
+    honest = read_archive(image_file, "image", EVERYTHING)
     data = random.Random(1).randbytes(1 << 20)
     state = {name: int(value) for name, value in honest.facts["state"].items()}
     lie = Snapshot(pages=honest.facts["pages"], offset=honest.facts["offset"], data=data, state=state)
     facts = {**honest.facts, "snapshot_sha256": lie.sha256}
-    write_parcel(tmp_path / "file", evolve(honest, facts=facts, sections={"snapshot": data}))
+    write_archive(tmp_path / "file", evolve(honest, facts=facts, sections={"snapshot": data}))
     before = len(engine.list_images())
     with pytest.raises(evocell.ImageError):
         engine.import_image(tmp_path / "file", "noise")

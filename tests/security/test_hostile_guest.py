@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import random
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -24,11 +25,11 @@ from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.errors import EvocellError
-from evocell.execution import guest_files, sealing
-from evocell.execution.front import HostWorker
-from evocell.execution.run import CopyRefused, Sighting
-from evocell.execution.worker import CallJob, CompileJob
+from evocell.execution.interface import CallJob, CompileJob
+from evocell.execution.messages import CopyRefused, GuestResult
+from evocell.guests import freeze, session_data
 from evocell.models.outcome import Outcome, Rejected
+from evocell.workers.worker import HostWorker
 from evocell_guest.values import encode
 from evocell_runtime import rehearsal
 from evocell_runtime.boot import make_immortal
@@ -87,7 +88,7 @@ class HostileHost:
             memory_bytes=1 << 20,
         )
         # Across the pipe of a worker process and back.
-        return Sighting.from_wire(Sighting(result=result, session_alive=True).to_wire())
+        return GuestResult.from_wire(GuestResult(result=result, session_alive=True).to_wire())
 
 
 @pytest.fixture
@@ -132,20 +133,20 @@ async def every_exchange(front, data):
         pass
     seen = await host.run(None)
     with suppress(CopyRefused):
-        sealing._refuse_unsettled(seen)
+        freeze._refuse_unsettled(seen)
     make_immortal(Memory(1 << 12), seen.result.response, strict=False)
     with suppress(ImageError):
         make_immortal(Memory(1 << 12), seen.result.response)
     with suppress(ImageError):
         assert isinstance(rehearsal._compiled_code(seen.result.response or GuestBytes(b"")), bytes)
     with suppress(CopyRefused):
-        entries = guest_files._scratch_entries(data, LIMITS)
-        assert guest_files._charged(entries).used_bytes <= LIMITS.scratch_bytes
+        entries = session_data._scratch_entries(data, LIMITS)
+        assert session_data._charged(entries).used_bytes <= LIMITS.scratch_bytes
     guest = {"memory_bytes": 1 << 20, "runs": data, "packed": data, "state": {"rng": data}}
     state = {"limits": {}, "image": None, "app": "", "guest": guest, "scratch": data}
     images = SimpleNamespace(get=lambda image: SimpleNamespace(memory_bytes=1 << 20))
     with pytest.raises(CopyRefused):
-        guest_files.taken_in(images, state, lambda: pytest.fail("it asked for a directory"))
+        session_data.import_data(images, state, lambda: pytest.fail("it asked for a directory"))
     host.response = HONEST
     assert (await front.call(job)).outcome.unwrap() == 5
 
@@ -212,14 +213,40 @@ def bump(fails=False):
 """
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["in-process", "worker"])
-def engine(request):
-    with evocell.Engine(Config.load(workers=request.param)) as made:
+@contextmanager
+def opened(workers):
+    with evocell.Engine(Config.load(workers=workers)) as made:
         pids = [worker.pid for worker in made.workers()]
         yield made
         assert [worker.pid for worker in made.workers()] == pids, "a worker was lost"
 
 
+@pytest.fixture(scope="module")
+def engines():
+    """Opens an engine of so many workers, once."""
+    with ExitStack() as stack:
+        yield cache(lambda workers: stack.enter_context(opened(workers)))
+
+
+@pytest.fixture
+def engine(engines, request):
+    return engines(request.param)
+
+
+IN_A_REAL_SANDBOX = pytest.mark.parametrize(
+    ("engine", "numpy"),
+    [
+        pytest.param(0, "numpy", id="in-process-numpy"),
+        pytest.param(1, "numpy", id="worker-numpy"),
+        pytest.param(1, "no numpy", id="worker-no numpy"),
+    ],
+    indirect=True,
+)
+"""Answers are read in this process, whichever it was that ran the guest; so what reads them without numpy is
+tried with one of the two."""
+
+
+@cache
 def answers_of(seed, count):
     noise = random.Random(f"{SEED} {seed}")
     found = (answer(noise) for _ in range(100 * count))
@@ -231,6 +258,7 @@ def healthy(engine):
         assert sandbox.run("f").unwrap() == [1, (2, 3)]
 
 
+@IN_A_REAL_SANDBOX
 @pytest.mark.usefixtures("numpy")
 @pytest.mark.parametrize("which", ["_call", "_encode_value", "_failed"])
 def test_calls_of_a_real_sandbox(engine, which):
@@ -255,6 +283,7 @@ def frozen(engine, sandbox, name):
     return None
 
 
+@IN_A_REAL_SANDBOX
 @pytest.mark.usefixtures("numpy")
 @pytest.mark.parametrize("which", ["_settle", "lasting_objects", "encode", "_call"])
 def test_lives_of_a_real_sandbox(engine, which, tmp_path):
@@ -279,6 +308,7 @@ def test_lives_of_a_real_sandbox(engine, which, tmp_path):
     healthy(engine)
 
 
+@IN_A_REAL_SANDBOX
 @pytest.mark.usefixtures("numpy")
 def test_answers_while_code_is_loaded(engine):
     """The text of a module runs before any call does, and may answer for it."""
@@ -293,10 +323,11 @@ def test_answers_while_code_is_loaded(engine):
     healthy(engine)
 
 
+@pytest.mark.parametrize("engine", [0], indirect=True, ids=["in-process"])
 @pytest.mark.usefixtures("numpy")
 def test_a_guest_put_aside_answers_as_it_did(engine, monkeypatch):
     """A guest that sleeps and wakes, as one among many does, is as hostile as before."""
-    monkeypatch.setattr("evocell.execution.host.AWAKE_SESSIONS", 2)  # in this process; a worker has its own
+    monkeypatch.setattr("evocell.guests.host.AWAKE_SESSIONS", 2)
     answers = answers_of("asleep", 20)
     with ExitStack() as held:
         sandbox = held.enter_context(engine.create_sandbox(source=SOURCE, limits=LIMITS))

@@ -12,9 +12,9 @@ import pytest
 
 import evocell
 from evocell.code.snapshots import SnapshotStore
-from evocell.execution.scratch import Scratch
-from evocell.observability.eventlog import EventLog
-from evocell.observability.store import Store
+from evocell.guests.scratch import Scratch
+from evocell.store.store import Store
+from evocell.telemetry.event_log import EventLog
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError
 from evocell_runtime.private import make_below, make_private, shared_file

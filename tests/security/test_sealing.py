@@ -18,8 +18,8 @@ import pytest
 
 import evocell
 from evocell import Config, Limits
-from evocell.execution.parcels import Parcel, read_parcel, write_parcel
-from evocell.execution.sealing import limits_to_settle
+from evocell.execution.archive import Archive, read_archive, write_archive
+from evocell.guests.freeze import limits_to_settle
 from evocell_guest.values import encode
 from evocell_runtime.boot import make_immortal
 from evocell_runtime.cache import ImageCache
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 NAME = "test-hostile-seal"
 LIMITS = Limits(fuel=10**9, memory_bytes=16 << 20, timeout_s=1.0, scratch_bytes=1 << 20)
 
-AGENT = "import sys, msgpack\nA = sys.modules['evocell_guest.agent']\n"
+AGENT = "import sys\nA = sys.modules['evocell_guest.agent']\n"
 GOOD = b"\x83\xa1t\xa8compiled\xa4code"
 
 
@@ -87,7 +87,7 @@ def on_both(names, *few):
     """All of them in a worker, a few in this process too, where they would end it."""
     cases = [pytest.param(1, name, id=f"worker-{name}") for name in names]
     cases += [pytest.param(0, name, id=f"in-process-{name}") for name in few]
-    return pytest.mark.parametrize(("engine", "name"), cases, indirect=["engine"])
+    return pytest.mark.parametrize(("engine", "name"), cases, indirect=["engine"], scope="module")
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["in-process", "worker"])
@@ -291,7 +291,7 @@ def test_an_imported_image_that_answers_for_itself_is_refused(engine, name, tmp_
     assert call.finish().status == 0
     snapshot = freeze(guest)
     guest.close()
-    honest = read_parcel(
+    honest = read_archive(
         engine.export_image(engine.image_id, tmp_path / "honest"),
         "image",
         {"snapshot": 1 << 30, "tree": 1 << 28},
@@ -303,7 +303,7 @@ def test_an_imported_image_that_answers_for_itself_is_refused(engine, name, tmp_
         "state": dict(snapshot.state),
         "snapshot_sha256": snapshot.sha256,
     }
-    write_parcel(tmp_path / "file", Parcel("image", facts, {"snapshot": snapshot.data}))
+    write_archive(tmp_path / "file", Archive("image", facts, {"snapshot": snapshot.data}))
     with pytest.raises(evocell.ImageError, match="does not answer as it should") as error:
         engine.import_image(tmp_path / "file", NAME)
     assert str(error.value).isprintable()
@@ -360,7 +360,7 @@ def test_plain_bytes_are_taken_out_in_few_places():
         if ".unchecked()" in path.read_text(encoding="utf-8")
     }
     assert found == {
-        "engine/evocell/execution/run.py",
+        "engine/evocell/execution/messages.py",
         "engine/evocell/wire/values.py",
         "wasi-runtime/evocell_runtime/boot.py",
         "wasi-runtime/evocell_runtime/rehearsal.py",

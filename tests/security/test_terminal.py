@@ -7,21 +7,20 @@ import json
 import os
 import pty
 import re
-import select
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.security.terminal import Forker, environment, seen_on, start_fresh
 
 import evocell
 from evocell.cli import main as main_module
-from evocell.execution.parcels import Parcel, write_parcel
+from evocell.execution.archive import Archive, write_archive
 from evocell.models.foreign import clean, clean_json, clean_line, clean_message
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.portable import snapshot_abi
@@ -45,46 +44,30 @@ STRICT = re.compile(FORBIDDEN.pattern + r"|\x1b|\r(?!\n)")
 ENGINE = Path(main_module.__file__).parents[1]
 
 
-def on_terminal(*words, term="dumb", env=(), until=None, cwd=None, talk=None):
-    """Run a command on a pseudo-terminal, and return what reached it."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(cwd or "/")
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "evocell", *map(str, words)],
-            {
-                **os.environ,
-                "PYTHONPATH": path,
-                "TERM": term,
-                "PYTHONIOENCODING": "utf-8:surrogateescape",
-                **dict(env),
-            },
-        )
-    seen = b""
-    deadline = time.monotonic() + 120
-    ended = False
-    while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 1)[0]:
-            continue
+@pytest.fixture(scope="module")
+def forker():
+    made = Forker()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def on_terminal(forker):
+    """Runs a command on a pseudo-terminal, in a new interpreter if that is asked for, and returns what reached it."""
+
+    def run(*words, term="dumb", env=(), until=None, talk=None, fresh=False, before=""):
+        start = start_fresh if fresh else partial(forker.start, before=before)
+        terminal, tty = pty.openpty()
+        pid = start([*map(str, words)], environment(term, env), "/", tty)
+        os.close(tty)
         try:
-            part = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        seen += part
-        if until is not None and until in seen and not ended:
-            ended = True
-            if talk is not None:
-                talk()
-            os.kill(pid, signal.SIGINT)
-    else:
-        os.kill(pid, signal.SIGKILL)
-    os.close(terminal)
-    os.waitpid(pid, 0)
-    return seen.decode("utf-8", "surrogateescape")
+            return seen_on(terminal, pid, until=until, talk=talk)
+        finally:
+            os.close(terminal)
+            if fresh:
+                os.waitpid(pid, 0)
+
+    return run
 
 
 def check(text, *, term="dumb", shows="OWNED"):
@@ -162,6 +145,12 @@ def cache(tmp_path_factory):
     return own.root
 
 
+FEW_PROGRAMS = """
+from evocell.cli import verify_determinism
+few = verify_determinism.programs()[:4]
+verify_determinism.programs = lambda: few
+"""
+
 TERMS = ("dumb", "xterm-256color")
 
 
@@ -169,14 +158,14 @@ TERMS = ("dumb", "xterm-256color")
     "table", ["runs", "sandboxes", "evaluations", "adjustments", "lineage", "batches", "sources"]
 )
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
-def test_store_export(state, tampered, table, file_format):
+def test_store_export(on_terminal, state, tampered, table, file_format):
     for root in (state, tampered):
         honest = root == state and table in {"sandboxes", "evaluations", "sources"}
         text = on_terminal("store", "export", root, "--table", table, "--format", file_format)
         check(text, shows="OWNED" if honest else "")
 
 
-def test_store_export_of_bytes_is_nothing_for_a_terminal(state):
+def test_store_export_of_bytes_is_nothing_for_a_terminal(on_terminal, state):
     for options in ((), ("--out", "/dev/tty")):
         check(
             on_terminal("store", "export", state, "--format", "msgpack", *options),
@@ -184,7 +173,7 @@ def test_store_export_of_bytes_is_nothing_for_a_terminal(state):
         )
 
 
-def test_store_export_keeps_data_as_they_are(state):
+def test_store_export_keeps_data_as_they_are(on_terminal, state):
     command = [sys.executable, "-m", "evocell", "store", "export", state]
     done = subprocess.run(
         command,
@@ -210,7 +199,7 @@ def test_store_export_keeps_data_as_they_are(state):
     ],
     ids=" ".join,
 )
-def test_commands_on_a_state_directory(state, tampered, words, term):
+def test_commands_on_a_state_directory(on_terminal, state, tampered, words, term):
     command, *options = words[:2] if words[0] == "store" else words
     options = [*options, *([] if words[0] != "store" else words[2:])]
     for root in (state, tampered) if term == "dumb" else (state,):
@@ -219,9 +208,9 @@ def test_commands_on_a_state_directory(state, tampered, words, term):
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_top_live(state, term):
+def test_top_live(on_terminal, state, term):
     check(
-        on_terminal("top", state, "--interval", "0.1", term=term, until=b"sandboxes"),
+        on_terminal("top", state, "--interval", "0.1", term=term, until=b"sandboxes", fresh=term == "dumb"),
         term=term,
         shows="sandboxes",
     )
@@ -241,7 +230,7 @@ def test_top_live(state, term):
     ids=lambda words: " ".join(words)[:12].encode("ascii", "replace").decode(),
 )
 @pytest.mark.parametrize("term", TERMS)
-def test_image_commands(cache, words, term):
+def test_image_commands(on_terminal, cache, words, term):
     check(
         on_terminal("image", words[0], "--cache-dir", cache, *words[1:], term=term),
         term=term,
@@ -251,24 +240,24 @@ def test_image_commands(cache, words, term):
 
 def parcels():
     abi = {"abi": snapshot_abi(), "root": {"root/x": "0"}}
-    yield Parcel("image", {**abi, "layers": [CODES]}, {})
-    yield Parcel("image", {**abi, "layers": CODES}, {})
-    yield Parcel("image", {**abi, "root": {CODES: CODES}, "layers": []}, {})
-    yield Parcel("image", {**abi, "abi": CODES}, {})
-    yield Parcel(CODES, {}, {})
-    yield Parcel("image", {CODES: CODES}, {})
-    yield Parcel("image", {**abi, "layers": []}, {CODES: b"x"})
-    yield Parcel("sandbox", {"id": CODES}, {})
+    yield Archive("image", {**abi, "layers": [CODES]}, {})
+    yield Archive("image", {**abi, "layers": CODES}, {})
+    yield Archive("image", {**abi, "root": {CODES: CODES}, "layers": []}, {})
+    yield Archive("image", {**abi, "abi": CODES}, {})
+    yield Archive(CODES, {}, {})
+    yield Archive("image", {CODES: CODES}, {})
+    yield Archive("image", {**abi, "layers": []}, {CODES: b"x"})
+    yield Archive("sandbox", {"id": CODES}, {})
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_image_import(tmp_path, number):
+def test_image_import(on_terminal, tmp_path, number):
     file = tmp_path / NAME
-    write_parcel(file, list(parcels())[number])
+    write_archive(file, list(parcels())[number])
     check(on_terminal("image", "import", file, "--name", CODES), shows="evocell: ")
 
 
-def test_image_export_and_build(cache, tmp_path):
+def test_image_export_and_build(on_terminal, cache, tmp_path):
     check(on_terminal("image", "export", "--cache-dir", cache, CODES, tmp_path / "x"))
     check(on_terminal("image", "build", "--cache-dir", tmp_path / NAME, "--layer", tmp_path / NAME))
     layer = tmp_path / "layer.zip"
@@ -278,7 +267,7 @@ def test_image_export_and_build(cache, tmp_path):
 
 @pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
-def test_bench(tmp_path, term, options):
+def test_bench(on_terminal, tmp_path, term, options):
     program = tmp_path / (NAME + ".py")
     program.write_text(SOURCE)
     cases = tmp_path / "cases.json"
@@ -291,7 +280,7 @@ def test_bench(tmp_path, term, options):
     check(on_terminal("bench", right, *words, term=term), term=term)
 
 
-def test_bench_with_bad_files(tmp_path):
+def test_bench_with_bad_files(on_terminal, tmp_path):
     cases = tmp_path / NAME
     for text in (CODES, json.dumps([{CODES: 1}]), json.dumps([CODES]), json.dumps({CODES: CODES})):
         cases.write_text(text)
@@ -299,7 +288,7 @@ def test_bench_with_bad_files(tmp_path):
     check(on_terminal("bench", cases, "--entry", CODES))
 
 
-def test_layers(tmp_path):
+def test_layers(on_terminal, tmp_path):
     wanted = tmp_path / NAME
     for text in (
         f"{CODES}\n",
@@ -316,7 +305,7 @@ def test_layers(tmp_path):
     check(on_terminal("layer", "packages"), shows="numpy")
 
 
-def test_doctor_and_settings(tmp_path):
+def test_doctor_and_settings(on_terminal, tmp_path):
     for setting in ("CACHE_DIR", "STATE_DIR", "WORKERS", "PROFILE", "WARM", "LAYERS", "CONFIG"):
         env = {f"EVOCELL_{setting}": str(tmp_path / NAME)}
         check(on_terminal("doctor", *(["--json"] if setting == "CACHE_DIR" else []), env=env), shows="")
@@ -331,30 +320,31 @@ def test_doctor_and_settings(tmp_path):
         check(on_terminal("doctor", env={"EVOCELL_CONFIG": str(config)}), shows="")
 
 
-def test_verify_determinism(tmp_path):
+def test_verify_determinism(on_terminal, tmp_path):
     kept = tmp_path / NAME
     for text in (CODES, json.dumps({"outcomes": {CODES: CODES}}), json.dumps({"outcomes": CODES})):
         kept.write_text(text)
         check(on_terminal("verify-determinism", "--against", kept), shows="evocell: ")
 
 
-def test_verify_determinism_against_another_machine(tmp_path):
+def test_verify_determinism_against_another_machine(on_terminal, tmp_path):
     term = "xterm-256color"
     kept = tmp_path / NAME
     finding = {"kind": CODES, "outcome": CODES, "fuel_used": 1}
     kept.write_text(json.dumps({"outcomes": {CODES: finding, "[red]": finding}}))
-    text = on_terminal("verify-determinism", "--against", kept, "--runs", "1", "--workers", "0", term=term)
+    words = ("verify-determinism", "--against", kept, "--runs", "1", "--workers", "0")
+    text = on_terminal(*words, term=term, before=FEW_PROGRAMS)
     check(text, term=term)
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_demo(tmp_path, term):
+def test_demo(on_terminal, tmp_path, term):
     out = tmp_path / NAME
     text = on_terminal("demo", "--generations", "1", "--population", "6", "--report", out, term=term)
     check(text, term=term)
 
 
-def test_serve(tmp_path):
+def test_serve(on_terminal, tmp_path):
     place = tmp_path / "s\x1b]0;OWNED\x07\x9b\u202e"
 
     def talk():
@@ -371,11 +361,11 @@ def test_serve(tmp_path):
                     except OSError:
                         pass
 
-    check(on_terminal("serve", "--unix", place, "--workers", "0", until=b"Ctrl-C", talk=talk))
+    check(on_terminal("serve", "--unix", place, "--workers", "0", until=b"Ctrl-C", talk=talk, fresh=True))
     check(on_terminal("serve", "--tcp", CODES, "--token-file", tmp_path / NAME))
 
 
-def test_arguments_that_are_none():
+def test_arguments_that_are_none(on_terminal):
     for words in (
         (CODES,),
         ("demo", "--seed", CODES),
@@ -384,6 +374,18 @@ def test_arguments_that_are_none():
         ("audit", "--since", CODES),
     ):
         check(on_terminal(*words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(CODES,), ("store", "export"), ("store", "check"), ("report", "--out", "/dev/null")],
+    ids=range(4),
+)
+def test_a_forked_command_says_what_a_fresh_one_says(on_terminal, state, words):
+    given = [*words, state] if words[0] != "report" else ["report", state, *words[1:]]
+    forked, fresh = (on_terminal(*given, term=TERMS[1], fresh=fresh) for fresh in (False, True))
+    check(fresh, term=TERMS[1], shows="")
+    assert forked == fresh != ""
 
 
 def test_every_command_is_tried_here():

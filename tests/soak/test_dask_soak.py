@@ -195,7 +195,7 @@ def test_two_thousand_evaluations_while_nodes_are_killed(places, tmp_path):
         wait_for(lambda: not cluster.guests())
         spawned = [worker.pid for worker in cluster.workers.values()]
         assert all(
-            "evocell.execution.worker_process" not in " ".join(child.cmdline())
+            "evocell.guests.main" not in " ".join(child.cmdline())
             for pid in spawned
             for child in psutil.Process(pid).children(recursive=True)
         )

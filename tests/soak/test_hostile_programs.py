@@ -144,9 +144,9 @@ def test_an_engine_outlives_generated_hostile_programs(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     # Full in minutes rather than in an hour, so that what grows beside them shows.
-    monkeypatch.setattr("evocell.orchestration.versions._KEPT_BYTES", 4 << 20)
-    monkeypatch.setattr("evocell.observability.lineage.LOOSE", 5_000)
-    monkeypatch.setattr("evocell.observability.fitness.LATEST", 5_000)
+    monkeypatch.setattr("evocell.sandboxes.code_versions._KEPT_BYTES", 4 << 20)
+    monkeypatch.setattr("evocell.store.lineage.LOOSE", 5_000)
+    monkeypatch.setattr("evocell.store.fitness.LATEST", 5_000)
     me = psutil.Process()
     before = (me.num_fds(), me.num_threads())
     with evocell.Engine(evocell.Config.load(workers=2)) as engine:

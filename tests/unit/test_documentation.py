@@ -52,6 +52,27 @@ def test_every_link_within_the_project_leads_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+SOURCES = (
+    "engine/evocell",
+    "wasi-runtime",
+    "wasi-runtime/evocell_runtime",
+    "guest",
+    "guest/evocell_guest",
+    "",
+)
+
+
+def test_the_files_that_the_architecture_names_are_there():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`((?:\w+/)+\w+\.(?:py|md)|(?:\w+/)+)`", text))
+    assert len(files) > 60
+    assert [
+        file
+        for file in sorted(files)
+        if "NAME" not in file and not any((ROOT / place / file).exists() for place in SOURCES)
+    ] == []
+
+
 @pytest.mark.parametrize("body", blocks("python"))
 def test_every_python_block_is_python(body):
     compile(body, "block", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)

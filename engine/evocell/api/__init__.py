@@ -1,1 +1,1 @@
-"""What callers hold: the blocking engine, its trio-native twin, and their sandboxes."""
+"""The public API: the blocking engine, the trio-native one, and their sandboxes."""

@@ -1,70 +1,55 @@
-"""The engine as trio programs use it."""
+"""The engine for trio programs: creation of sandboxes, forks, populations and workers."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import tempfile
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, update_wrapper
 from itertools import count
+from pathlib import Path
 from typing import Any, cast
 
 import trio
 
-from evocell.api.asking import AsyncFitness, Fitness
-from evocell.api.async_auditing import AsyncAuditing
-from evocell.api.async_comparing import AsyncComparing
-from evocell.api.async_evaluator import AsyncEvaluators
-from evocell.api.async_images import AsyncImages
-from evocell.api.async_populations import AsyncPopulations
-from evocell.api.async_replaying import AsyncReplaying
-from evocell.api.async_reviving import AsyncReviving
-from evocell.api.async_sandbox import AsyncSandbox
-from evocell.api.async_versioning import AsyncVersioning
-from evocell.api.async_workers import AsyncWorkers
-from evocell.api.batch_progress import Report
-from evocell.api.notes import guest_notes
-from evocell.api.options import SandboxRef, sandbox_id, sandbox_ids
+from evocell.api.arguments import (
+    SandboxRef,
+    check_count,
+    check_generation,
+    file_path,
+    sandbox_id,
+    sandbox_ids,
+)
+from evocell.api.async_history import AsyncHistory
+from evocell.api.async_sandboxes import AsyncSandboxes
+from evocell.api.evaluator import AsyncEvaluators
 from evocell.api.portal import TokenPortal
-from evocell.api.progress import silent
-from evocell.api.sandbox import Sandbox
-from evocell.errors import ConfigurationError, SandboxNotFound
-from evocell.models.evaluation import Evaluation, check_seed, normalise_entry
-from evocell.models.fitness import FitnessResult
-from evocell.models.limits import Limits, check_limits
-from evocell.models.outcome import Outcome
+from evocell.api.prompt_notes import guest_notes
+from evocell.api.sandbox import AsyncFitness, AsyncSandbox, Fitness, Sandbox
+from evocell.concurrency import map_bounded
+from evocell.console.progress import Report, silent
+from evocell.errors import ConfigurationError
+from evocell.evaluation.batch import SandboxFunction
+from evocell.evaluation.evaluator import Progress
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import Direction, FitnessResult
+from evocell.models.info import WorkerInfo
+from evocell.models.limits import Limits
+from evocell.models.populations import GarbageReport, GenerationState, Offspring
+from evocell.models.references import Source
 from evocell.models.results import Results
 from evocell.models.security import SecurityProfile
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
-from evocell.models.state import SandboxState
-from evocell.orchestration.batch import SandboxFunction
-from evocell.orchestration.calls import (
-    CallRequest,
-    RunIsolation,
-    check_deadline,
-    encode_arguments,
-    run_in_sandbox,
-)
-from evocell.orchestration.concurrency import map_bounded
-from evocell.orchestration.evaluator import Progress
-from evocell.orchestration.records import SandboxRecord
+from evocell.models.state import PopulationState, SandboxState
+from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["AsyncEngine"]
 
 _NAMES = ("__qualname__",)
 
 
-class AsyncEngine(
-    AsyncAuditing,
-    AsyncEvaluators,
-    AsyncComparing,
-    AsyncImages,
-    AsyncPopulations,
-    AsyncReplaying,
-    AsyncReviving,
-    AsyncWorkers,
-    AsyncVersioning,
-):
+class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     """Runs untrusted Python in sandboxes and scores it; an async context manager for trio.
 
     Entering it opens the worker, and builds its image if there is none yet (minutes, once). Leaving it
@@ -89,7 +74,7 @@ class AsyncEngine(
 
     async def create_sandbox(
         self,
-        id: str | None = None,  # noqa: A002 - the word the architecture has for it
+        id: str | None = None,  # noqa: A002 - the name that the whole API uses for it
         *,
         source: Source | None = None,
         bundle: bytes | None = None,
@@ -104,14 +89,14 @@ class AsyncEngine(
         """Create a sandbox; see `SandboxSpec` for the arguments.
 
         Code that is rejected (a syntax error, say) gives a sandbox in status ``error``: `get_info` says why,
-        its calls return the `Rejected`, and `hot_reload_source` can mend it.
+        its calls return the `Rejected`, and `hot_reload_source` can replace the code.
 
         Raises:
             ConfigurationError: An argument cannot be used.
             SandboxExists: The id is taken.
             CapacityError: There would be too many sandboxes.
 
-        Cancellation: There is no sandbox.
+        Cancellation: No sandbox is created.
         """
         spec = SandboxSpec(
             id,
@@ -134,8 +119,8 @@ class AsyncEngine(
 
         Args:
             specs: What to create.
-            progress: Called in the engine's loop with the id of each that is there, how many there are, and
-                how many there will be. None shows a bar on a terminal after two seconds, `evocell.silent`
+            progress: Called in the engine's loop after each with its id, how many there are, and how many
+                there will be. None shows a bar on a terminal after two seconds, `evocell.silent`
                 nothing.
 
         Raises:
@@ -165,48 +150,6 @@ class AsyncEngine(
                 await map_bounded(load, pairs, at_once=self._worker.slots + 1, grows_with=self._worker)
                 return [AsyncSandbox(self, record.id) for record in records]
 
-    async def destroy_sandbox(self, sandbox: SandboxRef) -> SandboxState:
-        """Destroy a sandbox; calls under way in it are stopped and raise `SandboxNotFound`.
-
-        Returns:
-            Its last state, ``stopped``.
-
-        Raises:
-            SandboxNotFound: There is none, or somebody else is destroying it.
-        """
-        with self._request():
-            return await self._manager.destroy(self._manager.get(sandbox_id(sandbox)))
-
-    async def batch_destroy(
-        self, sandboxes: Sequence[SandboxRef], *, missing_ok: bool = False
-    ) -> list[SandboxState]:
-        """Destroy many sandboxes.
-
-        Args:
-            sandboxes: Which ones; one that is named twice is destroyed once.
-            missing_ok: Skip the ones that are not there.
-
-        Returns:
-            Their last states.
-
-        Raises:
-            SandboxNotFound: One of them is not there; nothing has been destroyed.
-
-        Cancellation: Too late: they are destroyed all the same.
-        """
-        records: dict[str, SandboxRecord] = {}
-        wanted_ids = sandbox_ids(sandboxes)
-        about = {"operation": "destroy", "count": len(wanted_ids)}
-        with self._request(), self.telemetry.span("sandbox.batch", about):
-            for wanted in wanted_ids:
-                try:
-                    records[wanted] = self._manager.get(wanted)
-                except SandboxNotFound:
-                    if not missing_ok:
-                        raise
-            await self._manager.destroy_all(list(records.values()))
-            return [record.state for record in records.values()]
-
     async def batch_evaluate(
         self,
         sandboxes: Sequence[SandboxRef],
@@ -215,12 +158,12 @@ class AsyncEngine(
         deadline_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[FitnessResult]:
-        """Find the fitness of sandboxes and note it with them.
+        """Evaluate sandboxes, and record the results as their fitness.
 
         Args:
             sandboxes: Which ones.
-            fitness: An `Evaluation`, run in fresh forks of their code; or a function of one's own that gets
-                a sandbox and returns a number, named numbers, or a `FitnessResult`: a plain one runs in a
+            fitness: An `Evaluation`, run in fresh forks of their code; or a function that takes a
+                sandbox and returns a number, named numbers, or a `FitnessResult`: a plain one runs in a
                 thread with a `Sandbox`, an async one in the engine's loop with an `AsyncSandbox`.
             deadline_s: Seconds in which everything must be over, as in `evaluate`.
             progress: As in `evaluate`.
@@ -250,119 +193,375 @@ class AsyncEngine(
                 )
             )
 
-    async def run(
-        self,
-        sandbox: SandboxRef,
-        entry: str,
-        *,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        limits: Limits | None = None,
-        isolation: RunIsolation = "session",
-        deadline_s: float | None = None,
-    ) -> Outcome:
-        """Call a function of a sandbox.
-
-        Args:
-            sandbox: Which one.
-            entry: The function, as ``"module:qualname"``; ``"f"`` means ``"program:f"``.
-            args: Positional arguments.
-            kwargs: Arguments by name.
-            seed: Reseeds the guest's random sources before the call.
-            limits: Bounds of this call; None for the sandbox's own.
-            isolation: ``"session"`` keeps what the code leaves behind for the next call, and calls
-                take turns; ``"call"`` runs in a fork that is thrown away, beside all others.
-            deadline_s: Seconds in which everything must be over, waiting included.
-
-        Returns:
-            How it ended. A call that had to be killed leaves the sandbox usable, with a fresh fork.
-
-        Raises:
-            SandboxNotFound: There is none, or it was destroyed during the call.
-            ConfigurationError: An argument cannot be used or encoded.
-
-        Cancellation: The call is stopped; the session it ran in loses its state.
-        """
-        seconds = check_deadline(deadline_s)
-        check_seed(seed, "seed")
-        if isolation not in ("session", "call"):
-            raise ConfigurationError(f'isolation must be "session" or "call", not {isolation!r}', "isolation")
-        with self._request():
-            record = self._manager.get(sandbox_id(sandbox))
-            bounds = check_limits(limits) or record.limits
-            request = CallRequest(
-                entry=normalise_entry(entry),
-                payload=encode_arguments(args, kwargs or {}, bounds, ""),
-                seed=seed,
-                limits=bounds,
-                isolation=isolation,
-            )
-            return await run_in_sandbox(self._worker, record, request, self._observer, deadline_s=seconds)
-
-    async def run_with_timeout(
-        self,
-        sandbox: SandboxRef,
-        entry: str,
-        *,
-        timeout_s: float,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        limits: Limits | None = None,
-        isolation: RunIsolation = "session",
-        deadline_s: float | None = None,
-    ) -> Outcome:
-        """Call a function of a sandbox and stop it after `timeout_s` seconds in which it itself ran.
-
-        Otherwise the same as `run`.
-
-        Args:
-            sandbox: Which one.
-            entry: As in `run`.
-            timeout_s: How long the call itself may run, in seconds, instead of what `limits` say.
-            args: As in `run`.
-            kwargs: As in `run`.
-            seed: As in `run`.
-            limits: As in `run`.
-            isolation: As in `run`.
-            deadline_s: As in `run`.
-        """
-        bounds = check_limits(limits) or self._manager.get(sandbox_id(sandbox)).limits
-        return await self.run(
-            sandbox,
-            entry,
-            args=args,
-            kwargs=kwargs,
-            seed=seed,
-            limits=bounds.evolve(timeout_s=timeout_s),
-            isolation=isolation,
-            deadline_s=deadline_s,
-        )
-
-    async def get_info(self, sandbox: SandboxRef) -> SandboxState:
-        """Return what is known about a sandbox at this moment.
-
-        Raises:
-            SandboxNotFound: There is none.
-        """
-        with self._request():
-            return self._manager.state(self._manager.get(sandbox_id(sandbox)))
-
-    async def list_sandboxes(self, *, population: str | None = None) -> list[SandboxState]:
-        """Return the state of every sandbox, oldest first.
-
-        Args:
-            population: Only the members of this one.
-        """
-        with self._request():
-            states = self._manager.states()
-            return [state for state in states if population is None or state.population == population]
-
     async def guest_notes(self) -> str:
-        """Describe the guest's Python for whoever writes its code: version, packages, what it lacks."""
+        """Describe the guest's Python for the author of its code: version, packages, what is missing."""
         with self._request():
             return guest_notes(await self._worker.info(), self.config)
+
+    async def fork_sandbox(self, sandbox: SandboxRef, new_id: str | None = None) -> AsyncSandbox:
+        """Copy a sandbox: its code, and its session's state at this moment.
+
+        The two share nothing that either could change: modules, objects, random state and scratch files
+        are copies. The new one joins the population and generation of the other one, its parent, with the
+        mutation type ``"fork"``, and lives in the same worker.
+
+        Args:
+            sandbox: The sandbox to copy. A call that runs in its session is waited for.
+            new_id: Id of the new one; None generates one.
+
+        Raises:
+            SandboxBusy: Its code has files open, or the worker has no room for the copy.
+            SandboxNotFound: There is none, or it was destroyed meanwhile.
+            SandboxExists: The new id is taken.
+            CapacityError: There would be too many sandboxes.
+
+        Cancellation: There is no new sandbox.
+        """
+        with self._request():
+            made = await self._copies.fork(self._manager.get(sandbox_id(sandbox)), [new_id])
+            return AsyncSandbox(self, made[0].id)
+
+    async def batch_fork(self, sandbox: SandboxRef, count: int) -> list[AsyncSandbox]:
+        """Fork a sandbox many times, all of the same state, as `fork_sandbox` does once.
+
+        Args:
+            sandbox: The sandbox.
+            count: How many forks, from 1.
+
+        Raises:
+            ConfigurationError: The count is no whole number from 1.
+
+        Cancellation: None of them remains.
+        """
+        n_forks = check_count(count, "count")
+        with self._request():
+            made = await self._copies.fork(self._manager.get(sandbox_id(sandbox)), [None] * n_forks)
+            return [AsyncSandbox(self, record.id) for record in made]
+
+    async def import_sandbox(
+        self, path: str | Path, new_id: str | None = None, *, limits: Limits | None = None
+    ) -> AsyncSandbox:
+        """Create a sandbox from a file that `export_sandbox` wrote; the file is not trusted.
+
+        Its session continues where it was. The code is compiled anew here; byte code and native code are
+        never taken from the file.
+
+        Args:
+            path: The file.
+            new_id: The sandbox's id; None for the one it had.
+            limits: Its limits; None for those it had, which the file's author chose.
+
+        Raises:
+            ProtocolError: The file is no exported sandbox, is damaged, or holds an impossible state.
+            ConfigurationError: There is no such file, or the image that the sandbox starts from is not here.
+            SandboxExists: The id is taken.
+            CapacityError: There would be too many sandboxes.
+
+        Cancellation: There is no sandbox.
+        """
+        with self._request():
+            record = await self._copies.take(file_path(path), new_id, limits)
+            return AsyncSandbox(self, record.id)
+
+    async def migrate_sandbox(
+        self,
+        sandbox: SandboxRef,
+        target: object,
+        *,
+        new_id: str | None = None,
+        path: str | Path | None = None,
+    ) -> object:
+        """Move a sandbox to another engine: write it to a file, recreate it there, destroy it here.
+
+        Calls of the sandbox wait meanwhile, and raise `SandboxNotFound` once it is gone. If either engine's
+        process dies during the migration, nothing is lost: the sandbox is destroyed here only after it exists
+        there, and the file, from which `import_sandbox` recreates it, is removed last.
+
+        Args:
+            sandbox: The sandbox.
+            target: An `AsyncEngine` of this loop, an `Engine` (whose work is waited for in a thread), or a
+                function of the file's path, async or not, that has some other engine import it and returns
+                when that is done.
+            new_id: Its id there; None for the one it has.
+            path: The file, which is removed at the end; None makes one in the temporary directory.
+
+        Returns:
+            The sandbox as the target's `import_sandbox` returned it, or what the function returned.
+
+        Raises:
+            SandboxBusy: Its code has files open; nothing has changed.
+            Exception: What the target raised; the sandbox is here as before.
+
+        Cancellation: The sandbox stays here; it may exist at the target as well.
+        """
+        with self._request():
+            record = self._manager.get(sandbox_id(sandbox))
+            name = f"evocell-{uuid.uuid4().hex}.sandbox"
+            file = file_path(Path(tempfile.gettempdir()) / name if path is None else path)
+            return await self._copies.migrate(record, file, recreation(target, new_id))
+
+    async def create_population(
+        self, population: str, *, parent_population_id: str | None = None, direction: Direction | None = None
+    ) -> PopulationState:
+        """Register a population that has no members yet.
+
+        A population is a name that sandboxes are created with. Its first member registers it, too. It
+        outlives its members, and with a ``state_dir`` the engine.
+
+        Args:
+            population: Its name.
+            parent_population_id: The population it descends from.
+            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite. None for the
+                direction of the first evaluation of its members.
+
+        Raises:
+            ConfigurationError: A population of that name exists, or a name cannot be used.
+        """
+        with self._request():
+            return self._populations.create(
+                population, parent_population_id=parent_population_id, direction=direction
+            )
+
+    async def resume_population(
+        self, population: str, *, direction: Direction | None = None
+    ) -> list[AsyncSandbox]:
+        """Register a population, or continue it where an earlier engine with the same ``state_dir`` ended.
+
+        Members that the earlier engine held and that retention keeps (the latest ``gc_retain_generations``
+        generations and the ``gc_elites`` fittest) are created again, under their ids, with their code and
+        their fitness, and none is evaluated again. Their sessions' state is lost. Members that were
+        destroyed, or that another engine holds, are not created. See docs/resuming.md.
+
+        Args:
+            population: Its name.
+            direction: As in `create_population`, if it is not there yet.
+
+        Returns:
+            Those that have been brought back, oldest first; none if the population is new, or all are there.
+
+        Raises:
+            ConfigurationError: The name cannot be used.
+            CapacityError: There would be too many sandboxes; none has been brought back.
+            StoreError: The store cannot be read.
+
+        Cancellation: None of them is brought back.
+        """
+        with self._request():
+            lost = self._populations.resume(population, direction)
+            made = await self._populations.bring_back(lost)
+            await self._observer.settle()
+            return [AsyncSandbox(self, record.id) for record in made]
+
+    async def get_population(self, population: str) -> PopulationState:
+        """Return the state of a population: its present members, their fitness, its latest generation.
+
+        Args:
+            population: Its name.
+
+        Raises:
+            ConfigurationError: There is no such population.
+        """
+        with self._request():
+            return self._populations.state(population)
+
+    async def list_populations(self) -> list[PopulationState]:
+        """Return the state of every population, oldest first."""
+        with self._request():
+            return self._populations.states()
+
+    async def get_members(self, population: str, generation: int | None = None) -> list[str]:
+        """Return the ids of a population's sandboxes, or of one generation's, oldest first.
+
+        Args:
+            population: The population.
+            generation: Only of this one; None for all.
+
+        Raises:
+            ConfigurationError: There is no such population.
+        """
+        with self._request():
+            return [
+                record.id for record in self._populations.members(population, check_generation(generation))
+            ]
+
+    async def list_generations(self, population: str, generation: int | None = None) -> list[GenerationState]:
+        """Return the generations of a population, or one of them, with former members and all descents.
+
+        Args:
+            population: The population.
+            generation: Only this one; None for all.
+
+        Raises:
+            ConfigurationError: There is no such population.
+            StoreError: The store cannot be used.
+        """
+        with self._request():
+            return await self._populations.generations(population, check_generation(generation))
+
+    async def best(
+        self, population: str, most: int = 1, *, generation: int | None = None
+    ) -> list[AsyncSandbox]:
+        """Return the fittest sandboxes of a population that are valid, the best first.
+
+        Args:
+            population: The population, whose direction says what is better.
+            most: How many at most.
+            generation: Only of this one.
+
+        Raises:
+            ConfigurationError: There is no such population.
+        """
+        n_best = check_count(most, "most")
+        with self._request():
+            found = self._populations.elite(population, n_best, check_generation(generation))
+            return [AsyncSandbox(self, record.id) for record in found]
+
+    async def next_generation(
+        self, population: str, offspring: Sequence[Offspring], *, into: str | None = None
+    ) -> list[AsyncSandbox]:
+        """Create the generation after the latest one, all or none, and record their parents.
+
+        Args:
+            population: The population.
+            offspring: The individuals. One whose code is rejected is a sandbox in status ``error``.
+            into: A population for them, which is registered as a descendant of the other if there is none of
+                that name; None for the same.
+
+        Returns:
+            The sandboxes, in order.
+
+        Raises:
+            ConfigurationError: There is no such population, or an argument cannot be used.
+            SandboxNotFound: A parent never existed. One that was destroyed is no error.
+            SandboxExists: An id is taken or is there twice; none of them has been created.
+            CapacityError: There would be too many sandboxes; none of them has been created.
+
+        Cancellation: None of them is created.
+        """
+        with self._request():
+            specs = self._populations.offspring(population, offspring, into=into)
+            made = await self.batch_create(specs)
+            for sandbox, one in zip(made, offspring, strict=True):
+                if one.metadata is not None:
+                    self._observer.lineage.annotate(sandbox.id, one.metadata)
+            return made
+
+    async def evaluate_generation(
+        self,
+        population: str,
+        fitness: Evaluation | Fitness | AsyncFitness,
+        *,
+        generation: int | None = None,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[FitnessResult]:
+        """Evaluate a generation's sandboxes, as `batch_evaluate` does.
+
+        Args:
+            population: The population.
+            fitness: An `Evaluation` or a function, as in `batch_evaluate`.
+            generation: Which one; None for the latest.
+            deadline_s: As in `batch_evaluate`.
+            progress: As in `batch_evaluate`.
+
+        Returns:
+            One result for each of `get_members`, in order.
+
+        Raises:
+            ConfigurationError: There is no such population, or an argument cannot be used.
+            ScoringError: The caller's own functions raised for every sandbox.
+        """
+        with self._request():
+            members = self._populations.members(population, self._generation(population, generation))
+            return await self.batch_evaluate(
+                [record.id for record in members], fitness, deadline_s=deadline_s, progress=progress
+            )
+
+    async def destroy_generation(
+        self, population: str, *, generation: int | None = None, keep: Sequence[SandboxRef] = ()
+    ) -> list[SandboxState]:
+        """Destroy a generation's sandboxes, also those in use.
+
+        Args:
+            population: The population.
+            generation: Which one; None for the latest.
+            keep: Sandboxes that are not destroyed.
+
+        Returns:
+            The last states of those that were destroyed.
+
+        Raises:
+            ConfigurationError: There is no such population.
+        """
+        kept = set(sandbox_ids(keep))
+        with self._request():
+            members = self._populations.members(population, self._generation(population, generation))
+            doomed = [record.id for record in members if record.id not in kept]
+            return await self.batch_destroy(doomed, missing_ok=True)
+
+    async def pin(self, sandboxes: Sequence[SandboxRef]) -> None:
+        """Keep sandboxes from the garbage collector until they are unpinned or destroyed.
+
+        Args:
+            sandboxes: Which ones; one that is pinned already stays so.
+
+        Raises:
+            SandboxNotFound: One of them is not there; none has been pinned.
+        """
+        with self._request():
+            self._populations.pin(sandbox_ids(sandboxes))
+
+    async def unpin(self, sandboxes: Sequence[SandboxRef]) -> None:
+        """Allow the garbage collector to destroy sandboxes that were pinned; others are unaffected.
+
+        Args:
+            sandboxes: Which ones; they need not be pinned, nor exist any more.
+        """
+        with self._request():
+            self._populations.unpin(sandbox_ids(sandboxes))
+
+    async def list_pinned(self) -> list[str]:
+        """Return the ids of the sandboxes that are pinned, sorted."""
+        with self._request():
+            return self._populations.pinned()
+
+    async def collect_garbage(self) -> GarbageReport:
+        """Collect garbage now: members of former generations, unused version trees, orphaned directories.
+
+        The engine does so itself every ``gc_interval_ms``, and when memory runs short; docs/populations.md
+        says what is kept.
+
+        Cancellation: What has been destroyed by then stays so.
+        """
+        with self._request():
+            return await self._garbage.collect("demand")
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the state of each worker process; with ``workers=0`` that is this process."""
+        with self._request():
+            return self._worker.host.workers()
+
+    async def drain_worker(self, name: str) -> None:
+        """Replace a worker by a new process, without loss of calls or state.
+
+        The new process is started first. Calls under way end in the old one; sandboxes that keep state in it
+        move to the new one, each after the call in it. One that has files open cannot
+        move: it loses its state, as when a worker dies. Returns when the old process is gone,
+        which takes as long as the longest call in it.
+
+        Args:
+            name: The worker, as `workers` names it.
+
+        Raises:
+            ConfigurationError: There is no such worker; with ``workers=0`` there is none at all.
+            EvocellError: No new process could be started; the old one goes on.
+
+        Cancellation: The worker is replaced all the same.
+        """
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a worker is named by a string, not {type(name).__name__}", "name")
+        with self._request():
+            await self._worker.host.drain(name)
 
     def _asking(self, fitness: Fitness | AsyncFitness) -> SandboxFunction:
         if inspect.iscoroutinefunction(fitness) or inspect.iscoroutinefunction(type(fitness).__call__):
@@ -382,3 +581,40 @@ class AsyncEngine(
             )
 
         return update_wrapper(ask_in_thread, fitness, _NAMES, ())
+
+    def _generation(self, population: str, generation: int | None) -> int:
+        return (
+            self._populations.latest(population) if generation is None else check_generation(generation) or 0
+        )
+
+
+def recreation(target: object, new_id: str | None) -> Callable[[Path], Awaitable[object]]:
+    """Return a function that has a target import a sandbox from a file.
+
+    Args:
+        target: An engine of either kind, or a function.
+        new_id: The sandbox's id there; None for the one it has.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    function: Any = target
+    if isinstance(target, AsyncEngine):
+        return partial(_import_there, target, new_id)
+    if (method := getattr(target, "import_sandbox", None)) is not None:
+        function = partial(_call_import, method, new_id)
+    elif not callable(target):
+        raise ConfigurationError(
+            f"target must be an engine or a function, not {type(target).__name__}", "target"
+        )
+    if inspect.iscoroutinefunction(function):
+        return cast("Callable[[Path], Awaitable[object]]", function)
+    return partial(trio.to_thread.run_sync, function)
+
+
+async def _import_there(target: AsyncEngine, new_id: str | None, path: Path) -> object:
+    return await target.import_sandbox(path, new_id)
+
+
+def _call_import(method: Callable[..., object], new_id: str | None, path: Path) -> object:
+    return method(path, new_id)

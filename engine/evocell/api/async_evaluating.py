@@ -1,14 +1,14 @@
-"""The engine as trio programs use it: evaluating sources."""
+"""Evaluation of sources, and measurement and comparison of programs; the part of `AsyncEngine`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import trio
+from attrs import evolve
 
-from evocell.api.async_observing import AsyncObserving
-from evocell.api.batch_progress import StreamProgress
-from evocell.api.options import (
+from evocell.api.arguments import (
     Parents,
     SandboxRef,
     check_evaluation,
@@ -17,22 +17,32 @@ from evocell.api.options import (
     individuals,
     source_list,
 )
-from evocell.models.evaluation import Evaluation
+from evocell.api.lifecycle import EngineLifecycle
+from evocell.concurrency import passes_on
+from evocell.console.progress import StreamProgress
+from evocell.errors import ConfigurationError
+from evocell.evaluation.batch import NewIndividual
+from evocell.evaluation.evaluator import Progress
+from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
+from evocell.models.measurement import Comparison, Measurement
+from evocell.models.references import Source
 from evocell.models.results import Results
-from evocell.models.source import Source
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
-from evocell.orchestration.batch import NewIndividual
-from evocell.orchestration.concurrency import passes_on
-from evocell.orchestration.evaluator import Progress
 
-__all__ = ["AsyncEvaluating"]
+__all__ = ["AsyncEvaluating", "RepeatDone"]
+
+REPEATS = 9
+"""Repeats of a measurement by default; an interval of the time needs at least six."""
+
+RepeatDone: TypeAlias = Callable[[int, int], None]
+"""Called with how many evaluations are done and how many there will be."""
 
 
-class AsyncEvaluating(AsyncObserving):
-    """The part of `AsyncEngine` that evaluates sources; see there."""
+class AsyncEvaluating(EngineLifecycle):
+    """The methods of `AsyncEngine` that evaluate, measure and compare sources."""
 
     async def evaluate(
         self,
@@ -65,10 +75,11 @@ class AsyncEvaluating(AsyncObserving):
         Raises:
             ConfigurationError: The evaluation or an argument cannot be used.
             ScoringError: A function of the evaluation raised for every source.
-            SandboxNotFound: Nobody has ever heard of a parent; nothing has been evaluated.
+            SandboxNotFound: A parent never existed; nothing has been evaluated.
             CapacityError: The population would have too many sandboxes.
-            StoreError: The ``state_dir`` cannot be written, such as for want of room. Its `results` are what
-                would have been returned; what is not written stays in memory and is tried again.
+            StoreError: The ``state_dir`` cannot be written, for example because the disk is full. Its
+                `results` are what would have been returned; what is not written stays in memory and is tried
+                again.
 
         Cancellation: Every call is stopped; nothing is kept.
         """
@@ -91,15 +102,15 @@ class AsyncEvaluating(AsyncObserving):
         deadline_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[StagedResult]:
-        """Evaluate many sources in stages: cheap ones first, and only who does well there goes on.
+        """Evaluate many sources in stages: cheap stages first, and only sources that do well go on.
 
         A stage begins when the one before it is over. Its cases run in fresh forks.
 
         Args:
             sources: As in `evaluate`.
-            stages: What to run, and who goes on.
+            stages: What to run, and which sources go on.
             total_limits: Limits of all calls of one source together, in all stages: fuel, time and output
-                that one stage used are gone for the next. None for none.
+                that one stage used are gone for the next. None sets none.
             population: Keep all of them as sandboxes of this population, with the fitness of the last stage
                 that each entered.
             generation: As in `evaluate`.
@@ -224,7 +235,7 @@ class AsyncEvaluating(AsyncObserving):
     async def open_stream(
         self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
     ) -> Callable[[Source | SandboxSpec], Awaitable[FitnessResult]]:
-        """Make an evaluation ready once, for a loop that evaluates one source after the other with it.
+        """Prepare an evaluation once, for a loop that evaluates one source after the other with it.
 
         Args:
             evaluation: What to run of them and how to score it.
@@ -248,9 +259,116 @@ class AsyncEvaluating(AsyncObserving):
         return evaluate
 
     def _check_parents(self, given: object, new: Iterable[NewIndividual]) -> None:
-        """Refuse parents that nobody has ever heard of; those of a `SandboxSpec` may be on their way."""
+        """Refuse parents that never existed; those of a `SandboxSpec` may be under way."""
         if given is None:
             return
         for one in new:
             for parent in one.spec.parent_ids:
                 self._observer.lineage.get(parent)
+
+    async def measure(
+        self,
+        source: Source,
+        evaluation: Evaluation,
+        *,
+        repeats: int = REPEATS,
+        progress: RepeatDone | None = None,
+    ) -> Measurement:
+        """Measure what a program costs, in fuel, memory and time.
+
+        Args:
+            source: The program.
+            evaluation: Its cases.
+            repeats: How often to evaluate it, from 1. Fuel needs one; time is noisy and wants nine.
+            progress: Called after each of them.
+
+        Raises:
+            ConfigurationError: The evaluation or the number of repeats cannot be used.
+        """
+        (measured,) = await self._repeated([source], evaluation, repeats, progress)
+        return measured
+
+    async def compare(
+        self,
+        first: Source,
+        second: Source,
+        evaluation: Evaluation,
+        *,
+        repeats: int = REPEATS,
+        progress: RepeatDone | None = None,
+    ) -> Comparison:
+        """Compare what two programs cost on the same cases.
+
+        They run in turns, one call at a time, and change places from repeat to repeat, so that other load of
+        the machine affects both alike. Fuel decides without noise, time only where noise cannot explain
+        the difference.
+
+        Args:
+            first: One program.
+            second: The other.
+            evaluation: The cases.
+            repeats: As in `measure`.
+            progress: As in `measure`.
+
+        Raises:
+            ConfigurationError: The evaluation or the number of repeats cannot be used.
+        """
+        return Comparison(*await self._repeated([first, second], evaluation, repeats, progress))
+
+    async def _repeated(
+        self, sources: Sequence[Source], evaluation: Evaluation, repeats: int, progress: RepeatDone | None
+    ) -> list[Measurement]:
+        _check_repeats(repeats)
+        new = individuals(list(sources), population=None, generation=0, parents=None)
+        found: list[list[FitnessResult]] = [[] for _ in new]
+        # Each repeat runs: a memoised call has no time of its own.
+        evaluation = evolve(check_evaluation(evaluation), memoise=False)
+        with self._request():
+            plan = await self._batches.plan(evaluation, deadline_s=None, calls=1)
+            overhead_fuel = await self._overhead_fuel(evaluation)
+            for repeat in range(repeats):
+                places = range(len(new)) if repeat % 2 == 0 else reversed(range(len(new)))
+                for place in places:
+                    found[place].append(await self._batches.one(plan, new[place]))
+                    if progress is not None:
+                        progress(sum(map(len, found)), repeats * len(new))
+        return [Measurement.of(results, overhead_fuel=overhead_fuel) for results in found]
+
+    async def _overhead_fuel(self, evaluation: Evaluation) -> int:
+        """Fuel of an evaluation's calls to a function that only returns; 0 if a harness is what is called."""
+        if evaluation.harness is not None:
+            return 0
+        bare = evolve(
+            evaluation,
+            score=_any_value,
+            aggregate="mean",
+            stop=None,
+            directions=("maximize",),
+            failure=None,
+        )
+        plan = await self._batches.plan(bare, deadline_s=None, calls=1)
+        (new,) = individuals([_empty_program(evaluation.entry)], population=None, generation=0, parents=None)
+        result = await self._batches.one(plan, new)
+        return result.fuel_used if result.valid else 0
+
+
+def _check_repeats(repeats: object) -> None:
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
+        raise ConfigurationError(f"repeats must be a whole number from 1, not {repeats!r}", "repeats")
+
+
+def _any_value(_case: Case, _value: object) -> float:
+    return 1.0
+
+
+def _empty_program(entry: str) -> dict[str, str]:
+    """Write a program whose entry takes anything and returns at once."""
+    module, _, qualname = entry.partition(":")
+    *classes, function = qualname.split(".")
+    lines = [f"{'    ' * depth}class {name}:" for depth, name in enumerate(classes)]
+    indent = "    " * len(classes)
+    lines += [f"{indent}@staticmethod"] if classes else []
+    lines += [f"{indent}def {function}(*args, **kwargs):", f"{indent}    return None", ""]
+    *packages, last = module.split(".")
+    files = {"/".join([*packages[: depth + 1], "__init__.py"]): "" for depth in range(len(packages))}
+    return {**files, "/".join([*packages, f"{last}.py"]): "\n".join(lines)}

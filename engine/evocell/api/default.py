@@ -1,24 +1,23 @@
-"""The engine of whoever does not want to hold one."""
+"""The process-wide default engine."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeAlias
 
 from attrs import evolve
 
+from evocell.api.blocking import derived
 from evocell.api.engine import Engine
-from evocell.api.options import Parents
 from evocell.api.portal import is_multiprocessing_child
 from evocell.config import Config
-from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
-from evocell.orchestration.evaluator import Progress
 
 __all__ = ["GetEngine", "default_engine", "evaluate"]
+
+P = ParamSpec("P")
 
 GetEngine: TypeAlias = Callable[[], Engine]
 """Gives the engine of the calling process, for code that must outlive a fork."""
@@ -38,7 +37,7 @@ class _Default:
             return self.engine
 
     def forget(self) -> None:
-        """Start anew in a forked child, where the lock may be held by a thread that is not here."""
+        """Start anew in a forked child, where the lock may be held by a thread of the parent."""
         self.lock = threading.Lock()
         self.engine = None
 
@@ -46,7 +45,7 @@ class _Default:
 def _config() -> Config:
     config = Config.load()
     if config.workers is None and is_multiprocessing_child():
-        # Its parent has given each core something to do already.
+        # Its parent already uses every core.
         return evolve(config, workers=1)
     return config
 
@@ -59,7 +58,7 @@ def default_engine() -> Engine:
     """Return the one engine of this process, made at the first call with the settings of `Config.load`.
 
     In a child of `multiprocessing` (or of an executor built on it) it has one worker unless the settings say
-    how many: its parent has given each core something to do. It is closed at exit, and replaced by a new one
+    how many: its parent already uses every core. It is closed at exit, and replaced by a new one
     if it was closed before. One that was inherited by ``os.fork`` is never used: the child makes its own.
 
     Raises:
@@ -69,23 +68,19 @@ def default_engine() -> Engine:
     return _default.get()
 
 
-def evaluate(
-    sources: Sequence[Source],
-    evaluation: Evaluation,
-    *,
-    population: str | None = None,
-    generation: int = 0,
-    parents: Parents | None = None,
-    deadline_s: float | None = None,
-    progress: Progress | None = None,
-) -> list[FitnessResult]:
-    """Evaluate many sources with the default engine; see `Engine.evaluate`."""
-    return default_engine().evaluate(
-        sources,
-        evaluation,
-        population=population,
-        generation=generation,
-        parents=parents,
-        deadline_s=deadline_s,
-        progress=progress,
-    )
+def _with_default(
+    method: Callable[Concatenate[Engine, P], list[FitnessResult]],
+) -> Callable[P, list[FitnessResult]]:
+    name = method.__name__
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> list[FitnessResult]:
+        results: list[FitnessResult] = getattr(default_engine(), name)(*args, **kwargs)
+        return results
+
+    made = derived(call, method, without="self")
+    made.__qualname__, made.__module__ = name, __name__
+    made.__doc__ = (method.__doc__ or "").replace(".", " with the default engine.", 1)
+    return made
+
+
+evaluate = _with_default(Engine.evaluate)

@@ -1,75 +1,51 @@
-"""The engine as most programs use it: blocking, from any thread."""
+"""The engine for programs that block; its methods are made from those of `AsyncEngine`."""
 
 from __future__ import annotations
 
 import queue
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
-from evocell.api.asking import AsyncFitness, Fitness
+from evocell.api.arguments import check_iterable
 from evocell.api.async_engine import AsyncEngine
-from evocell.api.async_sandbox import AsyncSandbox
-from evocell.api.auditing import Auditing
-from evocell.api.batch_progress import Report, StreamProgress
-from evocell.api.comparing import Comparing
+from evocell.api.blocking import blocking
 from evocell.api.evaluator import Evaluators
-from evocell.api.images import Images
-from evocell.api.observing import Observing
-from evocell.api.options import Parents, SandboxRef, check_iterable
-from evocell.api.populations import Populations
-from evocell.api.portal import Task, TrioThread
-from evocell.api.replaying import Replaying
-from evocell.api.reviving import Reviving
-from evocell.api.sandbox import Sandbox
-from evocell.api.versioning import Versioning
-from evocell.api.workers import Workers
+from evocell.api.portal import Portal, Task, TrioThread
+from evocell.api.sandbox import one_sandbox, several_sandboxes
 from evocell.config import Config
+from evocell.console.progress import StreamProgress
 from evocell.errors import EvocellError, StoreError
-from evocell.execution.worker import OpenWorker
-from evocell.models.completion import Completable
+from evocell.evaluation.evaluator import Progress
+from evocell.execution.interface import OpenWorker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.html import facts
-from evocell.models.limits import Limits
-from evocell.models.outcome import Outcome
-from evocell.models.security import SecurityProfile
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
-from evocell.models.stages import Stage, StagedResult
-from evocell.models.state import SandboxState
-from evocell.observability.telemetry import Telemetry
-from evocell.orchestration.calls import RunIsolation
-from evocell.orchestration.evaluator import Progress
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
+from evocell.telemetry.events import Telemetry
+from evocell.telemetry.stream import EventStream
 
 __all__ = ["Engine"]
 
 
-class Engine(
-    Auditing,
-    Comparing,
-    Completable,
-    Evaluators,
-    Images,
-    Observing,
-    Populations,
-    Replaying,
-    Reviving,
-    Versioning,
-    Workers,
-):
+class Engine(Evaluators):
     """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
 
-    It owns one thread with a trio loop in which an `AsyncEngine` lives; every method is that one's, waited
-    for. It may be used from any thread, also in notebooks and where another event loop runs (which then
-    waits as well). An interrupt (Ctrl-C) during a call cancels that call alone and is raised again.
+    It owns one thread with a trio loop in which an `AsyncEngine` runs; every method waits for the method of
+    that name there. It may be used from any thread, also in notebooks and where another event loop runs
+    (which then waits as well). An interrupt (Ctrl-C) during a call cancels that call alone and is raised
+    again; what that leaves behind stands under "Cancellation" with each method.
 
-    It begins to work when it is made, and builds its image if there is none yet (minutes, once). Close it,
-    or use it as a context manager; what is forgotten is closed at exit.
+    It starts when it is made, and builds its image if there is none yet (minutes, once). Close it,
+    or use it as a context manager; otherwise it is closed at exit.
 
     Args:
         config: Settings; None loads them from environment and file, see `Config.load`.
@@ -121,6 +97,9 @@ class Engine(
         """
         self._thread.close()
 
+    def _async_side(self) -> tuple[Portal, AsyncEngine]:
+        return self._thread, self._engine
+
     def __enter__(self) -> Self:
         """Return the engine itself, which is open already."""
         self._thread.check()
@@ -132,7 +111,7 @@ class Engine(
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it; what could not be written is no news if the block raised."""
+        """Close it; if the block raised, a `StoreError` of closing is left out."""
         with nullcontext() if exc is None else suppress(StoreError):
             self.close()
 
@@ -170,83 +149,95 @@ class Engine(
         self._thread.check()
         return self._engine.image_id
 
-    def evaluate(
-        self,
-        sources: Sequence[Source],
-        evaluation: Evaluation,
-        *,
-        population: str | None = None,
-        generation: int = 0,
-        parents: Parents | None = None,
-        deadline_s: float | None = None,
-        progress: Progress | None = None,
-    ) -> list[FitnessResult]:
-        """Evaluate many sources; see `AsyncEngine.evaluate`.
+    @property
+    def telemetry(self) -> Telemetry:
+        """The engine's events, see docs/telemetry.md; handlers run in the engine's thread."""
+        return self._engine.telemetry
 
-        Cancellation: Ctrl-C stops every call; nothing is kept.
-        """
-        return self._thread.call(
-            partial(
-                self._engine.evaluate,
-                sources,
-                evaluation,
-                population=population,
-                generation=generation,
-                parents=parents,
-                deadline_s=deadline_s,
-                progress=progress,
-            )
-        )
+    @property
+    def event_stream(self) -> EventStream:
+        """The engine's events as a numbered stream, for subscribers of any speed."""
+        return self._engine.event_stream
 
-    def evaluate_stages(
-        self,
-        sources: Sequence[Source],
-        stages: Sequence[Stage],
-        *,
-        total_limits: Limits | None = None,
-        population: str | None = None,
-        generation: int = 0,
-        parents: Parents | None = None,
-        deadline_s: float | None = None,
-        progress: Progress | None = None,
-    ) -> list[StagedResult]:
-        """Evaluate many sources in stages, each pruning the next; see `AsyncEngine.evaluate_stages`."""
-        return self._thread.call(
-            partial(
-                self._engine.evaluate_stages,
-                sources,
-                stages,
-                total_limits=total_limits,
-                population=population,
-                generation=generation,
-                parents=parents,
-                deadline_s=deadline_s,
-                progress=progress,
-            )
-        )
+    @property
+    def fitness(self) -> FitnessRecorder:
+        """The fitness of individuals: latest, history, best, and adjustments."""
+        return self._engine.fitness
 
-    def evaluate_one(
-        self,
-        source: Source,
-        evaluation: Evaluation,
-        *,
-        population: str | None = None,
-        generation: int = 0,
-        parents: Sequence[SandboxRef] | SandboxRef | None = None,
-        deadline_s: float | None = None,
-    ) -> FitnessResult:
-        """Evaluate one source; see `AsyncEngine.evaluate_one`."""
-        return self._thread.call(
-            partial(
-                self._engine.evaluate_one,
-                source,
-                evaluation,
-                population=population,
-                generation=generation,
-                parents=parents,
-                deadline_s=deadline_s,
-            )
-        )
+    @property
+    def lineage(self) -> LineageTracker:
+        """The ancestry of individuals."""
+        return self._engine.lineage
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the start repaired in the state directory after engines that were killed, a sentence each."""
+        return self._engine.repairs
+
+    @property
+    def store_path(self) -> Path:
+        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        return self._engine.store_path
+
+    create_sandbox = one_sandbox(AsyncEngine.create_sandbox)
+    batch_create = several_sandboxes(AsyncEngine.batch_create)
+    fork_sandbox = one_sandbox(AsyncEngine.fork_sandbox)
+    batch_fork = several_sandboxes(AsyncEngine.batch_fork)
+    destroy_sandbox = blocking(AsyncEngine.destroy_sandbox)
+    batch_destroy = blocking(AsyncEngine.batch_destroy)
+    get_info = blocking(AsyncEngine.get_info)
+    list_sandboxes = blocking(AsyncEngine.list_sandboxes)
+    run = blocking(AsyncEngine.run)
+    run_with_timeout = blocking(AsyncEngine.run_with_timeout)
+    guest_notes = blocking(AsyncEngine.guest_notes)
+
+    evaluate = blocking(AsyncEngine.evaluate)
+    evaluate_one = blocking(AsyncEngine.evaluate_one)
+    evaluate_stages = blocking(AsyncEngine.evaluate_stages)
+    batch_evaluate = blocking(AsyncEngine.batch_evaluate)
+    measure = blocking(AsyncEngine.measure)
+    compare = blocking(AsyncEngine.compare)
+    head_to_head = blocking(AsyncEngine.head_to_head)
+
+    hot_reload = blocking(AsyncEngine.hot_reload)
+    hot_reload_source = blocking(AsyncEngine.hot_reload_source)
+    rollback_module = blocking(AsyncEngine.rollback_module)
+    get_module_version = blocking(AsyncEngine.get_module_version)
+    history = blocking(AsyncEngine.history)
+    past_versions = blocking(AsyncEngine.past_versions)
+    diff = blocking(AsyncEngine.diff)
+
+    freeze = blocking(AsyncEngine.freeze)
+    list_images = blocking(AsyncEngine.list_images)
+    export_image = blocking(AsyncEngine.export_image)
+    import_image = blocking(AsyncEngine.import_image)
+    export_sandbox = blocking(AsyncEngine.export_sandbox)
+    import_sandbox = one_sandbox(AsyncEngine.import_sandbox)
+    migrate_sandbox = blocking(AsyncEngine.migrate_sandbox)
+
+    create_population = blocking(AsyncEngine.create_population)
+    resume_population = several_sandboxes(AsyncEngine.resume_population)
+    get_population = blocking(AsyncEngine.get_population)
+    list_populations = blocking(AsyncEngine.list_populations)
+    get_members = blocking(AsyncEngine.get_members)
+    list_generations = blocking(AsyncEngine.list_generations)
+    best = several_sandboxes(AsyncEngine.best)
+    next_generation = several_sandboxes(AsyncEngine.next_generation)
+    evaluate_generation = blocking(AsyncEngine.evaluate_generation)
+    destroy_generation = blocking(AsyncEngine.destroy_generation)
+    pin = blocking(AsyncEngine.pin)
+    unpin = blocking(AsyncEngine.unpin)
+    list_pinned = blocking(AsyncEngine.list_pinned)
+    collect_garbage = blocking(AsyncEngine.collect_garbage)
+
+    audit_log = blocking(AsyncEngine.audit_log)
+    evaluation_records = blocking(AsyncEngine.evaluation_records)
+    replay = blocking(AsyncEngine.replay)
+    memo_info = blocking(AsyncEngine.memo_info)
+    revive_sandboxes = blocking(AsyncEngine.revive_sandboxes)
+
+    workers = blocking(AsyncEngine.workers)
+    drain_worker = blocking(AsyncEngine.drain_worker)
 
     def as_completed(
         self,
@@ -263,7 +254,8 @@ class Engine(
         generator may make them from the results so far.
 
         Args:
-            sources: Any iterable, even an endless one; also of `SandboxSpec`, see `AsyncEngine.as_completed`.
+            sources: Any iterable, even an endless one; a `SandboxSpec` with its source in it says who its
+                parents are, what it is called, and how it came to be.
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population.
             generation: The generation they belong to, from 0.
@@ -300,147 +292,8 @@ class Engine(
             for _, task in running.values():
                 task.cancel()
 
-    def create_sandbox(
-        self,
-        id: str | None = None,  # noqa: A002 - the word the architecture has for it
-        *,
-        source: Source | None = None,
-        bundle: bytes | None = None,
-        image: str | None = None,
-        limits: Limits | None = None,
-        population: str | None = None,
-        generation: int = 0,
-        parent_ids: Sequence[SandboxRef] = (),
-        mutation_type: str = "seed",
-        security_profile: SecurityProfile | None = None,
-    ) -> Sandbox:
-        """Create a sandbox; see `AsyncEngine.create_sandbox`."""
-        return self._handle(
-            self._thread.call(
-                partial(
-                    self._engine.create_sandbox,
-                    id,
-                    source=source,
-                    bundle=bundle,
-                    image=image,
-                    limits=limits,
-                    population=population,
-                    generation=generation,
-                    parent_ids=parent_ids,
-                    mutation_type=mutation_type,
-                    security_profile=security_profile,
-                )
-            )
-        )
-
-    def batch_create(self, specs: Sequence[SandboxSpec], *, progress: Report | None = None) -> list[Sandbox]:
-        """Create many sandboxes, all or none; see `AsyncEngine.batch_create`."""
-        made = self._thread.call(partial(self._engine.batch_create, specs, progress=progress))
-        return [self._handle(twin) for twin in made]
-
-    def destroy_sandbox(self, sandbox: SandboxRef) -> SandboxState:
-        """Destroy a sandbox and return its last state; see `AsyncEngine.destroy_sandbox`."""
-        return self._thread.call(partial(self._engine.destroy_sandbox, sandbox))
-
-    def batch_destroy(
-        self, sandboxes: Sequence[SandboxRef], *, missing_ok: bool = False
-    ) -> list[SandboxState]:
-        """Destroy many sandboxes and return their last states; see `AsyncEngine.batch_destroy`."""
-        return self._thread.call(partial(self._engine.batch_destroy, sandboxes, missing_ok=missing_ok))
-
-    def batch_evaluate(
-        self,
-        sandboxes: Sequence[SandboxRef],
-        fitness: Evaluation | Fitness | AsyncFitness,
-        *,
-        deadline_s: float | None = None,
-        progress: Progress | None = None,
-    ) -> list[FitnessResult]:
-        """Find the fitness of sandboxes; see `AsyncEngine.batch_evaluate`.
-
-        A plain function runs in a thread with a `Sandbox`; an async one in the engine's trio loop with an
-        `AsyncSandbox`.
-        """
-        return self._thread.call(
-            partial(self._engine.batch_evaluate, sandboxes, fitness, deadline_s=deadline_s, progress=progress)
-        )
-
-    def run(
-        self,
-        sandbox: SandboxRef,
-        entry: str,
-        *,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        limits: Limits | None = None,
-        isolation: RunIsolation = "session",
-        deadline_s: float | None = None,
-    ) -> Outcome:
-        """Call a function of a sandbox; see `AsyncEngine.run`.
-
-        Cancellation: Ctrl-C stops the call; the session it ran in loses its state.
-        """
-        return self._thread.call(
-            partial(
-                self._engine.run,
-                sandbox,
-                entry,
-                args=args,
-                kwargs=kwargs,
-                seed=seed,
-                limits=limits,
-                isolation=isolation,
-                deadline_s=deadline_s,
-            )
-        )
-
-    def run_with_timeout(
-        self,
-        sandbox: SandboxRef,
-        entry: str,
-        *,
-        timeout_s: float,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        limits: Limits | None = None,
-        isolation: RunIsolation = "session",
-        deadline_s: float | None = None,
-    ) -> Outcome:
-        """Call a function of a sandbox for a limited time; see `AsyncEngine.run_with_timeout`."""
-        return self._thread.call(
-            partial(
-                self._engine.run_with_timeout,
-                sandbox,
-                entry,
-                timeout_s=timeout_s,
-                args=args,
-                kwargs=kwargs,
-                seed=seed,
-                limits=limits,
-                isolation=isolation,
-                deadline_s=deadline_s,
-            )
-        )
-
-    def get_info(self, sandbox: SandboxRef) -> SandboxState:
-        """Return what is known about a sandbox at this moment; see `AsyncEngine.get_info`."""
-        return self._thread.call(partial(self._engine.get_info, sandbox))
-
-    def list_sandboxes(self, *, population: str | None = None) -> list[SandboxState]:
-        """Return the state of every sandbox, oldest first; see `AsyncEngine.list_sandboxes`."""
-        return self._thread.call(partial(self._engine.list_sandboxes, population=population))
-
-    def guest_notes(self) -> str:
-        """Describe the guest's Python for whoever writes its code; see `AsyncEngine.guest_notes`."""
-        return self._thread.call(self._engine.guest_notes)
-
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "an Engine cannot be pickled: it owns a thread and running sandboxes of this process; send its "
             "config, or the data classes, and make an Engine in the other process"
         )
-
-    def _handle(self, twin: AsyncSandbox) -> Sandbox:
-        return Sandbox(self._thread, twin)

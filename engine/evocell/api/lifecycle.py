@@ -1,4 +1,4 @@
-"""How an engine begins and ends, and how a request is tied to its life."""
+"""Start and end of an engine, and the requests that end with it."""
 
 from __future__ import annotations
 
@@ -6,39 +6,42 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 import trio
 
-from evocell.api.batch_progress import BatchBar, BatchLines, Report, is_terminal
 from evocell.api.portal import bare
-from evocell.api.progress import console_progress
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
+from evocell.concurrency import running_beside
 from evocell.config import Config
+from evocell.console.progress import BatchBar, BatchLines, Report, console_progress, is_terminal
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
-from evocell.execution.opening import open_on
-from evocell.execution.opening import open_worker as open_configured_worker
-from evocell.execution.scratch import OwnedDirectory, sweep
-from evocell.execution.worker import OpenWorker, Worker
-from evocell.models.completion import Completable
-from evocell.observability.database import FILE_NAME, store_errors
-from evocell.observability.observer import Observer, open_observer
-from evocell.observability.populations import PopulationStore
-from evocell.observability.store import Store, open_store
-from evocell.observability.telemetry import Telemetry
-from evocell.orchestration.batch import Batches
-from evocell.orchestration.copies import Copies
-from evocell.orchestration.garbage import GARBAGE, GarbageCollector, TreeRemoval
-from evocell.orchestration.kills import note_decision
-from evocell.orchestration.manager import WATCH, Manager
-from evocell.orchestration.populations import PopulationRegistry
-from evocell.orchestration.pure import PureCalls
-from evocell.orchestration.reloading import Reloading
-from evocell.orchestration.resources import READINGS, watch_resources
-from evocell.orchestration.supervision import running_beside
-from evocell.orchestration.versions import Versions
+from evocell.evaluation.batch import Batches
+from evocell.evaluation.memo import MemoisingCaller
+from evocell.execution.interface import OpenWorker, Worker
+from evocell.guests.scratch import OwnedDirectory, memory_place, sweep
+from evocell.models.references import Completable
+from evocell.sandboxes.audit_events import record_decision
+from evocell.sandboxes.code_versions import Versions
+from evocell.sandboxes.copies import Copies
+from evocell.sandboxes.garbage import GARBAGE, GarbageCollector, TreeRemoval
+from evocell.sandboxes.manager import WATCH, Manager
+from evocell.sandboxes.populations import PopulationRegistry
+from evocell.sandboxes.reload import Reloading
+from evocell.sandboxes.resources import READINGS, watch_resources
+from evocell.store.database import FILE_NAME, store_errors
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
+from evocell.store.observer import Observer, open_observer
+from evocell.store.populations import PopulationStore
+from evocell.store.store import Store, open_store
+from evocell.telemetry.events import Telemetry
+from evocell.telemetry.stream import EventStream
+from evocell.workers.open_worker import open_on
+from evocell.workers.open_worker import open_worker as open_configured_worker
 from evocell_runtime.private import make_private
 
 __all__ = ["EngineLifecycle"]
@@ -48,7 +51,7 @@ class _Ancestry:
     """Remembers, across ``os.fork``, that an engine has run guests in the calling process.
 
     The native runtime has threads of its own, which a fork does not copy: in a child of such a process the
-    first guest that touches a file would wait for them for ever, and nothing could stop it.
+    first guest that touches a file would wait for them for ever, and could not be stopped.
     """
 
     def __init__(self) -> None:
@@ -70,14 +73,14 @@ _ancestry = _Ancestry()
 
 
 class EngineLifecycle(Completable):
-    """The part of `AsyncEngine` that opens and closes; see there."""
+    """Start and end of an `AsyncEngine`, its requests, and the attributes that show its state."""
 
     _worker: Worker
     _manager: Manager
     _reloading: Reloading
     _versions: Versions
     _batches: Batches
-    _pure: PureCalls
+    _pure: MemoisingCaller
     _store: Store
     _copies: Copies
     _populations: PopulationRegistry
@@ -112,26 +115,16 @@ class EngineLifecycle(Completable):
 
     async def __aenter__(self) -> Self:
         """Open the worker."""
-        if not trio.lowlevel.in_trio_run():
-            raise ConfigurationError(
-                "AsyncEngine runs in trio; from asyncio call the methods of an Engine in threads, as with "
-                "await asyncio.to_thread(engine.evaluate, sources, task), or use SandboxExecutor",
-                "AsyncEngine",
-            )
-        if self._resources is not None:
-            raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
-        if self.config.worker_count() == 0 and self._cluster is None:
-            _ancestry.refuse_forked()
+        self._check_entering()
         async with AsyncExitStack() as opening:
             await trio.to_thread.run_sync(sweep)
             opening.callback(sweep)  # of what killed workers left
-            root = self.config.state_dir or opening.enter_context(OwnedDirectory())
-            with store_errors(root):
-                problem = make_private(root)
-            if problem is not None:
-                raise StoreError(problem, str(root))
-            snapshots = SnapshotStore(root / "code")
+            root = self._open_directory(opening)
             durable = self.config.state_dir is not None
+            # A new variant is a few small files: on a disk they take longer than to compile it.
+            memory = None if durable else memory_place()
+            code = root if memory is None else opening.enter_context(OwnedDirectory(memory))
+            snapshots = SnapshotStore(code / "code")
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
             with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)
@@ -149,20 +142,45 @@ class EngineLifecycle(Completable):
                 audit_entries=self.config.audit_max_entries,
             )
             self._start(worker, snapshots, await opening.enter_async_context(observing))
-            await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
-            reading = partial(
-                watch_resources,
-                worker,
-                self._manager,
-                self._observer,
-                interval_s=self.config.enforcement_poll_interval_ms / 1000,
-                emit=self.config.emit_resource_telemetry,
-            )
-            await opening.enter_async_context(running_beside(reading, name=READINGS))
-            await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))
+            await self._start_tasks(opening)
             self._resources = opening.pop_all()
         self._closed = False
         return self
+
+    def _check_entering(self) -> None:
+        if not trio.lowlevel.in_trio_run():
+            raise ConfigurationError(
+                "AsyncEngine runs in trio; from asyncio call the methods of an Engine in threads, as with "
+                "await asyncio.to_thread(engine.evaluate, sources, task), or use SandboxExecutor",
+                "AsyncEngine",
+            )
+        if self._resources is not None:
+            raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
+        if self.config.worker_count() == 0 and self._cluster is None:
+            _ancestry.refuse_forked()
+
+    def _open_directory(self, opening: AsyncExitStack) -> Path:
+        """Return the ``state_dir``, or a temporary directory that is removed with the engine."""
+        root = self.config.state_dir or opening.enter_context(OwnedDirectory())
+        with store_errors(root):
+            problem = make_private(root)
+        if problem is not None:
+            raise StoreError(problem, str(root))
+        return root
+
+    async def _start_tasks(self, opening: AsyncExitStack) -> None:
+        """Start what runs beside the requests, until the engine is closed."""
+        reading = partial(
+            watch_resources,
+            self._worker,
+            self._manager,
+            self._observer,
+            interval_s=self.config.enforcement_poll_interval_ms / 1000,
+            emit=self.config.emit_resource_telemetry,
+        )
+        await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
+        await opening.enter_async_context(running_beside(reading, name=READINGS))
+        await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))
 
     async def __aexit__(
         self,
@@ -202,6 +220,31 @@ class EngineLifecycle(Completable):
                 await self._idle.wait()
 
     @property
+    def event_stream(self) -> EventStream:
+        """The engine's events as a numbered stream, for subscribers of any speed."""
+        return self._observer.events
+
+    @property
+    def fitness(self) -> FitnessRecorder:
+        """The fitness of individuals: latest, history, best, and adjustments."""
+        return self._observer.fitness
+
+    @property
+    def lineage(self) -> LineageTracker:
+        """The ancestry of individuals."""
+        return self._observer.lineage
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the start repaired in the state directory after engines that were killed, a sentence each."""
+        return tuple(self._observer.repairs.sentences())
+
+    @property
+    def store_path(self) -> Path:
+        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        return self._observer.store.path
+
+    @property
     def image_id(self) -> str:
         """Content hash of the image that every sandbox starts from."""
         return self._worker.image_id
@@ -225,7 +268,7 @@ class EngineLifecycle(Completable):
             policy=self.config.policy,
             durable=observer.durable,
             seen=observer.journal.source,
-            decided=partial(note_decision, observer.audit),
+            decided=partial(record_decision, observer.audit),
         )
         self._versions = versions
         self._worker = worker
@@ -237,21 +280,21 @@ class EngineLifecycle(Completable):
         self._populations = PopulationRegistry(self._manager, kept, self.config)
         trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
-        worker.on_kill = self._manager.note_worker_kill
-        self._pure = PureCalls(worker, self.config, observer)
+        worker.host.on_kill = self._manager.note_worker_kill
+        self._pure = MemoisingCaller(worker, self.config, observer)
         self._batches = Batches(worker, versions, self._manager, self._pure, self.config)
 
     @contextmanager
     def _shown(self, what: str, total: int, progress: Report | None) -> Iterator[Report | None]:
-        """Show a batch to a person, if one is looking and nobody else has been asked to.
+        """Show a batch's progress on standard error, unless the call or the engine has a progress function.
 
         Args:
             what: What is done, such as ``"evaluating"``.
             total: How many there are.
-            progress: What the caller wants to be told with.
+            progress: The call's progress function.
 
         Yields:
-            What to tell instead.
+            The progress function to call.
         """
         if progress is not None and not callable(progress):
             raise ConfigurationError(
@@ -272,7 +315,7 @@ class EngineLifecycle(Completable):
 
     @contextmanager
     def _request(self) -> Iterator[None]:
-        """Do something until it is done or the engine is closed, which raises `EngineClosed`."""
+        """Run a request; if the engine is closed before or during it, raise `EngineClosed`."""
         if self._closed:
             raise EngineClosed(_NOT_OPEN if self._resources is None else _CLOSED)
         with trio.CancelScope() as scope:

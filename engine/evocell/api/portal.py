@@ -1,4 +1,4 @@
-"""A thread that runs trio, and the doors into it from every other thread."""
+"""A thread that runs trio, and calls into it from other threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evocell.errors import EngineClosed, EngineForked, EvocellError, StoreError
 
 __all__ = ["Portal", "Task", "TokenPortal", "TrioThread", "is_multiprocessing_child"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
 
@@ -101,7 +101,7 @@ class Task(Generic[R]):
             self._settle()
 
 
-class TrioThread(Generic[T]):
+class TrioThread(Generic[T_co]):
     """Owns one thread that runs trio with one async context manager open in it.
 
     Args:
@@ -112,10 +112,10 @@ class TrioThread(Generic[T]):
         Exception: Whatever entering the context manager raised.
     """
 
-    def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T]], *, name: str) -> None:
+    def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T_co]], *, name: str) -> None:
         self._open_resource = open_resource
         self._pid = os.getpid()
-        self._ready: Future[T] = Future()
+        self._ready: Future[T_co] = Future()
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
         self._stop = trio.Event()
@@ -228,7 +228,7 @@ class TrioThread(Generic[T]):
     def _run(self) -> None:
         try:
             trio.run(self._main)
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever calls next
+        except BaseException as error:  # noqa: BLE001 - raised again by the next call
             self._failure = bare(error)
         finally:
             self._closing = True
@@ -264,7 +264,7 @@ _running: weakref.WeakSet[TrioThread[Any]] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # A guest must not be cut off in native code by the end of the interpreter under it.
+    # The interpreter must not end while a guest is in native code.
     for thread in tuple(_running):
         with suppress(StoreError):  # it is in the log
             thread.close()
@@ -282,7 +282,7 @@ def _close_at_the_end_of(child_pid: int) -> None:  # noqa: ARG001 - once for eac
 
 
 class TokenPortal:
-    """The door into a trio loop that somebody else runs.
+    """Calls into a trio loop that another owner runs.
 
     Args:
         token: The loop.

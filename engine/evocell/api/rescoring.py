@@ -1,4 +1,4 @@
-"""Scoring what was kept of results again, for a scorer that was changed."""
+"""Rescoring of kept results, for a scorer that was changed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from attrs import evolve
 
-from evocell.api.options import check_evaluation
+from evocell.api.arguments import check_evaluation
 from evocell.errors import ConfigurationError
+from evocell.evaluation.evaluator import refuse_broken_scoring
+from evocell.evaluation.scoring import Scored, judge, summarise
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.results import Results
-from evocell.orchestration.evaluator import refuse_broken_scoring
-from evocell.orchestration.scoring import Scored, judge, summarise
 
 __all__ = ["rescore"]
 

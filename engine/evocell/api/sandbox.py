@@ -1,31 +1,175 @@
-"""A sandbox in a program that blocks."""
+"""A sandbox as its engine hands it out: `AsyncSandbox` in trio programs, `Sandbox` in programs that block.
+
+Their methods are made from those of the engine: `AsyncSandbox.run` is `AsyncEngine.run` of this sandbox, and
+`Sandbox.run` waits for that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
-from evocell.api.async_sandbox import AsyncSandbox
+from evocell.api.arguments import SandboxRef
+from evocell.api.async_history import AsyncHistory
+from evocell.api.async_sandboxes import AsyncSandboxes
+from evocell.api.blocking import Blocking, Derived, blocking, blocking_as, derived
 from evocell.api.portal import Portal
 from evocell.errors import EvocellError
-from evocell.models.completion import Completable
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.html import facts
-from evocell.models.images import ImageInfo
-from evocell.models.limits import Limits
-from evocell.models.outcome import Outcome
-from evocell.models.source import Source
 from evocell.models.state import SandboxState
-from evocell.models.versions import ModuleVersion, VersionDiff
-from evocell.orchestration.calls import RunIsolation
 
-__all__ = ["Sandbox"]
+__all__ = ["AsyncFitness", "AsyncSandbox", "Fitness", "Sandbox", "one_sandbox", "several_sandboxes"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Sandbox(Completable):
+def _of_engine(
+    method: Callable[Concatenate[Any, SandboxRef, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[AsyncSandbox, P], Coroutine[Any, Any, R]]:
+    """Make a sandbox's method from one of its engine, which takes the sandbox first."""
+    name = method.__name__
+
+    async def call(self: AsyncSandbox, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = await getattr(self._engine, name)(self, *args, **kwargs)
+        return result
+
+    return derived(call, method, without="sandbox")
+
+
+class _Engine(Protocol):
+    """What the methods of `AsyncSandbox` that are written out need of its engine."""
+
+    async def batch_evaluate(
+        self, sandboxes: Sequence[SandboxRef], fitness: Evaluation, /
+    ) -> list[FitnessResult]: ...
+
+    async def fork_sandbox(self, sandbox: SandboxRef, new_id: str | None, /) -> AsyncSandbox: ...
+
+    async def batch_destroy(
+        self, sandboxes: Sequence[SandboxRef], *, missing_ok: bool
+    ) -> list[SandboxState]: ...
+
+
+class AsyncSandbox(Derived):
+    """One individual of an `AsyncEngine`; made by its `create_sandbox`.
+
+    It is a name, not a resource: any number may exist for one sandbox, and a sandbox outlives them. As an
+    async context manager it destroys the sandbox at the end of the block.
+
+    Attributes:
+        id: The sandbox's id.
+    """
+
+    __slots__ = ("_engine", "id")
+
+    def __init__(self, engine: _Engine, sandbox_id: str) -> None:
+        self._engine = engine
+        self.id = sandbox_id
+
+    run = _of_engine(AsyncSandboxes.run)
+    run_with_timeout = _of_engine(AsyncSandboxes.run_with_timeout)
+    get_info = _of_engine(AsyncSandboxes.get_info)
+    freeze = _of_engine(AsyncSandboxes.freeze)
+    destroy = _of_engine(AsyncSandboxes.destroy_sandbox)
+
+    hot_reload = _of_engine(AsyncHistory.hot_reload)
+    hot_reload_source = _of_engine(AsyncHistory.hot_reload_source)
+    rollback_module = _of_engine(AsyncHistory.rollback_module)
+    get_module_version = _of_engine(AsyncHistory.get_module_version)
+    history = _of_engine(AsyncHistory.history)
+    diff = _of_engine(AsyncHistory.diff)
+
+    async def evaluate(self, evaluation: Evaluation) -> FitnessResult:
+        """Evaluate the sandbox's code in fresh forks, and record the result as its fitness.
+
+        Args:
+            evaluation: What to run and how to score it.
+
+        Raises:
+            SandboxNotFound: There is no such sandbox.
+            ScoringError: A function of the evaluation raised.
+
+        Cancellation: Every call is stopped.
+        """
+        return (await self._engine.batch_evaluate([self], evaluation))[0]
+
+    async def fork(self, new_id: str | None = None) -> AsyncSandbox:
+        """Make a sandbox that holds what this one holds at this moment: its code and its session's state.
+
+        The two share nothing that either could change. The new one joins the population and generation of
+        this one, its parent, with the mutation type ``"fork"``.
+
+        Args:
+            new_id: Id of the new one; None has one made.
+
+        Raises:
+            SandboxBusy: Its code has files open, or the worker has no room for the copy.
+            SandboxNotFound: There is no such sandbox, or it was destroyed meanwhile.
+            SandboxExists: The new id is taken.
+            CapacityError: There would be too many sandboxes.
+
+        Cancellation: There is no new sandbox.
+        """
+        return await self._engine.fork_sandbox(self, new_id)
+
+    async def __aenter__(self) -> Self:
+        """Return the sandbox itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Destroy the sandbox, if it is still there."""
+        await self._engine.batch_destroy([self], missing_ok=True)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AsyncSandbox):
+            return NotImplemented
+        return self.id == other.id and self._engine is other._engine
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<AsyncSandbox {self.id!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an AsyncSandbox cannot be pickled: it belongs to an engine of this process; pass its id instead"
+        )
+
+
+def one_sandbox(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, AsyncSandbox]],
+) -> Callable[Concatenate[Blocking, P], Sandbox]:
+    """Make a blocking method, as `blocking` does, that returns a `Sandbox`."""
+    return blocking_as(method, _handle, "Sandbox")
+
+
+def several_sandboxes(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, list[AsyncSandbox]]],
+) -> Callable[Concatenate[Blocking, P], list[Sandbox]]:
+    """Make a blocking method, as `blocking` does, that returns a list of `Sandbox`."""
+    return blocking_as(method, _handles, "list[Sandbox]")
+
+
+def _handle(portal: Portal, made: AsyncSandbox) -> Sandbox:
+    return Sandbox(portal, made)
+
+
+def _handles(portal: Portal, made: list[AsyncSandbox]) -> list[Sandbox]:
+    return [Sandbox(portal, one) for one in made]
+
+
+class Sandbox(Blocking):
     """One individual of an `Engine`; made by its `create_sandbox`.
 
     It is a name, not a resource: any number may exist for one sandbox, and a sandbox outlives them. As a
@@ -35,12 +179,15 @@ class Sandbox(Completable):
         id: The sandbox's id.
     """
 
-    __slots__ = ("_portal", "_twin", "id")
+    __slots__ = ("_async_sandbox", "_portal", "id")
 
-    def __init__(self, portal: Portal, twin: AsyncSandbox) -> None:
+    def __init__(self, portal: Portal, async_sandbox: AsyncSandbox) -> None:
         self._portal = portal
-        self._twin = twin
-        self.id = twin.id
+        self._async_sandbox = async_sandbox
+        self.id = async_sandbox.id
+
+    def _async_side(self) -> tuple[Portal, AsyncSandbox]:
+        return self._portal, self._async_sandbox
 
     def _repr_html_(self) -> str:
         try:
@@ -48,109 +195,20 @@ class Sandbox(Completable):
         except EvocellError as error:
             return facts(f"sandbox {self.id}", [("state", f"is not there: {error.message}")])
 
-    def run(
-        self,
-        entry: str,
-        *,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        limits: Limits | None = None,
-        isolation: RunIsolation = "session",
-        deadline_s: float | None = None,
-    ) -> Outcome:
-        """Call a function of the sandbox; see `Engine.run`."""
-        return self._portal.call(
-            partial(
-                self._twin.run,
-                entry,
-                args=args,
-                kwargs=kwargs,
-                seed=seed,
-                limits=limits,
-                isolation=isolation,
-                deadline_s=deadline_s,
-            )
-        )
+    run = blocking(AsyncSandbox.run)
+    run_with_timeout = blocking(AsyncSandbox.run_with_timeout)
+    evaluate = blocking(AsyncSandbox.evaluate)
+    get_info = blocking(AsyncSandbox.get_info)
+    fork = one_sandbox(AsyncSandbox.fork)
+    freeze = blocking(AsyncSandbox.freeze)
+    destroy = blocking(AsyncSandbox.destroy)
 
-    def run_with_timeout(
-        self,
-        entry: str,
-        *,
-        timeout_s: float,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        limits: Limits | None = None,
-        isolation: RunIsolation = "session",
-        deadline_s: float | None = None,
-    ) -> Outcome:
-        """Call a function of the sandbox for a limited time; see `Engine.run_with_timeout`."""
-        return self._portal.call(
-            partial(
-                self._twin.run_with_timeout,
-                entry,
-                timeout_s=timeout_s,
-                args=args,
-                kwargs=kwargs,
-                seed=seed,
-                limits=limits,
-                isolation=isolation,
-                deadline_s=deadline_s,
-            )
-        )
-
-    def evaluate(self, evaluation: Evaluation) -> FitnessResult:
-        """Evaluate the sandbox's code and note its fitness; see `Engine.batch_evaluate`."""
-        return self._portal.call(partial(self._twin.evaluate, evaluation))
-
-    def hot_reload(
-        self, bundle: bytes, *, mutation_type: str = "mutation", keep_state: bool = False
-    ) -> Outcome:
-        """Put a bundle's code into the sandbox; see `Engine.hot_reload`."""
-        return self._portal.call(
-            partial(self._twin.hot_reload, bundle, mutation_type=mutation_type, keep_state=keep_state)
-        )
-
-    def hot_reload_source(
-        self, source: Source, *, mutation_type: str = "mutation", keep_state: bool = False
-    ) -> Outcome:
-        """Put other code into the sandbox; see `Engine.hot_reload_source`."""
-        return self._portal.call(
-            partial(self._twin.hot_reload_source, source, mutation_type=mutation_type, keep_state=keep_state)
-        )
-
-    def get_info(self) -> SandboxState:
-        """Return what the engine knows about the sandbox."""
-        return self._portal.call(self._twin.get_info)
-
-    def rollback_module(self, module: str, version: int, *, keep_state: bool = False) -> Outcome:
-        """Give a module the files of an earlier version; see `Engine.rollback_module`."""
-        return self._portal.call(partial(self._twin.rollback_module, module, version, keep_state=keep_state))
-
-    def get_module_version(self, module: str) -> ModuleVersion | None:
-        """Return the loaded version of a module; see `Engine.get_module_version`."""
-        return self._portal.call(partial(self._twin.get_module_version, module))
-
-    def history(self, module: str) -> tuple[ModuleVersion, ...]:
-        """Return the versions of a module, oldest first; see `Engine.history`."""
-        return self._portal.call(partial(self._twin.history, module))
-
-    def diff(self, module: str, old: int | None = None, new: int | None = None) -> VersionDiff:
-        """Say what changed in a module between two versions; see `Engine.diff`."""
-        return self._portal.call(partial(self._twin.diff, module, old, new))
-
-    def fork(self, new_id: str | None = None) -> Sandbox:
-        """Make a sandbox that holds what this one holds; see `Engine.fork_sandbox`."""
-        return Sandbox(self._portal, self._portal.call(partial(self._twin.fork, new_id)))
-
-    def freeze(self, name: str, *, replace: bool = False) -> ImageInfo:
-        """Make a named image of what the sandbox holds; see `Engine.freeze`."""
-        return self._portal.call(partial(self._twin.freeze, name, replace=replace))
-
-    def destroy(self) -> SandboxState:
-        """Destroy the sandbox; see `Engine.destroy_sandbox`."""
-        return self._portal.call(self._twin.destroy)
+    hot_reload = blocking(AsyncSandbox.hot_reload)
+    hot_reload_source = blocking(AsyncSandbox.hot_reload_source)
+    rollback_module = blocking(AsyncSandbox.rollback_module)
+    get_module_version = blocking(AsyncSandbox.get_module_version)
+    history = blocking(AsyncSandbox.history)
+    diff = blocking(AsyncSandbox.diff)
 
     def __enter__(self) -> Self:
         """Return the sandbox itself."""
@@ -163,12 +221,12 @@ class Sandbox(Completable):
         traceback: TracebackType | None,
     ) -> None:
         """Destroy the sandbox, if it is still there."""
-        self._portal.call(partial(self._twin.__aexit__, exc_type, exc, traceback))
+        self._portal.call(partial(self._async_sandbox.__aexit__, exc_type, exc, traceback))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sandbox):
             return NotImplemented
-        return self._twin == other._twin
+        return self._async_sandbox == other._async_sandbox
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -180,3 +238,10 @@ class Sandbox(Completable):
         raise TypeError(
             "a Sandbox cannot be pickled: it belongs to an engine of this process; pass its id instead"
         )
+
+
+Fitness: TypeAlias = Callable[[Sandbox], object]
+"""A caller's own fitness function: run in a thread with a `Sandbox`; returns a number or named numbers."""
+
+AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
+"""The same as an async function, run in the engine's loop with an `AsyncSandbox`."""

@@ -17,8 +17,8 @@ from rich.text import Text
 from evocell.cli.screen import open_screen, say, say_json
 from evocell.config import Config
 from evocell.errors import ConfigurationError
-from evocell.observability.audit import AUDIT_KINDS, AuditEntry, read_entries
-from evocell.observability.database import open_reader
+from evocell.store.audit import AUDIT_KINDS, AuditEntry, read_entries
+from evocell.store.database import open_reader
 
 __all__ = ["add_audit_parser", "state_dir"]
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evocell.cli.screen import open_screen
-from evocell.models.comparing import Comparison, Interval, Measurement, Verdict
 from evocell.models.foreign import clean_message
+from evocell.models.measurement import Comparison, Interval, Measurement, Verdict
 
 if TYPE_CHECKING:
     from evocell.models.fitness import CaseResult

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from evocell.api.progress import console_progress
 from evocell.cli.screen import complain, say_json
 from evocell.config import Config
+from evocell.console.progress import console_progress
 from evocell.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -117,7 +117,7 @@ def fuel_table(front: Sequence[Mapping[str, Any]], *, blocks: str) -> Group:
         table.add_row(
             one["id"], f"{one['fuel_per_item']:,}", percent(one["excess"]), Text(bar, style="green")
         )
-    return _titled(f"Excess against fuel (instructions): no program is better in both{of_all}", table)
+    return _titled(f"Excess against fuel: no program is better in both{of_all}", table)
 
 
 def spread(everyone: Sequence[T], most: int) -> list[T]:

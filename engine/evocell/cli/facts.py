@@ -14,8 +14,8 @@ import psutil
 from attrs import frozen
 
 from evocell.config import Config
-from evocell.execution.capacity import finite, own_resources, read_number
-from evocell.execution.enforcer import memory_bound
+from evocell.guests.capacity import finite, own_resources, read_number
+from evocell.workers.memory_watch import memory_bound
 
 if TYPE_CHECKING:
     # Annotations only: the runtime loads wasmtime.

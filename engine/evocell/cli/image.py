@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from evocell.api.progress import console_progress
-from evocell.cli.image_choice import SHORT_ID, choose, newest_first
-from evocell.cli.image_files import run_export, run_import
 from evocell.cli.screen import open_screen, say, say_json
 from evocell.config import Config
+from evocell.console.progress import console_progress
 from evocell.errors import ImageError
 
 if TYPE_CHECKING:
     # The runtime loads wasmtime, which `--help` does not need.
+    # The runtime loads wasmtime, which `--help` does not need.
+    from evocell.guests.images import LoadedImages
     from evocell_runtime.cache import ImageCache, ImageManifest
     from evocell_runtime.spec import ImageSpec
+
+__all__ = ["SHORT_ID", "choose", "newest_first", "run_export", "run_import"]
 
 
 def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -276,3 +278,92 @@ def _image_argument(action: argparse.ArgumentParser, *, optional: bool) -> None:
         metavar="IMAGE",
         help="an image's name, id or the beginning of one",
     )
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write one image's snapshot to a file, with no native code in it."""
+    from evocell.execution.messages import CopyRefused
+    from evocell.guests.image_files import export_image
+    from evocell_runtime.cache import ImageCache
+
+    cache = ImageCache(args.cache_dir or Config.load().cache_path())
+    manifest = choose(args.image, cache.images(), cache.names())
+    path = Path(args.file)
+    try:
+        export_image(_shelf(cache, manifest.image_id), None, path.absolute())
+    except CopyRefused as refusal:
+        raise ImageError(str(refusal), str(path)) from refusal
+    say(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
+    return 0
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Seal an image from a file that `evocell image export` wrote, or someone who claims so."""
+    from evocell.execution.messages import CopyRefused
+    from evocell.guests.image_files import import_image
+    from evocell_runtime.cache import ImageCache
+
+    cache = ImageCache(args.cache_dir or Config.load().cache_path())
+    manifests = newest_first(cache.images())
+    if not manifests:
+        raise ImageError("an import needs an image built on this machine; run `evocell image build` first")
+    path = Path(args.file).absolute()
+    try:
+        shelf = _shelf(cache, manifests[0].image_id)
+        image_id = import_image(shelf, path, name=args.name, replace=args.replace)
+    except CopyRefused as refusal:
+        raise ImageError(str(refusal), str(path)) from refusal
+    say(f"{image_id}")
+    return 0
+
+
+def _shelf(cache: ImageCache, image_id: str) -> LoadedImages:
+    from evocell.guests.images import LoadedImages
+    from evocell_runtime.errors import ImageError as RuntimeImageError
+    from evocell_runtime.image import Image
+
+    manifest = cache.get(image_id)
+    if manifest is None:
+        raise ImageError(f"there is no image {image_id} in {cache.root} any more")
+    try:
+        return LoadedImages(Image(cache, manifest), cache)
+    except RuntimeImageError as e:
+        raise ImageError(str(e)) from e
+
+
+SHORT_ID = 12
+
+"""Characters of an id that are shown."""
+
+
+def choose(
+    wanted: str | None, manifests: Sequence[ImageManifest], names: Mapping[str, str] | None = None
+) -> ImageManifest:
+    """Find the image a person means.
+
+    Args:
+        wanted: A name, an id or the beginning of one; None means the newest.
+        manifests: What the cache holds.
+        names: Which image goes by which name.
+
+    Raises:
+        ImageError: No image begins like this, or several do.
+    """
+    if not manifests:
+        raise ImageError("the cache holds no image; `evocell image build` makes one")
+    if wanted is None:
+        return newest_first(manifests)[0]
+    named = (names or {}).get(wanted)
+    found = [manifest for manifest in manifests if manifest.image_id.startswith(named or wanted)]
+    if not found:
+        ids = ", ".join([*(names or {}), *(manifest.image_id[:SHORT_ID] for manifest in manifests)])
+        raise ImageError(f"no image is named {wanted!r}, and no id begins so; there are {ids}")
+    if len(found) > 1:
+        ids = ", ".join(manifest.image_id for manifest in found)
+        raise ImageError(f"{wanted!r} is the beginning of more than one id; give more of it: {ids}")
+    return found[0]
+
+
+def newest_first(manifests: Sequence[ImageManifest]) -> list[ImageManifest]:
+    """Sort images by their build time, newest first."""
+    return sorted(manifests, key=lambda manifest: (manifest.created, manifest.image_id), reverse=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from evocell.api.console import SafeConsole
 from evocell.cli.screen import open_screen, say
+from evocell.console.safe import SafeConsole
 
 
 def add_layer_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from evocell.api.console import SafeConsole
 from evocell.api.engine import Engine
 from evocell.cli.audit import state_dir
 from evocell.cli.screen import open_screen, say_json
 from evocell.config import Config
+from evocell.console.safe import SafeConsole
 from evocell.errors import ConfigurationError, EvocellError, StoreError
 from evocell.models.recorded import EvaluationRecord, Replay
 

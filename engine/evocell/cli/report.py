@@ -12,7 +12,7 @@ from evocell.cli.report_data import RunData, read_run
 from evocell.cli.screen import say
 from evocell.cli.store import add_choice, store_path
 from evocell.errors import ConfigurationError
-from evocell.observability.database import open_reader
+from evocell.store.database import open_reader
 
 __all__ = ["add_report_parser", "render", "write_report"]
 

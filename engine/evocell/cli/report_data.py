@@ -13,11 +13,10 @@ from typing import Any
 from attrs import define, frozen
 
 from evocell.errors import ConfigurationError, StoreError
-from evocell.observability.changes import Files, diff_files
-from evocell.observability.encoding import unpack, unpack_files
-from evocell.observability.runs import fate
-from evocell.observability.searches import chosen_runs
-from evocell.observability.tables import NUMBER_BITS
+from evocell.store.changes import Files, diff_files
+from evocell.store.encoding import unpack, unpack_files
+from evocell.store.runs import chosen_runs, run_outcome
+from evocell.store.schema import NUMBER_BITS
 
 __all__ = ["TREE_MEMBERS", "RunData", "read_run"]
 
@@ -112,7 +111,7 @@ def read_run(
     starts = dict(connection.execute("SELECT run, started_at FROM runs"))
     started = min(starts[one] for one in runs)
     image = connection.execute("SELECT image_id FROM runs WHERE run = ?", (chosen,)).fetchone()[0]
-    fates = [fate(connection, path, one) for one in runs]
+    fates = [run_outcome(connection, path, one) for one in runs]
     outcome, ended = next((one for one in fates if one[0] == "open"), fates[-1])
     wanted: dict[str, object] = {"runs": json.dumps(runs), "population": population}
     tasks = [_Task(*row) for row in connection.execute(_TASKS, wanted)]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-from evocell.api.console import SafeConsole
+from evocell.console.safe import SafeConsole
 from evocell.models.foreign import clean, clean_json, clean_message
 
 __all__ = ["complain", "data_sink", "open_screen", "say", "say_json"]

@@ -12,9 +12,9 @@ from typing import IO
 from evocell.cli.screen import data_sink, say
 from evocell.config import Config
 from evocell.errors import ConfigurationError, StoreError
-from evocell.observability.database import FILE_NAME, open_reader
-from evocell.observability.export import EXPORTS, export_rows, write_rows
-from evocell.observability.inspection import inspect_store
+from evocell.store.database import FILE_NAME, open_reader
+from evocell.store.export import EXPORTS, export_rows, write_rows
+from evocell.store.inspection import inspect_store
 
 _COUNTED = {"runs": "run", "sandboxes": "sandbox", "evaluations": "evaluation", "sources": "source"}
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
-from evocell.api.console import SafeConsole
 from evocell.api.engine import Engine
 from evocell.cli.screen import open_screen, say_json
 from evocell.config import Config
+from evocell.console.safe import SafeConsole
 from evocell.corpus import Program, programs
 from evocell.errors import ConfigurationError
 from evocell.models.evaluation import Case, Evaluation

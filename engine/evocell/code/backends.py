@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evocell.code.bundles import read_bundle
-from evocell.code.paths import check_path
-from evocell.code.quota import MAX_FILE_BYTES, MAX_TOTAL_BYTES, Quota, refuse
+from evocell.code.paths import MAX_FILE_BYTES, MAX_TOTAL_BYTES, Quota, check_path, refuse
 from evocell.models.evaluation import DEFAULT_MODULE
 
 __all__ = ["BACKENDS", "Backend", "BundleBackend", "FilesBackend", "PathBackend", "TextBackend"]

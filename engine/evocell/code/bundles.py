@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
-from evocell.code.quota import MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, Quota, refuse
+from evocell.code.paths import MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, Quota, refuse
 from evocell.errors import ConfigurationError
 
 _END = struct.Struct("<4s4H2LH")

@@ -35,11 +35,14 @@ _MAX_NAME_CHARS = 500
 _MAX_TEXT_CHARS = 4_096
 _MAX_UNIT_BYTES = 256 << 20
 
+FUEL_PER_NS = 10
+"""Fuel in a nanosecond of the virtual clock."""
+
 COMPILE_FUEL = 100_000_000_000
 """The most that any compilation may use."""
 _LEAST_FUEL = 5_000_000_000
 # What compiling a byte of Python is reckoned to take, and what it may take. Source: the modules of this
-# project take 7,000 instructions, the gate included; bare statements of four characters 100,000; and a call
+# project take 7,000 fuel, the gate included; bare statements of four characters 100,000; and a call
 # with 5,000 keywords, which the compiler compares with one another, more than 150,000.
 _FUEL_PER_BYTE = 20_000
 _MOST_FUEL_PER_BYTE = 1_000_000
@@ -181,6 +184,43 @@ def compile_request(
         "optimize": -1,
         "units": True,
     }
+
+
+def compile_trees_request(
+    trees: Sequence[FileTree], root: str, policy: SecurityPolicy | None, prefix: str = ""
+) -> dict[str, object]:
+    """Return the request that has a guest compile several trees; arguments as for `compile_request`."""
+    return {
+        "op": "compile_trees",
+        "trees": [
+            [[[path, content] for path, content in python_files(tree)], own_modules(tree)] for tree in trees
+        ],
+        "root": root,
+        "policy": None if policy is None else policy.to_wire(),
+        "prefix": prefix,
+        "optimize": -1,
+    }
+
+
+def read_compile_trees_response(response: object, count: int) -> list[tuple[object, int]]:
+    """Return the answers in a guest's answer to `compile_trees_request`, and the fuel that each took.
+
+    Args:
+        response: The decoded answer.
+        count: How many trees were to be compiled.
+
+    Raises:
+        ProtocolError: It is not an answer to such a request.
+    """
+    trees = response.get("trees") if isinstance(response, Mapping) else None
+    if not isinstance(trees, list) or len(trees) != count:
+        raise _unexpected("holds no answer for each tree")
+    answers: list[tuple[object, int]] = []
+    for pair in trees:
+        if not isinstance(pair, list) or len(pair) != 2 or type(pair[1]) is not int:  # noqa: PLR2004 - a pair
+            raise _unexpected("holds something else where an answer and its time should be")
+        answers.append((pair[0], FUEL_PER_NS * pair[1]))
+    return answers
 
 
 def assemble(

@@ -12,12 +12,15 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trio
 from attrs import frozen
 
 from evocell.code.blobs import BlobStore
 from evocell.code.sources import FileTree
 from evocell.errors import StoreError
 from evocell_runtime.private import PRIVATE_MODE, make_below, make_private
+
+__all__ = ["put_tree"]
 
 _DIRECTORY_MODE = 0o755
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
@@ -336,3 +339,23 @@ def _holds(directory: Path, tree: FileTree) -> bool:
                 return False
             seen += 1
     return seen == len(expected)
+
+
+_FEW_FILES = 32
+
+_FEW_BYTES = 1 << 20
+
+"""A tree of few files that hold little is written in less time than a thread takes to be asked for it."""
+
+
+async def put_tree(snapshots: SnapshotStore, tree: FileTree) -> VersionSnapshot:
+    """Keep a tree, and return where it is; a large one is written in a thread.
+
+    Raises:
+        StoreError: The disk is full, or the store cannot be written.
+
+    Cancellation: It is kept all the same.
+    """
+    if len(tree.files) <= _FEW_FILES and sum(len(content) for _, content in tree.files) <= _FEW_BYTES:
+        return snapshots.put(tree)
+    return await trio.to_thread.run_sync(snapshots.put, tree)

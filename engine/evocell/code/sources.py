@@ -14,16 +14,16 @@ from functools import cached_property
 from attrs import field, frozen
 
 from evocell.code.backends import BACKENDS
-from evocell.code.paths import check_path
-from evocell.code.quota import (
+from evocell.code.paths import (
     MAX_DIRECTORIES,
     MAX_FILE_BYTES,
     MAX_FILES,
     MAX_TOTAL_BYTES,
     Quota,
+    check_path,
     refuse,
 )
-from evocell.models.source import Source
+from evocell.models.references import Source
 
 __all__ = [
     "MAX_DIRECTORIES",

@@ -1,1 +1,1 @@
-"""Where guests run: forks, the threads that drive them, and the outcomes read from them."""
+"""What the engine and its workers share: messages, the connection between them, the worker's interface."""

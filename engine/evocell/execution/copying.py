@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from evocell.errors import ProtocolError
-from evocell.execution.run import CopyRefused, Host, ImageRefused, Run
+from evocell.execution.messages import CopyRefused, GuestRequest, Host, ImageRefused
 
 __all__ = [
     "COPYING",
-    "COPY_OUT",
     "EXPORT_IMAGE",
+    "EXPORT_SESSION",
     "FORK",
     "FREEZE",
     "IMPORT_IMAGE",
-    "PUT_IN",
+    "IMPORT_SESSION",
     "answer_copying",
 ]
 
 FORK, FREEZE = "fork_session", "freeze_session"
-COPY_OUT, PUT_IN = "copy_out", "put_in"
+EXPORT_SESSION, IMPORT_SESSION = "export_session", "import_session"
 EXPORT_IMAGE, IMPORT_IMAGE = "export_image", "import_image"
 
-COPYING = frozenset({FORK, FREEZE, COPY_OUT, PUT_IN, EXPORT_IMAGE, IMPORT_IMAGE})
+COPYING = frozenset({FORK, FREEZE, EXPORT_SESSION, IMPORT_SESSION, EXPORT_IMAGE, IMPORT_IMAGE})
 """The requests that are about copies."""
 
 
@@ -34,13 +34,13 @@ async def answer_copying(host: Host, method: str, params: Mapping[str, Any]) -> 
         if method == FORK:
             return {"done": await host.fork_session(params["session"], params["new"])}
         if method == FREEZE:
-            run = Run.from_wire(params["run"], _not_here)
+            request = GuestRequest.from_wire(params["run"], _not_here)
             name, replace, version = params["name"], params["replace"], params["version"]
-            return {"done": await host.freeze_session(run, name=name, replace=replace, version=version)}
-        if method == COPY_OUT:
-            return {"done": await host.copy_out(params["session"])}
-        if method == PUT_IN:
-            await host.put_in(params["session"], params["state"])
+            return {"done": await host.freeze_session(request, name=name, replace=replace, version=version)}
+        if method == EXPORT_SESSION:
+            return {"done": await host.export_session(params["session"])}
+        if method == IMPORT_SESSION:
+            await host.import_session(params["session"], params["state"])
             return {"done": None}
         if method == EXPORT_IMAGE:
             return {"done": await host.export_image(params["image"], Path(params["path"]))}

@@ -28,7 +28,7 @@ from distributed import Client, Future, Worker, WorkerPlugin, get_worker, secede
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ClusterLost, ConfigurationError, EvocellError
-from evocell.execution.worker import Worker as GuestWorker
+from evocell.execution.interface import Worker as GuestWorker
 from evocell.integrations.cluster.node import Machine, NodeDoor
 from evocell.integrations.cluster.opening import open_cluster_worker
 from evocell.integrations.cluster.protocol import Link, NodeFailed, NodeLost

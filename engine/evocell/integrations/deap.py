@@ -23,7 +23,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from evocell.errors import ConfigurationError
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 
 __all__ = ["Family"]

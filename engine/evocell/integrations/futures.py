@@ -11,8 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from typing import Any, TypeVar
 
-from evocell.api.async_evaluator import bound, not_an_evaluator
-from evocell.api.evaluator import Evaluator
+from evocell.api.evaluator import Evaluator, bound, not_an_evaluator
 
 __all__ = ["SandboxExecutor"]
 

@@ -21,7 +21,7 @@ from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
 from evocell.errors import ConfigurationError
 from evocell.integrations.evaluator_files import EvaluatorFiles, defined_names, gather, guest_module
-from evocell.models import report as told
+from evocell.models import fitness as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.foreign import clean_line

@@ -4,7 +4,7 @@
         ...
 
 Attributes are numbers of the engine's own, booleans, and words from the closed sets of
-`evocell.observability.catalogue`; ids, reasons in words and whatever else callers or guests wrote stay out,
+`evocell.telemetry.catalogue`; ids, reasons in words and whatever else callers or guests wrote stay out,
 so no exporter's storage grows with what is evaluated.
 """
 
@@ -20,8 +20,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import Counter, Histogram, MeterProvider, UpDownCounter
 from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider
 
-from evocell.observability.catalogue import EVENTS
-from evocell.observability.telemetry import Telemetry, TelemetryEvent
+from evocell.telemetry.catalogue import EVENTS
+from evocell.telemetry.events import Telemetry, TelemetryEvent
 
 __all__ = ["OpenTelemetryBridge"]
 
@@ -69,7 +69,9 @@ class OpenTelemetryBridge:
         self._durations: Histogram = meter.create_histogram(
             "evocell.evaluation.duration", "s", "from the first call to the score"
         )
-        self._fuel: Histogram = meter.create_histogram("evocell.evaluation.fuel", "1", "instructions")
+        self._fuel: Histogram = meter.create_histogram(
+            "evocell.evaluation.fuel", "{fuel}", "work, in units of fuel"
+        )
         self._memory: Histogram = meter.create_histogram(
             "evocell.evaluation.peak_memory", "By", "above the image"
         )

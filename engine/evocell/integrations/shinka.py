@@ -23,12 +23,12 @@ from evocell.api.default import GetEngine, default_engine
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
 from evocell.integrations.evaluator_files import guest_module, modules_beside
-from evocell.models import report
+from evocell.models import fitness as report
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
-from evocell.models.source import Source
+from evocell.models.references import Source
 
 __all__ = ["EarlyStop", "main", "run_shinka_eval"]
 

@@ -4,13 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evocell.models.comparing import Comparison, Interval, Measurement
-    from evocell.models.duels import Duel, HeadToHead
     from evocell.models.equality import ByContent, same_value
     from evocell.models.evaluation import Case, Evaluation, normalise_entry
-    from evocell.models.fitness import CaseResult, Direction, FitnessResult, best, fitness_statistics
-    from evocell.models.images import ImageInfo
+    from evocell.models.fitness import CaseResult, Direction, FitnessResult
+    from evocell.models.info import ImageInfo, WorkerInfo
     from evocell.models.limits import Limits
+    from evocell.models.measurement import Comparison, Duel, HeadToHead, Interval, Measurement
     from evocell.models.outcome import (
         Completed,
         GuestCrashed,
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from evocell.models.populations import GarbageReport, GenerationState, Offspring
+    from evocell.models.ranking import best, fitness_statistics
     from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay
+    from evocell.models.references import Source
     from evocell.models.results import Results
-    from evocell.models.source import Source
     from evocell.models.specs import SandboxSpec
     from evocell.models.stages import Stage, StagedResult
     from evocell.models.state import (
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     )
     from evocell.models.tables import FrameLibrary, to_dataframe
     from evocell.models.versions import ModuleVersion, VersionDiff
-    from evocell.models.workers import WorkerInfo
 
 __all__ = [
     "ByContent",
@@ -92,13 +91,12 @@ __all__ = [
 
 # A worker process needs few of them, and starts a tenth sooner without the others.
 _PLACES = {
-    "comparing": ("Comparison", "Interval", "Measurement"),
-    "duels": ("Duel", "HeadToHead"),
     "equality": ("ByContent", "same_value"),
     "evaluation": ("Case", "Evaluation", "normalise_entry"),
-    "fitness": ("CaseResult", "Direction", "FitnessResult", "best", "fitness_statistics"),
-    "images": ("ImageInfo",),
+    "fitness": ("CaseResult", "Direction", "FitnessResult"),
+    "info": ("ImageInfo", "WorkerInfo"),
     "limits": ("Limits",),
+    "measurement": ("Comparison", "Duel", "HeadToHead", "Interval", "Measurement"),
     "outcome": (
         "Completed",
         "GuestCrashed",
@@ -111,15 +109,15 @@ _PLACES = {
         "WorkerLost",
     ),
     "populations": ("GarbageReport", "GenerationState", "Offspring"),
+    "ranking": ("best", "fitness_statistics"),
     "recorded": ("CallIdentity", "EvaluationRecord", "MemoInfo", "Replay"),
-    "source": ("Source",),
+    "references": ("Source",),
     "specs": ("SandboxSpec",),
     "stages": ("Stage", "StagedResult"),
     "results": ("Results",),
     "tables": ("FrameLibrary", "to_dataframe"),
     "state": ("PopulationState", "SandboxState", "SandboxStatus", "Transition", "utc_now"),
     "versions": ("ModuleVersion", "VersionDiff"),
-    "workers": ("WorkerInfo",),
 }
 _HOMES = {name: module for module, names in _PLACES.items() for name in names}
 

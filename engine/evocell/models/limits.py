@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 from attrs import Attribute, evolve, field, fields, frozen
 
@@ -55,6 +55,20 @@ def _seconds(_: object, attribute: Attribute[float], value: object) -> None:
         )
 
 
+class Bounds(TypedDict):
+    """What encoding and decoding take as keyword arguments.
+
+    Attributes:
+        max_bytes: Most bytes of the message.
+        max_items: Most elements, all levels together.
+        max_depth: Most levels of nesting.
+    """
+
+    max_bytes: int
+    max_items: int
+    max_depth: int
+
+
 @frozen(kw_only=True)
 class Limits:
     """What one call may use before it is stopped.
@@ -92,6 +106,15 @@ class Limits:
     scratch_files: int = field(default=1_000, validator=_whole)
     scratch_file_bytes: int = field(default=1 << 30, validator=_whole)
     scratch_depth: int = field(default=16, validator=_whole)
+
+    @property
+    def payload_bounds(self) -> Bounds:
+        """The bounds of arguments, and again of a result, as encoding and decoding take them."""
+        return {
+            "max_bytes": self.payload_bytes,
+            "max_items": self.payload_items,
+            "max_depth": self.payload_depth,
+        }
 
     def evolve(self, **changes: Any) -> Limits:
         """Return a copy with some limits changed.

@@ -10,8 +10,7 @@ from attrs import field, frozen
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
-from evocell.models.references import SandboxName, sandbox_id
-from evocell.models.source import Source
+from evocell.models.references import SandboxName, Source, sandbox_id
 
 __all__ = ["GarbageCause", "GarbageReport", "GenerationState", "Offspring"]
 

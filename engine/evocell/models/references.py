@@ -1,13 +1,14 @@
-"""Naming a sandbox: by its id, or by whatever stands for it."""
+"""Ids and sources as callers may give them, converted and checked in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from evocell.errors import ConfigurationError
 
-__all__ = ["Named", "SandboxName", "optional_id", "sandbox_id", "sandbox_ids"]
+__all__ = ["Completable", "Named", "SandboxName", "optional_id", "sandbox_id", "sandbox_ids"]
 
 
 class Named(Protocol):
@@ -51,3 +52,16 @@ def sandbox_ids(refs: object) -> list[str]:
     if isinstance(refs, str) or not isinstance(refs, Iterable):
         raise ConfigurationError(f"ids must be a list of sandboxes or ids, not {refs!r:.60}", "ids")
     return [sandbox_id(ref) for ref in refs]
+
+
+class Completable:
+    """Leaves out of `dir`, and so of tab completion, what is internal."""
+
+    __slots__ = ()
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_") or name.startswith("__")]
+
+
+#: Program text, files by relative path, a file or directory, or the bytes of a zip or wheel.
+Source: TypeAlias = str | Mapping[str, str | bytes] | Path | bytes

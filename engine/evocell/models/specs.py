@@ -10,9 +10,8 @@ from attrs import Attribute, evolve, field, frozen
 from evocell.errors import ConfigurationError
 from evocell.models.equality import ByContent
 from evocell.models.limits import Limits, optional_limits
-from evocell.models.references import SandboxName, sandbox_id
+from evocell.models.references import SandboxName, Source, sandbox_id
 from evocell.models.security import SECURITY_PROFILES, SecurityProfile
-from evocell.models.source import Source
 
 MAX_ID_CHARS = 200
 

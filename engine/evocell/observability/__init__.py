@@ -1,1 +1,1 @@
-"""What is known of a run: events, the durable store, fitness, lineage."""
+"""Deprecated: `evocell.observability.trees` is `evocell.store.trees`."""

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from evocell.api.engine import Engine
 from evocell.api.portal import TrioThread
+from evocell.pipe.channel import ReceivedEvent
 from evocell.pipe.client import AsyncClient
-from evocell.pipe.events import ReceivedEvent
 
 __all__ = ["Client"]
 

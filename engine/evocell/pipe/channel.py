@@ -1,4 +1,4 @@
-"""One end of a pipe over byte streams: a `Machine` with somebody to read for it and somebody to write.
+"""One end of a pipe over byte streams: a `Machine`, with a task that reads and one that writes.
 
 Nothing here grows without a bound. What the other end does not read waits in a queue of so many bytes; while
 it is full, results wait where they were made and nothing more is read. An end that reads nothing at all for a
@@ -14,15 +14,25 @@ from contextlib import suppress
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from evocell.errors import EvocellError, ProtocolError
 from evocell.pipe.errors import Busy, ConnectionClosed, InternalError, RequestCancelled
-from evocell.pipe.machine import Answered, Asked, Event, Greeted, Machine, Reading, Refused, Told, Withdrawn
+from evocell.pipe.machine import (
+    Answered,
+    Event,
+    Greeted,
+    Machine,
+    NotificationReceived,
+    Reading,
+    Refused,
+    RequestReceived,
+    RequestWithdrawn,
+)
 from evocell.pipe.packing import is_long
 from evocell.wire.frames import Message, Notification, Request, Response, frame_of
 
-__all__ = ["Channel", "Handler"]
+__all__ = ["Channel", "Handler", "ReceivedEvent"]
 
 _READ_BYTES = 1 << 16
 _WRITE_BYTES = 1 << 16
@@ -244,11 +254,11 @@ class Channel:
                 if (pending := self._pending.get(msgid)) is not None:
                     pending.answer = event
                     pending.over.set()
-            case Asked(msgid):
+            case RequestReceived(msgid):
                 # Made here and not by the task, which may start only after the cancellation was read.
                 scope = self._scopes[msgid] = trio.CancelScope()
                 nursery.start_soon(self._answer, event, scope)
-            case Withdrawn(msgid):
+            case RequestWithdrawn(msgid):
                 if (asked := self._scopes.get(msgid)) is not None:
                     asked.cancel()
             case Refused(msgid, error):
@@ -258,11 +268,11 @@ class Channel:
             case Greeted():
                 assert self._greeted is not None
                 await self._greeted(event)
-            case Told(method, params):
+            case NotificationReceived(method, params):
                 if self._told is not None:
                     self._told(method, params)
 
-    async def _answer(self, request: Asked, scope: trio.CancelScope) -> None:
+    async def _answer(self, request: RequestReceived, scope: trio.CancelScope) -> None:
         error: EvocellError = RequestCancelled()
         result: Any = None
         done = False
@@ -363,3 +373,25 @@ class Channel:
             self._ended = why
         for pending in self._pending.values():
             pending.over.set()
+
+
+@frozen
+class ReceivedEvent:
+    """An event of an engine behind a pipe.
+
+    Attributes:
+        seq: Its number in the session, from 1; what to resume after.
+        at: When, in seconds since 1970.
+        name: What happened, such as ``"sandbox.create.stop"``.
+        measurements: Numbers by name, with their units in the names.
+        metadata: What else is known.
+        dropped: How many of the subscription's events before this one are lost, because the client was too
+            slow or came back too late.
+    """
+
+    seq: int
+    at: float
+    name: str
+    measurements: Mapping[str, float] = field(factory=dict)
+    metadata: Mapping[str, Any] = field(factory=dict)
+    dropped: int = 0

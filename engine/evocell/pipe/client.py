@@ -15,30 +15,27 @@ from typing import TYPE_CHECKING, Any, get_args
 import trio
 from attrs import asdict, evolve, frozen
 
+from evocell.api.arguments import individual
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluating import AsyncEvaluating
-from evocell.api.async_evaluator import AsyncEvaluators
-from evocell.api.batch_progress import BatchBar, is_terminal, size_of
-from evocell.api.options import individual
-from evocell.api.progress import console_progress
+from evocell.api.evaluator import AsyncEvaluators
 from evocell.config import Config
+from evocell.console.progress import BatchBar, console_progress, is_terminal, size_of
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, StoreError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
-from evocell.models.source import Source
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.pipe import errors
-from evocell.pipe.callbacks import CALL
-from evocell.pipe.channel import Channel
+from evocell.pipe.channel import Channel, ReceivedEvent
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.errors import ConnectionClosed, MethodNotFound
-from evocell.pipe.events import ReceivedEvent
-from evocell.pipe.functions import LentFunctions
-from evocell.pipe.greeting import Hello
+from evocell.pipe.functions import CALL, CallbackRegistry
+from evocell.pipe.handshake import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.machine import HELLO, Machine
 from evocell.pipe.methods import Method, engine_methods
-from evocell.pipe.shapes import decode, encode, origin_of
+from evocell.pipe.serialization import decode, encode, origin_of
 from evocell.wire.frames import Framing
 from evocell_runtime.build import BuildProgress
 
@@ -156,7 +153,7 @@ class AsyncClient(_Base):
         self._image: Mapping[str, Any] = {}
         self._image_failure: EvocellError | None = None
         self._image_known = trio.Event()
-        self._functions = LentFunctions(self)
+        self._functions = CallbackRegistry(self)
         self._streams: dict[int, trio.MemorySendChannel[Any]] = {}
         self._progress: Callable[..., None] | None = None
         self._events_dropped = 0

@@ -15,7 +15,7 @@ from attrs import has
 
 from evocell import errors
 from evocell.errors import EvocellError
-from evocell.pipe.shapes import encode
+from evocell.pipe.serialization import encode
 
 __all__ = [
     "Busy",

@@ -1,9 +1,9 @@
-"""The functions that a client lends to the engine behind the pipe, and what they are asked there."""
+"""Functions of a client that the server may call: registered, called back, and their answers checked."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import frozen
 
-from evocell.api.async_sandbox import AsyncSandbox
 from evocell.api.portal import TokenPortal
-from evocell.api.sandbox import Sandbox
+from evocell.api.sandbox import AsyncSandbox, Sandbox
 from evocell.errors import ConfigurationError
-from evocell.pipe.shapes import decode, encode
+from evocell.pipe.channel import Channel
+from evocell.pipe.serialization import decode, encode
 
 if TYPE_CHECKING:
     from evocell.api.async_engine import AsyncEngine
 
-__all__ = ["LentFunctions"]
+__all__ = ["CALL", "TOLD_ROLES", "CallbackRegistry", "ClientContext"]
 
 _THREADS = 8
 
@@ -44,9 +44,9 @@ class _Lent:
 
 
 class _Names:
-    """Lends the functions of one request; implements `evocell.pipe.shapes.Context` for what it sends."""
+    """Lends one request's functions; implements `evocell.pipe.serialization.Context` for what it sends."""
 
-    def __init__(self, functions: LentFunctions) -> None:
+    def __init__(self, functions: CallbackRegistry) -> None:
         self._functions = functions
         self.names: list[str] = []
 
@@ -69,7 +69,7 @@ class _Names:
         return name
 
 
-class LentFunctions:
+class CallbackRegistry:
     """What a client has lent at the moment.
 
     Args:
@@ -151,3 +151,72 @@ class LentFunctions:
         if inspect.iscoroutinefunction(lent.function):
             return [twin]
         return [Sandbox(TokenPortal(trio.lowlevel.current_trio_token()), twin)]
+
+
+CALL = "call"
+
+"""The method by which the server asks for one of the client's functions."""
+
+TOLD_ROLES = frozenset({"progress"})
+
+"""Functions that are told something and asked nothing."""
+
+_IN_LOOP = frozenset({"fitness"})
+
+
+class ClientContext:
+    """What stands behind the names in a request of a client; implements `evocell.pipe.serialization.Context`.
+
+    Args:
+        channel: The connection to the client.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.holds_threads = False
+        """Whether a function was named that is asked from a thread, which waits for the answer."""
+
+    def handle(self, sandbox_id: str) -> str:
+        """Return the id: the engine takes it as well as the sandbox."""
+        return sandbox_id
+
+    def function(self, role: str, name: str, owner: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return a function that asks the client."""
+        if role in TOLD_ROLES:
+            return partial(self._tell, name)
+        if role in _IN_LOOP:
+            return self._in_loop(name)
+        self.holds_threads = True
+        cases = owner.get("cases")
+        places = {id(case): index for index, case in enumerate(cases or ())}
+
+        def ask(*args: Any) -> Any:
+            if role == "score":
+                case, value = args
+                plain = [places[id(case)], value]
+            else:
+                plain = [encode(arg, None) for arg in args]
+            answer = trio.from_thread.run(partial(self._ask, name, plain))
+            # Several objectives are a tuple in Python, which most other languages do not have.
+            return tuple(answer) if role == "aggregate" and isinstance(answer, list) else answer
+
+        # The cases are found by what they are, so they must stay what they are.
+        ask.__dict__["cases"] = cases
+        return ask
+
+    def name_of(self, role: str, *_: object) -> str:
+        """Refuse: functions of a server have no names."""
+        raise TypeError(f"{role}: a server has no functions that a client could ask for")
+
+    def _in_loop(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def ask(*args: Any) -> Any:
+            return await self._ask(name, [encode(arg, None) for arg in args])
+
+        return ask
+
+    def _tell(self, name: str, *args: Any) -> None:
+        params = {"function": name, "args": [encode(arg, None) for arg in args]}
+        self._channel.notify_nowait(CALL, params)
+
+    async def _ask(self, name: str, args: list[Any]) -> Any:
+        return await self._channel.request(CALL, {"function": name, "args": args}, trusting=False)

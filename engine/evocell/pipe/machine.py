@@ -25,15 +25,15 @@ __all__ = [
     "CLOSING",
     "HELLO",
     "Answered",
-    "Asked",
     "Event",
     "Greeted",
     "Machine",
+    "NotificationReceived",
     "Phase",
     "Reading",
     "Refused",
-    "Told",
-    "Withdrawn",
+    "RequestReceived",
+    "RequestWithdrawn",
 ]
 
 HELLO = "hello"
@@ -60,7 +60,7 @@ class Greeted:
 
 
 @frozen
-class Asked:
+class RequestReceived:
     """A request to be answered."""
 
     msgid: int
@@ -77,7 +77,7 @@ class Refused:
 
 
 @frozen
-class Withdrawn:
+class RequestWithdrawn:
     """A request is not wanted any more; it is answered all the same, most likely as cancelled."""
 
     msgid: int
@@ -93,7 +93,7 @@ class Answered:
 
 
 @frozen
-class Told:
+class NotificationReceived:
     """A notification."""
 
     method: str
@@ -113,7 +113,7 @@ class Reading:
     error: ProtocolError | None = None
 
 
-Event: TypeAlias = Greeted | Asked | Refused | Withdrawn | Answered | Told
+Event: TypeAlias = Greeted | RequestReceived | Refused | RequestWithdrawn | Answered | NotificationReceived
 
 
 class Machine:
@@ -324,7 +324,7 @@ class Machine:
         if self._asked and self._asked_bytes + n_bytes > limits.max_in_flight_bytes:
             return self._refuse(msgid, "bytes of requests", limits.max_in_flight_bytes)
         self._count(msgid, n_bytes)
-        return Asked(msgid, method, params)
+        return RequestReceived(msgid, method, params)
 
     def _count(self, msgid: int, n_bytes: int) -> None:
         self._asked[msgid] = n_bytes
@@ -352,8 +352,8 @@ class Machine:
             msgid = params.get("msgid")
             if not isinstance(msgid, int) or isinstance(msgid, bool):
                 raise ProtocolError(f"{CANCEL} needs the id of a request as 'msgid'")
-            return Withdrawn(msgid)
-        return Told(method, params)
+            return RequestWithdrawn(msgid)
+        return NotificationReceived(method, params)
 
     def _open(self, frames: FrameLimits, types: TypeOptions | None) -> None:
         self.phase = Phase.OPEN

@@ -1,4 +1,4 @@
-"""The methods that the pipe offers: those of the engine, found by looking at it.
+"""The methods of the engine as the pipe offers them, with the text of their docstrings.
 
 A method that is added to `AsyncEngine` is offered under its own name, with its arguments under theirs, as
 long as its annotations mean something on the wire. The argument ``sandbox`` may be called ``id``, and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cache
@@ -19,13 +20,22 @@ from attrs import field, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.errors import ConfigurationError
-from evocell.observability.fitness import FitnessRecorder
-from evocell.observability.lineage import LineageTracker
-from evocell.pipe.docstrings import arguments_of, errors_of
 from evocell.pipe.errors import MethodNotFound
-from evocell.pipe.shapes import Context, Unsupported, decode, hints_of, names_files, origin_of, sort_of
+from evocell.pipe.serialization import Context, Unsupported, decode, hints_of, names_files, origin_of, sort_of
+from evocell.store.fitness import FitnessRecorder
+from evocell.store.lineage import LineageTracker
 
-__all__ = ["NOT_OFFERED", "Argument", "Method", "engine_methods", "find_method", "strange_methods"]
+__all__ = [
+    "NOT_OFFERED",
+    "Argument",
+    "Method",
+    "arguments_of",
+    "attributes_of",
+    "engine_methods",
+    "errors_of",
+    "find_method",
+    "strange_methods",
+]
 
 NOT_OFFERED = {
     "evaluator": "it makes a function of the caller's own program, around evaluate and evaluate_one",
@@ -211,3 +221,38 @@ def _described(
     sort_of(result)
     summary = (inspect.getdoc(plain) or "").partition("\n")[0]
     return Method(name, arguments, result, summary, arguments_of(plain), errors_of(plain), streams, blocks)
+
+
+_ENTRY = re.compile(r"    (\w+): (.*)")
+
+
+def arguments_of(function: Any) -> dict[str, str]:
+    """Return what a function's docstring says under ``Args``, by name."""
+    return _entries(function, "Args:")
+
+
+def errors_of(function: Any) -> dict[str, str]:
+    """Return what a function's docstring says under ``Raises``, by name."""
+    return _entries(function, "Raises:")
+
+
+def attributes_of(model: Any) -> dict[str, str]:
+    """Return what a class's docstring says under ``Attributes``, by name."""
+    return _entries(model, "Attributes:") if "__doc__" in vars(model) else {}
+
+
+def _entries(thing: Any, section: str) -> dict[str, str]:
+    lines = (inspect.getdoc(thing) or "").splitlines()
+    if section not in lines:
+        return {}
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines[lines.index(section) + 1 :]:
+        if not line.startswith("    "):
+            break
+        if entry := _ENTRY.fullmatch(line):
+            name = entry[1]
+            found[name] = entry[2]
+        elif name:
+            found[name] += " " + line.strip()
+    return {name: text.replace("``", "`") for name, text in found.items()}

@@ -16,16 +16,16 @@ from attrs import asdict, evolve
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, EvocellError
-from evocell.execution.opening import open_worker as open_configured_worker
-from evocell.execution.scratch import OwnedDirectory
-from evocell.execution.sharing import SharedGuests
-from evocell.execution.worker import OpenWorker
+from evocell.execution.interface import OpenWorker
+from evocell.guests.scratch import OwnedDirectory, memory_place
 from evocell.pipe import errors
-from evocell.pipe.greeting import Hello
+from evocell.pipe.handshake import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.serving import ServedConnection
 from evocell.pipe.session import Session
 from evocell.wire.frames import Framing
+from evocell.workers.open_worker import open_worker as open_configured_worker
+from evocell.workers.shared_workers import SharedWorkers
 from evocell_runtime.build import BuildProgress
 
 __all__ = ["PipeServer", "is_breach", "open_server", "server_version"]
@@ -81,7 +81,7 @@ class PipeServer:
         self._namespaces: dict[str, Session] = {}
         self._connections: dict[ServedConnection, None] = {}  # in the order in which they came
         self._n_named = 0
-        self._guests: SharedGuests | None = None
+        self._guests: SharedWorkers | None = None
         self._failure: EvocellError | None = None
         self._ready = trio.Event()
 
@@ -200,11 +200,11 @@ class PipeServer:
 
         try:
             async with AsyncExitStack() as stack:
-                home = stack.enter_context(OwnedDirectory())
+                home = stack.enter_context(OwnedDirectory(memory_place()))
                 worker = await stack.enter_async_context(
                     open_worker(self._config, SnapshotStore(home / "code"), progress=progress)
                 )
-                self._guests = SharedGuests(worker, apart=self.is_shared)
+                self._guests = SharedWorkers(worker, apart=self.is_shared)
                 self._ready.set()
                 self._tell_all("image.ready", self.image)
                 await trio.sleep_forever()

@@ -14,19 +14,19 @@ import trio
 from attrs import asdict
 
 from evocell.errors import ConfigurationError, EvocellError
-from evocell.observability.stream import Subscription as EventSubscription
 from evocell.pipe import errors
-from evocell.pipe.callbacks import ClientContext
 from evocell.pipe.channel import Channel
 from evocell.pipe.description import describe
 from evocell.pipe.errors import Busy, ConnectionClosed, MethodNotFound, Unauthorized, UnsupportedProtocol
-from evocell.pipe.greeting import Hello, Subscription, shown_limits
+from evocell.pipe.functions import ClientContext
+from evocell.pipe.handshake import Hello, Subscription, shown_limits
 from evocell.pipe.limits import PROTOCOL, PipeLimits
 from evocell.pipe.machine import Greeted, Machine
 from evocell.pipe.methods import Method, find_method
 from evocell.pipe.packing import is_long
+from evocell.pipe.serialization import decode, encode
 from evocell.pipe.session import Session
-from evocell.pipe.shapes import decode, encode
+from evocell.telemetry.stream import Subscription as EventSubscription
 from evocell.wire.frames import Framing
 
 __all__ = ["Host", "ServedConnection"]

@@ -15,10 +15,10 @@ from typing import Any
 import trio
 
 from evocell.api.async_engine import AsyncEngine
-from evocell.api.progress import silent
 from evocell.config import Config
+from evocell.console.progress import silent
 from evocell.errors import EngineClosed, EvocellError
-from evocell.execution.worker import OpenWorker
+from evocell.execution.interface import OpenWorker
 from evocell.pipe.channel import Channel
 from evocell.pipe.errors import InternalError
 

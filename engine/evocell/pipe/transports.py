@@ -78,21 +78,22 @@ async def listen_unix(path: Path) -> AsyncIterator[list[trio.SocketListener]]:
     """
     with _usable(path):
         await _remove_stale(path)
-        listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        with _usable(path):
+            before = os.umask(0o177)
+            try:
+                await listening.bind(str(path))
+            finally:
+                os.umask(before)
+            listening.listen(_BACKLOG)
+        inode = path.stat().st_ino
         try:
-            await listening.bind(str(path))
+            yield [trio.SocketListener(listening)]
         finally:
-            os.umask(before)
-        listening.listen(_BACKLOG)
-    inode = path.stat().st_ino
-    try:
-        yield [trio.SocketListener(listening)]
-    finally:
-        listening.close()
-        with suppress(OSError):
-            if path.stat().st_ino == inode:
-                path.unlink()
+            listening.close()
+            with suppress(OSError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
 
 
 @asynccontextmanager

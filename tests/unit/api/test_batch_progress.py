@@ -18,8 +18,8 @@ from rich.console import Console
 
 import evocell
 from evocell import Case, Evaluation, Stage
-from evocell.api import batch_progress
-from evocell.api.batch_progress import BatchBar, Display, StreamProgress, is_terminal, size_of
+from evocell.console import progress as batch_progress
+from evocell.console.progress import BatchBar, Display, StreamProgress, is_terminal, size_of
 
 TASK = Evaluation("solve", [Case((2,), expected=4)])
 SQUARE = "def solve(n): return n * n"
@@ -194,9 +194,9 @@ def test_on_a_real_terminal():
     text = textwrap.dedent(
         """
         import time, evocell
-        from evocell.api import batch_progress
+        from evocell.console import progress as batch_progress
         batch_progress.PATIENCE_S = 0.2
-        with evocell.api.batch_progress.BatchBar("evaluating", 7) as bar:
+        with evocell.console.progress.BatchBar("evaluating", 7) as bar:
             assert batch_progress.is_terminal()
             bar.report(None, 3)
             time.sleep(1.0)

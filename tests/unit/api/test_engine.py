@@ -260,7 +260,7 @@ def test_a_forked_child_cannot_run_guests_itself_either(fake_workers):
 
 def test_no_pickling(fake_engine):
     sandbox = fake_engine.create_sandbox(source=SQUARE)
-    for thing in (fake_engine, sandbox, sandbox._twin, AsyncEngine(Config())):
+    for thing in (fake_engine, sandbox, sandbox._async_sandbox, AsyncEngine(Config())):
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(thing)
     result = fake_engine.evaluate_one(SQUARE, TASK)

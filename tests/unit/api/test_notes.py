@@ -1,6 +1,6 @@
 """The text for whoever writes code for the guest."""
 
-from evocell.api.notes import guest_notes
+from evocell.api.prompt_notes import guest_notes
 from evocell.config import Config
 
 
@@ -9,7 +9,7 @@ def test_what_the_guest_is_like():
     text = guest_notes(info, Config(default_max_fuel=7, blocked_modules=("socket",)))
     assert "CPython 3.15.0" in text
     assert "attrs 1, numpy 2.5.2" in text
-    assert "execute 7 WebAssembly" in text
+    assert "may do 7 units of work" in text
     assert "virtual" in text
     assert "imported, which raises ImportError: socket" in text
     assert "Decimal is 40 to 90 times slower" in text

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import evocell
-from evocell.api.progress import ConsoleProgress, announcement, duration
+from evocell.console.progress import ConsoleProgress, announcement, duration
 from evocell_runtime.build import BuildProgress as Report
 
 BUILD = [

@@ -4,8 +4,8 @@ import pytest
 
 import evocell
 from evocell.cli.main import main
-from evocell.observability.audit import AuditLog
-from evocell.observability.store import Store
+from evocell.store.audit import AuditLog
+from evocell.store.store import Store
 
 
 @pytest.fixture

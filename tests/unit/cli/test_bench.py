@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evocell.cli.cases import read_cases
+from evocell.cli.bench import read_cases
 from evocell.cli.main import main
 from evocell.errors import ConfigurationError
 

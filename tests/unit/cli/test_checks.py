@@ -5,10 +5,9 @@ import json
 import pytest
 from attrs import evolve
 
-from evocell.cli.checks import Status, judge, room
-from evocell.cli.doctor import report
+from evocell.cli.doctor import Status, judge, report, room
 from evocell.cli.facts import Facts, container_memory_bytes, nearest_existing
-from evocell.execution.capacity import CHOICE, UNLIMITED
+from evocell.guests.capacity import CHOICE, UNLIMITED
 
 MACHINE = Facts(
     python="3.11.7",

@@ -5,8 +5,7 @@ import mmap
 
 import pytest
 
-from evocell.cli.image import megabytes
-from evocell.cli.image_choice import choose, newest_first
+from evocell.cli.image import choose, megabytes, newest_first
 from evocell.cli.main import main
 from evocell.errors import ImageError
 from evocell_runtime.cache import ImageCache, ImageManifest, record_of

@@ -13,8 +13,8 @@ from evocell import Case, Config, Engine, Evaluation
 from evocell.cli.main import main
 from evocell.cli.report import render
 from evocell.cli.report_data import read_run
-from evocell.cli.top_data import RunWatcher
-from evocell.observability.database import open_reader
+from evocell.cli.top import RunWatcher
+from evocell.store.database import open_reader
 
 SQUARE = "def solve(n): return n * n"
 BETTER = "def solve(n): return n * n + 1"

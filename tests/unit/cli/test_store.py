@@ -10,7 +10,7 @@ import pytest
 
 from evocell import Case, Config, Engine, Evaluation
 from evocell.cli.main import main
-from evocell.observability.export import EXPORTS
+from evocell.store.export import EXPORTS
 
 SQUARE = "def solve(n): return n * n"
 FORMULA = "def solve(n): raise Exception('=HYPERLINK(1)')"

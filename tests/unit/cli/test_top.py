@@ -8,9 +8,8 @@ from rich.console import Console
 
 from evocell import Case, Config, ConfigurationError, Engine, Evaluation
 from evocell.cli.main import main
-from evocell.cli.top import draw
-from evocell.cli.top_data import Picture, RunWatcher
-from evocell.observability.database import open_reader
+from evocell.cli.top import Picture, RunWatcher, draw
+from evocell.store.database import open_reader
 
 SQUARE = "def solve(n): return n * n"
 RAISES = "def solve(n): raise ValueError(n)"
@@ -123,7 +122,7 @@ def test_what_is_shown():
         "1,234, 1,200 valid",
         "45.6/s",
         "0.123457  g1-02, generation 1",
-        "3 G instructions",
+        "3 G",
         "5 of 10",
         "50 MB",
         "3.2 s",

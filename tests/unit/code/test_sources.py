@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from evocell.code import quota
+from evocell.code import paths
 from evocell.code.sources import FileTree, normalise
 from evocell.errors import ConfigurationError
 
@@ -150,7 +150,7 @@ def test_sizes_are_bounded(monkeypatch):
         normalise("x" * ((4 << 20) + 1))
     with pytest.raises(ConfigurationError, match="one file too many"):
         normalise({f"m{index}.py": "" for index in range(2001)})
-    monkeypatch.setattr(quota, "MAX_TOTAL_BYTES", 10)
+    monkeypatch.setattr(paths, "MAX_TOTAL_BYTES", 10)
     with pytest.raises(ConfigurationError, match=r"b\.py' takes the tree over"):
         normalise({"a.py": "123456", "b.py": "123456"})
 

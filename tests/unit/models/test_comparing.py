@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from evocell.models.comparing import Comparison, Interval, Measurement
 from evocell.models.fitness import CaseResult, FitnessResult
+from evocell.models.measurement import Comparison, Interval, Measurement
 from evocell.models.outcome import Completed, Raised
 
 

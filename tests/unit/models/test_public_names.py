@@ -29,8 +29,8 @@ def test_a_name_that_is_not_there_is_an_attribute_error(package):
 
 def test_a_worker_process_starts_without_what_it_does_not_run():
     program = (
-        "import sys, evocell.execution.worker_process; "
-        "print([name for name in ('evocell.api', 'evocell.orchestration', 'evocell.models.fitness', 'psutil', "
+        "import sys, evocell.guests.main; "
+        "print([name for name in ('evocell.api', 'evocell.evaluation', 'evocell.sandboxes', 'evocell.models.fitness', 'psutil', "
         "'rich', 'numpy', 'sqlite3', 'evocell_runtime.build') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,16 +7,16 @@ import msgpack
 import pytest
 
 from evocell.errors import SandboxNotFound
-from evocell.observability.stream import KEPT
+from evocell.pipe.channel import ReceivedEvent
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.description import EXTENSIONS, NOTIFICATIONS, describe
 from evocell.pipe.document import refreshed
 from evocell.pipe.errors import error_codes
-from evocell.pipe.events import ReceivedEvent
-from evocell.pipe.greeting import SERVER_METHODS, Hello
+from evocell.pipe.handshake import SERVER_METHODS, Hello
 from evocell.pipe.limits import PROTOCOL, PipeLimits
-from evocell.pipe.machine import Asked, Greeted, Machine
+from evocell.pipe.machine import Greeted, Machine, RequestReceived
 from evocell.pipe.methods import engine_methods
+from evocell.telemetry.stream import KEPT
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "pipe.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_the_listing_is_what_is_sent():
     assert greeted == Greeted(0, {"protocol": 1})
     result = {"protocol": 1, "server": "", "session": {}, "image": {}, "limits": {}, "types": {}}
     assert machine.accept(0, result, TypeOptions()).startswith(welcome)
-    assert list(machine.receive(asked)) == [Asked(1, "get_info", {"id": "x"})]
+    assert list(machine.receive(asked)) == [RequestReceived(1, "get_info", {"id": "x"})]
     assert machine.fail(1, SandboxNotFound("x")).startswith(refused)
 
 

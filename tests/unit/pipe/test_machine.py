@@ -10,13 +10,13 @@ from evocell.pipe.errors import Busy, ConnectionClosed
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.machine import (
     Answered,
-    Asked,
     Greeted,
     Machine,
+    NotificationReceived,
     Phase,
     Refused,
-    Told,
-    Withdrawn,
+    RequestReceived,
+    RequestWithdrawn,
 )
 from evocell.wire.frames import Notification, Request, Response, encode_message
 
@@ -44,7 +44,7 @@ def test_a_request_is_answered(framing):
     client, server = pair(framing=framing)
     msgid, data = client.request("run", {"x": (1, 2)})
 
-    assert list(server.receive(data)) == [Asked(msgid, "run", {"x": (1, 2)})]
+    assert list(server.receive(data)) == [RequestReceived(msgid, "run", {"x": (1, 2)})]
     assert (client.waiting, server.in_flight) == (1, 1)
     assert list(client.receive(server.respond(msgid, [1]))) == [Answered(msgid, None, [1])]
     assert (client.waiting, server.in_flight) == (0, 0)
@@ -63,14 +63,14 @@ def test_an_error_comes_back_as_what_it_was():
 def test_both_ends_ask():
     client, server = pair()
     msgid, data = server.request("call", {"function": "f"})
-    assert list(client.receive(data)) == [Asked(msgid, "call", {"function": "f"})]
+    assert list(client.receive(data)) == [RequestReceived(msgid, "call", {"function": "f"})]
     assert list(server.receive(client.respond(msgid, 1.5))) == [Answered(msgid, None, 1.5)]
 
 
 def test_a_withdrawn_request_is_answered_all_the_same():
     client, server = pair()
     msgid, data = client.request("run", {})
-    assert list(server.receive(data + client.cancel(msgid)))[1] == Withdrawn(msgid)
+    assert list(server.receive(data + client.cancel(msgid)))[1] == RequestWithdrawn(msgid)
     assert client.waiting == server.in_flight == 1
 
 
@@ -79,18 +79,18 @@ def test_one_request_too_many_is_refused_and_the_next_one_is_not():
     sent = [client.request("run", {}) for _ in range(3)]
     events = list(server.receive(b"".join(data for _, data in sent)))
 
-    assert [type(event) for event in events] == [Asked, Asked, Refused]
+    assert [type(event) for event in events] == [RequestReceived, RequestReceived, Refused]
     assert isinstance(events[2].error, Busy)
     server.fail(events[2].msgid, events[2].error)
     server.respond(events[0].msgid, None)
-    assert isinstance(next(server.receive(client.request("run", {})[1])), Asked)
+    assert isinstance(next(server.receive(client.request("run", {})[1])), RequestReceived)
 
 
 def test_the_bytes_that_requests_came_in_are_bounded_too():
     client, server = pair(FEW)
     first = client.request("run", {"x": b"x" * 900})[1]
     second = client.request("run", {"x": b"x" * 900})[1]
-    assert [type(event) for event in server.receive(first + second)] == [Asked, Refused]
+    assert [type(event) for event in server.receive(first + second)] == [RequestReceived, Refused]
 
 
 def test_a_peer_that_does_not_heed_busy_is_cut_off():
@@ -162,7 +162,9 @@ def test_the_end_inside_a_message_is_a_fault_and_between_two_is_none():
 def test_whoever_closes_says_why():
     client, server = pair()
     (told,) = client.receive(server.close(ConnectionClosed("enough")))
-    assert told == Told("closing", {"code": "ConnectionClosed", "message": "enough", "data": {}})
+    assert told == NotificationReceived(
+        "closing", {"code": "ConnectionClosed", "message": "enough", "data": {}}
+    )
     assert server.phase is Phase.CLOSED
     assert list(server.receive(b"anything")) == []
 
@@ -204,14 +206,14 @@ def test_two_machines_agree_on_what_is_open_whatever_they_do(script, framing, cu
     for act, what in script:
         if act == "ask":
             msgid, data = ends[what].request("m", {"n": len(open_requests)})
-            assert deliver(other[what], data) == [Asked(msgid, "m", {"n": len(open_requests)})]
+            assert deliver(other[what], data) == [RequestReceived(msgid, "m", {"n": len(open_requests)})]
             open_requests.append((what, msgid))
         elif act == "tell":
-            assert deliver(other[what], ends[what].notify("t", {})) == [Told("t", {})]
+            assert deliver(other[what], ends[what].notify("t", {})) == [NotificationReceived("t", {})]
         elif open_requests:
             asker, msgid = open_requests[what % len(open_requests)]
             if act == "cancel":
-                assert deliver(other[asker], ends[asker].cancel(msgid)) == [Withdrawn(msgid)]
+                assert deliver(other[asker], ends[asker].cancel(msgid)) == [RequestWithdrawn(msgid)]
                 continue
             open_requests.remove((asker, msgid))
             answerer = ends[other[asker]]

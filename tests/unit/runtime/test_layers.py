@@ -68,8 +68,8 @@ def test_dependencies_come_along_and_data_files_and_metadata_stay(wheels):
 
 def test_the_same_packages_give_the_same_bytes_and_so_the_same_image(wheels):
     wheels.add("first")
-    one = wheels.build("first").path.read_bytes()
-    identity = ImageSpec(warm=(), layers=(wheels.build("first").path,)).image_id()
+    layer = wheels.build("first").path
+    one, identity = layer.read_bytes(), ImageSpec(warm=(), layers=(layer,)).image_id()
     assert wheels.build("first").path.read_bytes() == one
 
     wheels.add("first", "1.1")

@@ -14,7 +14,7 @@ from evocell_runtime.patches.assembler import assemble
 from evocell_runtime.patches.instructions import after_locals, instructions, text_of
 from evocell_runtime.patches.layer import apply_patches, body_digest
 from evocell_runtime.patches.memory import patch_memory
-from evocell_runtime.patches.model import Data, Donor, Edit, Memory
+from evocell_runtime.patches.model import Data, Donor, Edit, Everywhere, Form, Memory
 from evocell_runtime.patches.module import open_module
 from evocell_runtime.patches.opcodes import BY_CODE
 from evocell_runtime.patches.page import render
@@ -143,9 +143,78 @@ def test_which_of_several_places_is_said(small):
     assert call(apply_patches(small, [patch]), "twice", 2) == 9
 
 
+def test_all_places_are_changed_where_their_number_is_said(small):
+    patch = edit(function="twice", expected="call answer", replacement="i32.const 1\ni32.add", places=2)
+    assert call(apply_patches(small, [patch]), "twice", 2) == 4
+
+
+CASTING = """
+(module
+  (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
+  (memory (export "memory") 1)
+  (func $answer (export "answer") (param i32) (result i32) (local f64)
+    local.get 0
+    f64.convert_i32_s
+    f64.const 1e300
+    f64.mul
+    i32.trunc_sat_f64_s
+    (block (br_table 0 0 (i32.const 0)))
+    local.get 0
+    f64.convert_i32_s
+    i32.trunc_sat_f64_s
+    i32.add)
+  (func $narrow (export "narrow") (param i32) (result i32)
+    i32.const 8
+    local.get 0
+    f64.convert_i32_s
+    i32.trunc_sat_f64_s
+    i32.store8
+    i32.const 8
+    i32.load)
+  (func $constants (result f64)  ;; holds the bytes of the instruction, but not the instruction
+    i64.const 0x02fc02fc
+    drop
+    f64.const nan:0x2fc02fc02fc))
+"""
+
+
+def everywhere(**changes) -> Everywhere:
+    known = {
+        "instruction": "i32.trunc_sat_f64_s",
+        "replacement": "local.tee new0\ni32.trunc_sat_f64_s\nlocal.get new0\ndrop\ni32.const 1\ni32.add",
+        "narrow": "drop\ni32.const 77",
+        "local": "f64",
+        "places": (3, 1),
+    }
+    return Everywhere(name="everywhere", why="a test", forms=(Form(**known | changes),))
+
+
+def test_an_instruction_is_changed_wherever_it_is():
+    small = named(CASTING)
+    changed = apply_patches(small, [everywhere()])
+    assert call(small, "answer", 5) == (1 << 31) - 1 + 5 - (1 << 32)
+    assert call(changed, "answer", 5) == -(1 << 31) + 6
+    assert call(changed, "narrow", 5) == 77
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"places": (2, 1)}, "i32.trunc_sat_f64_s is there 3 times, 1 of them narrowed"),
+        ({"places": (3, 0)}, "i32.trunc_sat_f64_s is there 3 times, 1 of them narrowed"),
+        ({"instruction": "i32.add"}, "i32.add cannot be changed everywhere"),
+        ({"replacement": "call nothing"}, "no function nothing"),
+    ],
+)
+def test_a_change_everywhere_that_does_not_fit_is_refused(changes, said):
+    with pytest.raises(ImageError, match=said):
+        apply_patches(named(CASTING), [everywhere(**changes)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"function": "twice", "expected": "call answer", "places": 3}, "twice are there 2 times"),
         ({"expected": "i32.const 8"}, "answer are there 0 times"),
         ({"expected": ""}, "does not say which instructions of answer"),
         ({"function": "twice", "expected": "call answer"}, "twice are there 2 times"),

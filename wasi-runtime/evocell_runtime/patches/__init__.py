@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 
 from evocell_runtime.patches.buffers import BUFFERS
+from evocell_runtime.patches.casts import CASTS
 from evocell_runtime.patches.floats import FLOATS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
-from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Memory
+from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Everywhere, Memory
 from evocell_runtime.patches.sizes import SIZES
 from evocell_runtime.patches.stacks import STACKS
+from evocell_runtime.patches.waits import WAITS
 
-PATCHES: tuple[AnyPatch, ...] = (*INTEGERS, *BUFFERS, *SIZES, *KERNELS, *FLOATS, *STACKS)
+PATCHES: tuple[AnyPatch, ...] = (*CASTS, *INTEGERS, *BUFFERS, *SIZES, *KERNELS, *FLOATS, *STACKS, *WAITS)
 """The table, in the order in which it is applied."""
 
-CODE_PATCHES: tuple[CodePatch, ...] = tuple(one for one in PATCHES if isinstance(one, Edit | Donor | Data))
+CODE_PATCHES: tuple[CodePatch, ...] = tuple(
+    one for one in PATCHES if isinstance(one, Edit | Everywhere | Donor | Data)
+)
 """Those that change the module."""
 
 MEMORY_PATCHES: tuple[Memory, ...] = tuple(one for one in PATCHES if isinstance(one, Memory))

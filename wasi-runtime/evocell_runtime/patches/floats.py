@@ -6,8 +6,8 @@ overflowed, or its operand is at a pole; a result that is not a number although 
 operation. One pass over the results, several numbers at a time, finds whether there is any such; the operands are
 looked at only then. Underflow is looked for where a program asked for it, since numpy ignores it by default.
 
-Loops that write over their operands work on pieces of 128, whose operands are kept beside. Of a reduction, the
-operands are judged together with the result.
+Loops go in pieces of 1,024 numbers, which are judged while they are in the processor's cache; those that write over their
+operands in pieces of 512, whose operands are kept beside. Of a reduction, the operands are judged together with the result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,27 @@ from __future__ import annotations
 from importlib.resources import files
 
 from evocell_runtime.patches.model import AnyPatch, Donor, Edit
+from evocell_runtime.patches.templates import fill
 
+_VECTORS: tuple[dict[str, str | int], ...] = (
+    {
+        "SHAPE": "f64x2",
+        "LANES": 2,
+        "SIZE": 8,
+        "GROUP": 8,
+        "SPLAT": "v128.load64_splat",
+        "BOUND": "(local.get $bound)",
+    },
+    {
+        "SHAPE": "f32x4",
+        "LANES": 4,
+        "SIZE": 4,
+        "GROUP": 16,
+        "SPLAT": "v128.load32_splat",
+        "BOUND": "(f32.demote_f64 (local.get $bound))",
+    },
+)
+_PARTS = ("floats", "float_vectors", "float_indexed", "float_products", "float_casts")
 _NAME_OF_DOT = "16891630"
 _TRANSFER = "call_indirect (param i32 i32 i32 i32 i32) (result i32)"
 
@@ -29,6 +49,7 @@ _CASTS = (
     ("mapiter_trivial_set", 1),
     ("mapiter_set", 5),
     ("_strided_masked_wrapper_transfer_function", 1),
+    ("_strided_to_strided_multistep_cast", 3),
     ("PyArray_TransferStridedToNDim", 6),
     ("PyArray_TransferNDimToStrided", 6),
 )
@@ -142,6 +163,19 @@ def _errors(function: str, kind: int, first: int) -> Edit:
     )
 
 
+def _wat() -> str:
+    """The donor, put together of its parts."""
+    room = files(__package__)
+    texts = {name: room.joinpath(f"{name}.wat").read_text(encoding="utf-8") for name in _PARTS}
+    return (
+        texts["floats"]
+        .replace("@VECTORS@", "\n".join(fill(texts["float_vectors"], named) for named in _VECTORS))
+        .replace("@INDEXED@", texts["float_indexed"])
+        .replace("@PRODUCTS@", texts["float_products"].replace("@DOT@", _NAME_OF_DOT))
+        .replace("@CASTS@", texts["float_casts"])
+    )
+
+
 FLOATS: tuple[AnyPatch, ...] = (
     Donor(
         name="numpy-floating-point-errors",
@@ -157,10 +191,7 @@ FLOATS: tuple[AnyPatch, ...] = (
             ("_get_bufsize_errmask", "fbe055df0325af34aaa5bfdc8c52b54ad29bb76fa759fb609b8ffc7219abbcb0"),
             ("cblas_matrixproduct", "49ab880add0c5d45a74cd195c4cd713c32b6f1c796a3e209cc438b1c7a4f3368"),
         ),
-        wat=files(__package__)
-        .joinpath("floats.wat")
-        .read_text(encoding="utf-8")
-        .replace("@DOT@", _NAME_OF_DOT),
+        wat=_wat(),
     ),
     *(
         Edit(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from attrs import frozen
 
 from evocell_runtime.errors import ImageError
-from evocell_runtime.leb128 import read_signed, read_unsigned
+from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
 from evocell_runtime.patches.module import VALUE_TYPES, Module, Signature
 from evocell_runtime.patches.opcodes import BY_CODE, PREFIXED, natural_bytes
 
@@ -48,6 +48,13 @@ def after_locals(body: bytes | memoryview) -> tuple[list[tuple[int, int]], int]:
         groups.append((many, body[at]))
         at += 1
     return groups, at
+
+
+def write_locals(groups: list[tuple[int, int]]) -> bytes:
+    """The beginning of a body: its groups of local variables."""
+    return write_unsigned(len(groups)) + b"".join(
+        write_unsigned(many) + bytes([kind]) for many, kind in groups
+    )
 
 
 def instructions(body: bytes | memoryview) -> Iterator[Instruction]:

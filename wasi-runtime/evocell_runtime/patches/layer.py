@@ -10,8 +10,9 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_signed, read_unsigned, write_unsigned
 from evocell_runtime.patches.assembler import assemble
 from evocell_runtime.patches.donors import graft, sized
-from evocell_runtime.patches.instructions import after_locals, instructions, text_of
-from evocell_runtime.patches.model import CodePatch, Data, Donor, Edit
+from evocell_runtime.patches.everywhere import rewrite_everywhere
+from evocell_runtime.patches.instructions import after_locals, instructions, text_of, write_locals
+from evocell_runtime.patches.model import CodePatch, Data, Donor, Edit, Everywhere
 from evocell_runtime.patches.module import (
     CODE,
     DATA,
@@ -47,6 +48,8 @@ def apply_patches(wasm: bytes, patches: Iterable[CodePatch]) -> bytes:
                 case Edit():
                     number = module.number(patch.function)
                     module.replaced[number] = _edited(module, patch, number)
+                case Everywhere():
+                    rewrite_everywhere(module, patch.forms)
                 case Donor():
                     _check_originals(module, patch, donated)
                     replaced = graft(module, patch.wat)
@@ -92,21 +95,30 @@ def _edited(module: Module, patch: Edit, number: int) -> bytes:
         msg = f"it does not say which instructions of {patch.function} it changes"
         raise ImageError(msg)
     places = [at for at in range(len(texts)) if texts[at : at + len(wanted)] == wanted]
-    if (patch.occurrence is None and len(places) != 1) or (
-        patch.occurrence is not None and patch.occurrence >= len(places)
-    ):
-        msg = f"the instructions that it expects in {patch.function} are there {len(places)} times"
-        raise ImageError(msg)
-    place = places[patch.occurrence or 0]
+    chosen = _chosen(patch, places)
     groups, begin = after_locals(body)
     first_new = len(module.signature(number)[0]) + sum(many for many, _ in groups)
     fresh = assemble(module, patch.replacement, first_new_local=first_new)
     groups += [(1, TYPE_CODES[name]) for name in patch.new_locals]
-    head = write_unsigned(len(groups)) + b"".join(
-        write_unsigned(many) + bytes([kind]) for many, kind in groups
-    )
-    kept, after = body[begin : found[place].at], body[found[place + len(wanted) - 1].end :]
-    return b"".join([head, kept, fresh, after])
+    parts: list[bytes | memoryview] = [write_locals(groups)]
+    for place in chosen:
+        parts += [body[begin : found[place].at], fresh]
+        begin = found[place + len(wanted) - 1].end
+    return b"".join([*parts, body[begin:]])
+
+
+def _chosen(patch: Edit, places: list[int]) -> list[int]:
+    """Those of the places where the expected instructions are that are meant.
+
+    Raises:
+        ImageError: They are not there as often as the patch says.
+    """
+    if patch.occurrence is not None and patch.occurrence < len(places):
+        return [places[patch.occurrence]]
+    if patch.occurrence is None and len(places) == (patch.places or 1):
+        return places
+    msg = f"the instructions that it expects in {patch.function} are there {len(places)} times"
+    raise ImageError(msg)
 
 
 def _written(module: Module, data: list[Data]) -> bytes:

@@ -34,6 +34,7 @@ class Edit(Patch):
         expected: The instructions as `python -m evocell_runtime.patches show` prints them, one a line.
         replacement: What they become, in the same form; may be longer, shorter or empty.
         occurrence: Which of several such runs is meant, from 0; None: there must be exactly one.
+        places: How many such runs there are, if all of them are meant.
         new_locals: Types of local variables to add; the text calls them `new0`, `new1`, and so on.
     """
 
@@ -41,7 +42,38 @@ class Edit(Patch):
     expected: str = field(converter=_text)
     replacement: str = field(converter=_text)
     occurrence: int | None = None
+    places: int | None = None
     new_locals: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Form:
+    """What one instruction becomes wherever it is.
+
+    Attributes:
+        instruction: Its name; one without immediates, of those that begin with the byte 0xfc.
+        replacement: What it becomes, as in an edit; `new0` is a local variable of the type `local`.
+        narrow: What it becomes where the next instructions keep the low 8 or 16 bits of its result only.
+        local: The type of the variable; functions have one for each type that is needed.
+        places: How often the instruction is in the module, and in how many of these places its result is narrowed.
+    """
+
+    instruction: str
+    replacement: str = field(converter=_text)
+    narrow: str = field(converter=_text)
+    local: str
+    places: tuple[int, int]
+
+
+@frozen(kw_only=True)
+class Everywhere(Patch):
+    """Instructions become others in all functions.
+
+    Attributes:
+        forms: Which, and what they become.
+    """
+
+    forms: tuple[Form, ...]
 
 
 @frozen(kw_only=True)
@@ -98,5 +130,5 @@ class Memory(Patch):
     replacement: bytes
 
 
-CodePatch = Edit | Donor | Data
-AnyPatch = Edit | Donor | Data | Memory
+CodePatch = Edit | Everywhere | Donor | Data
+AnyPatch = Edit | Everywhere | Donor | Data | Memory

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from textwrap import fill
 
-from evocell_runtime.patches.model import AnyPatch, Data, Donor, Edit, Memory
+from evocell_runtime.patches.model import AnyPatch, Data, Donor, Edit, Everywhere, Memory
 
 _HEAD = """\
 # Patches
@@ -43,6 +43,12 @@ def _where(patch: AnyPatch) -> str:
         case Edit():
             many, fresh = len(patch.expected.splitlines()), len(patch.replacement.splitlines())
             return f"Changes instructions of `{patch.function}`: {many} become {fresh}."
+        case Everywhere():
+            many = sum(form.places[0] for form in patch.forms)
+            return fill(
+                f"Changes {', '.join(f'`{form.instruction}`' for form in patch.forms)}: {many:,} places.",
+                width=120,
+            )
         case Donor():
             return "Replaces " + ", ".join(f"`{name}`" for name, _ in patch.expected) + "."
         case Data():

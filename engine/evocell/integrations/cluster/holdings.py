@@ -15,9 +15,9 @@ from typing import Any
 from attrs import define, evolve, field
 
 from evocell.errors import ProtocolError
-from evocell.execution.blobs import Recent
-from evocell.execution.parcels import unpack_tree
-from evocell.execution.run import Run
+from evocell.execution.archive import unpack_tree
+from evocell.execution.messages import GuestRequest
+from evocell.lru import LruCache
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.derive import APP_DIRECTORY
 from evocell_runtime.private import make_below
@@ -74,8 +74,8 @@ class Holdings:
         self._root = root
         self._cache = cache
         self._own_image = own_image
-        self._blobs: Recent[str, bytes] = Recent(BLOBS_BYTES)
-        self._trees: Recent[str, Path] = Recent(TREES_BYTES)
+        self._blobs: LruCache[str, bytes] = LruCache(BLOBS_BYTES)
+        self._trees: LruCache[str, Path] = LruCache(TREES_BYTES)
         self._images: dict[str, str] = {}
         self._using: Counter[str] = Counter()
         self._doomed: set[str] = set()
@@ -115,7 +115,7 @@ class Holdings:
             self._images[image] = image
         return image in self._images
 
-    def run(self, plain: Mapping[str, Any], number: int) -> Run | dict[str, list[str]]:
+    def run(self, plain: Mapping[str, Any], number: int) -> GuestRequest | dict[str, list[str]]:
         """The run that the engine describes, or what is missing for it, by kind."""
         missing: dict[str, list[str]] = {"blob": [], "tree": [], "image": []}
 
@@ -132,7 +132,7 @@ class Holdings:
         elif image is not None and not self.holds_image(image):
             missing["image"].append(image)
         app, harness = (self._mounted(plain[name], image, missing) for name in ("app", "harness"))
-        run = Run.from_wire({**plain, "app": None, "harness": None}, find)
+        run = GuestRequest.from_wire({**plain, "app": None, "harness": None}, find)
         if any(missing.values()):
             return {kind: names for kind, names in missing.items() if names}
         here = None if image is None else self._images[image]

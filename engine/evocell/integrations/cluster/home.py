@@ -9,10 +9,10 @@ import trio
 
 from evocell.config import Config
 from evocell.errors import EngineClosed
-from evocell.execution.blobs import SHELF_BYTES
-from evocell.execution.enforcer import memory_bound, watch_memory
-from evocell.execution.pool import HostPool
-from evocell.models.workers import WorkerInfo, WorkerKill
+from evocell.execution.payload_cache import CACHE_BYTES
+from evocell.models.info import WorkerInfo, WorkerKill
+from evocell.workers.memory_watch import memory_bound, watch_memory
+from evocell.workers.pool import HostPool
 from evocell_runtime.cache import ImageManifest
 
 __all__ = ["Home"]
@@ -65,7 +65,7 @@ class Home:
                     workers=max(1, self._config.worker_count()),
                     realtime=self._config.profile == "realtime",
                     memory_bytes=bound,
-                    shelf_bytes=min(SHELF_BYTES, bound // _SHELF_PART),
+                    cache_bytes=min(CACHE_BYTES, bound // _SHELF_PART),
                 )
                 pool.on_kill = self._on_kill
                 await self._nursery.start(self._live, pool, bound)
@@ -99,5 +99,5 @@ class Home:
             task_status.started()
             if self._config.enforcement_enabled:
                 interval_s = self._config.enforcement_poll_interval_ms / 1000
-                await watch_memory(pool.lives, bound=bound, interval_s=interval_s)
+                await watch_memory(pool.processes, bound=bound, interval_s=interval_s)
             await trio.sleep_forever()

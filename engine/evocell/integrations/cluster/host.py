@@ -1,4 +1,4 @@
-"""The host of guests that live on a pool's nodes; implements `evocell.execution.run.Host`.
+"""The host of guests that live on a pool's nodes; implements `evocell.execution.messages.Host`.
 
 Runs wait in one queue. A node is given as many as keep its guest processes busy while a message travels, in
 batches if they are short. What was on a node that died goes to another one; a run with which three nodes
@@ -19,15 +19,15 @@ from typing import Any
 import trio
 
 from evocell.errors import ClusterLost, ConfigurationError, EngineClosed, ProtocolError
-from evocell.execution.run import Run, Sighting
-from evocell.execution.scratch import OwnedDirectory
+from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.guests.scratch import OwnedDirectory
 from evocell.integrations.cluster.home import Home
 from evocell.integrations.cluster.joining import Terms
 from evocell.integrations.cluster.luggage import Luggage
 from evocell.integrations.cluster.messages import pack
 from evocell.integrations.cluster.protocol import Link, NodeFailed, NodeLost
 from evocell.integrations.cluster.remote import RemoteNode, Waiting
-from evocell.models.workers import WorkerInfo, WorkerKill
+from evocell.models.info import WorkerInfo, WorkerKill
 
 __all__ = ["ClusterHost"]
 
@@ -95,35 +95,35 @@ class ClusterHost:
             await self._changed.wait()
         return self._slots
 
-    async def run(self, run: Run) -> Sighting:
+    async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request on a node, or at home if it is in a session that stays; see `Host`.
 
         Raises:
             ClusterLost: The pool cannot be reached, or has no node.
         """
-        if run.session is not None and not run.passing:
-            return await (await self._home.started()).run(run)
-        packed = self._luggage.pack(run)
+        if request.session is not None and not request.passing:
+            return await (await self._home.started()).run(request)
+        packed = self._luggage.pack(request)
         tries, lost, before = 0, "the node is gone", self._deaths
         while tries < min(MOST_TRIES, TRIES + max(0, self._deaths - before - tries)):
             if self._closed:
                 raise EngineClosed("the engine is closed")
             if self._trouble is not None:
                 raise ClusterLost(self._trouble)
-            waiting = Waiting(run, next(self._numbers), packed, suspect=tries > 0)
+            waiting = Waiting(request, next(self._numbers), packed, suspect=tries > 0)
             await self._have_done(waiting)
             if waiting.error is not None:
                 raise waiting.error
             if waiting.seen is not None:
-                if run.session is not None and waiting.seen.unforked is not None:
-                    self._unsettle(run.session)
+                if request.session is not None and waiting.seen.unforked is not None:
+                    self._unsettle(request.session)
                 return waiting.seen
             assert waiting.lost is not None
             lost = waiting.lost.message
             tries += not waiting.lost.told
-            if run.session is not None:
+            if request.session is not None:
                 break
-        return Sighting(lost=lost)
+        return GuestResult(lost=lost)
 
     async def _have_done(self, waiting: Waiting) -> None:
         """Wait for a run; whoever is cancelled has it stopped."""
@@ -401,18 +401,20 @@ class ClusterHost:
         """Copy what a session holds, at home; see `Host`."""
         return await (await self._home.started()).fork_session(session, new)
 
-    async def freeze_session(self, run: Run, *, name: str, replace: bool, version: str | None) -> str:
+    async def freeze_session(
+        self, request: GuestRequest, *, name: str, replace: bool, version: str | None
+    ) -> str:
         """Seal what a session holds as an image, at home; see `Host`."""
         home = await self._home.started()
-        return await home.freeze_session(run, name=name, replace=replace, version=version)
+        return await home.freeze_session(request, name=name, replace=replace, version=version)
 
-    async def copy_out(self, session: str) -> dict[str, Any] | None:
+    async def export_session(self, session: str) -> dict[str, Any] | None:
         """Take down what a session holds, at home; see `Host`."""
-        return await (await self._home.started()).copy_out(session)
+        return await (await self._home.started()).export_session(session)
 
-    async def put_in(self, session: str, state: Mapping[str, Any]) -> None:
+    async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
         """Begin a session with what one elsewhere held, at home; see `Host`."""
-        await (await self._home.started()).put_in(session, state)
+        await (await self._home.started()).import_session(session, state)
 
     async def export_image(self, image: str | None, path: Path) -> str:
         """Write an image to a file, at home; see `Host`."""

@@ -12,10 +12,11 @@ from attrs import define, field
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.errors import ProtocolError
-from evocell.execution.blobs import NAMED_BYTES, Recent, name_of
-from evocell.execution.images import ImageCatalogue
-from evocell.execution.parcels import pack_tree
-from evocell.execution.run import Run
+from evocell.execution.archive import pack_tree
+from evocell.execution.messages import GuestRequest
+from evocell.execution.payload_cache import NAMED_BYTES, name_of
+from evocell.guests.images import ImageCatalogue
+from evocell.lru import LruCache
 from evocell_runtime.derive import APP_DIRECTORY
 
 __all__ = ["BLOB_BYTES", "Luggage", "Packed"]
@@ -53,12 +54,12 @@ class Luggage:
         self._snapshots = snapshots
         self._trees_root = snapshots.path_of("0").parent
         self._images_root = images.cache.image_dir("0").parent
-        self._names: Recent[bytes, str] = Recent(NAMED_BYTES)
-        self._packed: Recent[str, bytes] = Recent(_PACKED_BYTES)
+        self._names: LruCache[bytes, str] = LruCache(NAMED_BYTES)
+        self._packed: LruCache[str, bytes] = LruCache(_PACKED_BYTES)
         self._packing = threading.Lock()
         snapshots.on_new = self._learn
 
-    def pack(self, run: Run) -> Packed:
+    def pack(self, run: GuestRequest) -> Packed:
         """Pack a run.
 
         Raises:

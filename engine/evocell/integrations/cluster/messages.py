@@ -15,7 +15,7 @@ import msgpack
 from attrs import fields
 
 from evocell.errors import ProtocolError
-from evocell.execution.run import Sighting
+from evocell.execution.messages import GuestResult
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES, check_text, decode_hostile
 from evocell_runtime.instance import CallResult
@@ -35,7 +35,7 @@ _TEXT_BYTES = 64 << 10
 _FUEL_DIGITS = 20
 _MOST = (1 << 63) - 1
 
-_SIGHTING = tuple(field.name for field in fields(Sighting))
+_SIGHTING = tuple(field.name for field in fields(GuestResult))
 _RESULT = tuple(field.name for field in fields(CallResult))
 _SENTENCES = ("undelivered", "unforked", "no_image", "lost")
 _FLAGS = ("timed_out", "session_alive", "loaded")
@@ -70,7 +70,7 @@ def read_answer(data: bytes, max_bytes: int = BRIEF_BYTES) -> dict[str, Any]:
     return answer
 
 
-def row_of(seen: Sighting) -> list[Any]:
+def row_of(seen: GuestResult) -> list[Any]:
     """A sighting as a row of plain values: without the names it is scanned in half the time."""
     plain = seen.to_wire()
     result = plain["result"]
@@ -78,7 +78,7 @@ def row_of(seen: Sighting) -> list[Any]:
     return [plain[name] for name in _SIGHTING]
 
 
-def read_sighting(row: object, limits: Limits) -> Sighting:
+def read_sighting(row: object, limits: Limits) -> GuestResult:
     """A sighting, from the row that a node says it is.
 
     Args:
@@ -98,7 +98,7 @@ def read_sighting(row: object, limits: Limits) -> Sighting:
     if len(seen) != 1:
         raise ProtocolError("a sighting in its answer is of nothing, or of several things")
     result = None if plain["result"] is None else _read_result(plain["result"], limits)
-    return Sighting(**{**plain, "result": result})
+    return GuestResult(**{**plain, "result": result})
 
 
 def _read_result(row: object, limits: Limits) -> CallResult:

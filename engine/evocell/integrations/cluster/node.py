@@ -24,13 +24,13 @@ from attrs import define, frozen
 
 from evocell.api.portal import TrioThread
 from evocell.errors import EngineClosed, EvocellError
-from evocell.execution.enforcer import SHARE, machine_memory, own_memory, watch_memory
-from evocell.execution.pool import HostPool
-from evocell.execution.run import CopyRefused, Run
-from evocell.execution.scratch import OwnedDirectory, sweep
+from evocell.execution.messages import CopyRefused, GuestRequest
+from evocell.guests.scratch import OwnedDirectory, sweep
 from evocell.integrations.cluster.holdings import BLOBS_BYTES, Arriving, Holdings
 from evocell.integrations.cluster.messages import pack, row_of, unpack
-from evocell.models.workers import WorkerKill
+from evocell.models.info import WorkerKill
+from evocell.workers.memory_watch import SHARE, machine_memory, own_memory, watch_memory
+from evocell.workers.pool import HostPool
 from evocell_runtime.build import build_image
 from evocell_runtime.cache import ImageCache, ImageManifest
 from evocell_runtime.errors import ImageError
@@ -225,7 +225,7 @@ class _Service:
             workers=processes,
             realtime=wanted["realtime"],
             memory_bytes=bound,
-            shelf_bytes=min(BLOBS_BYTES, bound // _SHELF_PART),
+            cache_bytes=min(BLOBS_BYTES, bound // _SHELF_PART),
         )
         pool.on_kill = self._note_kill
         self._living = trio.CancelScope()
@@ -252,7 +252,7 @@ class _Service:
                 await nursery.start(pool.supervise)
                 task_status.started()
                 if bound is not None:
-                    await watch_memory(pool.lives, bound=bound, interval_s=_WATCH_S)
+                    await watch_memory(pool.processes, bound=bound, interval_s=_WATCH_S)
                 await trio.sleep_forever()
 
     def _memory(self) -> int:
@@ -346,7 +346,7 @@ class _Service:
                 continue
             numbers.append(number)
             run = holdings.run(plain, number)
-            if isinstance(run, Run):
+            if isinstance(run, GuestRequest):
                 under_way = self._under_way[number] = _UnderWay(trio.CancelScope(), plain)
                 holdings.begin(plain)
                 self._nursery.start_soon(self._do, number, run, under_way, holdings)
@@ -373,7 +373,7 @@ class _Service:
                 await self._progress.wait()
         return [number for number in numbers if number in self._seen]
 
-    async def _do(self, number: int, run: Run, under_way: _UnderWay, holdings: Holdings) -> None:
+    async def _do(self, number: int, run: GuestRequest, under_way: _UnderWay, holdings: Holdings) -> None:
         pool = self._pool
         answer: dict[str, Any] | None = None
         try:

@@ -10,15 +10,15 @@ import trio
 from evocell.api.portal import bare
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.execution.front import HostWorker
-from evocell.execution.images import ImageCatalogue, ensure_image
-from evocell.execution.worker import Worker
+from evocell.execution.interface import Worker
+from evocell.guests.images import ImageCatalogue, ensure_image
 from evocell.integrations.cluster.home import Home
 from evocell.integrations.cluster.host import ClusterHost
 from evocell.integrations.cluster.joining import Terms, read_layers
 from evocell.integrations.cluster.luggage import Luggage
 from evocell.integrations.cluster.protocol import Pool
-from evocell.models.workers import WorkerKill
+from evocell.models.info import WorkerKill
+from evocell.workers.worker import HostWorker
 from evocell_runtime.build import BuildProgress
 from evocell_runtime.cache import ImageCache
 

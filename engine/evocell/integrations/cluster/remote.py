@@ -12,8 +12,7 @@ import trio
 from attrs import define, field
 
 from evocell.errors import EvocellError, ProtocolError
-from evocell.execution.blobs import Recent
-from evocell.execution.run import Run, Sighting
+from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.integrations.cluster.holdings import BLOBS_BYTES, TREES_BYTES, tree_weight
 from evocell.integrations.cluster.luggage import Luggage, Packed
 from evocell.integrations.cluster.messages import (
@@ -25,7 +24,8 @@ from evocell.integrations.cluster.messages import (
 )
 from evocell.integrations.cluster.pace import Pace
 from evocell.integrations.cluster.protocol import Link, NodeFailed, NodeLost
-from evocell.models.workers import WorkerInfo, WorkerKill, WorkerStatus
+from evocell.lru import LruCache
+from evocell.models.info import WorkerInfo, WorkerKill, WorkerStatus
 
 __all__ = ["RemoteNode", "Waiting"]
 
@@ -59,13 +59,13 @@ class Waiting:
         over: Set when one of the last three is there.
     """
 
-    run: Run
+    run: GuestRequest
     number: int
     packed: Packed
     suspect: bool = False
     missed: int = 0
     node: RemoteNode | None = None
-    seen: Sighting | None = None
+    seen: GuestResult | None = None
     lost: NodeLost | None = None
     error: BaseException | None = None
     over: trio.Event = field(factory=trio.Event)
@@ -73,7 +73,7 @@ class Waiting:
     def settle(
         self,
         *,
-        seen: Sighting | None = None,
+        seen: GuestResult | None = None,
         lost: NodeLost | None = None,
         error: BaseException | None = None,
     ) -> None:
@@ -128,8 +128,8 @@ class RemoteNode:
         self._on_kill = on_kill
         self._living = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._blobs: Recent[str, None] = Recent(BLOBS_BYTES)
-        self._trees: Recent[str, None] = Recent(TREES_BYTES)
+        self._blobs: LruCache[str, None] = LruCache(BLOBS_BYTES)
+        self._trees: LruCache[str, None] = LruCache(TREES_BYTES)
         self._shipping = trio.Lock()
         self._cancel: list[int] = []
         self._end: list[str] = []

@@ -1,0 +1,257 @@
+"""Structured concurrency: bounded maps, retries for want of capacity, restarted tasks, work off the loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
+
+import trio
+
+from evocell.errors import CapacityError
+
+__all__ = [
+    "BACK_OFF_S",
+    "CAPACITY_TIMEOUT_S",
+    "FEW_BYTES",
+    "CapacityRetry",
+    "Slots",
+    "Turns",
+    "back_off_s",
+    "in_thread_if_large",
+    "keep_running",
+    "map_bounded",
+    "passes_on",
+    "running_beside",
+]
+
+CAPACITY_TIMEOUT_S = 10.0
+"""How long something is tried again for which there is no room."""
+
+BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
+"""Pauses before a process or a task is started again, by how often it failed in a row."""
+LONG_LIFE_S = 60.0
+"""A life after which earlier failures of a task no longer count."""
+
+PAUSE_S = 0.05
+"""The first pause before it is tried again, if nothing ends meanwhile; each next one is twice as long."""
+
+_log = logging.getLogger("evocell")
+
+T = TypeVar("T")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+FEW_BYTES = 16 << 10
+"""What is worth no thread, in bytes: at worst some 20 ms of work. Source: 3 to 9 microseconds a value."""
+
+
+def passes_on(error: BaseException) -> bool:
+    """Whether an exception is the business of trio or the interpreter, and not of what was running."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((trio.Cancelled, GeneratorExit)) is not None
+    return isinstance(error, trio.Cancelled | GeneratorExit)
+
+
+class Slots(Protocol):
+    """How much fits into something at once, which may change: a worker, for example."""
+
+    @property
+    def slots(self) -> int:
+        """How much fits now."""
+        ...
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`, and return it."""
+        ...
+
+
+class Turns:
+    """An async context manager that lets so many in at once as there are slots, however many that is by then.
+
+    Args:
+        slots: Whose; or a number that stays.
+    """
+
+    def __init__(self, slots: Slots | int) -> None:
+        self._slots = slots
+        self._limiter = trio.CapacityLimiter(self._most)
+
+    @property
+    def _most(self) -> int:
+        return self._slots if isinstance(self._slots, int) else max(1, self._slots.slots)
+
+    async def __aenter__(self) -> None:
+        """Wait for a turn."""
+        if self._limiter.total_tokens != self._most:
+            self._limiter.total_tokens = self._most
+        await self._limiter.acquire()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the turn back."""
+        self._limiter.release()
+
+
+async def map_bounded(
+    function: Callable[[T], Awaitable[R]],
+    items: Sequence[T],
+    *,
+    at_once: int,
+    grows_with: Slots | None = None,
+) -> list[R]:
+    """Apply an async function to every item, some at a time, starting them in order.
+
+    Args:
+        function: What to apply.
+        items: What to apply it to.
+        at_once: How many may be on their way at the same time, at least 1.
+        grows_with: As many more may be on their way as there are more slots here than at the beginning.
+
+    Returns:
+        The results in the order of the items.
+
+    Raises:
+        BaseException: The first one that `function` raised; the calls still running are cancelled.
+
+    Cancellation: Every call is cancelled, and there is no result.
+    """
+    waiting = iter(enumerate(items))
+    results: dict[int, R] = {}
+    failures: list[BaseException] = []
+
+    async def lane() -> None:
+        for index, item in waiting:
+            try:
+                results[index] = await function(item)
+            except BaseException as error:
+                if passes_on(error):
+                    raise
+                # Raised again below, outside the nursery, which would wrap it.
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+                return
+
+    async def grow(source: Slots, slots: int) -> None:
+        n_lanes, most = at_once, slots
+        while n_lanes < len(items):
+            slots = await source.wait_slots(slots)
+            for _ in range(min(slots - most, len(items) - n_lanes)):
+                n_lanes += 1
+                lanes.start_soon(lane)
+            most = max(most, slots)
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as lanes:
+            for _ in range(min(at_once, len(items))):
+                lanes.start_soon(lane)
+            if grows_with is not None and at_once < len(items):
+                nursery.start_soon(grow, grows_with, grows_with.slots)
+        nursery.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+    return [results[index] for index in range(len(items))]
+
+
+class CapacityRetry:
+    """Tries again what a worker had no room for: in a batch it is the batch itself that fills the worker."""
+
+    def __init__(self) -> None:
+        self._one_ended = trio.Event()
+
+    async def wait_for(self, attempt: Callable[[], Awaitable[R]]) -> R:
+        """Do something in the worker, if need be when something else has ended.
+
+        Args:
+            attempt: What to do, any number of times.
+
+        Raises:
+            CapacityError: There was no room for `CAPACITY_TIMEOUT_S`.
+        """
+        gives_up_at = trio.current_time() + CAPACITY_TIMEOUT_S
+        pause_s = PAUSE_S
+        while True:
+            one_ended = self._one_ended
+            try:
+                result = await attempt()
+            except CapacityError:
+                left_s = gives_up_at - trio.current_time()
+                if left_s <= 0:
+                    raise
+                with trio.move_on_after(min(pause_s, left_s)):
+                    await one_ended.wait()
+                await trio.lowlevel.checkpoint()
+                pause_s *= 2
+            else:
+                self._one_ended.set()
+                self._one_ended = trio.Event()
+                return result
+
+
+async def in_thread_if_large(size_bytes: int, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    """Call a function on the loop if it has few bytes to work on, else in a thread.
+
+    Args:
+        size_bytes: How many bytes it works on.
+        function: What to call; it must not need the loop.
+        *arguments: Its arguments.
+
+    A million small values in an answer, well within the default limits, take seconds to scan and to
+    decode, and all other calls and clients of the engine would wait for that on its loop. A thread shares the
+    interpreter's lock with the loop every few milliseconds.
+
+    Cancellation: Waits until the function has returned.
+    """
+    if size_bytes <= FEW_BYTES:
+        return function(*arguments)
+    return await trio.to_thread.run_sync(function, *arguments)
+
+
+def back_off_s(failures: int) -> float:
+    """Seconds to wait before something is started again that has failed so often in a row."""
+    return BACK_OFF_S[min(max(failures, 0), len(BACK_OFF_S) - 1)]
+
+
+async def keep_running(task: Callable[[], Awaitable[object]], *, name: str) -> NoReturn:
+    """Run a task for ever: one that raises, or returns, is logged and started again.
+
+    What the task knew is lost with it, so a task must find out by itself, when it starts, how things are.
+
+    Args:
+        task: What to run.
+        name: What to call it in the log.
+
+    Cancellation: The task is cancelled and not started again.
+    """
+    short_lives = 0
+    while True:
+        started = trio.current_time()
+        try:
+            await task()
+        except Exception:  # noqa: BLE001 - whatever it was, the task is needed
+            _log.exception("the task %r failed and is started again", name)
+        else:
+            _log.error("the task %r ended and is started again", name)
+        short_lives = 0 if trio.current_time() - started >= LONG_LIFE_S else short_lives + 1
+        await trio.sleep(back_off_s(short_lives - 1))
+
+
+@asynccontextmanager
+async def running_beside(task: Callable[[], Awaitable[object]], *, name: str) -> AsyncIterator[None]:
+    """Keep a task running during a block of work; it is cancelled at the end of the block."""
+    async with trio.open_nursery() as nursery:
+
+        async def keep() -> None:
+            await keep_running(task, name=name)
+
+        nursery.start_soon(keep, name=name)
+        try:
+            yield
+        finally:
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,1 @@
+"""Evaluation of candidates: plans, batches, stages, scores, comparisons and memoised outcomes."""

@@ -1,0 +1,490 @@
+"""Batches: sources or sandboxes in, fitness results in the same order out, and noted where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+
+import trio
+from attrs import define, evolve, field, frozen
+
+from evocell.code.compiler import CompiledVersion
+from evocell.concurrency import CapacityRetry, map_bounded
+from evocell.config import Config
+from evocell.errors import (
+    CapacityError,
+    ConfigurationError,
+    EngineClosed,
+    SandboxNotFound,
+    StoreError,
+    WorkerDied,
+)
+from evocell.evaluation.ahead import CompileAhead
+from evocell.evaluation.evaluator import (
+    Candidate,
+    LoadCode,
+    Progress,
+    evaluate_all,
+    evaluate_candidate,
+    note_result,
+    refuse_broken_scoring,
+)
+from evocell.evaluation.memo import MemoisingCaller
+from evocell.evaluation.plan import FailureWatch, Plan, prepare
+from evocell.evaluation.recording import BatchRecord, Task, batch_record, function_name
+from evocell.evaluation.scoring import Scored, destroyed, from_function
+from evocell.evaluation.stages import PlannedStage, evaluate_in_stages
+from evocell.execution.interface import Worker
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.limits import Limits
+from evocell.models.outcome import Rejected
+from evocell.models.references import Source
+from evocell.models.specs import SandboxSpec
+from evocell.models.stages import Stage, StagedResult
+from evocell.models.state import SandboxState
+from evocell.sandboxes.audit_events import record_refusal
+from evocell.sandboxes.calls import check_deadline, deadline_outcome
+from evocell.sandboxes.code_versions import Versions, read_source
+from evocell.sandboxes.manager import Manager
+from evocell.sandboxes.record import SandboxRecord
+
+__all__ = ["Batches", "NewIndividual", "SandboxFunction"]
+
+SandboxFunction = Callable[[SandboxRecord], Awaitable[object]]
+"""Finds the fitness of a sandbox in a way of its own."""
+
+
+@frozen
+class NewIndividual:
+    """A source to evaluate, and what it will be called.
+
+    Attributes:
+        source: Its code.
+        spec: What is known about it.
+        keep: Whether it stays as a sandbox; otherwise it leaves nothing but its result.
+    """
+
+    source: Source = field(repr=False)
+    spec: SandboxSpec = field(factory=SandboxSpec)
+    keep: bool = False
+
+
+@define(eq=False)
+class _TransientIndividual:
+    """An individual that leaves nothing but its result.
+
+    Attributes:
+        sandbox_id: Its name in the result.
+        generation: The generation it belongs to.
+        number: Its number in lineage and store.
+        version: Digest of its code, once that has been read.
+    """
+
+    sandbox_id: str
+    generation: int
+    number: int
+    version: str | None = None
+
+
+@define(eq=False)
+class _SandboxIndividual:
+    """A sandbox under evaluation.
+
+    All of one evaluation is about one version: a reload meanwhile is for the next one.
+
+    Attributes:
+        record: The sandbox.
+        load_first: Makes its code ready.
+        code: What came of that; None before.
+        version: Digest of its code, also of rejected code, once it has been read.
+    """
+
+    record: SandboxRecord
+    load_first: LoadCode | None = None
+    code: CompiledVersion | Rejected | None = None
+    version: str | None = None
+
+    @property
+    def number(self) -> int:
+        """Its number in lineage and store."""
+        return self.record.number
+
+    async def load(self) -> CompiledVersion | Rejected:
+        """Make the code ready, or return what it was the first time."""
+        if self.code is None:
+            assert self.load_first is not None
+            self.code = await self.load_first()
+            if isinstance(self.code, CompiledVersion):
+                self.version = self.code.digest
+        return self.code
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the sandbox holds what was evaluated."""
+        version = self.code.digest if isinstance(self.code, CompiledVersion) else None
+        return self.code is None or self.record.state.version == version
+
+    def candidate(self) -> Candidate:
+        """The sandbox as something to evaluate."""
+        return Candidate(
+            sandbox_id=self.record.id,
+            generation=self.record.state.generation,
+            load=self.load,
+            image=self.record.image_id,
+            in_use=self.record.in_use,
+            security=self.record.security_profile,
+        )
+
+
+class Batches:
+    """Evaluates many at once.
+
+    Args:
+        worker: Where calls run.
+        versions: Where code is made ready.
+        manager: Where sandboxes are kept.
+        pure: Makes the calls, or remembers what came of them.
+        config: Limits and settings of an evaluation that has none.
+    """
+
+    def __init__(
+        self, worker: Worker, versions: Versions, manager: Manager, pure: MemoisingCaller, config: Config
+    ) -> None:
+        self._worker = worker
+        self._versions = versions
+        self._manager = manager
+        self._observer = manager.observer
+        self._pure = pure
+        self._memoise = config.memoise
+        self._limits = config.limits()
+        self._room = CapacityRetry()
+        self._watch = FailureWatch()
+
+    async def plan(
+        self, evaluation: Evaluation, *, deadline_s: float | None, calls: int | None = None
+    ) -> Plan:
+        """Make an evaluation ready.
+
+        Args:
+            evaluation: What to make ready.
+            deadline_s: Seconds from now in which everything must be over; None for no deadline.
+            calls: How many calls may be in the worker at once; None for as many as it can use.
+
+        Raises:
+            ConfigurationError: Something in it cannot be used.
+        """
+        seconds = check_deadline(deadline_s)
+        image = self._manager.find_image(evaluation.image)
+        return await prepare(
+            evaluation,
+            self._versions,
+            default_limits=self._limits,
+            image=None if image is None else image.id,
+            deadline_s=seconds,
+            ends_at=trio.current_time() + seconds,
+            calls_at_once=calls or self._worker,
+            room=self._room,
+            observer=self._observer,
+            pure=self._pure,
+            memoise=self._memoise,
+            watch=self._watch,
+        )
+
+    async def new(
+        self, plan: Plan, individuals: Sequence[NewIndividual], *, progress: Progress | None = None
+    ) -> list[FitnessResult]:
+        """Evaluate sources; those to be kept become sandboxes.
+
+        Raises:
+            CapacityError: They would be too many sandboxes.
+            ScoringError: The caller's own functions raised for every one.
+
+        Cancellation: Every call is stopped, and none of the sandboxes remains.
+        """
+        async with (
+            self._candidates(individuals, plan) as (candidates, members),
+            self._record("evaluate", Task.of_plan(plan), members, progress) as record,
+        ):
+            ahead = CompileAhead(self._versions, [one.source for one in individuals], plan.limits)
+
+            def done(index: int, result: FitnessResult) -> None:
+                self._done(record, members, index, result)
+                ahead.note_done()
+
+            return await ahead.beside(partial(evaluate_all, self._worker, plan, candidates, done=done))
+
+    async def staged(
+        self,
+        stages: Sequence[Stage],
+        individuals: Sequence[NewIndividual],
+        *,
+        total_limits: Limits | None,
+        deadline_s: float | None,
+        progress: Progress | None = None,
+    ) -> list[StagedResult]:
+        """Evaluate sources in stages; those to be kept become sandboxes, however far they come.
+
+        Args:
+            stages: What to run.
+            individuals: Of whom.
+            total_limits: Limits of all calls of one of them together; None for none.
+            deadline_s: Seconds from now in which everything must be over; None for no deadline.
+            progress: Called with the last result of each that goes no further.
+
+        Raises:
+            ConfigurationError: Something in a stage cannot be used.
+            CapacityError: They would be too many sandboxes.
+            ScoringError: The caller's own functions raised for every one in a stage.
+
+        Cancellation: Every call is stopped, and none of the sandboxes remains.
+        """
+        plans = [await self.plan(stage.evaluation, deadline_s=deadline_s) for stage in stages]
+        ready = [
+            PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
+            for stage, plan in zip(stages, plans, strict=True)
+        ]
+        task = Task.of_plan(ready[-1].plan)
+        async with (
+            self._candidates(individuals, plans[0]) as (candidates, members),
+            self._record("evaluate_stages", task, members, progress) as record,
+        ):
+            staged = await evaluate_in_stages(
+                self._worker,
+                ready,
+                candidates,
+                load_again=[candidate.load for candidate in candidates],
+                total_limits=total_limits,
+                done=partial(self._done, record, members),
+            )
+            record.results = list(staged)
+            return staged
+
+    async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
+        """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
+        async with self._candidates([individual], plan) as (candidates, members):
+            member = members[0]
+            since = self._observer.store.losses
+            batch = Task.of_plan(plan).begin(self._observer.journal, "evaluate_one", [member.number])
+            outcome = "failed"
+            try:
+                scored = await evaluate_candidate(self._worker, plan, candidates[0])
+                self._note(member, scored.result)
+                self._observer.fitness.record(
+                    scored.result, number=member.number, version=member.version, batch=batch
+                )
+                outcome = "done"
+            finally:
+                self._observer.journal.end_batch(batch, outcome)
+            try:
+                await self._observer.settle(since=since)
+            except StoreError as error:
+                raise error.with_results([scored.result]) from error
+            return scored.result
+
+    async def sandboxes(
+        self, plan: Plan, records: Sequence[SandboxRecord], *, progress: Progress | None = None
+    ) -> list[FitnessResult]:
+        """Evaluate the code that sandboxes hold, in forks that leave their sessions alone.
+
+        Raises:
+            ConfigurationError: The evaluation names an image, and one of them starts from another.
+            ScoringError: The caller's own functions raised for every one.
+        """
+        for record in records:
+            if plan.image is not None and record.image_id not in (None, plan.image):
+                raise ConfigurationError(
+                    f"the evaluation names the image {plan.evaluation.image!r}, and sandbox {record.id!r} "
+                    f"starts from {record.state.config.image!r}; leave image out of the evaluation",
+                    "image",
+                )
+        members = [_SandboxIndividual(record, partial(self._manager.held_code, record)) for record in records]
+        candidates = [member.candidate() for member in members]
+        async with self._record("evaluate", Task.of_plan(plan), members, progress) as batch:
+            done = partial(self._done, batch, members)
+            return await evaluate_all(self._worker, plan, candidates, done=done)
+
+    async def by_function(
+        self,
+        function: SandboxFunction,
+        records: Sequence[SandboxRecord],
+        *,
+        deadline_s: float | None,
+        progress: Progress | None = None,
+    ) -> list[FitnessResult]:
+        """Have a function find the fitness of each sandbox.
+
+        Raises:
+            ScoringError: It raised for every one.
+        """
+        seconds = check_deadline(deadline_s)
+        ends_at = trio.current_time() + seconds
+        populations = {record.state.population for record in records}
+        direction = self._manager.direction_of(populations.pop()) if len(populations) == 1 else "maximize"
+
+        async def find(record: SandboxRecord) -> Scored:
+            value, raised = None, None
+            started = trio.current_time()
+            with trio.CancelScope(deadline=ends_at) as scope:
+                try:
+                    value = await function(record)
+                except EngineClosed:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
+                    raised = error
+            if scope.cancelled_caught:
+                why = deadline_outcome(seconds)
+                return Scored(evolve(_out_of_time(record, why.error or why.kind), directions=(direction,)))
+            if isinstance(raised, SandboxNotFound) and raised.sandbox_id == record.id and record.stopping:
+                scored = destroyed(
+                    sandbox_id=record.id, generation=record.state.generation, directions=(direction,)
+                )
+            else:
+                scored = from_function(
+                    value,
+                    raised,
+                    sandbox_id=record.id,
+                    generation=record.state.generation,
+                    evaluation_time_ms=(trio.current_time() - started) * 1000,
+                    direction=direction,
+                )
+            self._watch.look_at(function_name(function), scored.result)
+            self._manager.record_fitness(record, scored.result)
+            return scored
+
+        async def one(index: int) -> Scored:
+            record = records[index]
+            about = {"sandbox_id": record.id, "generation": record.state.generation}
+            with self._observer.telemetry.span("sandbox.evaluate", about) as span:
+                found = await find(record)
+                note_result(span, found.result)
+            batch.done(index, found.result, number=record.number, version=record.state.version)
+            return found
+
+        async with self._record(
+            "evaluate", Task.of_function(function, direction), records, progress
+        ) as batch:
+            scored = await map_bounded(
+                one, range(len(records)), at_once=self._worker.slots, grows_with=self._worker
+            )
+        refuse_broken_scoring(scored)
+        return [one.result for one in scored]
+
+    @asynccontextmanager
+    async def _candidates(
+        self, individuals: Sequence[NewIndividual], plan: Plan
+    ) -> AsyncIterator[tuple[list[Candidate], Sequence[_SandboxIndividual | _TransientIndividual]]]:
+        """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
+        image = plan.evaluation.image
+        if not (individuals and individuals[0].keep):
+            passing = [self._passing(individual, plan.limits) for individual in individuals]
+            yield [candidate for candidate, _ in passing], [individual for _, individual in passing]
+            return
+        specs = [evolve(individual.spec, image=individual.spec.image or image) for individual in individuals]
+        unwritten: StoreError | None = None
+        async with self._manager.reserved(specs) as records:
+            members = [
+                self._member(record, individual.source, plan.limits)
+                for record, individual in zip(records, individuals, strict=True)
+            ]
+            try:
+                yield [member.candidate() for member in members], members
+            except StoreError as error:
+                if not error.results or None in error.results:
+                    raise
+                unwritten = error  # all of them were evaluated, and stay
+        if unwritten is not None:
+            raise unwritten
+
+    def _passing(self, individual: NewIndividual, limits: Limits) -> tuple[Candidate, _TransientIndividual]:
+        spec = individual.spec
+        sandbox_id = spec.id or self._manager.new_id()
+        lineage = self._observer.lineage
+        number = lineage.record(
+            sandbox_id,
+            spec.parent_ids,
+            mutation_type=spec.mutation_type,
+            generation=spec.generation,
+            kept=False,
+        )
+        state = SandboxState(
+            id=sandbox_id,
+            generation=spec.generation,
+            parent_ids=spec.parent_ids,
+            mutation_type=spec.mutation_type,
+            lineage_depth=lineage.depth(sandbox_id) or 0,
+        )
+        self._observer.journal.state(number, state, kept=False)
+        passing = _TransientIndividual(sandbox_id, spec.generation, number)
+        load = partial(self._load, passing, individual.source, limits)
+        return Candidate(sandbox_id=sandbox_id, generation=spec.generation, load=load), passing
+
+    def _record(
+        self,
+        operation: str,
+        task: Task,
+        members: Sequence[_SandboxIndividual | _TransientIndividual | SandboxRecord],
+        progress: Progress | None,
+    ) -> AbstractAsyncContextManager[BatchRecord]:
+        numbers = [member.number for member in members]
+        return batch_record(self._observer, operation, task, numbers, progress)
+
+    def _done(
+        self,
+        record: BatchRecord,
+        members: Sequence[_SandboxIndividual | _TransientIndividual],
+        index: int,
+        result: FitnessResult,
+    ) -> None:
+        member = members[index]
+        self._note(member, result)
+        record.done(index, result, number=member.number, version=member.version)
+
+    def _note(self, member: _SandboxIndividual | _TransientIndividual, result: FitnessResult) -> None:
+        if isinstance(member, _SandboxIndividual) and member.is_current:
+            self._manager.record_fitness(member.record, result)
+
+    async def _load(
+        self, member: _TransientIndividual | _SandboxIndividual, source: Source, limits: Limits
+    ) -> CompiledVersion | Rejected:
+        try:
+            tree = await read_source(source)
+        except ConfigurationError as error:
+            return Rejected("load", error.message)
+        member.version = tree.digest
+        made = await self._room.wait_for(partial(self._versions.compiled, tree, limits=limits))
+        if isinstance(member, _TransientIndividual):
+            record_refusal(
+                self._observer.audit,
+                member.sandbox_id,
+                made,
+                version=tree.digest,
+                profile=self._versions.profile,
+            )
+        return made
+
+    async def _load_kept(
+        self, member: _SandboxIndividual, source: Source, limits: Limits
+    ) -> CompiledVersion | Rejected:
+        # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.
+        record = member.record
+        try:
+            made = await self._load(member, source, limits)
+        except (CapacityError, WorkerDied):
+            with suppress(SandboxNotFound):
+                await self._manager.destroy(record)
+            raise
+        kept = await self._manager.load(record, source)
+        return made if isinstance(made, Rejected) else kept
+
+    def _member(self, record: SandboxRecord, source: Source, limits: Limits) -> _SandboxIndividual:
+        member = _SandboxIndividual(record)
+        member.load_first = partial(self._load_kept, member, source, limits)
+        return member
+
+
+def _out_of_time(record: SandboxRecord, sentence: str) -> FitnessResult:
+    return FitnessResult(
+        record.id, record.state.generation, 0.0, error=sentence, reason="timeout", deterministic=False
+    )

@@ -1,0 +1,272 @@
+"""Calls as pure functions of what decides them: remembered outcomes, and records from which to do them again.
+
+A call in a fork of its own, in a profile that promises the same again, depends on nothing but its
+`CallIdentity`. So its outcome may be remembered, if the evaluation asks for it, and a hit is impossible where
+any of that differs. What depends on the machine (a kill by wall clock, a lost worker) and what depends on
+calls before (a session) is never remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import trio
+
+from evocell.code.compiler import CompiledVersion
+from evocell.code.sources import FileTree
+from evocell.concurrency import in_thread_if_large
+from evocell.config import Config
+from evocell.errors import ConfigurationError, ImageError, ProtocolError, StoreError
+from evocell.execution.interface import CallJob, CallReport, Worker
+from evocell.models.outcome import Outcome, Rejected, WorkerLost
+from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay, differing
+from evocell.models.security import SecurityProfile
+from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions
+from evocell.store.observer import Observer
+from evocell.store.remembered import Memory, Records
+from evocell.wire.outcomes import decode_outcome, encode_outcome, outcome_digest
+
+__all__ = ["MemoisingCaller"]
+
+
+class MemoisingCaller:
+    """Makes the calls of evaluations, or remembers what came of them.
+
+    Args:
+        worker: Where they run.
+        config: The engine's settings.
+        observer: Whose store keeps outcomes and records, if it is a durable one.
+    """
+
+    def __init__(self, worker: Worker, config: Config, observer: Observer) -> None:
+        self._worker = worker
+        self._profile = config.profile
+        self._promised = config.profile != "realtime"
+        self._memory = Memory(observer.store if observer.durable else None)
+        self._records = Records(observer.store) if observer.durable and config.record_evaluations else None
+        self._under_way: dict[str, trio.Event] = {}
+
+    async def call(
+        self, job: CallJob, make: Callable[[], Awaitable[CallReport]], *, memoise: bool, security: str
+    ) -> CallReport:
+        """Make a call, or return what came of it before.
+
+        Args:
+            job: The call.
+            make: Makes it.
+            memoise: Whether what came of it before will do, and may be remembered.
+            security: The security profile of its code.
+
+        Returns:
+            What came of it, `CallReport.memoised` if it was remembered.
+
+        Cancellation: The call is stopped; others who wait for the same make it themselves.
+        """
+        if job.session is not None or not (self._promised and (memoise or self._records is not None)):
+            return await make()
+        identity = self.identify(job, security)
+        key = identity.key
+        if not memoise:
+            report = await make()
+            await self._note(identity, key, job, report)
+            return report
+        while True:
+            known = await self._recall(key)
+            if known is not None:
+                self._memory.hits += 1
+                return CallReport(outcome=known, memoised=True)
+            waiting = self._under_way.get(key)
+            if waiting is None:
+                break
+            await waiting.wait()
+            if self._memory.get(key) is None:
+                break  # it was not worth remembering, or was not finished
+        event = self._under_way.setdefault(key, trio.Event())
+        try:
+            self._memory.misses += 1
+            report = await make()
+            await self._note(identity, key, job, report)
+            await self._keep(key, report)
+            return report
+        finally:
+            if self._under_way.get(key) is event:
+                del self._under_way[key]
+            event.set()
+
+    def identify(self, job: CallJob, security: str) -> CallIdentity:
+        """Return everything that the outcome of a call depends on."""
+        harness = job.harness
+        return CallIdentity(
+            image=self._worker.image_digest(job.image),
+            image_id=job.image or self._worker.image_id,
+            version=job.code.digest,
+            code=_hash(job.code.code),
+            harness="" if harness is None else harness.digest,
+            harness_code="" if harness is None else _hash(harness.code),
+            entry=job.entry,
+            arguments=_hash(job.payload),
+            seed=job.seed,
+            limits=job.limits,
+            profile=self._profile,
+            security_profile=security,
+        )
+
+    def info(self) -> MemoInfo:
+        """Return how often a remembered outcome spared a call."""
+        return self._memory.info()
+
+    def find(
+        self, *, sandbox_id: str | None = None, key: str | None = None, limit: int = 100
+    ) -> list[EvaluationRecord]:
+        """Return records; see `Records.find`. Blocks.
+
+        Raises:
+            ConfigurationError: This engine keeps none.
+        """
+        if self._records is None:
+            raise ConfigurationError(
+                "this engine keeps no records; give it a state_dir, and leave record_evaluations on",
+                "state_dir",
+            )
+        return self._records.find(sandbox_id=sandbox_id, key=key, limit=limit)
+
+    async def replay(self, record: EvaluationRecord, versions: Versions, observer: Observer) -> Replay:
+        """Make a recorded call again and compare.
+
+        Raises:
+            StoreError: Its code or its arguments are not kept any more.
+        """
+        call = record.call
+        payload = None
+        if self._records is not None:
+            payload = await trio.to_thread.run_sync(self._records.arguments, call.arguments)
+        if payload is None or _hash(payload) != call.arguments:
+            raise StoreError(
+                f"the arguments of record {record.key[:12]} are not kept any more", call.arguments
+            )
+        code: CompiledVersion | Rejected | None = self._resident(call)
+        if code is None:
+            tree = await trio.to_thread.run_sync(_tree, versions, observer, call.version)
+            code = await versions.compiled(tree, profile=_profile(call.security_profile), limits=call.limits)
+        harness: CompiledVersion | Rejected | None = None
+        if call.harness:
+            driver = await trio.to_thread.run_sync(_tree, versions, observer, call.harness)
+            harness = await versions.compiled(driver, root=HARNESS_ROOT, trusted=True)
+        for made in (code, harness):
+            if isinstance(made, Rejected):
+                return _other(record, [f"its code is rejected here: {made.error}"], made)
+        assert isinstance(code, CompiledVersion)
+        assert not isinstance(harness, Rejected)
+        image = call.image_id if call.image_id != self._worker.image_id else None
+        gone = ""
+        try:
+            self._worker.image_digest(image)
+        except ImageError:
+            gone = f"image {call.image_id} is not here; made with this engine's own"
+        job = CallJob(
+            image=None if gone else image,
+            code=code,
+            entry=call.entry,
+            payload=payload,
+            seed=call.seed,
+            limits=call.limits,
+            harness=harness,
+            sandbox_id=record.sandbox_id,
+        )
+        differences = [gone] if gone else []
+        differences += differing(call, self.identify(job, call.security_profile))
+        report = await self._worker.call(job)
+        outcome = report.outcome
+        if outcome.kind != record.kind:
+            differences.append(f"it ended as {record.kind!r} and ends as {outcome.kind!r}")
+        elif await in_thread_if_large(report.answer_bytes, outcome_digest, outcome) != record.outcome:
+            differences.append("its outcome is another")
+        if outcome.fuel_used != record.fuel_used:
+            differences.append(f"it took {record.fuel_used:,} fuel and takes {outcome.fuel_used:,}")
+        return _other(record, differences, outcome)
+
+    def _resident(self, call: CallIdentity) -> CompiledVersion | None:
+        """Return the code of a call that was made of code which lies in its image; None for any other."""
+        if call.code != _hash(b""):
+            return None
+        image = self._worker.find_image(call.image_id)
+        code = None if image is None else self._worker.resident_code(image)
+        return code if code is not None and code.digest == call.version else None
+
+    async def _recall(self, key: str) -> Outcome | None:
+        data = self._memory.get(key)
+        if data is None:
+            return None
+        try:
+            return await in_thread_if_large(len(data), decode_outcome, data)
+        except ProtocolError:  # damaged on disk
+            self._memory.drop(key)
+            return None
+
+    async def _keep(self, key: str, report: CallReport) -> None:
+        outcome = report.outcome
+        data = (
+            await in_thread_if_large(report.answer_bytes, encode_outcome, outcome)
+            if _lasting(outcome)
+            else None
+        )
+        if data is None:
+            self._memory.refused += 1
+        else:
+            self._memory.put(key, data)
+
+    async def _note(self, identity: CallIdentity, key: str, job: CallJob, report: CallReport) -> None:
+        outcome = report.outcome
+        if self._records is not None and not isinstance(outcome, WorkerLost):
+            self._records.note(
+                identity,
+                job.payload,
+                key=key,
+                sandbox_id=job.sandbox_id,
+                kind=outcome.kind,
+                outcome=await in_thread_if_large(report.answer_bytes, outcome_digest, outcome),
+                fuel_used=outcome.fuel_used,
+                deterministic=outcome.deterministic,
+            )
+
+
+def _lasting(outcome: Outcome) -> bool:
+    """Whether the same must come of the same call again."""
+    return outcome.deterministic and not isinstance(outcome, WorkerLost)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _profile(name: str) -> SecurityProfile:
+    if name == "low":
+        return "low"
+    return "high" if name == "high" else "medium"
+
+
+def _other(record: EvaluationRecord, differences: Sequence[str], outcome: Outcome) -> Replay:
+    return Replay(
+        record=record,
+        same=not differences,
+        differences=tuple(differences),
+        kind=outcome.kind,
+        fuel_used=outcome.fuel_used,
+    )
+
+
+def _tree(versions: Versions, observer: Observer, digest: str) -> FileTree:
+    """The files of a version: from the snapshots, or from the text in the store."""
+    try:
+        return versions.read(digest)
+    except StoreError:
+        kept: Mapping[str, str | None] | None = observer.journal.files_of(digest)
+        if kept is None or None in kept.values():
+            raise
+        tree = FileTree(tuple((path, (text or "").encode()) for path, text in sorted(kept.items())))
+        if tree.digest != digest:
+            raise StoreError(
+                f"the text that is kept of version {digest[:12]} is not all of it", digest
+            ) from None
+        return tree

@@ -1,0 +1,361 @@
+"""An evaluation prepared once for all its candidates: payloads, harness, budgets, failure watch."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import trio
+from attrs import define, evolve, field, frozen
+
+from evocell.code.compiler import CompiledVersion
+from evocell.concurrency import CapacityRetry, Slots, Turns
+from evocell.errors import ConfigurationError
+from evocell.evaluation.memo import MemoisingCaller
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.limits import Limits
+from evocell.models.outcome import LimitExceeded, Outcome, Rejected
+from evocell.sandboxes.calls import encode_arguments
+from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions, read_source
+from evocell.store.observer import Observer
+
+__all__ = ["Budget", "FailureWatch", "Plan", "on_host", "prepare"]
+
+R = TypeVar("R")
+
+
+@frozen(kw_only=True)
+class Plan:
+    """An evaluation, ready to be run on any number of candidates.
+
+    Attributes:
+        evaluation: What it was made of.
+        payloads: The encoded arguments of each case.
+        seeds: The seed of each case.
+        limits: Limits of each call.
+        image: Id of the image that forks start from; None for the engine's own, or the sandbox's.
+        harness: The compiled harness, if there is one.
+        deadline_s: Seconds the caller gave for everything; infinite for no deadline.
+        ends_at: When that is over, on trio's clock.
+        calls: Bounds how many calls of this evaluation are in the worker at once.
+        room: Waits for a worker that has none.
+        observer: Where its evaluations are noted.
+        pure: Makes its calls, or remembers what came of them.
+        memoise: Whether it may remember.
+        security: The engine's security profile.
+        watch: Warns where a failure counts more than a real score.
+        scoring: Lets one function of the caller's run at a time.
+    """
+
+    evaluation: Evaluation
+    payloads: tuple[bytes, ...] = field(repr=False)
+    seeds: tuple[int, ...]
+    limits: Limits
+    image: str | None
+    harness: CompiledVersion | None
+    deadline_s: float
+    ends_at: float
+    calls: Turns
+    room: CapacityRetry
+    observer: Observer
+    pure: MemoisingCaller
+    memoise: bool
+    security: str
+    watch: FailureWatch
+    scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+
+    @property
+    def own_functions(self) -> bool:
+        """Whether a function of the caller's takes part, which then runs in a thread."""
+        evaluation = self.evaluation
+        return any(map(callable, (evaluation.score, evaluation.aggregate, evaluation.stop)))
+
+    @property
+    def phases(self) -> tuple[tuple[int, ...], ...]:
+        """The places of the cases that may be shown, and of those that may not; the former are run first.
+
+        Otherwise a candidate could carry what it saw in a hidden case over to a public one that comes later:
+        in a fork that both share, in what is left of a budget, or by when it stops.
+        """
+        public = tuple(index for index, case in enumerate(self.evaluation.cases) if case.public)
+        hidden = tuple(index for index, case in enumerate(self.evaluation.cases) if not case.public)
+        return tuple(phase for phase in (public, hidden) if phase)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a candidate's cases depend on the ones before and so must run in turn."""
+        evaluation = self.evaluation
+        return (
+            evaluation.isolation == "candidate"
+            or evaluation.stop is not None
+            or evaluation.total_limits is not None
+        )
+
+
+async def prepare(
+    evaluation: Evaluation,
+    versions: Versions,
+    *,
+    default_limits: Limits,
+    image: str | None,
+    deadline_s: float,
+    ends_at: float,
+    calls_at_once: Slots | int,
+    room: CapacityRetry,
+    observer: Observer,
+    pure: MemoisingCaller,
+    memoise: bool,
+    watch: FailureWatch,
+) -> Plan:
+    """Make an evaluation ready.
+
+    Args:
+        evaluation: What to make ready.
+        versions: Compiles the harness.
+        default_limits: Limits of a call if the evaluation has none.
+        image: Id of the image that it names; None if it names none.
+        deadline_s: Seconds given for everything; may be infinite.
+        ends_at: When they are over, on trio's clock.
+        calls_at_once: How many calls may be in the worker at once: a number, or as many as fit into it.
+        room: Waits for a worker that has none.
+        observer: Where its evaluations are noted.
+        pure: Makes its calls, or remembers what came of them.
+        memoise: Whether it may remember, if it does not say so itself.
+        watch: Warns where a failure counts more than a real score.
+
+    Raises:
+        ConfigurationError: A case cannot be encoded, or the harness or a function cannot be used.
+    """
+    for role in ("score", "aggregate", "stop"):
+        if inspect.iscoroutinefunction(getattr(evaluation, role)):
+            raise ConfigurationError(f"{role} must not be async: it is called in a thread", role)
+    limits = evaluation.limits or default_limits
+    payloads = []
+    for index, case in enumerate(evaluation.cases):
+        name = f"cases[{index}] ({case.name})" if case.name else f"cases[{index}]"
+        payloads.append(encode_arguments(case.args, case.kwargs, limits, name))
+    return Plan(
+        evaluation=evaluation,
+        payloads=tuple(payloads),
+        seeds=tuple(evaluation.seed if case.seed is None else case.seed for case in evaluation.cases),
+        limits=limits,
+        image=image,
+        harness=await _harness(evaluation, versions),
+        deadline_s=deadline_s,
+        ends_at=ends_at,
+        calls=Turns(calls_at_once),
+        room=room,
+        observer=observer,
+        pure=pure,
+        security=versions.profile,
+        memoise=memoise if evaluation.memoise is None else evaluation.memoise,
+        watch=watch,
+    )
+
+
+async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | None:
+    """Run a function that may ask the caller's own ones, which are kept out of the loop.
+
+    Args:
+        plan: Whose functions.
+        function: What to run; it returns something else than None.
+        asks: Whether it comes to asking any at all.
+
+    Returns:
+        What it returned; None if the deadline passed first. The thread is then left to itself.
+
+    Cancellation: The thread is left to itself.
+    """
+    if not asks:
+        return function()
+    with trio.CancelScope(deadline=plan.ends_at):
+        return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=plan.scoring)
+    return None
+
+
+async def _harness(evaluation: Evaluation, versions: Versions) -> CompiledVersion | None:
+    if evaluation.harness is None:
+        return None
+    tree = await read_source(evaluation.harness)
+    made = await versions.compiled(tree, root=HARNESS_ROOT, trusted=True)
+    if isinstance(made, Rejected):
+        raise ConfigurationError(f"the harness cannot be compiled: {made.error}", "harness")
+    return made
+
+
+class Budget:
+    """What `Evaluation.total_limits` leaves of a candidate's fuel, time and output after some calls.
+
+    What hidden cases use is not taken from public ones that are run later, in a further stage: how far these
+    came would tell of it. So a candidate with hidden cases in one stage and public ones in a later one can
+    use up to twice the total.
+
+    Args:
+        limits: Limits of each call.
+        total: Limits of all calls together; None for none.
+    """
+
+    def __init__(self, limits: Limits, total: Limits | None) -> None:
+        self._limits = limits
+        self._total = total
+        self._public = _Spent()
+        self._hidden = _Spent()
+
+    def enter(self, limits: Limits) -> None:
+        """Go on with other limits of each call, and what is left of the total."""
+        self._limits = limits
+
+    def next_limits(self, *, public: bool = True) -> Limits | LimitExceeded:
+        """Return the limits of the next call, or the limit that leaves nothing for one.
+
+        Args:
+            public: Whether its case may be shown.
+        """
+        total = self._total
+        if total is None:
+            return self._limits
+        spent = self._spent(public=public)
+        fuel = total.fuel - spent.fuel
+        timeout_s = total.timeout_s - spent.wall_s
+        output_bytes = total.output_bytes - spent.output_bytes
+        if fuel <= 0:
+            return _spent("fuel", total.fuel, spent.fuel)
+        if timeout_s <= 0:
+            return _spent("timeout", total.timeout_s, spent.wall_s)
+        limits = self._limits
+        return limits.evolve(
+            fuel=min(fuel, limits.fuel),
+            timeout_s=min(timeout_s, limits.timeout_s),
+            # Having written it all is no fault: only a call that writes one byte more is stopped.
+            output_bytes=max(1, min(output_bytes, limits.output_bytes)),
+            memory_bytes=min(total.memory_bytes, limits.memory_bytes),
+            payload_bytes=min(total.payload_bytes, limits.payload_bytes),
+            payload_items=min(total.payload_items, limits.payload_items),
+            payload_depth=min(total.payload_depth, limits.payload_depth),
+            open_files=min(total.open_files, limits.open_files),
+            scratch_bytes=min(total.scratch_bytes, limits.scratch_bytes),
+            scratch_files=min(total.scratch_files, limits.scratch_files),
+            scratch_file_bytes=min(total.scratch_file_bytes, limits.scratch_file_bytes),
+            scratch_depth=min(total.scratch_depth, limits.scratch_depth),
+        )
+
+    def spend(self, outcome: Outcome, given: Limits, *, public: bool = True) -> Outcome:
+        """Take off what a call used.
+
+        Args:
+            outcome: How it ended.
+            given: What `next_limits` had given it.
+            public: Whether its case may be shown.
+
+        Returns:
+            The outcome; one that ended where the total did says so.
+        """
+        own = self._public if public else self._hidden
+        own.add(outcome)
+        if self._total is None or not isinstance(outcome, LimitExceeded):
+            return outcome
+        spent = self._spent(public=public)
+        if outcome.kind == "fuel" and given.fuel < self._limits.fuel:
+            return _in_total(outcome, self._total.fuel, spent.fuel)
+        if outcome.kind == "timeout" and given.timeout_s < self._limits.timeout_s:
+            return _in_total(outcome, self._total.timeout_s, spent.wall_s)
+        return outcome
+
+    def _spent(self, *, public: bool) -> _Spent:
+        return self._public if public else self._public.plus(self._hidden)
+
+
+@define
+class _Spent:
+    fuel: int = 0
+    wall_s: float = 0.0
+    output_bytes: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        self.fuel += outcome.fuel_used
+        self.wall_s += outcome.wall_s
+        self.output_bytes += len(outcome.stdout.encode("utf-8", "replace"))
+        self.output_bytes += len(outcome.stderr.encode("utf-8", "replace"))
+
+    def plus(self, other: _Spent) -> _Spent:
+        return _Spent(
+            self.fuel + other.fuel, self.wall_s + other.wall_s, self.output_bytes + other.output_bytes
+        )
+
+
+def _in_total(outcome: LimitExceeded, limit: float, reached: float) -> LimitExceeded:
+    message = f"the {outcome.kind} of all cases together, {limit:,}, ran out in this case"
+    return evolve(outcome, limit=limit, reached=reached, message=message)
+
+
+def _spent(kind: Literal["fuel", "timeout"], limit: float, reached: float) -> LimitExceeded:
+    return LimitExceeded(
+        kind,
+        limit=limit,
+        reached=reached,
+        message=f"the {kind} of all cases together, {limit:,}, was used up before this case",
+        deterministic=kind == "fuel",
+    )
+
+
+MOST_TOLD = 10_000
+
+"""Evaluations that are remembered as told about."""
+
+_log = logging.getLogger("evocell")
+
+
+class FailureWatch:
+    """Compares valid scores with what a failure counts, and warns once per evaluation, in the log."""
+
+    def __init__(self) -> None:
+        self._told: set[object] = set()
+
+    def look(self, evaluation: Evaluation, about: int, result: FitnessResult) -> None:
+        """Look at a result, and warn if a failure would have been better.
+
+        Args:
+            evaluation: Whose result it is.
+            about: Tells the evaluation's cases from those of others.
+            result: The result.
+        """
+        failure = evaluation.failure_objectives
+        self._look(result, failure, evaluation.entry, (about, evaluation.score, evaluation.aggregate))
+
+    def look_at(self, function: str, result: FitnessResult) -> None:
+        """Do the same for a result of a fitness function of the caller's, whose failures count 0.0."""
+        self._look(result, (0.0,), function, ())
+
+    def _look(
+        self, result: FitnessResult, failure: tuple[float, ...], entry: str, about: tuple[object, ...]
+    ) -> None:
+        if not result.valid:
+            return
+        for score, counted, direction in zip(result.objectives, failure, result.directions, strict=False):
+            if score < counted if direction == "maximize" else score > counted:
+                break
+        else:
+            return
+        key = (entry, failure, result.directions, *map(_name, about))
+        if key in self._told:
+            return
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told.add(key)
+        _log.warning(
+            "%s: the valid score %r of %r is worse than failure=%r, which an individual that fails gets: "
+            "where direction is %r it would win. Give a failure that is worse than any real score, and rank "
+            "by valid first, as evocell.best and engine.best do",
+            entry,
+            score,
+            result.sandbox_id,
+            failure[0] if len(failure) == 1 else failure,
+            direction,
+        )
+
+
+def _name(part: object) -> object:
+    return getattr(part, "__qualname__", type(part).__qualname__) if callable(part) else part

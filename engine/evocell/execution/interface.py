@@ -1,0 +1,263 @@
+"""What a worker is: the one place where guests run, seen from above.
+
+Orchestration talks to this interface only. `evocell.workers.worker` implements it over a
+host of guests: the one in this process, or a pool of worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+from attrs import field, frozen
+
+from evocell.code.compiler import CompiledUnit, CompiledVersion
+from evocell.code.snapshots import SnapshotStore
+from evocell.code.sources import FileTree
+from evocell.config import Config
+from evocell.execution.messages import Host
+from evocell.models.info import ImageInfo
+from evocell.models.limits import Limits
+from evocell.models.outcome import Outcome, Rejected
+from evocell.models.security import SecurityPolicy
+
+__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "Worker"]
+
+
+@frozen(kw_only=True)
+class CompileJob:
+    """Compile every Python file of a tree, in a guest fork that runs none of it.
+
+    Attributes:
+        tree: The files; the ones that are not Python are left alone.
+        root: Where the tree will be mounted: ``/app`` for a variant, ``/harness`` for a harness. It
+            becomes part of the file names in tracebacks.
+        policy: What the code may not do; None for trusted code.
+        prefix: What the names of its modules are to begin with; empty for nothing.
+        known: Files of the tree that are compiled already, by path.
+    """
+
+    tree: FileTree
+    root: str = "/app"
+    policy: SecurityPolicy | None = None
+    prefix: str = ""
+    known: Mapping[str, CompiledUnit] = field(factory=dict, repr=False)
+
+
+@frozen(kw_only=True)
+class CallJob:
+    """One call of one function in a fork.
+
+    Attributes:
+        session: Name of the fork that keeps its state from call to call, made at its first call;
+            `None` for a fork that is thrown away afterwards.
+        image: Id of the image to fork; None for the engine's own.
+        code: The variant. A session that has it loaded already does not load it again.
+        entry: ``"module:qualname"``; empty to load the code and call nothing.
+        payload: `evocell_guest.values.encode([list_of_args, dict_of_kwargs])`.
+        seed: Reseeds the guest's random sources before the call.
+        limits: Bounds of this call.
+        harness: Trusted files that are importable beside the variant.
+        reload: For a session only: swap `code` in for what is loaded, before the call.
+        sandbox_id: Whose call it is, for whoever is told of its fate.
+        passing: Whether the session serves one evaluation and ends with it; see `Run.passing`.
+    """
+
+    session: str | None = None
+    image: str | None = None
+    code: CompiledVersion
+    entry: str
+    payload: bytes = field(repr=False)
+    seed: int = 0
+    limits: Limits
+    harness: CompiledVersion | None = None
+    reload: bool = False
+    sandbox_id: str = ""
+    passing: bool = False
+
+
+@frozen(kw_only=True)
+class FreezeJob:
+    """A session to be made an image.
+
+    Attributes:
+        session: Whose state; None freezes a fresh fork with the code ready to be imported.
+        image: Id of the image it was forked from; None for the engine's own.
+        code: Its code; None if it has none.
+        name: What the new image will go by.
+        limits: The sandbox's own; its code runs when the image is made.
+        replace: Whether the name may be taken from another image.
+    """
+
+    session: str | None = None
+    image: str | None = None
+    limits: Limits = field(factory=Limits)
+    code: CompiledVersion | None
+    name: str
+    replace: bool = False
+
+
+@frozen(kw_only=True)
+class CallReport:
+    """What came of a call.
+
+    Attributes:
+        outcome: The result, or how the call failed.
+        session_alive: Whether the session it ran in still holds its state. Always False for a
+            throw-away fork.
+        session_fresh: Whether a session's fork was a fresh one; one that was believed to hold state had
+            lost it.
+        lost: Whether nothing is known, because the process that made the call is gone.
+        memoised: Whether the call was made before, and not again.
+        answer_bytes: How long the guest's answer was, in bytes: what is done with the outcome takes time in
+            proportion.
+    """
+
+    outcome: Outcome
+    session_alive: bool = False
+    session_fresh: bool = False
+    lost: bool = False
+    memoised: bool = False
+    answer_bytes: int = 0
+
+
+class Worker(Protocol):
+    """Compiles and calls guest code. Every method may be used from many trio tasks at once."""
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the engine's own image, which a fork starts from unless a job names another."""
+        ...
+
+    def image_digest(self, image: str | None) -> str:
+        """Hash of the memory and the guest's state that an image starts from; None is the engine's own.
+
+        Raises:
+            ImageError: There is no such image any more.
+        """
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many calls it can usefully have in flight; more than that wait inside."""
+        ...
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`, and return it; never, where it cannot change."""
+        ...
+
+    async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
+        """Compile a tree.
+
+        Cancellation: The fork is discarded; nothing is kept.
+        """
+        ...
+
+    async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
+        """Compile several trees in one fork, which runs none of them.
+
+        What comes of each is what `compile` makes of it. A tree that ends the fork, or that may owe its end
+        to another one, is compiled by itself.
+
+        Args:
+            jobs: At least one; they have root, policy and prefix in common, and none has known files.
+
+        Cancellation: The fork is discarded; nothing is kept.
+        """
+        ...
+
+    async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
+        """Have a fork that runs no variant code look at code, such as for a diff.
+
+        Args:
+            request: What the agent is asked.
+
+        Returns:
+            The agent's answer, decoded but not checked; or how the call failed.
+
+        Cancellation: The fork is discarded.
+        """
+        ...
+
+    async def call(self, job: CallJob) -> CallReport:
+        """Run one call to its end or to a limit.
+
+        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        """
+        ...
+
+    def find_image(self, wanted: str) -> ImageInfo | None:
+        """Find an image by its name, its id or the unambiguous beginning of one; None if there is none."""
+        ...
+
+    def list_images(self) -> list[ImageInfo]:
+        """List the images there are, the newest first."""
+        ...
+
+    def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
+        """Return the code that is loaded in an image, with nothing to load; None for one that holds none."""
+        ...
+
+    @property
+    def host(self) -> Host:
+        """The place of its guests: what keeps sessions and runs processes."""
+        ...
+
+    async def freeze_session(self, job: FreezeJob) -> ImageInfo:
+        """Seal what a session holds as an image; the session stays as it is.
+
+        Raises:
+            CopyRefused: It cannot be copied, or the image cannot be made.
+
+        Cancellation: There may be an image, complete and with its name, or none.
+        """
+        ...
+
+    async def export_image(self, image: ImageInfo, path: Path) -> None:
+        """Write an image to a new file.
+
+        Raises:
+            CopyRefused: It cannot be written; the message says why.
+        """
+        ...
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> ImageInfo:
+        """Make an image from a file that nobody vouches for.
+
+        Raises:
+            CopyRefused: It cannot be used; the message says why.
+        """
+        ...
+
+    async def info(self) -> dict[str, object]:
+        """Ask the image's interpreter for its version, packages and warm modules."""
+        ...
+
+    async def aclose(self) -> None:
+        """Drop every fork. Idempotent."""
+        ...
+
+
+class OpenWorker(Protocol):
+    """Opens a worker; `evocell.workers.open_worker.open_worker` is one."""
+
+    def __call__(
+        self,
+        config: Config,
+        snapshots: SnapshotStore,
+        *,
+        progress: Callable[..., None] | None = None,
+    ) -> AbstractAsyncContextManager[Worker]:
+        """Open the worker, building its image first if there is none yet.
+
+        Args:
+            config: The engine's configuration.
+            snapshots: Where version trees are kept, to be mounted.
+            progress: Called with the steps of an image build.
+
+        Raises:
+            ImageError: The image could not be found, built or trusted.
+        """
+        ...

@@ -1,0 +1,368 @@
+"""One request to a guest, from the fork to the outcome, as the driver's threads run it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, evolve
+
+from evocell.guests.deadline_watch import DeadlineWatch
+from evocell.models.limits import Limits
+from evocell.wire.values import ENVELOPE_BYTES
+from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.hibernation import Hibernated, copy, hibernate, wake
+from evocell_runtime.image import Image
+from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
+
+PROGRAM = b"serve()"
+"""What each call runs in the guest's `__main__`; the boot put `serve` there."""
+
+
+class Fork:
+    """A guest and the scratch directory made for it. Closed by its owner, in any thread.
+
+    While nothing runs in it, it may be put aside: it then holds neither store nor mapping nor descriptor.
+
+    Args:
+        image: What to fork.
+        app: Directory at `/app`.
+        harness: Directory at `/harness`, or None.
+        limits: Bounds that hold for the fork's whole life: memory, scratch space.
+        make_scratch: Makes the directory at `/tmp`, if the limits give it any space.
+        asleep: What it is, if it comes from another process, put aside.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        *,
+        app: Path | None,
+        harness: Path | None,
+        limits: Limits,
+        make_scratch: Callable[[], Path],
+        asleep: Hibernated | None = None,
+    ) -> None:
+        self.image = image
+        self._app, self._harness, self._limits = app, harness, limits
+        self._make_scratch = make_scratch
+        self.scratch = make_scratch() if limits.scratch_bytes else None
+        self._hibernated = asleep
+        self._instance: Instance | None = None
+        if asleep is None:
+            try:
+                self._instance = self._new_instance()
+            except BaseException:
+                self._remove_scratch()
+                raise
+
+    @property
+    def limits(self) -> Limits:
+        """The limits it was made with."""
+        return self._limits
+
+    @property
+    def instance(self) -> Instance:
+        """The guest, which is not put aside."""
+        assert self._instance is not None
+        return self._instance
+
+    @property
+    def hibernated_bytes(self) -> int | None:
+        """What it takes while it is put aside; None while it is ready."""
+        return None if self._hibernated is None else self._hibernated.held_bytes
+
+    def hibernate(self) -> None:
+        """Keep only what makes the guest differ from its image. It must be at rest; idempotent.
+
+        Raises:
+            ImageError: It has files open, or the kernel does not tell what it wrote to; it stays as it is.
+        """
+        if self._hibernated is None:
+            self._hibernated = self.snapshot()
+            self.instance.close()
+            self._instance = None
+
+    def snapshot(self) -> Hibernated:
+        """What makes the guest differ from its image; it stays as it is. It must be at rest.
+
+        Raises:
+            ImageError: As for `hibernate`.
+        """
+        return self._hibernated or hibernate(self.instance, self.image.reference())
+
+    def wake(self) -> Fork:
+        """The fork itself, with its guest as it was before it was put aside.
+
+        Raises:
+            ImageError: There is no room for another guest; it stays put aside.
+        """
+        if self._hibernated is not None:
+            instance = self._new_instance()
+            try:
+                wake(instance, self._hibernated, self.image.reference())
+            except BaseException:
+                instance.close()
+                raise
+            self._instance, self._hibernated = instance, None
+        return self
+
+    def with_app(self, app: Path | None) -> Fork:
+        """The fork itself, ready to run, with another directory at `/app`.
+
+        What is mounted belongs to a guest's instance, so the guest goes into a new one. One that has files
+        open cannot, and keeps the directory that it has.
+
+        Raises:
+            ImageError: As for `wake`.
+        """
+        if app == self._app:
+            return self.wake()
+        former, self._app = self._app, app
+        if self._hibernated is not None:
+            return self.wake()
+        try:
+            fresh = self._new_instance()
+        except BaseException:
+            self._app = former
+            raise
+        try:
+            copy(self.instance, fresh)
+        except RuntimeImageError:
+            fresh.close()
+            self._app = former
+            return self
+        self.instance.close()
+        self._instance = fresh
+        return self
+
+    def release(self) -> dict[str, Any]:
+        """What another process needs to go on with it, as plain data. It must be put aside.
+
+        It is then that process's, and its scratch directory as well: this one is not to be used or closed.
+        """
+        assert self._hibernated is not None
+        return {
+            "guest": self._hibernated.to_plain(),
+            "image": self.image.image_id,
+            "app": None if self._app is None else str(self._app),
+            "harness": None if self._harness is None else str(self._harness),
+            "scratch": None if self.scratch is None else str(self.scratch),
+            "limits": asdict(self._limits),
+        }
+
+    @classmethod
+    def adopt(cls, image: Image, plain: Mapping[str, Any], take_scratch: Callable[[Path], Path]) -> Fork:
+        """The fork that another process of the same image handed over, put aside.
+
+        Args:
+            image: The image.
+            plain: What `release` returned there.
+            take_scratch: Makes a directory of that process one of this.
+
+        Raises:
+            OSError: The scratch directory cannot be had.
+        """
+        app, harness, scratch = plain["app"], plain["harness"], plain["scratch"]
+        return cls(
+            image,
+            app=None if app is None else Path(app),
+            harness=None if harness is None else Path(harness),
+            limits=Limits(**plain["limits"]),
+            make_scratch=partial(take_scratch, Path(scratch or "")),
+            asleep=Hibernated.from_plain(plain["guest"]),
+        )
+
+    def copy(self, limits: Limits | None = None) -> Fork:
+        """Another fork that holds the same; this one stays as it is. It must be at rest.
+
+        Args:
+            limits: Bounds of the copy; None for this one's.
+
+        Raises:
+            ImageError: It has files open, or there is no room for another guest.
+            OSError: There is no room for another scratch directory.
+        """
+        made = Fork(
+            self.image,
+            app=self._app,
+            harness=self._harness,
+            limits=limits or self._limits,
+            make_scratch=self._make_scratch,
+            asleep=self._hibernated,
+        )
+        try:
+            if self._hibernated is None:
+                copy(self.instance, made.instance)
+            if self.scratch is not None and made.scratch is not None:
+                shutil.copytree(self.scratch, made.scratch, dirs_exist_ok=True)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def close(self) -> None:
+        """Free the guest and its scratch directory; idempotent."""
+        if self._instance is not None:
+            self._instance.close()
+        self._hibernated = None
+        self._remove_scratch()
+
+    def _new_instance(self) -> Instance:
+        return self.image.fork(
+            app=self._app,
+            harness=self._harness,
+            scratch=self.scratch,
+            growth_bytes=self._limits.memory_bytes,
+        )
+
+    def _remove_scratch(self) -> None:
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+class GuestJob:
+    """A request, run in a fork of its own or in one that is kept.
+
+    Exactly one of `result`, `unforked` and `undelivered` is set when `done` is called, unless the
+    job was cancelled.
+
+    Args:
+        make_fork: Makes the fork, or returns the kept one.
+        request: The agent's mail.
+        limits: The call's limits.
+        seed: The call's seed.
+        realtime: The profile.
+        keep: Whether a sound fork outlives the job. A fork that is not kept is closed here.
+        done: Called on the driver's thread when all is over.
+        watch: Ends the call at its deadline where it does not pause.
+        clock: Time in seconds.
+    """
+
+    def __init__(
+        self,
+        make_fork: Callable[[], Fork],
+        request: bytes,
+        limits: Limits,
+        *,
+        seed: int,
+        realtime: bool,
+        keep: bool,
+        done: Callable[[], None],
+        watch: DeadlineWatch,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make_fork = make_fork
+        self._request = request
+        self._limits = limits
+        self._seed = seed
+        self._realtime = realtime
+        self._keep = keep
+        self._done = done
+        self._watch = watch
+        self._clock = clock
+        self._call: Call | None = None
+        self._cancelled = False
+        self._slept_s = 0.0
+        self._hibernated: tuple[float, float] | None = None
+        self.fork: Fork | None = None
+        """The fork the job ran in, if it is kept and still sound."""
+        self.result: CallResult | None = None
+        """What the host saw of the call."""
+        self.timed_out = False
+        """Whether the host killed the call at its deadline."""
+        self.unforked: BaseException | None = None
+        """Why there was no fork: the engine's trouble, not the variant's."""
+        self.undelivered: BaseException | None = None
+        """Why the request did not reach the guest: an earlier call had ruined its heap or filled it."""
+
+    def cancel(self) -> None:
+        """Kill the call at its next slice. From any thread; idempotent."""
+        self._cancelled = True
+
+    def begin(self) -> bool:
+        """Fork, hand the request over, start."""
+        if self._cancelled:
+            return True
+        try:
+            self.fork = self._make_fork()
+        except Exception as e:  # noqa: BLE001 - a thread that dies takes all that waits for it along
+            self.unforked = e
+            return True
+        try:
+            limits = CallLimits(
+                fuel=self._limits.fuel,
+                response_bytes=self._limits.payload_bytes + ENVELOPE_BYTES,
+                output_bytes=self._limits.output_bytes,
+                open_files=self._limits.open_files,
+                scratch_bytes=self._limits.scratch_bytes,
+                scratch_files=self._limits.scratch_files,
+                scratch_file_bytes=self._limits.scratch_file_bytes,
+                scratch_depth=self._limits.scratch_depth,
+            )
+            self._call = self.fork.instance.start(
+                PROGRAM, self._request, limits, seed=self._seed, realtime=self._realtime
+            )
+        except (RuntimeImageError, MemoryError) as e:
+            self.undelivered = e
+            return True
+        return False
+
+    def step(self) -> bool:
+        """Run a slice; over when the call ended, was cancelled or is past its deadline."""
+        call = self._call
+        if call is None or self._cancelled:
+            return True
+        if self._hibernated is not None and not self._woken(call):
+            return True
+        left = self._limits.timeout_s - call.ran_s - self._slept_s
+        ended, self.timed_out = self._watch.poll(call, left)
+        if ended:
+            return True
+        if call.ran_s + self._slept_s >= self._limits.timeout_s:
+            self.timed_out = True
+            return True
+        if self._realtime and (duration := call.instance.sleeping_ns()):
+            left = self._limits.timeout_s - call.ran_s - self._slept_s
+            now = self._clock()
+            self._hibernated = (now, now + min(duration / 1e9, left))
+        return False
+
+    def _woken(self, call: Call) -> bool:
+        """Count the sleep; False if it reached the deadline, and the call is to end."""
+        assert self._hibernated is not None
+        began, _ = self._hibernated
+        self._hibernated = None
+        self._slept_s += self._clock() - began
+        if call.ran_s + self._slept_s >= self._limits.timeout_s:
+            self.timed_out = True
+            return False
+        call.instance.wake()
+        return True
+
+    def wake_at(self) -> float | None:
+        """When a sleeping guest goes on; at once if it was cancelled."""
+        if self._hibernated is None or self._cancelled:
+            return None
+        return self._hibernated[1]
+
+    def end(self) -> None:
+        """Read what there is to read, free what is not kept, tell the waiting task."""
+        try:
+            if self._call is not None:
+                if self._cancelled:
+                    self._call.abandon()
+                else:
+                    result = self._call.finish()
+                    slept_s = self._slept_s
+                    self.result = evolve(result, ran_s=result.ran_s + slept_s) if slept_s else result
+        finally:
+            fork = self.fork
+            if fork is not None and not (self._keep and fork.instance.sound and self._call is not None):
+                self.fork = None
+                fork.close()
+            self._done()

@@ -1,0 +1,179 @@
+"""The image an engine forks from, as its configuration asks for it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from evocell.errors import ImageError
+from evocell.models.info import ImageInfo
+from evocell_runtime.cache import ImageCache, ImageManifest
+from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.image import Image, open_image
+from evocell_runtime.spec import ImageSpec
+
+if TYPE_CHECKING:  # worker processes, which never build, start without them
+    from evocell.config import Config
+    from evocell_runtime.build import BuildProgress
+
+    Progress = Callable[[BuildProgress], None]
+
+T = TypeVar("T")
+
+KEPT_IMAGES = 64
+"""Images that a process has mapped for forks to come; of more, the one used longest ago is let go."""
+
+
+class LoadedImages:
+    """The images that a process forks from: its own, and others from the same cache as they are asked for.
+
+    Args:
+        own: The image of runs that name none.
+        cache: Where the others lie.
+    """
+
+    def __init__(self, own: Image, cache: ImageCache) -> None:
+        self.own = own
+        self.cache = cache
+        self._others: OrderedDict[str, Image] = OrderedDict()
+        self._loading = threading.Lock()
+
+    def holds(self, image_id: str | None) -> bool:
+        """Whether `get` would not have to load it."""
+        return image_id in (None, self.own.image_id) or image_id in self._others
+
+    def get(self, image_id: str | None) -> Image:
+        """Return an image, loading it if need be. From any thread.
+
+        Raises:
+            evocell_runtime.errors.ImageError: There is none of that id, or it is damaged.
+        """
+        if image_id is None or image_id == self.own.image_id:
+            return self.own
+        with self._loading:
+            image = self._others.get(image_id)
+            if image is None:
+                manifest = self.cache.get(image_id)
+                if manifest is None:
+                    raise RuntimeImageError(f"there is no image {image_id} in {self.cache.root} any more")
+                image = self._others[image_id] = Image(self.cache, manifest)
+            self._others.move_to_end(image_id)
+            if len(self._others) > KEPT_IMAGES:
+                self._others.popitem(last=False)[1].close()
+            return image
+
+    def close(self) -> None:
+        """Let all of them go; forks that are alive keep theirs. Idempotent."""
+        with self._loading:
+            others = list(self._others.values())
+            self._others.clear()
+        for image in (self.own, *others):
+            image.close()
+
+
+class ImageCatalogue:
+    """What the engine knows of images, without loading any.
+
+    Args:
+        own: The engine's own image.
+        cache: Where all lie.
+    """
+
+    def __init__(self, own: ImageManifest, cache: ImageCache) -> None:
+        self.own = own
+        self.cache = cache
+        self._known: dict[str, ImageManifest] = {own.image_id: own}
+
+    def find(self, wanted: str) -> ImageInfo | None:
+        """Return the image that goes by a name, an id or its unambiguous beginning; None if none does."""
+        image_id = self.cache.id_of(wanted)
+        manifest = self._known.get(image_id or wanted)
+        if manifest is None or not self.cache.image_dir(manifest.image_id).is_dir():
+            manifest = self.cache.get(wanted)
+        if manifest is None:
+            return None
+        self._known[manifest.image_id] = manifest
+        return describe_image(manifest, None if image_id is None else wanted)
+
+    def manifest(self, image_id: str | None) -> ImageManifest:
+        """Return the manifest of an image that was found before, or of the engine's own for None.
+
+        Raises:
+            ImageError: It is not there any more.
+        """
+        if image_id is None:
+            return self.own
+        manifest = self._known.get(image_id) or self.cache.get(image_id)
+        if manifest is None:
+            raise ImageError(f"there is no image {image_id} in {self.cache.root} any more")
+        self._known[image_id] = manifest
+        return manifest
+
+    def known(self) -> list[ImageInfo]:
+        """Return every image in the cache, the newest first; one with several names comes once for each."""
+        names: dict[str, list[str | None]] = {}
+        for name, image_id in self.cache.names().items():
+            names.setdefault(image_id, []).append(name)
+        return [
+            describe_image(manifest, name)
+            for manifest in self.cache.images()
+            for name in names.get(manifest.image_id, [None])
+        ]
+
+
+def describe_image(manifest: ImageManifest, name: str | None) -> ImageInfo:
+    """Say what is known of an image."""
+    return ImageInfo(
+        id=manifest.image_id,
+        name=name,
+        parent_id=manifest.parent,
+        version=manifest.version,
+        created_at=manifest.created,
+        memory_bytes=manifest.memory_bytes,
+        snapshot_bytes=manifest.snapshot_bytes,
+        snapshot_sha256=manifest.snapshot_sha256,
+        python=manifest.python,
+    )
+
+
+async def load_image(config: Config, progress: Progress | None) -> Image:
+    """Load the image into this process, building it first if there is none yet.
+
+    Raises:
+        ImageError: It could not be found, built or trusted.
+
+    Cancellation: A build is killed; what it left is swept up by the next.
+    """
+    return await _in_thread(open_image, config, progress)
+
+
+async def ensure_image(config: Config, progress: Progress | None) -> ImageManifest:
+    """Have the image in the cache, building it if there is none yet, and load nothing.
+
+    Raises:
+        ImageError: It could not be found, built or trusted.
+
+    Cancellation: A build is killed; what it left is swept up by the next.
+    """
+    from evocell_runtime.build import build_image  # noqa: PLC0415 - as above
+
+    return await _in_thread(build_image, config, progress)
+
+
+async def _in_thread(
+    make: Callable[[ImageSpec, ImageCache, Progress], T], config: Config, progress: Progress | None
+) -> T:
+    def report(step: BuildProgress) -> None:
+        trio.from_thread.check_cancelled()
+        if progress is not None:
+            progress(step)
+
+    spec = ImageSpec(warm=config.warm, layers=config.layers, portable=config.profile == "portable")
+    try:
+        return await trio.to_thread.run_sync(make, spec, ImageCache(config.cache_path()), report)
+    except RuntimeImageError as e:
+        raise ImageError(str(e)) from e

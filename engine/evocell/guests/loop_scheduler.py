@@ -1,0 +1,139 @@
+"""Runs guests on the event loop's own thread, a slice at a time: for a process that does nothing else.
+
+A second thread would cost more than a short call does: two hand-overs of the interpreter lock, and, while
+both threads are on cores, an interrupt to the other core for each change of the process's memory. Between
+two slices the loop gets a turn, so the process hears of new requests and of cancellations within a slice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import trio
+
+from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD, Job, RunQueue
+
+__all__ = ["LoopScheduler"]
+
+BREATH_S = 0.002
+"""The loop gets a turn at least so often while short jobs wait."""
+
+
+class LoopScheduler:
+    """Drives jobs on one thread with everything else. Run `serve` in a task.
+
+    Args:
+        clock: Time in seconds, for sleeping guests.
+    """
+
+    on_loop = True
+    """Jobs end on the event loop's thread."""
+
+    threads = 1
+    """How many jobs run at once."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.on_pause: Callable[[], object] = bool
+        """Called before the loop gets a turn, and before the last short job that waits is run: what jobs that
+        ended had to tell should go out now, so that others come in time."""
+        self._turns = RunQueue(STARTED_PER_THREAD)
+        self._closing = False
+        self._current: Job | None = None
+        self._changed = trio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        return len(self._turns.fresh)
+
+    @property
+    def switches(self) -> int:
+        """How often a call was put behind waiting ones."""
+        return self._turns.switches
+
+    @property
+    def stalled_s(self) -> float:
+        """How long a job has held the thread, in seconds: whoever can ask this has it."""
+        return 0.0
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; its `end` will be called.
+
+        Raises:
+            RuntimeError: The driver is closing.
+        """
+        if self._closing:
+            msg = "the driver is closing"
+            raise RuntimeError(msg)
+        self._turns.fresh.append(job)
+        self._changed.set()
+
+    def cancel(self, job: Job) -> None:
+        """Have a job end at its next slice, or at once if it has not begun or sleeps; idempotent."""
+        job.cancel()
+        if job in self._turns.fresh:
+            self._turns.fresh.remove(job)
+            job.end()
+        self._changed.set()
+
+    async def aclose(self) -> None:
+        """End all jobs where they are; idempotent."""
+        self._closing = True
+        self._changed.set()
+        left = [*self._turns.paused, *self._turns.fresh]
+        if self._current is not None:
+            left.append(self._current)
+        self._turns.paused.clear()
+        self._turns.fresh.clear()
+        self._current = None
+        for job in left:
+            job.cancel()
+            job.end()
+
+    async def serve(self) -> None:
+        """Drive jobs until the driver is closed.
+
+        Cancellation: A job that has begun stays as it is; `aclose` ends it.
+        """
+        breathed = self._clock()
+        while not self._closing:
+            now = self._clock()
+            if now - breathed >= BREATH_S:
+                self.on_pause()
+                await trio.lowlevel.checkpoint()
+                breathed = self._clock()
+                continue
+            begun = not self._turns.may_begin(closing=False)
+            job, wakes = self._turns.resume_next(now) if begun else (self._turns.begin_next(), None)
+            if job is not None:
+                self._current = job
+                await self._turn(job, begun=begun)
+                continue
+            self.on_pause()
+            self._changed = trio.Event()
+            with trio.CancelScope() as scope:
+                if wakes is not None:
+                    scope.deadline = trio.current_time() + wakes - now
+                await self._changed.wait()
+            breathed = self._clock()
+
+    async def _turn(self, job: Job, *, begun: bool) -> None:
+        if not self._turns.fresh:
+            self.on_pause()
+        over = job.step() if begun else job.begin() or job.step()
+        slices = 1
+        while not over and job.wake_at() is None:
+            self.on_pause()
+            await trio.lowlevel.checkpoint()
+            if self._current is not job:  # it was ended by `aclose`
+                return
+            slices += 1
+            if slices > QUANTUM_SLICES and self._turns.others_wait():
+                break
+            over = job.step()
+        self._current = None
+        if over:
+            job.end()
+        self._turns.put_back(job, over=over)

@@ -1,0 +1,143 @@
+"""The worker as a process: `python -m evocell.guests.main`.
+
+It is started by exec, speaks frames on what were its standard input and output, forks guests from one
+image, and drives them on the thread of its event loop. It ends when its input ends, and the kernel ends it
+with the process that started it. It keeps nothing: whoever started it has all that matters.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from evocell.errors import EngineClosed, ImageError, ProtocolError
+from evocell.execution.copying import COPYING, answer_copying
+from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.execution.payload_cache import BLOB, PayloadCache, packed
+from evocell.execution.rpc import Answer, Connection
+from evocell.guests.capacity import capacity, own_resources, raise_descriptor_limit
+from evocell.guests.host import GuestHost
+from evocell.guests.images import LoadedImages
+from evocell.guests.loop_scheduler import LoopScheduler
+from evocell.models.foreign import clean_log, clean_traces
+from evocell_runtime.cache import ImageCache
+from evocell_runtime.errors import ImageError as RuntimeImageError
+from evocell_runtime.image import Image
+from evocell_runtime.parent import die_with_parent
+
+
+class _Service:
+    """Answers an engine's requests."""
+
+    def __init__(self, driver: LoopScheduler) -> None:
+        self._driver = driver
+        self._host: GuestHost | None = None
+        self._shelf = PayloadCache()
+
+    def notified(self, method: str, params: dict[str, Any]) -> None:
+        """Keep a blob that runs will refer to."""
+        if method == BLOB:
+            self._shelf.take(params)
+
+    def quick(self, method: str, params: dict[str, Any], answer: Answer) -> Callable[[], object] | None:
+        """Take a run that needs no session, which then needs no task; see `Connection`."""
+        host = self._host
+        if method != "run" or host is None or not params["alone"]:
+            return None
+        request = self._shelf.run(params)
+        if not isinstance(request, GuestRequest):
+            answer(None, request)
+            return bool
+
+        def done(seen: GuestResult | EngineClosed) -> None:
+            if isinstance(seen, GuestResult):
+                answer(None, packed(seen))
+            else:
+                answer({"code": "cancelled", "message": str(seen)}, None)
+
+        return host.begin(request, done)
+
+    async def handle(self, method: str, params: dict[str, Any]) -> Any:
+        """Do what a request asks for."""
+        if method == "open":
+            self._host = _open(params, self._driver)
+            self._shelf = PayloadCache(params["shelf_bytes"])
+            return self._host.capacity
+        host = self._host
+        if method == "ping":
+            return 0.0 if host is None else host.stalled_s
+        if host is None:
+            raise ProtocolError(f"the request {method!r} came before 'open'")
+        if method == "run":
+            request = self._shelf.run(params)
+            return packed(await host.run(request)) if isinstance(request, GuestRequest) else request
+        if method in COPYING:
+            return await answer_copying(host, method, params)
+        if method == "end_session":
+            await host.end_session(params["session"])
+            return None
+        if method == "release_session":
+            return await host.release_session(params["session"])
+        if method == "adopt_session":
+            return await host.adopt_session(params["session"], params["state"])
+        raise ProtocolError(f"there is no request {method!r}")
+
+    async def aclose(self) -> None:
+        """Drop every fork."""
+        if self._host is not None:
+            await self._host.aclose()
+
+
+def _open(params: dict[str, Any], driver: LoopScheduler) -> GuestHost:
+    cache = ImageCache(Path(params["cache"]))
+    manifest = cache.get(params["image_id"])
+    if manifest is None:
+        raise ImageError(f"there is no image {params['image_id']} in {cache.root}")
+    try:
+        image = Image(cache, manifest)
+    except RuntimeImageError as e:
+        raise ImageError(str(e)) from e
+    raise_descriptor_limit()
+    room = capacity(own_resources(params["memory_bytes"]))
+    return GuestHost(LoadedImages(image, cache), driver, realtime=params["realtime"], capacity=room)
+
+
+async def _serve(source: int, sink: int) -> None:
+    driver = LoopScheduler()
+    service = _Service(driver)
+    async with trio.lowlevel.FdStream(source) as receive, trio.lowlevel.FdStream(sink) as send:
+        connection = Connection(receive, send, service.handle, notified=service.notified, quick=service.quick)
+        driver.on_pause = connection.release
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(driver.serve)
+                await connection.serve()
+                nursery.cancel_scope.cancel()
+        finally:
+            await service.aclose()
+
+
+def main() -> int:
+    """Serve until the input ends."""
+    die_with_parent()
+    clean_traces()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Frames get descriptors of their own, so that nothing else can write among them.
+    source, sink = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    os.close(null)
+    with clean_log():
+        trio.run(_serve, source, sink)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,511 @@
+"""What annotations mean on the wire: models become maps and maps become models. No I/O.
+
+Everything follows from the annotations of the engine's methods and models, so that a method or a field that
+is added there travels without a line here. What arrives is checked against them, and refused by the path to
+the part at fault.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args
+
+from attrs import NOTHING, fields, frozen, has
+
+from evocell.api.sandbox import AsyncSandbox, Sandbox
+from evocell.code.sources import normalise
+from evocell.errors import ConfigurationError
+
+__all__ = [
+    "Context",
+    "Unsupported",
+    "decode",
+    "encode",
+    "hints_of",
+    "names_files",
+    "origin_of",
+    "sort_of",
+    "variants",
+]
+
+Hint = Any
+
+_HANDLES = (Sandbox, AsyncSandbox)
+_SCALARS: dict[Hint, str] = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes"}
+_ANYTHING = (Any, object)
+_AS_THEY_ARE = frozenset({bool, int, float, str, bytes})
+_SHOWN_CHARS = 60
+
+
+class Unsupported(TypeError):
+    """An annotation that means nothing on the wire."""
+
+
+class Context(Protocol):
+    """What stands behind the parts of a value that are no data: sandboxes and functions."""
+
+    def handle(self, sandbox_id: str) -> Any:
+        """Return what to pass for a sandbox that the other end names."""
+        ...
+
+    def function(self, role: str, name: str, owner: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return a function that asks the other end.
+
+        Args:
+            role: The field or argument it is for, such as ``"score"``.
+            name: What the other end calls it.
+            owner: The fields beside it, decoded.
+        """
+        ...
+
+    def name_of(
+        self, role: str, function: Callable[..., Any], owner: object, takes: Sequence[Hint] | None
+    ) -> str:
+        """Return a name by which the other end can ask for a function.
+
+        Args:
+            role: The field or argument it is for.
+            function: The function.
+            owner: The model that holds it; None for an argument.
+            takes: The annotations of what it takes; None if they are not known.
+        """
+        ...
+
+
+@cache
+def origin_of(hint: Hint) -> Any:
+    """Return what an annotation is a special case of, as `typing.get_origin` does."""
+    return typing.get_origin(hint)
+
+
+@cache
+def hints_of(thing: Any) -> dict[str, Hint]:
+    """Return the annotations of a function or a class, resolved.
+
+    Raises:
+        Unsupported: One of them cannot be resolved.
+    """
+    ref = Union[str, Sandbox, AsyncSandbox]  # noqa: UP007 - names that the aliases have only for type checkers
+    parents = Sequence[Union[ref, Sequence[ref], None]]  # noqa: UP007
+    names = {
+        "Sandbox": Sandbox,
+        "AsyncSandbox": AsyncSandbox,
+        "SandboxRef": ref,
+        "Parents": parents,
+        "SandboxName": ref,
+    }
+    try:
+        return typing.get_type_hints(thing, localns=names)
+    except (NameError, TypeError) as error:
+        raise Unsupported(f"{getattr(thing, '__qualname__', thing)}: {error}") from error
+
+
+@cache
+def variants(model: type) -> dict[str, type]:
+    """Return the classes of a family by name, if a model is the head of one; else nothing."""
+    found: dict[str, type] = {}
+    children: list[type] = model.__subclasses__()
+    for child in children:
+        # attrs with slots leaves the class it was made from behind; only the one of that name counts.
+        if has(child) and "__attrs_attrs__" in vars(child):
+            found[child.__name__] = child
+            found |= variants(child)
+    return found
+
+
+def sort_of(hint: Hint) -> str:
+    """Return how an annotation is called in the description of the protocol.
+
+    Raises:
+        Unsupported: It means nothing on the wire.
+    """
+    if hint in _ANYTHING or isinstance(hint, TypeVar):
+        return "value"
+    if hint is None or hint is type(None):
+        return "nil"
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if hint in _HANDLES:
+        return "sandbox id"
+    if hint is datetime:
+        return "time"
+    if hint is Path:
+        return "server path"
+    origin, args = origin_of(hint), get_args(hint)
+    if origin is Literal:
+        return " | ".join(repr(word).replace("'", '"') for word in args)
+    if origin in {Union, types.UnionType}:
+        branches = _branches(hint)
+        named = {*_HANDLES, Path} & set(branches)
+        sorts = [sort_of(arg) for arg in branches if arg is not str or not named]
+        return " | ".join(dict.fromkeys(sorts))
+    if origin is collections.abc.Callable:
+        takes = _takes(hint)
+        return "function" if takes is None else f"function of ({', '.join(map(sort_of, takes))})"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return " | ".join(f'"{member.value}"' for member in hint)
+    if isinstance(hint, type) and has(hint):
+        return hint.__name__
+    base = origin or hint
+    if isinstance(base, type) and base is not str:
+        if issubclass(base, collections.abc.Mapping):
+            key, item = args or (Any, Any)
+            return f"map of {sort_of(key)} to {_grouped(sort_of(item))}"
+        if issubclass(base, collections.abc.Iterable) and not issubclass(base, str | bytes):
+            items = [arg for arg in args if arg is not Ellipsis]
+            if len(items) <= 1 or base is not tuple:
+                return f"list of {_grouped(sort_of(items[0] if items else Any))}"
+            return "[" + ", ".join(map(sort_of, items)) + "]"
+    raise Unsupported(f"{hint!r} has no meaning on the wire")
+
+
+def _grouped(sort: str) -> str:
+    return f"({sort})" if " | " in sort else sort
+
+
+@cache
+def _branches(hint: Hint) -> list[Hint]:
+    """Return the members of a union that may travel: of a source, what a path leads to and not the path."""
+    args = list(get_args(hint))
+    return [arg for arg in args if arg is not Path] if _is_source(hint) else args
+
+
+def _is_source(hint: Hint) -> bool:
+    """Whether a union is that of `Source`, whose paths lead to code."""
+    args = get_args(hint)
+    return Path in args and any(origin_of(arg) is collections.abc.Mapping for arg in args)
+
+
+def names_files(hint: Hint) -> bool:
+    """Whether an annotation takes paths of the server's files."""
+    return hint is Path or any(names_files(part) for part in _branches(hint) if not isinstance(part, list))
+
+
+def encode(value: Any, hint: Hint, context: Context | None = None, *, role: str = "") -> Any:
+    """Return a model, or whatever holds models, as plain data.
+
+    Args:
+        value: What to send.
+        hint: Its annotation: what is annotated as any value stays as it is.
+        context: Names functions; without it a function becomes None.
+        role: The field or argument it is for.
+    """
+    if hint in _ANYTHING or isinstance(hint, TypeVar):
+        return value
+    return _encode(value, hint, context, role, None)
+
+
+def _encode(value: Any, hint: Hint, context: Context | None, role: str, owner: object) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | bytes | bool | int | float):
+        return value
+    if hint in _ANYTHING:
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, _HANDLES):
+        return value.id
+    if isinstance(value, Path):
+        # The other end may be on another machine: of code, what a path leads to goes along, not the path.
+        return dict(normalise(value).files) if _is_source(hint) else str(value.absolute())
+    if has(type(value)):
+        return _encode_model(value, context)
+    if callable(value):
+        return None if context is None else {"function": context.name_of(role, value, owner, _takes(hint))}
+    if isinstance(value, Mapping):
+        item = _part(hint, Mapping)
+        return {key: _encode(one, item, context, role, owner) for key, one in value.items()}
+    if isinstance(value, Iterable):
+        item = _part(hint, Iterable)
+        return [_encode(one, item, context, role, owner) for one in value]
+    sandbox_id = getattr(value, "id", None)  # a sandbox of a client
+    return sandbox_id if isinstance(sandbox_id, str) else value
+
+
+def _encode_model(value: Any, context: Context | None) -> dict[str, Any]:
+    kind: Any = type(value)
+    form = _form_of(kind)
+    plain: dict[str, Any] = {}
+    if form.is_variant:
+        # Readings that other languages would have to work out again.
+        plain = {"type": form.name, "ok": value.ok, "kind": value.kind, "error": value.error}
+    for name, field in form.fields.items():
+        item = getattr(value, name)
+        if item is None or type(item) in _AS_THEY_ARE or field.is_value:
+            plain[name] = item
+        else:
+            plain[name] = _encode(item, field.hint, context, name, value)
+    return plain
+
+
+@frozen
+class _FormField:
+    """A field of a model on the wire.
+
+    Attributes:
+        hint: Its annotation.
+        scalars: Types of which it takes any value as it is.
+        is_value: Whether it takes anything.
+        alias: Its name in the constructor.
+        required: Whether it must be given.
+    """
+
+    hint: Hint
+    scalars: frozenset[type]
+    is_value: bool
+    alias: str
+    required: bool
+
+
+@frozen
+class _Form:
+    """What a model is on the wire."""
+
+    name: str
+    fields: Mapping[str, _FormField]
+    is_variant: bool
+
+
+@cache
+def _form_of(model: Any) -> _Form:
+    hints = hints_of(model)
+    found = {
+        field.name: _FormField(
+            hints[field.name],
+            _scalars_of(hints[field.name]),
+            hints[field.name] in _ANYTHING,
+            field.alias,
+            field.default is NOTHING,
+        )
+        for field in fields(model)
+        if field.init
+    }
+    is_variant = any(has(base) and bool(variants(base)) for base in model.__mro__[1:])
+    return _Form(model.__name__, found, is_variant)
+
+
+def _scalars_of(hint: Hint) -> frozenset[type]:
+    options = _branches(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
+    return frozenset(
+        option
+        for option in options
+        if isinstance(option, type) and (option in _SCALARS or option is type(None))
+    )
+
+
+def _takes(hint: Hint) -> Sequence[Hint] | None:
+    """Return the annotations of what a function annotated so takes."""
+    for option in [hint, *get_args(hint)]:
+        if origin_of(option) is collections.abc.Callable and isinstance(get_args(option)[0], list):
+            return list(get_args(option)[0])
+    return None
+
+
+def _part(hint: Hint, kind: type) -> Hint:
+    """Return the annotation of the elements of a container annotated so; any value if it does not say."""
+    options = _branches(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
+    for option in options:
+        origin, args = origin_of(option), [arg for arg in get_args(option) if arg is not Ellipsis]
+        if isinstance(origin, type) and issubclass(origin, kind) and args:
+            return args[-1] if len(args) <= 1 or kind is Mapping else Union[tuple(args)]  # noqa: UP007
+    return None  # not said: by what it is
+
+
+def decode(value: Any, hint: Hint, path: str, context: Context, *, role: str = "") -> Any:
+    """Return what an annotation promises, made of plain data from the other end.
+
+    Args:
+        value: What came.
+        hint: What it should be.
+        path: What to call it in an error.
+        context: Gives sandboxes and functions.
+        role: The argument it is for.
+
+    Raises:
+        ConfigurationError: It is something else; the message names the part at fault.
+    """
+    return _Decoder(context).decode(value, hint, path, role, {})
+
+
+class _Decoder:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def decode(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
+        if type(value) is hint and hint in _SCALARS:
+            return value
+        if hint in _ANYTHING or isinstance(hint, TypeVar):
+            return value
+        if hint is None or hint is type(None):
+            if value is None:
+                return None
+        elif hint in _SCALARS:
+            if type(value) is hint or (hint is float and type(value) is int):
+                return float(value) if hint is float and abs(value) < 1 << 1023 else value
+        elif hint in _HANDLES:
+            if isinstance(value, str):
+                return self._context.handle(value)
+        elif hint is datetime:
+            if isinstance(value, str):
+                return _time(value, path)
+        elif hint is Path:
+            if isinstance(value, str):
+                return Path(value)
+        else:
+            return self._compound(value, hint, path, role, owner)
+        raise _mismatch(path, hint, value)
+
+    def _compound(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
+        origin, args = origin_of(hint), get_args(hint)
+        if origin is Literal:
+            if value in args and isinstance(value, str | int):
+                return value
+        elif origin in {Union, types.UnionType}:
+            return self._union(value, hint, path, role, owner)
+        elif origin is collections.abc.Callable:
+            if _names_function(value):
+                return self._context.function(role, value["function"], owner)
+        elif isinstance(hint, type) and issubclass(hint, Enum):
+            if value in [member.value for member in hint]:
+                return hint(value)
+        elif isinstance(hint, type) and has(hint):
+            if isinstance(value, dict):
+                return self._model(value, hint, path)
+        elif isinstance(origin or hint, type):
+            return self._container(value, hint, path, role, owner)
+        raise _mismatch(path, hint, value)
+
+    def _container(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
+        base, args = origin_of(hint) or hint, get_args(hint)
+        if issubclass(base, collections.abc.Mapping):
+            if isinstance(value, dict):
+                key, item = args or (Any, Any)
+                return {
+                    self.decode(name, key, f"a key of {path}", role, owner): self.decode(
+                        one, item, f"{path}[{_shown(name)}]", role, owner
+                    )
+                    for name, one in value.items()
+                }
+        elif issubclass(base, collections.abc.Iterable) and isinstance(value, list | tuple):
+            items = [arg for arg in args if arg is not Ellipsis] or [Any]
+            fixed = base is tuple and Ellipsis not in args and len(items) > 1
+            if fixed and len(items) != len(value):
+                raise ConfigurationError(f"{path} must hold {len(items)} values, not {len(value)}", path)
+            made = [
+                self.decode(one, items[index] if fixed else items[0], f"{path}[{index}]", role, owner)
+                for index, one in enumerate(value)
+            ]
+            return tuple(made) if base is tuple else made
+        raise _mismatch(path, hint, value)
+
+    def _union(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
+        branches = _branches(hint)
+        if value is None and type(None) in branches:
+            return None
+        if type(value) in branches and type(value) in _SCALARS:
+            return value
+        fitting = [option for option in branches if _fits(value, option)]
+        if not fitting:
+            raise _mismatch(path, hint, value)
+        for option in fitting[:-1]:
+            try:
+                return self.decode(value, option, path, role, owner)
+            except ConfigurationError:
+                continue
+        return self.decode(value, fitting[-1], path, role, owner)
+
+    def _model(self, value: dict[Any, Any], model: type, path: str) -> Any:
+        family = variants(model)
+        if family:
+            chosen = value.get("type")
+            if chosen not in family:
+                raise ConfigurationError(f"{path}.type must be one of {', '.join(family)}", f"{path}.type")
+            model = family[chosen]
+            value = {key: item for key, item in value.items() if key not in {"type", "ok", "error"}}
+        known = _form_of(model).fields
+        if family and "kind" not in known:
+            value.pop("kind", None)
+        given: dict[str, Any] = {}
+        later: list[str] = []
+        for name, item in value.items():
+            if name not in known:
+                raise ConfigurationError(
+                    f"{path} has no field {_shown(name)}{_nearest(name, known)}", f"{path}.{name}"
+                )
+            if type(item) in known[name].scalars:
+                given[name] = item
+            elif _names_function(item):
+                later.append(name)  # a function may need to know what is beside it
+            else:
+                given[name] = self.decode(item, known[name].hint, f"{path}.{name}", name, {})
+        for name in later:
+            given[name] = self.decode(value[name], known[name].hint, f"{path}.{name}", name, given)
+        for name, field in known.items():
+            if field.required and name not in given:
+                raise ConfigurationError(f"{path} lacks the field {name!r}", f"{path}.{name}")
+        try:
+            return model(**{known[name].alias: item for name, item in given.items()})
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error.message}", f"{path}.{error.key}".rstrip(".")) from error
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{path} cannot be a {model.__name__}: {error}", path) from error
+
+
+def _names_function(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == {"function"} and isinstance(value["function"], str)
+
+
+def _fits(value: Any, hint: Hint) -> bool:
+    """Whether a value could be what a member of a union says, by its type alone."""
+    if hint in _ANYTHING:
+        return True
+    origin = origin_of(hint)
+    base = origin or hint
+    if origin is Literal:
+        return value in get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint in _SCALARS:
+        return type(value) is hint or (hint is float and type(value) is int)
+    if hint in {*_HANDLES, datetime, Path} or (isinstance(hint, type) and issubclass(hint, Enum)):
+        return isinstance(value, str)
+    if origin is collections.abc.Callable:
+        return _names_function(value)
+    if isinstance(hint, type) and has(hint):
+        return isinstance(value, dict) and not _names_function(value)
+    if issubclass(base, collections.abc.Mapping):
+        return isinstance(value, dict) and not _names_function(value)
+    return isinstance(value, list | tuple)
+
+
+def _mismatch(path: str, hint: Hint, value: Any) -> ConfigurationError:
+    return ConfigurationError(f"{path} must be {sort_of(hint)}, not {_shown(value)}", path)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str | int | float | bool | type(None)):
+        text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 64 else "a big int"
+        return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+    name = type(value).__name__
+    return {"dict": "a map", "list": "a list"}.get(name, name)
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name)[:_SHOWN_CHARS], known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
+
+
+def _time(text: str, path: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{path} must be a time in ISO 8601, not {_shown(text)}", path) from None

@@ -1,0 +1,1 @@
+"""Sandboxes over their life: creation, calls, code versions, copies, populations and collection."""

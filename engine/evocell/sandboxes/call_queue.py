@@ -1,0 +1,116 @@
+"""The calls of one sandbox that wait for their turn, and what happens when they are too many."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+from attrs import define, field
+
+from evocell.config import BacklogPolicy
+from evocell.errors import CapacityError
+
+__all__ = ["CallQueue"]
+
+_log = logging.getLogger("evocell")
+
+
+@define(eq=False)
+class _Call:
+    """A call that is waiting or running.
+
+    Attributes:
+        scope: What it runs in.
+        waits: Whether it counts as waiting.
+        killed_by: What it raises, if it was killed.
+    """
+
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    waits: bool = True
+    killed_by: CapacityError | None = None
+
+
+@define(eq=False)
+class CallQueue:
+    """Counts a sandbox's calls from their arrival to their end.
+
+    A call in the session waits until its turn comes. One in a fork of its own counts as waiting until it is
+    over: only the worker knows when it begins.
+
+    Attributes:
+        sandbox_id: Whose calls.
+        limit: How many may wait.
+        policy: ``"reject"`` refuses one more; ``"kill"`` does so too, and ends all others with the session.
+        verdict: Why calls are being killed at this moment, in a sentence.
+    """
+
+    sandbox_id: str
+    limit: int
+    policy: BacklogPolicy
+    verdict: str | None = None
+    _waiting: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many calls were made and have not begun."""
+        return self._waiting
+
+    _calls: set[_Call] = field(factory=set, repr=False)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more call would be too many."""
+        return self._waiting >= self.limit
+
+    @contextmanager
+    def call(self) -> Iterator[Callable[[], None]]:
+        """Be a call, until the block ends or the call is killed.
+
+        Yields:
+            What to call when it begins.
+
+        Raises:
+            CapacityError: It was killed, because too many calls waited.
+        """
+        call = _Call()
+        self._calls.add(call)
+        self._waiting += 1
+        try:
+            with call.scope:
+                yield lambda: self._begin(call)
+        finally:
+            self._begin(call)
+            self._calls.discard(call)
+        if call.killed_by is not None and call.scope.cancelled_caught:
+            raise CapacityError(*call.killed_by.args)
+
+    def refuse(self) -> CapacityError:
+        """Return what one call too many raises; by policy, kill all others first."""
+        error = CapacityError(
+            f"sandbox {self.sandbox_id!r} has {self._waiting:,} calls waiting, and {self.limit:,} are "
+            "allowed; wait for some to end, or raise default_max_message_queue",
+            "calls",
+            self.limit,
+            self._waiting + 1,
+        )
+        if self.policy == "kill":
+            killed = tuple(self._calls)
+            _log.warning(
+                "sandbox %s: session killed: %d calls wait, default_max_message_queue is %d",
+                self.sandbox_id,
+                self._waiting + 1,
+                self.limit,
+            )
+            self.verdict = error.message
+            for call in killed:
+                call.killed_by = error
+                self._begin(call)
+                call.scope.cancel()
+        return error
+
+    def _begin(self, call: _Call) -> None:
+        if call.waits:
+            call.waits = False
+            self._waiting -= 1

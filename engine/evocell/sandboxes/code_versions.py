@@ -1,0 +1,400 @@
+"""Code made ready to run: each file is compiled once per image, however many ask for it at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TypeAlias
+
+import trio
+from attrs import define, evolve, field
+
+from evocell.code.compiler import (
+    CompiledUnit,
+    CompiledVersion,
+    assemble,
+    code_key,
+    dump_unit,
+    load_unit,
+    own_modules,
+    python_files,
+    too_much_code,
+)
+from evocell.code.references import TreeReferences
+from evocell.code.snapshots import SnapshotStore, put_tree, read_tree
+from evocell.code.sources import FileTree, Source, normalise
+from evocell.errors import (
+    CapacityError,
+    ConfigurationError,
+    ImageError,
+    ProtocolError,
+    StoreError,
+    WorkerDied,
+)
+from evocell.execution.interface import CompileJob, Worker
+from evocell.lru import LruCache
+from evocell.models.limits import Limits
+from evocell.models.outcome import Rejected
+from evocell.models.security import SecurityPolicy, SecurityProfile
+from evocell_guest.packing import pack_files
+
+__all__ = ["APP_ROOT", "HARNESS_ROOT", "Versions"]
+
+APP_ROOT = "/app"
+HARNESS_ROOT = "/harness"
+
+_KEPT_BYTES = 64 << 20
+_ENTRY_BYTES = 1024
+_LEAST_TOGETHER = 2
+
+_log = logging.getLogger("evocell")
+
+
+@define(eq=False)
+class _Pending:
+    """The right to compile one key, and how many wait for it."""
+
+    lock: trio.Lock = field(factory=trio.Lock)
+    interested: int = 0
+
+
+Decided: TypeAlias = Callable[[str, SecurityPolicy, CompiledVersion | Rejected], None]
+
+
+def _undecided(_digest: str, _policy: SecurityPolicy, _made: CompiledVersion | Rejected) -> None:
+    """Let nobody know."""
+
+
+def _unseen(_digest: str, _files: Sequence[tuple[str, bytes]]) -> None:
+    """Keep nothing of a tree."""
+
+
+class Versions:
+    """Compiles trees in the worker and keeps what came of it, in memory and in the snapshot store.
+
+    What is kept is kept by file: of a tree that differs from a known one in one file, that file is compiled,
+    and a tree whose files are all known, such as a crossover of two modules, needs no guest at all.
+
+    Args:
+        worker: Where code is compiled.
+        snapshots: Where trees and byte code are kept.
+        trees: Counts who uses which tree.
+        policy: Gives what a variant may not do under a profile; None stands for the engine's own.
+        durable: Whether the store outlives this engine, so that byte code is worth writing to it.
+        decided: Told what came of every variant's tree that was compiled, and under which policy.
+        seen: Told of every variant's tree that is to be made ready, so that its text can be kept.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        snapshots: SnapshotStore,
+        trees: TreeReferences,
+        *,
+        policy: Callable[[SecurityProfile | None], SecurityPolicy],
+        durable: bool,
+        seen: Callable[[str, Sequence[tuple[str, bytes]]], None] = _unseen,
+        decided: Decided = _undecided,
+    ) -> None:
+        self.trees = trees
+        self._worker = worker
+        self._snapshots = snapshots
+        self._durable = durable
+        self._seen = seen
+        self._decided = decided
+        self._policy_for = policy
+        self._kept: LruCache[str, CompiledVersion | Rejected] = LruCache(_KEPT_BYTES, keeps_last=True)
+        self._units: LruCache[str, CompiledUnit] = LruCache(_KEPT_BYTES, keeps_last=True)
+        self._pending: dict[str, _Pending] = {}
+
+    async def load(
+        self, source: Source, *, profile: SecurityProfile | None = None, limits: Limits | None = None
+    ) -> CompiledVersion | Rejected:
+        """Make a variant's source ready to run; a source that is no tree of files is a rejected one."""
+        try:
+            tree = await read_source(source)
+        except ConfigurationError as error:
+            return Rejected("load", error.message)
+        return await self.compiled(tree, profile=profile, limits=limits)
+
+    async def compiled(
+        self,
+        tree: FileTree,
+        *,
+        root: str = APP_ROOT,
+        trusted: bool = False,
+        profile: SecurityProfile | None = None,
+        limits: Limits | None = None,
+    ) -> CompiledVersion | Rejected:
+        """Make a tree ready to run.
+
+        Args:
+            tree: The files.
+            root: Where they will be mounted.
+            trusted: Whether the tree may do what variants may not.
+            profile: Its sandbox's security profile; None for the engine's.
+            limits: Limits of the calls that it is for, whose fuel decides how much code there may be; None
+                for no such bound.
+
+        Returns:
+            The compiled version, or why it was rejected. The tree stays on disk for as long as somebody
+            refers to what is returned.
+
+        Raises:
+            StoreError: The snapshot store cannot be used.
+
+        Cancellation: Somebody else who waits for the same tree goes on with it.
+        """
+        policy = None if trusted else self._policy_for(profile)
+        if not trusted:
+            self._seen(tree.digest, tree.files)
+        if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
+            return (
+                refusal  # also of what is known: how a call ends must not depend on what was compiled before
+            )
+        key = code_key(self._worker.image_id, tree.digest, root, policy)
+        lease = self.trees.lease(tree.digest)
+        known = self._kept.get(key)
+        if known is None:
+            known = await self._compiled_once(CompileJob(tree=tree, root=root, policy=policy), key)
+        elif isinstance(known, CompiledVersion):
+            await put_tree(self._snapshots, tree)  # it may have been collected meanwhile
+        return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
+
+    async def compile_ahead(self, trees: Sequence[FileTree], *, limits: Limits) -> None:
+        """Compile together those of some variants' trees that are not known.
+
+        It only saves time: what it cannot do is left to `compiled`, with the error that belongs to it.
+
+        Args:
+            trees: The trees.
+            limits: As for `compiled`.
+
+        Cancellation: Nothing is kept; `compiled` goes on by itself.
+        """
+        policy = self._policy_for(None)
+        jobs: dict[str, CompileJob] = {}
+        for tree in trees:
+            key = code_key(self._worker.image_id, tree.digest, APP_ROOT, policy)
+            job = CompileJob(tree=tree, policy=policy)
+            is_new = not (key in jobs or key in self._pending or key in self._kept)
+            if is_new and too_much_code(tree, limits) is None and not self._knows_part(job):
+                jobs[key] = job
+        if self._durable:
+            known = await trio.to_thread.run_sync(self._with_stored_parts, list(jobs.items()))
+            jobs = {key: job for key, job in jobs.items() if not (key in known or key in self._pending)}
+        if len(jobs) < _LEAST_TOGETHER:
+            return
+        async with AsyncExitStack() as stack:
+            for key in jobs:
+                await stack.enter_async_context(self._alone(key))
+            jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # some are made by now
+            if len(jobs) < _LEAST_TOGETHER:
+                return
+            with suppress(CapacityError, ImageError, StoreError, WorkerDied):
+                made = await self._worker.compile_together(list(jobs.values()))
+                for (key, job), one in zip(jobs.items(), made, strict=True):
+                    self._keep_made(key, job, one)
+                if self._durable:
+                    pairs = list(zip(jobs.values(), made, strict=True))
+                    await trio.to_thread.run_sync(self._store_made, pairs)
+
+    async def adopt(self, code: CompiledVersion) -> CompiledVersion:
+        """Have the store keep the tree of code that came with an image.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        if code.files or not code.path.is_dir():
+            return code
+        lease = self.trees.lease(code.digest)
+        tree = await trio.to_thread.run_sync(read_tree, code.path)
+        await put_tree(self._snapshots, tree)
+        return evolve(code, files=tree.file_digests, lease=lease)
+
+    @property
+    def profile(self) -> SecurityProfile:
+        """The security profile of code that brings none of its own."""
+        return self._policy_for(None).profile
+
+    def read(self, digest: str) -> FileTree:
+        """Return a tree that is in use, from disk. Blocks.
+
+        Raises:
+            StoreError: It is not there, or it is damaged.
+        """
+        return self._snapshots.read(digest)
+
+    async def _compiled_once(self, job: CompileJob, key: str) -> CompiledVersion | Rejected:
+        async with self._alone(key):
+            known = self._kept.get(key)
+            if known is None:
+                known = await self._make(job)
+                self._keep_known(key, job, known)
+            return known
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """Wait until no other task makes what is kept under a key."""
+        pending = self._pending.setdefault(key, _Pending())
+        pending.interested += 1
+        try:
+            async with pending.lock:
+                yield
+        finally:
+            pending.interested -= 1
+            if not pending.interested:
+                del self._pending[key]
+
+    def _keep_known(self, key: str, job: CompileJob, known: CompiledVersion | Rejected) -> None:
+        if job.policy is not None:
+            self._decided(job.tree.digest, job.policy, known)
+        size = len(known.code) if isinstance(known, CompiledVersion) else 0
+        self._kept.put(key, known, _ENTRY_BYTES + size)
+
+    def _keep_made(self, key: str, job: CompileJob, made: CompiledVersion | Rejected) -> None:
+        """Keep what was compiled together with others, and its files."""
+        if isinstance(made, CompiledVersion):
+            keys = self._unit_keys(job)
+            for unit in made.units:
+                self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
+            made = evolve(made, units=())
+        self._keep_known(key, job, made)
+
+    def _knows_part(self, job: CompileJob) -> bool:
+        """Whether some file of a tree is compiled already."""
+        return any(key in self._units for key in self._unit_keys(job).values())
+
+    def _with_stored_parts(self, jobs: Sequence[tuple[str, CompileJob]]) -> set[str]:
+        """Those of some jobs of whose files some are in the store."""
+        return {key for key, job in jobs if self._from_store(self._unit_keys(job))}
+
+    def _store_made(self, made: Sequence[tuple[CompileJob, CompiledVersion | Rejected]]) -> None:
+        for job, one in made:
+            if isinstance(one, CompiledVersion):
+                self._to_store(self._unit_keys(job), one.units)
+
+    async def side_by_side(
+        self,
+        versions: Mapping[str, FileTree],
+        *,
+        profile: SecurityProfile | None = None,
+        limits: Limits | None = None,
+    ) -> CompiledVersion | Rejected:
+        """Make several trees ready to run in one guest, the modules of each under names with a prefix.
+
+        Args:
+            versions: Each tree by the prefix that its modules get.
+            profile: The security profile they run under; None for the engine's.
+            limits: As for `compiled`.
+
+        Returns:
+            One compiled version with the modules of all, or why one was rejected, such as for code that the
+            transformer cannot follow. Files that belong to no module are there once, so they must be equal.
+
+        Raises:
+            StoreError: The snapshot store cannot be used.
+        """
+        policy = self._policy_for(profile)
+        parts: list[tuple[str, bytes, tuple[tuple[str, int], ...]]] = []
+        prefixes: list[str] = []
+        files: dict[str, bytes] = {}
+        for prefix, tree in versions.items():
+            self._seen(tree.digest, tree.files)
+            if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
+                return refusal
+            units = await self._units_of(CompileJob(tree=tree, policy=policy, prefix=prefix))
+            if isinstance(units, Rejected):
+                return units
+            own = set(own_modules(tree))
+            for path, content in tree.files:
+                placed = prefix + path if _top(path) in own else path
+                if files.setdefault(placed, content) != content:
+                    return Rejected(
+                        "load",
+                        f"the versions cannot be loaded side by side: each has a file {path!r} of its own "
+                        "that is in no module; put it into a package",
+                        path=path,
+                    )
+            parts += [(unit.path, unit.code, unit.marks) for unit in units]
+            prefixes += [prefix if _top(unit.path) in own else "" for unit in units]
+        try:
+            merged = FileTree(tuple(files.items()))
+        except ConfigurationError as error:
+            return Rejected("load", f"the versions cannot be loaded side by side: {error.message}")
+        lease = self.trees.lease(merged.digest)
+        snapshot = await put_tree(self._snapshots, merged)
+        code = pack_files(APP_ROOT, parts, prefixes=prefixes, policy=policy.at_run_time())
+        return CompiledVersion(merged.digest, snapshot.path, code, files=merged.file_digests, lease=lease)
+
+    async def _make(self, job: CompileJob) -> CompiledVersion | Rejected:
+        units = await self._units_of(job)
+        if isinstance(units, Rejected):
+            return units
+        snapshot = await put_tree(self._snapshots, job.tree)
+        return evolve(assemble(snapshot, job.tree, job.root, units, job.policy), units=())
+
+    async def _units_of(self, job: CompileJob) -> list[CompiledUnit] | Rejected:
+        """Return the compiled files of a tree, in order; those that are not known are compiled now."""
+        keys = self._unit_keys(job)
+        units = {path: unit for path, key in keys.items() if (unit := self._units.get(key)) is not None}
+        if self._durable and len(units) < len(keys):
+            missing = {path: key for path, key in keys.items() if path not in units}
+            units |= await trio.to_thread.run_sync(self._from_store, missing)
+        if len(units) < len(keys):
+            made = await self._worker.compile(evolve(job, known=units))
+            if isinstance(made, Rejected):
+                return made
+            fresh = [unit for unit in made.units if unit.path not in units]
+            for unit in fresh:
+                self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
+                units[unit.path] = unit
+            if self._durable:
+                await trio.to_thread.run_sync(self._to_store, keys, fresh)
+        return [units[path] for path in keys]
+
+    def _unit_keys(self, job: CompileJob) -> dict[str, str]:
+        image, digests = self._worker.image_id, job.tree.file_digests
+        own = own_modules(job.tree)
+        return {
+            path: code_key(image, digests[path], job.root, job.policy, path=path, own=own, prefix=job.prefix)
+            for path, _ in python_files(job.tree)
+        }
+
+    def _from_store(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
+        found = {}
+        for path, key in keys.items():
+            try:
+                data = self._snapshots.get_code(key)
+                if data is None:
+                    continue
+                unit = load_unit(data)
+            except (StoreError, ProtocolError):  # damaged on disk: compiling again replaces it
+                continue
+            self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
+            found[path] = unit
+        return found
+
+    def _to_store(self, keys: Mapping[str, str], units: Sequence[CompiledUnit]) -> None:
+        try:
+            for unit in units:
+                self._snapshots.put_code(keys[unit.path], dump_unit(unit))
+        except StoreError as error:  # it is made anew by whoever needs it
+            _log.warning("byte code is not kept: %s", error)
+
+
+async def read_source(source: Source) -> FileTree:
+    """Turn what a caller hands in as code into a tree; files are read in a thread.
+
+    Raises:
+        ConfigurationError: It is no source, or something in it is refused.
+    """
+    if isinstance(source, str):
+        return normalise(source)
+    return await trio.to_thread.run_sync(normalise, source)
+
+
+def _top(path: str) -> str:
+    """The module that a file belongs to if its top-level name is one."""
+    return path.partition("/")[0].removesuffix(".py")

@@ -1,0 +1,321 @@
+"""The garbage collector: sandboxes of past generations, unused trees, remains of killed processes.
+
+A sandbox is garbage if it is in a population, its generation is none of the latest, and it is neither one of
+the population's elite, nor pinned, nor in use. Sandboxes without a population are their owner's business.
+
+When memory runs short, only the latest generation of each population stays; if that does not help, further
+sandboxes are refused until it does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import trio
+from attrs import evolve, field, frozen
+
+from evocell.code.references import TreeReferences
+from evocell.code.snapshots import Removed, SnapshotStore
+from evocell.config import Config
+from evocell.errors import CapacityError, StoreError
+from evocell.guests.scratch import sweep
+from evocell.models.populations import GarbageCause, GarbageReport
+from evocell.sandboxes.manager import Manager
+from evocell.sandboxes.populations import PopulationRegistry
+from evocell.sandboxes.record import SandboxRecord
+from evocell.store.populations import PopulationStore
+
+__all__ = ["GARBAGE", "GarbageCollector", "TreeRemoval", "memory_taken"]
+
+GARBAGE = "garbage-collector"
+"""Name of the task that collects at intervals and watches the memory."""
+
+TREE_REST_S = 3600.0
+"""How long a tree in a durable store stays when nobody uses it, so that an engine that comes back has it."""
+
+RELIEF_S = 10.0
+"""Seconds between two collections for want of memory."""
+
+_log = logging.getLogger("evocell")
+
+
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def memory_taken(group: Path = _GROUP) -> float:
+    """Return the part of the memory that is taken, from 0 to 1: of the machine's, or of its control group's.
+
+    The one of the two that is fuller counts. Pages of files that can be dropped at once are not taken.
+
+    Args:
+        group: Where the kernel shows the control group.
+    """
+    machine = float(psutil.virtual_memory().percent) / 100
+    limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+    if not limit or used is None:
+        return machine
+    return max(machine, max(0, used - _droppable(group / "memory.stat")) / limit)
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+
+
+def _droppable(file: Path) -> int:
+    try:
+        rows = dict(line.split() for line in file.read_text(encoding="ascii").splitlines())
+        return int(rows.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 0
+
+
+@frozen
+class _Sorted:
+    """Members of retired generations, by what becomes of them."""
+
+    dead: list[SandboxRecord] = field(factory=list)
+    elites: list[SandboxRecord] = field(factory=list)
+    pinned: list[SandboxRecord] = field(factory=list)
+
+
+class TreeRemoval:
+    """Removes the version trees that nobody uses.
+
+    Args:
+        references: Who uses which.
+        snapshots: Where they are.
+        kept: Says whether another engine has the same store.
+        durable: Whether they outlive this engine.
+    """
+
+    def __init__(
+        self, references: TreeReferences, snapshots: SnapshotStore, kept: PopulationStore, *, durable: bool
+    ) -> None:
+        self._references = references
+        self._snapshots = snapshots
+        self._kept = kept
+        self._durable = durable
+
+    def remove(self, rested: bool) -> Removed:  # noqa: FBT001 - called in a thread
+        """Remove them; blocks.
+
+        Args:
+            rested: Whether in a durable store only those go that were put there some time ago.
+        """
+        try:
+            if self._durable and self._kept.is_shared():
+                return Removed()  # what nobody uses here may be in use there
+            keep = self._fresh() if self._durable and rested else ()
+            return self._references.remove_unused(keep=keep)
+        except StoreError as error:
+            _log.warning("version trees could not be removed: %s", error)
+            return Removed()
+
+    def _fresh(self) -> set[str]:
+        since = time.time() - TREE_REST_S
+        found = set()
+        for digest in self._references.unused():
+            try:
+                if self._snapshots.path_of(digest).stat().st_mtime >= since:
+                    found.add(digest)
+            except OSError:
+                continue
+        return found
+
+
+class GarbageCollector:
+    """Collects, at intervals, on demand, and when memory runs short.
+
+    Args:
+        manager: Where sandboxes are.
+        populations: Who is in which.
+        trees: Removes version trees.
+        config: Intervals, how much is kept, and from when memory is short.
+        taken: Says how much of the memory is taken, from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        populations: PopulationRegistry,
+        trees: TreeRemoval,
+        config: Config,
+        *,
+        taken: Callable[[], float] = memory_taken,
+    ) -> None:
+        self._manager = manager
+        self._populations = populations
+        self._trees = trees
+        self._config = config
+        self._taken = taken
+        self._collecting = trio.Lock()
+        self._relieved_at = -RELIEF_S
+        manager.on_full = self.make_room
+
+    async def run(self) -> NoReturn:
+        """Collect at intervals, and look at the memory in between, for ever.
+
+        Cancellation: A collection under way destroys what it has begun to destroy.
+        """
+        async with trio.open_nursery() as nursery:
+            if self._config.enforcement_enabled:
+                nursery.start_soon(self._watch)
+            while True:
+                await trio.sleep(self._config.gc_interval_ms / 1000)
+                await self.collect("interval")
+
+    async def collect(self, cause: GarbageCause = "demand") -> GarbageReport:
+        """Collect once; two at a time take turns.
+
+        Args:
+            cause: Why. For want of memory only the latest generations stay, and on demand or for want of it
+                also trees that were used a moment ago go.
+
+        Returns:
+            What was done.
+
+        Cancellation: What has been destroyed is destroyed.
+        """
+        async with self._collecting:
+            begun = time.perf_counter()
+            found = self._sort(1 if cause == "pressure" else self._config.gc_retain_generations)
+            sessions = sum(record.session_live for record in found.dead if record.is_idle)
+            destroyed = await self._manager.destroy_idle(found.dead)
+            removed = await trio.to_thread.run_sync(self._trees.remove, cause == "interval")
+            directories = await trio.to_thread.run_sync(sweep)
+            report = evolve(
+                self._report(cause, found, destroyed, sessions, begun),
+                trees=removed.trees,
+                files=removed.files,
+                bytes=removed.bytes,
+                directories=len(directories),
+            )
+        self._tell(report)
+        return report
+
+    async def make_room(self, enough: Callable[[], bool]) -> bool:
+        """Destroy the sandboxes that retention lets go, because further ones are wanted.
+
+        Unused trees and orphaned directories wait for the next cycle: this one is in the way of a call.
+
+        Args:
+            enough: Says whether there is room; asked again once it is this one's turn.
+
+        Returns:
+            Whether there is room now, or at least more than before.
+
+        Cancellation: What has been destroyed is destroyed.
+        """
+        async with self._collecting:
+            if enough():
+                return True
+            begun = time.perf_counter()
+            found = self._sort(self._config.gc_retain_generations)
+            sessions = sum(record.session_live for record in found.dead if record.is_idle)
+            destroyed = await self._manager.destroy_idle(found.dead)
+            if not destroyed:
+                return False
+            report = self._report("capacity", found, destroyed, sessions, begun)
+        self._tell(report)
+        return True
+
+    async def look(self) -> None:
+        """Look at the memory: collect if it is short, and refuse further sandboxes if that does not help."""
+        limit = self._config.gc_memory_percent / 100
+        admission = self._manager.admission
+        taken = self._taken()
+        if taken >= limit and trio.current_time() >= self._relieved_at + RELIEF_S:
+            self._relieved_at = trio.current_time()
+            await self.collect("pressure")
+            taken = self._taken()
+        if taken < limit:
+            if admission.refusal is not None:
+                _log.warning("memory: %.0f %% taken, further sandboxes are made again", 100 * taken)
+            admission.refusal = None
+            return
+        if admission.refusal is None:
+            _log.warning("memory: %.0f %% taken, further sandboxes are refused", 100 * taken)
+        admission.refusal = CapacityError(
+            f"{taken:.0%} of the memory is taken, gc_memory_percent is {self._config.gc_memory_percent}, and "
+            "there was nothing more to collect; destroy sandboxes, let other programs have less, or raise it",
+            "memory",
+            self._config.gc_memory_percent,
+            round(100 * taken),
+        )
+
+    async def _watch(self) -> NoReturn:
+        while True:
+            await self.look()
+            await trio.sleep(self._config.enforcement_poll_interval_ms / 1000)
+
+    def _sort(self, retain: int) -> _Sorted:
+        """Find the members of generations that are over.
+
+        Args:
+            retain: How many generations of each population stay whole; 0 for all.
+        """
+        found = _Sorted()
+        if not retain:
+            return found
+        pinned = set(self._populations.pinned())
+        by_population: dict[str, list[SandboxRecord]] = {}
+        for record in self._manager.members():
+            by_population.setdefault(record.state.population or "", []).append(record)
+        for population, members in by_population.items():
+            oldest = self._populations.latest(population) - retain + 1
+            over = [record for record in members if record.state.generation < oldest]
+            if not over:
+                continue
+            elite = {record.id for record in self._populations.elite(population, self._config.gc_elites)}
+            for record in over:
+                if record.id in pinned:
+                    found.pinned.append(record)
+                elif record.id in elite:
+                    found.elites.append(record)
+                else:
+                    found.dead.append(record)
+        return found
+
+    def _report(
+        self,
+        cause: GarbageCause,
+        found: _Sorted,
+        destroyed: Sequence[SandboxRecord],
+        sessions: int,
+        begun: float,
+    ) -> GarbageReport:
+        return GarbageReport(
+            cause=cause,
+            sandboxes=tuple(record.id for record in destroyed),
+            sessions=sessions,
+            kept_elites=len(found.elites),
+            kept_pinned=len(found.pinned),
+            kept_busy=len(found.dead) - len(destroyed),
+            duration_s=time.perf_counter() - begun,
+        )
+
+    def _tell(self, report: GarbageReport) -> None:
+        self._manager.telemetry.emit(
+            "sandbox.gc.collected",
+            {
+                "duration_s": report.duration_s,
+                "sandboxes": len(report.sandboxes),
+                "sessions": report.sessions,
+                "kept_elites": report.kept_elites,
+                "kept_pinned": report.kept_pinned,
+                "kept_busy": report.kept_busy,
+                "trees": report.trees,
+                "files": report.files,
+                "bytes": report.bytes,
+                "directories": report.directories,
+            },
+            {"cause": report.cause},
+        )

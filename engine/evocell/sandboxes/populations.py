@@ -1,0 +1,331 @@
+"""Populations: which there are, who is in them, and how a generation follows from the one before.
+
+Who is in a population is asked of the sandboxes themselves; kept here is only what no sandbox knows: that
+a population is there though it is empty, how far its generations have come, which one it descends from, and
+who is pinned. The store keeps that as well, so that numbering goes on after a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from attrs import evolve
+
+from evocell.concurrency import map_bounded
+from evocell.config import Config
+from evocell.errors import ConfigurationError, SandboxNotFound
+from evocell.models.fitness import Direction, check_direction
+from evocell.models.populations import GenerationState, Offspring
+from evocell.models.ranking import score_statistics
+from evocell.models.specs import SandboxSpec, check_id
+from evocell.models.state import PopulationState
+from evocell.sandboxes.manager import Manager
+from evocell.sandboxes.record import SandboxRecord
+from evocell.store.populations import UNDECIDED, KeptPopulation, LostMember, PopulationStore
+
+__all__ = ["PopulationRegistry"]
+
+_log = logging.getLogger("evocell")
+_NAMED = 20
+_LOADS_AT_ONCE = 8
+
+
+class PopulationRegistry:
+    """Tracks groups of sandboxes that belong together.
+
+    Args:
+        manager: Where the sandboxes are.
+        kept: What the store keeps of populations.
+        config: How much of a population stays.
+    """
+
+    def __init__(self, manager: Manager, kept: PopulationStore, config: Config) -> None:
+        self._config = config
+        self._manager = manager
+        self._kept = kept
+        self._known = {population.id: population for population in kept.past()}
+        self._pins: set[str] = set()
+        self._contradicted: set[str] = set()
+        manager.admission.on_join = self._joined
+        manager.on_scored = self._scored
+        manager.direction_of = self.direction
+
+    def create(
+        self, population_id: str, *, parent_population_id: str | None, direction: Direction | None
+    ) -> PopulationState:
+        """Enter a population that has no members yet.
+
+        Raises:
+            ConfigurationError: There is one of that name, or none of its parent's, or a name cannot be used.
+        """
+        check_id(population_id, "population id")
+        if population_id in self._known:
+            raise ConfigurationError(
+                f"there is a population {population_id!r} already; choose another name", "population"
+            )
+        if direction is not None:
+            check_direction(direction)
+        if parent_population_id is not None:
+            self._find(parent_population_id)
+        self._keep(
+            KeptPopulation(population_id, parent_population_id, -1, direction or UNDECIDED, time.time())
+        )
+        return self.state(population_id)
+
+    def state(self, population_id: str) -> PopulationState:
+        """Return what is known of a population at this moment.
+
+        Raises:
+            ConfigurationError: There is none of that name.
+        """
+        found = self._find(population_id)
+        members = self._manager.members(population_id)
+        return PopulationState(
+            id=found.id,
+            generation=max(0, found.generation),
+            sandbox_ids=tuple(record.id for record in members),
+            fitness_stats=score_statistics(self.score(one) for one in members if _is_scored(one)),
+            created_at=datetime.fromtimestamp(found.created_at, UTC),
+            parent_population_id=found.parent_id,
+        )
+
+    def states(self) -> list[PopulationState]:
+        """Return the state of every population, oldest first."""
+        known = sorted(self._known.values(), key=lambda population: population.created_at)
+        return [self.state(population.id) for population in known]
+
+    def resume(self, population_id: str, direction: Direction | None) -> list[LostMember]:
+        """Enter a population, or say who was in it whom retention keeps and no engine holds any more.
+
+        Raises:
+            ConfigurationError: A name or the direction cannot be used.
+            StoreError: The store cannot be read.
+        """
+        if population_id not in self._known:
+            self.create(population_id, parent_population_id=None, direction=direction)
+            return []
+        if direction is not None:
+            check_direction(direction)
+        retain = self._config.gc_retain_generations
+        return self._kept.lost(
+            population_id,
+            oldest=self.latest(population_id) - retain + 1 if retain else 0,
+            n_elites=self._config.gc_elites,
+            direction=self.direction(population_id),
+        )
+
+    async def bring_back(self, lost: Sequence[LostMember]) -> list[SandboxRecord]:
+        """Create members again, with the code and the fitness that they had.
+
+        Raises:
+            CapacityError: There would be too many sandboxes; none has been created.
+
+        Cancellation: None of them is there.
+        """
+
+        async def load(pair: tuple[SandboxRecord, LostMember]) -> None:
+            record, member = pair
+            await self._manager.load(record, member.spec.source)
+            if member.fitness is not None and record.state.version == member.version:
+                self._manager.inherit_fitness(record, member.fitness)
+
+        specs = [evolve(member.spec, source=None) for member in lost]
+        async with self._manager.reserved(specs) as records:
+            await map_bounded(load, list(zip(records, lost, strict=True)), at_once=_LOADS_AT_ONCE)
+            return records
+
+    def members(self, population_id: str, generation: int | None = None) -> list[SandboxRecord]:
+        """Return the sandboxes of a population, or of one generation of it, oldest first.
+
+        Raises:
+            ConfigurationError: There is no such population.
+        """
+        self._find(population_id)
+        return [
+            record
+            for record in self._manager.members(population_id)
+            if generation is None or record.state.generation == generation
+        ]
+
+    def latest(self, population_id: str) -> int:
+        """Return the latest generation of a population.
+
+        Raises:
+            ConfigurationError: There is no such population.
+        """
+        return max(0, self._find(population_id).generation)
+
+    async def generations(self, population_id: str, generation: int | None) -> list[GenerationState]:
+        """Return all generations of a population, or one, with those of their members who are gone.
+
+        Raises:
+            ConfigurationError: There is no such population.
+            StoreError: The store cannot be used.
+        """
+        self._find(population_id)
+        rows: dict[int, dict[str, Sequence[Any]]] = {}
+        for row in await self._kept.members(population_id, generation):
+            # The last that bore an id stands for it: one that was brought back is no second member.
+            rows.setdefault(row[0], {})[row[1]] = row
+        edges: dict[int, list[tuple[str, str, str]]] = {}
+        for of, child, parent, kind in self._kept.edges(population_id, generation):
+            edges.setdefault(of, []).append((child, parent, kind))
+        return [
+            GenerationState(
+                population=population_id,
+                generation=number,
+                sandbox_ids=tuple(dict.fromkeys(row[1] for row in members)),
+                alive=sum(bool(row[4]) for row in members),
+                fitness_stats=score_statistics((r[2], bool(r[3])) for r in members if r[3] is not None),
+                edges=tuple(dict.fromkeys(edges.get(number, ()))),
+            )
+            for number, members in ((one, list(found.values())) for one, found in sorted(rows.items()))
+        ]
+
+    def offspring(
+        self, population_id: str, offspring: Sequence[Offspring], *, into: str | None
+    ) -> list[SandboxSpec]:
+        """Say what to create for the generation after the latest one.
+
+        Args:
+            population_id: The population.
+            offspring: The individuals.
+            into: A population for them, which is entered as a descendant if it is not there; None for the
+                same.
+
+        Raises:
+            ConfigurationError: There is no such population, or something is no `Offspring`.
+            SandboxNotFound: Nobody has ever heard of a parent.
+        """
+        found = goal = self._find(population_id)
+        for one in offspring:
+            if not isinstance(one, Offspring):
+                raise ConfigurationError(
+                    f"next_generation takes Offspring, not {type(one).__name__}", "offspring"
+                )
+            for parent in one.parents:
+                self._manager.observer.lineage.get(parent)
+        if into is not None and into != population_id:
+            if into not in self._known:
+                self.create(
+                    into,
+                    parent_population_id=population_id,
+                    direction=cast("Direction", found.direction) if found.direction else None,
+                )
+            goal = self._known[into]
+        number = max(found.generation, goal.generation) + 1
+        return [
+            SandboxSpec(
+                one.id,
+                source=one.source,
+                image=one.image,
+                limits=one.limits,
+                population=goal.id,
+                generation=number,
+                parent_ids=one.parents,
+                mutation_type=one.kind,
+            )
+            for one in offspring
+        ]
+
+    def elite(self, population_id: str, most: int, generation: int | None = None) -> list[SandboxRecord]:
+        """Return the fittest sandboxes of a population that are valid, the best first.
+
+        Raises:
+            ConfigurationError: There is no such population.
+        """
+        self._find(population_id)
+        sign = 1 if self.direction(population_id) == "minimize" else -1
+        ranked = []
+        for place, record in enumerate(self.members(population_id, generation)):
+            score, valid = self.score(record)
+            if valid and score is not None:
+                ranked.append((sign * score, place, record))
+        return [record for _, _, record in sorted(ranked, key=lambda row: row[:2])[:most]]
+
+    def score(self, record: SandboxRecord) -> tuple[float | None, bool]:
+        """Return the latest fitness of a sandbox, in the code that it holds, and whether it is a real one."""
+        if not _is_scored(record):
+            return None, False
+        entry = self._manager.observer.fitness.get(record.id)
+        return record.state.fitness, entry is not None and entry.valid
+
+    def pin(self, sandbox_ids: Iterable[str]) -> None:
+        """Keep sandboxes from the garbage collector.
+
+        Raises:
+            SandboxNotFound: One of them is not there; none has been pinned.
+        """
+        ids = list(sandbox_ids)
+        for sandbox_id in ids:
+            self._manager.get(sandbox_id)
+        self._pins.update(ids)
+
+    def unpin(self, sandbox_ids: Iterable[str]) -> None:
+        """Let the garbage collector have sandboxes that were pinned; others are left alone."""
+        self._pins.difference_update(sandbox_ids)
+
+    def pinned(self) -> list[str]:
+        """Return the ids of the sandboxes that are pinned, sorted; those that are gone are forgotten."""
+        for sandbox_id in list(self._pins):
+            try:
+                self._manager.get(sandbox_id)
+            except SandboxNotFound:
+                self._pins.discard(sandbox_id)
+        return sorted(self._pins)
+
+    def ids(self) -> list[str]:
+        """Return the names of all populations."""
+        return list(self._known)
+
+    def _find(self, population_id: str) -> KeptPopulation:
+        found = self._known.get(population_id)
+        if found is None:
+            known = ", ".join(map(repr, list(self._known)[:_NAMED])) or "none yet"
+            raise ConfigurationError(
+                f"there is no population {population_id!r}; there are {known}", "population"
+            )
+        return found
+
+    def direction(self, population_id: str | None) -> Direction:
+        """Say whether more is better in a population; so it is where nothing is known."""
+        found = None if population_id is None else self._known.get(population_id)
+        return "minimize" if found is not None and found.direction == "minimize" else "maximize"
+
+    def _scored(self, population_id: str, direction: Direction) -> None:
+        """Note in which direction a member was evaluated: it is the population's, if that has none yet."""
+        found = self._known.get(population_id)
+        if found is None or found.direction == direction:
+            return
+        if found.direction == UNDECIDED:
+            self._keep(evolve(found, direction=direction))
+        elif population_id not in self._contradicted:
+            self._contradicted.add(population_id)
+            _log.warning(
+                "population %r was created with direction=%r, and an evaluation of its members has %r: its "
+                "best and its elite are those of the population's direction",
+                population_id,
+                found.direction,
+                direction,
+            )
+
+    def _joined(self, population_id: str, generation: int) -> None:
+        """Note that a sandbox of some generation joins a population."""
+        found = self._known.get(population_id)
+        if found is None:
+            self._keep(KeptPopulation(population_id, None, generation, UNDECIDED, time.time()))
+        elif generation > found.generation:
+            self._keep(evolve(found, generation=generation))
+
+    def _keep(self, population: KeptPopulation) -> None:
+        self._known[population.id] = population
+        self._kept.keep(population)
+
+
+def _is_scored(record: SandboxRecord) -> bool:
+    """Whether a sandbox has been evaluated, in the code that it holds."""
+    return record.state.fitness is not None

@@ -1,0 +1,179 @@
+"""One sandbox as the engine keeps it: a record, and for a while perhaps a session in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+from attrs import Attribute, define, evolve, field
+
+from evocell.code.compiler import CompiledVersion
+from evocell.errors import SandboxNotFound
+from evocell.models.info import ImageInfo
+from evocell.models.limits import Limits
+from evocell.models.outcome import Outcome, Rejected
+from evocell.models.security import SecurityProfile
+from evocell.models.state import SandboxState, SandboxStatus
+from evocell.sandboxes.call_queue import CallQueue
+
+__all__ = ["KEPT_TRANSITIONS", "SandboxRecord", "Usage"]
+
+KEPT_TRANSITIONS = 100
+"""How many steps of its life a sandbox remembers; the oldest are forgotten first."""
+
+
+def _tell(record: Any, _: Attribute[SandboxState], state: SandboxState) -> SandboxState:
+    if record.changed is not None:
+        record.changed(record.number, state)
+    return state
+
+
+@define(eq=False)
+class Usage:
+    """What the calls of a sandbox took so far.
+
+    Attributes:
+        calls: How many there were.
+        fuel_used: Units of work, all together.
+        run_s: Seconds in which they ran, all together.
+        peak_memory_bytes: The most memory that one had above the image.
+    """
+
+    calls: int = 0
+    fuel_used: int = 0
+    run_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what a call took."""
+        self.calls += 1
+        self.fuel_used += outcome.fuel_used
+        self.run_s += outcome.wall_s
+        self.peak_memory_bytes = max(self.peak_memory_bytes, outcome.peak_memory_bytes)
+
+
+@define(eq=False)
+class SandboxRecord:
+    """A sandbox: what is known about it, the code it holds, and who is using it.
+
+    It owns nothing outside this process's memory unless `session_opened` is set.
+
+    Attributes:
+        state: What callers see.
+        limits: Limits of a call that brings none of its own.
+        image: The image its forks start from; None for the engine's own.
+        session: Name of its session in the worker; never used again by another sandbox.
+        backlog: Its calls.
+        code: The code it holds; None if there is none, or if it was rejected.
+        rejected: Why the code was rejected; None if it was not.
+        session_opened: Whether the worker may know the session, and has to be told of its end.
+        session_live: Whether the worker holds a fork with this sandbox's state.
+        lock: Held by whoever creates, reloads, runs in the session, or takes the sandbox apart.
+        loaded: Set once the first load is over, whatever came of it.
+        stopping: Whether it is being destroyed; nothing may start any more.
+        number: Its number in lineage and store.
+        usage: What its calls took.
+        changed: Told its number and its new state whenever that changes.
+    """
+
+    state: SandboxState = field(on_setattr=_tell)
+    limits: Limits
+    session: str
+    backlog: CallQueue
+    image: ImageInfo | None = None
+    code: CompiledVersion | None = None
+    rejected: Rejected | None = None
+    session_opened: bool = False
+    session_live: bool = False
+    lock: trio.Lock = field(factory=trio.Lock)
+    loaded: trio.Event = field(factory=trio.Event)
+    stopping: bool = False
+    number: int = 0
+    usage: Usage = field(factory=Usage)
+    changed: Callable[[int, SandboxState], None] | None = None
+    _scopes: set[trio.CancelScope] = field(factory=set, repr=False)
+
+    @property
+    def image_id(self) -> str | None:
+        """Id of the image its forks start from; None for the engine's own."""
+        return None if self.image is None else self.image.id
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self.state.id
+
+    @property
+    def security_profile(self) -> SecurityProfile | None:
+        """The profile it was given; None for the engine's."""
+        return self.state.config.security_profile
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it, and it is not being destroyed."""
+        return not (self.stopping or self._scopes or self.lock.locked()) and self.loaded.is_set()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Do something with the sandbox until it is done or the sandbox is destroyed.
+
+        Raises:
+            SandboxNotFound: It was destroyed meanwhile; what was running has been cancelled.
+        """
+        if self.stopping:
+            raise SandboxNotFound(self.id)
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise SandboxNotFound(self.id, "it was destroyed during this call")
+
+    def stop(self) -> None:
+        """Enter the final state and cancel whatever is using the sandbox."""
+        self.stopping = True
+        self.move(SandboxStatus.STOPPED, "destroyed")
+        for scope in tuple(self._scopes):
+            scope.cancel()
+        self.loaded.set()  # there is nothing left to wait for
+
+    def move(self, status: SandboxStatus, reason: str = "", **changes: object) -> None:
+        """Go to another status, or stay and change other fields of the state."""
+        state = self.state.moved_to(status, reason, **changes)
+        if len(state.transitions) > KEPT_TRANSITIONS:
+            state = evolve(state, transitions=state.transitions[-KEPT_TRANSITIONS:])
+        self.state = state
+
+    def refuse_stopped(self) -> None:
+        """Raise `SandboxNotFound` if the sandbox is being destroyed.
+
+        For whoever is about to change it after work that may have been shielded from cancellation.
+        """
+        if self.stopping:
+            raise SandboxNotFound(self.id, "it was destroyed during this call")
+
+    def note_session(self, *, live: bool) -> None:
+        """Note whether the worker holds a fork with this sandbox's state."""
+        self.session_live = live
+        if live:
+            self.session_opened = True
+
+    def note_restart(self, reason: str) -> None:
+        """Note that the session was lost and the next call starts from a fresh fork.
+
+        Args:
+            reason: How it was lost, in a sentence.
+        """
+        self.note_session(live=False)
+        if self.stopping:
+            return
+        self.move(SandboxStatus.ERROR, reason)
+        self.move(
+            SandboxStatus.RUNNING,
+            "replaced by a fresh fork",
+            restart_count=self.state.restart_count + 1,
+        )

@@ -1,0 +1,1 @@
+"""The durable store: one SQLite database with runs, lineage, fitness, records and the audit log."""

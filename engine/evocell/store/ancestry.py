@@ -1,0 +1,126 @@
+"""A family of individuals by their places: who is above and who is below whom.
+
+Places are given out in order, parents before children. So the ancestors of one are found by walking the
+places downwards once with a byte of marks for each, and its descendants by walking upwards; neither needs a
+set, a queue, or lists of children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+
+__all__ = ["AncestryGraph"]
+
+
+class AncestryGraph:
+    """Parents of individuals: two numbers each, and a tuple for the few with more than two parents."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []  # an individual without a parent has its own place here
+        self._second: list[int] = []
+        self._more: dict[int, tuple[int, ...]] = {}
+        self._depths: list[int] = []
+        self._with_children: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def add(self, parents: Sequence[int]) -> int:
+        """Add an individual and return its place.
+
+        Args:
+            parents: Places of its parents, without repetition.
+        """
+        place = len(self._first)
+        self._first.append(parents[0] if parents else place)
+        self._second.append(parents[1] if len(parents) > 1 else place)
+        if len(parents) > 2:  # noqa: PLR2004 - the first two have lists of their own
+            self._more[place] = tuple(parents[2:])
+        self._depths.append(1 + max(self._depths[parent] for parent in parents) if parents else 0)
+        self._with_children.update(parents)
+        return place
+
+    def parents(self, place: int) -> tuple[int, ...]:
+        """Return the places of an individual's parents."""
+        first, second = self._first[place], self._second[place]
+        if first == place:
+            return ()
+        known = (first,) if second == place else (first, second)
+        return known + self._more.get(place, ())
+
+    def depth(self, place: int) -> int:
+        """Return the steps to the farthest seed it descends from."""
+        return self._depths[place]
+
+    def has_children(self, place: int) -> bool:
+        """Whether anybody descends from it."""
+        return place in self._with_children
+
+    def line(self, place: int) -> list[int]:
+        """Return the line along first parents, from the seed to the individual."""
+        line = [place]
+        while self._first[place] != place:
+            place = self._first[place]
+            line.append(place)
+        line.reverse()
+        return line
+
+    def above(self, starts: Sequence[int]) -> bytearray:
+        """Mark some individuals and all from whom they descend.
+
+        Returns:
+            A byte for each place up to the highest of `starts`: 1 for who is marked.
+        """
+        top = max(starts)
+        marks = bytearray(top + 1)
+        for start in starts:
+            marks[start] = 1
+        first, second, more = self._first, self._second, self._more
+        # The marks are read while they are made: whoever is marked lies below, and comes later.
+        if not more:
+            firsts = compress(reversed(first[: top + 1]), reversed(marks))
+            seconds = compress(reversed(second[: top + 1]), reversed(marks))
+            for one, other in zip(firsts, seconds, strict=True):
+                marks[one] = marks[other] = 1
+            return marks
+        for place in compress(range(top, -1, -1), reversed(marks)):
+            marks[first[place]] = marks[second[place]] = 1
+            for parent in more.get(place, ()):
+                marks[parent] = 1
+        return marks
+
+    def below(self, start: int) -> bytearray:
+        """Mark all who descend from an individual.
+
+        Returns:
+            A byte for each place above `start`: 1 for who is marked.
+        """
+        end = len(self._first)
+        marks = bytearray(end)
+        marks[start] = 1
+        if start in self._with_children:
+            if self._more:
+                for place in range(start + 1, end):
+                    marks[place] = any(marks[parent] for parent in self.parents(place))
+            else:
+                first, second = self._first[start + 1 :], self._second[start + 1 :]
+                for place, one, other in zip(range(start + 1, end), first, second, strict=True):
+                    if marks[one] or marks[other]:
+                        marks[place] = 1
+        return marks[start + 1 :]
+
+    def youngest_common(self, one: int, other: int) -> int | None:
+        """Return the youngest from which two individuals descend, perhaps one of them, or None."""
+        if one == other:
+            return one
+        top = max(one, other)
+        marks = bytearray(top + 1)
+        marks[one], marks[other] = 1, 2
+        for place in compress(range(top, -1, -1), reversed(marks)):
+            mark = marks[place]
+            if mark == 3:  # noqa: PLR2004 - reached from both
+                return place
+            for parent in self.parents(place):
+                marks[parent] |= mark
+        return None

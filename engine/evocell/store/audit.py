@@ -1,0 +1,157 @@
+"""The audit log: every decision of the security gate and every kill, durable, bounded, to be asked.
+
+What an entry quotes of a variant, such as the name of a module, is cut and printable. It is written by the
+store's own thread; noting something costs the engine a few microseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from attrs import frozen
+
+from evocell.errors import ConfigurationError
+from evocell.models.foreign import clean_line
+from evocell.store.store import Store
+
+__all__ = ["AUDIT_KINDS", "AuditEntry", "AuditKind", "AuditLog", "read_entries"]
+
+AuditKind = Literal["allowed", "reported", "refused", "refused_running", "killed", "crashed", "worker_lost"]
+
+AUDIT_KINDS: tuple[AuditKind, ...] = get_args(AuditKind)
+"""A version passed the gate; would have been refused; was refused before it ran; was refused while it ran; a
+call was stopped at a limit; a guest ended itself; a worker was lost."""
+
+MOST_DETAIL_CHARS = 500
+MOST_ASKED = 10_000
+_TRIM_EVERY = 1_000
+
+_INSERT = """
+    INSERT INTO audit (run, at, kind, sandbox_id, version, profile, detail) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_TRIM = "DELETE FROM audit WHERE seq <= (SELECT max(seq) FROM audit) - ?"
+
+
+@frozen
+class AuditEntry:
+    """One thing that was decided, or done to a guest.
+
+    Attributes:
+        seq: Its number; they rise and are never used again.
+        at: When, in seconds since 1970.
+        kind: What it was, see `AUDIT_KINDS`.
+        sandbox_id: Whose; empty for what is about a version alone.
+        version: Digest of the code; empty if it is not known.
+        profile: The security profile; empty for what is no decision of the gate.
+        detail: A sentence.
+    """
+
+    seq: int
+    at: float
+    kind: str
+    sandbox_id: str
+    version: str
+    profile: str
+    detail: str
+
+
+class AuditLog:
+    """Keeps the audit log of one engine in its store; from any thread.
+
+    Args:
+        store: Where to.
+        run: Number of the engine's run.
+        max_entries: The newest that are kept, give or take a thousand, over all runs of the store.
+    """
+
+    def __init__(self, store: Store, run: int, *, max_entries: int) -> None:
+        self._store = store
+        self._run = run
+        self._max_entries = max_entries
+        self._noted = 0
+        self._lock = threading.Lock()
+
+    def note(
+        self, kind: AuditKind, detail: str, *, sandbox_id: str = "", version: str = "", profile: str = ""
+    ) -> None:
+        """Note one thing; returns at once."""
+        row = (self._run, time.time(), kind, _cleaned(sandbox_id), version, profile, _cleaned(detail))
+        with self._lock:
+            self._noted += 1
+            trims = self._noted % _TRIM_EVERY == 0
+        self._store.execute(_INSERT, row)
+        if trims:
+            self.trim()
+
+    def trim(self) -> None:
+        """Let go of the oldest entries beyond the bound."""
+        self._store.execute(_TRIM, (self._max_entries,))
+
+    def entries(
+        self,
+        *,
+        kind: AuditKind | None = None,
+        sandbox_id: str | None = None,
+        since: float | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[AuditEntry]:
+        """Return the newest entries that fit, the oldest of them first; blocks until all is written.
+
+        Args:
+            kind: Only of this kind.
+            sandbox_id: Only about this sandbox.
+            since: Only from this moment on, in seconds since 1970.
+            after: Only those with a higher number.
+            limit: How many at most, from 1 to 10,000.
+
+        Raises:
+            ConfigurationError: An argument cannot be used.
+            StoreError: The store cannot be read or written.
+        """
+        question = _question(kind=kind, sandbox_id=sandbox_id, since=since, after=after, limit=limit)
+        self._store.flush_blocking()
+        return _answer(self._store.query(*question))
+
+
+def read_entries(connection: sqlite3.Connection, **wanted: Any) -> list[AuditEntry]:
+    """Return entries of a store that `open_reader` opened; arguments as those of `AuditLog.entries`."""
+    return _answer(connection.execute(*_question(**wanted)).fetchall())
+
+
+def _question(
+    *,
+    kind: str | None = None,
+    sandbox_id: str | None = None,
+    since: float | None = None,
+    after: int = 0,
+    limit: int = 100,
+) -> tuple[str, list[Any]]:
+    if kind is not None and kind not in AUDIT_KINDS:
+        raise ConfigurationError(f"kind must be one of {', '.join(AUDIT_KINDS)}, not {kind!r}", "kind")
+    if type(limit) is not int or not 1 <= limit <= MOST_ASKED:
+        raise ConfigurationError(
+            f"limit must be a whole number from 1 to {MOST_ASKED:,}, not {limit!r}", "limit"
+        )
+    terms, given = ["seq > ?"], [after]
+    for term, value in (("kind = ?", kind), ("sandbox_id = ?", sandbox_id), ("at >= ?", since)):
+        if value is not None:
+            terms.append(term)
+            given.append(value)  # type: ignore[arg-type]  # SQLite takes each as it is
+    columns = "seq, at, kind, sandbox_id, version, profile, detail"
+    # Only the constants above become part of the statement.
+    newest = f"SELECT {columns} FROM audit WHERE {' AND '.join(terms)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+    return f"SELECT * FROM ({newest}) ORDER BY seq", [*given, limit]  # noqa: S608
+
+
+def _answer(rows: Sequence[Sequence[Any]]) -> list[AuditEntry]:
+    return [AuditEntry(*row) for row in rows]
+
+
+def _cleaned(text: str) -> str:
+    cut = text if len(text) <= MOST_DETAIL_CHARS else text[: MOST_DETAIL_CHARS - 1] + "…"
+    return clean_line(cut)

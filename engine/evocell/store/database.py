@@ -1,0 +1,195 @@
+"""The database file of a store: opened, migrated, refused if foreign, at rest while the process forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from evocell.errors import StoreError
+from evocell.store.schema import APPLICATION_ID, MIGRATIONS, VERSION
+
+__all__ = [
+    "FILE_NAME",
+    "TROUBLES",
+    "Resting",
+    "connect",
+    "is_trouble",
+    "open_reader",
+    "prepare",
+    "store_errors",
+    "watch_forks",
+]
+
+FILE_NAME = "evocell.db"
+"""Name of the database in a state directory."""
+
+BUSY_S = 30.0
+"""How long one process waits for another's write to end."""
+
+TROUBLES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What SQLite calls it when the disk, the file or another process is at fault, and not what is written."""
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether a write failed for what may pass, such as a full disk, so that it is worth trying again."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.Error) and isinstance(code, int) and code & 0xFF in TROUBLES
+
+
+def open_reader(state_dir: Path) -> sqlite3.Connection:
+    """Open the store of a state directory for reading only, beside whoever writes to it.
+
+    Args:
+        state_dir: The directory, or the database itself.
+
+    Raises:
+        StoreError: There is none, it is not ours, or it was written by another version.
+    """
+    path = state_dir / FILE_NAME if state_dir.is_dir() else state_dir
+    if not path.is_file():
+        raise StoreError(f"there is no store at {path}; give the state_dir of an engine", str(path))
+    with store_errors(path):
+        connection = connect(path, read_only=True)
+        try:
+            version = _version(connection, path)
+            _check_readable(version, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _check_readable(version: int, path: Path) -> None:
+    if version != VERSION:
+        way = "open it with an engine once" if version < VERSION else "use a later one"
+        raise StoreError(f"{path} has version {version} and this evocell reads {VERSION}; {way}", str(path))
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Connect to a database, which is created, for this user alone, if it is to be written and not there."""
+    mode = "ro" if read_only else "rwc"
+    if not read_only and not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> None:
+    """Make a database one that this version writes to.
+
+    Raises:
+        StoreError: It is not ours, or a later version's.
+    """
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+    version = _version(connection, path)
+    if version > VERSION:
+        raise StoreError(
+            f"{path} was written by a later evocell (its version is {version}, this one's {VERSION}); "
+            "use that, or another state_dir",
+            str(path),
+        )
+    if version == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection, path)  # another process may have been faster
+        for migration in MIGRATIONS:
+            if migration.version > version:
+                for statement in migration.statements:
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a database, 0 for an empty one, and refuse what is not ours."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if application != APPLICATION_ID and not (empty and version == 0):
+        raise StoreError(f"{path} is a database of something else; choose another state_dir", str(path))
+    return version
+
+
+@contextlib.contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Have what SQLite and the operating system raise become a `StoreError` that names the file."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        hint = "; look at it with: evocell store check" if path.exists() else ""
+        raise StoreError(f"the store {path} cannot be used: {error}{hint}", str(path)) from error
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be used: {error.strerror or error}", str(path)) from error
+
+
+class Resting(Protocol):
+    """Something that has threads at work in SQLite."""
+
+    def rest(self) -> list[threading.Lock]:
+        """Wait until none is at work, and keep them all out; return what to release to let them in."""
+        ...
+
+
+class _Forks:
+    """Has SQLite at rest whenever the process is forked.
+
+    SQLite has locks of its own for the whole process. A child that is forked while another thread holds one
+    of them would wait for it for ever at its first use of any database, and loops that fork right after an
+    evaluation are common.
+    """
+
+    def __init__(self) -> None:
+        self._stores: weakref.WeakSet[Resting] = weakref.WeakSet()
+        self._held: list[threading.Lock] = []
+        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after)
+
+    def watch(self, store: Resting) -> None:
+        """Have a store rest at each fork from now on."""
+        self._stores.add(store)
+
+    def _before(self) -> None:
+        self._held = [lock for store in list(self._stores) for lock in store.rest()]
+
+    def _after(self) -> None:
+        held, self._held = self._held, []
+        for lock in held:
+            lock.release()
+
+
+_forks = _Forks()
+
+
+def watch_forks(store: Resting) -> None:
+    """Have a store rest at each fork of the process from now on, as long as it is there."""
+    _forks.watch(store)

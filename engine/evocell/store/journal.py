@@ -1,0 +1,418 @@
+"""What an engine writes into the store while it works; every method returns at once.
+
+Rows are made from their objects in the writer's thread, and those that belong to one table go in together.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import Any
+
+from attrs import define, field
+
+from evocell.errors import ConfigurationError, StoreError
+from evocell.models.fitness import FitnessResult
+from evocell.models.state import SandboxState, SandboxStatus
+from evocell.store.encoding import (
+    STREAM_CHARS,
+    config_record,
+    pack,
+    pack_files,
+    results_record,
+    seconds,
+    text,
+    transitions_record,
+    unpack,
+    unpack_files,
+)
+from evocell.store.lineage import Individual
+from evocell.store.schema import NUMBER_BITS
+from evocell.store.store import Store
+
+__all__ = ["Journal"]
+
+MOST_IN_BUNDLE = 50_000
+"""Rows that may wait; then whoever has another one waits for the writer."""
+
+MOST_BEGUN_IN_TROUBLE = 10_000
+"""Individuals and batches that may begin while nothing can be written; then further ones are refused."""
+
+KNOWN_VERSIONS = 100_000
+"""Versions that are remembered as written already."""
+
+_SANDBOX = """
+    INSERT INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (sandbox) DO UPDATE SET status = excluded.status, version = excluded.version,
+        fitness = excluded.fitness, evaluated_at = excluded.evaluated_at,
+        valid = CASE WHEN excluded.fitness IS NULL THEN NULL ELSE valid END,
+        updated_at = excluded.updated_at, restart_count = excluded.restart_count, error = excluded.error,
+        supervisor = excluded.supervisor, monitor = excluded.monitor, transitions = excluded.transitions
+"""
+_EVALUATION = (
+    "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_FITNESS = """
+    UPDATE sandboxes SET fitness = ?, valid = ?, evaluated_at = ?, version = coalesce(version, ?)
+    WHERE sandbox = ? AND (version IS NULL OR version IS ?)
+"""
+_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'running')"
+_ADJUSTMENT = "INSERT OR REPLACE INTO adjustments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PAST = """
+    SELECT sandbox, id, generation, mutation_type, version, lineage_depth FROM sandboxes
+    WHERE kept OR sandbox IN (SELECT child FROM lineage) OR sandbox IN (SELECT parent FROM lineage)
+    ORDER BY created_at, sandbox
+"""
+_FORGOTTEN = """
+    SELECT sandbox, id, generation, mutation_type, version, lineage_depth FROM sandboxes
+    WHERE id = ? ORDER BY created_at DESC, sandbox DESC LIMIT 1
+"""
+
+
+@define(eq=False)
+class _Evaluated:
+    """A result that waits to be written."""
+
+    row: int
+    batch: int | None
+    number: int
+    result: FitnessResult
+    version: str | None
+
+
+@define(eq=False)
+class _Bundle:
+    """What waits to be written together; a later bundle may refer to what is in an earlier one.
+
+    Attributes:
+        states: The latest state of each sandbox that changed, and whether it is more than a passing one.
+        edges: Children with their parents.
+        sources: Versions with their files.
+        evaluations: Results.
+        statements: Whatever else there is, in order, after the others.
+    """
+
+    states: dict[int, tuple[SandboxState, bool]] = field(factory=dict)
+    edges: list[tuple[int, Sequence[tuple[str, int]]]] = field(factory=list)
+    sources: list[tuple[str, Sequence[tuple[str, bytes]]]] = field(factory=list)
+    evaluations: list[_Evaluated] = field(factory=list)
+    statements: list[tuple[str, Sequence[Any]]] = field(factory=list)
+
+    def __len__(self) -> int:
+        return (
+            len(self.states)
+            + len(self.edges)
+            + len(self.sources)
+            + len(self.evaluations)
+            + len(self.statements)
+        )
+
+
+class Journal:
+    """Writes down one run.
+
+    Args:
+        store: Where to.
+        run: The run's number.
+    """
+
+    def __init__(self, store: Store, run: int) -> None:
+        self.store = store
+        self.run = run
+        self._base = run << NUMBER_BITS
+        self._numbers = count(self._base + 1)
+        self._batches = count(self._base + 1)
+        self._rows_of_evaluations = count(self._base + 1)
+        self._adjustments = count(self._base + 1)
+        self._lock = threading.Lock()
+        self._open: _Bundle | None = None
+        self._versions: set[str] = set()
+        self._begun_in_trouble = 0
+
+    def new_number(self) -> int:
+        """Return a number for an individual; no other has it, in this run or another.
+
+        Raises:
+            StoreError: The store cannot be written, and much is waiting for it.
+        """
+        self._refuse_too_many()
+        return next(self._numbers)
+
+    def state(self, number: int, state: SandboxState, *, kept: bool = True) -> None:
+        """Keep the state of a sandbox, or of an individual that was evaluated in passing (`kept` False)."""
+        with self._bundle() as bundle:
+            bundle.states[number] = state, kept
+
+    def edges(self, child: int, parents: Sequence[tuple[str, int]]) -> None:
+        """Keep the parents of an individual, each with its number, or 0 for an unknown one."""
+        with self._bundle() as bundle:
+            bundle.edges.append((child, parents))
+
+    def notes(self, number: int, metadata: Mapping[str, object]) -> None:
+        """Keep what is known of a mutation.
+
+        Raises:
+            ConfigurationError: A value is no plain data.
+        """
+        try:
+            packed = pack(dict(metadata))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConfigurationError(
+                f"metadata must be plain data (None, numbers, strings, bytes, lists, dicts): {error}",
+                "metadata",
+            ) from error
+        self._execute("INSERT OR REPLACE INTO lineage_notes VALUES (?, ?)", (number, packed))
+
+    def begin_batch(
+        self, operation: str, members: Sequence[int], *, entry: str, task: str, direction: str
+    ) -> int:
+        """Keep that a batch of evaluations has begun, so that it is known if it never ends.
+
+        Args:
+            operation: What the caller asked for.
+            members: Numbers of the individuals in it.
+            entry: What is called.
+            task: The same for evaluations whose scores can be compared.
+            direction: ``"maximize"`` or ``"minimize"``, of the first objective.
+
+        Returns:
+            The batch's number.
+
+        Raises:
+            StoreError: The store cannot be written, and much is waiting for it.
+        """
+        self._refuse_too_many()
+        batch = next(self._batches)
+        row = (batch, self.run, operation, len(members), text(entry), task, direction, pack(list(members)))
+        self._execute(_BATCH, (*row, time.time()))
+        return batch
+
+    def end_batch(self, batch: int, outcome: str) -> None:
+        """Keep that a batch is over: ``"done"``, or ``"failed"``, when some members may have no result."""
+        self._execute(
+            "UPDATE batches SET outcome = ?, ended_at = ? WHERE batch = ?", (outcome, time.time(), batch)
+        )
+
+    def evaluated(self, batch: int | None, number: int, result: FitnessResult, version: str | None) -> None:
+        """Keep the result of an individual."""
+        evaluated = _Evaluated(next(self._rows_of_evaluations), batch, number, result, version)
+        with self._bundle() as bundle:
+            bundle.evaluations.append(evaluated)
+
+    def adjusted(
+        self, number: int, sandbox_id: str, *, delta: float, before: float, after: float, reason: str
+    ) -> None:
+        """Keep that somebody changed the fitness of an individual."""
+        row = (next(self._adjustments), self.run, number, sandbox_id, delta, before, after, text(reason))
+        self._execute(_ADJUSTMENT, (*row, time.time()))
+        self._execute("UPDATE sandboxes SET fitness = ? WHERE sandbox = ?", (after, number))
+
+    def inherited(self, number: int, valid: bool) -> None:  # noqa: FBT001 - as it is kept
+        """Keep whether the fitness is a real one that an individual brought along from an earlier run."""
+        self._execute("UPDATE sandboxes SET valid = ? WHERE sandbox = ?", (valid, number))
+
+    def source(self, version: str, files: Sequence[tuple[str, bytes]]) -> None:
+        """Keep the text of a version."""
+        if version in self._versions:
+            return
+        if len(self._versions) >= KNOWN_VERSIONS:
+            self._versions.clear()
+        self._versions.add(version)
+        with self._bundle() as bundle:
+            bundle.sources.append((version, files))
+
+    def reading(self, name: str, reading: Mapping[str, object]) -> None:
+        """Keep the latest reading of the engine or of a worker; the ones before are gone."""
+        row = (self.run, name, time.time(), pack(dict(reading)))
+        self._execute("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", row)
+
+    def past(self, known: frozenset[int]) -> Iterator[Individual]:
+        """Return the individuals that have to do with lineage, parents first, without those known.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        self.store.catch_up()  # what cannot be written is of this run, and known
+        parents: dict[int, list[str]] = {}
+        for child, parent_id in self.store.query(
+            "SELECT child, parent_id FROM lineage ORDER BY child, place"
+        ):
+            parents.setdefault(child, []).append(parent_id)
+        notes = dict(self.store.query("SELECT sandbox, metadata FROM lineage_notes"))
+        for row in self.store.query(_PAST):
+            number = row[0]
+            if number not in known:
+                metadata = unpack(notes[number]) if number in notes else {}
+                yield _individual(row, tuple(parents.get(number, ())), metadata)
+
+    def find(self, individual_id: str) -> Individual | None:
+        """Return the last individual of an id, as far as the store knows it."""
+        rows = self.store.query(_FORGOTTEN, (individual_id,))
+        return _individual(rows[0], (), {}) if rows else None
+
+    def version_of(self, number: int) -> str | None:
+        """Return the digest of an individual's code."""
+        self.store.flush_blocking()
+        rows = self.store.query("SELECT version FROM sandboxes WHERE sandbox = ?", (number,))
+        return rows[0][0] if rows else None
+
+    def files_of(self, version: str) -> dict[str, str | None] | None:
+        """Return the text of a version; None if it is not there.
+
+        Raises:
+            StoreError: It is damaged.
+        """
+        self.store.flush_blocking()
+        rows = self.store.query("SELECT files FROM sources WHERE version = ?", (version,))
+        try:
+            return unpack_files(rows[0][0]) if rows else None
+        except ValueError as error:
+            raise StoreError(f"{error} (version {version})", str(self.store.path)) from error
+
+    @contextmanager
+    def _bundle(self) -> Iterator[_Bundle]:
+        """Add to the open bundle; the writer closes it when it comes to writing it."""
+        with self._lock:
+            bundle = self._open
+            if bundle is None:
+                bundle = self._open = _Bundle()
+                # Not waiting, since the writer may need the lock before it comes to that.
+                self.store.write(partial(self._write, bundle), wait=False)
+            yield bundle
+        if len(bundle) > MOST_IN_BUNDLE:
+            self.store.catch_up()  # rather than that memory grows
+
+    def _refuse_too_many(self) -> None:
+        """Bound what waits in memory for a store that cannot be written, before anything is computed."""
+        trouble = self.store.trouble
+        if not trouble:
+            self._begun_in_trouble = 0
+            return
+        if self._begun_in_trouble >= MOST_BEGUN_IN_TROUBLE:
+            raise StoreError(
+                f"the store {self.store.path} cannot be written: {trouble}; too much waits for it, "
+                "so nothing more is begun until it can be",
+                str(self.store.path),
+            )
+        self._begun_in_trouble += 1
+
+    def _execute(self, sql: str, parameters: Sequence[Any]) -> None:
+        with self._bundle() as bundle:
+            bundle.statements.append((sql, parameters))
+
+    def _write(self, bundle: _Bundle, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            if self._open is bundle:
+                self._open = None
+        now = time.time()
+        if bundle.states:
+            rows = (self._state_row(number, *state, now) for number, state in bundle.states.items())
+            connection.executemany(_SANDBOX, rows)
+        if bundle.edges:
+            _insert_edges(connection, bundle.edges)
+        if bundle.sources:
+            _insert_sources(connection, bundle.sources)
+        if bundle.evaluations:
+            done = bundle.evaluations
+            connection.executemany(_EVALUATION, map(self._evaluation_row, done))
+            connection.executemany(_FITNESS, map(_fitness_row, done))
+        for sql, parameters in bundle.statements:
+            connection.execute(sql, parameters)
+
+    def _state_row(self, number: int, state: SandboxState, kept: bool, now: float) -> tuple[Any, ...]:  # noqa: FBT001
+        return (
+            number,
+            self.run,
+            state.id,
+            kept,
+            (state.status if kept else SandboxStatus.STOPPED).value,
+            state.generation,
+            state.parent_id,
+            state.mutation_type,
+            state.lineage_depth,
+            state.population,
+            state.version,
+            state.fitness,
+            seconds(state.evaluated_at),
+            seconds(state.created_at),
+            now,
+            state.restart_count,
+            text(state.error, STREAM_CHARS),
+            state.supervisor,
+            state.monitor,
+            config_record(state) if kept else None,
+            transitions_record(state) if kept else None,
+        )
+
+    def _evaluation_row(self, evaluated: _Evaluated) -> tuple[Any, ...]:
+        result = evaluated.result
+        return (
+            evaluated.row,
+            self.run,
+            evaluated.batch,
+            evaluated.number,
+            result.sandbox_id,
+            result.generation,
+            "done",
+            result.fitness_score,
+            result.valid,
+            json.dumps(result.objectives),
+            json.dumps(dict(result.components)),
+            result.reason,
+            text(result.error, STREAM_CHARS),
+            seconds(result.evaluated_at),
+            result.evaluation_time_ms,
+            result.fuel_used,
+            result.peak_memory_bytes,
+            result.deterministic,
+            evaluated.version,
+            results_record(result),
+        )
+
+
+def _fitness_row(evaluated: _Evaluated) -> tuple[Any, ...]:
+    result, version = evaluated.result, evaluated.version
+    moment = seconds(result.evaluated_at)
+    return result.fitness_score, result.valid, moment, version, evaluated.number, version
+
+
+def _insert_edges(
+    connection: sqlite3.Connection, rows: Sequence[tuple[int, Sequence[tuple[str, int]]]]
+) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO lineage VALUES (?, ?, ?, ?)",
+        (
+            (child, place, number or None, parent_id)
+            for child, parents in rows
+            for place, (parent_id, number) in enumerate(parents)
+        ),
+    )
+
+
+def _insert_sources(
+    connection: sqlite3.Connection, rows: Sequence[tuple[str, Sequence[tuple[str, bytes]]]]
+) -> None:
+    for version, files in rows:
+        known = connection.execute("SELECT 1 FROM sources WHERE version = ?", (version,)).fetchone()
+        if known is None:
+            connection.execute("INSERT INTO sources VALUES (?, ?, ?)", (version, *pack_files(files)))
+
+
+def _individual(row: Sequence[Any], parent_ids: tuple[str, ...], metadata: object) -> Individual:
+    number, sandbox_id, generation, mutation_type, version, depth = row
+    return Individual(
+        id=sandbox_id,
+        number=number,
+        parent_ids=parent_ids,
+        generation=generation,
+        mutation_type=mutation_type,
+        version=version,
+        depth=depth,
+        metadata=metadata if isinstance(metadata, dict) else {},
+    )

@@ -1,0 +1,1 @@
+"""Events of an engine: handlers, the stream for subscribers, and the log on disk."""

@@ -1,0 +1,229 @@
+"""Events of one engine, and who listens to them.
+
+Emitting never raises and never waits: a handler that raises is detached and reported, and the engine goes on.
+Which events there are, with what measurements and metadata, is in `evocell.telemetry.catalogue`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Self, TypeAlias
+
+import trio
+from attrs import frozen
+
+from evocell.errors import ConfigurationError
+from evocell.models.references import Completable
+
+__all__ = ["HANDLER_FAILED", "Handler", "Span", "Telemetry", "TelemetryEvent"]
+
+HANDLER_FAILED = "telemetry.handler.failed"
+"""Emitted to the other handlers when one has raised and been detached."""
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+_NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
+
+_log = logging.getLogger("evocell")
+
+
+@frozen
+class TelemetryEvent:
+    """Something that happened in an engine.
+
+    Attributes:
+        name: What, in dotted words, such as ``"sandbox.fitness.computed"``.
+        measurements: Numbers by name; the unit is part of the name, as in ``duration_s``.
+        metadata: What it is about; each value is None, a bool, a number, a string or a tuple of strings.
+        at: When, in seconds since 1970 (UTC).
+    """
+
+    name: str
+    measurements: Mapping[str, float]
+    metadata: Mapping[str, object]
+    at: float
+
+
+Handler: TypeAlias = Callable[[TelemetryEvent], None]
+"""Called in whatever thread emits; it must be quick, since the engine waits for it."""
+
+
+@frozen
+class _Attached:
+    handler_id: str
+    prefix: str
+    handler: Handler
+
+    def wants(self, name: str) -> bool:
+        prefix = self.prefix
+        return not prefix or name == prefix or (name.startswith(prefix) and name[len(prefix)] == ".")
+
+
+class Telemetry(Completable):
+    """Hands events to whoever attached; may be used from any thread.
+
+    With nobody attached an event costs a look at an empty tuple.
+    """
+
+    def __init__(self) -> None:
+        self._attached: tuple[_Attached, ...] = ()
+        self._lock = threading.Lock()
+        self._span_numbers = itertools.count(1)
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody listens; whoever would have to compute something for an event may ask first."""
+        return bool(self._attached)
+
+    @property
+    def handler_ids(self) -> tuple[str, ...]:
+        """The ids of the handlers that are attached, in the order in which they are called."""
+        return tuple(one.handler_id for one in self._attached)
+
+    def attach(self, handler_id: str, prefix: str, handler: Handler) -> None:
+        """Have a function called with every event under a prefix.
+
+        Args:
+            handler_id: Its name, to detach it by.
+            prefix: The first words of the events' names: ``"sandbox.evaluate"`` gets
+                ``sandbox.evaluate.start`` and not ``sandbox.evaluated``; ``""`` gets everything.
+            handler: Called in the thread that emits, often the engine's own, which waits for it: hand work
+                that takes long to another thread. If it raises, it is detached, the failure is logged, and
+                ``telemetry.handler.failed`` is emitted.
+
+        Raises:
+            ConfigurationError: The id is taken, or an argument cannot be used.
+        """
+        _check_attachment(handler_id, prefix, handler)
+        with self._lock:
+            if handler_id in self.handler_ids:
+                raise ConfigurationError(
+                    f"a handler {handler_id!r} is attached already; detach it first, or use another id",
+                    "handler_id",
+                )
+            self._attached = (*self._attached, _Attached(handler_id, prefix, handler))
+
+    def detach(self, handler_id: str) -> bool:
+        """Stop calling a handler; one event that is under way in another thread may still reach it.
+
+        Returns:
+            Whether there was such a handler.
+        """
+        with self._lock:
+            kept = tuple(one for one in self._attached if one.handler_id != handler_id)
+            found = len(kept) < len(self._attached)
+            self._attached = kept
+        return found
+
+    def emit(
+        self,
+        name: str,
+        measurements: Mapping[str, float] = _NO_NUMBERS,
+        metadata: Mapping[str, object] = _NOTHING,
+    ) -> None:
+        """Tell whoever listens that something happened; never raises.
+
+        Args:
+            name: The event, as in `evocell.telemetry.catalogue`.
+            measurements: Numbers by name.
+            metadata: What it is about.
+        """
+        attached = self._attached
+        if not attached:
+            return
+        event = TelemetryEvent(name, measurements, metadata, time.time())
+        for one in attached:
+            if one.wants(name):
+                try:
+                    one.handler(event)
+                except Exception as error:  # noqa: BLE001 - a handler is somebody else's code
+                    self._drop(one, event, error)
+
+    def span(self, name: str, metadata: Mapping[str, object] = _NOTHING) -> Span:
+        """Return a block of work that emits ``name.start``, and ``name.stop`` or ``name.exception``.
+
+        Args:
+            name: The event without its last word.
+            metadata: What it is about; all its events carry it, and a ``span`` number that they share.
+        """
+        return Span(self, name, metadata, next(self._span_numbers))
+
+    def _drop(self, one: _Attached, event: TelemetryEvent, error: Exception) -> None:
+        if not self.detach(one.handler_id):
+            return  # another thread's event made it fail at the same moment
+        _log.error(
+            "the telemetry handler %r raised on %r and is detached",
+            one.handler_id,
+            event.name,
+            exc_info=error,
+        )
+        self.emit(
+            HANDLER_FAILED,
+            {},
+            {"handler_id": one.handler_id, "event": event.name, "error": type(error).__name__},
+        )
+
+
+def _check_attachment(handler_id: object, prefix: object, handler: object) -> None:
+    if not isinstance(handler_id, str) or not handler_id:
+        raise ConfigurationError(f"handler_id must be a name, not {handler_id!r}", "handler_id")
+    if not isinstance(prefix, str) or prefix.endswith("."):
+        raise ConfigurationError(
+            f'prefix must be whole words of a name without a dot at its end, or "", not {prefix!r}', "prefix"
+        )
+    if not callable(handler):
+        raise ConfigurationError(f"handler must be a function, not {type(handler).__name__}", "handler")
+
+
+class Span:
+    """One block of work with a beginning and an end; a context manager, see `Telemetry.span`."""
+
+    __slots__ = ("_measured", "_metadata", "_name", "_number", "_started", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, name: str, metadata: Mapping[str, object], number: int) -> None:
+        self._telemetry = telemetry
+        self._name = name
+        self._metadata = metadata
+        self._number = number
+        self._measured: dict[str, float] | None = None
+        self._started = 0.0
+
+    def note(self, **metadata: object) -> None:
+        """Add what only the end of the work knows to its last event."""
+        self._metadata = {**self._metadata, **metadata}
+
+    def measure(self, **measurements: float) -> None:
+        """Add numbers to the last event."""
+        self._measured = {**(self._measured or {}), **measurements}
+
+    def __enter__(self) -> Self:
+        """Emit ``.start``."""
+        self._started = time.perf_counter()
+        if self._telemetry.active:
+            self._telemetry.emit(f"{self._name}.start", _NO_NUMBERS, self._labels())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Emit ``.stop``, or ``.exception`` with the exception's class."""
+        if not self._telemetry.active:
+            return
+        measured: dict[str, float] = {"duration_s": time.perf_counter() - self._started}
+        labels = self._labels()
+        if exc_type is None:
+            measured.update(self._measured or {})
+            self._telemetry.emit(f"{self._name}.stop", measured, labels)
+        else:
+            labels["error"] = "cancelled" if issubclass(exc_type, trio.Cancelled) else exc_type.__name__
+            self._telemetry.emit(f"{self._name}.exception", measured, labels)
+
+    def _labels(self) -> dict[str, object]:
+        return {**self._metadata, "span": self._number}

@@ -1,0 +1,70 @@
+"""The request that has a guest's agent make a call, in parts: what others hold as well stands alone.
+
+It is written as the guest's interpreter reads its own constants, because that costs the guest a tenth of what
+reading any other format costs. Nothing is ever read in this format on this side.
+
+Source: CPython 3.15, Python/marshal.c; the codes used here are the same since 3.4.
+"""
+
+from __future__ import annotations
+
+import marshal
+from functools import lru_cache
+
+from evocell.execution.interface import CallJob
+from evocell.models.limits import Limits
+
+__all__ = ["call_request"]
+
+_VERSION = 2
+"""Of the format: all later interpreters read it, and it has no references between values."""
+
+
+def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
+    """Make the request of a call.
+
+    Args:
+        job: The call.
+        load: Whether the code goes along.
+
+    Returns:
+        Parts that make up one map, as the agent reads it, when put one after the other. Code and arguments
+        are parts of their own.
+    """
+    limits = job.limits
+    head = _head(job.entry, job.seed, limits)
+    code = (job.code.code or None) if load else None  # an empty one is in the image already
+    harness = job.harness.code if load and job.harness is not None else None
+    parts = [head]
+    for name, blob in ((_CODE, code), (_HARNESS, harness), (_ARGS, job.payload)):
+        if blob is None:
+            parts[-1] += name + _NONE
+        else:
+            parts[-1] += name + _BYTES + len(blob).to_bytes(4, "little")
+            parts += [blob, b""]
+    parts[-1] += _END
+    return tuple(part for part in parts if part)
+
+
+@lru_cache(maxsize=1024)
+def _head(entry: str, seed: int, limits: Limits) -> bytes:
+    """Everything up to code and arguments; most runs have that of the run before."""
+    return b"{" + b"".join(
+        _plain(key) + _plain(value)
+        for key, value in (
+            ("op", "call"),
+            ("entry", entry),
+            ("seed", seed),
+            ("payload_bytes", limits.payload_bytes),
+            ("payload_items", limits.payload_items),
+            ("payload_depth", limits.payload_depth),
+        )
+    )
+
+
+def _plain(value: str | int) -> bytes:
+    return marshal.dumps(value, _VERSION)
+
+
+_NONE, _BYTES, _END = b"N", b"s", b"0"
+_CODE, _HARNESS, _ARGS = _plain("code"), _plain("harness"), _plain("args")

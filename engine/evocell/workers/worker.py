@@ -1,0 +1,325 @@
+"""The worker as orchestration sees it, over any host: jobs become runs, sightings become outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from evocell.code.compiler import (
+    COMPILE_FUEL,
+    CompiledVersion,
+    compile_fuel,
+    compile_request,
+    compile_trees_request,
+    read_compile_response,
+    read_compile_trees_response,
+)
+from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
+from evocell.concurrency import in_thread_if_large
+from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.messages import GuestRequest, GuestResult, Host
+from evocell.guests.images import ImageCatalogue, describe_image
+from evocell.models.info import ImageInfo
+from evocell.models.limits import Bounds, Limits
+from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.wire.values import decode_hostile
+from evocell.workers.outcomes import classify
+from evocell.workers.requests import call_request
+from evocell_guest.values import encode
+from evocell_runtime.derive import APP_DIRECTORY
+from evocell_runtime.untrusted import GuestBytes
+
+COMPILE_LIMITS = Limits(
+    fuel=COMPILE_FUEL, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
+)
+"""The budget of trusted work on code; a compilation has less fuel if there is little code."""
+
+_INFO: Bounds = {"max_bytes": 256 << 20, "max_items": 10_000, "max_depth": 8}
+"""Bounds of what an image says of itself."""
+
+
+class HostWorker:
+    """Compiles and calls guest code on a host; implements `evocell.execution.interface.Worker`.
+
+    Args:
+        host: Where guests live.
+        images: What they are forked from.
+        snapshots: Where version trees lie.
+        realtime: Whether guests see the real clock and real entropy.
+    """
+
+    def __init__(
+        self, host: Host, images: ImageCatalogue, snapshots: SnapshotStore, *, realtime: bool
+    ) -> None:
+        self._host = host
+        self._images = images
+        self._snapshots = snapshots
+        self._realtime = realtime
+
+    @property
+    def host(self) -> Host:
+        """The place of its guests: what keeps sessions and runs processes."""
+        return self._host
+
+    @property
+    def images(self) -> ImageCatalogue:
+        """What its guests are forked from."""
+        return self._images
+
+    @property
+    def realtime(self) -> bool:
+        """Whether guests see the real clock and real entropy."""
+        return self._realtime
+
+    @property
+    def image_id(self) -> str:
+        """Content hash of the engine's own image."""
+        return self._images.own.image_id
+
+    def image_digest(self, image: str | None) -> str:
+        """Hash of the memory and the guest's state that an image starts from; None is the engine's own.
+
+        Raises:
+            ImageError: There is no such image any more.
+        """
+        return self._images.manifest(image).snapshot_sha256
+
+    @property
+    def slots(self) -> int:
+        """How many calls it can usefully have in flight; more than that wait inside."""
+        return self._host.slots
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`; see `Worker`."""
+        return await self._host.wait_slots(seen)
+
+    async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
+        """Compile a tree in a fork that runs none of it.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+        """
+        snapshot = await put_tree(self._snapshots, job.tree)
+        limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
+        seen = await self._ask(compile_request(job.tree, job.root, job.policy, job.known, job.prefix), limits)
+        if seen.lost is not None:
+            raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
+        return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
+
+    async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
+        """Compile several trees in one fork, which runs none of them; see `Worker`.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+        """
+        if self._realtime:
+            return [await self.compile(job) for job in jobs]
+        first, trees = jobs[0], [job.tree for job in jobs]
+        limits = COMPILE_LIMITS.evolve(fuel=sum(compile_fuel(tree) for tree in trees))
+        seen = await self._ask(compile_trees_request(trees, first.root, first.policy, first.prefix), limits)
+        made: Sequence[CompiledVersion | Rejected | None] = [None] * len(jobs)
+        if seen.answer is not None:
+            snapshots = [await put_tree(self._snapshots, tree) for tree in trees]
+            size = len(seen.answer)
+            made = await in_thread_if_large(size, _compiled_together, seen.answer, snapshots, jobs)
+        return [
+            await self.compile(job) if found is None else found for job, found in zip(jobs, made, strict=True)
+        ]
+
+    async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
+        """Have a fork that runs no variant code look at code; see `Worker`.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+        """
+        seen = await self._ask(request, COMPILE_LIMITS)
+        if seen.answer is None:
+            return self._outcome(seen, COMPILE_LIMITS, None)
+        try:
+            answer = await in_thread_if_large(len(seen.answer), _read, seen.answer)
+        except ProtocolError as e:
+            return GuestCrashed(reason=f"its answer cannot be read: {e}")
+        return answer if isinstance(answer, Mapping) else GuestCrashed(reason="its answer is not a map")
+
+    async def call(self, job: CallJob) -> CallReport:
+        """Run one call to its end or to a limit.
+
+        Raises:
+            ConfigurationError: The encoded arguments are larger than the limits allow.
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+
+        Cancellation: The fork is discarded within a slice, before `Cancelled` leaves here.
+        """
+        if len(job.payload) > job.limits.payload_bytes:
+            msg = (
+                f"the arguments take {len(job.payload):,} bytes encoded and the limit is "
+                f"{job.limits.payload_bytes:,}; raise Limits.payload_bytes or pass less"
+            )
+            raise ConfigurationError(msg, "limits.payload_bytes")
+        seen = await self._run(
+            GuestRequest(
+                session=job.session,
+                parts=call_request(job, load=True),
+                parts_again=None if job.session is None or job.reload else call_request(job, load=False),
+                limits=job.limits,
+                seed=job.seed,
+                image=job.image,
+                app=job.code.path,
+                harness=None if job.harness is None else job.harness.path,
+                sandbox_id=job.sandbox_id,
+                passing=job.passing,
+            )
+        )
+        size = _answer_bytes(seen)
+        return CallReport(
+            outcome=await in_thread_if_large(size, self._outcome, seen, job.limits, job.image),
+            answer_bytes=size,
+            session_alive=seen.session_alive,
+            session_fresh=job.session is not None and seen.loaded,
+            lost=seen.lost is not None,
+        )
+
+    def find_image(self, wanted: str) -> ImageInfo | None:
+        """Find an image by its name or id."""
+        return self._images.find(wanted)
+
+    def list_images(self) -> list[ImageInfo]:
+        """List the images there are, the newest first."""
+        return self._images.known()
+
+    def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
+        """Return the code that is loaded in an image; None for one that holds none."""
+        if image.version is None:
+            return None
+        path = self._images.cache.image_dir(image.id) / APP_DIRECTORY
+        return CompiledVersion(image.version, path, b"")
+
+    async def freeze_session(self, job: FreezeJob) -> ImageInfo:
+        """Seal what a session holds as an image; see `Worker`."""
+        code = job.code.code if job.code is not None and job.code.code else None
+        request = GuestRequest(
+            session=job.session,
+            parts=(encode({"op": "settle", "code": code}),),
+            parts_again=(encode({"op": "settle", "code": None}),),
+            limits=job.limits,
+            image=job.image,
+            app=None if job.code is None else job.code.path,
+        )
+        version = None if job.code is None else job.code.digest
+        image_id = await self._host.freeze_session(
+            request, name=job.name, replace=job.replace, version=version
+        )
+        return describe_image(self._images.manifest(image_id), job.name)
+
+    async def export_image(self, image: ImageInfo, path: Path) -> None:
+        """Write an image to a new file; see `Worker`."""
+        await self._host.export_image(image.id, path)
+
+    async def import_image(self, path: Path, *, name: str | None, replace: bool) -> ImageInfo:
+        """Make an image from a file; see `Worker`."""
+        image_id = await self._host.import_image(path, name=name, replace=replace)
+        return describe_image(self._images.manifest(image_id), name)
+
+    async def info(self) -> dict[str, object]:
+        """Ask the image's interpreter for its version, packages and warm modules.
+
+        Raises:
+            ImageError: The image does not answer.
+        """
+        seen = await self._ask({"op": "info"}, COMPILE_LIMITS)
+        if seen.answer is None:
+            msg = f"the image {self.image_id} does not answer; run: evocell image verify"
+            raise ImageError(msg)
+        answer = decode_hostile(seen.answer, **_INFO)
+        return {k: v for k, v in answer.items() if isinstance(k, str)} if isinstance(answer, Mapping) else {}
+
+    async def aclose(self) -> None:
+        """Kill every call and drop every fork; idempotent."""
+        await self._host.aclose()
+
+    async def _ask(self, question: Mapping[str, object], limits: Limits) -> GuestResult:
+        """Ask the agent of a fork of its own, which runs no variant code."""
+        data = encode(question, **COMPILE_LIMITS.payload_bounds)
+        return await self._run(GuestRequest(parts=(data,), limits=limits))
+
+    async def _run(self, request: GuestRequest) -> GuestResult:
+        seen = await self._host.run(request)
+        if seen.unforked is not None:
+            msg = f"there is no room for another sandbox: {seen.unforked}; close some, or see: evocell doctor"
+            raise CapacityError(msg, "forks" if request.session is None else "sessions")
+        if seen.no_image is not None:
+            raise ImageError(f"{seen.no_image}; see: evocell image list")
+        return seen
+
+    def _outcome(self, seen: GuestResult, limits: Limits, image: str | None) -> Outcome:
+        if seen.result is not None:
+            return classify(
+                seen.result,
+                limits,
+                self._images.manifest(image).memory_bytes,
+                timed_out=seen.timed_out,
+                deterministic=not self._realtime,
+            )
+        if seen.lost is not None:
+            return WorkerLost(reason=seen.lost, deterministic=False)
+        if seen.undelivered == "memory":
+            return LimitExceeded(
+                kind="memory", limit=limits.memory_bytes, message="the guest has no room for the arguments"
+            )
+        return GuestCrashed(reason="its memory was left unusable by an earlier call")
+
+    def _compiled(
+        self, seen: GuestResult, snapshot: VersionSnapshot, job: CompileJob, limits: Limits
+    ) -> CompiledVersion | Rejected:
+        if seen.answer is not None:
+            try:
+                return read_compile_response(
+                    _read(seen.answer), snapshot, job.tree, job.root, job.known, policy=job.policy
+                )
+            except ProtocolError as e:
+                return Rejected(kind="compile", message=f"the compiler's answer cannot be read: {e}")
+        outcome = self._outcome(seen, limits, None)
+        return Rejected(
+            kind="compile",
+            message=f"the compilation did not end well: {outcome.error}",
+            fuel_used=outcome.fuel_used,
+            wall_s=outcome.wall_s,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            deterministic=outcome.deterministic,
+        )
+
+
+def _compiled_together(
+    response: GuestBytes, snapshots: Sequence[VersionSnapshot], jobs: Sequence[CompileJob]
+) -> list[CompiledVersion | Rejected | None]:
+    """What came of each tree; None where the others, or the limits of all, may have had a part in it."""
+    made: list[CompiledVersion | Rejected | None] = []
+    try:
+        answers = read_compile_trees_response(_read(response), len(jobs))
+    except ProtocolError:
+        return [None] * len(jobs)
+    for (answer, fuel), snapshot, job in zip(answers, snapshots, jobs, strict=True):
+        found: CompiledVersion | Rejected | None = None
+        with suppress(ProtocolError):
+            found = read_compile_response(answer, snapshot, job.tree, job.root, policy=job.policy)
+        unsure = isinstance(found, Rejected) and found.kind == "compile"
+        made.append(None if unsure or fuel > compile_fuel(job.tree) // 2 else found)
+    return made
+
+
+def _read(response: GuestBytes) -> object:
+    return decode_hostile(
+        response,
+        **COMPILE_LIMITS.payload_bounds,
+    )
+
+
+def _answer_bytes(seen: GuestResult) -> int:
+    """Length of a call's answer."""
+    return 0 if seen.result is None or seen.result.response is None else len(seen.result.response)

@@ -1,0 +1,224 @@
+"""The store: written in batches by a thread, read beside it, shared by processes."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+import trio
+
+from evocell.errors import StoreError
+from evocell.store import store as store_module
+from evocell.store.database import open_reader
+from evocell.store.schema import VERSION
+from evocell.store.store import Store
+
+ROW = "INSERT INTO sources VALUES (?, 1, x'00')"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state" / "evocell.db"
+
+
+@pytest.fixture
+def store(path):
+    with Store(path) as made:
+        yield made
+
+
+def digests(store):
+    return [row[0] for row in store.query("SELECT version FROM sources ORDER BY version")]
+
+
+def test_what_was_written_is_there_after_a_flush_and_after_reopening(path):
+    with Store(path) as store:
+        store.execute(ROW, ("a",))
+        store.executemany(ROW, [("b",), ("c",)])
+        store.flush_blocking()
+        assert digests(store) == ["a", "b", "c"]
+    with Store(path) as again:
+        assert digests(again) == ["a", "b", "c"]
+
+
+def test_closing_writes_what_is_left(path):
+    store = Store(path)
+    store.execute(ROW, ("a",))
+    store.close()
+    store.close()
+    assert [one.name for one in path.parent.iterdir()] == [path.name]  # no write-ahead log is left
+    with Store(path) as again:
+        assert digests(again) == ["a"]
+    with pytest.raises(StoreError, match="closed"):
+        store.execute(ROW, ("b",))
+
+
+@pytest.mark.trio
+async def test_flush_waits_for_its_own_and_earlier_writes(store):
+    async def write(name):
+        store.execute(ROW, (name,))
+        await store.flush()
+        assert name in digests(store)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(write, f"{number:02}")
+    assert len(digests(store)) == 50
+
+
+def test_many_writes_share_commits(store):
+    commits = []
+    store._connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    for number in range(1000):
+        store.execute(ROW, (f"{number:04}",))
+    store.flush_blocking()
+    assert len(digests(store)) == 1000
+    assert 1 <= len(commits) < 50
+
+
+def test_a_write_that_fails_takes_no_other_with_it_and_is_reported(store, caplog):
+    store.execute(ROW, ("a",))
+    store.execute("INSERT INTO nowhere VALUES (1)")
+    store.execute(ROW, ("b",))
+    with pytest.raises(StoreError, match=r"1 changes could not be written.*no such table: nowhere"):
+        store.flush_blocking()
+    assert digests(store) == ["a", "b"]
+    assert "no such table: nowhere" in caplog.text
+    store.flush_blocking()
+
+
+def test_a_failure_while_nobody_waited_is_reported_to_the_next_who_does(store, monkeypatch):
+    monkeypatch.setattr(store_module, "LINGER_S", 0.0)
+    tried = threading.Event()
+
+    def fail(connection):
+        tried.set()
+        raise sqlite3.OperationalError("disk full")
+
+    store.write(fail)
+    assert tried.wait(5)
+    with pytest.raises(StoreError, match="disk full"):
+        store.flush_blocking()
+
+
+def test_whoever_writes_too_much_waits(store, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_WAITING", 10)
+    for number in range(200):
+        store.execute(ROW, (f"{number:04}",))
+        assert len(store._waiting) <= 10
+    store.flush_blocking()
+    assert len(digests(store)) == 200
+
+
+def test_several_processes_may_write_to_one_store(store, path):
+    code = (
+        "import sys, pathlib\n"
+        "from evocell.store.store import Store\n"
+        "with Store(pathlib.Path(sys.argv[1])) as store:\n"
+        "    for n in range(200): store.execute(sys.argv[2], (f'{sys.argv[3]}{n:03}',)); n % 20 or store.flush_blocking()\n"
+    )
+    others = [subprocess.Popen([sys.executable, "-c", code, str(path), ROW, name]) for name in "xy"]
+    for number in range(200):
+        store.execute(ROW, (f"z{number:03}",))
+    store.flush_blocking()
+    assert [other.wait(60) for other in others] == [0, 0]
+    assert len(digests(store)) == 600
+
+
+def test_processes_that_create_it_at_once_agree(path):
+    code = (
+        "import sys, pathlib\nfrom evocell.store.store import Store\nStore(pathlib.Path(sys.argv[1])).close()"
+    )
+    makers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(4)]
+    assert [maker.wait(60) for maker in makers] == [0] * 4
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path):
+    path.parent.mkdir()
+    path.write_text("my diary, which is long enough to be taken for a header" * 20)
+    with pytest.raises(StoreError, match="file is not a database") as caught:
+        Store(path)
+    assert caught.value.path == str(path)
+    assert path.read_text().startswith("my diary")
+
+
+def test_another_programs_database_is_refused(path):
+    path.parent.mkdir()
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (a)")
+    other.close()
+    with pytest.raises(StoreError, match="database of something else"):
+        Store(path)
+    with pytest.raises(StoreError, match="database of something else"):
+        open_reader(path)
+
+
+def test_a_store_of_a_later_version_is_refused(path):
+    Store(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute(f"PRAGMA user_version = {VERSION + 1}")
+    raw.close()
+    with pytest.raises(StoreError, match="later evocell"):
+        Store(path)
+    with pytest.raises(StoreError, match="use a later one"):
+        open_reader(path)
+
+
+def test_a_reader_sees_a_store_that_is_being_written_and_cannot_write(store, path):
+    store.execute(ROW, ("a",))
+    store.flush_blocking()
+    reader = open_reader(path.parent)
+    try:
+        assert reader.execute("SELECT version FROM sources").fetchall() == [("a",)]
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.execute(ROW, ("b",))
+    finally:
+        reader.close()
+
+
+def test_where_there_is_no_store_a_reader_says_so(tmp_path):
+    with pytest.raises(StoreError, match="there is no store at"):
+        open_reader(tmp_path)
+
+
+def test_the_directory_and_the_file_are_private(store, path):
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking beside a thread is the point
+def test_a_child_that_is_forked_in_mid_write_can_use_a_database(tmp_path):
+    rows = [(n, "x" * 100) for n in range(2_000)]
+    with Store(tmp_path / "evocell.db", durable=False) as store:
+        store.execute("CREATE TABLE many (n INTEGER, text TEXT)")
+        store.flush_blocking()
+        over = threading.Event()
+
+        def keep_writing():
+            while not over.is_set():
+                store.executemany("INSERT INTO many VALUES (?, ?)", rows)
+                store.execute("DELETE FROM many")
+                store.flush_blocking()
+
+        writer = threading.Thread(target=keep_writing)
+        writer.start()
+        try:
+            statuses = []
+            for _ in range(60):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(20)  # one that hangs dies of it
+                    try:
+                        own = sqlite3.connect(":memory:")
+                        own.execute("CREATE TABLE t (x)")
+                        own.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(200)])
+                    finally:
+                        os._exit(0)
+                statuses.append(os.waitpid(child, 0)[1])
+        finally:
+            over.set()
+            writer.join()
+    assert set(statuses) == {0}

@@ -1,0 +1,85 @@
+"""Bounded concurrency: order, bound, and bare exceptions."""
+
+import pytest
+import trio
+
+from evocell.concurrency import Turns, map_bounded
+
+pytestmark = pytest.mark.trio
+
+
+async def test_results_come_in_order_and_never_too_many_at_once(autojump_clock):
+    running = most = 0
+
+    async def work(item):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(10 - item)
+        running -= 1
+        return item * 2
+
+    assert await map_bounded(work, range(8), at_once=3) == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert most == 3
+
+
+async def test_the_first_failure_arrives_bare_and_cancels_the_rest(autojump_clock):
+    cancelled = []
+
+    async def work(item):
+        if item == 1:
+            raise ValueError("one")
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(item)
+
+    with pytest.raises(ValueError, match="one"):
+        await map_bounded(work, range(5), at_once=2)
+    assert cancelled == [0]
+
+
+async def test_nothing_to_do():
+    assert await map_bounded(trio.sleep, [], at_once=4) == []
+
+
+class Slots:
+    """A number that may change."""
+
+    def __init__(self, slots):
+        self.slots = slots
+        self._changed = trio.Event()
+
+    def become(self, slots):
+        self.slots = slots
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_slots(self, seen):
+        while self.slots == seen:
+            await self._changed.wait()
+        return self.slots
+
+
+async def test_more_run_at_once_when_there_are_more_slots(autojump_clock):
+    slots = Slots(2)
+    turns = Turns(slots)
+    running, most = 0, []
+
+    async def work(item):
+        nonlocal running
+        async with turns:
+            running += 1
+            most.append(running)
+            if item == 3:
+                slots.become(5)
+            if item == 20:
+                slots.become(1)
+            await trio.sleep(1)
+            running -= 1
+        return item
+
+    assert await map_bounded(work, range(40), at_once=3, grows_with=slots) == list(range(40))
+    assert max(most[:4]) == 2
+    assert max(most) == 5
+    assert max(most[-10:]) == 1

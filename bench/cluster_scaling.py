@@ -44,7 +44,7 @@ def main() -> None:
         answers = Path(directory) / "answers"
         answers.write_bytes(_real_answers(Path(directory)))
         print(
-            "run_s nodes predicted/s seen/s part caller_ms scheduler_ms bytes/evaluation evaluations/message"
+            "run_s nodes predicted/s seen/s part caller_ms scheduler_ms workers_ms bytes/evaluation evaluations/message"
         )
         for run_s in map(float, args.run_s.split(",")):
             for nodes in map(int, args.nodes.split(",")):
@@ -87,7 +87,7 @@ def _simulate(directory: Path, answers: Path, nodes: int, run_s: float, seconds:
     client = cluster.client()
     scheduler: Any = client.scheduler
     address = str(scheduler.address)
-    stubs = []
+    stubs: list[subprocess.Popen[bytes]] = []
     try:
         for first in range(0, nodes, _WORKERS_PER_PROCESS):
             number = min(_WORKERS_PER_PROCESS, nodes - first)
@@ -103,7 +103,7 @@ def _simulate(directory: Path, answers: Path, nodes: int, run_s: float, seconds:
         with evocell.Engine(evocell.Config.load(workers=1), cluster=DaskCluster(client=client)) as engine:
             wait_for(lambda: sum(one.status == "up" for one in engine.workers()) == nodes, seconds=120)
             engine.evaluate(_sources(2 * nodes), _TASK)
-            _read(engine, cluster, nodes, run_s, seconds)
+            _read(engine, cluster, stubs, run_s, seconds)
     finally:
         for stub in stubs:
             stub.kill()
@@ -111,8 +111,16 @@ def _simulate(directory: Path, answers: Path, nodes: int, run_s: float, seconds:
         cluster.close()
 
 
-def _read(engine: evocell.Engine, cluster: Cluster, nodes: int, run_s: float, seconds: float) -> None:
+def _read(
+    engine: evocell.Engine,
+    cluster: Cluster,
+    stubs: list[subprocess.Popen[bytes]],
+    run_s: float,
+    seconds: float,
+) -> None:
+    nodes = sum(one.status == "up" for one in engine.workers())
     caller, scheduler = psutil.Process(), psutil.Process(cluster.scheduler.pid)
+    everyone = [caller, scheduler, *(psutil.Process(stub.pid) for stub in stubs)]
     host: Any = engine._engine._worker.host  # noqa: SLF001 - to listen
     link, sent = host._link, [0, 0]  # noqa: SLF001
     work = link.work
@@ -126,18 +134,18 @@ def _read(engine: evocell.Engine, cluster: Cluster, nodes: int, run_s: float, se
     link.work = listen
     most = nodes / run_s
     size = max(2 * nodes, int(min(most, 300.0) * seconds))
-    before = [_cpu_s(process) for process in (caller, scheduler)]
+    before = [_cpu_s(process) for process in everyone]
     begun = time.perf_counter()
     results = engine.evaluate(_sources(size), _TASK)
     took = time.perf_counter() - begun
     assert all(result.valid for result in results)
-    caller_s, scheduler_s = (
-        (_cpu_s(process) - then) / size for process, then in zip((caller, scheduler), before, strict=True)
+    caller_s, scheduler_s, *stubs_s = (
+        (_cpu_s(process) - then) / size for process, then in zip(everyone, before, strict=True)
     )
     predicted = min(most, 1 / caller_s, 1 / scheduler_s)
     print(
         f"{run_s:5g} {nodes:5d} {predicted:11.0f} {size / took:6.0f} {size / took / predicted:4.2f} "
-        f"{caller_s * 1e3:9.2f} {scheduler_s * 1e3:12.2f} {sent[1] / size:16,.0f} {size / sent[0]:19.1f}",
+        f"{caller_s * 1e3:9.2f} {scheduler_s * 1e3:12.2f} {sum(stubs_s) * 1e3:10.2f} {sent[1] / size:16,.0f} {size / sent[0]:19.1f}",
         flush=True,
     )
 

@@ -57,7 +57,7 @@ def main() -> None:
     except ImportError:
         security = Security()  # it needs the package cryptography to make certificates
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, security=security, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, security=security, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         evocell.Engine(cluster=client) as engine,
     ):

@@ -206,7 +206,7 @@ def test_two_thousand_evaluations_while_nodes_are_killed(places, tmp_path):
 
 
 def test_an_adaptive_cluster_grows_from_nothing():
-    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as local:
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as local:
         local.adapt(minimum=0, maximum=2, interval="200ms", wait_count=50)
         with local.get_client() as client, evocell.Engine(Config.load(workers=1), cluster=client) as engine:
             results = engine.evaluate([answer(n, 2_000_000) for n in range(150)], ANSWERS)

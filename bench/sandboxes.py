@@ -32,6 +32,7 @@ from measures import (
     arrays,
     baseline,
     batches,
+    clusters,
     cold,
     datasets,
     execution,
@@ -120,11 +121,12 @@ SECTIONS = (
     *(Section(f"{sessions:,} live", _many(sessions), once=True) for sessions in _SCALES),
     Section("a dataset of 50 MB, frozen", lambda report, _: datasets.measure(report), once=True),
     Section("garbage collection", lambda report, _: garbage.measure(report), once=True),
+    Section("a cluster", clusters.measure, once=True),
     Section("the first start", lambda report, _: cold.measure(report), once=True),
     Section("the cost of counting fuel", lambda report, _: guest_speed.measure_metering(report), once=True),
 )
-LEFT_OUT = frozenset({"10,000 live", "the first start", "the cost of counting fuel"})
-"""Sections that take minutes; `--all` or `--only` brings them in."""
+LEFT_OUT = frozenset({"10,000 live", "a cluster", "the first start", "the cost of counting fuel"})
+"""Sections that take minutes, or other packages; `--all` or `--only` brings them in."""
 
 
 def main() -> None:

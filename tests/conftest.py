@@ -19,7 +19,7 @@ from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, pytho
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
-from evocell.execution.messages import CopyRefused
+from evocell.execution.messages import CopyRefused, fixed_slots
 from evocell.models.info import ImageInfo, WorkerInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
 from evocell_guest import agent
@@ -52,6 +52,9 @@ class FakeWorker:
     @property
     def host(self) -> FakeWorker:
         return self
+
+    async def wait_slots(self, seen: int) -> int:
+        return await fixed_slots(self.slots, seen)
 
     def image_digest(self, image: str | None) -> str:
         return self.snapshot

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import NoReturn, TypeVar, TypeVarTuple
+from types import TracebackType
+from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
@@ -16,6 +17,8 @@ __all__ = [
     "CAPACITY_TIMEOUT_S",
     "FEW_BYTES",
     "CapacityRetry",
+    "Slots",
+    "Turns",
     "back_off_s",
     "in_thread_if_large",
     "keep_running",
@@ -52,13 +55,64 @@ def passes_on(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled | GeneratorExit)
 
 
-async def map_bounded(function: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once: int) -> list[R]:
+class Slots(Protocol):
+    """How much fits into something at once, which may change: a worker, for example."""
+
+    @property
+    def slots(self) -> int:
+        """How much fits now."""
+        ...
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`, and return it."""
+        ...
+
+
+class Turns:
+    """An async context manager that lets so many in at once as there are slots, however many that is by then.
+
+    Args:
+        slots: Whose; or a number that stays.
+    """
+
+    def __init__(self, slots: Slots | int) -> None:
+        self._slots = slots
+        self._limiter = trio.CapacityLimiter(self._most)
+
+    @property
+    def _most(self) -> int:
+        return self._slots if isinstance(self._slots, int) else max(1, self._slots.slots)
+
+    async def __aenter__(self) -> None:
+        """Wait for a turn."""
+        if self._limiter.total_tokens != self._most:
+            self._limiter.total_tokens = self._most
+        await self._limiter.acquire()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the turn back."""
+        self._limiter.release()
+
+
+async def map_bounded(
+    function: Callable[[T], Awaitable[R]],
+    items: Sequence[T],
+    *,
+    at_once: int,
+    grows_with: Slots | None = None,
+) -> list[R]:
     """Apply an async function to every item, some at a time, starting them in order.
 
     Args:
         function: What to apply.
         items: What to apply it to.
         at_once: How many may be on their way at the same time, at least 1.
+        grows_with: As many more may be on their way as there are more slots here than at the beginning.
 
     Returns:
         The results in the order of the items.
@@ -84,9 +138,22 @@ async def map_bounded(function: Callable[[T], Awaitable[R]], items: Sequence[T],
                 nursery.cancel_scope.cancel()
                 return
 
+    async def grow(source: Slots, slots: int) -> None:
+        n_lanes, most = at_once, slots
+        while n_lanes < len(items):
+            slots = await source.wait_slots(slots)
+            for _ in range(min(slots - most, len(items) - n_lanes)):
+                n_lanes += 1
+                lanes.start_soon(lane)
+            most = max(most, slots)
+
     async with trio.open_nursery() as nursery:
-        for _ in range(min(at_once, len(items))):
-            nursery.start_soon(lane)
+        async with trio.open_nursery() as lanes:
+            for _ in range(min(at_once, len(items))):
+                lanes.start_soon(lane)
+            if grows_with is not None and at_once < len(items):
+                nursery.start_soon(grow, grows_with, grows_with.slots)
+        nursery.cancel_scope.cancel()
     if failures:
         raise failures[0]
     return [results[index] for index in range(len(items))]

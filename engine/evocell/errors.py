@@ -115,6 +115,13 @@ class WorkerDied(EvocellError):
     """
 
 
+class ClusterLost(EvocellError):
+    """The cluster that an engine's guests live on cannot be reached, or has no node that could take work.
+
+    What was finished before is in the store. An engine goes on by itself when the cluster is there again.
+    """
+
+
 class ImageError(EvocellError):
     """The image the sandboxes fork from is missing, damaged, or cannot be built.
 

@@ -50,15 +50,18 @@ class LruCache(Generic[K, V]):
             self._held.move_to_end(key)
             return entry[0]
 
-    def put(self, key: K, value: V, size_bytes: int) -> None:
-        """Hold a value that counts for so many bytes, in place of the one there was."""
+    def put(self, key: K, value: V, size_bytes: int) -> list[K]:
+        """Hold a value that counts for so many bytes; returns the keys of those that were dropped for it."""
+        dropped: list[K] = []
         with self._lock:
             self._drop(key)
             self._held[key] = value, size_bytes
             self.held_bytes += size_bytes
             while self.held_bytes > self._max_bytes and len(self._held) > self._always:
-                _, (_, dropped) = self._held.popitem(last=False)
-                self.held_bytes -= dropped
+                gone, (_, freed) = self._held.popitem(last=False)
+                self.held_bytes -= freed
+                dropped.append(gone)
+        return dropped
 
     def forget(self, key: K) -> None:
         """Drop a value if it is there."""

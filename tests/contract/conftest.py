@@ -36,7 +36,17 @@ def example(request):
 @pytest.fixture(scope="session")
 def copied_cache(tmp_path_factory) -> Path:
     """A cache of these tests' own, with the default image in it."""
-    source, root = ImageCache(), tmp_path_factory.mktemp("frozen") / "cache"
+    return _copied(tmp_path_factory.mktemp("frozen") / "cache")
+
+
+@pytest.fixture(scope="session")
+def copy_cache():
+    """What makes further caches of that kind."""
+    return _copied
+
+
+def _copied(root: Path) -> Path:
+    source = ImageCache()
     manifest = build_image(ImageSpec(), source)
     own = ImageCache(root)
     own.prepare()

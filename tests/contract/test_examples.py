@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # What to run, and what its output must hold.
 QUICK = {
+    "dask_cluster.py": "the same scores and fuel on one machine: True",
     "deap_regression.py --generations 5": "best: ",
     "funsearch_cap_set.py": "failed: case 0: stopped at the fuel limit",
     "futures_and_asyncio.py": "gave up on the endless loop",

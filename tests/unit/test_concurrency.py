@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from evocell.concurrency import map_bounded
+from evocell.concurrency import Turns, map_bounded
 
 pytestmark = pytest.mark.trio
 
@@ -41,3 +41,45 @@ async def test_the_first_failure_arrives_bare_and_cancels_the_rest(autojump_cloc
 
 async def test_nothing_to_do():
     assert await map_bounded(trio.sleep, [], at_once=4) == []
+
+
+class Slots:
+    """A number that may change."""
+
+    def __init__(self, slots):
+        self.slots = slots
+        self._changed = trio.Event()
+
+    def become(self, slots):
+        self.slots = slots
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_slots(self, seen):
+        while self.slots == seen:
+            await self._changed.wait()
+        return self.slots
+
+
+async def test_more_run_at_once_when_there_are_more_slots(autojump_clock):
+    slots = Slots(2)
+    turns = Turns(slots)
+    running, most = 0, []
+
+    async def work(item):
+        nonlocal running
+        async with turns:
+            running += 1
+            most.append(running)
+            if item == 3:
+                slots.become(5)
+            if item == 20:
+                slots.become(1)
+            await trio.sleep(1)
+            running -= 1
+        return item
+
+    assert await map_bounded(work, range(40), at_once=3, grows_with=slots) == list(range(40))
+    assert max(most[:4]) == 2
+    assert max(most) == 5
+    assert max(most[-10:]) == 1

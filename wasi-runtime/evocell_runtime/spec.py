@@ -56,8 +56,12 @@ class ImageSpec:
     layers: tuple[Path, ...] = field(default=(), converter=_paths)
     portable: bool = False
 
-    def code_key(self) -> str:
-        """Names the compiled interpreter, which images that differ only in what is warm share."""
+    def code_key(self, cpu: str | None = None) -> str:
+        """Names the compiled interpreter, which images that differ only in what is warm share.
+
+        Args:
+            cpu: `cpu_features` of the processor it is for; None for this one's.
+        """
         return digest_of(
             {
                 "format": FORMAT,
@@ -66,19 +70,22 @@ class ImageSpec:
                 "wasmtime": version("wasmtime"),
                 "metering": metering_key(),
                 "settings": ENGINE_SETTINGS + (PORTABLE_SETTINGS if self.portable else ""),
-                "cpu": cpu_features(),
+                "cpu": cpu_features() if cpu is None else cpu,
             }
         )
 
-    def image_id(self) -> str:
+    def image_id(self, cpu: str | None = None) -> str:
         """Names the image: a hash over everything that goes into it.
+
+        Args:
+            cpu: `cpu_features` of the processor it is for; None for this one's.
 
         Raises:
             ImageError: A layer cannot be read.
         """
         return digest_of(
             {
-                "code": self.code_key(),
+                "code": self.code_key(cpu),
                 "layout": LAYOUT,
                 "patches": patches.KEY,
                 "membrane": _textdigest_of("membrane.wat"),

@@ -61,10 +61,14 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         progress: Called with each step of an image build, in a thread of its own. None shows it on standard
             error (a start that finds its image shows nothing); `evocell.silent` shows nothing at all.
         open_worker: Opens the worker that runs the guests.
+        cluster: Where guests live, if not on this machine: a ``distributed.Client``, or a pool such as
+            `evocell.integrations.dask.DaskCluster`. Scoring, expected answers, the store and sandboxes that
+            keep state stay on this machine; ``workers`` counts its processes, started when first needed.
         telemetry: Where its events go; None makes one. It is the attribute `telemetry`.
 
     Raises:
         ImageError: On entering: the image cannot be found, built or trusted.
+        ClusterLost: On entering: the cluster cannot be reached, or none of its nodes can be used.
         EngineForked: On entering: this process was forked from one in which an engine has run.
     """
 
@@ -143,7 +147,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         with self._request(), self.telemetry.span("sandbox.batch", about), shown as report:
             async with self._manager.reserved(specs) as records:
                 pairs = list(zip(records, specs, strict=True))
-                await map_bounded(load, pairs, at_once=self._worker.slots + 1)
+                await map_bounded(load, pairs, at_once=self._worker.slots + 1, grows_with=self._worker)
                 return [AsyncSandbox(self, record.id) for record in records]
 
     async def batch_evaluate(

@@ -372,4 +372,9 @@ class AsyncHistory(EngineLifecycle):
 
         specs = [spec for _, spec in chosen]
         async with self._manager.reserved([evolve(spec, source=None) for spec in specs]) as records:
-            await map_bounded(load, list(zip(records, specs, strict=True)), at_once=self._worker.slots + 1)
+            await map_bounded(
+                load,
+                list(zip(records, specs, strict=True)),
+                at_once=self._worker.slots + 1,
+                grows_with=self._worker,
+            )

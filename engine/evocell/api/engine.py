@@ -32,7 +32,6 @@ from evocell.store.fitness import FitnessRecorder
 from evocell.store.lineage import LineageTracker
 from evocell.telemetry.events import Telemetry
 from evocell.telemetry.stream import EventStream
-from evocell.workers.open_worker import open_worker as open_configured_worker
 
 __all__ = ["Engine"]
 
@@ -53,10 +52,14 @@ class Engine(Evaluators):
         progress: Called with each step of an image build, in a thread of its own. None shows it on standard
             error (a start that finds its image shows nothing); `evocell.silent` shows nothing at all.
         open_worker: Opens the worker that runs the guests.
+        cluster: Where guests live, if not on this machine: a ``distributed.Client``, or a pool such as
+            `evocell.integrations.dask.DaskCluster`. Scoring, expected answers, the store and sandboxes that
+            keep state stay on this machine; ``workers`` counts its processes, started when first needed.
         telemetry: Where its events go, to attach to it before the engine opens; None makes one.
 
     Raises:
         ImageError: The image cannot be found, built or trusted.
+        ClusterLost: The cluster cannot be reached, or none of its nodes can be used.
         EngineForked: Also by every method, in a process that inherited an engine by ``os.fork``.
         EngineClosed: By every method but `close`, once it is closed.
     """
@@ -69,11 +72,17 @@ class Engine(Evaluators):
         config: Config | None = None,
         *,
         progress: Callable[..., None] | None = None,
-        open_worker: OpenWorker = open_configured_worker,
+        open_worker: OpenWorker | None = None,
+        cluster: object | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         opening = partial(
-            AsyncEngine, config, progress=progress, open_worker=open_worker, telemetry=telemetry
+            AsyncEngine,
+            config,
+            progress=progress,
+            open_worker=open_worker,
+            cluster=cluster,
+            telemetry=telemetry,
         )
         self._thread = TrioThread(opening, name="evocell-engine")
         self._engine = self._thread.resource

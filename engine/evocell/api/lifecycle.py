@@ -40,6 +40,7 @@ from evocell.store.populations import PopulationStore
 from evocell.store.store import Store, open_store
 from evocell.telemetry.events import Telemetry
 from evocell.telemetry.stream import EventStream
+from evocell.workers.open_worker import open_on
 from evocell.workers.open_worker import open_worker as open_configured_worker
 from evocell_runtime.private import make_private
 
@@ -91,7 +92,8 @@ class EngineLifecycle(Completable):
         config: Config | None = None,
         *,
         progress: Callable[..., None] | None = None,
-        open_worker: OpenWorker = open_configured_worker,
+        open_worker: OpenWorker | None = None,
+        cluster: object | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         if config is not None and not isinstance(config, Config):
@@ -102,7 +104,10 @@ class EngineLifecycle(Completable):
         self.telemetry = telemetry or Telemetry()
         self.config = Config.load() if config is None else config
         self._progress = progress
-        self._open_worker = open_worker
+        if open_worker is not None and cluster is not None:
+            raise ConfigurationError("give either open_worker or cluster, not both", "cluster")
+        self._cluster = cluster
+        self._open_worker = open_worker or (open_configured_worker if cluster is None else open_on(cluster))
         self._resources: AsyncExitStack | None = None
         self._requests: set[trio.CancelScope] = set()
         self._idle = trio.Event()
@@ -151,7 +156,7 @@ class EngineLifecycle(Completable):
             )
         if self._resources is not None:
             raise EvocellError("this engine has been entered before; make a new AsyncEngine for each block")
-        if self.config.worker_count() == 0:
+        if self.config.worker_count() == 0 and self._cluster is None:
             _ancestry.refuse_forked()
 
     def _open_directory(self, opening: AsyncExitStack) -> Path:

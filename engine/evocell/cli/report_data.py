@@ -134,6 +134,7 @@ def read_run(
         "runs": runs,
         "outcome": outcome,
         "image": image,
+        "nodes": _nodes(connection, runs),
         "started_at": started,
         "wall_s": _wall_s(starts, runs, everyone),
         "ended_at": ended,
@@ -154,6 +155,14 @@ def read_run(
         "tree": tree,
         "n_family": n_family,
     }
+
+
+def _nodes(connection: sqlite3.Connection, runs: Sequence[int]) -> list[str]:
+    """Return the names of the nodes of a cluster that took part, if there was one."""
+    asked = "SELECT name, reading FROM readings WHERE run IN (SELECT value FROM json_each(?)) ORDER BY name"
+    rows = connection.execute(asked, (json.dumps(list(runs)),)).fetchall()
+    readings = ((name, unpack(packed)) for name, packed in rows)
+    return list(dict.fromkeys(name for name, one in readings if isinstance(one, dict) and one.get("node")))
 
 
 def _title(runs: Sequence[int], population: str | None) -> str:

@@ -8,9 +8,10 @@ import json
 import platform
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from attrs import asdict, field, frozen
 
@@ -92,6 +93,11 @@ def add_verify_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
     )
     parser.add_argument("--workers", default="1,2", metavar="N,N", help="numbers of workers (default: 1,2)")
     parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="run it on the nodes of a Dask cluster as well; ADDRESS is its scheduler's, or a scheduler file",
+    )
+    parser.add_argument(
         "--profile", choices=("deterministic", "portable"), help="the profile (default: configured)"
     )
     parser.add_argument(
@@ -110,7 +116,10 @@ def run_verify(args: argparse.Namespace) -> int:
     overrides = {} if args.profile is None else {"profile": args.profile}
     config = Config.load(**overrides)
     numbers = [int(number) for number in args.workers.split(",")]
-    verdict = verify(config, programs(), runs=args.runs, workers=numbers, quiet=args.json)
+    with nullcontext() if args.cluster is None else _client(args.cluster) as cluster:
+        verdict = verify(
+            config, programs(), runs=args.runs, workers=numbers, cluster=cluster, quiet=args.json
+        )
     apart = None if there is None else _apart(verdict.outcomes, there)
     about: dict[str, object] = {
         "digest": verdict.digest,
@@ -133,6 +142,23 @@ def run_verify(args: argparse.Namespace) -> int:
         if apart is not None:
             _print_apart(apart, args.against)
     return 1 if verdict.different or apart else 0
+
+
+def _client(address: str) -> AbstractContextManager[Any]:
+    """Connect to a Dask scheduler.
+
+    Raises:
+        ConfigurationError: Dask is not installed, or there is no scheduler.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigurationError('--cluster needs Dask: pip install "evocell[dask]"', "cluster") from error
+    where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
+    try:
+        return Client(**where, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"there is no Dask scheduler at {address}: {error}", "cluster") from error
 
 
 def read_outcomes(path: Path) -> dict[str, Finding]:
@@ -172,7 +198,13 @@ def _apart(
 
 
 def verify(
-    config: Config, corpus: Sequence[Program], *, runs: int, workers: Sequence[int], quiet: bool = True
+    config: Config,
+    corpus: Sequence[Program],
+    *,
+    runs: int,
+    workers: Sequence[int],
+    cluster: object | None = None,
+    quiet: bool = True,
 ) -> Verdict:
     """Run a corpus and compare.
 
@@ -181,20 +213,24 @@ def verify(
         corpus: The programs.
         runs: How often to run it on each number of workers, each time in another order.
         workers: The numbers of workers.
+        cluster: A cluster to run it on as well, as `Engine` takes it; None for this machine alone.
         quiet: Whether to show no progress.
     """
     seen: dict[str, list[Finding]] = {program.name: [] for program in corpus}
     image_id = ""
     console = SafeConsole(stderr=True)
-    for number in workers:
-        settings = {name: getattr(config, name) for name in ("profile", "cache_dir", "warm", "layers")}
-        with closing(Engine(Config.load(**settings, workers=number))) as engine:
+    settings = {name: getattr(config, name) for name in ("profile", "cache_dir", "warm", "layers")}
+    places: list[tuple[str, int, object | None]] = [(f"{number} workers", number, None) for number in workers]
+    if cluster is not None:
+        places.append(("cluster", 1, cluster))
+    for place, number, where in places:
+        with closing(Engine(Config.load(**settings, workers=number), cluster=where)) as engine:
             image_id = engine.image_id
             for turn in range(runs):
                 order = list(corpus)
                 random.Random(f"{number}/{turn}").shuffle(order)  # noqa: S311 - an order, not a secret
                 if not quiet:
-                    console.print(f"{number} workers, run {turn + 1} of {runs}", style="dim")
+                    console.print(f"{place}, run {turn + 1} of {runs}", style="dim")
                 results = engine.evaluate([program.source for program in order], _TASK)
                 for program, result in zip(order, results, strict=True):
                     seen[program.name].append(_finding(result))
@@ -205,7 +241,7 @@ def verify(
     return Verdict(
         digest=hashlib.sha256(text.encode()).hexdigest(),
         programs=len(corpus),
-        runs=runs * len(workers),
+        runs=runs * len(places),
         different={name: tuple(found) for name, found in seen.items() if len(set(found)) > 1},
         kinds=kinds,
         outcomes={name: found[0] for name, found in seen.items()},

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,6 +94,8 @@ class SnapshotStore:
         self._temporary = self.root / "tmp"
         self._files: dict[str, tuple[str, ...]] = {}
         self._changing = threading.Lock()
+        self.on_new: Callable[[FileTree], None] | None = None
+        """Told of each tree that was not there before, in whatever thread put it."""
         with self._store_errors(self.root):
             for directory in (self.root, self._trees, self._code, self._temporary, self.root / "files"):
                 problem = make_private(directory)
@@ -113,6 +115,8 @@ class SnapshotStore:
                 self._place(tree, final)
             with self._changing:
                 self._files[tree.digest] = tuple(tree.file_digests.values())
+            if self.on_new is not None:
+                self.on_new(tree)
         return VersionSnapshot(tree.digest, final)
 
     def read(self, digest: str) -> FileTree:

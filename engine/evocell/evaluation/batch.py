@@ -184,7 +184,7 @@ class Batches:
             image=None if image is None else image.id,
             deadline_s=seconds,
             ends_at=trio.current_time() + seconds,
-            calls_at_once=calls or self._worker.slots,
+            calls_at_once=calls or self._worker,
             room=self._room,
             observer=self._observer,
             pure=self._pure,
@@ -365,7 +365,9 @@ class Batches:
         async with self._record(
             "evaluate", Task.of_function(function, direction), records, progress
         ) as batch:
-            scored = await map_bounded(one, range(len(records)), at_once=self._worker.slots)
+            scored = await map_bounded(
+                one, range(len(records)), at_once=self._worker.slots, grows_with=self._worker
+            )
         refuse_broken_scoring(scored)
         return [one.result for one in scored]
 

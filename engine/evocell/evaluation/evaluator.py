@@ -51,6 +51,8 @@ LoadCode: TypeAlias = Callable[[], Awaitable[CompiledVersion | Rejected]]
 """Makes an individual's code ready."""
 
 _session_numbers = count(1)
+_MOST_FORKS = 3
+"""How often what a candidate's cases share may be lost with its worker, the last time included."""
 
 
 @frozen(kw_only=True)
@@ -128,7 +130,7 @@ async def evaluate_each(
         return scored
 
     # One more than there are calls at once, so that none waits while a candidate is compiled or scored.
-    return await map_bounded(one, range(len(candidates)), at_once=worker.slots + 1)
+    return await map_bounded(one, range(len(candidates)), at_once=worker.slots + 1, grows_with=worker)
 
 
 async def evaluate_candidate(
@@ -281,7 +283,7 @@ async def _at_once(
         if len(indices) == 1:
             trail.outcomes[indices[0]] = await one(indices[0])
         else:
-            found = await map_bounded(one, indices, at_once=worker.slots)
+            found = await map_bounded(one, indices, at_once=worker.slots, grows_with=worker)
             trail.outcomes |= zip(indices, found, strict=True)
 
 
@@ -302,7 +304,7 @@ async def _in_turn(
 ) -> None:
     """Run cases one after the other, as long as there is reason to go on."""
     shares_fork = plan.evaluation.isolation == "candidate"
-    session = f"candidate-{next(_session_numbers)}" if shares_fork else None
+    fork = _SharedFork(worker, plan, candidate, code) if shares_fork else None
     if budget is None:
         budget = Budget(plan.limits, plan.evaluation.total_limits)
     budget.enter(plan.limits)
@@ -316,19 +318,81 @@ async def _in_turn(
             if isinstance(limits, LimitExceeded):
                 trail.outcomes[index] = limits
                 return
-            report = await _call(worker, plan, candidate, code, index, limits=limits, session=session)
+            if fork is None:
+                report = await _call(worker, plan, candidate, code, index, limits=limits)
+            else:
+                report = await fork.call(index, limits)
             trail.n_memoised += report.memoised
             trail.outcomes[index] = budget.spend(report.outcome, limits, public=public)
-            if shares_fork and (not report.session_alive or report.outcome.kind in KILLING):
+            if fork is not None and (not report.session_alive or report.outcome.kind in KILLING):
                 return
             if plan.evaluation.stop is None:
                 continue
             if await on_host(plan, lambda: trail.enough(plan), asks=plan.own_functions) is not False:
                 return
     finally:
-        if session is not None:
-            with trio.CancelScope(shield=True):
-                await worker.host.end_session(session)
+        if fork is not None:
+            await fork.end()
+
+
+class _SharedFork:
+    """The fork in which all cases of a candidate run, one after the other.
+
+    If it is lost with its worker, the cases before are run again in another one, which is then as the first
+    one was: the same calls in the same order leave the same state. What came of them is known already.
+    """
+
+    def __init__(self, worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion) -> None:
+        self._worker = worker
+        self._plan = plan
+        self._candidate = candidate
+        self._code = code
+        self._session = _new_session()
+        self._made: list[tuple[int, Limits]] = []
+
+    async def call(self, index: int, limits: Limits) -> CallReport:
+        """Run the next case."""
+        report = await self._call(index, limits, fresh=not self._made)
+        for _ in range(_MOST_FORKS - 1):
+            if report is not None and not report.lost:
+                break
+            await self.end()
+            self._session = _new_session()
+            report = await self._again(index, limits)
+        self._made.append((index, limits))
+        if report is None:
+            reason = "the worker that held what its cases share is gone, again and again"
+            report = CallReport(outcome=WorkerLost(reason=reason, deterministic=False), lost=True)
+        return report
+
+    async def end(self) -> None:
+        """End it."""
+        with trio.CancelScope(shield=True):
+            await self._worker.host.end_session(self._session)
+
+    async def _again(self, index: int, limits: Limits) -> CallReport | None:
+        for number, (earlier, bounds) in enumerate(self._made):
+            report = await self._call(earlier, bounds, fresh=number == 0)
+            if report is None or report.lost:
+                return report
+        return await self._call(index, limits, fresh=not self._made)
+
+    async def _call(self, index: int, limits: Limits, *, fresh: bool) -> CallReport | None:
+        """Run a case; None if the fork is a new one and should not be."""
+        report = await _call(
+            self._worker,
+            self._plan,
+            self._candidate,
+            self._code,
+            index,
+            limits=limits,
+            session=self._session,
+        )
+        return None if report.session_fresh and not fresh and not report.lost else report
+
+
+def _new_session() -> str:
+    return f"candidate-{next(_session_numbers)}"
 
 
 async def _call(
@@ -351,6 +415,7 @@ async def _call(
         limits=limits,
         harness=plan.harness,
         sandbox_id=candidate.sandbox_id,
+        passing=session is not None,
     )
     began = False
     with trio.CancelScope(deadline=plan.ends_at):

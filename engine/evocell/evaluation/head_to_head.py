@@ -81,7 +81,7 @@ async def head_to_head(
             now = list(islice(turns, len(phase)))
             if shared is None:
                 each = partial(_in_own_fork, worker, plan, code)
-                found = await map_bounded(each, now, at_once=worker.slots)
+                found = await map_bounded(each, now, at_once=worker.slots, grows_with=worker)
             else:
                 found = [await shared.duel(turn) for turn in now]
             score.outcomes |= zip(phase, found, strict=True)
@@ -174,6 +174,7 @@ class _Ring:
             payload=payload,
             seed=seed,
             limits=self._plan.limits,
+            passing=True,
         )
         return await self._plan.room.wait_for(partial(self._worker.call, job))
 

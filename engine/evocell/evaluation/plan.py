@@ -11,7 +11,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import CapacityRetry
+from evocell.concurrency import CapacityRetry, Slots, Turns
 from evocell.errors import ConfigurationError
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.models.evaluation import Evaluation
@@ -58,7 +58,7 @@ class Plan:
     harness: CompiledVersion | None
     deadline_s: float
     ends_at: float
-    calls: trio.CapacityLimiter
+    calls: Turns
     room: CapacityRetry
     observer: Observer
     pure: MemoisingCaller
@@ -103,7 +103,7 @@ async def prepare(
     image: str | None,
     deadline_s: float,
     ends_at: float,
-    calls_at_once: int,
+    calls_at_once: Slots | int,
     room: CapacityRetry,
     observer: Observer,
     pure: MemoisingCaller,
@@ -119,7 +119,7 @@ async def prepare(
         image: Id of the image that it names; None if it names none.
         deadline_s: Seconds given for everything; may be infinite.
         ends_at: When they are over, on trio's clock.
-        calls_at_once: How many calls may be in the worker at once.
+        calls_at_once: How many calls may be in the worker at once: a number, or as many as fit into it.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers what came of them.
@@ -146,7 +146,7 @@ async def prepare(
         harness=await _harness(evaluation, versions),
         deadline_s=deadline_s,
         ends_at=ends_at,
-        calls=trio.CapacityLimiter(calls_at_once),
+        calls=Turns(calls_at_once),
         room=room,
         observer=observer,
         pure=pure,

@@ -62,6 +62,7 @@ class CallJob:
         harness: Trusted files that are importable beside the variant.
         reload: For a session only: swap `code` in for what is loaded, before the call.
         sandbox_id: Whose call it is, for whoever is told of its fate.
+        passing: Whether the session serves one evaluation and ends with it; see `Run.passing`.
     """
 
     session: str | None = None
@@ -74,6 +75,7 @@ class CallJob:
     harness: CompiledVersion | None = None
     reload: bool = False
     sandbox_id: str = ""
+    passing: bool = False
 
 
 @frozen(kw_only=True)
@@ -107,6 +109,7 @@ class CallReport:
             throw-away fork.
         session_fresh: Whether a session's fork was a fresh one; one that was believed to hold state had
             lost it.
+        lost: Whether nothing is known, because the process that made the call is gone.
         memoised: Whether the call was made before, and not again.
         answer_bytes: How long the guest's answer was, in bytes: what is done with the outcome takes time in
             proportion.
@@ -115,6 +118,7 @@ class CallReport:
     outcome: Outcome
     session_alive: bool = False
     session_fresh: bool = False
+    lost: bool = False
     memoised: bool = False
     answer_bytes: int = 0
 
@@ -138,6 +142,10 @@ class Worker(Protocol):
     @property
     def slots(self) -> int:
         """How many calls it can usefully have in flight; more than that wait inside."""
+        ...
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`, and return it; never, where it cannot change."""
         ...
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:

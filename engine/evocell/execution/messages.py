@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import trio
 from attrs import asdict, field, fields, frozen
 
 from evocell.errors import EvocellError
@@ -19,7 +20,16 @@ from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["CopyRefused", "GuestRequest", "GuestResult", "Host", "ImageRefused", "SessionCopy", "Sessions"]
+__all__ = [
+    "CopyRefused",
+    "GuestRequest",
+    "GuestResult",
+    "Host",
+    "ImageRefused",
+    "SessionCopy",
+    "Sessions",
+    "fixed_slots",
+]
 
 
 class CopyRefused(EvocellError):
@@ -46,6 +56,8 @@ class GuestRequest:
         app: Directory mounted at ``/app``; None for an empty one.
         harness: Directory mounted at ``/harness``; None for an empty one.
         sandbox_id: Whose call it is. It stays in this process.
+        passing: Whether its session serves one evaluation and ends with it: it is neither copied nor frozen,
+            and if it is lost it can be made again. It stays in this process, too.
     """
 
     session: str | None = None
@@ -58,6 +70,7 @@ class GuestRequest:
     app: Path | None = None
     harness: Path | None = None
     sandbox_id: str = ""
+    passing: bool = False
 
     @property
     def body(self) -> bytes:
@@ -185,6 +198,13 @@ def _found(parts: Sequence[bytes | str], find: Callable[[str], bytes]) -> tuple[
     return tuple(find(part) if isinstance(part, str) else part for part in parts)
 
 
+async def fixed_slots(slots: int, seen: int) -> int:
+    """What `Host.wait_slots` does where the number never changes."""
+    if slots == seen:
+        await trio.sleep_forever()
+    return slots
+
+
 @frozen(kw_only=True)
 class SessionCopy:
     """What a session held, as plain data that may come from anywhere.
@@ -281,6 +301,10 @@ class Host(Sessions, Protocol):
     @property
     def slots(self) -> int:
         """How many runs it can usefully have under way; more of them wait inside."""
+        ...
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`, and return it; never, where it cannot change."""
         ...
 
     async def run(self, request: GuestRequest) -> GuestResult:

@@ -13,7 +13,7 @@ import trio
 from attrs import define, evolve, field
 
 from evocell.errors import CapacityError, ConfigurationError, EngineClosed, ProtocolError
-from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult
+from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, fixed_slots
 from evocell.guests.capacity import AWAKE_SESSIONS, Capacity, IdleSessions, weight
 from evocell.guests.deadline_watch import DeadlineWatch
 from evocell.guests.guest import Fork, GuestJob
@@ -99,6 +99,10 @@ class GuestHost:
                 seen = await self._run_in(session, request)
             await self._hibernate_idle()
             return seen
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`: never; see `Host`."""
+        return await fixed_slots(self.slots, seen)
 
     def begin(
         self, request: GuestRequest, done: Callable[[GuestResult | EngineClosed], None]

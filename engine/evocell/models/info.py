@@ -57,24 +57,31 @@ def check_image_name(name: object) -> str:
     return name
 
 
-WorkerStatus: TypeAlias = Literal["starting", "up", "draining"]
+WorkerStatus: TypeAlias = Literal["starting", "up", "draining", "refused"]
 
 
 @frozen(kw_only=True)
 class WorkerInfo:
-    """The state of one worker at one moment.
+    """The state of one worker, or of a node of a cluster, at one moment.
 
     Attributes:
         name: The name of its place; the process in it changes.
-        pid: The process; None while there is none, or it has not started.
+        pid: The process, on the machine that it runs on; None while there is none, or it has not started.
         status: ``"up"`` takes calls; ``"starting"`` is not ready yet, or waits to be started again;
-            ``"draining"`` takes calls as well, and its successor is on the way.
+            ``"draining"`` takes calls as well, and its successor is on the way; ``"refused"`` is a node that
+            gets no calls, for what `problem` says.
         sessions: Sandboxes that keep their state in it.
         calls: Calls that are in it now, waiting or running.
         finished: Calls that came to an end in this process.
         restarts: How often the process was replaced by another.
         capacity: How many sandboxes can keep their state in it, if none has much data of its own; None while
             there is no process.
+        node: Address of the node; None for a process of this machine.
+        processes: Guest processes of the node; None for a process of this machine, or if it has not joined.
+        problem: Why a node is refused, in a sentence.
+        memory_bytes: Memory that the guest processes of a node hold, as it said lately; None for a process of
+            this machine, which can be looked at.
+        cpu_s: Processor seconds that they used, likewise.
     """
 
     name: str
@@ -85,6 +92,11 @@ class WorkerInfo:
     finished: int = 0
     restarts: int = 0
     capacity: int | None = None
+    node: str | None = None
+    processes: int | None = None
+    problem: str | None = None
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
 
 
 @frozen(kw_only=True)

@@ -47,10 +47,11 @@ async def watch_resources(
             statuses = Counter(record.state.status.value for record in records)
             observer.journal.reading("engine", {"sandboxes": dict(statuses)})
             for info, reading in zip(infos, readings, strict=True):
-                observer.journal.reading(info.name, {**reading, "status": info.status, "pid": info.pid})
+                about = {"status": info.status, "pid": info.pid, "node": info.node}
+                observer.journal.reading(info.name, {**reading, **about})
         if telling:
             for info, reading in zip(infos, readings, strict=True):
-                about = {"worker": info.name, "status": info.status}
+                about = {"worker": info.name, "status": info.status, "node": info.node}
                 observer.telemetry.emit("worker.resources", reading, about)
             seen = _tell_of_sandboxes(observer, records, seen)
 
@@ -93,7 +94,10 @@ def _read(info: WorkerInfo) -> dict[str, float]:
         "finished": info.finished,
         "restarts": info.restarts,
     }
-    if info.pid is not None:
+    if info.node is not None:  # it is not of this machine, and says itself how it is
+        told = {"memory_bytes": info.memory_bytes, "cpu_s": info.cpu_s, "processes": info.processes}
+        reading.update({key: value for key, value in told.items() if value is not None})
+    elif info.pid is not None:
         try:
             process = psutil.Process(info.pid)
             times = process.cpu_times()

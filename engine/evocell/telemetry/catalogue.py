@@ -237,10 +237,16 @@ _ALL: tuple[EventKind, ...] = (
             Number("calls", "calls that are in it"),
             Number("finished", "calls that came to an end in this process"),
             Number("restarts", "how often the process was replaced"),
+            Number("processes", "guest processes, of a node", optional=True),
         ),
         (
             Label("worker", (str,), "its name"),
-            Label("status", (str,), "what it does", ("up", "starting", "draining")),
+            Label("status", (str,), "what it does", ("up", "starting", "draining", "refused")),
+            Label(
+                "node",
+                (str, type(None)),
+                "address of the node that it is; None for a process of this machine",
+            ),
         ),
     ),
     EventKind(

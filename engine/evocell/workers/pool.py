@@ -21,7 +21,7 @@ from attrs import evolve
 from evocell.concurrency import BACK_OFF_S, back_off_s
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
 from evocell.execution.copying import EXPORT_IMAGE, EXPORT_SESSION, FORK, FREEZE, IMPORT_IMAGE, IMPORT_SESSION
-from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult
+from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, fixed_slots
 from evocell.execution.payload_cache import CACHE_BYTES, NAMED_BYTES
 from evocell.execution.rpc import ConnectionLost, RequestFailed
 from evocell.lru import LruCache
@@ -94,6 +94,10 @@ class HostPool:
     def workers(self) -> list[WorkerInfo]:
         """What is seen of each worker."""
         return [slot.info(self._table) for slot in self._worker_slots]
+
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`: never; see `Host`."""
+        return await fixed_slots(self.slots, seen)
 
     async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request on the worker with the least to do, or on the session's own; see `Host`."""

@@ -125,6 +125,10 @@ class TenantHost:
         """How many requests the workers can usefully have under way."""
         return self._host.slots
 
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`, and return it."""
+        return await self._host.wait_slots(seen)
+
     def report_kill(self, kill: WorkerKill) -> None:
         """Tell this engine of a worker that is killed."""
         if self.on_kill is not None:

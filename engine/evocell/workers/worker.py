@@ -91,6 +91,10 @@ class HostWorker:
         """How many calls it can usefully have in flight; more than that wait inside."""
         return self._host.slots
 
+    async def wait_slots(self, seen: int) -> int:
+        """Wait until `slots` is another number than `seen`; see `Worker`."""
+        return await self._host.wait_slots(seen)
+
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         """Compile a tree in a fork that runs none of it.
 
@@ -170,6 +174,7 @@ class HostWorker:
                 app=job.code.path,
                 harness=None if job.harness is None else job.harness.path,
                 sandbox_id=job.sandbox_id,
+                passing=job.passing,
             )
         )
         size = _answer_bytes(seen)
@@ -178,6 +183,7 @@ class HostWorker:
             answer_bytes=size,
             session_alive=seen.session_alive,
             session_fresh=job.session is not None and seen.loaded,
+            lost=seen.lost is not None,
         )
 
     def find_image(self, wanted: str) -> ImageInfo | None:

@@ -1,0 +1,156 @@
+"""Messages between an engine and its nodes, as bytes.
+
+What a node gets comes from the engine, which it obeys. What a node answers is decoded as what a guest says
+is: the machine it runs on is not the caller's, so the answer is scanned under bounds, and each field is
+looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+from attrs import fields
+
+from evocell.errors import ProtocolError
+from evocell.execution.messages import GuestResult
+from evocell.models.limits import Limits
+from evocell.wire.values import ENVELOPE_BYTES, check_text, decode_hostile
+from evocell_runtime.instance import CallResult
+from evocell_runtime.membrane import StopReason
+from evocell_runtime.untrusted import GuestBytes
+
+__all__ = ["BRIEF_BYTES", "pack", "read_answer", "read_sighting", "room_for", "row_of", "unpack"]
+
+BRIEF_BYTES = 1 << 20
+"""The longest answer to a question that is not about runs."""
+
+_SPARE_BYTES = 128 << 10
+"""What a sighting takes beyond the bytes of the guest: its numbers and sentences."""
+
+_ITEMS, _DEPTH = 200_000, 8
+_TEXT_BYTES = 64 << 10
+_FUEL_DIGITS = 20
+_MOST = (1 << 63) - 1
+
+_SIGHTING = tuple(field.name for field in fields(GuestResult))
+_RESULT = tuple(field.name for field in fields(CallResult))
+_SENTENCES = ("undelivered", "unforked", "no_image", "lost")
+_FLAGS = ("timed_out", "session_alive", "loaded")
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """A message of ours as bytes."""
+    data: bytes = msgpack.packb(message)
+    return data
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """The message that the engine packed; for nodes."""
+    message: dict[str, Any] = msgpack.unpackb(data)
+    return message
+
+
+def room_for(limits: Limits) -> int:
+    """How long the sighting of a call under these limits may be at most, in bytes."""
+    return limits.payload_bytes + ENVELOPE_BYTES + 2 * limits.output_bytes + _SPARE_BYTES
+
+
+def read_answer(data: bytes, max_bytes: int = BRIEF_BYTES) -> dict[str, Any]:
+    """A node's answer, of which nothing is known yet but that it is a map with texts as keys.
+
+    Raises:
+        ProtocolError: It is none, or is over a bound.
+    """
+    answer = decode_hostile(data, max_bytes=max_bytes, max_items=_ITEMS, max_depth=_DEPTH)
+    if not isinstance(answer, dict) or not all(isinstance(key, str) for key in answer):
+        raise ProtocolError("its answer is no map of names")
+    return answer
+
+
+def row_of(seen: GuestResult) -> list[Any]:
+    """A sighting as a row of plain values: without the names it is scanned in half the time."""
+    plain = seen.to_wire()
+    result = plain["result"]
+    plain["result"] = None if result is None else [result[name] for name in _RESULT]
+    return [plain[name] for name in _SIGHTING]
+
+
+def read_sighting(row: object, limits: Limits) -> GuestResult:
+    """A sighting, from the row that a node says it is.
+
+    Args:
+        row: What it says, decoded.
+        limits: The limits of the run; what could not have come of them is refused.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    plain = _named(row, _SIGHTING)
+    for name in _SENTENCES:
+        if plain[name] is not None:
+            _sentence(plain[name])
+    if not all(isinstance(plain[name], bool) for name in _FLAGS):
+        raise ProtocolError("a sighting in its answer says neither yes nor no")
+    seen = [name for name in ("result", *_SENTENCES) if plain[name] is not None]
+    if len(seen) != 1:
+        raise ProtocolError("a sighting in its answer is of nothing, or of several things")
+    result = None if plain["result"] is None else _read_result(plain["result"], limits)
+    return GuestResult(**{**plain, "result": result})
+
+
+def _read_result(row: object, limits: Limits) -> CallResult:
+    plain = _named(row, _RESULT)
+    if not isinstance(plain["returned"], bool):
+        raise ProtocolError("a result in its answer says neither yes nor no")
+    for name in ("trap", "message"):
+        if plain[name] is not None:
+            _sentence(plain[name])
+    for name in ("status", "exit_code"):
+        _whole(plain[name], lowest=-_MOST - 1)
+    for name in ("response_bytes", "memory_bytes"):
+        _whole(plain[name])
+    ran_s = plain["ran_s"]
+    if not isinstance(ran_s, float) or not math.isfinite(ran_s) or ran_s < 0:
+        raise ProtocolError("a result in its answer took no time that there is")
+    fuel = plain["fuel_used"]
+    if not isinstance(fuel, str) or not (fuel.isascii() and fuel.isdigit()) or len(fuel) > _FUEL_DIGITS:
+        raise ProtocolError("a result in its answer took no fuel that there is")
+    try:
+        reason = StopReason(_whole(plain["stop_reason"]))
+    except ValueError as error:
+        raise ProtocolError("a result in its answer was stopped for no reason that there is") from error
+    data = {
+        "response": _guest_bytes(plain["response"], limits.payload_bytes + ENVELOPE_BYTES),
+        "stdout": _guest_bytes(plain["stdout"] or b"", limits.output_bytes),
+        "stderr": _guest_bytes(plain["stderr"] or b"", limits.output_bytes),
+    }
+    return CallResult(**{**plain, **data, "fuel_used": int(fuel), "stop_reason": reason})
+
+
+def _named(row: object, names: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(row, list) or len(row) != len(names):
+        raise ProtocolError("a sighting in its answer has other fields than it should")
+    return dict(zip(names, row, strict=True))
+
+
+def _guest_bytes(data: object, most: int) -> GuestBytes | None:
+    if data is None:
+        return None
+    if not isinstance(data, bytes) or len(data) > most:
+        raise ProtocolError("a result in its answer holds more than its limits allow")
+    return GuestBytes(data)
+
+
+def _whole(value: object, *, lowest: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= _MOST:
+        raise ProtocolError("a result in its answer has a number that cannot be")
+    return value
+
+
+def _sentence(value: object) -> None:
+    if not isinstance(value, str):
+        raise ProtocolError("its answer says why in something that is no text")
+    check_text(value, _TEXT_BYTES, "a node's sentence")

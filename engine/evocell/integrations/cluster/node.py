@@ -1,0 +1,420 @@
+"""A node: guest processes on a machine of a pool, and the door through which an engine's messages come.
+
+It lives in a process of the pool, in a thread with a trio loop. It keeps nothing that matters: whatever it
+was asked is asked elsewhere if it is gone. It ends with the process it lives in, when it is closed, or when
+the engine has not been heard of for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import trio
+from attrs import define, frozen
+
+from evocell.api.portal import TrioThread
+from evocell.errors import EngineClosed, EvocellError
+from evocell.execution.messages import CopyRefused, GuestRequest
+from evocell.guests.scratch import OwnedDirectory, sweep
+from evocell.integrations.cluster.holdings import BLOBS_BYTES, Arriving, Holdings
+from evocell.integrations.cluster.messages import pack, row_of, unpack
+from evocell.models.info import WorkerKill
+from evocell.workers.memory_watch import SHARE, machine_memory, own_memory, watch_memory
+from evocell.workers.pool import HostPool
+from evocell_runtime.build import build_image
+from evocell_runtime.cache import ImageCache, ImageManifest
+from evocell_runtime.errors import ImageError
+from evocell_runtime.portable import snapshot_abi
+from evocell_runtime.spec import ImageSpec, cpu_features
+
+__all__ = ["LEASE_S", "Machine", "NodeDoor"]
+
+LEASE_S = 120.0
+"""A node that has not heard of its engine for so long ends its guests."""
+
+LINGER_S = 0.05
+"""How long finished runs wait for the others that came with them."""
+
+_SHELF_PART = 4
+_MOST_KILLS = 100
+_MOST_UNWANTED = 10_000
+_WATCH_S = 1.0
+
+_log = logging.getLogger("evocell")
+
+Handler = Callable[[Mapping[str, Any]], Any]
+
+
+@frozen(kw_only=True)
+class Machine:
+    """What a pool gives a node.
+
+    Attributes:
+        name: What the pool calls the process.
+        threads: How many threads it has; as many guest processes are started if nobody says otherwise.
+        memory_bytes: Memory that it may hold, what it starts included; None for the machine's.
+    """
+
+    name: str
+    threads: int
+    memory_bytes: int | None = None
+
+
+class NodeDoor:
+    """A node as the pool's process holds it. Messages come from any thread.
+
+    Args:
+        machine: What it has to live on.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._thread = TrioThread(lambda: _opened(machine), name="evocell-node")
+
+    def answer(self, message: bytes) -> Future[bytes]:
+        """Start answering a message; cancelling the future changes nothing, an order does.
+
+        Raises:
+            EngineClosed: The node is closed.
+        """
+        service = self._thread.resource
+        return self._thread.submit(lambda: service.answer(message)).future
+
+    def close(self) -> None:
+        """End every guest process. Blocks for a moment. Idempotent."""
+        self._thread.close()
+
+
+@asynccontextmanager
+async def _opened(machine: Machine) -> AsyncIterator[_Service]:
+    async with trio.open_nursery() as nursery:
+        service = _Service(machine, nursery)
+        nursery.start_soon(service.keep_lease)
+        try:
+            yield service
+        finally:
+            nursery.cancel_scope.cancel()
+            service.close()
+
+
+@define(eq=False)
+class _UnderWay:
+    """A run that has begun.
+
+    Attributes:
+        scope: Stops it.
+        plain: What it was made of.
+    """
+
+    scope: trio.CancelScope
+    plain: Mapping[str, Any]
+
+
+class _Service:
+    """Answers an engine's messages."""
+
+    def __init__(self, machine: Machine, nursery: trio.Nursery) -> None:
+        self._machine = machine
+        self._nursery = nursery
+        self._pool: HostPool | None = None
+        self._living = trio.CancelScope()
+        self._holdings: Holdings | None = None
+        self._directory: OwnedDirectory | None = None
+        self._layers: dict[str, Path] = {}
+        self._arriving: dict[tuple[str, str], Arriving] = {}
+        self._under_way: dict[int, _UnderWay] = {}
+        self._seen: dict[int, dict[str, Any]] = {}
+        self._unwanted: dict[int, None] = {}
+        self._progress = trio.Event()
+        self._kills: list[dict[str, Any]] = []
+        self._heard_at = time.monotonic()
+        self._opening = trio.Lock()
+        self._handlers: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+            "hello": self._hello,
+            "open": self._open,
+            "piece": self._piece,
+            "has_image": self._has_image,
+            "orders": self._orders,
+            "look": self._look,
+            "work": self._work,
+        }
+
+    async def answer(self, data: bytes) -> bytes:
+        """Answer a message; what the node cannot do is an answer, too."""
+        self._heard_at = time.monotonic()
+        message = unpack(data)
+        try:
+            return pack(await self._handlers[message["op"]](message))
+        except (EvocellError, ImageError, OSError) as error:
+            return pack({"refused": str(error)[:2000]})
+
+    async def keep_lease(self) -> None:
+        """End the guests of an engine that is not heard of any more."""
+        while True:
+            await trio.sleep(_WATCH_S)
+            if self._pool is not None and time.monotonic() - self._heard_at > LEASE_S:
+                _log.warning(
+                    "%s: its engine was not heard of for %g s; guests end", self._machine.name, LEASE_S
+                )
+                self.close()
+
+    def close(self) -> None:
+        """End the guests and forget everything; idempotent."""
+        self._living.cancel()
+        self._pool = self._holdings = None
+        self._under_way.clear()
+        self._seen.clear()
+        self._arriving.clear()
+        self._layers.clear()
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
+
+    async def _hello(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Say what is here, so that the engine can compare."""
+        return {
+            "evocell": version("evocell"),
+            "wasmtime": version("wasmtime"),
+            "abi": snapshot_abi(),
+            "machine": platform.machine(),
+            "threads": self._machine.threads,
+            "pid": os.getpid(),
+        }
+
+    async def _open(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Start guest processes, of an image that is built first if it is not here."""
+        async with self._opening:
+            missing = [sha for sha in wanted["layers"] if sha not in self._layers]
+            if missing:
+                return {"missing_layers": missing}
+            if self._pool is None:
+                await trio.to_thread.run_sync(sweep)
+                root = None if wanted["images_dir"] is None else Path(wanted["images_dir"])
+                cache = ImageCache(root)
+                layers = [self._layers[sha] for sha in wanted["layers"]]
+                spec = ImageSpec(warm=wanted["warm"], layers=layers, portable=wanted["portable"])
+                manifest = await trio.to_thread.run_sync(build_image, spec, cache)
+                known_there = await trio.to_thread.run_sync(spec.image_id, wanted["cpu"])
+                facts = {"image_there": known_there, "snapshot_sha256": manifest.snapshot_sha256}
+                if known_there != wanted["image_id"] or manifest.snapshot_sha256 != wanted["snapshot_sha256"]:
+                    return {**facts, "processes": 0}
+                await self._start(wanted, manifest, cache)
+            assert self._pool is not None
+            return {
+                "image_there": wanted["image_id"],
+                "snapshot_sha256": wanted["snapshot_sha256"],
+                "processes": len(self._pool.workers()),
+                "cpu": cpu_features(),
+            }
+
+    async def _start(self, wanted: Mapping[str, Any], manifest: ImageManifest, cache: ImageCache) -> None:
+        processes = wanted["processes"] or max(1, self._machine.threads)
+        bound = wanted["memory_bytes"] or int(self._memory() * SHARE / processes)
+        pool = HostPool(
+            manifest,
+            str(cache.root.absolute()),
+            workers=processes,
+            realtime=wanted["realtime"],
+            memory_bytes=bound,
+            cache_bytes=min(BLOBS_BYTES, bound // _SHELF_PART),
+        )
+        pool.on_kill = self._note_kill
+        self._living = trio.CancelScope()
+        await self._nursery.start(self._live, pool, bound if wanted["enforce"] else None)
+        if pool.failure is not None:
+            self._living.cancel()
+            raise pool.failure
+        if self._directory is None:
+            self._directory = OwnedDirectory()
+        root = self._directory.path / "trees"
+        root.mkdir()
+        self._holdings = Holdings(root, cache, wanted["image_id"])
+        self._pool = pool
+
+    async def _live(
+        self,
+        pool: HostPool,
+        bound: int | None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with self._living:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(pool.supervise)
+                task_status.started()
+                if bound is not None:
+                    await watch_memory(pool.processes, bound=bound, interval_s=_WATCH_S)
+                await trio.sleep_forever()
+
+    def _memory(self) -> int:
+        return min(machine_memory(), self._machine.memory_bytes or machine_memory())
+
+    async def _piece(self, piece: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a piece of something; the last one has it kept."""
+        kind, name = piece["kind"], piece["name"]
+        arriving = self._arriving.get((kind, name))
+        if arriving is None or piece["offset"] == 0:
+            arriving = self._arriving[kind, name] = Arriving(piece["total"])
+        if not arriving.take(piece["offset"], piece["data"]):
+            return {}
+        del self._arriving[kind, name]
+        return await self._keep(kind, name, bytes(arriving.data))
+
+    async def _keep(self, kind: str, name: str, data: bytes) -> dict[str, Any]:
+        if kind == "layer":
+            if self._directory is None:
+                self._directory = OwnedDirectory()
+            path = self._directory.path / f"{name}.zip"
+            await trio.Path(path).write_bytes(data)
+            self._layers[name] = path
+            return {}
+        pool, holdings = self._opened()
+        if kind == "blob":
+            holdings.take_blob(name, data)
+        elif kind == "tree":
+            await trio.to_thread.run_sync(holdings.take_tree, name, data)
+        elif not holdings.holds_image(name):
+            return await self._import(pool, holdings, name, data)
+        return {}
+
+    async def _has_image(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        _pool, holdings = self._opened()
+        return {"here": holdings.holds_image(question["image"])}
+
+    async def _import(self, pool: HostPool, holdings: Holdings, name: str, data: bytes) -> dict[str, Any]:
+        """Make an image of a snapshot that was sent; its code is compiled here."""
+        assert self._directory is not None
+        path = self._directory.path / f"{name}.image"
+        try:
+            await trio.Path(path).write_bytes(data)
+            here = await pool.import_image(path, name=None, replace=False)
+        finally:
+            path.unlink(missing_ok=True)
+        holdings.take_image(name, here)
+        return {}
+
+    async def _orders(self, orders: Mapping[str, Any]) -> dict[str, Any]:
+        """Stop runs, and end sessions."""
+        for number in orders["cancel"]:
+            if (run := self._under_way.get(number)) is not None:
+                run.scope.cancel()
+            elif self._seen.pop(number, None) is None:
+                self._refuse(number)  # it may be on its way still
+        if self._pool is not None:
+            for session in orders["end"]:
+                await self._pool.end_session(session)
+        return {}
+
+    def _refuse(self, number: int) -> None:
+        """Have a run that is not here yet not begun."""
+        self._unwanted[number] = None
+        if len(self._unwanted) > _MOST_UNWANTED:
+            del self._unwanted[next(iter(self._unwanted))]
+
+    async def _look(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Say how the guest processes are."""
+        pool, _holdings = self._opened()
+        infos = pool.workers()
+        memory_bytes, cpu_s = await trio.to_thread.run_sync(_read, [info.pid for info in infos])
+        return {
+            "guests": len(infos),
+            "up": sum(info.status == "up" for info in infos),
+            "restarts": sum(info.restarts for info in infos),
+            "memory_bytes": memory_bytes,
+            "cpu_s": cpu_s,
+        }
+
+    async def _work(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Do runs, or wait for some that were begun; those that take long are left for later."""
+        _pool, holdings = self._opened()
+        for name, data in message["blobs"].items():
+            holdings.take_blob(name, data)
+        for digest, packed in message["trees"].items():
+            holdings.take_tree(digest, packed)
+        numbers: list[int] = list(message["collect"])
+        for number, plain in message["runs"]:
+            if number in self._unwanted:
+                continue
+            numbers.append(number)
+            run = holdings.run(plain, number)
+            if isinstance(run, GuestRequest):
+                under_way = self._under_way[number] = _UnderWay(trio.CancelScope(), plain)
+                holdings.begin(plain)
+                self._nursery.start_soon(self._do, number, run, under_way, holdings)
+            else:
+                self._seen[number] = {"missing": run}
+        done = await self._wait(numbers)
+        kills, self._kills = self._kills, []
+        return {
+            "seen": [[number, self._seen.pop(number)] for number in done],
+            "later": [number for number in numbers if number in self._under_way],
+            "kills": kills,
+        }
+
+    async def _wait(self, numbers: list[int]) -> list[int]:
+        """Wait until all runs are over, or some are and the rest takes longer; the ones that are."""
+
+        def under_way() -> bool:
+            return any(number in self._under_way for number in numbers)
+
+        while under_way() and not any(number in self._seen for number in numbers):
+            await self._progress.wait()
+        with trio.move_on_after(LINGER_S):
+            while under_way():
+                await self._progress.wait()
+        return [number for number in numbers if number in self._seen]
+
+    async def _do(self, number: int, run: GuestRequest, under_way: _UnderWay, holdings: Holdings) -> None:
+        pool = self._pool
+        answer: dict[str, Any] | None = None
+        try:
+            with under_way.scope:
+                try:
+                    if pool is None:
+                        raise EngineClosed("the node was closed")
+                    answer = {"sighting": row_of(await pool.run(run))}
+                except EvocellError as error:
+                    answer = {"gone": error.message[:2000]}
+        finally:
+            holdings.end(under_way.plain)
+            self._under_way.pop(number, None)
+            if answer is not None:
+                self._seen[number] = answer
+            self._progress.set()
+            self._progress = trio.Event()
+
+    def _opened(self) -> tuple[HostPool, Holdings]:
+        if self._pool is None or self._holdings is None:
+            raise CopyRefused("not open")
+        return self._pool, self._holdings
+
+    def _note_kill(self, kill: WorkerKill) -> None:
+        if len(self._kills) < _MOST_KILLS:
+            numbers = [int(one) for one in kill.sandbox_ids]
+            told = {"worker": kill.worker, "limit": kill.limit, "reached": kill.reached, "runs": numbers}
+            self._kills.append(told)
+
+
+def _read(pids: list[int | None]) -> tuple[int, float]:
+    """Memory and processor seconds of processes together; one that is gone counts for nothing."""
+    memory_bytes, cpu_s = 0, 0.0
+    for pid in pids:
+        if pid is None:
+            continue
+        try:
+            process = psutil.Process(pid)
+            times = process.cpu_times()
+            memory_bytes += own_memory(process)
+            cpu_s += times.user + times.system
+        except psutil.Error:
+            continue
+    return memory_bytes, cpu_s

@@ -1,0 +1,458 @@
+"""Dask: an engine whose guests live on a cluster's workers.
+
+``with evocell.Engine(cluster=client) as engine:`` is all that changes. Each Dask worker holds a node, with as
+many guest processes as it has threads. Dask carries bytes: the source, arguments, limits and seeds of runs
+one way, what was seen of them the other. It pickles the names of the functions below and nothing that a guest
+wrote.
+
+Batches of runs are Dask tasks, each bound to one worker, so Dask's dashboard shows them and other users of
+the cluster get their turns. Whatever has to get through at once (joining, stopping, a look) goes beside the
+tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from itertools import count
+from typing import Any, TypeVar
+
+import trio
+from attrs import field, frozen
+from distributed import Client, Future, Worker, WorkerPlugin, get_worker, secede
+
+from evocell.code.snapshots import SnapshotStore
+from evocell.config import Config
+from evocell.errors import ClusterLost, ConfigurationError, EvocellError
+from evocell.execution.interface import Worker as GuestWorker
+from evocell.integrations.cluster.node import Machine, NodeDoor
+from evocell.integrations.cluster.opening import open_cluster_worker
+from evocell.integrations.cluster.protocol import Link, NodeFailed, NodeLost
+
+__all__ = ["DaskCluster", "pool_of"]
+
+CONNECT_S = 10.0
+"""How long the scheduler may take to answer at the beginning."""
+
+CLOSE_S = 10.0
+"""How long nodes may take to end at the end."""
+
+DEMAND_PER_NODE = 10
+"""Tasks that no worker can take, by which an adaptive cluster sees that one more worker had something to do.
+
+Dask guesses half a second for a task that it does not know, and by default grows by a thread for five seconds
+of work.
+"""
+
+_MOST_DEMAND = 1000
+_POLL_S = 0.25
+_DEMAND = "evocell-demand"
+
+T = TypeVar("T")
+
+_log = logging.getLogger("evocell")
+
+
+@frozen(kw_only=True)
+class DaskCluster:
+    """A Dask cluster, as an engine uses it: ``Engine(cluster=DaskCluster(client=client, processes=4))``.
+
+    Attributes:
+        client: A client of the cluster, made without ``asynchronous=True``. The engine has a connection of
+            its own to the same scheduler, with the same security, and neither uses nor closes this one.
+        processes: Guest processes of each node; None for as many as the Dask worker has threads.
+        images_dir: Directory of built images that all nodes share, such as one on NFS, which must belong to
+            the user that workers run as and be closed to others; None for the user's cache directory of each
+            machine.
+        patience_s: Seconds for which the engine waits for a node when there is none.
+
+    Raises:
+        ConfigurationError: Something in it cannot be used.
+    """
+
+    client: Client = field()
+    processes: int | None = None
+    images_dir: str | None = None
+    patience_s: float = 120.0
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what cannot be used."""
+        if not isinstance(self.client, Client):
+            raise ConfigurationError(
+                f"client must be a distributed.Client, not {type(self.client).__name__}; "
+                "write Client(cluster)",
+                "client",
+            )
+        if getattr(self.client, "_asynchronous", False):
+            raise ConfigurationError(
+                "client was made with asynchronous=True, and an engine needs one that works while its "
+                "caller waits; make another: Client(client.scheduler.address)",
+                "client",
+            )
+        if self.processes is not None and self.processes < 1:
+            raise ConfigurationError(
+                f"processes must be a number of guest processes, or None, not {self.processes!r}", "processes"
+            )
+        if not self.patience_s > 0:
+            raise ConfigurationError(f"patience_s must be above 0, not {self.patience_s!r}", "patience_s")
+
+    def open_worker(
+        self,
+        config: Config,
+        snapshots: SnapshotStore,
+        *,
+        progress: Callable[..., None] | None = None,
+    ) -> AbstractAsyncContextManager[GuestWorker]:
+        """Open a worker on the cluster; see `evocell.integrations.cluster.opening`."""
+        return open_cluster_worker(self, config, snapshots, progress=progress)
+
+    @asynccontextmanager
+    async def link(self) -> AsyncIterator[Link]:
+        """Connect to the scheduler, for one engine.
+
+        Raises:
+            ClusterLost: It does not answer.
+        """
+        if self.client.status != "running":
+            raise ClusterLost(f"the Dask client is {self.client.status}; make a new one, and a new engine")
+        scheduler: Any = self.client.scheduler
+        address = scheduler.address
+        connect = functools.partial(
+            Client,
+            address,
+            security=self.client.security,
+            set_as_default=False,
+            timeout=CONNECT_S,
+            name="evocell",
+        )
+        try:
+            own = await trio.to_thread.run_sync(connect)
+        except (OSError, TimeoutError) as error:
+            raise ClusterLost(f"the Dask scheduler at {address} does not answer: {error}") from error
+        try:
+            link = DaskLink(own, address)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(link.serve)
+                yield link
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await link.close_nodes()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(functools.partial(_close, own))
+
+
+def pool_of(cluster: object) -> DaskCluster:
+    """Return a client as an engine uses it.
+
+    Raises:
+        ConfigurationError: It is no client.
+    """
+    if not isinstance(cluster, Client):
+        raise ConfigurationError(
+            f"cluster must be a distributed.Client or a DaskCluster, not {type(cluster).__name__}; "
+            "write Engine(cluster=Client(cluster))",
+            "cluster",
+        )
+    return DaskCluster(client=cluster)
+
+
+class DaskLink:
+    """A scheduler as one engine holds it; implements `evocell.integrations.cluster.protocol.Link`.
+
+    Args:
+        client: A client of the engine's own.
+        address: Where the scheduler is.
+    """
+
+    def __init__(self, client: Client, address: str) -> None:
+        self.label = f"the Dask cluster at {address}"
+        self._client: Any = client
+        self._address = address
+        self._token = secrets.token_hex(8)
+        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop  # type: ignore[union-attr]
+        self._trio = trio.lowlevel.current_trio_token()
+        self._members: dict[str, str] = {}
+        self._opened: set[str] = set()
+        self._in_order: set[str] = set()
+        self._changed = trio.Event()
+        self._trouble: str | None = None
+        self._numbers = count(1)
+        self._demand: list[Future[None]] = []
+        self._stale = False
+
+    @property
+    def members(self) -> Mapping[str, str]:
+        """The workers there are; see `Link`."""
+        return self._members
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the scheduler cannot be reached; see `Link`."""
+        return self._trouble
+
+    async def wait_change(self) -> None:
+        """Wait until workers came or went; see `Link`."""
+        await self._changed.wait()
+
+    def left_in_order(self, address: str) -> bool:
+        """Whether a worker that is gone was retired or closed; see `Link`."""
+        return address in self._in_order
+
+    # ------------------------------------------------------------------ members
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the scheduler until cancelled. Started once it has said which workers there are."""
+        await self._attach()
+        task_status.started()
+        was_there = True
+        while True:
+            await trio.sleep(_POLL_S)
+            is_there = self._client.status == "running"
+            if is_there and (self._stale or not was_there):
+                try:
+                    await self._attach()
+                except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
+                    _log.warning("%s does not say which workers there are: %s", self.label, error)
+                else:
+                    self._trouble, was_there = None, True
+            elif not is_there and was_there:
+                was_there = False
+                self._trouble = f"the Dask scheduler at {self._address} does not answer any more"
+                self._members.clear()
+                self._tell()
+
+    async def _attach(self) -> None:
+        async def attach() -> dict[str, Any]:
+            self._client.subscribe_topic("all", self._happened)
+            identity: dict[str, Any] = await self._client.scheduler.identity(n_workers=-1)
+            return identity
+
+        self._stale = False
+        identity = await self._on_loop(attach)
+        self._trouble = None
+        self._members.clear()
+        for address, facts in identity["workers"].items():
+            self._members[address] = _name(facts.get("name"), address)
+        self._tell()
+
+    def _happened(self, event: tuple[float, Any]) -> None:
+        """Take note of what the scheduler tells; on the client's loop."""
+        _, told = event
+        if isinstance(told, dict) and told.get("action") in ("add-worker", "remove-worker"):
+            with suppress(trio.RunFinishedError):
+                self._trio.run_sync_soon(
+                    self._note, told["action"], str(told["worker"]), bool(told.get("expected"))
+                )
+
+    def _note(self, action: str, address: str, expected: bool) -> None:  # noqa: FBT001 - as the scheduler says it
+        if action == "remove-worker":
+            self._members.pop(address, None)
+            self._opened.discard(address)
+            if expected:
+                self._in_order.add(address)
+            self._tell()
+        else:
+            self._stale = True  # the event does not say what it is called
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # ------------------------------------------------------------------ messages
+
+    async def ask(self, addresses: Sequence[str], message: bytes) -> dict[str, bytes | EvocellError]:
+        """Have nodes answer a message beside all tasks; see `Link`."""
+        there = [address for address in addresses if address in self._members]
+        found: dict[str, bytes | EvocellError] = {
+            address: NodeLost(f"{address} is gone") for address in addresses if address not in self._members
+        }
+        if not there:
+            return found
+        self._opened.update(there)
+        run = functools.partial(
+            self._client.run, answer_beside, self._token, message, workers=there, on_error="return"
+        )
+        try:
+            answers = await self._on_loop(run)
+        except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
+            return found | {address: NodeLost(f"{address} cannot be asked: {error}") for address in there}
+        for address in there:
+            answer = answers.get(address)
+            found[address] = answer if isinstance(answer, bytes) else _failure(address, answer)
+        return found
+
+    async def work(self, address: str, message: bytes) -> bytes:
+        """Have a node answer a message as a task of its worker; see `Link`."""
+        if address not in self._members:
+            raise NodeLost(f"{address} is gone")
+        key = f"evocell-{self._token}-{next(self._numbers)}"
+
+        async def work() -> object:
+            future = self._client.submit(
+                answer_in_turn, self._token, message, key=key, workers=[address], pure=False, retries=0
+            )
+            try:
+                return await future
+            except asyncio.CancelledError:
+                await self._cancelled(future)
+                raise
+
+        try:
+            answer = await self._on_loop(work)
+        except Exception as error:
+            raise _failure(address, error) from error
+        if not isinstance(answer, bytes):
+            raise NodeFailed(f"{address} answered with something that is no bytes")
+        return answer
+
+    async def want(self, nodes: int) -> None:
+        """Have as many tasks that no worker can take as an adaptive cluster needs to grow; see `Link`."""
+        n_tasks = min(_MOST_DEMAND, nodes * DEMAND_PER_NODE)
+
+        async def change() -> None:
+            for future in self._demand[n_tasks:]:
+                await self._cancelled(future)
+            del self._demand[n_tasks:]
+            for _ in range(n_tasks - len(self._demand)):
+                key = f"{_DEMAND}-{self._token}-{next(self._numbers)}"
+                self._demand.append(
+                    self._client.submit(_nothing, key=key, resources={_DEMAND: 1}, pure=False, retries=0)
+                )
+
+        with suppress(Exception):  # it is no more than a wish
+            await self._on_loop(change)
+
+    async def _cancelled(self, future: Future[Any]) -> None:
+        await self._client.cancel([future])
+
+    async def close_nodes(self) -> None:
+        """End the nodes of this engine."""
+        await self.want(0)
+        there = [address for address in self._opened if address in self._members]
+        if there and self._trouble is None:
+            run = functools.partial(
+                self._client.run, close_node, self._token, workers=there, on_error="return"
+            )
+            with suppress(Exception):  # a node that cannot be told ends when it hears nothing any more
+                await self._on_loop(run)
+
+    async def _on_loop(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Await something in the client's loop, which is that of another thread.
+
+        Cancellation: It is cancelled there, and not waited for.
+        """
+        over = trio.Event()
+
+        async def await_it() -> T:
+            return await function()
+
+        def tell(_: object) -> None:
+            with suppress(trio.RunFinishedError):
+                self._trio.run_sync_soon(over.set)
+
+        pending = asyncio.run_coroutine_threadsafe(await_it(), self._loop)
+        pending.add_done_callback(tell)
+        try:
+            await over.wait()
+        except trio.Cancelled:
+            pending.cancel()
+            raise
+        return pending.result()
+
+
+# ---------------------------------------------------------------------- on the workers
+
+
+class _Node(WorkerPlugin):
+    """Ends an engine's node with the Dask worker that it lives in, or when it is removed.
+
+    Args:
+        worker: The Dask worker.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        limit = worker.memory_manager.memory_limit
+        self.door = NodeDoor(
+            Machine(name=str(worker.name), threads=worker.state.nthreads, memory_bytes=limit or None)
+        )
+
+    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - as Dask has it
+        """End it."""
+        await asyncio.to_thread(self.door.close)
+
+
+async def answer_beside(token: str, message: bytes, dask_worker: Worker) -> bytes:
+    """Answer a message at once; the first one makes the node. Dask runs it in the worker's loop."""
+    name = _plugin_name(token)
+    if name not in dask_worker.plugins:
+        await dask_worker.plugin_add(_Node(dask_worker), name=name, catch_errors=False)
+    return await asyncio.wrap_future(_node(dask_worker, token).door.answer(message))
+
+
+def answer_in_turn(token: str, message: bytes) -> bytes:
+    """Answer a message; Dask runs it as a task, in a thread of the worker.
+
+    It takes its turn among the worker's tasks and then makes room: what has arrived waits for a guest
+    process, which would be idle if the next batch came only after the one before had been answered.
+    """
+    node = _node(get_worker(), token)
+    secede()
+    return node.door.answer(message).result()
+
+
+async def close_node(token: str, dask_worker: Worker) -> None:
+    """End an engine's node, if there is one."""
+    if _plugin_name(token) in dask_worker.plugins:
+        await dask_worker.plugin_remove(_plugin_name(token))
+
+
+def _node(worker: Worker, token: str) -> _Node:
+    node = worker.plugins[_plugin_name(token)]
+    assert isinstance(node, _Node)
+    return node
+
+
+def _plugin_name(token: str) -> str:
+    return f"evocell-{token}"
+
+
+def _nothing() -> None:
+    """What an adaptive cluster is shown; no worker has the resource for it."""
+
+
+def _failure(address: str, error: object) -> EvocellError:
+    """What an error of Dask's says about a node."""
+    if isinstance(error, ModuleNotFoundError):
+        return NodeFailed(f"{address} cannot import {error.name}; install evocell with the extra dask there")
+    if error is None or isinstance(error, OSError | asyncio.CancelledError) or _is_loss(error):
+        return NodeLost(f"{address} is gone, or its scheduler: {error}")
+    return NodeFailed(f"{address} failed: {type(error).__name__}: {str(error)[:500]}")
+
+
+def _is_loss(error: object) -> bool:
+    names = {
+        "KilledWorker",
+        "CommClosedError",
+        "FutureCancelledError",
+        "FuturesCancelledError",
+        "CancelledError",
+    }
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def _name(name: object, address: str) -> str:
+    """What to call a worker: Dask gives some a number, and some their address."""
+    if isinstance(name, int):
+        return f"node-{name}"
+    return name[:100] if isinstance(name, str) and name else address
+
+
+def _close(client: Any) -> None:
+    with suppress(Exception):  # there may be nothing any more that could be closed
+        client.unsubscribe_topic("all")
+        client.close(timeout=2)

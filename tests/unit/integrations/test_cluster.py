@@ -1,0 +1,316 @@
+"""The host of guests on nodes, over the smallest pool there is: nodes in this process, without any transport."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgpack
+import pytest
+import trio
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import evocell
+from evocell import Case, Config, Evaluation, Limits
+from evocell.errors import ClusterLost, ProtocolError
+from evocell.execution.messages import GuestResult
+from evocell.integrations.cluster.holdings import Arriving
+from evocell.integrations.cluster.messages import pack, read_answer, read_sighting, row_of, unpack
+from evocell.integrations.cluster.node import Machine, NodeDoor
+from evocell.integrations.cluster.opening import open_cluster_worker
+from evocell.integrations.cluster.pace import Pace
+from evocell.integrations.cluster.protocol import NodeFailed, NodeLost
+from evocell_runtime.instance import CallResult
+from evocell_runtime.membrane import StopReason
+from evocell_runtime.untrusted import GuestBytes
+
+GOOD = "def solve(n):\n    return n * n"
+SECRET = 123_456_789_012
+TASK = Evaluation(
+    "solve", [Case((351_364,), expected=SECRET)], score=lambda case, value: float(value == case.expected)
+)
+SQUARES = Evaluation("solve", [Case((n,), expected=n * n) for n in range(3)], score="equal")
+
+
+class Link:
+    """Nodes in this process.
+
+    Args:
+        names: What they are called.
+        change: Makes of each answer what is told instead.
+    """
+
+    label = "the pool of this test"
+    trouble = None
+
+    def __init__(self, names, change):
+        self._token = trio.lowlevel.current_trio_token()
+        self._doors = {name: NodeDoor(Machine(name=name, threads=1)) for name in names}
+        self._change = change
+        self._changed = trio.Event()
+        self.members = {name: name for name in names}
+        self.carried = []
+
+    async def wait_change(self):
+        await self._changed.wait()
+
+    def left_in_order(self, address):
+        return False
+
+    async def want(self, nodes):
+        pass
+
+    def lose(self, address):
+        del self.members[address]
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def ask(self, addresses, message):
+        answers = {}
+        for address in addresses:
+            try:
+                answers[address] = await self.work(address, message)
+            except (NodeLost, NodeFailed) as error:
+                answers[address] = error
+        return answers
+
+    async def work(self, address, message):
+        if address not in self.members:
+            raise NodeLost(f"{address} is gone")
+        over = trio.Event()
+        pending = self._doors[address].answer(message)
+        pending.add_done_callback(lambda _: self._token.run_sync_soon(over.set))
+        await over.wait()
+        answer = self._change(address, unpack(message)["op"], pending.result())
+        self.carried += [message, answer]
+        return answer
+
+    def close(self):
+        for door in self._doors.values():
+            door.close()
+
+
+class Pool:
+    """A pool of nodes in this process."""
+
+    processes = None
+    images_dir = None
+
+    def __init__(self, *names, change=lambda _address, _op, answer: answer, patience_s=20.0):
+        self.names, self.change, self.patience_s = names, change, patience_s
+
+    @asynccontextmanager
+    async def link(self):
+        self.reached = Link(self.names, self.change)
+        try:
+            yield self.reached
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self.reached.close)
+
+    def open_worker(self, config, snapshots, *, progress=None):
+        return open_cluster_worker(self, config, snapshots, progress=progress)
+
+
+def wait_for_status(engine, **wanted):
+    """Wait until nodes are as they should be."""
+    ends_at = time.monotonic() + 30
+    while {one.name: one.status for one in engine.workers() if one.name in wanted} != wanted:
+        assert time.monotonic() < ends_at, engine.workers()
+        time.sleep(0.02)
+
+
+def engine_on(pool):
+    return evocell.Engine(Config.load(workers=1), cluster=pool)
+
+
+def test_any_pool_will_do_and_no_expected_value_travels():
+    pool = Pool("one")
+    with engine_on(pool) as engine:
+        wrong, right = engine.evaluate([GOOD, f"def solve(n):\n    return {SECRET - 1} + 1"], TASK)
+    assert (wrong.fitness_score, right.fitness_score) == (0, 1)
+    written = b"".join(part for part in pool.reached.carried if b"work" in part[:20] or b"runs" in part)
+    assert b"solve" in written
+    sent = [unpack(part) for part in pool.reached.carried[::2]]
+    for message in sent:
+        assert str(SECRET).encode() not in msgpack.packb(message)
+        assert msgpack.packb(SECRET) not in msgpack.packb(message)
+
+
+def lie(what):
+    """A pool whose node `liar` tells lies about its work."""
+
+    def change(address, op, answer):
+        return what(unpack(answer)) if address == "liar" and op == "work" else answer
+
+    return Pool("liar", "honest", change=change)
+
+
+def with_fuel(answer, fuel):
+    for row in answer["seen"]:
+        if "sighting" in row[1]:
+            row[1]["sighting"][0][10] = fuel
+    return pack(answer)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda _: b"\xc1 no message",
+        lambda _: pack({"seen": [[1, {"sighting": [None] * 8}]], "later": [], "kills": []}),
+        lambda _: pack({"seen": [[10**6, {}]], "later": [], "kills": []}),
+        lambda _: msgpack.packb([[]] * 300_000),
+        partial(with_fuel, fuel="-5"),
+        partial(with_fuel, fuel=5),
+    ],
+    ids=["bytes", "nothing", "another", "much", "negative", "type"],
+)
+def test_a_node_that_answers_nonsense_gets_no_work_any_more(what):
+    with engine_on(lie(what)) as engine:
+        wait_for_status(engine, liar="up", honest="up")
+        results = engine.evaluate([f"{GOOD}\n# {n}" for n in range(12)], SQUARES)
+        assert [one.valid for one in results] == [True] * 12
+        seen = {one.name: one for one in engine.workers()}
+    assert seen["liar"].status == "refused"
+    assert "nonsense" in seen["liar"].problem
+    assert seen["honest"].finished > 36  # all calls, and the compilations
+
+
+def test_an_engine_does_not_open_on_nodes_that_are_all_of_another_kind():
+    def change(_address, op, answer):
+        return pack({**unpack(answer), "evocell": "0.0.1"}) if op == "hello" else answer
+
+    with pytest.raises(ClusterLost, match=r"no node .* can be used: one .* has evocell 0\.0\.1"):
+        engine_on(Pool("one", change=change))
+
+
+def test_a_node_with_another_snapshot_is_refused():
+    def change(address, op, answer):
+        if op != "open" or address == "honest":
+            return answer
+        return pack({**unpack(answer), "snapshot_sha256": "0" * 64})
+
+    with engine_on(Pool("other", "honest", change=change)) as engine:
+        wait_for_status(engine, other="refused", honest="up")
+        assert engine.evaluate_one(GOOD, SQUARES).valid
+        seen = {one.name: one for one in engine.workers()}
+    assert seen["other"].status == "refused"
+    assert "its snapshot is 000" in seen["other"].problem
+
+
+def test_a_pool_without_nodes_is_an_error_that_says_so():
+    with pytest.raises(ClusterLost, match=r"has had no node that takes work for 0\.2 s; start some"):
+        engine_on(Pool(patience_s=0.2))
+
+
+def test_what_is_missing_on_a_node_is_sent_again():
+    long = b"x" * 10_000
+    task = Evaluation("solve", [Case((long,), expected=10_000)], score="equal")
+    pool = Pool("one")
+    with engine_on(pool) as engine:
+        source = "def solve(data):\n    return len(data)"
+        assert engine.evaluate_one(source, task).valid
+        # As after a bound was reached there, and not here.
+        service = pool.reached._doors["one"]._thread.resource
+        for held in (service._holdings._blobs, service._holdings._trees):
+            for name in list(held._held):
+                held.forget(name)
+        assert engine.evaluate_one(source, task).valid
+        assert engine.workers()[0].status == "up"
+
+
+RESULT = CallResult(
+    returned=True,
+    status=0,
+    trap=None,
+    message=None,
+    stop_reason=StopReason.NONE,
+    exit_code=0,
+    response=GuestBytes(b"answer"),
+    response_bytes=6,
+    stdout=GuestBytes(b"out"),
+    stderr=GuestBytes(b""),
+    fuel_used=12_345_678_901_234,
+    ran_s=0.5,
+    memory_bytes=1 << 20,
+)
+
+
+@pytest.mark.parametrize(
+    "sighting",
+    [
+        GuestResult(result=RESULT, session_alive=True, loaded=False),
+        GuestResult(
+            result=evolve(
+                RESULT, trap="OUT_OF_FUEL", message="all fuel consumed", response=None, returned=False
+            )
+        ),
+        GuestResult(lost="it died"),
+        GuestResult(undelivered="memory"),
+    ],
+)
+def test_a_sighting_arrives_as_it_was(sighting):
+    row = read_answer(pack({"row": row_of(sighting)}))["row"]
+    assert read_sighting(row, Limits()) == sighting
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.integers(0, 20), value=PLAIN)
+def test_a_changed_sighting_is_one_or_is_refused(place, value):
+    row = row_of(GuestResult(result=RESULT))
+    where, index = (row, place) if place < len(row) else (row[0], place - len(row))
+    where[index] = value
+    try:
+        found = read_sighting(row, Limits())
+    except ProtocolError:
+        return
+    assert isinstance(found, GuestResult)
+    assert read_sighting(row_of(found), Limits()) == found
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [(6, b"x" * (40 << 20)), (8, b"x" * (2 << 20)), (11, float("nan")), (11, -1.0), (10, "9" * 30)],
+)
+def test_a_sighting_that_no_limits_allow_is_refused(index, value):
+    row = row_of(GuestResult(result=RESULT))
+    row[0][index] = value
+    with pytest.raises(ProtocolError):
+        read_sighting(row, Limits())
+
+
+def test_pieces_must_follow_one_another():
+    arriving = Arriving(6)
+    assert not arriving.take(0, b"abc")
+    with pytest.raises(ProtocolError, match="does not follow"):
+        arriving.take(4, b"ef")
+    with pytest.raises(ProtocolError, match="does not follow"):
+        arriving.take(3, b"defg")
+    assert arriving.take(3, b"def")
+
+
+def test_short_runs_travel_together_and_long_ones_alone():
+    pace = Pace(2)
+    assert (pace.window, pace.batch) == (8, 4)
+    for _ in range(100):
+        pace.saw(0.0002)
+    assert (pace.window, pace.batch) == (128, 64)
+    assert pace.linger_s > 0
+    for _ in range(200):
+        pace.saw(0.5)
+    assert (pace.window, pace.batch, pace.linger_s) == (4, 2, 0)

@@ -17,8 +17,7 @@ from evocell.code.compiler import CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
 from evocell.execution.interface import CallJob, CompileJob, OpenWorker, Worker
-from evocell.workers.local import open_local_worker
-from evocell.workers.processes import open_worker_processes
+from evocell.workers.open_worker import open_local_worker, open_worker_processes
 from evocell_guest import values
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.image import Image, open_image

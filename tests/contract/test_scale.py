@@ -9,7 +9,7 @@ import numpy as np
 
 import evocell
 from evocell import Case, Config, Evaluation, Limits, Stage
-from evocell.workers.processes import open_worker_processes
+from evocell.workers.open_worker import open_worker_processes
 
 N_CANDIDATES = 200
 N_CASES = 5

@@ -14,7 +14,7 @@ from evocell.code.sources import normalise
 from evocell.config import Config
 from evocell.execution.interface import CallJob, CompileJob
 from evocell.models.limits import Limits
-from evocell.workers.local import open_local_worker
+from evocell.workers.open_worker import open_local_worker
 from evocell_guest.values import encode
 
 VARIANT = """

@@ -1,20 +1,30 @@
-"""The worker that a configuration asks for, or that lives on a cluster."""
+"""The worker that a configuration asks for: guests in this process, in others, or on a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import import_module
+
+import trio
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.execution.interface import OpenWorker, Worker
-from evocell.workers.local import open_local_worker
-from evocell.workers.processes import open_worker_processes
+from evocell.execution.payload_cache import CACHE_BYTES
+from evocell.guests.capacity import capacity, own_resources
+from evocell.guests.host import GuestHost
+from evocell.guests.images import ImageCatalogue, LoadedImages, ensure_image, load_image
+from evocell.guests.thread_scheduler import ThreadScheduler
+from evocell.workers.memory_watch import memory_bound, watch_memory
+from evocell.workers.pool import HostPool
+from evocell.workers.worker import HostWorker
 from evocell_runtime.build import BuildProgress
+from evocell_runtime.cache import ImageCache
 
-__all__ = ["open_on", "open_worker"]
+__all__ = ["open_on", "open_worker", "open_worker_processes"]
 
 POOLS = {"distributed": "evocell.integrations.dask"}
 """The package that a cluster's class is of, and the module whose `pool_of` makes a pool of it."""
@@ -54,3 +64,89 @@ async def open_worker(
     opening = open_worker_processes if config.worker_count() else open_local_worker
     async with opening(config, snapshots, progress=progress) as worker:
         yield worker
+
+
+@asynccontextmanager
+async def open_local_worker(
+    config: Config,
+    snapshots: SnapshotStore,
+    *,
+    progress: Callable[[BuildProgress], None] | None = None,
+) -> AsyncIterator[Worker]:
+    """Open the worker, building its image first if there is none yet.
+
+    Args:
+        config: The engine's configuration.
+        snapshots: Where version trees are kept, to be mounted.
+        progress: Called in a thread with the steps of an image build.
+
+    Raises:
+        ImageError: The image could not be found, built or trusted.
+
+    Cancellation: A build is killed; what it left is swept up by the next.
+    """
+    image = await load_image(config, progress)
+    realtime = config.profile == "realtime"
+    cache = ImageCache(config.cache_path())
+    room = capacity(own_resources(memory_bound(config)))
+    driver = ThreadScheduler(config.thread_count())
+    host = GuestHost(LoadedImages(image, cache), driver, realtime=realtime, capacity=room)
+    try:
+        yield HostWorker(host, ImageCatalogue(image.manifest, cache), snapshots, realtime=realtime)
+    finally:
+        await host.aclose()
+
+
+_SHELF_PART = 4
+
+"""A worker's shelf takes at most this part of the memory it may hold."""
+
+
+@asynccontextmanager
+async def open_worker_processes(
+    config: Config,
+    snapshots: SnapshotStore,
+    *,
+    progress: Callable[[BuildProgress], None] | None = None,
+) -> AsyncIterator[Worker]:
+    """Open worker processes, building their image first if there is none yet.
+
+    Args:
+        config: The engine's configuration.
+        snapshots: Where version trees are kept, to be mounted.
+        progress: Called in a thread with the steps of an image build.
+
+    Raises:
+        ImageError: The image could not be found, built or trusted.
+
+    Cancellation: No process is left.
+    """
+    manifest = await ensure_image(config, progress)
+    realtime = config.profile == "realtime"
+    pool = HostPool(
+        manifest,
+        str(config.cache_path().absolute()),
+        workers=config.worker_count(),
+        realtime=realtime,
+        memory_bytes=memory_bound(config),
+        cache_bytes=min(CACHE_BYTES, memory_bound(config) // _SHELF_PART),
+    )
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.supervise)
+        if config.enforcement_enabled:
+            interval_s = config.enforcement_poll_interval_ms / 1000
+            watch = partial(watch_memory, pool.processes, bound=memory_bound(config), interval_s=interval_s)
+            nursery.start_soon(watch)
+        if pool.failure is None:
+            try:
+                catalogue = ImageCatalogue(manifest, ImageCache(config.cache_path()))
+                yield HostWorker(pool, catalogue, snapshots, realtime=realtime)
+            except BaseException as raised:  # noqa: BLE001 - raised again below, without the nursery's wrapping
+                error = raised
+        await pool.aclose()
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    if pool.failure is not None:
+        raise pool.failure

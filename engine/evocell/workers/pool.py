@@ -26,8 +26,7 @@ from evocell.execution.payload_cache import CACHE_BYTES, NAMED_BYTES
 from evocell.execution.rpc import ConnectionLost, RequestFailed
 from evocell.lru import LruCache
 from evocell.models.info import WorkerInfo, WorkerKill
-from evocell.workers.drain import migrate_sessions
-from evocell.workers.session_table import SessionTable
+from evocell.workers.session_table import SessionTable, migrate_sessions
 from evocell.workers.slot import WorkerSlot
 from evocell.workers.worker_process import WorkerProcess
 from evocell_runtime.cache import ImageManifest

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from evocell.execution.outgoing import Outgoing
+from evocell.execution.rpc import Outgoing
 
 pytestmark = pytest.mark.trio
 

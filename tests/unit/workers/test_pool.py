@@ -11,7 +11,7 @@ from evocell.config import Config
 from evocell.execution.interface import CallJob, CompileJob
 from evocell.execution.messages import SessionCopy
 from evocell.models.limits import Limits
-from evocell.workers.processes import open_worker_processes
+from evocell.workers.open_worker import open_worker_processes
 from evocell_guest.values import encode
 
 pytestmark = pytest.mark.trio

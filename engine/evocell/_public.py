@@ -1,4 +1,4 @@
-"""All that `import evocell` offers, imported when the first of it is asked for."""
+"""The public names of `evocell`, imported lazily at the first use of one of them."""
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.default import default_engine, evaluate

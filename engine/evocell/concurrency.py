@@ -1,4 +1,4 @@
-"""Structured concurrency: bounded maps, retries for want of capacity, restarted tasks, work off the loop."""
+"""Helpers for structured concurrency: bounded maps, capacity retries, restarted tasks, work in threads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FEW_BYTES = 16 << 10
 
 
 def passes_on(error: BaseException) -> bool:
-    """Whether an exception is the business of trio or the interpreter, and not of what was running."""
+    """Whether an exception belongs to trio or the interpreter, so that it must be passed on."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup((trio.Cancelled, GeneratorExit)) is not None
     return isinstance(error, trio.Cancelled | GeneratorExit)
@@ -160,13 +160,13 @@ async def map_bounded(
 
 
 class CapacityRetry:
-    """Tries again what a worker had no room for: in a batch it is the batch itself that fills the worker."""
+    """Retries requests that a worker had no capacity for, because a batch may fill the worker itself."""
 
     def __init__(self) -> None:
         self._one_ended = trio.Event()
 
     async def wait_for(self, attempt: Callable[[], Awaitable[R]]) -> R:
-        """Do something in the worker, if need be when something else has ended.
+        """Run a request in the worker; if it lacks capacity, retry when another request has ended.
 
         Args:
             attempt: What to do, any number of times.

@@ -115,7 +115,7 @@ def _flag_field(*, default: bool) -> bool:
 
 @frozen(kw_only=True)
 class Config:
-    """Settings of an engine. ``docs/configuration.md`` has the table of all keys.
+    """Settings of an engine; ``docs/configuration.md`` has the table of all keys.
 
     Attributes:
         default_max_memory: Bytes a call's memory may grow above the image.
@@ -130,10 +130,10 @@ class Config:
         gc_interval_ms: Milliseconds between two cycles of the garbage collector.
         gc_retain_generations: Latest generations of each population that the garbage collector leaves whole;
             0 for all.
-        gc_elites: The fittest of each population, which it leaves whatever their generation.
-        gc_memory_percent: From how much of the memory taken it collects at once, and then refuses further
-            sandboxes; 100 for never.
-        enforcement_poll_interval_ms: Milliseconds between two looks of the resource enforcer.
+        gc_elites: Number of the fittest of each population that it leaves, whatever their generation.
+        gc_memory_percent: Percentage of memory in use from which it collects at once, and then refuses
+            further sandboxes; 100 for never.
+        enforcement_poll_interval_ms: Milliseconds between two checks of the resource enforcer.
         enforcement_enabled: Whether the resource enforcer runs and the security gate refuses; without it the
             gate only notes in the audit log what it would have refused.
         worker_max_memory: Bytes of memory of its own that a worker process may hold; None for 60 % of the
@@ -147,7 +147,7 @@ class Config:
         blocked_modules: Modules a variant may not import, whatever the profile.
         allowed_modules: Modules that the profile ``"high"`` lets in besides its own list.
         audit_max_entries: Entries of the audit log that are kept, the newest.
-        memoise: Whether evaluations that do not say otherwise may take what came of the same call before.
+        memoise: Whether evaluations that do not say otherwise reuse outcomes of identical earlier calls.
         record_evaluations: Whether an engine with a ``state_dir`` keeps a record of each evaluation's calls.
         profile: ``"deterministic"`` (virtual clock, seeded entropy), ``"portable"`` (that, and the same NaNs
             on every processor, at a price) or ``"realtime"``.

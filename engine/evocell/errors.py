@@ -1,4 +1,4 @@
-"""Every exception that evocell raises on purpose.
+"""The exceptions of evocell.
 
 An individual that fails is data (`evocell.models.outcome.Outcome`); what is raised from here
 means that the caller asked for something impossible, or that the engine itself cannot go on.
@@ -199,7 +199,7 @@ class EngineForked(EvocellError):
 
 
 class FailedOutcome(Protocol):
-    """What `OutcomeError` reads of an outcome; `evocell.models.outcome.Outcome` satisfies it."""
+    """The part of an outcome that `OutcomeError` reads; `evocell.models.outcome.Outcome` satisfies it."""
 
     @property
     def kind(self) -> str:

@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class LruCache(Generic[K, V]):
-    """Values by key, up to a number of bytes together; safe from any thread.
+    """A thread-safe LRU cache of values by key, bounded in bytes.
 
     Args:
         max_bytes: The sum of sizes it holds at most.

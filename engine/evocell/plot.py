@@ -1,4 +1,4 @@
-"""The figures of `evocell report` as plots of matplotlib, for notebooks and papers.
+"""Matplotlib plots of the figures of `evocell report`, for notebooks and papers.
 
 >>> from evocell import plot  # doctest: +SKIP
 >>> plot.fitness(engine)  # doctest: +SKIP
@@ -219,7 +219,7 @@ def lineage(
 
 @frozen
 class Page:
-    """The page of `evocell report`, which a notebook shows in its cell.
+    """The page of `evocell report`, displayed by notebooks.
 
     Attributes:
         html: The whole page; it needs no network.

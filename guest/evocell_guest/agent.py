@@ -20,6 +20,7 @@ from .guard import BlockedImportError, trips
 from .hints import hint_for
 from .immortal import lasting_objects
 from .loader import Loader, LoadError
+from .processes import run_task
 from .requests import read_arguments, read_request
 from .reseed import DEFAULT_SEED, prepare, reseed, reseed_numpy
 from .tracebacks import clip, message, render, type_name
@@ -95,14 +96,18 @@ def handle(data: bytes) -> bytes:
 
     Args:
         data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``,
-            ``"compile_trees"``, ``"diff"``, ``"info"``, or, on the way to an image, ``"settle"``,
-            ``"lasting"``.
+            ``"compile_trees"``, ``"diff"``, ``"info"``, in the copy of a guest ``"task"``, or, on the way to
+            an image, ``"settle"``, ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)
     operation = request["op"]
     if operation == "call":
         response = _call(request)
+        _flush()
+        return response
+    if operation == "task":
+        response = _COMPLETED + encode(run_task(request["pid"]))
         _flush()
         return response
     if operation == "compile":

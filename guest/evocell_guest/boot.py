@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import agent, gaps, guard, integers
+from . import agent, gaps, guard, integers, processes
 from .decoding import decode
 from .immortal import lasting_objects
 from .packing import pack
@@ -84,6 +84,7 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)
     agent.adopt((sys.stdout, sys.stderr), names)
     vars(sys.modules["__main__"])["serve"] = agent.server(call)
+    processes.adopt(call)
     prepare(DEFAULT_SEED)
     gc.collect()
     gc.freeze()

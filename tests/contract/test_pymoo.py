@@ -79,3 +79,48 @@ def test_the_front_of_accuracy_and_fuel_is_the_same_on_repetition(sandboxes, exa
 def test_the_front_is_drawn(sandboxes, example, tmp_path):
     example.plot(example.evolve(sandboxes, generations=2), tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+CONSTRAINED = evocell.Evaluation(
+    "f",
+    [evocell.Case()],
+    lambda case, value: {
+        "score": sum((v - 0.3) ** 2 for v in value),
+        "over": sum(value) - 0.6,
+        "off": value[0],
+    },
+    directions=("minimize",),
+    failure=1e9,
+)
+
+
+def plain(x) -> str:
+    return f"def f(): return {[float(part) for part in x]}"
+
+
+def test_parts_of_the_score_are_constraints(sandboxes):
+    ev = sandboxes.evaluator(
+        CONSTRAINED, prepare=lambda x: plain(x) if x[0] < 0.9 else "def f(): return 1 / 0"
+    )
+    problem = SandboxProblem(ev, n_var=3, ieq_constr=("over",), eq_constr=("off",), xl=0.0, xu=1.0)
+    assert (problem.n_ieq_constr, problem.n_eq_constr) == (1, 1)
+    found = problem.evaluate(
+        np.array([[0.0, 0.3, 0.3], [0.3, 0.3, 0.3], [1.0, 0.0, 0.0]]), return_as_dictionary=True
+    )
+    assert found["G"].ravel() == pytest.approx([0.0, 0.3, 1e30])
+    assert found["H"].ravel() == pytest.approx([0.0, 0.3, 1e30])
+    assert found["F"].ravel() == pytest.approx([0.09, 0.0, 1e9])
+    result = minimize(
+        SandboxProblem(sandboxes.evaluator(CONSTRAINED, prepare=plain), n_var=3, ieq_constr=("over",), xl=0.0, xu=1.0),
+        NSGA2(pop_size=8), ("n_gen", 5), seed=1,
+    )  # fmt: skip
+    assert result.X.sum() <= 0.6
+
+
+def test_constraints_that_nothing_gives_are_refused(sandboxes):
+    ev = sandboxes.evaluator(CONSTRAINED, prepare=plain)
+    with pytest.raises(evocell.ConfigurationError, match="ieq_constr names 0 parts of the score"):
+        SandboxProblem(ev, n_var=3, n_ieq_constr=1, xl=0.0, xu=1.0)
+    problem = SandboxProblem(ev, n_var=3, ieq_constr=("missing",), xl=0.0, xu=1.0)
+    with pytest.raises(evocell.ConfigurationError, match="no part named 'missing'"):
+        problem.evaluate(np.array([[0.1, 0.1, 0.1]]))

@@ -14,7 +14,7 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from evocell_runtime import membrane
-from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SLICE, SLICE_FUEL
+from evocell_runtime.metering import CHARGE, FUEL, PAUSE_AT, SIGNAL, SLICE, SLICE_FUEL, STACK
 from evocell_runtime.native import (
     I32,
     I64,
@@ -34,13 +34,21 @@ _ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), Expor
 _BEGIN_TYPES = (I64, I32, I32, I32, I64, I32, I64, I32, I32, I32, I64)
 _CHARGE_TABLE = ExportName("charge")
 _FUEL, _PAUSE_AT, _SLICE = ExportName(FUEL), ExportName(PAUSE_AT), ExportName(SLICE)
-_CHARGE = ExportName(CHARGE)
+_CHARGE, _STACK, _SIGNAL = ExportName(CHARGE), ExportName(STACK), ExportName(SIGNAL)
 _ENOUGH = 1 << 62
 _GLOBALS = {
     name: ExportName(name)
     for name in (
         *membrane.GLOBALS,
         "clock_fuel",
+        "may_ask",
+        "pausing",
+        "question",
+        "question_len",
+        "answer",
+        "answer_len",
+        "stdin",
+        "stdin_len",
         "response",
         "response_len",
         "stdout_len",
@@ -101,6 +109,8 @@ class Body:
             self._handles: dict[str, Any] = {}
             self._fuel, self._pause_at = _FUEL.find(context, inner), _PAUSE_AT.find(context, inner)
             put_in_table(context, _CHARGE_TABLE.find(context, outer), _CHARGE.find(context, inner))
+            put_in_table(context, _CHARGE_TABLE.find(context, outer), self.alloc.func, 1)
+            put_in_table(context, _CHARGE_TABLE.find(context, outer), _SIGNAL.find(context, inner), 2)
             self._slice_fuel = SLICE_FUEL
             # What wasmtime counts is the membrane's alone, and there is enough of it for good.
             set_fuel(context, _ENOUGH)
@@ -153,6 +163,19 @@ class Body:
         write_global(
             self.context, self._pause_at, max(0, fuel - self._slice_fuel) if pausing else 0, wide=True
         )
+
+    def pause_at(self, fuel: int) -> None:
+        """Have the call pause when no more than this is left, if it does not before."""
+        write_global(self.context, self._pause_at, max(0, fuel), wide=True)
+
+    @property
+    def stack(self) -> int:
+        """Where the interpreter's stack in memory ends now."""
+        return read_global(self.context, _STACK.find(self.context, self.inner), self._cell)
+
+    def set_stack(self, address: int) -> None:
+        """Have the interpreter's stack in memory end elsewhere."""
+        write_global(self.context, _STACK.find(self.context, self.inner), address, wide=False)
 
     def set_slice(self, fuel: int) -> None:
         """Have calls pause each time they have used this much; nothing else depends on it."""

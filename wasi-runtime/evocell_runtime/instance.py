@@ -11,7 +11,7 @@ from attrs import frozen
 from evocell_runtime import membrane
 from evocell_runtime.body import Body
 from evocell_runtime.errors import ImageError
-from evocell_runtime.hot_pages import Run, populate
+from evocell_runtime.hot_pages import Run, populate, written_pages
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.metering import SLICE_FUEL
 from evocell_runtime.native import (
@@ -26,6 +26,14 @@ __all__ = ["SLICE_FUEL", "Call", "CallLimits", "CallResult", "Instance"]
 
 MOST_FUEL = (1 << 62) - 1
 """The most fuel a call can have."""
+
+IN_TURN = 27_524_508
+"""Where the interpreter keeps a flag while `turn` runs, which is why it refuses to be called again.
+
+Source: `reactor_turn` of the one interpreter whose checksum is accepted.
+"""
+
+_SCRATCH = ("scratch_used", "scratch_entries")
 
 _OWN_FUEL = 20_000_000
 """Fuel for handing a request over: two allocations in the guest, whose heap it may have ruined."""
@@ -171,6 +179,14 @@ class Instance:
         """Set the membrane's saved globals to what `state` once returned."""
         self._body.restore_state(state)
 
+    def scratch_state(self) -> Mapping[str, int]:
+        """What the membrane has counted in `/tmp`, for another guest that has the same directory there."""
+        return {name: self._body.read(name) for name in _SCRATCH}
+
+    def set_scratch_state(self, state: Mapping[str, int]) -> None:
+        """Set it to what `scratch_state` of another guest returned."""
+        self._body.restore_state(state)
+
     def grow_to(self, size_bytes: int) -> None:
         """Let the memory grow, as the guest itself would.
 
@@ -192,6 +208,35 @@ class Instance:
         """Files the guest has open now."""
         return self._body.read("open_files")
 
+    def become(self, other: Instance) -> None:
+        """Make this fresh fork a copy of a guest in the middle of a call that waits for an answer.
+
+        It is as `fork` has it: all of its memory is the other's, and what was under way there lies on the
+        stack, is left alone and never comes back. Files are not open in it.
+
+        Raises:
+            ImageError: The other is not waiting, or the kernel does not tell which pages it wrote to, or
+                this one's memory cannot grow to the other's size.
+        """
+        if other._call is None or not other._body.read("question_len"):
+            msg = "a guest in the middle of a call can be copied only while it waits for an answer"
+            raise ImageError(msg)
+        if other.memory.read(IN_TURN, 1) != b"\1":
+            msg = f"the byte at {IN_TURN} does not say that the interpreter is busy: it is another one"
+            raise ImageError(msg)
+        runs = written_pages(other.memory.address, other.memory.size_bytes)
+        if not runs:
+            msg = "/proc/self/pagemap does not tell which pages a guest wrote to, so it cannot be copied"
+            raise ImageError(msg)
+        self.grow_to(other.memory.size_bytes)
+        for run in runs:
+            self.memory.copy(other.memory, run.offset, run.size)
+        self._hot = ()
+        self.memory.write(IN_TURN, b"\0")
+        self.restore_state({**other.state(), "open_files": 0})
+        self._body.set_stack(other._body.stack)
+        self._retire = None  # the interpreter's stack will not be back at its start
+
     # ------------------------------------------------------------------ calls
 
     def start(
@@ -202,6 +247,8 @@ class Instance:
         *,
         seed: int = 0,
         realtime: bool = False,
+        stdin: bytes = b"",
+        may_ask: bool = False,
     ) -> Call:
         """Begin a call: `program` is run as Python source in `__main__`, `request` is its mail.
 
@@ -211,6 +258,8 @@ class Instance:
             limits: What the call may use.
             seed: Seed of everything random in the guest, taken modulo 2**64.
             realtime: Real clock and entropy, and sleeps that take time.
+            stdin: What the guest can read from its standard input.
+            may_ask: Whether whoever drives the call answers questions; see `Call.question`.
 
         Returns:
             The call; drive it with `poll`, end it with `finish` or `abandon`.
@@ -229,6 +278,7 @@ class Instance:
         body, fuel = self._body, min(limits.fuel, MOST_FUEL)
         source = self._put(program)
         mail = self._put(request)
+        typed = self._put(stdin) if stdin else 0
         self._short(
             body.begin,
             seed & 0xFFFFFFFFFFFFFFFF,
@@ -243,6 +293,11 @@ class Instance:
             len(request),
             fuel,
         )
+        if typed:
+            body.write("stdin", typed)
+            body.write("stdin_len", len(stdin))
+        if may_ask:
+            body.write("may_ask", 1)
         body.set_fuel(fuel, pausing=True)
         self._call = Call(self, AsyncCall(body.context, body.turn, source, len(program)), limits)
         return self._call
@@ -327,10 +382,14 @@ class Instance:
         raw = self._claimed(arena + membrane.AT_SLEEP, 8) or bytes(8)
         return int.from_bytes(raw, "little")
 
-    def wake(self) -> None:
-        """Let a sleeping guest go on at its next slice."""
+    def wake(self, left_ns: int = 0) -> None:
+        """Let a sleeping guest go on at its next slice.
+
+        Args:
+            left_ns: What is left of its sleep, in nanoseconds; it then goes on sleeping.
+        """
         arena = self._body.read("arena")
-        self.memory.write(arena + membrane.AT_SLEEP, bytes(8))
+        self.memory.write(arena + membrane.AT_SLEEP, left_ns.to_bytes(8, "little"))
 
 
 class Call:
@@ -374,6 +433,96 @@ class Call:
         self.ran_s += self._clock() - begun
         self.slices += 1
         return self._ended
+
+    @property
+    def memory_bytes(self) -> int:
+        """The guest's memory now, in bytes."""
+        return self._instance.memory.size_bytes
+
+    @property
+    def paused(self) -> bool:
+        """Whether the code has paused since this was last asked.
+
+        It does at the end of a slice of its fuel, in a sleep, and waiting for an answer. Where depends on its
+        fuel alone, which is not so of other returns of `poll`.
+        """
+        body = self._instance._body  # noqa: SLF001
+        if not body.read("pausing"):
+            return False
+        body.write("pausing", 0)
+        return True
+
+    def question(self, most_bytes: int) -> GuestBytes | None:
+        """What the guest waits for an answer to; None if it does not, empty if it lies outside its memory.
+
+        Args:
+            most_bytes: A longer one is not read: None.
+        """
+        body = self._instance._body  # noqa: SLF001
+        size = body.read("question_len")
+        if not 0 < size <= most_bytes:
+            return None
+        raw = self._instance._claimed(body.read("question"), size)  # noqa: SLF001
+        return GuestBytes(raw or b"")
+
+    @property
+    def question_bytes(self) -> int:
+        """How long the question is that the guest waits for an answer to; 0 if it does not wait."""
+        return self._instance._body.read("question_len")  # noqa: SLF001
+
+    def announce(self, size: int) -> None:
+        """Say how long the answer is: the guest makes room for it."""
+        body = self._instance._body  # noqa: SLF001
+        body.write("answer_len", size)
+        body.write("question_len", 0)
+
+    def deliver(self, data: bytes) -> bool:
+        """Give the answer that was announced.
+
+        Returns:
+            Whether the guest had room for it by now; else it is to be polled, and this to be tried again.
+
+        Raises:
+            IndexError: The room lies outside its memory: it has ruined its heap.
+        """
+        body = self._instance._body  # noqa: SLF001
+        at = body.read("answer")
+        if not at:
+            return False
+        body.write("answer", 0)
+        self._instance.memory.write(at, data)
+        return True
+
+    @property
+    def fuel(self) -> int:
+        """What is left of the call's fuel; negative if it ran out."""
+        return self._instance._body.fuel  # noqa: SLF001
+
+    def refuel(self, fuel: int, clock_ns: int, pause_at: int) -> None:
+        """Set what is left of the fuel, and what the virtual clock shows, of a call that is paused.
+
+        Args:
+            fuel: The fuel, below 2**63.
+            clock_ns: Nanoseconds since the clock's start.
+            pause_at: What is left of the fuel when the call pauses next, if it does not before.
+        """
+        body = self._instance._body  # noqa: SLF001
+        body.set_fuel(fuel, pausing=True)
+        body.write("clock_ns", clock_ns)
+        body.write("clock_fuel", max(0, fuel))
+        body.pause_at(max(pause_at, fuel - SLICE_FUEL))
+
+    @property
+    def clock_ns(self) -> int:
+        """What the virtual clock of a paused call shows, in nanoseconds since its start."""
+        body = self._instance._body  # noqa: SLF001
+        since = body.read("clock_fuel") - max(0, body.fuel)
+        return body.read("clock_ns") + max(0, since) // membrane.COSTS["FUEL_PER_NS"]
+
+    def advance_clock(self, duration_ns: int) -> None:
+        """Let the virtual clock of a paused call go on."""
+        body = self._instance._body  # noqa: SLF001
+        body.write("clock_ns", body.read("clock_ns") + duration_ns)
 
     def exhaust(self) -> None:
         """Take the fuel away from a slice that is running, from another thread: it ends at its next charge.

@@ -42,6 +42,9 @@ OUTPUT_BYTES = 1 << 20
 TRANSFER_BYTES = 1 << 16
 """The most one host call moves, in bytes; WASI allows short transfers."""
 
+QUESTION_MARK = 0xC1
+"""What a question to the host begins with; no message in msgpack does."""
+
 GLOBALS = ("clock_ns", "rng", "arena", "open_files", "scratch_used", "scratch_entries")
 """The membrane's state, saved with the memory at a freeze."""
 
@@ -92,7 +95,11 @@ _GROWTH = ("fd_filestat_get",)
 _LOOK = ("path_filestat_get",)
 
 TABLE: tuple[Decision, ...] = (
-    Decision("host.call", "membrane", "the mailbox: request in, response out"),
+    Decision(
+        "host.call",
+        "membrane",
+        "the mailbox: request in, response out; questions, if the host takes them; alarms",
+    ),
     Decision("args_get", "membrane", "no arguments"),
     Decision("args_sizes_get", "membrane", "no arguments"),
     Decision("environ_get", "membrane", "a fixed environment"),
@@ -121,7 +128,9 @@ TABLE: tuple[Decision, ...] = (
     Decision("fd_prestat_get", "membrane", "the four fixed directories"),
     Decision("fd_prestat_dir_name", "membrane", "the four fixed directories"),
     Decision("fd_pwrite", "bounded", "at most 64 KiB, growth charged", ("fd_pwrite", *_GROWTH)),
-    Decision("fd_read", "bounded", "at most 64 KiB; stdin is at its end", ("fd_read",)),
+    Decision(
+        "fd_read", "bounded", "at most 64 KiB; stdin is what the host gave, and mostly nothing", ("fd_read",)
+    ),
     Decision("fd_readdir", "bounded", "sorted by name, paid by the entry; constant inodes", ("fd_readdir",)),
     Decision("fd_seek", "bounded", "files only", ("fd_seek",)),
     Decision("fd_sync", "membrane", "nothing to do"),
@@ -170,6 +179,7 @@ COSTS: Mapping[str, int] = {
     "COST_ENTRY": 7_000,
     "COST_PATH": 400_000,
     "COST_POLL": 500,
+    "COST_QUESTION": 200_000,
     "COST_SORTED": 30,
     "COST_SORT_PASS": 3_000,
     "COST_TRANSFER": 30_000,
@@ -216,12 +226,15 @@ _NUMBERS: Mapping[str, int] = {
     "EINVAL": 28,
     "EMFILE": 33,
     "ENAMETOOLONG": 37,
+    "ENOMEM": 48,
     "ENOTSUP": 58,
     "EOVERFLOW": 61,
     "EPERM": 63,
     "ENOENT": 44,
     "EROFS": 69,
     "ESPIPE": 70,
+    "QUESTION_MARK": QUESTION_MARK,
+    "SIGALRM": 14,
     "STOP_EXIT": StopReason.EXIT,
     "STOP_OUTPUT": StopReason.OUTPUT,
     "STOP_FILES": StopReason.FILES,

@@ -32,6 +32,20 @@
   (global $output_limit (export "output_limit") (mut i32) (i32.const @OUTPUT_BYTES))
   (global $request (export "request") (mut i32) (i32.const 0))
   (global $request_len (export "request_len") (mut i32) (i32.const 0))
+  ;; Whether the host answers questions, and the question that waits: where it lies and how long it is, then
+  ;; how long the answer is and where it goes. The host sets the first after begin.
+  (global $may_ask (export "may_ask") (mut i32) (i32.const 0))
+  (global $question (export "question") (mut i32) (i32.const 0))
+  (global $question_len (export "question_len") (mut i32) (i32.const 0))
+  (global $answer (export "answer") (mut i32) (i32.const 0))
+  (global $answer_len (export "answer_len") (mut i32) (i32.const 0))
+  ;; Set where the call pauses, and not for want of wasmtime's fuel alone. The host takes it back.
+  (global $pausing (export "pausing") (mut i32) (i32.const 0))
+  ;; When the guest wants its signal, by its monotonic clock in nanoseconds; 0 for never.
+  (global $alarm_ns (export "alarm_ns") (mut i64) (i64.const 0))
+  ;; What is left of standard input, in guest memory. The host sets it after begin.
+  (global $stdin (export "stdin") (mut i32) (i32.const 0))
+  (global $stdin_len (export "stdin_len") (mut i32) (i32.const 0))
   ;; What was left of the fuel when the clock was last set.
   (global $clock_fuel (export "clock_fuel") (mut i64) (i64.const 0))
   ;; Set by path_depth: whether the path goes up somewhere.
@@ -67,12 +81,20 @@
     (global.set $stdout_len (i32.const 0))
     (global.set $stderr_len (i32.const 0))
     (global.set $stop_reason (i32.const 0))
-    (global.set $exit_code (i32.const 0)))
+    (global.set $exit_code (i32.const 0))
+    (global.set $may_ask (i32.const 0))
+    (global.set $pausing (i32.const 0))
+    (global.set $alarm_ns (i64.const 0))
+    (global.set $question_len (i32.const 0))
+    (global.set $answer (i32.const 0))
+    (global.set $stdin_len (i32.const 0)))
 
   ;; ------------------------------------------------------------------ helpers
-  ;; The interpreter's own function for charging: fuel in, what is left out. The host puts it here once.
+  ;; The interpreter's own functions, which the host puts here once: the one for charging (fuel in, what is
+  ;; left out), the one that gives room on its heap, and the one that takes note of a signal.
   (type $charge (func (param i64) (result i64)))
-  (table $charge (export "charge") 1 1 funcref)
+  (type $alloc (func (param i32) (result i32)))
+  (table $charge (export "charge") 3 3 funcref)
   (func $charge_fuel (param $fuel i64) (result i64)
     (call_indirect $charge (type $charge) (local.get $fuel) (i32.const 0)))
   ;; Charge this much fuel for what a host call costs beside its own instructions.
@@ -84,6 +106,16 @@
     (local.set $turns (i32.const @AIR_TURNS))
     (loop $again
       (br_if $again (local.tee $turns (i32.sub (local.get $turns) (i32.const 1))))))
+  (func $pause
+    (global.set $pausing (i32.const 1))
+    (call $air)
+    (if (i64.ne (global.get $alarm_ns) (i64.const 0)) (then (call $ring))))
+  ;; Have the guest take note of its signal, if it is time. It handles it where its byte code goes on.
+  (func $ring
+    (if (i64.ge_u (call $now (i32.const 1)) (global.get $alarm_ns))
+      (then
+        (global.set $alarm_ns (i64.const 0))
+        (drop (call_indirect $charge (type $alloc) (i32.const @SIGALRM) (i32.const 2))))))
   ;; Let the virtual clock go on by the work that was done since the last time.
   (func $advance_clock
     (local $left i64) (local $ns i64)
@@ -103,6 +135,8 @@
     (global.set $stop_reason (local.get $reason))
     (unreachable))
 
+  (func $max (param $a i32) (param $b i32) (result i32)
+    (select (local.get $a) (local.get $b) (i32.gt_u (local.get $a) (local.get $b))))
   (func $min (param $a i32) (param $b i32) (result i32)
     (select (local.get $a) (local.get $b) (i32.lt_u (local.get $a) (local.get $b))))
 
@@ -205,9 +239,24 @@
     (i32.const 0))
 
   ;; ------------------------------------------------------------------ the mailbox
-  ;; An empty message fetches the request; any other is the response. Both live in guest memory.
+  ;; An empty message fetches the request; one that begins with a byte that no value begins with is a question,
+  ;; or, if that byte comes twice, says when the guest wants its signal; any other is the response. All live in
+  ;; guest memory.
   (func (export "host.call") (param $ptr i32) (param $len i32) (param $out_ptr i32)
       (param $out_len i32) (result i32)
+    (if (local.get $len)
+      (then
+        (if (i32.eq (i32.load8_u (local.get $ptr)) (i32.const @QUESTION_MARK))
+          (then
+            (if (i32.and (i32.eq (local.get $len) (i32.const 10))
+                  (i32.eq (i32.load8_u offset=1 (local.get $ptr)) (i32.const @QUESTION_MARK)))
+              (then
+                (global.set $alarm_ns (i64.load offset=2 (local.get $ptr)))
+                (i32.store (local.get $out_ptr) (i32.const 0))
+                (i32.store (local.get $out_len) (i32.const 0))
+                (return (i32.const 0))))
+            (return (call $ask (local.get $ptr) (local.get $len) (local.get $out_ptr)
+              (local.get $out_len)))))))
     (if (local.get $len)
       (then
         (global.set $response (local.get $ptr))
@@ -219,6 +268,30 @@
         (i32.store (local.get $out_len) (global.get $request_len))
         (global.set $request (i32.const 0))
         (global.set $request_len (i32.const 0))))
+    (i32.const 0))
+
+  ;; Ask the host and wait: the call pauses until the host, which looks at each pause, has the answer. Its
+  ;; length comes first and takes the question away; then there is room for it, and the host fills that in.
+  (func $ask (param $ptr i32) (param $len i32) (param $out_ptr i32) (param $out_len i32) (result i32)
+    (local $room i32)
+    (call $burn_transfer (local.get $len))
+    (if (i32.eqz (global.get $may_ask)) (then (return (i32.const @ENOTSUP))))
+    (global.set $question (local.get $ptr))
+    (global.set $question_len (local.get $len))
+    (loop $wait
+      (call $burn (i32.const @COST_QUESTION))
+      (call $pause)
+      (br_if $wait (global.get $question_len)))
+    (local.set $room (call_indirect $charge (type $alloc)
+      (call $max (global.get $answer_len) (i32.const 1)) (i32.const 1)))
+    (if (i32.eqz (local.get $room)) (then (return (i32.const @ENOMEM))))
+    (global.set $answer (local.get $room))
+    (loop $wait
+      (call $burn_transfer (global.get $answer_len))
+      (call $pause)
+      (br_if $wait (global.get $answer)))
+    (i32.store (local.get $out_ptr) (local.get $room))
+    (i32.store (local.get $out_len) (global.get $answer_len))
     (i32.const 0))
 
   ;; ------------------------------------------------------------------ arguments and environment
@@ -319,9 +392,21 @@
       (br_if $report (i32.lt_u (local.get $i) (local.get $count))))
     (i32.store (local.get $ready) (local.get $found))
     (if (i64.eqz (local.get $best)) (then (return (i32.const 0))))
+    ;; No sleep is longer than to the guest's signal.
+    (if (i64.ne (global.get $alarm_ns) (i64.const 0))
+      (then
+        (local.set $wait (i64.sub (global.get $alarm_ns) (call $now (i32.const 1))))
+        (local.set $wait (select (local.get $wait) (i64.const 1) (i64.gt_s (local.get $wait) (i64.const 0))))
+        (if (i64.lt_u (local.get $wait) (local.get $best)) (then (local.set $best (local.get $wait))))))
     (if (global.get $realtime)
-      (then (call $sleep (local.get $best)))
-      (else (global.set $clock_ns (i64.add (global.get $clock_ns) (local.get $best)))))
+      (then
+        (call $sleep (local.get $best))
+        (if (i64.ne (global.get $alarm_ns) (i64.const 0)) (then (call $ring))))
+      (else
+        (global.set $clock_ns (i64.add (global.get $clock_ns) (local.get $best)))
+        ;; Others may have something to do meanwhile, or a deadline.
+        (if (i32.or (global.get $may_ask) (i64.ne (global.get $alarm_ns) (i64.const 0)))
+          (then (call $pause)))))
     (i32.const 0))
   ;; How long a subscription waits, in nanoseconds; 0 for a descriptor. A flag of 1 is a deadline.
   (func $wait_of (param $sub i32) (result i64)
@@ -358,7 +443,7 @@
       (br_if $wait (i64.ne (i64.load offset=@AT_SLEEP (global.get $arena)) (i64.const 0)))))
   ;; The interpreter's code calls this where it may be set aside; for what the guest itself calls by this name,
   ;; the code has a function of its own.
-  (func (export "sched_yield") (result i32) (call $air) (i32.const 0))
+  (func (export "sched_yield") (result i32) (call $pause) (i32.const 0))
   (func (export "proc_exit") (param $code i32)
     (global.set $exit_code (local.get $code))
     (call $stop (i32.const @STOP_EXIT)))
@@ -469,13 +554,26 @@
       (result i32)
     (local $len i32)
     (if (i32.eqz (local.get $fd))
-      (then (i32.store (local.get $out) (i32.const 0)) (return (i32.const 0))))
+      (then
+        (i32.store (local.get $out) (i32.const 0))
+        (if (global.get $stdin_len)
+          (then (call $read_stdin (local.get $iovs) (local.get $count) (local.get $out))))
+        (return (i32.const 0))))
     (if (i32.eqz (call $is_file (local.get $fd))) (then (return (i32.const @EBADF))))
     (local.set $len (call $first_iovec (local.get $iovs) (local.get $count)))
     (call $burn_transfer (local.get $len))
     (if (i32.eqz (local.get $len))
       (then (i32.store (local.get $out) (i32.const 0)) (return (i32.const 0))))
     (call $real_fd_read (local.get $fd) (call $iovec) (i32.const 1) (local.get $out)))
+  (func $read_stdin (param $iovs i32) (param $count i32) (param $out i32)
+    (local $len i32)
+    (local.set $len (call $min (call $first_iovec (local.get $iovs) (local.get $count))
+      (global.get $stdin_len)))
+    (call $burn_transfer (local.get $len))
+    (memory.copy (i32.load offset=@AT_IOVEC (global.get $arena)) (global.get $stdin) (local.get $len))
+    (global.set $stdin (i32.add (global.get $stdin) (local.get $len)))
+    (global.set $stdin_len (i32.sub (global.get $stdin_len) (local.get $len)))
+    (i32.store (local.get $out) (local.get $len)))
   (func (export "fd_pread") (param $fd i32) (param $iovs i32) (param $count i32) (param $offset i64)
       (param $out i32) (result i32)
     (local $len i32)

@@ -415,15 +415,15 @@ def write_global(context: Any, handle: Any, value: int, *, wide: bool) -> None:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
 
 
-def put_in_table(context: Any, table: Any, function: Any) -> None:
-    """Put a function into a table's first cell.
+def put_in_table(context: Any, table: Any, function: Any, place: int = 0) -> None:
+    """Put a function into a cell of a table, the first by default.
 
     Raises:
         wasmtime.WasmtimeError: The table holds something else, or has no cell.
     """
     cell: Any = ffi.wasmtime_val_t()
     cell.kind, cell.of.funcref = ffi.WASMTIME_FUNCREF, function
-    error = ffi.wasmtime_table_set(context, ctypes.byref(table), 0, ctypes.byref(cell))
+    error = ffi.wasmtime_table_set(context, ctypes.byref(table), place, ctypes.byref(cell))
     if error:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
 

@@ -1,4 +1,4 @@
-"""The engine for trio programs: creation of sandboxes, forks, populations and workers."""
+"""`AsyncEngine`, the engine for trio programs: sandboxes, forks, populations and workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of sources, and measurement and comparison of programs; the part of `AsyncEngine`."""
+"""The part of `AsyncEngine` that evaluates sources, and measures and compares programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of code, the audit log, records of calls, and revival after a crash; the part of `AsyncEngine`."""
+"""The part of `AsyncEngine` for code versions, the audit log, records of calls, and revival after a crash."""
 
 from __future__ import annotations
 

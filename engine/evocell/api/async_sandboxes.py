@@ -1,4 +1,4 @@
-"""Calls of sandboxes, their state, their destruction, and images; the part of `AsyncEngine`."""
+"""The part of `AsyncEngine` for calls, state and destruction of sandboxes, and for images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["AsyncSandboxes"]
 
 
 class AsyncSandboxes(EngineLifecycle):
-    """The methods of `AsyncEngine` for sandboxes that exist, as far as they return no sandboxes."""
+    """The methods of `AsyncEngine` for existing sandboxes, except those that return sandboxes."""
 
     async def run(
         self,
@@ -257,7 +257,7 @@ class AsyncSandboxes(EngineLifecycle):
     async def import_image(
         self, path: str | Path, name: str | None = None, *, replace: bool = False
     ) -> ImageInfo:
-        """Make an image from a file that `export_image` wrote, or someone who claims so.
+        """Make an image from a file that `export_image` wrote; the file is not trusted.
 
         Everything in it is checked, and sealed anew on this machine. What runs in its forks is as
         untrusted as the file's author, and as confined as any other guest.

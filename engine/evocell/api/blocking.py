@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Derived(Completable):
-    """A class with methods that are made from those of another class; it puts its own name to them."""
+    """A base class whose derived methods get the qualified names of the class itself."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ class Derived(Completable):
 
 
 class Blocking(Derived):
-    """A class with methods that wait for those of an async object."""
+    """A base class with blocking methods that wait for the methods of an async object."""
 
     __slots__ = ()
 

@@ -24,7 +24,7 @@ GetEngine: TypeAlias = Callable[[], Engine]
 
 
 class _Default:
-    """The default engine of this process, if there is one yet."""
+    """The default engine of this process; None until it is first used."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The engine for programs that block; its methods are made from those of `AsyncEngine`."""
+"""`Engine`, the blocking engine; its methods are made from those of `AsyncEngine`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Engine(Evaluators):
         weakref.finalize(self, self._thread.stop_soon).atexit = False
 
     def close(self) -> None:
-        """Stop what is running, whose callers get `EngineClosed`, and give everything back. Idempotent.
+        """Stop running requests, whose callers get `EngineClosed`, and release all resources. Idempotent.
 
         Raises:
             StoreError: Something could not be written to the ``state_dir``. All else is done.

@@ -1,4 +1,4 @@
-"""Callable evaluators, for toolboxes in the manner of DEAP that map a function over individuals."""
+"""Callable evaluators for DEAP-style toolboxes that map a function over individuals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def as_given(individual: Source) -> Source:
-    """Take an individual for its own code."""
+    """Return the individual itself as its code."""
     return individual
 
 
@@ -218,6 +218,14 @@ class Evaluator(Completable, Generic[F]):
         self._lock = threading.Lock()
         self._stream: Callable[[Source | SandboxSpec], Awaitable[FitnessResult]] | None = None
 
+    def finished_by(self, finish: Finish[Any]) -> Evaluator[Any]:
+        """Return another evaluator of the same evaluation and engine, that returns something else.
+
+        Args:
+            finish: Makes of a `FitnessResult` what is returned.
+        """
+        return Evaluator(self._owner, self.evaluation, self.prepare, finish)
+
     def __call__(self, *args: Any, **kwargs: Any) -> F:
         """Evaluate one individual.
 
@@ -340,7 +348,7 @@ class _Pending(Future[F]):
 
 
 class Evaluators(Blocking):
-    """The methods of `Engine` that are about evaluators."""
+    """The methods of `Engine` that make evaluators."""
 
     _thread: TrioThread[AsyncEvaluating]
 

@@ -1,4 +1,4 @@
-"""Start and end of an engine, and the requests that end with it."""
+"""Start and shutdown of an engine, and the requests that it cancels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = ["EngineLifecycle"]
 
 
 class _Ancestry:
-    """Remembers, across ``os.fork``, that an engine has run guests in the calling process.
+    """A record, kept across ``os.fork``, of whether an engine has run guests in this process.
 
     The native runtime has threads of its own, which a fork does not copy: in a child of such a process the
     first guest that touches a file would wait for them for ever, and could not be stopped.
@@ -58,7 +58,7 @@ class _Ancestry:
         self._pid: int | None = None
 
     def refuse_forked(self) -> None:
-        """Note this process, and raise `EngineForked` if it was forked from one that is noted."""
+        """Record this process, and raise `EngineForked` if it was forked from a recorded one."""
         if self._pid not in {None, os.getpid()}:
             raise EngineForked(
                 "this process was forked from one in which an engine has run, and guests do not work after "
@@ -73,7 +73,7 @@ _ancestry = _Ancestry()
 
 
 class EngineLifecycle(Completable):
-    """Start and end of an `AsyncEngine`, its requests, and the attributes that show its state."""
+    """Start and shutdown of an `AsyncEngine`, its requests, and its attributes."""
 
     _worker: Worker
     _manager: Manager
@@ -169,7 +169,7 @@ class EngineLifecycle(Completable):
         return root
 
     async def _start_tasks(self, opening: AsyncExitStack) -> None:
-        """Start what runs beside the requests, until the engine is closed."""
+        """Start the background tasks, which run until the engine is closed."""
         reading = partial(
             watch_resources,
             self._worker,
@@ -188,7 +188,7 @@ class EngineLifecycle(Completable):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop what is running and give everything back.
+        """Stop running requests and release all resources.
 
         Raises:
             StoreError: Something could not be written to the ``state_dir``, and the block did not raise.

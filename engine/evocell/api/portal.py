@@ -1,4 +1,4 @@
-"""A thread that runs trio, and calls into it from other threads."""
+"""The thread that runs the trio loop of a blocking engine, and calls into the loop from other threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class Portal(Protocol):
-    """Runs an async function in some trio loop for a thread that waits for it."""
+    """The interface for running an async function in a trio loop from another thread."""
 
     def call(self, function: Callable[[], Awaitable[R]]) -> R:
         """Run `function` to its end; its result or exception becomes the caller's."""
@@ -33,7 +33,7 @@ class Portal(Protocol):
 
 
 class Task(Generic[R]):
-    """One async function on its way in a trio loop.
+    """One async function that runs, or is to run, in a trio loop.
 
     Attributes:
         future: Gets the result; done only when the function has unwound completely.
@@ -209,7 +209,7 @@ class TrioThread(Generic[T_co]):
                 raise unwritten
 
     def stop_soon(self) -> None:
-        """Ask for what `close` does without waiting for it; safe where waiting could be for oneself."""
+        """Begin to close without waiting; safe in the loop's own thread, where waiting would deadlock."""
         if os.getpid() == self._pid:
             self._closing = True
             self._soon(self._stop.set)
@@ -253,7 +253,7 @@ class TrioThread(Generic[T_co]):
 
 
 def bare(error: BaseException) -> BaseException:
-    """Take the wrapping of nurseries off an error that is alone in it."""
+    """Unwrap an exception group that holds a single error."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

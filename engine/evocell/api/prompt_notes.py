@@ -1,4 +1,4 @@
-"""Prompt text: what code inside a sandbox can count on."""
+"""Prompt text that describes the guest's Python to the author of code for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sandbox as its engine hands it out: `AsyncSandbox` in trio programs, `Sandbox` in programs that block.
+"""Handles of sandboxes: `AsyncSandbox` for trio programs, `Sandbox` for blocking programs.
 
 Their methods are made from those of the engine: `AsyncSandbox.run` is `AsyncEngine.run` of this sandbox, and
 `Sandbox.run` waits for that.
@@ -42,7 +42,7 @@ def _of_engine(
 
 
 class _Engine(Protocol):
-    """What the methods of `AsyncSandbox` that are written out need of its engine."""
+    """The part of the engine that `AsyncSandbox` uses."""
 
     async def batch_evaluate(
         self, sandboxes: Sequence[SandboxRef], fitness: Evaluation, /
@@ -56,7 +56,7 @@ class _Engine(Protocol):
 
 
 class AsyncSandbox(Derived):
-    """One individual of an `AsyncEngine`; made by its `create_sandbox`.
+    """A handle of one sandbox of an `AsyncEngine`; made by its `create_sandbox`.
 
     It is a name, not a resource: any number may exist for one sandbox, and a sandbox outlives them. As an
     async context manager it destroys the sandbox at the end of the block.
@@ -170,7 +170,7 @@ def _handles(portal: Portal, made: list[AsyncSandbox]) -> list[Sandbox]:
 
 
 class Sandbox(Blocking):
-    """One individual of an `Engine`; made by its `create_sandbox`.
+    """A handle of one sandbox of an `Engine`; made by its `create_sandbox`.
 
     It is a name, not a resource: any number may exist for one sandbox, and a sandbox outlives them. As a
     context manager it destroys the sandbox at the end of the block. It may be used from any thread.

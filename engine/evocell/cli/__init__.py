@@ -1,1 +1,1 @@
-"""The `evocell` command: what a person types. Nothing else imports this package."""
+"""The `evocell` command line. Nothing else imports this package."""

@@ -1,4 +1,4 @@
-"""`evocell audit`: what the security gate decided and which guests were stopped, from a state directory."""
+"""`evocell audit`: decisions of the security gate and stopped guests, from a state directory."""
 
 from __future__ import annotations
 

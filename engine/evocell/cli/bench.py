@@ -1,4 +1,4 @@
-"""`evocell bench`: what a program costs in fuel, memory and time, alone or against another one."""
+"""`evocell bench`: the cost of a program in fuel, memory and time, alone or against another one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def add_bench_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """Measure one program, or compare two, and print what came of it.
+    """Measure one program, or compare two, and print the result.
 
     Args:
         args: The options that `add_bench_parser` describes.

@@ -1,4 +1,4 @@
-"""How `evocell bench` shows a measurement and a comparison, to people and to programs."""
+"""Output of `evocell bench`: a measurement or a comparison, as tables or as JSON."""
 
 from __future__ import annotations
 

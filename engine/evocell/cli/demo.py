@@ -1,4 +1,4 @@
-"""`evocell demo`: evolve a bin-packing heuristic inside sandboxes and show what came of it.
+"""`evocell demo`: evolve a bin-packing heuristic inside sandboxes and show the result.
 
 The evolution itself is an example that lives outside the engine, because making new programs is the
 caller's job; this module finds it, runs it and hands what it reports to a display.

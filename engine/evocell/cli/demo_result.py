@@ -1,4 +1,4 @@
-"""What the demo prints at its end: how the saboteurs died, the best program, its worth, origin and cost."""
+"""The final report of the demo: failures of saboteurs; the best program, its quality and ancestry; cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def show_result(console: Console, result: Mapping[str, Any], *, options: str) -> None:
-    """Print what came of a run: saboteurs, program, quality, ancestry, cost, digest.
+    """Print the result of a run: saboteurs, program, quality, ancestry, cost, digest.
 
     Args:
         console: Where to print.
@@ -52,7 +52,7 @@ def show_result(console: Console, result: Mapping[str, Any], *, options: str) ->
 
 
 def saboteur_table(saboteurs: Sequence[Mapping[str, Any]]) -> Group:
-    """Tell how each hostile program of the first generation died."""
+    """List how each hostile program of the first generation failed."""
     table = _table()
     table.add_column("saboteur")
     table.add_column("died of")
@@ -103,7 +103,7 @@ def lineage_table(lineage: Sequence[Mapping[str, Any]]) -> Group:
 
 
 def fuel_table(front: Sequence[Mapping[str, Any]], *, blocks: str) -> Group:
-    """List the programs that nobody beats in both excess and fuel, cheapest first."""
+    """List the programs that are Pareto-optimal in excess and fuel, cheapest first."""
     shown = spread(front, _MOST_ROWS)
     of_all = f"; {len(shown)} of {len(front)}" if len(shown) < len(front) else ""
     table = _table()
@@ -151,7 +151,7 @@ def _titled(title: str, table: Table) -> Group:
 
 
 def _show(console: Console, table: Group) -> None:
-    """Print a table; where nobody sees colours, without the blanks that fill its lines."""
+    """Print a table; without colours, its lines are not padded with blanks."""
     if console.is_terminal:
         console.print(table)
         return

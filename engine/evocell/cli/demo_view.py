@@ -1,4 +1,4 @@
-"""How a person watches the demo: a live display on a terminal, one line a generation elsewhere."""
+"""The display of the demo while it runs: live on a terminal, else one line a generation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _INTRODUCTION = (
 
 
 class Progress(Protocol):
-    """What the display reads of the experiment's progress reports."""
+    """The part of the experiment's progress report that the display reads."""
 
     @property
     def number(self) -> int:
@@ -89,7 +89,7 @@ class Progress(Protocol):
 
 
 class View:
-    """Shows the evolution as it goes: in place on a terminal, else one line a generation."""
+    """Displays the evolution while it runs: in place on a terminal, else one line a generation."""
 
     def __init__(
         self,
@@ -285,7 +285,7 @@ def _facts() -> Table:
 
 
 def _fates(saboteurs: Mapping[str, str | None]) -> Columns:
-    """Render what became of each saboteur."""
+    """Render the outcome of each saboteur."""
     return Columns(
         [
             Text.assemble((f"{label}: ", "dim"), (kind or "...", "red" if kind else "dim"))

@@ -1,4 +1,4 @@
-"""`evocell doctor`: can sandboxes run here, and how many at once."""
+"""`evocell doctor`: checks whether sandboxes can run on this machine, and how many at once."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _GB = 1e9
 
 
 class Status(Enum):
-    """How a finding bears on running sandboxes here."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -87,9 +87,9 @@ class Check:
     """One finding.
 
     Attributes:
-        name: What was looked at.
-        found: What it is.
-        status: Whether that is good enough.
+        name: What was checked.
+        found: The value that was found.
+        status: Whether it is good enough.
         advice: How to mend it; empty if there is nothing to mend.
     """
 

@@ -1,4 +1,4 @@
-"""What `evocell doctor` reads of the machine, with no judgement in it."""
+"""Facts about the machine, as `evocell doctor` reads them, without judgement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evocell image build | list | show | verify | export | import | remove`: the cache of sandbox images."""
+"""`evocell image build | list | show | verify | export | import | remove`: the cache of images."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def run_import(args: argparse.Namespace) -> int:
-    """Seal an image from a file that `evocell image export` wrote, or someone who claims so."""
+    """Import an image from a file that `evocell image export` wrote; the file is not trusted."""
     from evocell.execution.messages import CopyRefused
     from evocell.guests.image_files import import_image
     from evocell_runtime.cache import ImageCache
@@ -339,7 +339,7 @@ SHORT_ID = 12
 def choose(
     wanted: str | None, manifests: Sequence[ImageManifest], names: Mapping[str, str] | None = None
 ) -> ImageManifest:
-    """Find the image a person means.
+    """Find an image by name, id or the start of an id.
 
     Args:
         wanted: A name, an id or the beginning of one; None means the newest.

@@ -1,4 +1,4 @@
-"""`evocell layer build | packages`: pure-Python packages for the guest."""
+"""`evocell layer build | packages`: layers of pure-Python packages for the guest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `evocell` command: its parser, and how errors reach a person."""
+"""The `evocell` command: argument parsing, dispatch, and the output of errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 a check found a problem, 2 an error that one sentence on standard
-        error explains, 130 interrupted, 141 whoever read the output has gone.
+        error explains, 130 interrupted, 141 the reader of the output has gone.
     """
     if argv is None:
         clean_traces()  # of a fault of ours: the message may quote anything
@@ -94,7 +94,7 @@ def version_line() -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, in the form of every other error of the command."""
+    """An argument parser whose errors are one line, in the form of all other errors of the command."""
 
     def error(self, message: str) -> NoReturn:
         """Say what was wrong with the arguments and where help is, and leave."""

@@ -1,4 +1,4 @@
-"""`evocell replay`: make recorded calls again, and compare them bit for bit."""
+"""`evocell replay`: repeat recorded calls, and compare the outcomes bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evocell report`: one page that shows a run, to be opened without any network."""
+"""`evocell report`: a self-contained HTML page of a run, which needs no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows of a run, read from its store as plain data."""
+"""The data of a report: a run, read from its store as plain data."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Member:
 
 @frozen
 class _Task:
-    """What most of a run evaluated."""
+    """The task that most evaluations of a run had."""
 
     digest: str
     entry: str
@@ -214,7 +214,7 @@ def _member(row: Sequence[Any]) -> Member:
 
 
 def _columns(everyone: Sequence[Member]) -> list[float]:
-    """Give everybody a column: the generation, or without generations a window of evaluations."""
+    """Assign each individual a column: its generation, or without generations a window of evaluations."""
     generations = sorted({one.generation for one in everyone})
     if len(generations) > 1:
         place = {generation: index for index, generation in enumerate(generations)}
@@ -266,7 +266,7 @@ def _quartiles(scores: Sequence[float]) -> list[float] | None:
 
 
 def _points(everyone: Iterable[Member]) -> dict[str, list[Any]]:
-    """Return everybody, a list for each attribute, since ten thousand objects would be mostly names."""
+    """Return all individuals as one list per attribute, since ten thousand objects would be mostly names."""
     members = list(everyone)
     return {
         "id": [one.id for one in members],
@@ -360,7 +360,7 @@ def _line(number: int, parents: Mapping[int, Sequence[tuple[int | None, str]]]) 
 
 
 class _Sources:
-    """The text of versions, each read once."""
+    """The source text of versions, each read once."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

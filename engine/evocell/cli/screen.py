@@ -1,7 +1,7 @@
-"""Where commands print. Nothing in this package writes to the terminal but through here.
+"""Output of the commands; no other module of this package writes to the terminal.
 
-What is said may quote a variant, a file, a store or a package, so it is cleaned on its way, and JSON escapes
-whatever is not printable. A test holds all modules of the package to that.
+Output may quote a variant, a file, a store or a package, so it is cleaned here, and JSON escapes everything
+that is not printable. A test holds all modules of the package to that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`evocell serve`: the engine for programs in any language, over MessagePack-RPC."""
+"""`evocell serve`: an engine server for programs in any language, over MessagePack-RPC."""
 
 from __future__ import annotations
 

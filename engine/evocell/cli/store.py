@@ -1,4 +1,4 @@
-"""`evocell store`: look at the durable store of a state directory, and take it out."""
+"""`evocell store`: inspect and export the durable store of a state directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evocell top`: a running engine, live on the terminal."""
+"""`evocell top`: a live view of a running engine on the terminal."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ _NEW = """
 
 @define
 class Picture:
-    """A run at one moment.
+    """The state of a run at one moment.
 
     Attributes:
         run: Its number.
@@ -269,7 +269,7 @@ class Picture:
         per_s: Evaluations a second lately.
         history: The same for each of the last seconds, oldest first.
         deaths: Invalid ones by kind.
-        best: Id, score and generation of the fittest; None if nobody is valid.
+        best: Id, score and generation of the fittest; None if no individual is valid.
         generation: The latest generation.
         fuel: Units of work so far.
         batches: Operation, size and results so far of the batches that run.
@@ -292,7 +292,7 @@ class Picture:
 
 
 class RunWatcher:
-    """Follows a run; each look reads only what is new.
+    """Follows a run; each update reads new rows only.
 
     Args:
         connection: Opened with `open_reader`.

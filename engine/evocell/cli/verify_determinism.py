@@ -1,4 +1,4 @@
-"""`evocell verify-determinism`: run a corpus again and again, compare, and compare machines by it."""
+"""`evocell verify-determinism`: run a corpus repeatedly and compare, also across machines by a digest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SHOWN = 20
 
 @frozen(kw_only=True)
 class Finding:
-    """What came of one program once.
+    """The result of one run of one program.
 
     Attributes:
         kind: How it ended.
@@ -54,7 +54,7 @@ class Finding:
 
 @frozen(kw_only=True)
 class Verdict:
-    """What came of a corpus.
+    """The result of a corpus over all runs.
 
     Attributes:
         digest: A hash over every program's outcome, fuel included; two machines with the same image that
@@ -62,8 +62,8 @@ class Verdict:
         programs: How many there are.
         runs: How often each was run.
         different: Programs that did not give the same every time, with what they gave.
-        kinds: How many ended how.
-        outcomes: What came of each program, the first time.
+        kinds: Number of programs by the kind of their outcome.
+        outcomes: The first finding of each program.
         image_id: The image they ran in.
     """
 

@@ -1,1 +1,1 @@
-"""Code of individuals: what callers hand in, how it is kept, and its byte code."""
+"""Code of individuals: sources, version trees and byte code."""

@@ -1,7 +1,7 @@
-"""Compiler back ends: each reads one kind of source, and all of them give the same thing, files by path.
+"""Compiler back ends: each reads one kind of source and returns its files by path.
 
-What comes after is one and the same for all: the tree is checked and named by its content, and its files are
-compiled one by one in a guest, or taken from the cache. A further kind of source is a further back end.
+All later steps are shared: the tree is checked and named by its content, and its files are compiled one by
+one in a guest, or taken from the cache. A new kind of source needs a new back end only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEFAULT_PATH = f"{DEFAULT_MODULE}.py"
 _SKIPPED_DIRECTORIES = ("__pycache__",)
 _BUNDLE_SUFFIXES = (".zip", ".whl")
 _FILE_NAME = re.compile(r"[^\s()'\"#=]+\.(?:py|zip|whl)")
-"""A text of this form is no program that defines anything, but a path that somebody took for the file."""
+"""A text of this form is not a program, but a path that was passed in place of the file's content."""
 
 
 class Backend(Protocol):

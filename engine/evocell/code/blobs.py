@@ -1,7 +1,8 @@
-"""Contents of files, each kept once however many trees hold it.
+"""Deduplicated file contents, shared by the trees through hard links.
 
 A tree's file is a hard link to its content here, so that a hundred versions that differ in one file take
-little more than one of them. What no tree links to any more has a link count of one, and can go.
+little more space than one of them. A content that no tree links to any more has a link count of one, and can
+be removed.
 """
 
 # Names as plain strings: a Path for each file costs as much again as what is done with it.
@@ -24,7 +25,7 @@ _COMPARED_BYTES = 1 << 20
 
 
 class BlobStore:
-    """Keeps contents under a directory, by their SHA-256.
+    """File contents in a directory, by their SHA-256.
 
     Threads and processes may use one directory at once. A content that was there before this store was
     opened is read once and replaced if a crash had damaged it. Methods raise `OSError` if the disk does.
@@ -44,7 +45,7 @@ class BlobStore:
         Args:
             digest: SHA-256 of the content, in hex.
             content: The content.
-            target: Where the file is to be, in a directory that nobody else uses.
+            target: The path of the file, in a directory that nothing else uses.
         """
         blob = self._path(digest)
         if _linked(blob, target):

@@ -1,4 +1,4 @@
-"""Reading zip files and wheels that nobody should trust.
+"""Reading of untrusted zip files and wheels.
 
 `zipfile` reads the directory of the archive; the content is inflated here, because `zipfile` stops
 quietly at the declared size, and a size that lies has to be refused by name.

@@ -1,4 +1,4 @@
-"""Shapes of the compile operation: what a guest is asked, what it answers, what is kept of it.
+"""Compilation of version trees: the request to a guest, its answer, and the form that is cached.
 
 The guest does the compiling, with its own interpreter, in a fork that runs no variant code; the
 execution layer carries the request there and the answer back. Files are compiled one by one and kept

@@ -1,4 +1,4 @@
-"""The ModuleVersionManager: which versions of which module each sandbox has had.
+"""The `ModuleVersionManager`: the history of module versions of each sandbox.
 
 A version is not a copy: it names a tree in the snapshot store, where files that versions share are on disk
 once. The manager holds the trees of the versions that it keeps, and lets go of the others.
@@ -27,7 +27,7 @@ _SHOWN_NAMES = 20
 
 @define(eq=False)
 class _Module:
-    """A module of a sandbox: the versions that are kept, oldest first, and which one is loaded."""
+    """One module of a sandbox: the versions that are kept, oldest first, and the loaded one."""
 
     kept: list[ModuleVersion] = field(factory=list)
     current: ModuleVersion | None = None

@@ -1,4 +1,4 @@
-"""Who uses which version tree: what nobody uses can be removed from disk.
+"""Reference counts of version trees; an unreferenced tree can be removed from disk.
 
 A tree is used by a name (``"sandbox:a"``, ``"pin:best"``) that holds it until it lets go, or by a lease, an
 object that keeps the tree for as long as the object itself is kept. Code that is about to run carries a
@@ -76,7 +76,7 @@ class TreeReferences:
             if held is None:
                 return
             gone = dict(held) if digest is None else {digest: min(1, held[digest])}
-            for one, count in gone.items():  # not with -=, which looks at all that anybody holds
+            for one, count in gone.items():  # not with -=, which visits every count
                 _take_off(held, one, count)
                 _take_off(self._uses, one, count)
             if not held:
@@ -100,12 +100,12 @@ class TreeReferences:
             return frozenset(self._held.get(user, ()))
 
     def is_used(self, digest: str) -> bool:
-        """Say whether anybody holds a tree or has a lease on it."""
+        """Return whether a tree is held by a name or has a lease."""
         with self._lock:
             return self._is_used(digest)
 
     def unused(self) -> list[str]:
-        """Return the digests of the trees on disk that nobody uses.
+        """Return the digests of the unreferenced trees on disk.
 
         Raises:
             StoreError: The store cannot be read.
@@ -115,10 +115,10 @@ class TreeReferences:
             return [digest for digest in found if not self._is_used(digest)]
 
     def remove_unused(self, *, keep: Collection[str] = ()) -> Removed:
-        """Remove the trees that nobody uses, and the files that only they held.
+        """Remove the unreferenced trees, and the files that only they held.
 
         It blocks, for some 100 µs a tree, but holds others up only while it moves the trees out of the way.
-        A tree that somebody begins to use meanwhile is either kept or put again.
+        A tree that comes into use meanwhile is either kept or put again.
 
         Args:
             keep: Digests of trees that stay all the same.

@@ -43,11 +43,11 @@ class VersionSnapshot:
 
 @frozen
 class Removed:
-    """What was removed from a store.
+    """Counts of what was removed from a snapshot store.
 
     Attributes:
-        trees: How many trees.
-        files: How many contents of files that no other tree holds.
+        trees: Number of trees.
+        files: Number of file contents that no other tree holds.
         bytes: Their sizes together.
     """
 
@@ -58,7 +58,7 @@ class Removed:
 
 @frozen
 class Detached:
-    """Trees that were taken out of a store and are yet to be deleted.
+    """Trees that were moved out of a store and are yet to be deleted.
 
     Attributes:
         grave: The directory they lie in; None if there are none.
@@ -161,7 +161,7 @@ class SnapshotStore:
         return self.discard(self.detach(digests))
 
     def detach(self, digests: Collection[str]) -> Detached:
-        """Take trees out of the store, each in one step; whoever puts one again gets a new one.
+        """Take trees out of the store, each in one step; putting one again makes a new one.
 
         Returns:
             What is to be given to `discard`.
@@ -314,7 +314,7 @@ def _checked_key(key: str) -> str:
 
 
 def _remove(directory: str) -> None:
-    """Delete a tree that nobody changes; three times as fast as `shutil.rmtree`."""
+    """Delete a tree that nothing changes meanwhile; three times as fast as `shutil.rmtree`."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

@@ -1,6 +1,6 @@
-"""From whatever a caller hands in as code to a checked, immutable tree of files.
+"""Conversion of a caller's source into a checked, immutable tree of files.
 
-Bundles and paths come from whoever wrote the variant, so they are hostile: every path is checked
+Bundles and paths come from the author of the variant, so they are hostile: every path is checked
 before it can name anything outside the tree, and every size twice, as declared and as unpacked.
 """
 

@@ -1,1 +1,1 @@
-"""What a person sees on a terminal: progress displays, and the console that they are drawn on."""
+"""Terminal output: progress displays, and the console that they are drawn on."""

@@ -1,4 +1,4 @@
-"""Progress on standard error: of the first build of an image, and of a batch that takes long.
+"""Progress displays on standard error, for the first build of an image and for long batches.
 
 A build announces what it will take and is shown from its first report on: as a bar on a terminal, as lines
 of a log elsewhere. A batch is shown as a bar after two seconds, or where there is no terminal as lines after
@@ -136,7 +136,7 @@ class Display:
             line: The bar.
             what: What is done.
             done: How much of it is done.
-            total: How much there is; None if nobody knows.
+            total: How much there is; None if unknown.
             amount: The same as text.
             notes: What else to say.
         """
@@ -190,7 +190,7 @@ os.register_at_fork(after_in_child=_display.forget)
 
 
 class _Batch:
-    """How far a batch is."""
+    """The progress of one batch."""
 
     def __init__(self, what: str, total: int | None) -> None:
         self._what = what
@@ -206,11 +206,11 @@ class _Batch:
 
 
 class BatchBar(_Batch):
-    """One batch as a bar, shown once it has taken `PATIENCE_S`; a context manager.
+    """A progress bar of one batch, shown once the batch has taken `PATIENCE_S`; a context manager.
 
     Args:
         what: What is done, such as ``"evaluating"``.
-        total: How many there are; None if nobody knows.
+        total: How many there are; None if unknown.
         display: Where it is shown; None for the process's own.
     """
 
@@ -336,7 +336,7 @@ class BatchLines(_Batch):
 
     Args:
         what: What is done, such as ``"evaluating"``.
-        total: How many there are; None if nobody knows.
+        total: How many there are; None if unknown.
         every_s: Seconds between two lines.
     """
 

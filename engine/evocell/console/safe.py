@@ -1,4 +1,4 @@
-"""The console for all terminal output: foreign text can neither steer the terminal nor style it."""
+"""The console for all terminal output, on which untrusted text can neither control nor style the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SafeConsole"]
 
 
 class SafeConsole(Console):
-    """A console that cleans all text it draws, and takes no text for markup or an emoji's name.
+    """A console that cleans all text it draws, with markup and emoji codes off.
 
     Args:
         **options: As `rich.console.Console` takes them.

@@ -49,6 +49,7 @@ class GuestRequest:
         parts: What the agent is asked, with the code to load: bytes that make up the request one after
             the other. Arguments and code are parts of their own, since other runs have them too.
         parts_again: What it is asked instead when the session has the code already.
+        child_parts: The request of a process of the call, up to its arguments; None if it may have none.
         limits: Bounds of the call.
         seed: Seed of everything random.
         image: Id of the image to fork; None for the host's own.
@@ -62,6 +63,7 @@ class GuestRequest:
     session: str | None = None
     parts: tuple[bytes, ...] = field(repr=False)
     parts_again: tuple[bytes, ...] | None = field(default=None, repr=False)
+    child_parts: tuple[bytes, ...] | None = field(default=None, repr=False)
     limits: Limits
     seed: int = 0
     image: str | None = None
@@ -86,11 +88,12 @@ class GuestRequest:
         Args:
             refer: Gives for a part its name, if it need not go along, or else the part itself.
         """
-        again = self.parts_again
+        again, child = self.parts_again, self.child_parts
         return {
             "session": self.session,
             "parts": [refer(part) for part in self.parts],
             "parts_again": None if again is None else [refer(part) for part in again],
+            "child_parts": None if child is None else [refer(part) for part in child],
             "limits": _plain_limits(self.limits),
             "seed": str(self.seed),
             "image": self.image,
@@ -106,11 +109,13 @@ class GuestRequest:
             plain: The plain data.
             find: Gives the part that a name stands for.
         """
-        app, harness, again = plain["app"], plain["harness"], plain["parts_again"]
+        app, harness = plain["app"], plain["harness"]
+        again, child = plain["parts_again"], plain["child_parts"]
         return cls(
             session=plain["session"],
             parts=_found(plain["parts"], find),
             parts_again=None if again is None else _found(again, find),
+            child_parts=None if child is None else _found(child, find),
             limits=Limits(**plain["limits"]),
             seed=int(plain["seed"]),
             image=plain["image"],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve
 
@@ -18,6 +19,9 @@ from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.hibernation import Hibernated, copy, hibernate, wake
 from evocell_runtime.image import Image
 from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
+
+if TYPE_CHECKING:
+    from evocell.guests.family import Family
 
 PROGRAM = b"serve()"
 """What each call runs in the guest's `__main__`; the boot put `serve` there."""
@@ -75,6 +79,14 @@ class Fork:
     def hibernated_bytes(self) -> int | None:
         """What it takes while it is put aside; None while it is ready."""
         return None if self._hibernated is None else self._hibernated.held_bytes
+
+    def sibling(self) -> Instance:
+        """A fresh guest with the same directories, for a process of a call in this one. Close it before this.
+
+        Raises:
+            ImageError: There is no room for it.
+        """
+        return self._new_instance()
 
     def hibernate(self) -> None:
         """Keep only what makes the guest differ from its image. It must be at rest; idempotent.
@@ -240,6 +252,7 @@ class GuestJob:
         keep: Whether a sound fork outlives the job. A fork that is not kept is closed here.
         done: Called on the driver's thread when all is over.
         watch: Ends the call at its deadline where it does not pause.
+        child_parts: The request of a process of the call, up to its arguments; None if it may have none.
         clock: Time in seconds.
     """
 
@@ -254,6 +267,7 @@ class GuestJob:
         keep: bool,
         done: Callable[[], None],
         watch: DeadlineWatch,
+        child_parts: Sequence[bytes] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make_fork = make_fork
@@ -264,8 +278,10 @@ class GuestJob:
         self._keep = keep
         self._done = done
         self._watch = watch
+        self._child_parts = child_parts
         self._clock = clock
         self._call: Call | None = None
+        self._family: Family | None = None
         self._cancelled = False
         self._slept_s = 0.0
         self._hibernated: tuple[float, float] | None = None
@@ -304,9 +320,12 @@ class GuestJob:
                 scratch_file_bytes=self._limits.scratch_file_bytes,
                 scratch_depth=self._limits.scratch_depth,
             )
+            may_ask = self._child_parts is not None
             self._call = self.fork.instance.start(
-                PROGRAM, self._request, limits, seed=self._seed, realtime=self._realtime
+                PROGRAM, self._request, limits, seed=self._seed, realtime=self._realtime, may_ask=may_ask
             )
+            if may_ask:
+                self._family = self._new_family(self.fork, self._call, limits)
         except (RuntimeImageError, MemoryError) as e:
             self.undelivered = e
             return True
@@ -314,35 +333,61 @@ class GuestJob:
 
     def step(self) -> bool:
         """Run a slice; over when the call ended, was cancelled or is past its deadline."""
-        call = self._call
+        call = self._call if self._family is None else self._family.current
         if call is None or self._cancelled:
             return True
-        if self._hibernated is not None and not self._woken(call):
+        if self._hibernated is not None:
+            return self._wake(call)
+        ended, self.timed_out = self._watch.poll(call, self._left_s(call))
+        if self.timed_out or (ended and self._family is None):
             return True
-        left = self._limits.timeout_s - call.ran_s - self._slept_s
-        ended, self.timed_out = self._watch.poll(call, left)
-        if ended:
-            return True
-        if call.ran_s + self._slept_s >= self._limits.timeout_s:
+        if not ended and self._left_s(call) <= 0:
             self.timed_out = True
             return True
-        if self._realtime and (duration := call.instance.sleeping_ns()):
-            left = self._limits.timeout_s - call.ran_s - self._slept_s
+        if self._realtime and not ended and (duration := call.instance.sleeping_ns()):
             now = self._clock()
-            self._hibernated = (now, now + min(duration / 1e9, left))
-        return False
+            idle_s = math.inf if self._family is None else self._family.idle_s()
+            self._hibernated = (now, now + min(duration / 1e9, self._left_s(call), idle_s))
+            return False
+        return self._family is not None and self._family.polled(ended=ended)
 
-    def _woken(self, call: Call) -> bool:
-        """Count the sleep; False if it reached the deadline, and the call is to end."""
+    def _left_s(self, call: Call) -> float:
+        """Time that the call has left, its processes included, in seconds."""
+        ran_s = call.ran_s if self._family is None else self._family.ran_s
+        return self._limits.timeout_s - ran_s - self._slept_s
+
+    def _new_family(self, fork: Fork, call: Call, limits: CallLimits) -> Family:
+        # Few calls have processes, and a worker starts without what reads their questions.
+        from evocell.guests.family import Family  # noqa: PLC0415
+        from evocell.guests.questions import child_request  # noqa: PLC0415
+
+        return Family(
+            fork.instance,
+            call,
+            self._limits,
+            make=fork.sibling,
+            program=PROGRAM,
+            request=partial(child_request, self._child_parts or ()),
+            call_limits=limits,
+            seed=self._seed,
+            realtime=self._realtime,
+        )
+
+    def _wake(self, call: Call) -> bool:
+        """Count the sleep, and let the guest go on; over if the call is past its deadline."""
         assert self._hibernated is not None
         began, _ = self._hibernated
         self._hibernated = None
-        self._slept_s += self._clock() - began
-        if call.ran_s + self._slept_s >= self._limits.timeout_s:
+        slept_s = self._clock() - began
+        self._slept_s += slept_s
+        if self._left_s(call) <= 0:
             self.timed_out = True
+            return True
+        if self._family is None:
+            call.instance.wake()
             return False
-        call.instance.wake()
-        return True
+        slept_ns = int(slept_s * 1e9)
+        return self._family.slept(slept_ns, max(0, call.instance.sleeping_ns() - slept_ns))
 
     def wake_at(self) -> float | None:
         """When a sleeping guest goes on; at once if it was cancelled."""
@@ -353,16 +398,30 @@ class GuestJob:
     def end(self) -> None:
         """Read what there is to read, free what is not kept, tell the waiting task."""
         try:
+            if self._family is not None:
+                self._family.settle()
+                self.unforked = self._family.trouble
             if self._call is not None:
-                if self._cancelled:
+                if self._cancelled or self.unforked is not None:
                     self._call.abandon()
                 else:
-                    result = self._call.finish()
-                    slept_s = self._slept_s
-                    self.result = evolve(result, ran_s=result.ran_s + slept_s) if slept_s else result
+                    self.result = self._seen(self._call)
         finally:
             fork = self.fork
             if fork is not None and not (self._keep and fork.instance.sound and self._call is not None):
                 self.fork = None
                 fork.close()
             self._done()
+
+    def _seen(self, call: Call) -> CallResult:
+        """What was seen of the call, with its processes."""
+        result = call.finish()
+        family = self._family
+        if family is not None:
+            result = evolve(
+                result,
+                ran_s=family.ran_s,
+                memory_bytes=max(result.memory_bytes, family.peak_bytes),
+                trap="OUT_OF_FUEL" if family.exhausted and not self.timed_out else result.trap,
+            )
+        return evolve(result, ran_s=result.ran_s + self._slept_s) if self._slept_s else result

@@ -412,6 +412,7 @@ class GuestHost:
             keep=keep,
             done=done,
             watch=self._watch,
+            child_parts=request.child_parts,
         )
 
     async def _drive(

@@ -11,7 +11,31 @@ from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
 
-__all__ = ["EvaluatorFiles", "defined_names", "gather", "guest_module", "modules_beside"]
+__all__ = [
+    "PROCESSES",
+    "STAND_INS",
+    "EvaluatorFiles",
+    "defined_names",
+    "gather",
+    "guest_module",
+    "modules_beside",
+]
+
+STAND_INS = (
+    "evocell_stand_ins",
+    "evocell_channels",
+    "evocell_child",
+    "evocell_executors",
+    "evocell_multiprocessing",
+    "evocell_pools",
+    "evocell_processes",
+    "evocell_subprocess",
+    "evocell_threads",
+)
+"""Our modules that stand in the guest for what it has not."""
+
+PROCESSES = 8
+"""How many processes an evaluator may have at once."""
 
 _NOT_LOCAL = frozenset({"evocell", "openevolve"})
 _SKIPPED = frozenset({"__pycache__", "openevolve_output"})

@@ -20,12 +20,20 @@ from evocell.api.default import GetEngine, default_engine
 from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
 from evocell.errors import ConfigurationError
-from evocell.integrations.evaluator_files import EvaluatorFiles, defined_names, gather, guest_module
+from evocell.integrations.evaluator_files import (
+    PROCESSES,
+    STAND_INS,
+    EvaluatorFiles,
+    defined_names,
+    gather,
+    guest_module,
+)
 from evocell.models import fitness as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
+from evocell_runtime.membrane import charged_bytes
 
 try:
     from openevolve.evaluation_result import EvaluationResult
@@ -192,6 +200,8 @@ def sandboxed(
     names = _function_names(path)
     gathered = gather(path, files=files, root=None if root is None else Path(root))
     bounds = limits or engine().config.limits().evolve(scratch_bytes=SCRATCH_BYTES)
+    if not bounds.processes:
+        bounds = bounds.evolve(processes=PROCESSES)
     report = _Report({"combined_score": 0.0, **(failure_metrics or {})}, claims=True)
     evaluations = [_running(name, gathered, dict(environ or {}), bounds) for name in names]
     return tuple(
@@ -209,14 +219,20 @@ def _function_names(path: Path) -> list[str]:
 
 
 def _running(name: str, gathered: EvaluatorFiles, environ: dict[str, str], limits: Limits) -> Evaluation:
-    driver = {f"{module}.py": guest_module(module) for module in ("evocell_driver", "evocell_stand_ins")}
+    driver = {f"{module}.py": guest_module(module) for module in ("evocell_driver", *STAND_INS)}
     return Evaluation(
         "evocell_driver:evaluate",
-        [Case((name, gathered.evaluator, environ))],
+        [Case((name, gathered.evaluator, environ, _may_copy(gathered.files, limits)))],
         _headline,
         harness={**gathered.files, **driver},
         limits=limits,
     )
+
+
+def _may_copy(files: Mapping[str, bytes], limits: Limits) -> bool:
+    """Whether a copy of these files takes no more than a quarter of the room in ``/tmp``."""
+    room = sum(charged_bytes(len(content)) for content in files.values())
+    return 4 * room <= limits.scratch_bytes and 4 * len(files) <= limits.scratch_files
 
 
 def _headline(_: Case, value: Any) -> float:

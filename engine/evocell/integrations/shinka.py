@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 from evocell.api.default import GetEngine, default_engine
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
-from evocell.integrations.evaluator_files import guest_module, modules_beside
+from evocell.integrations.evaluator_files import PROCESSES, STAND_INS, guest_module, modules_beside
 from evocell.models import fitness as report
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import CaseResult, FitnessResult
@@ -125,12 +125,13 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
         )
         for run in range(num_runs)
     ]
+    bounds = limits or engine().config.limits()
     task = Evaluation(
         "evocell_experiment:call",
         cases,
         _any_value,
         harness=_with_driver(harness),
-        limits=limits,
+        limits=bounds if bounds.processes else bounds.evolve(processes=PROCESSES),
         stop=stopper if stopper.method else None,
     )
     result = engine().evaluate_one(Path(program_path), task)
@@ -231,7 +232,7 @@ def _with_driver(harness: Source | Literal["beside"] | None) -> dict[str, str | 
         files = dict(harness)
     elif harness is not None:
         files = dict(normalise(harness).files)
-    for name in ("evocell_experiment", "evocell_stand_ins"):
+    for name in ("evocell_experiment", *STAND_INS):
         files[f"{name}.py"] = guest_module(name)
     return files
 

@@ -1,4 +1,4 @@
-"""Immutable records that every layer speaks in."""
+"""Immutable records shared by all layers."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

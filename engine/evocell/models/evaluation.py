@@ -87,8 +87,8 @@ class Case:
         expected: What the scoring needs to judge the value; never sent to the guest. Left out it is None.
         name: Name to report it under; empty for its number.
         seed: Seed of the guest's random sources; None for the evaluation's.
-        public: Whether its outcome may be shown to whoever writes the next variant. One that may not is run
-            after all that may.
+        public: Whether its outcome may be shown to the author of the next variant. Hidden cases run after
+            all public ones.
         has_expected: Whether `expected` was given, were it as None. ``"equal"`` and ``"close"`` need it.
 
     Raises:
@@ -158,7 +158,7 @@ def _tuple_of_list(value: Any) -> Any:
 
 @frozen
 class Evaluation:
-    """What to run of an individual, on what, and how to score it.
+    """The definition of an evaluation: entry, cases, scoring and limits.
 
     Attributes:
         entry: The function to call, as ``"module:qualname"``. With a harness it may be one of the

@@ -39,7 +39,7 @@ _value_repr.maxlevel = 3
 
 @frozen
 class CaseResult:
-    """How one case went.
+    """The result of one case.
 
     Attributes:
         name: The case's name; empty if it has none.
@@ -48,7 +48,7 @@ class CaseResult:
         score: What the scoring function gave; None if it was not asked or failed.
         passed: Whether the case counts as passed: it is as expected, or, where ``score`` is a function, that
             gave a usable score other than False. A score of 0.0 passes: whether that is bad only you know.
-        public: Whether the case may be shown to whoever writes the next variant.
+        public: Whether the case may be shown to the author of the next variant.
         error: Why there is no score, in a sentence; may hold what only the host may know.
         remark: What the scoring function said of it, beside the number or by raising; `feedback` and
             `artifacts` show it of public cases. None if it said nothing.
@@ -108,7 +108,7 @@ def _only_score(result: FitnessResult) -> tuple[float, ...]:
 
 @frozen
 class FitnessResult:
-    """How good one individual is, and how that was found out.
+    """The result of one evaluation: the score of an individual and the cases behind it.
 
     Two results of the same deterministic evaluation compare equal: when it ran and how long it
     took are left out of equality.
@@ -122,7 +122,7 @@ class FitnessResult:
         evaluated_at: When, in UTC.
         evaluation_time_ms: Wall time from the first call to the score, in milliseconds.
         test_results: Each case that ran.
-        error: Why the individual is invalid, in a sentence; None if it is valid. It may tell of hidden cases.
+        error: Why the individual is invalid, in a sentence; None if it is valid. It may reveal hidden cases.
         valid: Whether the score is a real one. Selection must never prefer an invalid one.
         objectives: All objectives in order; by default the score alone.
         reason: The kind of failure, as `Outcome.kind` names it; ``"score"`` if the scoring failed, and
@@ -131,7 +131,7 @@ class FitnessResult:
         peak_memory_bytes: The most memory any case had above the image.
         deterministic: Whether evaluating again must give the same.
         n_memoised: Cases whose call was made before and not again.
-        all_public: Whether every case of the evaluation may be shown to whoever writes the next variant. If
+        all_public: Whether every case of the evaluation may be shown to the author of the next variant. If
             not, what was computed over all cases (score, validity, error, fuel, memory) may not either.
         directions: Whether more is better, for each objective, as the evaluation says.
     """
@@ -211,7 +211,7 @@ class FitnessResult:
         }
 
     def artifacts(self) -> dict[str, str]:
-        """Return what is known of the first public case that failed, by name.
+        """Return details of the first public case that failed, by name.
 
         Keys, each there only if it has something to say: ``case``, ``outcome``, ``remark``, ``error``,
         ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. If no public case failed and the
@@ -429,7 +429,7 @@ def _parts(parts: Mapping[str, float]) -> str:
 
 
 def _label(case: CaseResult, number: int) -> str:
-    """Name a case, or number it among the public ones: its place among all would tell of hidden ones."""
+    """Name a case, or number it among the public ones: its index among all would reveal hidden ones."""
     return clean_line(case.name)[:_NAME_CHARS] or f"#{number}"
 
 

@@ -1,4 +1,4 @@
-"""Text of foreign origin, made harmless before it reaches a terminal or a reader.
+"""Cleaning of untrusted text before it reaches a terminal or a reader.
 
 Whatever a variant, a file, a store, a client or a package wrote can hold terminal codes, marks that turn
 the direction of writing, and line ends that forge a line of ours. `clean` is the one place that decides what

@@ -1,4 +1,4 @@
-"""What a notebook shows of an object: small tables, in which everything that a guest wrote is text."""
+"""HTML representations for notebooks: small tables, in which all text of a guest is escaped."""
 
 from __future__ import annotations
 

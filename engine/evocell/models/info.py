@@ -17,7 +17,7 @@ _ID = re.compile(r"[0-9a-f]{32}\Z")
 
 @frozen(kw_only=True)
 class ImageInfo:
-    """An image: an interpreter with its modules imported, and for one made by `freeze` what a sandbox held.
+    """An image: an interpreter with imported modules; for one made by `freeze`, the state of a sandbox.
 
     Attributes:
         id: Hash over everything that went into it.
@@ -62,7 +62,7 @@ WorkerStatus: TypeAlias = Literal["starting", "up", "draining", "refused"]
 
 @frozen(kw_only=True)
 class WorkerInfo:
-    """A worker at one moment, or a node of a cluster.
+    """The state of one worker, or of a node of a cluster, at one moment.
 
     Attributes:
         name: The name of its place; the process in it changes.
@@ -101,7 +101,7 @@ class WorkerInfo:
 
 @frozen(kw_only=True)
 class WorkerKill:
-    """A process that was killed for what it held.
+    """A worker process that was killed for the memory that it held.
 
     Attributes:
         worker: Its name.

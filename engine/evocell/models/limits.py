@@ -20,20 +20,25 @@ MAX_SCRATCH_FILES = 1_000_000
 #: Removing a scratch directory recurses on the host.
 MAX_SCRATCH_DEPTH = 64
 
+#: Each is a guest of its own, whose memory the host must have room for.
+MAX_PROCESSES = 64
+
 _MAX_INT = (1 << 63) - 1
+_MAY_BE_NONE = frozenset({"scratch_bytes", "processes"})
 _UPPER_BOUNDS = {
     "output_bytes": MAX_OUTPUT_BYTES,
     "memory_bytes": MAX_MEMORY_BYTES,
     "payload_depth": MAX_PAYLOAD_DEPTH,
     "scratch_files": MAX_SCRATCH_FILES,
     "scratch_depth": MAX_SCRATCH_DEPTH,
+    "processes": MAX_PROCESSES,
 }
 
 
 def _whole(_: object, attribute: Attribute[int], value: object) -> None:
     """Refuse anything but a whole number between the field's bounds."""
     name = attribute.name
-    lowest = 0 if name == "scratch_bytes" else 1
+    lowest = 0 if name in _MAY_BE_NONE else 1
     highest = _UPPER_BOUNDS.get(name, _MAX_INT)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"limits: {name} must be a whole number, not {value!r}", f"limits.{name}")
@@ -56,7 +61,7 @@ def _seconds(_: object, attribute: Attribute[float], value: object) -> None:
 
 
 class Bounds(TypedDict):
-    """What encoding and decoding take as keyword arguments.
+    """Keyword arguments that bound encoding and decoding.
 
     Attributes:
         max_bytes: Most bytes of the message.
@@ -71,7 +76,7 @@ class Bounds(TypedDict):
 
 @frozen(kw_only=True)
 class Limits:
-    """What one call may use before it is stopped.
+    """Limits of one call.
 
     Attributes:
         fuel: Units of work, about ten a nanosecond, host calls included; the default is about 10 s of work.
@@ -89,6 +94,10 @@ class Limits:
         scratch_files: Files and directories in ``/tmp``.
         scratch_file_bytes: Size of the largest file in ``/tmp``; a write beyond it is an ``OSError``.
         scratch_depth: Names in a path below ``/tmp``; a longer one is an ``OSError``.
+        processes: Processes that a call may have at once beside itself, at most 64; 0 for none. Each is a
+            guest of its own, with the other limits for itself, but the fuel, the files and the time are the
+            call's. Without stand-ins for `subprocess` and `multiprocessing` in the harness nothing asks for
+            one; see ``evocell.integrations.stand_ins``.
 
     Raises:
         ConfigurationError: A limit is not a number of the right kind or out of its range.
@@ -106,6 +115,7 @@ class Limits:
     scratch_files: int = field(default=1_000, validator=_whole)
     scratch_file_bytes: int = field(default=1 << 30, validator=_whole)
     scratch_depth: int = field(default=16, validator=_whole)
+    processes: int = field(default=0, validator=_whole)
 
     @property
     def payload_bounds(self) -> Bounds:

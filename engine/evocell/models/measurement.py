@@ -23,7 +23,7 @@ Verdict = Literal["first", "second", "equal", "undecided"]
 
 @frozen
 class Interval:
-    """Where the median of whatever the samples were drawn from lies, with at least 95 % confidence.
+    """A confidence interval of at least 95 % for the median of the distribution behind the samples.
 
     Attributes:
         median: The middle of the samples.
@@ -64,7 +64,7 @@ class Interval:
 
 @frozen
 class Measurement:
-    """What one program cost, all cases together.
+    """The cost of one program over all cases.
 
     Attributes:
         result: Its fitness, and each case's outcome, from the first repeat.
@@ -121,11 +121,11 @@ class Measurement:
 
 @frozen
 class Comparison:
-    """Two programs on the same cases. Ratios are the second's over the first's.
+    """The comparison of two programs on the same cases. Ratios are the second's over the first's.
 
     Attributes:
-        first: What the one cost.
-        second: What the other cost.
+        first: The cost of the first.
+        second: The cost of the second.
     """
 
     first: Measurement
@@ -226,11 +226,11 @@ Side = Literal["first", "second", "draw"]
 
 @frozen(kw_only=True)
 class Duel:
-    """One case, run by both versions in one guest.
+    """The results of two versions for one case, run in one guest.
 
     Attributes:
-        first: What the first version made of it.
-        second: What the second one made of it.
+        first: The result of the first version.
+        second: The result of the second one.
         same: Whether both returned the same value.
     """
 
@@ -241,7 +241,7 @@ class Duel:
 
 @frozen(kw_only=True)
 class HeadToHead:
-    """Two versions, scored on the same cases in the same guests.
+    """The comparison of two versions that were scored on the same cases in the same guests.
 
     Attributes:
         first: Fitness of the first version.

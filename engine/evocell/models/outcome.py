@@ -1,4 +1,4 @@
-"""How a call into a sandbox ended: a closed family of immutable records.
+"""Outcomes of calls into sandboxes: a closed family of immutable records.
 
 An individual that fails is normal, so failure is data. What kind of failure it was (trap, fuel,
 memory, time) and every reading are the host's own; `Completed.value` is the guest's claim.
@@ -20,7 +20,7 @@ LimitKind = Literal["fuel", "timeout", "memory", "stack", "output", "files", "pa
 
 @frozen(kw_only=True)
 class Outcome:
-    """What every outcome has, whatever happened. Only the subclasses are ever made.
+    """The outcome of one call: the fields of all its kinds. Only subclasses are instantiated.
 
     Two outcomes of the same deterministic call compare equal: wall time is left out of equality.
 
@@ -152,7 +152,7 @@ class Rejected(Outcome):
 
 @frozen
 class LimitExceeded(Outcome):
-    """The call was stopped at one of its limits, or what it handed over was over one.
+    """The call was stopped at one of its limits, or its arguments or result exceeded one.
 
     Attributes:
         kind: Which limit: fuel, timeout, memory, stack, output, files or payload.

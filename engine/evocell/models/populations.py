@@ -1,4 +1,4 @@
-"""What a generation is made from, and what is known of one."""
+"""Offspring, generations of a population, and reports of the garbage collector."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class GenerationState:
     Attributes:
         population: The population.
         generation: Its number, from 0.
-        sandbox_ids: Those who were in it, oldest first.
+        sandbox_ids: Its members, oldest first.
         alive: How many of them are sandboxes now.
         fitness_stats: Statistics of their latest fitness; see `fitness_statistics`.
         edges: Child, parent and mutation type of each descent into it, in the order of the children.
@@ -85,7 +85,7 @@ class GenerationState:
 
 @frozen(kw_only=True)
 class GarbageReport:
-    """What a cycle of the garbage collector did.
+    """The report of one cycle of the garbage collector.
 
     Attributes:
         cause: ``"interval"``, ``"demand"``, ``"pressure"`` (memory), or ``"capacity"``: there was no room for

@@ -1,4 +1,4 @@
-"""What decides the outcome of a call, what came of it, and what came of doing it again."""
+"""The identity of a call, the record of an evaluated call, and the result of its replay."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ class CallIdentity:
 
 @frozen(kw_only=True)
 class EvaluationRecord:
-    """A call that was made in an evaluation, and what came of it.
+    """The record of a call made in an evaluation, with its outcome.
 
     Attributes:
         seq: Its number in its store.
         at: When it was made, in seconds since 1970.
-        sandbox_id: Whose it was, the first time.
-        call: What decided its outcome.
+        sandbox_id: The sandbox that made it first.
+        call: The identity of the call.
         kind: How it ended, as `Outcome.kind`.
         outcome: Digest of its outcome, wall time left out.
         fuel_used: The fuel it took.
-        deterministic: Whether the same must come of it again.
+        deterministic: Whether a replay must give the same outcome.
     """
 
     seq: int
@@ -105,14 +105,14 @@ class EvaluationRecord:
 
 @frozen(kw_only=True)
 class Replay:
-    """What came of making a recorded call again.
+    """The result of replaying a recorded call.
 
     Attributes:
         record: The record.
         same: Whether everything was the same, bit for bit.
-        differences: What was not, a sentence each.
-        kind: How it ended this time.
-        fuel_used: The fuel it took this time.
+        differences: What differed, a sentence each.
+        kind: How the replay ended.
+        fuel_used: The fuel of the replay.
     """
 
     record: EvaluationRecord
@@ -124,14 +124,14 @@ class Replay:
 
 @frozen(kw_only=True)
 class MemoInfo:
-    """How much was remembered, and how often that spared a call.
+    """Statistics of memoisation.
 
     Attributes:
-        hits: Calls that were answered from memory.
-        misses: Calls that might have been and were made.
-        refused: Outcomes that were not kept, because the next time may be different.
+        hits: Calls answered with a memoised outcome.
+        misses: Calls that could be memoised and were made.
+        refused: Outcomes that were not kept, because they are not deterministic.
         entries: Outcomes kept in this process.
-        bytes: What they take.
+        bytes: Their size together.
     """
 
     hits: int = 0

@@ -55,7 +55,7 @@ def sandbox_ids(refs: object) -> list[str]:
 
 
 class Completable:
-    """Leaves out of `dir`, and so of tab completion, what is internal."""
+    """A base class that hides internal names from `dir`, and so from tab completion."""
 
     __slots__ = ()
 

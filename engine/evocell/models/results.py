@@ -1,4 +1,4 @@
-"""The results of a batch, which a notebook shows as a table."""
+"""The list of a batch's results, shown as a table in notebooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 50
 
 
 class Results(list[FitnessResult]):
-    """A list of results, as `Engine.evaluate` returns it; everything a list can do it can."""
+    """A list of results, as `Engine.evaluate` returns it, with all methods of a list."""
 
     __slots__ = ()
 

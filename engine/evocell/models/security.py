@@ -1,7 +1,7 @@
-"""What the security gate refuses, by profile: plain data that travels to the guest, where it is applied.
+"""Security policies: what the gate refuses under each profile, as plain data that the guest applies.
 
-The gate is policy, for mutation operators and for whoever wants to know what variants reach for. The wall is
-the membrane: what the gate lets through reaches nothing of the host either.
+The gate is policy, for mutation operators and for reports of what variants try to use. Isolation is the task
+of the membrane: what the gate lets through cannot reach the host either.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 SecurityProfile = Literal["low", "medium", "high"]
 
 SECURITY_PROFILES: tuple[SecurityProfile, ...] = ("low", "medium", "high")
 
+_OF_PROCESSES = ("multiprocessing", "subprocess")
 _AGENT = ("_host", "evocell_guest")
 
 _NAMES = (
@@ -208,7 +209,7 @@ _NOT_COMPUTING = (
 
 @frozen(kw_only=True)
 class SecurityPolicy:
-    """What a variant's code must not do, as far as that can be told from its text or from audit events.
+    """A security policy: what a variant's code must not do, as far as its text or audit events show it.
 
     Attributes:
         profile: The profile it comes from.
@@ -250,6 +251,10 @@ class SecurityPolicy:
             return None
         wire = self.to_wire()
         return {key: wire[key] for key in ("profile", "blocked", "allowed", "events")}
+
+    def with_processes(self) -> SecurityPolicy:
+        """The policy of calls that may have processes: it does not block the modules for them."""
+        return evolve(self, blocked=tuple(name for name in self.blocked if name not in _OF_PROCESSES))
 
     @property
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""What a sandbox is created from."""
+"""Specifications that sandboxes are created from."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _profile(_: object, __: Attribute[SecurityProfile | None], value: object) ->
 
 @frozen
 class SandboxSpec:
-    """One sandbox to create, as `batch_create` takes it.
+    """The specification of one sandbox to create, as `batch_create` takes it.
 
     Attributes:
         id: Name of the sandbox, unique within its engine; None has one made.

@@ -1,4 +1,4 @@
-"""Evaluation in stages: cheap ones first, and only who does well there goes on to the dear ones."""
+"""Evaluation in stages: cheap ones first; only individuals that do well enter the expensive ones."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Stage:
     """One stage of an evaluation.
 
     Attributes:
-        evaluation: What to run of whoever enters it.
-        keep: Who goes on. A number above 0 and up to 1: so large a part, rounded up, of those that entered,
-            the best by the first objective, the earlier one of two equals. A function: those for which it
-            returns true, run in a thread of the host. Who is invalid never goes on.
+        evaluation: What is evaluated of each individual that enters it.
+        keep: Which individuals go on. A number above 0 and up to 1: that fraction of those that entered,
+            rounded up, the best by the first objective, the earlier one of two equals. A function: those for
+            which it returns true, run in a thread of the host. An invalid individual never goes on.
         name: What to call it; empty for its number.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the engine knows about a sandbox and about a population, at one moment."""
+"""Snapshots of the state of a sandbox and of a population."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evocell.models.specs import SandboxSpec
 
 
 class SandboxStatus(StrEnum):
-    """Where a sandbox is in its life. The values are what is stored and sent."""
+    """The status of a sandbox. The values are what is stored and sent."""
 
     CREATING = "creating"
     RUNNING = "running"
@@ -43,7 +43,7 @@ def utc_now() -> datetime:
 
 @frozen
 class Transition:
-    """One step of a sandbox through its life.
+    """One change of a sandbox's status.
 
     Attributes:
         before: The status it left; None when it was created.
@@ -64,11 +64,11 @@ def _first_parent(state: SandboxState) -> str | None:
 
 @frozen
 class SandboxState:
-    """Everything the engine knows about one sandbox.
+    """The state of one sandbox at one moment.
 
     Attributes:
         id: Its name, unique within the engine.
-        status: Where it is in its life.
+        status: Its status.
         config: What it was created from, without the code.
         supervisor: Name of the worker that holds its session; None while it holds none.
         monitor: Name of the task that watches it; None while nothing of it is alive.
@@ -84,7 +84,7 @@ class SandboxState:
         lineage_depth: Generations between it and the seed it descends from.
         population: The population it belongs to.
         version: Digest of the code it holds; None while it holds none.
-        transitions: Its life so far, oldest first.
+        transitions: Its changes of status so far, oldest first.
     """
 
     id: str
@@ -149,7 +149,7 @@ class SandboxState:
 
 @frozen
 class PopulationState:
-    """A group of sandboxes that belong together.
+    """The state of one population, a named group of sandboxes, at one moment.
 
     Attributes:
         id: Its name.

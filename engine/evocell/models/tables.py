@@ -1,4 +1,4 @@
-"""Results as rows of plain data, and rows as a data frame of whatever library is there."""
+"""Results as rows of plain data, and rows as a data frame of the installed library."""
 
 from __future__ import annotations
 

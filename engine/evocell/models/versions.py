@@ -1,4 +1,4 @@
-"""Versions of modules: what was loaded when, where it came from, and what changed between two."""
+"""Module versions, and the difference between two of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ModuleVersion:
 
 @frozen(kw_only=True)
 class VersionDiff:
-    """What changed in a module from one version to another.
+    """The difference between two versions of a module.
 
     Attributes:
         module: The module's dotted name.

@@ -1,1 +1,1 @@
-"""The engine through a pipe: MessagePack-RPC for programs in any language, and clients for Python."""
+"""Remote access to an engine: a MessagePack-RPC server for any language, and clients for Python."""

@@ -77,7 +77,7 @@ class Client(Engine):
 
     @property
     def lineage(self) -> Any:
-        """Who descends from whom behind the pipe; its methods are those of `LineageTracker`."""
+        """The lineage of individuals behind the pipe; its methods are those of `LineageTracker`."""
         return self._client.part("lineage", self._thread.call)
 
     def ping(self) -> None:

@@ -1,8 +1,8 @@
 """One end of a pipe over byte streams: a `Machine`, with a task that reads and one that writes.
 
-Nothing here grows without a bound. What the other end does not read waits in a queue of so many bytes; while
-it is full, results wait where they were made and nothing more is read. An end that reads nothing at all for a
-while is cut off.
+All buffers are bounded. Messages that the other end has not read wait in a queue of limited bytes; while it
+is full, results wait where they were made and nothing more is read. A peer that reads nothing for
+`stall_s` seconds is disconnected.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Channel:
         send: Where they go.
         machine: The state of this end.
         handler: Answers requests. An `EvocellError` that it raises becomes the other end's error; any other
-            exception is logged, and the other end is told of an internal error.
+            exception is logged, and the other end gets an `InternalError`.
         greeted: Answers the client's hello, on a server.
         told: Takes notifications, each before anything that was sent after it; None drops them.
     """
@@ -151,7 +151,7 @@ class Channel:
         sent: Callable[[int], None] | None = None,
         trusting: bool = True,
     ) -> Any:
-        """Ask the other end, and wait for its answer.
+        """Send a request, and wait for its answer.
 
         Args:
             method: What is asked for.
@@ -202,7 +202,7 @@ class Channel:
         return pending.answer.result
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Tell the other end something, once it has read enough of what it was told before.
+        """Send a notification, once the other end has read enough of the earlier messages.
 
         Raises:
             ConnectionClosed: The connection is over.
@@ -213,7 +213,7 @@ class Channel:
             self._push(await self._encode(Notification(method, dict(params))))
 
     def notify_nowait(self, method: str, params: Mapping[str, Any]) -> bool:
-        """Tell the other end something that may as well be left out; returns whether it was sent."""
+        """Send a notification unless the send queue is full; returns whether it was sent."""
         if self._ended is not None or self._unsent > self.machine.limits.max_unsent_bytes:
             return False
         self._push(self.machine.notify(method, params))
@@ -242,7 +242,7 @@ class Channel:
             return ConnectionClosed("the connection broke")
 
     async def _found(self, data: bytes) -> Reading:
-        """Find messages in bytes; what is long is read in a thread, so that nobody else waits for it."""
+        """Find messages in bytes; long input is read in a thread, so that no other task waits for it."""
         machine = self.machine
         if machine.pending_bytes + len(data) < _LONG_BYTES:
             return machine.read(data)
@@ -304,7 +304,7 @@ class Channel:
         return data
 
     async def _encode(self, message: Message) -> bytes:
-        """Make bytes of a message; of a long one in a thread, so that nobody else waits for it."""
+        """Encode a message; a long one in a thread, so that no other task waits for it."""
         if is_long(frame_of(message)):
             return await trio.to_thread.run_sync(self.machine.encode, message)
         return self.machine.encode(message)
@@ -321,7 +321,7 @@ class Channel:
         self._something.set()
 
     async def _room(self) -> None:
-        """Wait until the other end has read enough."""
+        """Wait until the send queue has room."""
         while self._unsent > self.machine.limits.max_unsent_bytes:
             await self._drained.wait()
 

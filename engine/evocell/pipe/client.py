@@ -55,7 +55,7 @@ else:
 
 @frozen
 class Streams:
-    """Two streams to a server, and what is to be done when they are not needed any more."""
+    """The two streams of a connection to a server."""
 
     receive: trio.abc.ReceiveStream
     send: trio.abc.SendStream
@@ -339,7 +339,7 @@ class AsyncClient(_Base):
 
     @property
     def lineage(self) -> Any:
-        """Who descends from whom; its methods are those of `LineageTracker`, to be awaited."""
+        """The lineage of individuals; its methods are those of `LineageTracker`, to be awaited."""
         return _RemotePart(self, "lineage")
 
     def part(self, name: str, wait: Callable[[Callable[[], Awaitable[Any]]], Any]) -> Any:
@@ -385,7 +385,7 @@ class AsyncClient(_Base):
             self._image_failure = errors.from_wire(params)
 
     def _take_event(self, event: ReceivedEvent) -> None:
-        """Queue an event for whoever reads them; when the queue is full it is dropped, and counted."""
+        """Queue an event for its reader; when the queue is full the event is dropped, and counted."""
         assert self._event_sink is not None
         try:
             self._event_sink.send_nowait(evolve(event, dropped=event.dropped + self._events_dropped))

@@ -1,4 +1,4 @@
-"""Messages of the pipe as bytes, and back: MessagePack with the extension types of values. No I/O.
+"""Encoding and decoding of the pipe's messages: MessagePack with extension types for values. No I/O.
 
 A client chooses what it wants to read: tuples and sets, and arrays, in extension types that keep them apart,
 or as plain lists that any MessagePack library gives it. What it sends may be either.
@@ -38,7 +38,7 @@ PAIRS = 9
 
 @frozen(kw_only=True)
 class TypeOptions:
-    """What a client wants to read where MessagePack has no type for it.
+    """The forms in which a client reads types that MessagePack lacks.
 
     Attributes:
         tuples: ``"list"`` for tuples and sets as lists, ``"ext"`` for extension types that tell them apart.
@@ -55,7 +55,7 @@ class TypeOptions:
 
 
 class MessageEncoder:
-    """Turns messages into the bytes that a reader wants.
+    """Encodes messages in the forms that the reader has chosen.
 
     Attributes:
         types: What it wants to read; may be changed between two messages.

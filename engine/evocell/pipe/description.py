@@ -1,4 +1,4 @@
-"""The description of the protocol, made from the code that speaks it: for machines, and for docs/pipe.md."""
+"""The machine-readable description of the protocol, made from its code; docs/pipe.md is made from it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NOTIFICATIONS = {
 """Notifications by method: who sends them, with what, and what they say."""
 
 _TERMINAL = re.compile(r" None shows a bar on a terminal.*?nothing\.")
-"""What is said of progress functions for whoever has the engine in a program of their own."""
+"""The remark on progress functions that applies only to an engine in the caller's own process."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Errors as they travel: `{code, message, data}`, and back to exceptions.
+"""Errors of the pipe, and the conversion of exceptions to `{code, message, data}` and back.
 
 The code is the exception's class, and the data are the arguments that its constructor takes, so that an error
 added to `evocell.errors` travels without a line here.
@@ -39,8 +39,8 @@ class RemoteError(EvocellError):
     """The other end answered with an error that has no class here.
 
     Attributes:
-        code: What the other end calls it.
-        data: What it said besides the sentence.
+        code: The code that the other end sent.
+        data: The data that it sent besides the message.
     """
 
     def __init__(self, message: str, code: str = "", data: Mapping[str, Any] | None = None) -> None:
@@ -66,7 +66,7 @@ class MethodNotFound(EvocellError):
 
 
 class RequestCancelled(EvocellError):
-    """The request was cancelled by whoever had sent it."""
+    """The request was cancelled by its sender."""
 
     def __init__(self, message: str = "the request was cancelled") -> None:
         super().__init__(message)
@@ -106,7 +106,7 @@ class InternalError(EvocellError):
 
 @cache
 def error_codes() -> dict[str, type[EvocellError]]:
-    """Return every error that may travel, by its code."""
+    """Return every error that the pipe can carry, by its code."""
     found: dict[str, type[EvocellError]] = {}
     for module in (vars(errors), globals()):
         found |= {
@@ -118,13 +118,13 @@ def error_codes() -> dict[str, type[EvocellError]]:
 
 
 def error_fields(kind: type[EvocellError]) -> tuple[str, ...]:
-    """Return the names of what an error says besides its sentence."""
+    """Return the names of an error's fields besides its message."""
     names = tuple(inspect.signature(kind).parameters)
     return tuple(name for name in names if name not in {"message", "details"})
 
 
 def to_wire(error: EvocellError) -> dict[str, Any]:
-    """Return an error as it travels."""
+    """Return an error in its form on the wire."""
     code = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in error_codes()), None)
     if code is None:
         return {"code": "InternalError", "message": str(error), "data": {}}

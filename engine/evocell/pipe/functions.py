@@ -28,7 +28,7 @@ _THREADS = 8
 
 @frozen
 class _Lent:
-    """One function on loan.
+    """One function that the client has registered for callbacks.
 
     Attributes:
         role: The field or argument it is for.
@@ -70,7 +70,7 @@ class _Names:
 
 
 class CallbackRegistry:
-    """What a client has lent at the moment.
+    """The functions of a client that the server may call at this moment.
 
     Args:
         engine: The engine behind the pipe, as the client has it.
@@ -96,7 +96,7 @@ class CallbackRegistry:
 
     @contextmanager
     def request(self) -> Iterator[_Names]:
-        """Lend functions for the time of a request."""
+        """Register the functions of a request for its duration."""
         names = _Names(self)
         try:
             yield names
@@ -105,13 +105,13 @@ class CallbackRegistry:
                 del self._lent[name]
 
     def told(self, params: Mapping[str, Any]) -> None:
-        """Call a function that is told something."""
+        """Call a function that takes a notification."""
         lent = self._lent.get(str(params.get("function")))
         if lent is not None:
             lent.function(*self._read(lent, params.get("args")))
 
     async def asked(self, params: Mapping[str, Any]) -> Any:
-        """Call a function that is asked something, in a thread unless it is async.
+        """Call a function that returns an answer, in a thread unless it is async.
 
         Raises:
             ConfigurationError: There is no such function, or it raised.
@@ -165,7 +165,7 @@ _IN_LOOP = frozenset({"fitness"})
 
 
 class ClientContext:
-    """What stands behind the names in a request of a client; implements `evocell.pipe.serialization.Context`.
+    """Resolves the names in a client's request; implements `evocell.pipe.serialization.Context`.
 
     Args:
         channel: The connection to the client.

@@ -1,4 +1,4 @@
-"""What is said in a handshake, and in the requests that are the pipe's own."""
+"""Messages of the handshake, and parameters of the pipe's own requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _namespace(_: object, __: Attribute[str | None], value: object) -> None:
 
 @frozen(kw_only=True)
 class Hello:
-    """What a client says first.
+    """The client's first message.
 
     Attributes:
         protocol: The version of the protocol it speaks.
@@ -59,7 +59,7 @@ class Hello:
 
 @frozen(kw_only=True)
 class Subscription:
-    """What ``subscribe`` takes.
+    """The parameters of ``subscribe``.
 
     Attributes:
         prefix: Only events under this name, such as `"sandbox.create"` or `"sandbox"`; empty for all.

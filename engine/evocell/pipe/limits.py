@@ -1,4 +1,4 @@
-"""What one end of a pipe takes from the other, and how long it waits."""
+"""Limits and timeouts that one end of a pipe imposes on the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GREETING_LIMITS = FrameLimits(max_bytes=64 << 10, max_items=256, max_depth=8)
 
 @frozen(kw_only=True)
 class PipeLimits:
-    """What a server takes from one client.
+    """Limits that a server imposes on one client.
 
     The client learns all but ``hello_s`` and ``max_waiting`` at the handshake.
 

@@ -1,4 +1,4 @@
-"""The state of one end of a pipe, without any I/O: bytes in, events out; acts in, bytes out.
+"""The protocol state machine of one end of a pipe, without I/O: bytes in, events out; calls in, bytes out.
 
 A connection begins with the client's request ``hello`` and is open once the server has answered it. From then
 on either end may ask, answer and tell. Whatever breaks a rule raises `ProtocolError`, after which the machine
@@ -44,7 +44,7 @@ _MSGIDS = 1 << 32
 
 
 class Phase(Enum):
-    """Where a connection is in its life."""
+    """The phase of a connection."""
 
     GREETING = "greeting"
     OPEN = "open"
@@ -78,7 +78,7 @@ class Refused:
 
 @frozen
 class RequestWithdrawn:
-    """A request is not wanted any more; it is answered all the same, most likely as cancelled."""
+    """A request was withdrawn by its sender; it is answered all the same, most likely as cancelled."""
 
     msgid: int
 
@@ -102,7 +102,7 @@ class NotificationReceived:
 
 @frozen
 class Reading:
-    """What was found in bytes.
+    """Messages found in received bytes.
 
     Attributes:
         messages: Each message with its length in bytes.
@@ -117,7 +117,7 @@ Event: TypeAlias = Greeted | RequestReceived | Refused | RequestWithdrawn | Answ
 
 
 class Machine:
-    """One end of a connection.
+    """The state machine of one end of a connection.
 
     Attributes:
         phase: Where the connection is.
@@ -164,7 +164,7 @@ class Machine:
         return self._reader.pending_bytes
 
     def receive(self, data: bytes) -> Iterator[Event]:
-        """Take bytes in; hands out what they mean, one by one.
+        """Take received bytes; yields the events they contain, one by one.
 
         Raises:
             ProtocolError: The other end broke a rule. What came before has been handed out.
@@ -191,7 +191,7 @@ class Machine:
         return Reading(tuple(messages))
 
     def take(self, message: Message, n_bytes: int) -> Event:
-        """The second half of `receive`: say what a message means.
+        """The second half of `receive`: turn a message into its event.
 
         Raises:
             ProtocolError: The other end broke a rule.
@@ -205,7 +205,7 @@ class Machine:
             raise
 
     def receive_end(self) -> None:
-        """Take note that there will be no more bytes.
+        """Record the end of the received bytes.
 
         Raises:
             ProtocolError: They ended inside a message.
@@ -229,7 +229,7 @@ class Machine:
         return data
 
     def request(self, method: str, params: Mapping[str, Any]) -> tuple[int, bytes]:
-        """Ask the other end.
+        """Send a request.
 
         Returns:
             The id under which the answer will come, and the bytes to send.
@@ -281,7 +281,7 @@ class Machine:
         return data
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bytes:
-        """Tell the other end something.
+        """Send a notification.
 
         Raises:
             ProtocolError: It has no encoding: this end is at fault.
@@ -293,7 +293,7 @@ class Machine:
         return self.notify(CANCEL, {"msgid": msgid})
 
     def close(self, reason: EvocellError) -> bytes:
-        """Say why this end closes the connection."""
+        """Close the connection, with the reason for the other end."""
         self.phase = Phase.CLOSED
         return self._encoder.encode(Notification(CLOSING, errors.to_wire(reason)))
 
@@ -362,7 +362,7 @@ class Machine:
             self._encoder.types = types
 
     def settle(self, msgid: int) -> None:
-        """Take note that a request of the other end is answered.
+        """Record that a request of the other end is answered.
 
         Raises:
             ProtocolError: There is no such request: this end is at fault.

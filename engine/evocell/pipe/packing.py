@@ -1,4 +1,4 @@
-"""Long messages made piece by piece, so that no other thread waits for the whole of one. No I/O.
+"""Incremental encoding of long messages, so that no other thread waits for a whole one. No I/O.
 
 What comes out is what ``msgpack.packb`` makes of the same value once tuples, sets and arrays in it are what
 the reader wants. Arrays become lists here a part at a time, and how many values they become is known before.
@@ -68,7 +68,7 @@ def is_long(value: object) -> bool:
 
 
 class Packing:
-    """One message on its way to bytes.
+    """The encoding of one message.
 
     Args:
         tuples_as_lists: Whether the reader wants tuples and sets as lists.

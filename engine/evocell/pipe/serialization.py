@@ -1,4 +1,4 @@
-"""What annotations mean on the wire: models become maps and maps become models. No I/O.
+"""Serialization by annotations: models become maps, and maps become models. No I/O.
 
 Everything follows from the annotations of the engine's methods and models, so that a method or a field that
 is added there travels without a line here. What arrives is checked against them, and refused by the path to
@@ -46,11 +46,11 @@ _SHOWN_CHARS = 60
 
 
 class Unsupported(TypeError):
-    """An annotation that means nothing on the wire."""
+    """An annotation that has no serialized form."""
 
 
 class Context(Protocol):
-    """What stands behind the parts of a value that are no data: sandboxes and functions."""
+    """Conversion of the parts of a value that are not data: sandboxes and functions."""
 
     def handle(self, sandbox_id: str) -> Any:
         """Return what to pass for a sandbox that the other end names."""
@@ -122,7 +122,7 @@ def variants(model: type) -> dict[str, type]:
 
 
 def sort_of(hint: Hint) -> str:
-    """Return how an annotation is called in the description of the protocol.
+    """Return the name of an annotation in the description of the protocol.
 
     Raises:
         Unsupported: It means nothing on the wire.
@@ -268,7 +268,7 @@ class _FormField:
 
 @frozen
 class _Form:
-    """What a model is on the wire."""
+    """The serialized form of a model."""
 
     name: str
     fields: Mapping[str, _FormField]
@@ -321,7 +321,7 @@ def _part(hint: Hint, kind: type) -> Hint:
 
 
 def decode(value: Any, hint: Hint, path: str, context: Context, *, role: str = "") -> Any:
-    """Return what an annotation promises, made of plain data from the other end.
+    """Return the value of an annotation, built from plain data of the other end.
 
     Args:
         value: What came.
@@ -465,7 +465,7 @@ def _names_function(value: object) -> bool:
 
 
 def _fits(value: Any, hint: Hint) -> bool:
-    """Whether a value could be what a member of a union says, by its type alone."""
+    """Whether the type of a value fits a member of a union."""
     if hint in _ANYTHING:
         return True
     origin = origin_of(hint)

@@ -1,4 +1,4 @@
-"""The server: workers that all clients share, a session for each client, and the ways to reach them."""
+"""The server: shared workers, a session for each client, and the transports."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class PipeServer:
             one.channel.close(errors.Busy("too many connections wait to say hello", most))
 
     async def open_guests(self, open_worker: OpenWorker) -> None:
-        """Have the workers ready until cancelled; whoever waits for them learns if they cannot be."""
+        """Keep the workers open until cancelled; clients that wait for them get the error if this fails."""
         token = trio.lowlevel.current_trio_token()
 
         def progress(step: BuildProgress) -> None:
@@ -232,7 +232,7 @@ class PipeServer:
                 self._namespaces.pop(namespace, None)
 
     def _part(self, session: Session) -> None:
-        """Take note that a session has lost its connection."""
+        """Handle the end of a session's connection: end the session, or keep a detached one for a while."""
         if not session.detached:
             session.end()
         elif session.channel is None:

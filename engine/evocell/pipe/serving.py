@@ -35,7 +35,7 @@ _log = logging.getLogger("evocell")
 
 
 class Host(Protocol):
-    """What a connection needs of the server it belongs to."""
+    """The interface of the server that a connection uses."""
 
     @property
     def image(self) -> Mapping[str, Any]:
@@ -63,7 +63,7 @@ class Host(Protocol):
 
 
 class ServedConnection:
-    """One client, from its hello to its end.
+    """One client connection, from its hello to its end.
 
     Args:
         receive: Where bytes come from.
@@ -71,7 +71,7 @@ class ServedConnection:
         host: The server.
         limits: What is taken from the client.
         framing: How messages follow one another.
-        token: What the client must show; None if whoever can connect may.
+        token: The token that the client must send; None to accept any connection.
     """
 
     def __init__(

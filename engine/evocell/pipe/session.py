@@ -1,6 +1,6 @@
-"""A session: what one client has on a server, an engine of its own above all.
+"""A session: the engine of one client on a server, and its state.
 
-Since every client has its own engine, none can name, see or count what another has; the workers underneath
+Every client has its own engine, so none can name, see or count what another has; the workers underneath
 are shared. A session ends with its connection, unless the client asked for it to be detached.
 """
 
@@ -31,11 +31,11 @@ MakeEngine = Callable[..., AbstractAsyncContextManager[AsyncEngine]]
 
 
 class Session:
-    """One client's engine, and what it needs to come back to it.
+    """One client's engine, with the key to attach to it again.
 
     Attributes:
         name: What the server calls it.
-        key: What the client shows to attach to it again; known to nobody else.
+        key: The secret with which the client attaches to it again; only the client knows it.
         detached: Whether it outlives its connection.
         channel: The connection it has now; None while it has none.
         ended: Set when everything in it is gone.
@@ -61,7 +61,7 @@ class Session:
         self._life = trio.CancelScope()
 
     async def live(self, open_worker: Callable[[], Any]) -> None:
-        """Have an engine until `end`.
+        """Keep an engine open until `end`.
 
         Args:
             open_worker: Waits for the workers to be ready, and returns what lends them.
@@ -98,11 +98,11 @@ class Session:
 
     @property
     def last_event(self) -> int:
-        """Number of its latest event; 0 if there was none, or nobody has asked for any."""
+        """Number of its latest event; 0 if there was none, or no subscription."""
         return 0 if self._engine is None else self._engine.event_stream.last_seq
 
     def end(self) -> None:
-        """Have everything of the session stopped and removed; `ended` says when it is."""
+        """Stop and remove everything in the session; `ended` is set when that is done."""
         self._over.set()
         if self._engine is None:
             self._life.cancel()

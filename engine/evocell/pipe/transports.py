@@ -1,4 +1,4 @@
-"""Where clients come from: standard input, a Unix socket, or loopback TCP with a token."""
+"""Transports of the server: standard input, a Unix socket, or loopback TCP with a token."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def serve_clients(
     framing: Framing = "stream",
     token: str | None = None,
 ) -> None:
-    """Serve whoever connects, until cancelled.
+    """Serve all clients that connect, until cancelled.
 
     Args:
         server: What to serve.
@@ -182,7 +182,7 @@ def read_token(path: Path) -> str:
 
 
 class _usable:  # noqa: N801 - reads as a word
-    """Turns what the system says about a path into a `ConfigurationError`."""
+    """Converts an `OSError` about a path into a `ConfigurationError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

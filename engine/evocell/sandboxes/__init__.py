@@ -1,1 +1,1 @@
-"""Sandboxes over their life: creation, calls, code versions, copies, populations and collection."""
+"""Sandbox lifecycle: creation, calls, code versions, copies, populations and garbage collection."""

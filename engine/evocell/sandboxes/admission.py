@@ -1,4 +1,4 @@
-"""Whether further sandboxes may be made: by how many there are, in all and in each population, and memory."""
+"""Admission of new sandboxes, bounded by number, in all and in each population, and by free memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """Counts sandboxes and refuses those that would be too many.
+    """Counts sandboxes, and refuses those over the capacity.
 
     Args:
         capacity: How many there may be, in all and again in each population.

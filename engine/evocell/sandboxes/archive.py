@@ -1,7 +1,7 @@
-"""Sandboxes as files: what is written of one, and what is believed of a file.
+"""Export and import of sandboxes as files.
 
-A file holds a sandbox's code as source files, what its session differs in from its image, and what is known
-of it. Byte code and the image are not in it: the code is compiled here, by the guest, and the image must be
+A file holds a sandbox's code as source files, its session's difference from its image, and its metadata.
+Byte code and the image are not in it: the code is compiled here, by the guest, and the image must be
 here, or have been imported before.
 """
 
@@ -35,7 +35,7 @@ _MAX_PARENTS = 64
 
 @frozen(kw_only=True)
 class ExportedSandbox:
-    """A sandbox, as a file has it.
+    """The content of an exported file.
 
     Attributes:
         spec: What it is created from, without its code; its id is the one it had.
@@ -102,7 +102,7 @@ def write_sandbox(
 
 
 def read_sandbox(path: Path) -> ExportedSandbox:
-    """Read a sandbox from a file that nobody vouches for. Blocks.
+    """Read a sandbox from an untrusted file. Blocks.
 
     Raises:
         ConfigurationError: There is no such file.

@@ -1,4 +1,4 @@
-"""Who was refused, stopped or lost: the audit log's entries, and the events of guests stopped at a limit."""
+"""Audit entries of refused, stopped and lost calls, and events of guests stopped at a limit."""
 
 from __future__ import annotations
 

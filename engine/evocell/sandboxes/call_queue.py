@@ -1,4 +1,4 @@
-"""The calls of one sandbox that wait for their turn, and what happens when they are too many."""
+"""The queue of one sandbox's calls, and the policy when it is full."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CallQueue:
 
     @contextmanager
     def call(self) -> Iterator[Callable[[], None]]:
-        """Be a call, until the block ends or the call is killed.
+        """Count a call for the duration of the block; raise if the call is killed.
 
         Yields:
             What to call when it begins.
@@ -87,7 +87,7 @@ class CallQueue:
             raise CapacityError(*call.killed_by.args)
 
     def refuse(self) -> CapacityError:
-        """Return what one call too many raises; by policy, kill all others first."""
+        """Return the error of a call over the limit; by policy, kill all other calls first."""
         error = CapacityError(
             f"sandbox {self.sandbox_id!r} has {self._waiting:,} calls waiting, and {self.limit:,} are "
             "allowed; wait for some to end, or raise default_max_message_queue",

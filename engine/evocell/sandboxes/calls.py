@@ -1,4 +1,4 @@
-"""One call into one sandbox: encode what goes in, keep or throw away the fork, note what became of it."""
+"""One call into one sandbox: encoding of arguments, the choice of fork, recording of the outcome."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def encode_arguments(args: object, kwargs: object, limits: Limits, where: str) -
             root=_ROOT,
         )
     except (EncodeError, TooLarge) as error:
-        # The sentences are the guest's, for whoever returns a value.
+        # The sentences are the guest's, which speak of a returned value.
         text = str(error).replace("; return ", "; give ", 1)
         if isinstance(error, TooLarge) and error.which in _PAYLOAD_LIMITS:
             text = (

@@ -1,4 +1,4 @@
-"""Code made ready to run: each file is compiled once per image, however many ask for it at once."""
+"""Compilation and caching of code versions: each file is compiled once per image, also under concurrency."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _log = logging.getLogger("evocell")
 
 @define(eq=False)
 class _Pending:
-    """The right to compile one key, and how many wait for it."""
+    """The lock for compiling one key, with the number of tasks that hold it or wait."""
 
     lock: trio.Lock = field(factory=trio.Lock)
     interested: int = 0
@@ -63,17 +63,17 @@ Decided: TypeAlias = Callable[[str, SecurityPolicy, CompiledVersion | Rejected],
 
 
 def _undecided(_digest: str, _policy: SecurityPolicy, _made: CompiledVersion | Rejected) -> None:
-    """Let nobody know."""
+    """Ignore a decision."""
 
 
 def _unseen(_digest: str, _files: Sequence[tuple[str, bytes]]) -> None:
-    """Keep nothing of a tree."""
+    """Ignore a tree."""
 
 
 class Versions:
-    """Compiles trees in the worker and keeps what came of it, in memory and in the snapshot store.
+    """Compiles trees in the worker and caches the byte code, in memory and in the snapshot store.
 
-    What is kept is kept by file: of a tree that differs from a known one in one file, that file is compiled,
+    The cache is by file: of a tree that differs from a known one in one file, only that file is compiled,
     and a tree whose files are all known, such as a crossover of two modules, needs no guest at all.
 
     Args:
@@ -82,8 +82,8 @@ class Versions:
         trees: Counts who uses which tree.
         policy: Gives what a variant may not do under a profile; None stands for the engine's own.
         durable: Whether the store outlives this engine, so that byte code is worth writing to it.
-        decided: Told what came of every variant's tree that was compiled, and under which policy.
-        seen: Told of every variant's tree that is to be made ready, so that its text can be kept.
+        decided: Called with the result of each compilation of a variant's tree, and its policy.
+        seen: Called with each variant's tree before its compilation, so that its source can be kept.
     """
 
     def __init__(
@@ -138,15 +138,17 @@ class Versions:
                 for no such bound.
 
         Returns:
-            The compiled version, or why it was rejected. The tree stays on disk for as long as somebody
-            refers to what is returned.
+            The compiled version, or why it was rejected. The tree stays on disk for as long as the
+            returned object is referenced.
 
         Raises:
             StoreError: The snapshot store cannot be used.
 
-        Cancellation: Somebody else who waits for the same tree goes on with it.
+        Cancellation: Another task that waits for the same tree compiles it.
         """
         policy = None if trusted else self._policy_for(profile)
+        if policy is not None and limits is not None and limits.processes:
+            policy = policy.with_processes()
         if not trusted:
             self._seen(tree.digest, tree.files)
         if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
@@ -380,7 +382,7 @@ class Versions:
         try:
             for unit in units:
                 self._snapshots.put_code(keys[unit.path], dump_unit(unit))
-        except StoreError as error:  # it is made anew by whoever needs it
+        except StoreError as error:  # it is compiled again when needed
             _log.warning("byte code is not kept: %s", error)
 
 

@@ -1,4 +1,4 @@
-"""Copies of what sandboxes hold: forks of their state, images made of it, and files that carry it."""
+"""Copies of sandboxes: forks of their state, images frozen from it, and exported files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ FORKED = "fork"
 
 
 class Copies:
-    """Forks sandboxes and freezes them.
+    """Forks, freezes, exports and imports sandboxes.
 
     Args:
-        worker: Where their sessions live.
-        manager: Where they are kept.
+        worker: The worker that holds their sessions.
+        manager: The manager of the sandboxes.
     """
 
     def __init__(self, worker: Worker, manager: Manager) -> None:
@@ -39,7 +39,7 @@ class Copies:
         self._manager = manager
 
     async def fork(self, record: SandboxRecord, new_ids: Sequence[str | None]) -> list[SandboxRecord]:
-        """Make sandboxes that hold what another one holds: its code, and its session's state.
+        """Fork a sandbox: make sandboxes with its code and its session's state.
 
         Args:
             record: The other one.
@@ -64,7 +64,7 @@ class Copies:
                 return made
 
     async def freeze(self, record: SandboxRecord, name: str, *, replace: bool) -> ImageInfo:
-        """Make an image of what a sandbox holds, which stays as it is.
+        """Freeze a sandbox's code and state into an image; the sandbox is unchanged.
 
         Args:
             record: The sandbox.
@@ -122,7 +122,7 @@ class Copies:
                 await self._write(record, path)
 
     async def take(self, path: Path, new_id: str | None, limits: Limits | None) -> SandboxRecord:
-        """Make a sandbox from a file that nobody vouches for.
+        """Make a sandbox from an untrusted file.
 
         Args:
             path: The file.
@@ -166,7 +166,7 @@ class Copies:
         return path
 
     async def import_image(self, path: Path, name: str | None, *, replace: bool) -> ImageInfo:
-        """Make an image from a file that nobody vouches for.
+        """Make an image from an untrusted file.
 
         Raises:
             ImageError: It cannot be used; the message says why.
@@ -179,10 +179,10 @@ class Copies:
     async def migrate(
         self, record: SandboxRecord, path: Path, recreate: Callable[[Path], Awaitable[object]]
     ) -> object:
-        """Have a sandbox recreated elsewhere from a file, and destroy it here.
+        """Move a sandbox: recreate it elsewhere from a file, and destroy it here.
 
-        Calls that come meanwhile wait; afterwards they raise `SandboxNotFound`. Whoever dies on the way,
-        the sandbox is in the file, here, or there.
+        Calls that come meanwhile wait; afterwards they raise `SandboxNotFound`. If either engine dies on the
+        way, the sandbox is in the file, here, or there.
 
         Args:
             record: The sandbox.
@@ -267,7 +267,7 @@ class Copies:
             record.note_session(live=True)
 
     async def _copy(self, record: SandboxRecord, made: SandboxRecord) -> None:
-        """Give a new sandbox what another one holds, whose lock is held."""
+        """Copy the code and session of a sandbox, whose lock is held, into a new one."""
         about = {
             "sandbox_id": made.id,
             "generation": made.state.generation,

@@ -36,7 +36,7 @@ GARBAGE = "garbage-collector"
 """Name of the task that collects at intervals and watches the memory."""
 
 TREE_REST_S = 3600.0
-"""How long a tree in a durable store stays when nobody uses it, so that an engine that comes back has it."""
+"""How long an unused tree stays in a durable store, so that a restarted engine finds it."""
 
 RELIEF_S = 10.0
 """Seconds between two collections for want of memory."""
@@ -79,7 +79,7 @@ def _droppable(file: Path) -> int:
 
 @frozen
 class _Sorted:
-    """Members of retired generations, by what becomes of them."""
+    """Members of retired generations, sorted into collectable and kept ones."""
 
     dead: list[SandboxRecord] = field(factory=list)
     elites: list[SandboxRecord] = field(factory=list)
@@ -87,13 +87,13 @@ class _Sorted:
 
 
 class TreeRemoval:
-    """Removes the version trees that nobody uses.
+    """Removes unused version trees.
 
     Args:
-        references: Who uses which.
-        snapshots: Where they are.
-        kept: Says whether another engine has the same store.
-        durable: Whether they outlive this engine.
+        references: The reference counts of the trees.
+        snapshots: The store of the trees.
+        kept: Returns whether another engine has the same store.
+        durable: Whether the trees outlive this engine.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class TreeRemoval:
         """
         try:
             if self._durable and self._kept.is_shared():
-                return Removed()  # what nobody uses here may be in use there
+                return Removed()  # a tree that is unused here may be in use there
             keep = self._fresh() if self._durable and rested else ()
             return self._references.remove_unused(keep=keep)
         except StoreError as error:
@@ -132,14 +132,14 @@ class TreeRemoval:
 
 
 class GarbageCollector:
-    """Collects, at intervals, on demand, and when memory runs short.
+    """The garbage collector; runs at intervals, on demand, and when memory runs short.
 
     Args:
-        manager: Where sandboxes are.
-        populations: Who is in which.
+        manager: The manager of the sandboxes.
+        populations: The members of populations.
         trees: Removes version trees.
-        config: Intervals, how much is kept, and from when memory is short.
-        taken: Says how much of the memory is taken, from 0 to 1.
+        config: Intervals, retention, and the threshold of memory.
+        taken: Returns the fraction of the memory that is in use, from 0 to 1.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class GarbageCollector:
         manager.on_full = self.make_room
 
     async def run(self) -> NoReturn:
-        """Collect at intervals, and look at the memory in between, for ever.
+        """Collect at intervals, and check the memory in between, until cancelled.
 
         Cancellation: A collection under way destroys what it has begun to destroy.
         """
@@ -202,7 +202,7 @@ class GarbageCollector:
         return report
 
     async def make_room(self, enough: Callable[[], bool]) -> bool:
-        """Destroy the sandboxes that retention lets go, because further ones are wanted.
+        """Destroy collectable sandboxes, to make room for new ones.
 
         Unused trees and orphaned directories wait for the next cycle: this one is in the way of a call.
 
@@ -228,7 +228,7 @@ class GarbageCollector:
         return True
 
     async def look(self) -> None:
-        """Look at the memory: collect if it is short, and refuse further sandboxes if that does not help."""
+        """Check the memory: collect if it is short, and refuse further sandboxes if that does not help."""
         limit = self._config.gc_memory_percent / 100
         admission = self._manager.admission
         taken = self._taken()

@@ -1,9 +1,9 @@
-"""The manager: which sandboxes there are, and the one way each of them goes through its life.
+"""The sandbox manager: the registry of sandboxes and the state machine of their lifecycle.
 
 ``creating`` → ``running`` once its code is loaded, or ``error`` if the code was rejected; ``error`` →
 ``running`` when code that works is loaded; ``stopped`` when it is destroyed, after which the id is free
 again. A session that dies is a step to ``error`` and back: the sandbox goes on with a fresh fork. One that
-dies with its worker while nobody calls is noticed by `Manager.watch`.
+dies with its worker between calls is noticed by `Manager.watch`.
 
 One sandbox may be used from many tasks at once. What changes it, or runs in its session, takes turns in
 the order of arrival. Destroying does not wait its turn: it cancels whatever uses the sandbox, and those
@@ -55,13 +55,13 @@ _session_numbers = count(1)
 
 
 class Manager:
-    """Creates, reloads and destroys sandboxes.
+    """Creates, loads and destroys sandboxes.
 
     Args:
-        worker: Where their sessions live.
-        versions: Where their code is made ready.
+        worker: The worker that holds their sessions.
+        versions: Compiles their code.
         config: Default limits and capacities.
-        observer: Where everything is noted.
+        observer: Records changes and emits events.
 
     Attributes:
         observer: The same.
@@ -146,7 +146,7 @@ class Manager:
                 n_losses = await self._worker.host.wait_session_losses(n_losses)
 
     def note_worker_kill(self, kill: WorkerKill) -> None:
-        """Tell of every sandbox that a worker takes along which is killed for its memory."""
+        """Record each sandbox that lost its session or calls when a worker was killed for its memory."""
         at_rest = [
             record.id
             for record in self._records.values()
@@ -229,7 +229,7 @@ class Manager:
                     span.note(status=record.state.status.value, version=record.state.version)
                     return made
         except BaseException:
-            if not record.stopping:  # else somebody is destroying it
+            if not record.stopping:  # else it is being destroyed already
                 await self.destroy_all([record])
             raise
 
@@ -251,7 +251,7 @@ class Manager:
         broken: bool = True,
         **changes: object,
     ) -> None:
-        """Put what came of a load into a sandbox, and note the versions of its modules.
+        """Put the result of a load into a sandbox, and register the versions of its modules.
 
         Args:
             record: The sandbox.
@@ -322,7 +322,7 @@ class Manager:
         self.observer.fitness.inherit(record.number, record.id, entry)
 
     def _adjusted(self, sandbox_id: str, entry: FitnessEntry) -> None:
-        """Note with a sandbox that somebody adjusted its fitness, in whatever thread."""
+        """Update a sandbox's state after an adjustment of its fitness; from any thread."""
 
         def note() -> None:
             record = self._records.get(sandbox_id)
@@ -348,17 +348,17 @@ class Manager:
             raise
 
     async def _make_room(self, specs: Sequence[SandboxSpec]) -> None:
-        """Have garbage collected for as long as there is not room enough and that makes some."""
+        """Collect garbage until there is room, or a collection frees none."""
 
         def enough() -> bool:
             return self.admission.has_room(specs, len(self._records))
 
         while self.on_full is not None and not enough():
             if not await self.on_full(enough):
-                return  # `reserve` refuses them, unless somebody destroys some first
+                return  # `reserve` refuses them, unless some are destroyed first
 
     async def destroy_idle(self, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
-        """Destroy sandboxes that nobody uses; those that are in use, or being destroyed, stay.
+        """Destroy idle sandboxes; those that are in use, or being destroyed, stay.
 
         Returns:
             Those that were destroyed.
@@ -370,7 +370,7 @@ class Manager:
         return idle
 
     async def take_apart(self, record: SandboxRecord) -> None:
-        """Wait for whoever was using a sandbox that was told to stop, end its session and free its id.
+        """Wait for the users of a stopped sandbox, end its session and free its id.
 
         Cancellation: Too late: it is taken apart all the same.
         """
@@ -382,7 +382,7 @@ class Manager:
                 self._end(record)
 
     def _end(self, record: SandboxRecord) -> None:
-        """Forget a sandbox that has no session any more, and tell of its end, once."""
+        """Remove a sandbox without a session from the registry, and emit its end, once."""
         if self._records.get(record.id) is not record:
             return
         self._forget(record)
@@ -408,7 +408,7 @@ class Manager:
         return record.session_live and self._worker.host.session_home(record.session) is None
 
     async def _notice_loss(self, record: SandboxRecord) -> None:
-        async with record.lock:  # whoever uses the session finds out by himself
+        async with record.lock:  # a call in the session finds out by itself
             if self._has_lost_session(record):
                 record.note_restart(SESSION_LOST)
 

@@ -1,8 +1,8 @@
-"""Populations: which there are, who is in them, and how a generation follows from the one before.
+"""Populations: their members, their generations, and the creation of the next generation.
 
-Who is in a population is asked of the sandboxes themselves; kept here is only what no sandbox knows: that
-a population is there though it is empty, how far its generations have come, which one it descends from, and
-who is pinned. The store keeps that as well, so that numbering goes on after a restart.
+Membership is a field of each sandbox. Kept here is only what no sandbox knows: that a population exists
+though it is empty, its latest generation, the population it descends from, and the pinned sandboxes. The
+store keeps that as well, so that numbering goes on after a restart.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LOADS_AT_ONCE = 8
 
 
 class PopulationRegistry:
-    """Tracks groups of sandboxes that belong together.
+    """The registry of populations.
 
     Args:
-        manager: Where the sandboxes are.
-        kept: What the store keeps of populations.
-        config: How much of a population stays.
+        manager: The manager of the sandboxes.
+        kept: The populations in the store.
+        config: The retention of a population's members.
     """
 
     def __init__(self, manager: Manager, kept: PopulationStore, config: Config) -> None:
@@ -99,7 +99,7 @@ class PopulationRegistry:
         return [self.state(population.id) for population in known]
 
     def resume(self, population_id: str, direction: Direction | None) -> list[LostMember]:
-        """Enter a population, or say who was in it whom retention keeps and no engine holds any more.
+        """Enter a population, or return its former members that retention keeps and no engine holds.
 
         Raises:
             ConfigurationError: A name or the direction cannot be used.
@@ -160,7 +160,7 @@ class PopulationRegistry:
         return max(0, self._find(population_id).generation)
 
     async def generations(self, population_id: str, generation: int | None) -> list[GenerationState]:
-        """Return all generations of a population, or one, with those of their members who are gone.
+        """Return all generations of a population, or one, destroyed members included.
 
         Raises:
             ConfigurationError: There is no such population.
@@ -189,7 +189,7 @@ class PopulationRegistry:
     def offspring(
         self, population_id: str, offspring: Sequence[Offspring], *, into: str | None
     ) -> list[SandboxSpec]:
-        """Say what to create for the generation after the latest one.
+        """Return the specifications of the sandboxes of the next generation.
 
         Args:
             population_id: The population.
@@ -199,7 +199,7 @@ class PopulationRegistry:
 
         Raises:
             ConfigurationError: There is no such population, or something is no `Offspring`.
-            SandboxNotFound: Nobody has ever heard of a parent.
+            SandboxNotFound: A parent never existed.
         """
         found = goal = self._find(population_id)
         for one in offspring:

@@ -1,4 +1,4 @@
-"""One sandbox as the engine keeps it: a record, and for a while perhaps a session in a worker."""
+"""The engine's record of one sandbox, which may have a session in a worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _tell(record: Any, _: Attribute[SandboxState], state: SandboxState) -> Sandb
 
 @define(eq=False)
 class Usage:
-    """What the calls of a sandbox took so far.
+    """Resource usage of a sandbox's calls so far.
 
     Attributes:
         calls: How many there were.
@@ -56,7 +56,7 @@ class Usage:
 
 @define(eq=False)
 class SandboxRecord:
-    """A sandbox: what is known about it, the code it holds, and who is using it.
+    """The record of one sandbox: its state, its code, and its users.
 
     It owns nothing outside this process's memory unless `session_opened` is set.
 
@@ -68,10 +68,10 @@ class SandboxRecord:
         backlog: Its calls.
         code: The code it holds; None if there is none, or if it was rejected.
         rejected: Why the code was rejected; None if it was not.
-        session_opened: Whether the worker may know the session, and has to be told of its end.
+        session_opened: Whether the worker may know the session, so that the engine must close it there.
         session_live: Whether the worker holds a fork with this sandbox's state.
-        lock: Held by whoever creates, reloads, runs in the session, or takes the sandbox apart.
-        loaded: Set once the first load is over, whatever came of it.
+        lock: Held while the sandbox is created, reloaded or destroyed, or a call runs in its session.
+        loaded: Set once the first load is over, successful or not.
         stopping: Whether it is being destroyed; nothing may start any more.
         number: Its number in lineage and store.
         usage: What its calls took.
@@ -112,7 +112,7 @@ class SandboxRecord:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses it, and it is not being destroyed."""
+        """Whether it is not in use, and not being destroyed."""
         return not (self.stopping or self._scopes or self.lock.locked()) and self.loaded.is_set()
 
     @contextmanager
@@ -151,7 +151,7 @@ class SandboxRecord:
     def refuse_stopped(self) -> None:
         """Raise `SandboxNotFound` if the sandbox is being destroyed.
 
-        For whoever is about to change it after work that may have been shielded from cancellation.
+        To be called before a change that follows work which may have been shielded from cancellation.
         """
         if self.stopping:
             raise SandboxNotFound(self.id, "it was destroyed during this call")

@@ -1,4 +1,4 @@
-"""Other code for sandboxes that are there: reloads, rollbacks, and what there was before."""
+"""Hot reload of sandboxes: new code, rollbacks, and the version history of their modules."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MakeTree = Callable[[], Awaitable[FileTree]]
 
 
 class Reloading:
-    """Reloads sandboxes and looks into the history of their modules.
+    """Reloads sandboxes, and reads the version history of their modules.
 
     Args:
-        worker: Where their sessions live.
-        versions: Where code is made ready.
-        manager: Where they are kept.
+        worker: The worker that holds their sessions.
+        versions: Compiles their code.
+        manager: The manager of the sandboxes.
     """
 
     def __init__(self, worker: Worker, versions: Versions, manager: Manager) -> None:
@@ -113,7 +113,7 @@ class Reloading:
         return self._modules.history(record.id, module)
 
     async def diff(self, record: SandboxRecord, module: str, old: int | None, new: int | None) -> VersionDiff:
-        """Say what changed in a module from one version to another; found out in a guest.
+        """Return the difference between two versions of a module; a guest computes it.
 
         Args:
             record: The sandbox.

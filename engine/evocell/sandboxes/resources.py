@@ -1,4 +1,4 @@
-"""Readings on an interval: of each worker, of sandboxes that were at work, and of the engine as a whole."""
+"""Periodic resource readings of workers, of sandboxes that were called, and of the whole engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def watch_resources(
     Args:
         worker: Whose processes.
         manager: Whose sandboxes.
-        observer: Where readings go: to the store if it is a lasting one, and to whoever listens.
+        observer: Records the readings: in the store if it is durable, and as events.
         interval_s: Seconds between two readings.
         emit: Whether they become events.
     """
@@ -59,7 +59,7 @@ async def watch_resources(
 def _tell_of_sandboxes(
     observer: Observer, records: Iterable[SandboxRecord], seen: dict[int, int]
 ) -> dict[int, int]:
-    """Tell of the sandboxes that were called since the last time; return how often each was called."""
+    """Emit readings of sandboxes called since the last time; return the calls of each so far."""
     calls: dict[int, int] = {}
     for record in records:
         calls[record.number] = record.usage.calls

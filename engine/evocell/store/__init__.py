@@ -1,1 +1,1 @@
-"""The durable store: one SQLite database with runs, lineage, fitness, records and the audit log."""
+"""The durable store: one SQLite database of runs, lineage, fitness, records and the audit log."""

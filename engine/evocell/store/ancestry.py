@@ -1,8 +1,8 @@
-"""A family of individuals by their places: who is above and who is below whom.
+"""The ancestry graph in memory: ancestors and descendants of an individual, by topological position.
 
-Places are given out in order, parents before children. So the ancestors of one are found by walking the
-places downwards once with a byte of marks for each, and its descendants by walking upwards; neither needs a
-set, a queue, or lists of children.
+Positions are assigned in topological order, parents before children. The ancestors of an individual are
+therefore found in one pass over the positions downwards, with one mark byte each, and its descendants in one
+pass upwards; neither needs a set, a queue, or lists of children.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AncestryGraph:
         return self._depths[place]
 
     def has_children(self, place: int) -> bool:
-        """Whether anybody descends from it."""
+        """Whether it has descendants."""
         return place in self._with_children
 
     def line(self, place: int) -> list[int]:
@@ -67,7 +67,7 @@ class AncestryGraph:
         return line
 
     def above(self, starts: Sequence[int]) -> bytearray:
-        """Mark some individuals and all from whom they descend.
+        """Mark some individuals and all their ancestors.
 
         Returns:
             A byte for each place up to the highest of `starts`: 1 for who is marked.
@@ -77,7 +77,7 @@ class AncestryGraph:
         for start in starts:
             marks[start] = 1
         first, second, more = self._first, self._second, self._more
-        # The marks are read while they are made: whoever is marked lies below, and comes later.
+        # The marks are read while they are written: a marked individual has a lower position and comes later.
         if not more:
             firsts = compress(reversed(first[: top + 1]), reversed(marks))
             seconds = compress(reversed(second[: top + 1]), reversed(marks))
@@ -91,7 +91,7 @@ class AncestryGraph:
         return marks
 
     def below(self, start: int) -> bytearray:
-        """Mark all who descend from an individual.
+        """Mark all descendants of an individual.
 
         Returns:
             A byte for each place above `start`: 1 for who is marked.
@@ -111,7 +111,7 @@ class AncestryGraph:
         return marks[start + 1 :]
 
     def youngest_common(self, one: int, other: int) -> int | None:
-        """Return the youngest from which two individuals descend, perhaps one of them, or None."""
+        """Return the youngest common ancestor of two individuals, which may be one of them, or None."""
         if one == other:
             return one
         top = max(one, other)

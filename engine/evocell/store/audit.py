@@ -1,7 +1,7 @@
-"""The audit log: every decision of the security gate and every kill, durable, bounded, to be asked.
+"""The audit log: decisions of the security gate and kills, durable, bounded in entries, with queries.
 
-What an entry quotes of a variant, such as the name of a module, is cut and printable. It is written by the
-store's own thread; noting something costs the engine a few microseconds.
+Text that an entry quotes from a variant, such as a module name, is cut and made printable. The store's
+writer thread writes the entries; recording one costs the engine a few microseconds.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _TRIM = "DELETE FROM audit WHERE seq <= (SELECT max(seq) FROM audit) - ?"
 
 @frozen
 class AuditEntry:
-    """One thing that was decided, or done to a guest.
+    """One entry: a decision of the security gate, or a kill of a guest.
 
     Attributes:
         seq: Its number; they rise and are never used again.
         at: When, in seconds since 1970.
         kind: What it was, see `AUDIT_KINDS`.
-        sandbox_id: Whose; empty for what is about a version alone.
+        sandbox_id: The sandbox concerned; empty if the entry is about a version alone.
         version: Digest of the code; empty if it is not known.
-        profile: The security profile; empty for what is no decision of the gate.
+        profile: The security profile; empty unless the entry is a decision of the gate.
         detail: A sentence.
     """
 
@@ -60,7 +60,7 @@ class AuditEntry:
 
 
 class AuditLog:
-    """Keeps the audit log of one engine in its store; from any thread.
+    """The audit log of one engine, kept in its store; thread-safe.
 
     Args:
         store: Where to.
@@ -78,7 +78,7 @@ class AuditLog:
     def note(
         self, kind: AuditKind, detail: str, *, sandbox_id: str = "", version: str = "", profile: str = ""
     ) -> None:
-        """Note one thing; returns at once."""
+        """Record one entry; returns at once."""
         row = (self._run, time.time(), kind, _cleaned(sandbox_id), version, profile, _cleaned(detail))
         with self._lock:
             self._noted += 1
@@ -88,7 +88,7 @@ class AuditLog:
             self.trim()
 
     def trim(self) -> None:
-        """Let go of the oldest entries beyond the bound."""
+        """Delete the oldest entries beyond the bound."""
         self._store.execute(_TRIM, (self._max_entries,))
 
     def entries(

@@ -1,4 +1,4 @@
-"""What differs between the source of a parent and that of its child."""
+"""Source differences between a child and its parents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONTEXT = 3
 
 @frozen
 class Change:
-    """What was done to a parent to make a child.
+    """The difference between one parent and one child, with the mutation that made it.
 
     Attributes:
         child_id: The child.
@@ -43,7 +43,7 @@ class Change:
 
 
 def diff_files(before: Files, after: Files) -> str:
-    """Return the difference of two versions' text as ``diff -u`` shows it, path by path."""
+    """Return the unified diff of two versions' text, path by path."""
     parts: list[str] = []
     for path in sorted(before.keys() | after.keys()):
         parts += _diff_file(path, before.get(path, ""), after.get(path, ""))

@@ -1,4 +1,4 @@
-"""The database file of a store: opened, migrated, refused if foreign, at rest while the process forks."""
+"""The database file of a store: opening, migration, refusal of foreign files, quiescence during forks."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ TROUBLES = frozenset(
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether a write failed for what may pass, such as a full disk, so that it is worth trying again."""
+    """Whether the cause of a failed write may pass, such as a full disk, so that a retry is worthwhile."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, sqlite3.Error) and isinstance(code, int) and code & 0xFF in TROUBLES
 
 
 def open_reader(state_dir: Path) -> sqlite3.Connection:
-    """Open the store of a state directory for reading only, beside whoever writes to it.
+    """Open the store of a state directory for reading only, concurrently with any writer.
 
     Args:
         state_dir: The directory, or the database itself.
@@ -100,7 +100,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> None:
-    """Make a database one that this version writes to.
+    """Create or migrate the schema of a database for this version.
 
     Raises:
         StoreError: It is not ours, or a later version's.
@@ -143,7 +143,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Have what SQLite and the operating system raise become a `StoreError` that names the file."""
+    """Convert errors of SQLite and the operating system into a `StoreError` that names the file."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -154,7 +154,7 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 class Resting(Protocol):
-    """Something that has threads at work in SQLite."""
+    """An object whose threads use SQLite and can be paused for a fork."""
 
     def rest(self) -> list[threading.Lock]:
         """Wait until none is at work, and keep them all out; return what to release to let them in."""
@@ -162,7 +162,7 @@ class Resting(Protocol):
 
 
 class _Forks:
-    """Has SQLite at rest whenever the process is forked.
+    """Fork hooks that pause all use of SQLite while the process forks.
 
     SQLite has locks of its own for the whole process. A child that is forked while another thread holds one
     of them would wait for it for ever at its first use of any database, and loops that fork right after an

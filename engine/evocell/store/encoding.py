@@ -1,4 +1,4 @@
-"""Values as the store and the event stream keep them."""
+"""Encoding of values for the store and the event stream."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _unpack_any(packed: bytes) -> object:
 
 
 def text(value: str | None, most: int | None = None) -> str | None:
-    """Make a string that a database takes, whoever wrote it."""
+    """Make a string of any origin acceptable to the database."""
     if value is None:
         return None
     cut = value if most is None or len(value) <= most else value[:most] + " …"

@@ -1,4 +1,4 @@
-"""Tables of a store as CSV, JSON lines or msgpack, for other programs."""
+"""Export of a store's tables as CSV, JSON lines or msgpack."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _cell(value: object) -> object:
         return "true" if value else "false"
     if isinstance(value, list | dict):
         return _json(value)
-    # What a candidate wrote must not be a formula in whoever's spreadsheet.
+    # Text of a candidate must not be read as a formula by a spreadsheet.
     if isinstance(value, str) and _looks_like_formula(value):
         return f"'{value}"
     return value

@@ -1,4 +1,4 @@
-"""The fitness of individuals: the latest of each at hand, all of them in the store."""
+"""Fitness of individuals: the latest of each in memory, the whole history in the store."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _DIRECTION = """
 
 @frozen
 class FitnessEntry:
-    """One fitness of one individual.
+    """One entry of the fitness history: an evaluation or an adjustment of one individual.
 
     Attributes:
         sandbox_id: The individual.
@@ -103,7 +103,7 @@ class FitnessEntry:
         fuel_used: Units of work that the evaluation took.
         at: When, in seconds since 1970.
         version: Digest of the code that was evaluated, if that is known.
-        delta: By how much somebody adjusted the score; 0 for an evaluation, or for neither.
+        delta: What `adjust` added to the score; 0 for any other entry.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
@@ -130,11 +130,11 @@ class FitnessEntry:
 
 
 class FitnessRecorder(Completable):
-    """Keeps the fitness of individuals; may be used from any thread.
+    """Records and queries the fitness of individuals; thread-safe.
 
     Args:
-        journal: Where it is kept.
-        telemetry: Where events go.
+        journal: Writes it into the store.
+        telemetry: Emits its events.
         emit: Whether results become events.
     """
 
@@ -150,7 +150,7 @@ class FitnessRecorder(Completable):
     def record(
         self, result: FitnessResult, *, number: int = 0, version: str | None = None, batch: int | None = None
     ) -> None:
-        """Keep a result, and tell of it.
+        """Record a result and emit its event.
 
         Args:
             result: The result.
@@ -190,7 +190,7 @@ class FitnessRecorder(Completable):
             )
 
     def adjust(self, sandbox_id: SandboxName, delta: float, reason: str) -> FitnessEntry:
-        """Change the fitness of an individual, for what its evaluation could not see.
+        """Adjust the score of an individual, for what its evaluation does not measure.
 
         Args:
             sandbox_id: The individual, or its id.
@@ -344,7 +344,7 @@ class FitnessRecorder(Completable):
         return frame_of(rows, names, library=library)
 
     def forget(self, sandbox_id: SandboxName) -> None:
-        """Let go of what is held in memory of an individual; the store keeps it."""
+        """Drop an individual from memory; the store keeps it."""
         with self._lock:
             self._latest.pop(id_of(sandbox_id), None)
 

@@ -1,4 +1,4 @@
-"""Look through a store for what is damaged or does not fit together."""
+"""Consistency check of a store: damaged rows and broken references."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _PACKED: tuple[tuple[str, str, Callable[[bytes], object]], ...] = (
 
 
 def inspect_store(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
-    """Say in a sentence each what is wrong with a store.
+    """Return the faults of a store, a sentence each.
 
     Args:
         connection: Opened with `open_reader`.

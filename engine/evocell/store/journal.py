@@ -1,6 +1,6 @@
-"""What an engine writes into the store while it works; every method returns at once.
+"""The journal: the rows an engine writes into the store while it runs; no method waits for the disk.
 
-Rows are made from their objects in the writer's thread, and those that belong to one table go in together.
+Rows are made from their objects in the writer's thread, and the rows of one table are inserted together.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from evocell.store.store import Store
 __all__ = ["Journal"]
 
 MOST_IN_BUNDLE = 50_000
-"""Rows that may wait; then whoever has another one waits for the writer."""
+"""Rows that may wait to be written; at this bound, a caller with another row waits for the writer."""
 
 MOST_BEGUN_IN_TROUBLE = 10_000
 """Individuals and batches that may begin while nothing can be written; then further ones are refused."""
@@ -77,7 +77,7 @@ _FORGOTTEN = """
 
 @define(eq=False)
 class _Evaluated:
-    """A result that waits to be written."""
+    """A result that is yet to be written."""
 
     row: int
     batch: int | None
@@ -88,14 +88,14 @@ class _Evaluated:
 
 @define(eq=False)
 class _Bundle:
-    """What waits to be written together; a later bundle may refer to what is in an earlier one.
+    """Rows to be written in one transaction; a later bundle may refer to rows of an earlier one.
 
     Attributes:
         states: The latest state of each sandbox that changed, and whether it is more than a passing one.
         edges: Children with their parents.
         sources: Versions with their files.
         evaluations: Results.
-        statements: Whatever else there is, in order, after the others.
+        statements: All other statements, in order, executed after the rows above.
     """
 
     states: dict[int, tuple[SandboxState, bool]] = field(factory=dict)
@@ -115,10 +115,10 @@ class _Bundle:
 
 
 class Journal:
-    """Writes down one run.
+    """Records one run in the store.
 
     Args:
-        store: Where to.
+        store: The store.
         run: The run's number.
     """
 
@@ -172,7 +172,7 @@ class Journal:
     def begin_batch(
         self, operation: str, members: Sequence[int], *, entry: str, task: str, direction: str
     ) -> int:
-        """Keep that a batch of evaluations has begun, so that it is known if it never ends.
+        """Record the start of a batch of evaluations, so that recovery knows a batch that never ended.
 
         Args:
             operation: What the caller asked for.
@@ -208,7 +208,7 @@ class Journal:
     def adjusted(
         self, number: int, sandbox_id: str, *, delta: float, before: float, after: float, reason: str
     ) -> None:
-        """Keep that somebody changed the fitness of an individual."""
+        """Record an adjustment of an individual's fitness."""
         row = (next(self._adjustments), self.run, number, sandbox_id, delta, before, after, text(reason))
         self._execute(_ADJUSTMENT, (*row, time.time()))
         self._execute("UPDATE sandboxes SET fitness = ? WHERE sandbox = ?", (after, number))

@@ -1,4 +1,4 @@
-"""Who descends from whom: asked in memory, kept in the store."""
+"""Lineage of individuals: queried in memory, kept in the store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_NOTES: Mapping[str, object] = MappingProxyType({})
 
 @frozen
 class Individual:
-    """One individual, as lineage knows it.
+    """One individual in the lineage.
 
     Attributes:
         id: Its name.
@@ -51,7 +51,7 @@ class Individual:
 
 
 class LineageStore(Protocol):
-    """Where lineage is kept; see `evocell.store.journal`."""
+    """The interface through which lineage is written; implemented by `evocell.store.journal.Journal`."""
 
     def new_number(self) -> int:
         """Return a number that no individual has."""
@@ -83,10 +83,10 @@ class LineageStore(Protocol):
 
 
 class LineageTracker(Completable):
-    """Remembers ancestry; may be used from any thread.
+    """The lineage of individuals in memory; thread-safe.
 
     Args:
-        kept: Where it is kept as well; None for nowhere.
+        kept: Writes it into a store as well; None keeps it in memory only.
     """
 
     def __init__(self, kept: LineageStore | None = None) -> None:
@@ -123,7 +123,7 @@ class LineageTracker(Completable):
 
         Args:
             child_id: Its id.
-            parent_ids: Its parents' ids; one that nobody has heard of is noted with its id alone.
+            parent_ids: Its parents' ids; an unknown one is recorded with its id alone.
             mutation_type: How it came to be.
             version: Digest of its code, if it is known yet.
             generation: The generation it belongs to.
@@ -159,7 +159,7 @@ class LineageTracker(Completable):
 
         Args:
             individual_id: Its id.
-            number: Its number; if another bears the id by now, nothing changes.
+            number: Its number; if the id is in use again, nothing changes.
         """
         with self._lock:
             place = self._places.get(individual_id)
@@ -185,7 +185,7 @@ class LineageTracker(Completable):
             self._notes[place] = notes
 
     def set_version(self, individual_id: str, version: str | None) -> None:
-        """Note the code of an individual that has it only now; one that is not known is left alone."""
+        """Record the code of an individual that had none yet; an unknown one is left alone."""
         with self._lock:
             place = self._places.get(individual_id)
             if place is not None:
@@ -214,7 +214,7 @@ class LineageTracker(Completable):
             return None if place is None else self._family.depth(place)
 
     def ancestors(self, individual_id: SandboxName) -> list[str]:
-        """Return all from whom an individual descends, the youngest first.
+        """Return all ancestors of an individual, the youngest first.
 
         Args:
             individual_id: The individual, or its id.
@@ -231,7 +231,7 @@ class LineageTracker(Completable):
             return found
 
     def descendants(self, individual_id: SandboxName) -> list[str]:
-        """Return all who descend from an individual, the oldest first.
+        """Return all descendants of an individual, the oldest first.
 
         Args:
             individual_id: The individual, or its id.
@@ -260,7 +260,7 @@ class LineageTracker(Completable):
             ]
 
     def common_ancestor(self, one_id: SandboxName, other_id: SandboxName) -> str | None:
-        """Return the youngest from which two individuals descend, or None; it may be one of the two.
+        """Return the youngest common ancestor of two individuals, or None; it may be one of the two.
 
         Args:
             one_id: One individual, or its id.
@@ -276,7 +276,7 @@ class LineageTracker(Completable):
             return None if place is None else self._ids[place]
 
     def family(self, individual_ids: Iterable[SandboxName], *, most: int | None = None) -> list[Individual]:
-        """Return individuals and all from whom they descend, the oldest first.
+        """Return individuals and all their ancestors, the oldest first.
 
         Args:
             individual_ids: Whose: individuals, or their ids.
@@ -310,7 +310,7 @@ class LineageTracker(Completable):
         return None if found is None else dict(found)
 
     def what_changed(self, child_id: SandboxName, parent_id: SandboxName | None = None) -> Change:
-        """Return what was done to a parent to make a child.
+        """Return the differences between a child and its parents.
 
         Args:
             child_id: The child, or its id.
@@ -416,5 +416,5 @@ class LineageTracker(Completable):
                 for parent in individual.parent_ids
             ]
             self._append(individual, parents)
-            if newer is not None and self._numbers[newer]:  # the name belongs to whoever bore it last
+            if newer is not None and self._numbers[newer]:  # an id names its latest holder
                 self._places[individual.id] = newer

@@ -1,4 +1,4 @@
-"""Everything that watches one engine, put together."""
+"""The observer of one engine: its telemetry, store, lineage, fitness and audit log, opened together."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _log = logging.getLogger("evocell")
 
 @frozen
 class Observer:
-    """What watches an engine.
+    """The recorders of one engine.
 
     Attributes:
         telemetry: Its events.
         store: Its durable store.
         journal: Writes its run into the store.
-        lineage: Who descends from whom.
-        fitness: How good they are.
+        lineage: The lineage of its individuals.
+        fitness: The fitness of its individuals.
         events: Its events as a numbered stream.
-        audit: What was decided and who was stopped.
-        repairs: What its start found amiss in the store.
+        audit: Its audit log.
+        repairs: What recovery found and repaired in the store at its start.
         durable: Whether results must be on disk before they are returned.
         first_name: The first number for a name of its own making, such as ``sandbox-7``, that is not taken.
     """
@@ -83,7 +83,7 @@ async def open_observer(
     event_log_max_files: int,
     audit_entries: int,
 ) -> AsyncIterator[Observer]:
-    """Watch an engine for as long as a block lasts; what killed engines left in the store is mended first.
+    """Open the recorders of an engine for a block; the store is first repaired after killed engines.
 
     Args:
         store: Its store.

@@ -1,4 +1,4 @@
-"""What the store keeps of populations: that they were, and whom they descend from."""
+"""Populations in the store: their existence, descent and members."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _RANKED = """
 
 @frozen
 class LostMember:
-    """A member of a population that an engine held which is gone.
+    """A member of a population whose engine has ended.
 
     Attributes:
         spec: What it is created from again.
@@ -76,13 +76,13 @@ class LostMember:
 
 @frozen
 class KeptPopulation:
-    """A population as it is kept.
+    """A population as the store keeps it.
 
     Attributes:
         id: Its name.
         parent_id: The population it descends from.
         generation: The latest in it.
-        direction: Which of its members are its elite; `UNDECIDED` until the first of them is evaluated.
+        direction: Whether more or less is better in it; `UNDECIDED` until its first member is evaluated.
         created_at: When it was created, in seconds since 1970.
     """
 
@@ -94,10 +94,10 @@ class KeptPopulation:
 
 
 class PopulationStore:
-    """Keeps populations, and asks for their members.
+    """Writes populations, and reads their members.
 
     Args:
-        store: Where.
+        store: The store.
         run: The number of this engine's run.
     """
 
@@ -138,7 +138,7 @@ class PopulationStore:
     def lost(self, population: str, *, oldest: int, n_elites: int, direction: str) -> list[LostMember]:
         """Return the members that engines held which are gone, and that retention would have kept.
 
-        Members that somebody destroyed are none of them, nor are those whose text is not in the store.
+        Destroyed members are left out, and so are those whose source is not in the store.
 
         Args:
             population: The population.
@@ -191,7 +191,7 @@ class PopulationStore:
 
 
 def _was_destroyed(steps: bytes | None) -> bool:
-    """Whether somebody destroyed a sandbox, by its life as it is kept; its engine's end is not in that."""
+    """Whether a sandbox was destroyed by a call, by its transitions; its engine's end is not among them."""
     try:
         found = unpack(steps) if steps is not None else []
         return isinstance(found, list) and bool(found) and found[-1][1] == "stopped"

@@ -1,4 +1,4 @@
-"""Outcomes that are remembered by what decided them, and records of the calls that were made."""
+"""Memoised outcomes, by the identity of their call, and records of evaluated calls."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _COLUMNS = "seq, at, sandbox_id, call, kind, outcome, fuel, deterministic"
 
 
 class Memory:
-    """Outcomes as bytes, by key: the ones used last in this process, and more in a durable store.
+    """Encoded outcomes by key: an LRU cache in this process, backed by a durable store.
 
     Args:
-        store: Where they outlive the engine; None to remember in this process only.
+        store: The store in which they outlive the engine; None caches in this process only.
         max_bytes: Most that is kept in this process.
     """
 
@@ -52,7 +52,7 @@ class Memory:
         self.hits = self.misses = self.refused = 0
 
     def get(self, key: str) -> bytes | None:
-        """Return what is remembered under a key."""
+        """Return the encoded outcome under a key; None if there is none."""
         found = self._entries.get(key)
         if found is not None:
             return found
@@ -64,7 +64,7 @@ class Memory:
         return None
 
     def put(self, key: str, outcome: bytes) -> None:
-        """Remember an outcome; one that is too large is not."""
+        """Store an encoded outcome; one that is too large is left out."""
         if len(outcome) > MOST_ENTRY_BYTES:
             return
         self._keep(key, outcome)
@@ -81,7 +81,7 @@ class Memory:
             self._store.execute("DELETE FROM memo WHERE key = ?", (key,))
 
     def info(self) -> MemoInfo:
-        """Return counts."""
+        """Return statistics."""
         return MemoInfo(
             hits=self.hits,
             misses=self.misses,
@@ -95,10 +95,10 @@ class Memory:
 
 
 class Records:
-    """Records of calls, in a store; the newest hundred thousand.
+    """Records of calls in a store; the newest 100,000 are kept.
 
     Args:
-        store: Where they are kept.
+        store: The store.
     """
 
     def __init__(self, store: Store) -> None:

@@ -1,7 +1,7 @@
 """Engines as runs of a store: open, closed or killed; recovery after a kill; the runs of one search.
 
-A run holds a lock on a file of its own as long as it lives; one that is open in the store and whose file can
-be locked is dead. What it had begun and not ended is then marked.
+A run holds a lock on a file of its own while it is open; a run that is open in the store and whose file can
+be locked was killed. Its unfinished evaluations and live sandboxes are then marked as interrupted or lost.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ class LostSandbox:
 
 @frozen
 class RecoveryReport:
-    """What a start found amiss in the store, and mended.
+    """What the recovery at a start found and repaired in the store.
 
     Attributes:
         runs: Runs that were killed.
         interrupted: Ids of individuals whose evaluation had not ended.
         lost: Sandboxes that were alive.
-        missing_versions: Versions of which neither tree nor text is there any more.
+        missing_versions: Versions of which neither tree nor source is left.
     """
 
     runs: tuple[int, ...] = ()
@@ -141,7 +141,7 @@ class Run:
 
     Attributes:
         number: Its number.
-        repairs: What was found amiss at its start.
+        repairs: What recovery found and repaired at its start.
     """
 
     def __init__(self, store: Store, number: int, lock: int, repairs: RecoveryReport) -> None:
@@ -151,7 +151,7 @@ class Run:
         self._lock: int | None = lock
 
     def close(self) -> None:
-        """Note that the engine ended well; idempotent.
+        """Record the orderly end of the engine; idempotent.
 
         Raises:
             StoreError: Something of the run could not be written, and the store was to be durable.
@@ -179,7 +179,7 @@ class Run:
 
 
 def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool]) -> Run:
-    """Enter a new run into a store, after mending what killed ones left.
+    """Enter a new run into a store, after the recovery of killed runs.
 
     Args:
         store: The store.
@@ -278,7 +278,7 @@ def _recover(
 
 
 def _interrupt(connection: sqlite3.Connection, run: int) -> list[str]:
-    """Mark what a dead run had begun to evaluate; return the ids."""
+    """Mark the unfinished evaluations of a dead run as interrupted; return the ids."""
     ids: list[str] = []
     batches = connection.execute(
         "SELECT batch, members FROM batches WHERE run = ? AND outcome = 'running'", (run,)
@@ -339,7 +339,7 @@ def _listed(things: Sequence[object], most: int = 5) -> str:
 
 
 def lost_sandboxes(store: Store) -> list[tuple[LostSandbox, SandboxSpec]]:
-    """Return the sandboxes that killed engines held and nobody has brought back, with their text as source.
+    """Return the sandboxes of killed engines that have not been revived, with their text as source.
 
     Of one whose text is not in the store the source is missing. The last one that bore an id stands for it.
 
@@ -371,7 +371,7 @@ def lost_sandboxes(store: Store) -> list[tuple[LostSandbox, SandboxSpec]]:
 
 
 def note_revived(store: Store, lost: Iterable[LostSandbox], run: int) -> None:
-    """Note that sandboxes have been brought back, so that nobody does it again."""
+    """Record that sandboxes have been revived, so that they are not revived again."""
     rows = [(f"brought back in run {run}", one.id, LOST) for one in lost]
     store.executemany("UPDATE sandboxes SET error = ? WHERE id = ? AND error = ?", rows)
 
@@ -427,7 +427,7 @@ def chosen_runs(
     all_runs: bool,
     population: str | None,
 ) -> list[int]:
-    """Return the runs that somebody wants to see.
+    """Return the runs that a view covers: those of a population, all, one search, or one run.
 
     Args:
         connection: Opened with `open_reader`.

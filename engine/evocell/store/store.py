@@ -1,10 +1,10 @@
 """The durable store: one SQLite database in WAL mode, written by one thread in batches.
 
-Whoever has something to write leaves it and goes on; `flush` waits until everything that was left before it
-is committed, and raises if some of it could not be. Several processes may have one store open.
+Callers queue writes and go on; `flush` waits until everything queued before it is committed, and raises if
+part of it could not be. Several processes may have one store open.
 
-What a full disk, or another trouble that may pass, keeps from being written stays in memory, in order, and is
-tried again; until it is written every `flush` raises.
+Writes that fail for a passing reason, such as a full disk, stay in memory, in order, and are tried again;
+until they are written every `flush` raises.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from evocell_runtime.private import make_private, shared_file
 __all__ = ["Store", "Write", "open_store"]
 
 LINGER_S = 0.05
-"""How long the writer gathers when nobody waits for it."""
+"""How long the writer gathers writes while no ticket is queued."""
 
 MOST_WAITING = 50_000
-"""Writes that may wait; then whoever has another one waits, too, rather than memory growing."""
+"""Writes that may be queued; at this bound `Store.write` blocks, so that memory does not grow."""
 
 MOST_STUCK = 10_000
-"""Writes that are kept to be tried again; those beyond are lost, and reported."""
+"""Failed writes that are kept to be tried again; those beyond it are lost, and reported."""
 
 RETRY_S = 5.0
-"""After how long the writer tries again by itself what could not be written."""
+"""Interval at which the writer tries failed writes again while the queue is empty."""
 
 REST_S = 5.0
 """How long a fork of the process waits for a transaction that is under way."""
 
 Write: TypeAlias = Callable[[sqlite3.Connection], object]
-"""Changes the database inside a transaction that is not its own; it may be called again if that failed."""
+"""Changes the database inside the writer's transaction; it is called again if that was rolled back."""
 
 T = TypeVar("T")
 
@@ -55,13 +55,14 @@ _log = logging.getLogger("evocell")
 
 @define(eq=False)
 class _Ticket:
-    """Somebody who waits for what was left before.
+    """A mark in the queue of writes; it is answered once the writes before it were committed or failed.
 
     Attributes:
-        done: Called when it has been written, or could not be.
-        since: Losses before this many are not this one's business; None for those not told of yet.
-        failures: Why something is lost.
-        trouble: Why something is not written yet; empty if all is.
+        done: Called, in the writer's thread, with the answer in the fields below.
+        since: The value of `Store.losses` from which losses are reported to this ticket; None for the
+            failures that no earlier ticket reported.
+        failures: Why writes were lost, a sentence each.
+        trouble: Why writes are not committed yet; empty if all are.
     """
 
     done: Callable[[], None]
@@ -72,7 +73,7 @@ class _Ticket:
 
 @define(eq=False)
 class _Once:
-    """A write that nobody wants any more once it has failed."""
+    """A write that is not tried again: its caller waits, and gets the error."""
 
     write: Write
 
@@ -86,8 +87,8 @@ class Store:
     Attributes:
         path: The file.
         durable: Whether a commit is on disk before it counts.
-        told: Called, in the writer's thread, with the reason when writing begins to fail, and with an empty
-            one when all of it is written after all; and how many writes wait.
+        told: Called, in the writer's thread, with a reason and the number of waiting writes: when writing
+            begins to fail, and, with an empty reason, when everything has been written after all.
 
     Args:
         path: The file; it is created, with its directory, if it is not there.
@@ -149,15 +150,15 @@ class Store:
 
     @property
     def losses(self) -> int:
-        """How many writes were given up so far; for `flush`."""
+        """Number of writes that were lost so far; for `flush`."""
         return self._losses
 
     def write(self, write: Write, *, wait: bool = True) -> None:
-        """Leave a change to be made; it is committed together with others, in order.
+        """Queue a change; it is committed together with others, in order.
 
         Args:
             write: Called in the writer's thread with the connection, inside a transaction.
-            wait: Whether to wait while too much is waiting already.
+            wait: Whether to block while the queue is full.
 
         Raises:
             StoreError: The store is closed.
@@ -177,7 +178,7 @@ class Store:
         """Make a change, wait until it is committed, and return what it returned.
 
         Raises:
-            StoreError: It, or something that was left before it, could not be written; it is not tried again.
+            StoreError: It, or a write queued before it, could not be written; it is not tried again.
         """
         answers: list[T] = []
         self.write(_Once(lambda connection: answers.append(write(connection))))
@@ -185,24 +186,24 @@ class Store:
         return answers[-1]
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Leave one statement to be executed."""
+        """Queue one statement."""
         self.write(lambda connection: connection.execute(sql, parameters))
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Leave one statement to be executed once for each row."""
+        """Queue one statement to be executed once for each row."""
         self.write(lambda connection: connection.executemany(sql, rows))
 
     async def flush(self, *, since: int | None = None) -> None:
-        """Wait until everything that was left before is committed.
+        """Wait until everything queued before is committed.
 
         Args:
-            since: What `losses` was when whoever asks began; what was given up since then is reported to it
-                even if somebody else has been told. None for what nobody has been told of.
+            since: The value of `losses` when the caller's work began; losses since then raise here even if
+                another caller's flush has reported them. None for the failures that no flush has reported.
 
         Raises:
-            StoreError: Something of it could not be written, and either is tried again or is lost.
+            StoreError: A write failed; it is either tried again or lost.
 
-        Cancellation: It is written all the same.
+        Cancellation: The writes are committed all the same.
         """
         event = trio.Event()
         token = trio.lowlevel.current_trio_token()
@@ -223,7 +224,7 @@ class Store:
         self._raise_for(ticket)
 
     def catch_up(self) -> None:
-        """Wait in this thread until the writer has come to everything that was left, written or not."""
+        """Block until the writer has processed everything queued before, committed or not."""
         event = threading.Event()
         self._ask(event.set, self._losses)
         event.wait()
@@ -238,7 +239,7 @@ class Store:
             return self._reader.execute(sql, parameters).fetchall()
 
     def close(self) -> None:
-        """Write what is left, and close; idempotent. What could not be written is in the log."""
+        """Commit the queued writes, and close; idempotent. Failures are logged."""
         with self._work:
             self._closing = True
             self._work.notify_all()
@@ -248,10 +249,10 @@ class Store:
         self._thread.join()
 
     def rest(self) -> list[threading.Lock]:
-        """Wait until no thread of this process is at work in the database, and keep them all out.
+        """Wait until no thread of this process uses the database, and keep all of them out.
 
         Returns:
-            What to release to let them in again.
+            The locks to release to let them in again.
         """
         locks = (self._writing, self._reading)
         return [lock for lock in locks if lock.acquire(timeout=REST_S)]
@@ -302,7 +303,7 @@ class Store:
                 self._connection.close()
 
     def _take(self) -> list[Write | _Ticket] | None:
-        """Return what is to be written next, together; None when there will be no more."""
+        """Return the entries to be committed next, together; None when there will be no more."""
         work = self._work
         with work:
             while not self._waiting:
@@ -317,9 +318,25 @@ class Store:
             taken = list(self._waiting)
             self._waiting.clear()
             self._tickets = 0
-            work.notify_all()  # whoever waits for room
+            work.notify_all()  # writers blocked on a full queue
             return taken
 
+    # Theory of operation
+    # -------------------
+    # `_waiting` is one queue of writes and tickets. The writer's thread takes all of it at once and commits
+    # its writes, behind those of `_stuck`, in one transaction. A ticket stands for a waiting `flush`; it is
+    # answered after the commit of everything queued before it, and a queued ticket ends the gathering.
+    #
+    # A transaction that fails is rolled back. If the cause may pass (`is_trouble`: full disk, locked file),
+    # the writes move to `_stuck`, in order, and `_trouble` holds the reason; each later commit tries them
+    # first, and until they are written every ticket reports `_trouble`. If the cause is a write itself, the
+    # writes are committed one by one, and the culprit is lost.
+    #
+    # A write is lost if it is at fault itself or beyond `MOST_STUCK`. Each loss counts in `_losses` and adds
+    # a sentence to `_failures`. Tickets without `since` take `_failures`, which is then cleared: such flushes
+    # report a loss once. Concurrent evaluations must each learn of a loss, whichever flushes first; their
+    # tickets carry the count of losses from their start as `since`, and are compared with `_losses`.
+    # A `_Once` is not tried again: its caller is waiting and gets `_trouble` as a failure.
     def _commit(self, taken: Sequence[Write | _Ticket]) -> None:
         stuck = self._write([*self._stuck, *(one for one in taken if not isinstance(one, _Ticket))])
         for one in stuck:
@@ -343,12 +360,12 @@ class Store:
         del self._failures[1000:]
 
     def _write(self, writes: Sequence[Write]) -> Sequence[Write]:
-        """Write what can be written; return what is to be tried again, which is the last of them."""
+        """Commit what can be committed; return the rest to be tried again, which is a tail of the writes."""
         if not writes:
             return ()
         try:
             self._in_transaction(writes)
-        except Exception as error:  # noqa: BLE001 - which of them it was is found out one by one
+        except Exception as error:  # noqa: BLE001 - the culprit is found one by one
             if is_trouble(error):
                 return self._in_trouble(error, writes)
         else:

@@ -1,4 +1,4 @@
-"""Family trees for other programs: Graphviz and JSON."""
+"""Export of the lineage as Graphviz or JSON."""
 
 from __future__ import annotations
 

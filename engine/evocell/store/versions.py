@@ -1,4 +1,4 @@
-"""What the store keeps of module versions: that they were, also when their sandbox is gone."""
+"""Module versions in the store, which outlive their sandbox."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _FIND = """
 
 
 class VersionStore:
-    """Keeps module versions, and finds them again.
+    """Writes and reads module versions.
 
     Args:
-        store: Where.
+        store: The store.
         run: The number of this engine's run.
     """
 

@@ -1,4 +1,4 @@
-"""Every event an engine emits: the table that `docs/telemetry.md` is made of and that tests compare with."""
+"""The catalogue of an engine's events; `docs/telemetry.md` is made from it, and tests compare with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATUSES = ("creating", "running", "error", "stopped")
 
 @frozen
 class Number:
-    """A measurement.
+    """A measurement of an event.
 
     Attributes:
         name: Its key; the unit is its end.
@@ -52,7 +52,7 @@ class Number:
 
 @frozen
 class Label:
-    """A piece of metadata.
+    """A metadata field of an event.
 
     Attributes:
         name: Its key.
@@ -72,7 +72,7 @@ class Label:
 
 @frozen
 class EventKind:
-    """One event.
+    """One kind of event.
 
     Attributes:
         name: In dotted words.
@@ -138,7 +138,7 @@ _ALL: tuple[EventKind, ...] = (
             Label(
                 "outcome",
                 (str,),
-                "what came of it",
+                "how it ended",
                 ("completed", *KINDS[:-2]),
             ),
         ),
@@ -203,7 +203,7 @@ _ALL: tuple[EventKind, ...] = (
     ),
     EventKind(
         "sandbox.fitness.adjusted",
-        "somebody changed the fitness of an individual with `adjust`",
+        "the fitness of an individual was changed with `adjust`",
         (Number("score", "the score after that"), Number("delta", "what was added to it")),
         (_ID, Label("why", (str,), "the reason that was given")),
     ),

@@ -1,7 +1,7 @@
-"""The log of events: msgpack maps one after the other, in files of bounded size and number.
+"""The event log on disk: concatenated msgpack maps in files of bounded size and number.
 
-The files of a run are ``7.msgpack``, ``7-2.msgpack``, ``7-3.msgpack``; none is ever renamed, so whoever reads
-one is not disturbed. The oldest of a directory go, but never the one that an engine writes to.
+The files of a run are ``7.msgpack``, ``7-2.msgpack``, ``7-3.msgpack``; none is ever renamed, so a reader
+is not disturbed. The oldest files of a directory are removed, but never one that an engine writes to.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _log = logging.getLogger("evocell")
 
 
 class EventLog:
-    """Files that packed events are appended to; each is with the operating system when `append` returns.
+    """Appends packed events to files; each has reached the operating system when `append` returns.
 
     Args:
-        directory: Where they are; it is created if it is not there.
+        directory: The directory of the files; it is created if it does not exist.
         run: Number of the run.
-        max_bytes: How long a file may become; an event is never divided.
-        max_files: How many files there may be in the directory, those of other engines that live left out.
-        is_alive: Says whether another run's engine lives, which then looks after its own files.
+        max_bytes: Most bytes of a file; an event is never split.
+        max_files: Most files in the directory, not counting those of other engines that are running.
+        is_alive: Whether the engine of another run is alive; such an engine removes its own files.
 
     Raises:
         OSError: It cannot be written.
@@ -61,7 +61,7 @@ class EventLog:
         problem = make_private(directory)
         if problem is not None:
             raise StoreError(problem, str(directory))
-        # Files of that number can be there already if somebody has removed the database beside them.
+        # Files of that number exist already if the database beside them was deleted.
         self._first = 1 + max((part for of, part, _ in log_files(directory) if of == run), default=0)
         self._part = self._first
         self._size = 0

@@ -1,4 +1,4 @@
-"""Events of one engine, and who listens to them.
+"""Telemetry of one engine: events, spans, and the handlers attached to them.
 
 Emitting never raises and never waits: a handler that raises is detached and reported, and the engine goes on.
 Which events there are, with what measurements and metadata, is in `evocell.telemetry.catalogue`.
@@ -33,10 +33,10 @@ _log = logging.getLogger("evocell")
 
 @frozen
 class TelemetryEvent:
-    """Something that happened in an engine.
+    """One event of an engine.
 
     Attributes:
-        name: What, in dotted words, such as ``"sandbox.fitness.computed"``.
+        name: Its name, in dotted words, such as ``"sandbox.fitness.computed"``.
         measurements: Numbers by name; the unit is part of the name, as in ``duration_s``.
         metadata: What it is about; each value is None, a bool, a number, a string or a tuple of strings.
         at: When, in seconds since 1970 (UTC).
@@ -64,9 +64,9 @@ class _Attached:
 
 
 class Telemetry(Completable):
-    """Hands events to whoever attached; may be used from any thread.
+    """Delivers events to the attached handlers; thread-safe.
 
-    With nobody attached an event costs a look at an empty tuple.
+    Without handlers an event costs one check of an empty tuple.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Telemetry(Completable):
 
     @property
     def active(self) -> bool:
-        """Whether anybody listens; whoever would have to compute something for an event may ask first."""
+        """Whether a handler is attached; check it before computing measurements for an event."""
         return bool(self._attached)
 
     @property
@@ -85,7 +85,7 @@ class Telemetry(Completable):
         return tuple(one.handler_id for one in self._attached)
 
     def attach(self, handler_id: str, prefix: str, handler: Handler) -> None:
-        """Have a function called with every event under a prefix.
+        """Attach a function, which is called with every event under a prefix.
 
         Args:
             handler_id: Its name, to detach it by.
@@ -125,7 +125,7 @@ class Telemetry(Completable):
         measurements: Mapping[str, float] = _NO_NUMBERS,
         metadata: Mapping[str, object] = _NOTHING,
     ) -> None:
-        """Tell whoever listens that something happened; never raises.
+        """Deliver an event to the attached handlers; never raises.
 
         Args:
             name: The event, as in `evocell.telemetry.catalogue`.
@@ -140,7 +140,7 @@ class Telemetry(Completable):
             if one.wants(name):
                 try:
                     one.handler(event)
-                except Exception as error:  # noqa: BLE001 - a handler is somebody else's code
+                except Exception as error:  # noqa: BLE001 - a handler is the caller's code
                     self._drop(one, event, error)
 
     def span(self, name: str, metadata: Mapping[str, object] = _NOTHING) -> Span:
@@ -180,7 +180,7 @@ def _check_attachment(handler_id: object, prefix: object, handler: object) -> No
 
 
 class Span:
-    """One block of work with a beginning and an end; a context manager, see `Telemetry.span`."""
+    """A block of work with a start and a stop event; a context manager, see `Telemetry.span`."""
 
     __slots__ = ("_measured", "_metadata", "_name", "_number", "_started", "_telemetry")
 
@@ -193,11 +193,11 @@ class Span:
         self._started = 0.0
 
     def note(self, **metadata: object) -> None:
-        """Add what only the end of the work knows to its last event."""
+        """Add metadata to the last event of the span."""
         self._metadata = {**self._metadata, **metadata}
 
     def measure(self, **measurements: float) -> None:
-        """Add numbers to the last event."""
+        """Add measurements to the last event of the span."""
         self._measured = {**(self._measured or {}), **measurements}
 
     def __enter__(self) -> Self:

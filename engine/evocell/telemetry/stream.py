@@ -1,7 +1,7 @@
-"""The event stream: every event with a number, for subscribers of any speed, resumable, and a log on disk.
+"""The event stream: numbered events for subscribers, who can resume it, and for the log on disk.
 
-An event is packed once. A subscriber has a queue of bounded length and size; when it is full the oldest event
-in it is dropped and counted, so whoever is slow misses events, and neither slows the engine nor fills memory.
+An event is packed once. A subscriber has a queue bounded in length and bytes; when it is full its oldest
+event is dropped and counted. A slow subscriber misses events; it neither slows the engine nor fills memory.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Subscription:
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Get nothing more; what is in the queue can still be taken. Idempotent."""
+        """End the subscription; queued events can still be taken. Idempotent."""
         self._stream.unsubscribe(self)
         with self._changed:
             self._closed = True
@@ -164,7 +164,7 @@ class Subscription:
         self.close()
 
     def start_from(self, replay: Iterator[StreamedEvent], missed: int) -> None:
-        """Give it what came before it."""
+        """Prepend the events that are replayed to it."""
         self.missed = missed
         self._replay = replay
 
@@ -192,9 +192,9 @@ class Subscription:
 
 
 class EventStream(Completable):
-    """Numbers an engine's events and hands them to subscribers; may be used from any thread.
+    """Numbers an engine's events and delivers them to subscribers; thread-safe.
 
-    It begins to number them when somebody first subscribes, or at once if there is a log.
+    Numbering starts with the first subscription, or at once if there is a log.
 
     Args:
         telemetry: Where the events come from.
@@ -222,7 +222,7 @@ class EventStream(Completable):
     def subscribe(
         self, prefix: str = "", *, after: int | None = None, capacity: int = CAPACITY
     ) -> Subscription:
-        """Get the events under a prefix from now on, or from after a number.
+        """Subscribe to the events under a prefix, from now on or from after a number.
 
         Args:
             prefix: As in `Telemetry.attach`.
@@ -250,7 +250,7 @@ class EventStream(Completable):
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Give a subscription nothing more."""
+        """End a subscription."""
         with self._lock:
             self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
 

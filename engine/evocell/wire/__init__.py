@@ -1,4 +1,4 @@
-"""The frame codec: bytes from a side nobody trusts become values, or a `ProtocolError`. No I/O."""
+"""The frame codec: untrusted bytes become values, or a `ProtocolError`. No I/O."""
 
 from evocell.wire.values import decode_hostile, decode_response
 

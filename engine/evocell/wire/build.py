@@ -1,7 +1,7 @@
-"""Values built from scanned bytes, step by step.
+"""Construction of values from scanned bytes, in bounded steps.
 
-A C call that builds a value keeps the interpreter's lock for all of it. What is long is therefore built of
-the parts that the scan found, each in a call of its own; between two of them other threads get their turn.
+A C call that builds a value keeps the interpreter's lock for all of it. A long value is therefore built
+from the parts that the scan found, each in a call of its own; between two of them other threads can run.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def _whole(data: bytes) -> Any:
 
 
 def _past_the_collector() -> None:
-    """Have the cycle collector take what was built as if it had seen it.
+    """Move the values just built into the oldest generation of the cycle collector.
 
-    Each tenth of a million new lists would have it go through all of them, which takes longer than building
-    them, in one go and with the interpreter locked. What was decoded has no cycles. Objects that somebody has
-    frozen would be thawed; then this is not called.
+    The collector would traverse all new lists after every 100,000 of them, which takes longer than building
+    them, in one step and with the interpreter locked. Decoded values have no cycles. Objects that were frozen
+    before would be unfrozen; then this is not called.
     """
     gc.freeze()
     gc.unfreeze()
@@ -151,7 +151,7 @@ def _array(dtype: str, shape: list[int], data: bytes) -> Any:
 def _numpy() -> ModuleType | None:
     if "numpy" not in sys.modules:
         try:
-            import numpy as np  # noqa: PLC0415 - only who has it and reads an array pays for it
+            import numpy as np  # noqa: PLC0415 - imported only when an array is read
         except ImportError:
             return None
         return np

@@ -61,7 +61,7 @@ _EXT = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 
 @frozen(kw_only=True)
 class FrameLimits:
-    """What one message may be.
+    """Bounds of one message.
 
     Attributes:
         max_bytes: Its length.
@@ -76,7 +76,7 @@ class FrameLimits:
 
 @frozen
 class Request:
-    """Asks for something; a `Response` with the same id answers.
+    """A request; the `Response` with the same id answers it.
 
     Attributes:
         msgid: Chosen by the sender, 32 bits, not in use.
@@ -91,7 +91,7 @@ class Request:
 
 @frozen
 class Response:
-    """Answers a request.
+    """The answer to a request.
 
     Attributes:
         msgid: The request's.
@@ -106,7 +106,7 @@ class Response:
 
 @frozen
 class Notification:
-    """Tells something; nothing answers.
+    """A notification; it has no answer.
 
     Attributes:
         method: What is told.
@@ -153,7 +153,7 @@ def _plain(raw: bytes) -> Any:
 class FrameReader:
     """Finds messages in a stream of bytes.
 
-    After a `ProtocolError` the stream has no more messages: whoever sent it is out of step.
+    After a `ProtocolError` the stream has no more messages: its sender is out of step.
 
     Args:
         limits: What one message may be.

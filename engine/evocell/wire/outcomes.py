@@ -1,6 +1,6 @@
-"""Outcomes as bytes and back, and the digest by which two of them are compared.
+"""Encoding, decoding and digests of outcomes.
 
-What comes back is checked field by field: the bytes may have lain in a file that others can write to.
+Decoding checks every field: the bytes may come from a file that others can write to.
 """
 
 from __future__ import annotations

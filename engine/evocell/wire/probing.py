@@ -1,10 +1,10 @@
-"""A bound on the collisions of what will be hashed, found out before it is hashed.
+"""A bound on hash collisions, checked before keys of untrusted bytes are hashed.
 
 CPython hashes an int to itself and follows a fixed sequence of places in a table from there, so that a sender
 can choose keys each of which is looked for in thousands of places. Text and bytes are hashed with a secret of
 the process and need no look. The places are counted here as CPython will visit them, in tables of each size
-that the container goes through, and too many of them are refused: whoever builds the container, copies it or
-looks something up in it then has about as much work as with keys that chance has chosen.
+that the container goes through, and too many of them are refused: building the container, copying it or
+looking something up in it then takes about as much work as with random keys.
 
 Source: CPython 3.11 to 3.13, Objects/dictobject.c (`find_empty_slot`) and Objects/setobject.c
 (`set_add_entry`).

@@ -1,4 +1,4 @@
-"""The scan that hostile bytes pass before anything is built from them.
+"""The scan of hostile bytes, which bounds them before any value is built.
 
 One pass over the headers, without recursion and without allocating what they announce. What it lets
 through costs its reader memory in proportion to its length: nesting, number of values, copies of nested
@@ -98,7 +98,7 @@ def scan(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> Long
     """Check one encoded value.
 
     Args:
-        data: Bytes that nobody vouches for.
+        data: Untrusted bytes.
         max_bytes: Most bytes it may have.
         max_items: Most values it may hold, dict keys and all nested ones included.
         max_depth: Most containers around one another.

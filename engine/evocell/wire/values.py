@@ -1,4 +1,4 @@
-"""Reading of values and responses that come out of a sandbox."""
+"""Decoding of values and responses that come out of a sandbox."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _KINDS = {
 
 
 def decode_hostile(data: bytes | GuestBytes, *, max_bytes: int, max_items: int, max_depth: int) -> Any:
-    """Decode one value from bytes that nobody vouches for.
+    """Decode one value from untrusted bytes.
 
     Args:
         data: The bytes.

@@ -14,7 +14,10 @@ from functools import lru_cache
 from evocell.execution.interface import CallJob
 from evocell.models.limits import Limits
 
-__all__ = ["call_request"]
+__all__ = ["CHILD_ENTRY", "call_request", "child_parts"]
+
+CHILD_ENTRY = "evocell_child:main"
+"""What a process of a call is: a function of the harness."""
 
 _VERSION = 2
 """Of the format: all later interpreters read it, and it has no references between values."""
@@ -40,10 +43,23 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
         if blob is None:
             parts[-1] += name + _NONE
         else:
-            parts[-1] += name + _BYTES + len(blob).to_bytes(4, "little")
+            parts[-1] += name + _BYTES + len(blob).to_bytes(_LENGTH_BYTES, "little")
             parts += [blob, b""]
     parts[-1] += _END
     return tuple(part for part in parts if part)
+
+
+def child_parts(job: CallJob) -> tuple[bytes, ...]:
+    """Make all of the request of a call's process but its arguments: see `evocell.guests.questions`.
+
+    Args:
+        job: The call; the process has the same code and harness.
+    """
+    own = CallJob(
+        code=job.code, harness=job.harness, entry=CHILD_ENTRY, payload=b"", seed=job.seed, limits=job.limits
+    )
+    *parts, last, _ = call_request(own, load=True)
+    return (*parts, last[:-_LENGTH_BYTES])
 
 
 @lru_cache(maxsize=1024)
@@ -66,5 +82,6 @@ def _plain(value: str | int) -> bytes:
     return marshal.dumps(value, _VERSION)
 
 
+_LENGTH_BYTES = 4
 _NONE, _BYTES, _END = b"N", b"s", b"0"
 _CODE, _HARNESS, _ARGS = _plain("code"), _plain("harness"), _plain("args")

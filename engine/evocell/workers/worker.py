@@ -26,7 +26,7 @@ from evocell.models.limits import Bounds, Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
-from evocell.workers.requests import call_request
+from evocell.workers.requests import call_request, child_parts
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
 from evocell_runtime.untrusted import GuestBytes
@@ -167,6 +167,7 @@ class HostWorker:
                 session=job.session,
                 parts=call_request(job, load=True),
                 parts_again=None if job.session is None or job.reload else call_request(job, load=False),
+                child_parts=child_parts(job) if job.limits.processes else None,
                 limits=job.limits,
                 seed=job.seed,
                 image=job.image,

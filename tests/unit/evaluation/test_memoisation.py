@@ -157,7 +157,7 @@ DIFFERENT = {
             SQUARE,
             {
                 "limits": evocell.Limits(
-                    **{attribute.name: attribute.default - 1 if attribute.default else 4096}
+                    **{attribute.name: attribute.default - 1 if attribute.default else 64}
                 )
             },
         )

@@ -13,7 +13,7 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.leb128 import read_signed, read_unsigned, write_signed, write_unsigned
 from evocell_runtime.metering import instrument, recursion
 from evocell_runtime.metering.instrument import Plan
-from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, SLICE, SLICE_FUEL
+from evocell_runtime.metering.names import CHARGE, COSTS, FUEL, PAUSE_AT, SIGNAL, SLICE, SLICE_FUEL, STACK
 from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.scan import Function, functions
 from evocell_runtime.patches.module import open_module
@@ -25,22 +25,25 @@ YIELD_COST = 500
 """Fuel of the guest's own `sched_yield`."""
 
 _TYPE, _FUNCTION, _GLOBAL, _EXPORT, _ELEMENT, _CODE = 1, 3, 6, 7, 9, 10
+_STACK_POINTER, _MUTABLE_I32 = 0, b"\x7f\x01"
 _THROUGH_TABLE = 1 << 30
 """Added to a type's number where types stand beside functions."""
 
 
 @frozen(kw_only=True)
 class Landmarks:
-    """Where CPython's interpreter loop is, by the functions' places in the code section.
+    """Where CPython's interpreter loop is, and what else is needed, by places in the code section.
 
     Attributes:
         dispatch: `_PyEval_EvalFrameDefault`, whose longest innermost loop dispatches instructions.
         handler: `_Py_HandlePending`.
+        signal: `raise` of the C library.
         breaker: Offset of `eval_breaker` in `PyThreadState`.
     """
 
     dispatch: int
     handler: int
+    signal: int = 0
     breaker: int = 12
 
 
@@ -58,6 +61,7 @@ def find_landmarks(wasm: bytes) -> Landmarks:
     return Landmarks(
         dispatch=module.number("_PyEval_EvalFrameDefault") - imported,
         handler=module.number("_Py_HandlePending") - imported,
+        signal=module.number("raise") - imported,
     )
 
 
@@ -86,7 +90,10 @@ def _metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
     found = list(functions(by_id[_CODE]))
     signatures, taken = module.function_types, address_taken(by_id[_ELEMENT])
     entries = charged_entries(call_graph(found, signatures, taken, imported), taken)
-    globals_count, _ = read_unsigned(by_id[_GLOBAL], 0)
+    globals_count, at = read_unsigned(by_id[_GLOBAL], 0)
+    if by_id[_GLOBAL][at : at + 2] != _MUTABLE_I32:
+        msg = "the interpreter's first global is not a stack pointer, a changeable number of 32 bits"
+        raise ImageError(msg)
     plan = Plan(
         fuel=globals_count,
         pause_at=globals_count + 1,
@@ -113,11 +120,13 @@ def _metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
         _GLOBAL: _longer(by_id[_GLOBAL], 3, _i64_global(0) * 2 + _i64_global(SLICE_FUEL)),
         _EXPORT: _longer(
             by_id[_EXPORT],
-            4,
+            6,
             _export(FUEL, 3, plan.fuel)
             + _export(PAUSE_AT, 3, plan.pause_at)
             + _export(SLICE, 3, plan.slice)
-            + _export(CHARGE, 0, plan.charge),
+            + _export(CHARGE, 0, plan.charge)
+            + _export(STACK, 3, _STACK_POINTER)
+            + _export(SIGNAL, 0, imported + landmarks.signal),
         ),
         _CODE: write_unsigned(len(bodies)) + b"".join(bodies),
     }

@@ -6,14 +6,32 @@ import hashlib
 
 from attrs import astuple, frozen
 
-__all__ = ["CHARGE", "COSTS", "FUEL", "PAUSE_AT", "SLICE", "SLICE_FUEL", "Costs", "metering_key"]
+__all__ = [
+    "CHARGE",
+    "COSTS",
+    "FUEL",
+    "PAUSE_AT",
+    "SIGNAL",
+    "SLICE",
+    "SLICE_FUEL",
+    "STACK",
+    "Costs",
+    "metering_key",
+]
 
-VERSION = 6
+VERSION = 8
 """Bump when what is charged changes in a way that no price shows."""
 
 FUEL, PAUSE_AT, SLICE, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.slice", "evocell.charge"
 """Exports of the metered code: what is left, what will be left at the next pause, the fuel from one pause
 to the next, and the function that charges."""
+
+SIGNAL = "evocell.signal"
+"""Another export: `raise` of the C library, by which the membrane tells the guest of an alarm."""
+
+STACK = "evocell.stack"
+"""Another export: the interpreter's own global, where its stack in memory ends. It is at its start between
+calls; a copy of a guest in the middle of one goes on below."""
 
 SLICE_FUEL = 10_000_000
 """Fuel between two pauses: about a millisecond."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -14,6 +14,8 @@ import evocell_stand_ins
 
 PROGRAM = "/app/program.py"
 HARNESS = "/harness"
+OWN = "/tmp/evaluator"  # noqa: S108 - a guest path
+"""Where an evaluator finds itself if it may write beside itself."""
 
 _MAX_TEXT_CHARS = 20_000
 _MAX_DEPTH = 8
@@ -21,23 +23,25 @@ _MAX_DEPTH = 8
 evocell_stand_ins.install()
 
 
-def evaluate(function: str, path: str, environ: dict[str, str]) -> dict[str, Any]:
+def evaluate(function: str, path: str, environ: dict[str, str], writable: bool = False) -> dict[str, Any]:
     """Load an evaluator as OpenEvolve does, call one of its functions, and return what it gave as plain data.
 
     Args:
         function: Its name, such as ``"evaluate"``.
         path: The evaluator's file, relative to the harness.
         environ: Environment variables to add before it is loaded.
+        writable: Whether it is to have a copy of its files that it may write beside.
 
     Returns:
         ``{"metrics": ..., "artifacts": ...}``; ``artifacts`` is None if it returned a mapping alone.
     """
     os.environ.update(environ)
-    evaluator = _load(path)
+    evaluator = _load(path, _own_directory() if writable else HARNESS)
     if not hasattr(evaluator, function):
         message = f"the evaluator {path} defines no {function}"
         raise AttributeError(message)
     result = getattr(evaluator, function)(PROGRAM)
+    evocell_stand_ins.run_threads()
     if isinstance(result, evocell_stand_ins.EvaluationResult):
         return {"metrics": _plain(result.metrics), "artifacts": _texts(result.artifacts)}
     if isinstance(result, Mapping):
@@ -46,23 +50,37 @@ def evaluate(function: str, path: str, environ: dict[str, str]) -> dict[str, Any
     raise TypeError(message)
 
 
-def _load(path: str) -> ModuleType:
-    file = f"{HARNESS}/{path}"
+def _own_directory() -> str:
+    """Copy the harness, our own modules left out, to where it can be written to."""
+
+    def ours(_directory: str, names: list[str]) -> list[str]:
+        return [name for name in names if name.startswith("evocell_")]
+
+    shutil.copytree(HARNESS, OWN, ignore=ours, copy_function=shutil.copyfile)
+    return OWN
+
+
+def _load(path: str, root: str) -> ModuleType:
+    file = f"{root}/{path}"
     directory = os.path.dirname(file)
     sys.path.insert(0, directory)
     os.chdir(directory)
     parts = path.removesuffix(".py").split("/")
     if not any("." in part for part in parts):
         # By its dotted name it comes as byte code that was compiled beforehand.
-        module = importlib.import_module(".".join(parts))
-        sys.modules["evaluation_module"] = module
-        return module
-    spec = importlib.util.spec_from_file_location("evaluation_module", file)
+        name = ".".join(parts)
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            spec.origin = file
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+    else:
+        name = "evaluation_module"
+        spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         message = f"the evaluator {path} is no Python file"
         raise ImportError(message)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["evaluation_module"] = module
+    module = sys.modules.get(name) or importlib.util.module_from_spec(spec)
+    sys.modules[name] = sys.modules["evaluation_module"] = module
     spec.loader.exec_module(module)
     return module
 

@@ -1,300 +1,164 @@
-"""What a sandbox has not (threads, processes, alarms), done in the one way it can be: at once, in turn.
+"""What a sandbox has not (threads, processes, alarms), put where programs look for it.
 
-Evaluators use these to keep a candidate from running for ever or from taking the evaluator down with it. In a
-sandbox that is somebody else's task: the whole call has its limits. So what they start here runs to its end
-before the start returns, and every timeout is met.
+A process is a guest of its own (`evocell_subprocess`, `evocell_multiprocessing`). A thread runs in this one,
+in turn: when somebody waits for it, or for anything, it runs to its end. Timeouts are those of the virtual
+clock.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import io
+import importlib
 import os
-import queue
-import runpy
 import signal
-import subprocess
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
-from types import ModuleType, SimpleNamespace
-from typing import Any, Self
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
-_PYTHON_NAMES = ("python", "pypy")
+import evocell_processes as processes
+import evocell_subprocess
+import evocell_threads
+from evocell_threads import run_threads
 
-
-class InTurn(Executor):
-    """An executor that runs what is submitted before `submit` returns."""
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        super().__init__()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run the function and return its future, which is done."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except MemoryError:
-            raise
-        except BaseException as error:
-            future.set_exception(error)
-        return future
+__all__ = ["EvaluationResult", "install", "run_threads"]
 
 
-class Process:
-    """A Python script or module in a namespace of its own, run when it is made.
-
-    Stands in for `subprocess.Popen`. Only Python can be started, and it shares this interpreter's modules.
-
-    Raises:
-        FileNotFoundError: It is another program; there is none in a sandbox.
-    """
-
-    pid = 1
-
-    def __init__(self, args: Any, bufsize: int = -1, **options: Any) -> None:
-        del bufsize
-        self.args = args
-        words = args.split() if isinstance(args, str) else [os.fspath(word) for word in args]
-        name = os.path.basename(words[0]) if words else ""
-        if not words or (words[0] != sys.executable and not name.startswith(_PYTHON_NAMES)):
-            message = "there are no programs in a sandbox, only this interpreter"
-            raise FileNotFoundError(2, message, words[0] if words else "")
-        text = bool(
-            options.get("text")
-            or options.get("universal_newlines")
-            or options.get("encoding")
-            or options.get("errors")
-        )
-        out, err = io.StringIO(), io.StringIO()
-        merged = options.get("stderr") == subprocess.STDOUT
-        with contextlib.ExitStack() as stack:
-            if options.get("stdout") is not None:
-                stack.enter_context(contextlib.redirect_stdout(out))
-            if options.get("stderr") is not None:
-                stack.enter_context(contextlib.redirect_stderr(out if merged else err))
-            self.returncode = _run_python(words[1:], options.get("cwd"), options.get("env"))
-        self.stdin = None
-        self.stdout = self._pipe(out, options.get("stdout"), text=text)
-        self.stderr = self._pipe(err, options.get("stderr"), text=text)
-
-    @staticmethod
-    def _pipe(written: io.StringIO, wanted: Any, *, text: bool) -> Any:
-        if wanted == subprocess.PIPE:
-            return io.StringIO(written.getvalue()) if text else io.BytesIO(written.getvalue().encode())
-        if hasattr(wanted, "write"):
-            mode = getattr(wanted, "mode", "w")
-            wanted.write(written.getvalue().encode() if "b" in mode else written.getvalue())
-        return None
-
-    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Return what it wrote."""
-        del input, timeout
-        return tuple(None if pipe is None else pipe.read() for pipe in (self.stdout, self.stderr))  # type: ignore[return-value]
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Return how it ended."""
-        del timeout
-        return self.returncode
-
-    def poll(self) -> int:
-        """Return how it ended."""
-        return self.returncode
-
-    def kill(self) -> None:
-        """Do nothing: it has ended."""
-
-    terminate = kill
-
-    def send_signal(self, _number: int) -> None:
-        """Do nothing: it has ended."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_args: object) -> None:
-        return None
+# ---------------------------------------------------------------------- signals and limits
 
 
-def _run_python(words: list[str], cwd: Any, env: Any) -> int:
-    before = sys.argv, list(sys.path), os.getcwd(), dict(os.environ)
-    try:
-        if cwd is not None:
-            os.chdir(cwd)
-        if env is not None:
-            os.environ.clear()
-            os.environ.update(env)
-        while words and words[0].startswith("-") and words[0] not in ("-c", "-m"):
-            words = words[1:]
-        if words[:1] == ["-c"]:
-            sys.argv = ["-c", *words[2:]]
-            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
-        elif words[:1] == ["-m"]:
-            sys.argv = words[1:]
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = words
-            sys.path.insert(0, os.path.dirname(words[0]))
-            runpy.run_path(words[0], run_name="__main__")
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except MemoryError:
-        raise
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.argv, sys.path[:] = before[0], before[1]
-        os.chdir(before[2])
-        os.environ.clear()
-        os.environ.update(before[3])
-    return 0
+_alarm_at: list[float] = []
+_interval: list[float] = [0.0]
+_handlers: dict[int, Any] = {}
+_real_signal, _real_get_signal = signal.signal, signal.getsignal
+_SIGALRM = 14
 
 
-class _Task:
-    """A `multiprocessing.Process` that has ended when its start returns."""
-
-    daemon = False
-    pid = 1
-
-    def __init__(
-        self,
-        group: None = None,
-        target: Callable[..., Any] | None = None,
-        name: str | None = None,
-        args: Iterable[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-        *,
-        daemon: bool | None = None,
-    ) -> None:
-        del group, daemon
-        self.name = name or "Process-1"
-        self.exitcode: int | None = None
-        self._run = (target, tuple(args), kwargs or {})
-
-    def run(self) -> None:
-        """Call the target."""
-        target, args, kwargs = self._run
-        if target is not None:
-            target(*args, **kwargs)
-
-    def start(self) -> None:
-        """Run to the end."""
-        try:
-            self.run()
-            self.exitcode = 0
-        except MemoryError:
-            raise
-        except SystemExit as end:
-            self.exitcode = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            traceback.print_exc()
-            self.exitcode = 1
-
-    def is_alive(self) -> bool:
-        """Say no."""
-        return False
-
-    def join(self, timeout: float | None = None) -> None:
-        """Return at once."""
-
-    def terminate(self) -> None:
-        """Do nothing: it has ended."""
-
-    kill = close = terminate
+def _set_timer(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
+    """Have SIGALRM come after so much virtual time, whatever of it the timer would count."""
+    del which
+    before = _get_timer(0)
+    _interval[0] = interval
+    _alarm_at[:] = [time.monotonic() + seconds] if seconds > 0 else []
+    processes.processes.ring_at(int(_alarm_at[0] * 1e9) if _alarm_at else 0)
+    if _real_get_signal(_SIGALRM) is not _on_alarm:
+        _real_signal(_SIGALRM, _on_alarm)
+    return before
 
 
-class _Pool:
-    """A `multiprocessing.Pool` of this interpreter alone."""
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        pass
-
-    def map(
-        self, function: Callable[..., Any], values: Iterable[Any], chunksize: int | None = None
-    ) -> list[Any]:
-        """Do what the built-in does."""
-        del chunksize
-        return [function(value) for value in values]
-
-    def imap(self, function: Callable[..., Any], values: Iterable[Any], chunksize: int = 1) -> Iterator[Any]:
-        """Do what the built-in does."""
-        del chunksize
-        return map(function, values)
-
-    imap_unordered = imap
-
-    def starmap(self, function: Callable[..., Any], values: Iterable[Iterable[Any]]) -> list[Any]:
-        """Do what the one of `itertools` does."""
-        return [function(*value) for value in values]
-
-    def apply(
-        self, function: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
-    ) -> Any:
-        """Call the function."""
-        return function(*args, **(kwds or {}))
-
-    def apply_async(
-        self, function: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
-    ) -> Any:
-        """Call the function and hold what came of it."""
-        future = InTurn().submit(function, *args, **(kwds or {}))
-        return SimpleNamespace(
-            get=lambda timeout=None: future.result(), wait=lambda timeout=None: None, ready=lambda: True
-        )
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    terminate = join = close
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_args: object) -> None:
-        return None
+def _get_timer(which: int) -> tuple[float, float]:
+    del which
+    return (max(0.0, _alarm_at[0] - time.monotonic()) if _alarm_at else 0.0), _interval[0]
 
 
-class _Queue(queue.Queue):  # type: ignore[type-arg]
-    """A `multiprocessing.Queue`: nothing will ever come that is not there."""
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take what is there, or raise `queue.Empty`."""
-        del block, timeout
-        return super().get(block=False)
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    join_thread = close
+def _alarm(seconds: int) -> int:
+    return -int(-_set_timer(0, float(seconds))[0] // 1)
 
 
-def _multiprocessing() -> ModuleType:
-    module = ModuleType("multiprocessing")
-    names = {
-        "Process": _Task,
-        "Pool": _Pool,
-        "Queue": _Queue,
-        "SimpleQueue": _Queue,
-        "JoinableQueue": _Queue,
-        "TimeoutError": TimeoutError,
-        "cpu_count": lambda: 1,
-        "freeze_support": lambda: None,
-        "set_start_method": lambda method, force=False: None,
-        "get_start_method": lambda allow_none=False: "spawn",
-        "get_context": lambda method=None: module,
-        "current_process": lambda: SimpleNamespace(name="MainProcess", daemon=False, pid=1),
-        "__path__": [],
+def _on_alarm(number: int, frame: Any) -> None:
+    if number == _SIGALRM:
+        again = _interval[0]
+        _alarm_at.clear()
+        if again > 0:
+            _set_timer(0, again, again)
+    handler = _handlers.get(number, signal.SIG_DFL)
+    if callable(handler):
+        handler(number, frame)
+    elif handler == signal.SIG_DFL:
+        os._exit(128 + number)
+
+
+def _set_handler(number: int, handler: Any, /) -> Any:
+    if not (callable(handler) or handler in (signal.SIG_DFL, signal.SIG_IGN)):
+        message = "signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object"
+        raise TypeError(message)
+    before = _get_handler(number)
+    _handlers[int(number)] = handler
+    with contextlib.suppress(OSError, ValueError):
+        _real_signal(number, _on_alarm if callable(handler) else handler)
+    return before
+
+
+def _get_handler(number: int, /) -> Any:
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    return _handlers.get(int(number), default)
+
+
+def _next_alarm() -> float | None:
+    return _alarm_at[0] if _alarm_at else None
+
+
+def _ring_alarm() -> None:
+    if _alarm_at and _alarm_at[0] <= time.monotonic():
+        processes.processes.ring_at(0)
+        signal.raise_signal(_SIGALRM)
+
+
+def _install_signals() -> None:
+    for name, number in (("SIGALRM", 14), ("SIGKILL", 9), ("ITIMER_REAL", 0)):
+        if not hasattr(signal, name):
+            setattr(signal, name, number)
+    own: dict[str, Any] = {
+        "alarm": _alarm,
+        "setitimer": _set_timer,
+        "getitimer": _get_timer,
+        "ItimerError": OSError,
+        "signal": _set_handler,
+        "getsignal": _get_handler,
     }
-    for name, value in names.items():
+    for name, value in own.items():
+        setattr(signal, name, value)
+    for name in ("ITIMER_VIRTUAL", "ITIMER_PROF"):
+        if not hasattr(signal, name):
+            setattr(signal, name, ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF").index(name))
+    for name in ("siginterrupt", "set_wakeup_fd", "pthread_sigmask"):
+        if not hasattr(signal, name):
+            setattr(signal, name, lambda *_: -1)
+    processes.next_alarm.append(_next_alarm)
+    processes.ring.append(_ring_alarm)
+    processes.after_fork.append(lambda: _set_timer(0, 0.0))
+
+
+def _resource() -> ModuleType:
+    """Make the module `resource`: limits are taken note of and are the sandbox's."""
+    module = ModuleType("resource")
+    limits: dict[int, tuple[int, int]] = {}
+    names = ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS")
+    for number, name in enumerate(names):
+        setattr(module, f"RLIMIT_{name}", number)
+
+    class Usage:
+        """What `getrusage` tells: the work done, as time."""
+
+        def __init__(self) -> None:
+            self.ru_utime, self.ru_stime = time.process_time(), 0.0
+            self.ru_maxrss = self.ru_ixrss = self.ru_idrss = self.ru_isrss = self.ru_minflt = 0
+            self.ru_majflt = self.ru_nswap = self.ru_inblock = self.ru_oublock = self.ru_nvcsw = 0
+            self.ru_nivcsw = self.ru_nsignals = self.ru_msgsnd = self.ru_msgrcv = 0
+
+    def setrlimit(resource: int, given: tuple[int, int]) -> None:
+        soft, hard = given
+        limits[resource] = int(soft), int(hard)
+
+    own: dict[str, Any] = {
+        "RLIM_INFINITY": -1,
+        "RUSAGE_SELF": 0,
+        "RUSAGE_CHILDREN": -1,
+        "error": OSError,
+        "setrlimit": setrlimit,
+        "getrlimit": lambda resource: limits.get(resource, (-1, -1)),
+        "getrusage": lambda who: Usage(),
+        "getpagesize": lambda: 4096,
+        "struct_rusage": Usage,
+    }
+    for name, value in own.items():
         setattr(module, name, value)
     return module
+
+
+# ---------------------------------------------------------------------- OpenEvolve
 
 
 class EvaluationResult:
@@ -335,19 +199,84 @@ def _openevolve() -> dict[str, ModuleType]:
     return {package.__name__: package, module.__name__: module}
 
 
+class _AfterImport:
+    """Changes modules right after they were imported (the finder protocol): most programs import none."""
+
+    def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
+        """Find one of the modules, with a loader that changes it."""
+        del target
+        change = _CHANGES.get(name)
+        if change is None:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, None)) is not None:
+                spec.loader = _Changing(spec.loader, change)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _Changing:
+    """A loader that lets another one do the work and then changes the module."""
+
+    def __init__(self, loader: Any, change: Callable[[Any], object]) -> None:
+        self._loader, self._change = loader, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        """Leave it to the other loader."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, then change it."""
+        self._loader.exec_module(module)
+        self._change(module)
+
+
+def _change_multiprocessing(module: Any) -> None:
+    del module
+    importlib.import_module("evocell_multiprocessing").install()
+
+
+def _change_pool(module: Any) -> None:
+    pools = importlib.import_module("evocell_pools")
+    module.Pool, module.ThreadPool = pools.Pool, pools.ThreadPool
+
+
+def _change_managers(module: Any) -> None:
+    shared = importlib.import_module("evocell_multiprocessing")
+    module.SyncManager, module.BaseManager = shared.Manager, shared.missing("managers.BaseManager")
+
+
+def _change_executors(module: Any) -> None:
+    executors = importlib.import_module("evocell_executors")
+    module.ProcessPoolExecutor = executors.ProcessExecutor
+    concurrent.futures.wait = executors.wait_for_futures
+    concurrent.futures.as_completed = executors.as_completed
+
+
+_CHANGES: dict[str, Callable[[Any], object]] = {
+    "multiprocessing": _change_multiprocessing,
+    "multiprocessing.pool": _change_pool,
+    "multiprocessing.managers": _change_managers,
+    "concurrent.futures.process": _change_executors,
+}
+_done: list[bool] = []
+
+
 def install() -> None:
-    """Put the stand-ins where evaluators look for what they stand in for."""
-    concurrent.futures.ThreadPoolExecutor = InTurn  # type: ignore[misc,assignment]
-    concurrent.futures.ProcessPoolExecutor = InTurn  # type: ignore[misc,assignment]
-    subprocess.Popen = Process  # type: ignore[misc,assignment]
-    threading.Thread.start = lambda self: self.run()  # type: ignore[method-assign]
-    threading.Thread.join = lambda self, timeout=None: None  # type: ignore[method-assign]
-    threading.Thread.is_alive = lambda self: False  # type: ignore[method-assign]
-    for name, number in (("SIGALRM", 14), ("SIGKILL", 9), ("ITIMER_REAL", 0)):
-        if not hasattr(signal, name):
-            setattr(signal, name, number)
-    signal.alarm = lambda seconds: 0
-    signal.setitimer = lambda which, seconds, interval=0.0: (0.0, 0.0)
-    signal.signal = lambda number, handler: None  # type: ignore[assignment]
-    sys.modules["multiprocessing"] = _multiprocessing()
+    """Put the stand-ins where programs look for what they stand in for; once."""
+    if _done:
+        return
+    _done.append(True)
+    processes.install()
+    evocell_subprocess.install()
+    evocell_threads.install()
+    _install_signals()
+    sys.modules.setdefault("resource", _resource())
     sys.modules.update(_openevolve())
+    for name, change in _CHANGES.items():
+        if name in sys.modules:
+            change(sys.modules[name])
+    sys.meta_path.insert(0, _AfterImport())

@@ -1,0 +1,254 @@
+"""Processes of a sandboxed evaluator, each a guest of its own.
+
+Here is what `subprocess`, `multiprocessing` and `os` are made of: starting copies of this guest, waiting for
+processes, ending them. Time is the virtual clock, for timeouts too.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import io
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from evocell_guest import processes
+
+Ask = processes.ask
+Refused = processes.Refused
+
+_LAST_STANDARD = 2
+_PIPE, _DEVNULL = -1, -3  # as in `subprocess`
+_FILE_MODES = {"rb": os.O_RDONLY, "rb+": os.O_RDWR}
+_sleep = time.sleep
+
+running: set[int] = set()
+"""Processes of this one that have not been waited for."""
+ends: dict[int, list[Any]] = {}
+"""How processes ended that were waited for by another one's waiter."""
+before_waiting: list[Callable[[], object]] = []
+"""Called before this process waits for anything."""
+next_alarm: list[Callable[[], float | None]] = []
+"""Each says when, by `time.monotonic`, something in this process is to be done by `ring`."""
+ring: list[Callable[[], object]] = []
+"""Do what is due."""
+
+after_fork: list[Callable[[], object]] = []
+"""Called in a copy of this process."""
+
+
+def ask(*question: Any) -> Any:
+    """Ask the host, and raise what a program expects if it refuses.
+
+    Raises:
+        BlockingIOError: There are as many processes as there may be, or they nest too deeply.
+        EOFError: Everybody waits for another.
+        OSError: It is refused for another reason.
+    """
+    try:
+        return Ask(*question)
+    except Refused as refused:
+        if refused.why == "ended":
+            raise
+        if refused.why == "deadlock":
+            message = "it would wait for ever: every process of this call waits for another"
+            raise EOFError(message) from None
+        number = errno.EAGAIN if refused.why in ("busy", "depth") else errno.EPERM
+        said = str(refused) or "there are as many processes as this call may have (evocell.Limits.processes)"
+        raise OSError(number, said) from None
+
+
+def to_ns(seconds: float | None) -> int | None:
+    """Turn a timeout into nanoseconds; None for one without end."""
+    if seconds is None or seconds == float("inf"):
+        return None
+    return max(0, int(seconds * 1e9))
+
+
+def waiting(timeout: float | None, wait: Callable[[int | None], Any]) -> Any:
+    """Wait in parts, so that timers of this process ring in between.
+
+    Args:
+        timeout: Seconds; None for ever.
+        wait: Waits for at most so many nanoseconds; returns None if nothing came.
+    """
+    for prepare in before_waiting:
+        prepare()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        alarms = [found for when in next_alarm if (found := when()) is not None]
+        first = min([*alarms, *([] if deadline is None else [deadline])], default=None)
+        found = wait(to_ns(None if first is None else first - time.monotonic()))
+        if found is not None or not alarms or (deadline is not None and time.monotonic() >= deadline):
+            return found
+        for bell in ring:
+            bell()
+
+
+def wait_for(pids: list[int], timeout: float | None) -> int | None:
+    """Wait until one of some processes has ended; how it did is then in `ends`.
+
+    Returns:
+        Which; None if none has in time.
+    """
+    for pid in pids:
+        if pid in ends:
+            return pid
+    end = waiting(timeout, lambda left: ask("wait", pids, left))
+    if end is None:
+        return None
+    found: int = end[0]
+    running.discard(found)
+    ends[found] = end
+    return found
+
+
+def kill(pid: int, number: int) -> None:
+    """End a process of this one.
+
+    Raises:
+        ProcessLookupError: It is none.
+    """
+    if pid in ends or number == 0:
+        return
+    if pid not in running:
+        raise ProcessLookupError(errno.ESRCH, "it is no process of this one", str(pid))
+    ask("kill", pid, number)
+
+
+def sleep(seconds: float, /) -> None:
+    """Let time pass, for the processes of this one too."""
+    if seconds < 0:
+        message = "sleep length must be non-negative"
+        raise ValueError(message)
+    if running or any(when() is not None for when in next_alarm):
+        waiting(seconds, lambda left: ask("wait", [], left))
+    else:
+        for prepare in before_waiting:
+            prepare()
+        _sleep(seconds)
+
+
+def start_copy(task: Callable[[], int]) -> int:
+    """Start a copy of this guest that does a task and ends with its exit status.
+
+    Returns:
+        The number of the process.
+
+    Raises:
+        OSError: There can be no further process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+    def copy(pid: int) -> list[Any]:
+        running.clear()
+        ends.clear()
+        os.getpid = lambda: pid
+        _open_again()
+        random.seed()
+        for hook in after_fork:
+            hook()
+        try:
+            code = task()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return [code & 0xFF, b""]
+
+    try:
+        pid = processes.fork(copy)
+    except Refused as refused:
+        message = str(refused) or "there are as many processes as this call may have"
+        raise BlockingIOError(errno.EAGAIN, message) from None
+    running.add(pid)
+    return pid
+
+
+def _open_again() -> None:
+    """Open what this guest's original has open, under the same numbers; what has no name is closed."""
+    found = {}
+    for one in gc.get_objects():
+        if type(one) is io.FileIO and not one.closed and one.fileno() > _LAST_STANDARD:
+            found[one.fileno()] = one
+    fillers = []
+    for number in sorted(found):
+        file = found[number]
+        while True:
+            flags = _FILE_MODES.get(file.mode, os.O_WRONLY | (os.O_APPEND if file.mode[:1] == "a" else 0))
+            try:
+                opened = os.open(file.name, flags)
+            except (OSError, TypeError, ValueError):
+                opened = os.open("/", os.O_RDONLY)
+            if opened >= number:
+                break
+            fillers.append(opened)
+    for filler in fillers:
+        os.close(filler)
+
+
+def write_out(stream: bytes, target: Any, number: int) -> None:
+    """Write what a process wrote where its parent wanted it; in the parent's own stream by default."""
+    if not stream or target in (_PIPE, _DEVNULL):
+        return
+    if target is None:
+        own = sys.stdout if number == 1 else sys.stderr
+        own.flush()
+        target = number
+    elif not isinstance(target, int):
+        target.flush()
+        target = target.fileno()
+    while stream:
+        stream = stream[os.write(target, stream) :]
+
+
+def _register_at_fork(
+    *,
+    before: Callable[[], object] | None = None,
+    after_in_parent: Callable[[], object] | None = None,
+    after_in_child: Callable[[], object] | None = None,
+) -> None:
+    del before, after_in_parent
+    if after_in_child is not None:
+        after_fork.append(after_in_child)
+
+
+def _no_fork() -> int:
+    message = "a process in a sandbox cannot return twice; start multiprocessing.Process(target=...)"
+    raise OSError(errno.ENOSYS, message)
+
+
+def _waitpid(pid: int, options: int, /) -> tuple[int, int]:
+    found = wait_for([pid] if pid > 0 else sorted(running), 0 if options & 1 else None)
+    if found is None:
+        return 0, 0
+    code = ends.pop(found)[1]
+    return found, -code if code < 0 else code << 8
+
+
+def install() -> None:
+    """Give `os` and `time` what WASI lacks."""
+    time.sleep = sleep  # type: ignore[assignment]
+    own: dict[str, Any] = {
+        "kill": kill,
+        "killpg": kill,
+        "getpgid": lambda pid: pid,
+        "getppid": lambda: 1,
+        "setsid": lambda: None,
+        "setpgrp": lambda: None,
+        "nice": lambda increment: 0,
+        "fork": _no_fork,
+        "register_at_fork": _register_at_fork,
+        "waitpid": _waitpid,
+        "WNOHANG": 1,
+        "WIFEXITED": lambda status: not status & 0x7F,
+        "WEXITSTATUS": lambda status: status >> 8 & 0xFF,
+        "WIFSIGNALED": lambda status: bool(status & 0x7F),
+        "WTERMSIG": lambda status: status & 0x7F,
+    }
+    for name, value in own.items():
+        if not hasattr(os, name):
+            setattr(os, name, value)

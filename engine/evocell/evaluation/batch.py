@@ -97,7 +97,7 @@ class _SandboxIndividual:
     Attributes:
         record: The sandbox.
         load_first: Makes its code ready.
-        code: What came of that; None before.
+        code: The result of that; None before.
         version: Digest of its code, also of rejected code, once it has been read.
     """
 
@@ -145,7 +145,7 @@ class Batches:
         worker: Where calls run.
         versions: Where code is made ready.
         manager: Where sandboxes are kept.
-        pure: Makes the calls, or remembers what came of them.
+        pure: Makes the calls, or remembers their outcomes.
         config: Limits and settings of an evaluation that has none.
     """
 

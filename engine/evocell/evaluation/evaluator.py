@@ -164,7 +164,7 @@ async def evaluate_candidate(
 
 
 def note_result(span: Span, result: FitnessResult) -> None:
-    """Have the span of an evaluation say at its end what came of it."""
+    """Have the span of an evaluation say at its end how it ended."""
     span.note(valid=result.valid, reason=result.reason)
     span.measure(fuel_used=result.fuel_used, peak_memory_bytes=result.peak_memory_bytes)
 
@@ -339,7 +339,7 @@ class _SharedFork:
     """The fork in which all cases of a candidate run, one after the other.
 
     If it is lost with its worker, the cases before are run again in another one, which is then as the first
-    one was: the same calls in the same order leave the same state. What came of them is known already.
+    one was: the same calls in the same order leave the same state. Their outcomes are known already.
     """
 
     def __init__(self, worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion) -> None:

@@ -31,7 +31,7 @@ __all__ = ["MemoisingCaller"]
 
 
 class MemoisingCaller:
-    """Makes the calls of evaluations, or remembers what came of them.
+    """Makes the calls of evaluations, or remembers their outcomes.
 
     Args:
         worker: Where they run.
@@ -50,16 +50,16 @@ class MemoisingCaller:
     async def call(
         self, job: CallJob, make: Callable[[], Awaitable[CallReport]], *, memoise: bool, security: str
     ) -> CallReport:
-        """Make a call, or return what came of it before.
+        """Make a call, or return its earlier outcome.
 
         Args:
             job: The call.
             make: Makes it.
-            memoise: Whether what came of it before will do, and may be remembered.
+            memoise: Whether an earlier outcome will do, and this one may be remembered.
             security: The security profile of its code.
 
         Returns:
-            What came of it, `CallReport.memoised` if it was remembered.
+            Its report, `CallReport.memoised` if it was remembered.
 
         Cancellation: The call is stopped; others who wait for the same make it themselves.
         """

@@ -43,7 +43,7 @@ class Plan:
         calls: Bounds how many calls of this evaluation are in the worker at once.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
-        pure: Makes its calls, or remembers what came of them.
+        pure: Makes its calls, or remembers their outcomes.
         memoise: Whether it may remember.
         security: The engine's security profile.
         watch: Warns where a failure counts more than a real score.
@@ -122,7 +122,7 @@ async def prepare(
         calls_at_once: How many calls may be in the worker at once: a number, or as many as fit into it.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
-        pure: Makes its calls, or remembers what came of them.
+        pure: Makes its calls, or remembers their outcomes.
         memoise: Whether it may remember, if it does not say so itself.
         watch: Warns where a failure counts more than a real score.
 

@@ -95,7 +95,7 @@ def _write_new(path: Path, parts: tuple[bytes, ...]) -> None:
 
 
 def read_archive(path: Path, kind: str, bounds: Mapping[str, int]) -> Archive:
-    """Read a parcel that nobody vouches for.
+    """Read an untrusted archive.
 
     Args:
         path: Where it is.

@@ -61,7 +61,7 @@ class CallJob:
         limits: Bounds of this call.
         harness: Trusted files that are importable beside the variant.
         reload: For a session only: swap `code` in for what is loaded, before the call.
-        sandbox_id: Whose call it is, for whoever is told of its fate.
+        sandbox_id: The sandbox whose call it is, for events and the audit log.
         passing: Whether the session serves one evaluation and ends with it; see `Run.passing`.
     """
 
@@ -101,7 +101,7 @@ class FreezeJob:
 
 @frozen(kw_only=True)
 class CallReport:
-    """What came of a call.
+    """The report of a call.
 
     Attributes:
         outcome: The result, or how the call failed.
@@ -224,7 +224,7 @@ class Worker(Protocol):
         ...
 
     async def import_image(self, path: Path, *, name: str | None, replace: bool) -> ImageInfo:
-        """Make an image from a file that nobody vouches for.
+        """Make an image from an untrusted file.
 
         Raises:
             CopyRefused: It cannot be used; the message says why.

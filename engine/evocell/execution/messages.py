@@ -271,7 +271,7 @@ class Sessions(Protocol):
 
         Args:
             session: Its name.
-            state: What `export_session` returned there, which nobody vouches for, and beside it ``"image"``,
+            state: What `export_session` returned there, which is untrusted, and beside it ``"image"``,
                 ``"app"`` and ``"limits"`` as they are here.
 
         Raises:

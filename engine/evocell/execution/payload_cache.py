@@ -119,7 +119,7 @@ class RequestSender:
             RequestFailed: It refused.
             KeyError, TypeError, ValueError: Its answer is no sighting.
         """
-        # Whoever misses something twice in a row gets it all in one piece.
+        # A worker that misses something twice in a row gets it all in one piece.
         for refer in (self._refer, self._refer, _enclose):
             blobs: dict[str, bytes] = {}
             plain = request.to_wire(partial(refer, blobs))

@@ -327,7 +327,7 @@ class Outgoing:
     async def serve(self) -> None:
         """Write what the stream did not take at once.
 
-        Cancellation: The stream may have half a message, and is of no more use; nobody waits any longer.
+        Cancellation: The stream may have half a message, and is of no more use; no task waits any longer.
         """
         try:
             while True:

@@ -4,9 +4,9 @@ A guest that may have processes asks for one in its mailbox and waits for the an
 the end of a slice, and no host code runs on its stack. What it may ask is in `evocell.guests.questions`.
 
 Time is the virtual clock, which goes by work: each process has its own, as if on a core of its own, and
-begins with that of the one that started it. Whoever has used the least runs next. A process that waits, for
-another to end, for a message or for time to pass, goes on when that has happened, at the time at which it
-happened; a deadline of its own comes when nobody else has anything to do before it. So what is seen does not
+begins with that of the one that started it. The one that has used the least runs next. A process that waits,
+for another to end, for a message or for time to pass, goes on when that has happened, at the time at which
+it happened; a deadline of its own comes when no other has anything to do before it. So what is seen does not
 depend on how fast this machine is, and the same call gives the same, to the unit of fuel.
 
 All fuel is the call's: what a process uses, those that come after it have not. A tenth of it is kept for the
@@ -69,7 +69,7 @@ MESSAGE_BYTES = 64
 """What a message on its way counts for beside what is in it."""
 
 MOST_ENDED = 1_000
-"""Processes that have ended and that nobody has waited for, of one process."""
+"""Processes of one process that have ended and were not waited for."""
 
 _RESERVED = 10
 """One part in so many of the fuel is the first guest's alone."""
@@ -301,7 +301,7 @@ class Family:
         return min(waiting, key=lambda one: (one.until_ns or 0, one.pid), default=None)
 
     def _break_standstill(self) -> None:
-        """Nobody can go on: for want of fuel, or because each waits for another."""
+        """Go on though no process can: for want of fuel, or because each waits for another."""
         starved = [one for one in self._alive.values() if one.waits is None]
         if starved:
             for member in starved:

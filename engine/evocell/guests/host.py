@@ -362,7 +362,7 @@ class GuestHost:
             done = await self._drive(make, body, request, keep=True)
             # One that could not be woken for want of room is kept as it is.
             session.fork = done.fork if done.unforked is None else held
-            if self._closed and session.fork is not None:  # nobody else will
+            if self._closed and session.fork is not None:  # nothing else will
                 session.fork.close()
                 session.fork = None
             if session.fork is not None:
@@ -446,7 +446,7 @@ class GuestHost:
 
 def _tell_loop(token: trio.lowlevel.TrioToken, over: trio.Event) -> None:
     """Set an event from another thread."""
-    with suppress(trio.RunFinishedError):  # then nobody is left to wait
+    with suppress(trio.RunFinishedError):  # then no task is left to wait
         token.run_sync_soon(over.set)
 
 

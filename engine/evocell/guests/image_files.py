@@ -77,7 +77,7 @@ def import_image(images: LoadedImages, path: Path, *, name: str | None, replace:
 
     Args:
         images: The images there are; one of them must have the same files at its `/`.
-        path: The file, which nobody vouches for.
+        path: The file, which is untrusted.
         name: What the image will go by; None for its id alone.
         replace: Whether the name may be taken from another image.
 

@@ -55,7 +55,7 @@ class LoopScheduler:
 
     @property
     def stalled_s(self) -> float:
-        """How long a job has held the thread, in seconds: whoever can ask this has it."""
+        """How long a job has held the thread, in seconds; 0 as seen from the thread itself."""
         return 0.0
 
     def submit(self, job: Job) -> None:

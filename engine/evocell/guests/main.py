@@ -2,7 +2,7 @@
 
 It is started by exec, speaks frames on what were its standard input and output, forks guests from one
 image, and drives them on the thread of its event loop. It ends when its input ends, and the kernel ends it
-with the process that started it. It keeps nothing: whoever started it has all that matters.
+with the process that started it. It keeps nothing: the engine has all that matters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a guest may ask while its call waits, read from bytes that nobody vouches for.
+"""What a guest may ask while its call waits, read from untrusted bytes.
 
 A question is a list in msgpack after one byte that no message begins with; an answer is a list too. What
 processes send one another goes through here as bytes that are measured and never looked into.

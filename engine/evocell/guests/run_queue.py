@@ -1,6 +1,6 @@
-"""The order in which guests get to run, whoever runs them.
+"""The order in which guests get to run, on threads and on the loop.
 
-A guest runs in slices of fuel. Whoever drives it keeps to one call for a quantum of slices and then, if
+A guest runs in slices of fuel. A scheduler keeps to one call for a quantum of slices and then, if
 others wait, puts it behind them: a long call never starves its neighbours, and a short one is
 never interrupted. Calls that have begun hold memory, so only so many may be under way at once;
 the rest wait unbegun, which costs nothing.
@@ -58,7 +58,7 @@ class RunQueue:
         self.fresh: deque[Job] = deque()
         """Jobs that have not begun."""
         self.paused: deque[Job] = deque()
-        """Jobs that have begun and are in nobody's hands."""
+        """Jobs that have begun and are not being run."""
         self.started = 0
         """Jobs that have begun and have not ended."""
         self.switches = 0

@@ -1,8 +1,8 @@
 """Temporary directories that do not outlive their owners for long.
 
 A process that is killed cannot remove what it made. So each directory is locked by the process that owns it,
-and whoever needs one first removes those that are not locked any more. A lock is surer than a process id,
-which the kernel gives away again, and which means another process in another container. Cleaners such as
+and a process that needs one first removes those that are not locked any more. A lock is surer than a process
+id, which the kernel gives away again, and which means another process in another container. Cleaners such as
 systemd-tmpfiles leave locked directories alone, too.
 """
 
@@ -141,7 +141,7 @@ def sweep() -> list[str]:
     """Remove the temporary directories whose owners are gone.
 
     Only what is certainly ours is touched: a directory of this user, closed to all others, with our name and
-    our marker in it, that nobody holds locked. No link is followed.
+    our marker in it, that is not locked. No link is followed.
 
     Returns:
         The names of those that are gone now.
@@ -187,7 +187,7 @@ def _remove_orphan(place: int, name: str) -> bool:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _empty(directory)
         os.rmdir(name, dir_fd=place)
-    except OSError:  # it is in use, or somebody else was faster
+    except OSError:  # it is in use, or another process was faster
         return False
     else:
         return True

@@ -364,7 +364,7 @@ def _draw(drawn: Sequence[tuple[Any, str]], directory: Path) -> None:
 
 
 def _write(directory: Path, metrics: Mapping[str, Any], *, correct: bool, error: str | None) -> None:
-    """Write both files so that whoever reads them finds them whole."""
+    """Write both files so that a reader finds them whole."""
     for name, content in (("metrics.json", metrics), ("correct.json", {"correct": correct, "error": error})):
         temporary = directory / f".{name}.{os.getpid()}"
         temporary.write_text(json.dumps(content, indent=4, default=_plain), encoding="utf-8")

@@ -97,7 +97,7 @@ class HangDetector:
 
         Args:
             answered: Set when it is there.
-            excused: Whether its being late is not the process's fault at this moment: whoever asks may be
+            excused: Whether its being late is not the process's fault at this moment: the asker may be
                 late himself, so that the question is not on its way yet, or the answer lies there unread.
 
         Returns:

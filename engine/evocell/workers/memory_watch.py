@@ -69,7 +69,7 @@ def own_memory(process: psutil.Process) -> int:
 
 
 async def watch_memory(workers: Sequence[WatchedWorker], *, bound: int, interval_s: float) -> NoReturn:
-    """Kill every worker whose memory is over a bound; whoever keeps the workers starts it again.
+    """Kill every worker whose memory is over a bound; the pool starts it again.
 
     Args:
         workers: Whom to watch.

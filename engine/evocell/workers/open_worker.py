@@ -39,7 +39,7 @@ def open_on(cluster: object) -> OpenWorker:
     Raises:
         ConfigurationError: It is nothing of the sort.
     """
-    # By name: frameworks are imported by whoever uses them, and integrations stand above all else.
+    # By name: frameworks are imported by their users, and integrations stand above all else.
     package = type(cluster).__module__.partition(".")[0]
     if package in POOLS:
         cluster = import_module(POOLS[package]).pool_of(cluster)

@@ -248,7 +248,7 @@ class HostPool:
         await self._table.wait_arrived(session)
         process = self._table.forget(session)
         if process is not None:
-            # Nobody can find it any more: whoever is cancelled here ends it all the same.
+            # No other task can find it any more, so a task that is cancelled here ends it all the same.
             with trio.CancelScope(shield=True), suppress(ConnectionLost, RequestFailed):
                 await process.wait_without(session)
                 await process.request("end_session", {"session": session})
@@ -292,7 +292,7 @@ class HostPool:
         while True:
             if session is not None:
                 await self._table.wait_arrived(session)
-            # From here to the run no other task gets its turn, unless there is nobody to choose.
+            # From here to the run no other task gets its turn, unless there is no worker to choose.
             if self._closed:
                 raise EngineClosed("the engine is closed")
             home = None if session is None else self._table.get(session)

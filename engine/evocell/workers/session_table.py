@@ -61,7 +61,7 @@ class SessionTable:
         return [session for session, home in self._homes.items() if home is process]
 
     def lose(self, sessions: Iterable[str]) -> None:
-        """Note that sessions are gone with their state, and tell whoever waits to know."""
+        """Note that sessions are gone with their state, and wake the tasks that wait for losses."""
         lost = [session for session in sessions if self.forget(session) is not None]
         if lost:
             self._losses += 1
@@ -76,7 +76,7 @@ class SessionTable:
 
     @contextmanager
     def moving(self, session: str) -> Iterator[None]:
-        """Have whoever wants to use a session wait until it has arrived elsewhere, or is lost."""
+        """Have tasks that use a session wait until it has arrived elsewhere, or is lost."""
         arrived = self._moving[session] = trio.Event()
         try:
             yield

@@ -35,7 +35,7 @@ class SharedWorkers:
     """Lends workers to engines.
 
     Args:
-        worker: The workers, opened by somebody who outlives the engines.
+        worker: The workers; they must outlive the engines.
         apart: Whether the engines belong to different people: none then sees an image that another one made.
 
     Raises:

@@ -299,7 +299,7 @@ class HostWorker:
 def _compiled_together(
     response: GuestBytes, snapshots: Sequence[VersionSnapshot], jobs: Sequence[CompileJob]
 ) -> list[CompiledVersion | Rejected | None]:
-    """What came of each tree; None where the others, or the limits of all, may have had a part in it."""
+    """The result of each tree; None where the others, or the limits of all, may have had a part in it."""
     made: list[CompiledVersion | Rejected | None] = []
     try:
         answers = read_compile_trees_response(_read(response), len(jobs))

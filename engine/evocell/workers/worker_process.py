@@ -217,7 +217,7 @@ class WorkerProcess:
         return answer["done"]
 
     async def live(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the process and watch over it until it ends, whoever ends it. Started once it is up, or over.
+        """Start the process and watch over it until it ends. Started once it is up, or over.
 
         Cancellation: The process is ended.
         """
@@ -387,7 +387,7 @@ class WorkerChild:
 
     @property
     def unread_bytes(self) -> int:
-        """How much it has written that nobody has read yet."""
+        """Bytes it has written that were not read yet."""
         return _held_by(self.receive)
 
     @property

@@ -126,7 +126,7 @@ class ClusterHost:
         return GuestResult(lost=lost)
 
     async def _have_done(self, waiting: Waiting) -> None:
-        """Wait for a run; whoever is cancelled has it stopped."""
+        """Wait for a run; it is stopped if the wait is cancelled."""
         self._enqueue(waiting)
         try:
             await waiting.over.wait()
@@ -170,7 +170,7 @@ class ClusterHost:
             with trio.move_on_after(wait_s):
                 await self._stir.wait()
             self._stir = trio.Event()
-            # Whoever was started in the same turn of the loop comes along.
+            # Runs that were started in the same turn of the loop come along.
             await trio.lowlevel.checkpoint()
             self._count_slots()
             wait_s = self._give()

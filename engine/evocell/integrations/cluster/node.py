@@ -61,7 +61,7 @@ class Machine:
 
     Attributes:
         name: What the pool calls the process.
-        threads: How many threads it has; as many guest processes are started if nobody says otherwise.
+        threads: How many threads it has; as many guest processes are started by default.
         memory_bytes: Memory that it may hold, what it starts included; None for the machine's.
     """
 

@@ -1,7 +1,7 @@
 """What a pool of machines must do, so that an engine's guests can live on it.
 
 A pool knows nothing of guests. It says which nodes there are, carries a message to one and brings the answer
-back, and tells when a node or the pool is gone. Messages are bytes that nobody on the way needs to read.
+back, and tells when a node or the pool is gone. Messages are bytes that need not be read on the way.
 
 At the other end of each there is one `evocell.integrations.cluster.node.NodeDoor` for each engine, in a
 process that may start other processes. It takes any message, from any thread, and answers each once:

@@ -44,7 +44,7 @@ _SENTENCE_CHARS = 500
 
 @define(eq=False)
 class Waiting:
-    """A run that somebody waits for.
+    """A run that a task waits for.
 
     Attributes:
         run: The run.
@@ -77,7 +77,7 @@ class Waiting:
         lost: NodeLost | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Tell whoever waits what came of it; only the first time counts."""
+        """Wake the task that waits, with the result; only the first time counts."""
         if not self.over.is_set():
             self.seen, self.lost, self.error = seen, lost, error
             self.over.set()
@@ -389,7 +389,7 @@ class RemoteNode:
         if not isinstance(answer, dict):
             raise ProtocolError("its answer says nothing of a run")
         if self.in_flight.get(waiting.number) is not waiting:
-            return  # nobody waits any more
+            return  # no task waits any more
         if "sighting" in answer:
             sighting = read_sighting(answer["sighting"], waiting.run.limits)
             del self.in_flight[waiting.number]

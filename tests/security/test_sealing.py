@@ -361,6 +361,8 @@ def test_plain_bytes_are_taken_out_in_few_places():
     }
     assert found == {
         "engine/evocell/execution/messages.py",
+        "engine/evocell/guests/family.py",
+        "engine/evocell/guests/questions.py",
         "engine/evocell/wire/values.py",
         "wasi-runtime/evocell_runtime/boot.py",
         "wasi-runtime/evocell_runtime/rehearsal.py",

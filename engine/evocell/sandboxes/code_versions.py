@@ -189,7 +189,10 @@ class Versions:
         if len(jobs) < _LEAST_TOGETHER:
             return
         async with AsyncExitStack() as stack:
-            for key in jobs:
+            # They are let go in order, each a turn of the loop before the next, so that candidates which wait
+            # for their code begin in order.
+            for key in reversed(jobs):
+                stack.push_async_callback(trio.lowlevel.cancel_shielded_checkpoint)
                 await stack.enter_async_context(self._alone(key))
             jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # some are made by now
             if len(jobs) < _LEAST_TOGETHER:

@@ -21,6 +21,7 @@ EXAMPLES = [
     errors.ScoringError("every score raised", ["ValueError: x"]),
     errors.OutcomeError(GuestCrashed("exit", exit_code=3)),
     errors.EngineClosed(),
+    errors.ClusterLost("the scheduler is gone"),
     errors.EngineForked(owner_pid=12),
 ]
 

@@ -68,6 +68,11 @@ _bench-setup: setup
 examples: setup
     '{{ bin }}/python' -m pytest -m '' tests/contract/test_examples.py
 
+# The tests that take seconds each, or repeat others in this process; CI runs them after `just test`
+[positional-arguments]
+slow *options: setup
+    '{{ bin }}/python' -m pytest -m slow "$@"
+
 # The tests that run for minutes
 [positional-arguments]
 soak *options: setup

@@ -56,7 +56,10 @@ def _copied(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "processes"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(0, marks=pytest.mark.slow, id="in-process"), pytest.param(2, id="processes")],
+)
 def engine_of_one(request, copied_cache):
     """An engine whose images are its own."""
     with evocell.Engine(Config.load(workers=request.param, cache_dir=copied_cache)) as made:

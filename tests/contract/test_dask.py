@@ -22,8 +22,6 @@ from evocell.integrations.dask import DaskCluster
 from evocell.wire.outcomes import outcome_digest
 from measures.dask_processes import Cluster, wait_for
 
-pytestmark = pytest.mark.slow
-
 GOOD = "def solve(n):\n    return n * n"
 HARD = Limits(fuel=300_000_000, memory_bytes=32 << 20)
 SQUARES = Evaluation("solve", [Case((n,), expected=n * n) for n in range(4)], score="equal", limits=HARD)
@@ -280,6 +278,7 @@ def test_a_program_that_kills_three_nodes_is_lost(remote):
     assert remote.evaluate_one(GOOD, SQUARES).valid
 
 
+@pytest.mark.slow
 def test_a_node_that_comes_later_is_used_and_one_that_is_retired_is_not(remote, cluster, client):
     wait_for_nodes(remote, 2)
     started = threading.Timer(0.3, cluster.start_worker, ["gamma"], {"nanny": False})
@@ -349,6 +348,7 @@ def test_nothing_is_left_of_an_engine_that_is_closed(cluster, client):
     assert len(cluster.guests()) <= n_guests - 4
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_is_an_error_and_the_run_resumes(tmp_path):
     first, second = (Cluster(_made(tmp_path / name)) for name in ("first", "second"))
     state = tmp_path / "state"
@@ -383,6 +383,7 @@ def _made(directory):
     return directory
 
 
+@pytest.mark.slow
 def test_the_corpus_gives_the_same_on_nodes(client, copied_cache):
     corpus = programs()[::3]  # all of them in tests/soak/test_dask_soak.py
     verdict = verify(Config.load(cache_dir=copied_cache), corpus, runs=1, workers=[1], cluster=client)

@@ -69,6 +69,7 @@ def test_cold_and_warm_byte_code_caches_give_the_same(tmp_path):
     assert all([o.fuel_used for o in one] == [o.fuel_used for o in seen[0]] for one in seen)
 
 
+@pytest.mark.slow
 def test_neighbours_and_the_load_of_the_machine_change_nothing(engine):
     alone = outcomes(engine)
     over = threading.Event()

@@ -48,6 +48,7 @@ def run(command: str, directory: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # `just examples` runs them
 @pytest.mark.parametrize(
     ("command", "says"),
     [*QUICK.items(), *(pytest.param(*pair, marks=pytest.mark.soak, id=pair[0]) for pair in SLOW.items())],

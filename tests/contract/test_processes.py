@@ -26,7 +26,10 @@ print(json.dumps(module.evaluate(sys.argv[2])))
 """
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["in-process", "processes"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(0, marks=pytest.mark.slow, id="in-process"), pytest.param(2, id="processes")],
+)
 def engine(request):
     """An engine whose gate refuses nothing, so that what isolates is the second guest alone."""
     free = {"security_profile": "low", "blocked_modules": ()}

@@ -146,6 +146,7 @@ def test_a_worker_that_hangs_is_replaced(before, busy, caplog):
     assert "it was stopped by a signal" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_for_a_core_is_not_killed(before, caplog):
     """Eight processes fight for its core; it is slow, and it is left alone."""
     with evocell.Engine(evocell.Config.load(workers=1)) as engine:

@@ -369,7 +369,7 @@ def test_over_fakes(make_fake_workers):
     over_fakes(make_fake_workers, max_examples=100, stateful_step_count=40)
 
 
-@pytest.mark.parametrize("n_workers", [0, 1])
+@pytest.mark.parametrize("n_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_over_guests(n_workers):
     over_guests(n_workers, max_examples=12, stateful_step_count=20)
 

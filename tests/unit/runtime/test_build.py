@@ -66,6 +66,7 @@ def test_an_image_that_is_there_is_not_built_again(built, no_builder):
     assert seen == []
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_build_once(cache):
     processes = [start(cache), start(cache)]
     outputs = []
@@ -83,6 +84,7 @@ def test_two_processes_at_once_build_once(cache):
     assert len(cache.images()) == 1
 
 
+@pytest.mark.slow
 def test_killing_the_parent_kills_the_builder_and_the_next_build_sweeps_up(cache):
     with start(cache) as parent:
         for line in parent.stdout:

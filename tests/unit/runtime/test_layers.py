@@ -66,6 +66,7 @@ def test_dependencies_come_along_and_data_files_and_metadata_stay(wheels):
     assert not any(name.endswith(("RECORD", "INSTALLER", ".pyc")) for name in members(layer))
 
 
+@pytest.mark.slow
 def test_the_same_packages_give_the_same_bytes_and_so_the_same_image(wheels):
     wheels.add("first")
     layer = wheels.build("first").path
@@ -87,6 +88,7 @@ def test_what_the_image_has_is_not_packed_again(wheels):
     assert Package("numpy", "2.5.2") in provided_packages()
 
 
+@pytest.mark.slow
 def test_conditional_requirements_are_the_guests_not_the_hosts(wheels):
     wheels.add(
         "first",
@@ -159,6 +161,7 @@ def test_the_command(wheels, tmp_path, capsys):
     assert main(["layer", "build", str(tmp_path / "none.txt")]) == 2
 
 
+@pytest.mark.slow
 def test_a_guest_imports_from_its_layer(wheels, cache, run):
     wheels.add("first", requires=["second"], files={"first/__init__.py": "from second import v"})
     wheels.add("second", "2.0")

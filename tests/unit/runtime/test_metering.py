@@ -199,6 +199,7 @@ def interpreter():
     return parts, metered(parts, landmarks)
 
 
+@pytest.mark.slow
 def test_every_circle_of_the_interpreters_code_passes_a_charge(interpreter):
     """Read the metered code anew: each loop and each recursion begins with a charge; copies are preceded by one."""
     parts, code = interpreter

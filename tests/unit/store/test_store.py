@@ -189,6 +189,7 @@ def test_the_directory_and_the_file_are_private(store, path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking beside a thread is the point
 def test_a_child_that_is_forked_in_mid_write_can_use_a_database(tmp_path):
     rows = [(n, "x" * 100) for n in range(2_000)]

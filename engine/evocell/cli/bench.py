@@ -27,6 +27,8 @@ __all__ = ["read_cases"]
 _REPEATS = 9
 _FAILED = 1
 
+KEYS = ("args", "kwargs", "expected", "name", "seed")
+
 
 def add_bench_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `bench` to the parser."""
@@ -144,9 +146,6 @@ def _bar(args: argparse.Namespace) -> Iterator[RepeatDone | None]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-KEYS = ("args", "kwargs", "expected", "name", "seed")
 
 
 def read_cases(path: Path) -> list[Case]:

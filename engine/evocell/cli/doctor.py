@@ -17,6 +17,11 @@ from evocell.cli.screen import open_screen, say_json
 from evocell.config import Config
 from evocell.guests.capacity import CHOICE, UNLIMITED, Capacity, Resources, capacity
 
+_LOW_CAPACITY = 1_000
+_LOW_AWAKE = 100
+_OLDEST_PYTHON = (3, 11)
+_GB = 1e9
+
 
 def add_doctor_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `doctor` to the parser."""
@@ -60,15 +65,6 @@ def _print_table(checks: Sequence[Check]) -> None:
         if check.advice:
             table.add_row("", "", Text(check.advice, style="italic"))
     open_screen().print(table)
-
-
-_LOW_CAPACITY = 1_000
-
-_LOW_AWAKE = 100
-
-_OLDEST_PYTHON = (3, 11)
-
-_GB = 1e9
 
 
 class Status(Enum):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SHORT_ID", "choose", "newest_first", "run_export", "run_import"]
 
+SHORT_ID = 12
+"""Characters of an id that are shown."""
+
 
 def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `image` and its sub-commands to the parser."""
@@ -329,11 +332,6 @@ def _shelf(cache: ImageCache, image_id: str) -> LoadedImages:
         return LoadedImages(Image(cache, manifest), cache)
     except RuntimeImageError as e:
         raise ImageError(str(e)) from e
-
-
-SHORT_ID = 12
-
-"""Characters of an id that are shown."""
 
 
 def choose(

@@ -37,6 +37,21 @@ _FRAME_LINES = 4
 """Lines of the frame, the head and the one below it."""
 _STATES = {"running": "bold green", "closed": "dim", "killed": "bold red"}
 
+WINDOW_S = 10.0
+"""Over how long the throughput is taken."""
+HISTORY = 60
+"""Seconds of throughput that are remembered."""
+_LOOKS = 5
+"""After how many looks it is asked again which runs are one search."""
+_NEW = """
+    SELECT e.evaluation, e.valid, e.reason, e.fitness_score, e.evaluated_at, e.fuel_used, e.generation,
+        e.sandbox_id, b.direction
+    FROM evaluations e LEFT JOIN batches b USING (batch)
+        LEFT JOIN sandboxes s ON s.sandbox = e.sandbox
+    WHERE e.run = :run AND e.evaluation > :seen AND (:population IS NULL OR s.population = :population)
+    ORDER BY e.evaluation LIMIT 20000
+"""
+
 
 def add_top_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `top` to the parser."""
@@ -230,28 +245,6 @@ def _seconds(text: str) -> float:
     if not 0.1 <= value <= 3600:  # noqa: PLR2004 - from quick to hourly
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 3600")
     return value
-
-
-WINDOW_S = 10.0
-
-"""Over how long the throughput is taken."""
-
-HISTORY = 60
-
-"""Seconds of throughput that are remembered."""
-
-_LOOKS = 5
-
-"""After how many looks it is asked again which runs are one search."""
-
-_NEW = """
-    SELECT e.evaluation, e.valid, e.reason, e.fitness_score, e.evaluated_at, e.fuel_used, e.generation,
-        e.sandbox_id, b.direction
-    FROM evaluations e LEFT JOIN batches b USING (batch)
-        LEFT JOIN sandboxes s ON s.sandbox = e.sandbox
-    WHERE e.run = :run AND e.evaluation > :seen AND (:population IS NULL OR s.population = :population)
-    ORDER BY e.evaluation LIMIT 20000
-"""
 
 
 @define

@@ -11,6 +11,12 @@ __all__ = ["MAX_PART_BYTES", "MAX_PATH_CHARS", "check_path"]
 MAX_PATH_CHARS = 1024
 MAX_PART_BYTES = 255
 
+MAX_FILES = 2_000
+#: Directories are not in an archive's size, and a path of a kilobyte needs five hundred of them.
+MAX_DIRECTORIES = 2_000
+MAX_FILE_BYTES = 4 << 20
+MAX_TOTAL_BYTES = 64 << 20
+
 
 def check_path(path: object) -> str:
     """Return a relative path with forward slashes, and refuse, by name, anything else.
@@ -39,15 +45,6 @@ def check_path(path: object) -> str:
         if len(part.encode()) > MAX_PART_BYTES:
             raise refuse(path[:80], f"has a part longer than {MAX_PART_BYTES} bytes")
     return path
-
-
-MAX_FILES = 2_000
-#: Directories are not in an archive's size, and a path of a kilobyte needs five hundred of them.
-MAX_DIRECTORIES = 2_000
-
-MAX_FILE_BYTES = 4 << 20
-
-MAX_TOTAL_BYTES = 64 << 20
 
 
 def refuse(path: str, reason: str) -> ConfigurationError:

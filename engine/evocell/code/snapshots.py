@@ -27,6 +27,10 @@ _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
 _CODE_MAGIC = b"evocell code 1\n"
 _DIGEST_BYTES = 32
 
+_FEW_FILES = 32
+_FEW_BYTES = 1 << 20
+"""A tree of few files that hold little is written in less time than a thread takes to be asked for it."""
+
 
 @frozen
 class VersionSnapshot:
@@ -339,13 +343,6 @@ def _holds(directory: Path, tree: FileTree) -> bool:
                 return False
             seen += 1
     return seen == len(expected)
-
-
-_FEW_FILES = 32
-
-_FEW_BYTES = 1 << 20
-
-"""A tree of few files that hold little is written in less time than a thread takes to be asked for it."""
 
 
 async def put_tree(snapshots: SnapshotStore, tree: FileTree) -> VersionSnapshot:

@@ -26,6 +26,9 @@ __all__ = ["Budget", "FailureWatch", "Plan", "on_host", "prepare"]
 
 R = TypeVar("R")
 
+MOST_TOLD = 10_000
+"""Evaluations that are remembered as told about."""
+
 
 @frozen(kw_only=True)
 class Plan:
@@ -300,10 +303,6 @@ def _spent(kind: Literal["fuel", "timeout"], limit: float, reached: float) -> Li
         deterministic=kind == "fuel",
     )
 
-
-MOST_TOLD = 10_000
-
-"""Evaluations that are remembered as told about."""
 
 _log = logging.getLogger("evocell")
 

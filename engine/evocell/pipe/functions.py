@@ -25,6 +25,12 @@ __all__ = ["CALL", "TOLD_ROLES", "CallbackRegistry", "ClientContext"]
 
 _THREADS = 8
 
+CALL = "call"
+"""The method by which the server asks for one of the client's functions."""
+TOLD_ROLES = frozenset({"progress"})
+"""Functions that are told something and asked nothing."""
+_IN_LOOP = frozenset({"fitness"})
+
 
 @frozen
 class _Lent:
@@ -151,17 +157,6 @@ class CallbackRegistry:
         if inspect.iscoroutinefunction(lent.function):
             return [twin]
         return [Sandbox(TokenPortal(trio.lowlevel.current_trio_token()), twin)]
-
-
-CALL = "call"
-
-"""The method by which the server asks for one of the client's functions."""
-
-TOLD_ROLES = frozenset({"progress"})
-
-"""Functions that are told something and asked nothing."""
-
-_IN_LOOP = frozenset({"fitness"})
 
 
 class ClientContext:

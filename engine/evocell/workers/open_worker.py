@@ -29,6 +29,9 @@ __all__ = ["open_on", "open_worker", "open_worker_processes"]
 POOLS = {"distributed": "evocell.integrations.dask"}
 """The package that a cluster's class is of, and the module whose `pool_of` makes a pool of it."""
 
+_CACHE_PART = 4
+"""A worker's payload cache takes at most this part of the memory it may hold."""
+
 
 def open_on(cluster: object) -> OpenWorker:
     """Return what opens a worker on a cluster.
@@ -97,11 +100,6 @@ async def open_local_worker(
         await host.aclose()
 
 
-_SHELF_PART = 4
-
-"""A worker's shelf takes at most this part of the memory it may hold."""
-
-
 @asynccontextmanager
 async def open_worker_processes(
     config: Config,
@@ -129,7 +127,7 @@ async def open_worker_processes(
         workers=config.worker_count(),
         realtime=realtime,
         memory_bytes=memory_bound(config),
-        cache_bytes=min(CACHE_BYTES, memory_bound(config) // _SHELF_PART),
+        cache_bytes=min(CACHE_BYTES, memory_bound(config) // _CACHE_PART),
     )
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:

@@ -13,6 +13,8 @@ from evocell.workers.worker_process import WorkerProcess
 
 __all__ = ["SessionTable", "migrate_sessions"]
 
+_MOVES_AT_ONCE = 4
+
 
 class SessionTable:
     """Sessions by name, with the worker each lives in."""
@@ -88,9 +90,6 @@ class SessionTable:
         """Wait until a session is not on its way."""
         while (arrived := self._moving.get(session)) is not None:
             await arrived.wait()
-
-
-_MOVES_AT_ONCE = 4
 
 
 async def migrate_sessions(

@@ -42,6 +42,16 @@ _SMOOTHING = 0.2
 
 _log = logging.getLogger("evocell")
 
+_POLL_S = 0.005
+# glibc's own threshold, but fixed: else it grows with the first large block that is freed, and what a guest's
+# store takes in one piece, and mostly never touches, comes out of used heap: 340 KB a session.
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+_MODULE = "evocell.guests.main"
+# Nothing of what is imported becomes garbage, so looking for some would only take time.
+_PROGRAM = (
+    f"import gc; gc.disable(); from {_MODULE} import main; gc.freeze(); gc.enable(); raise SystemExit(main())"
+)
+
 
 class WorkerProcess:
     """A worker process, which `live` starts and ends. Once over it never comes back; another takes its place.
@@ -334,19 +344,6 @@ async def _kill_late(name: str, process: WorkerChild) -> None:
     await trio.sleep(START_S)
     _log.warning("%s (process %d) killed: it did not start within %g s", name, process.pid, START_S)
     process.kill()
-
-
-_POLL_S = 0.005
-
-# glibc's own threshold, but fixed: else it grows with the first large block that is freed, and what a guest's
-# store takes in one piece, and mostly never touches, comes out of used heap: 340 KB a session.
-_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "131072"}
-
-_MODULE = "evocell.guests.main"
-# Nothing of what is imported becomes garbage, so looking for some would only take time.
-_PROGRAM = (
-    f"import gc; gc.disable(); from {_MODULE} import main; gc.freeze(); gc.enable(); raise SystemExit(main())"
-)
 
 
 class WorkerChild:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeAlias
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import (
     CompiledUnit,
@@ -57,6 +57,14 @@ class _Pending:
 
     lock: trio.Lock = field(factory=trio.Lock)
     interested: int = 0
+
+
+@frozen
+class _Job:
+    """A tree to be compiled, and the keys of its files by path."""
+
+    job: CompileJob
+    unit_keys: Mapping[str, str]
 
 
 Decided: TypeAlias = Callable[[str, SecurityPolicy, CompiledVersion | Rejected], None]
@@ -146,9 +154,7 @@ class Versions:
 
         Cancellation: Another task that waits for the same tree compiles it.
         """
-        policy = None if trusted else self._policy_for(profile)
-        if policy is not None and limits is not None and limits.processes:
-            policy = policy.with_processes()
+        policy = None if trusted else self._policy_of(profile, limits)
         if not trusted:
             self._seen(tree.digest, tree.files)
         if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
@@ -175,16 +181,20 @@ class Versions:
 
         Cancellation: Nothing is kept; `compiled` goes on by itself.
         """
-        policy = self._policy_for(None)
-        jobs: dict[str, CompileJob] = {}
+        policy = self._policy_of(None, limits)
+        jobs: dict[str, _Job] = {}
         for tree in trees:
             key = code_key(self._worker.image_id, tree.digest, APP_ROOT, policy)
+            if key in jobs or key in self._pending or key in self._kept:
+                continue
+            if too_much_code(tree, limits) is not None:
+                continue
             job = CompileJob(tree=tree, policy=policy)
-            is_new = not (key in jobs or key in self._pending or key in self._kept)
-            if is_new and too_much_code(tree, limits) is None and not self._knows_part(job):
-                jobs[key] = job
+            unit_keys = self._unit_keys(job)
+            if not any(unit_key in self._units for unit_key in unit_keys.values()):
+                jobs[key] = _Job(job, unit_keys)
         if self._durable:
-            known = await trio.to_thread.run_sync(self._with_stored_parts, list(jobs.items()))
+            known = await trio.to_thread.run_sync(self._with_stored_files, jobs)
             jobs = {key: job for key, job in jobs.items() if not (key in known or key in self._pending)}
         if len(jobs) < _LEAST_TOGETHER:
             return
@@ -198,12 +208,14 @@ class Versions:
             if len(jobs) < _LEAST_TOGETHER:
                 return
             with suppress(CapacityError, ImageError, StoreError, WorkerDied):
-                made = await self._worker.compile_together(list(jobs.values()))
-                for (key, job), one in zip(jobs.items(), made, strict=True):
-                    self._keep_made(key, job, one)
-                if self._durable:
-                    pairs = list(zip(jobs.values(), made, strict=True))
-                    await trio.to_thread.run_sync(self._store_made, pairs)
+                made = await self._worker.compile_together([one.job for one in jobs.values()])
+                units: dict[str, CompiledUnit] = {}
+                for (key, one), found in zip(jobs.items(), made, strict=True):
+                    if isinstance(found, CompiledVersion):
+                        units |= {one.unit_keys[unit.path]: unit for unit in found.units}
+                        found = evolve(found, units=())  # noqa: PLW2901 - its files are kept by themselves
+                    self._keep(key, one.job, found)
+                await self._keep_units(units)
 
     async def adopt(self, code: CompiledVersion) -> CompiledVersion:
         """Have the store keep the tree of code that came with an image.
@@ -236,7 +248,7 @@ class Versions:
             known = self._kept.get(key)
             if known is None:
                 known = await self._make(job)
-                self._keep_known(key, job, known)
+                self._keep(key, job, known)
             return known
 
     @asynccontextmanager
@@ -252,33 +264,27 @@ class Versions:
             if not pending.interested:
                 del self._pending[key]
 
-    def _keep_known(self, key: str, job: CompileJob, known: CompiledVersion | Rejected) -> None:
+    def _policy_of(self, profile: SecurityProfile | None, limits: Limits | None) -> SecurityPolicy:
+        """What a variant may not do under a profile, in calls with some limits."""
+        policy = self._policy_for(profile)
+        return policy.with_processes() if limits is not None and limits.processes else policy
+
+    def _keep(self, key: str, job: CompileJob, known: CompiledVersion | Rejected) -> None:
         if job.policy is not None:
             self._decided(job.tree.digest, job.policy, known)
         size = len(known.code) if isinstance(known, CompiledVersion) else 0
         self._kept.put(key, known, _ENTRY_BYTES + size)
 
-    def _keep_made(self, key: str, job: CompileJob, made: CompiledVersion | Rejected) -> None:
-        """Keep what was compiled together with others, and its files."""
-        if isinstance(made, CompiledVersion):
-            keys = self._unit_keys(job)
-            for unit in made.units:
-                self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
-            made = evolve(made, units=())
-        self._keep_known(key, job, made)
+    def _with_stored_files(self, jobs: Mapping[str, _Job]) -> set[str]:
+        """The keys of those jobs of whose files some are in the store."""
+        return {key for key, job in jobs.items() if self._from_store(job.unit_keys)}
 
-    def _knows_part(self, job: CompileJob) -> bool:
-        """Whether some file of a tree is compiled already."""
-        return any(key in self._units for key in self._unit_keys(job).values())
-
-    def _with_stored_parts(self, jobs: Sequence[tuple[str, CompileJob]]) -> set[str]:
-        """Those of some jobs of whose files some are in the store."""
-        return {key for key, job in jobs if self._from_store(self._unit_keys(job))}
-
-    def _store_made(self, made: Sequence[tuple[CompileJob, CompiledVersion | Rejected]]) -> None:
-        for job, one in made:
-            if isinstance(one, CompiledVersion):
-                self._to_store(self._unit_keys(job), one.units)
+    async def _keep_units(self, units: Mapping[str, CompiledUnit]) -> None:
+        """Keep compiled files by their keys, and in the store if that is worth while."""
+        for key, unit in units.items():
+            self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
+        if self._durable:
+            await trio.to_thread.run_sync(self._to_store, units)
 
     async def side_by_side(
         self,
@@ -351,12 +357,9 @@ class Versions:
             made = await self._worker.compile(evolve(job, known=units))
             if isinstance(made, Rejected):
                 return made
-            fresh = [unit for unit in made.units if unit.path not in units]
-            for unit in fresh:
-                self._units.put(keys[unit.path], unit, _ENTRY_BYTES + len(unit.code))
-                units[unit.path] = unit
-            if self._durable:
-                await trio.to_thread.run_sync(self._to_store, keys, fresh)
+            fresh = {unit.path: unit for unit in made.units if unit.path not in units}
+            await self._keep_units({keys[path]: unit for path, unit in fresh.items()})
+            units |= fresh
         return [units[path] for path in keys]
 
     def _unit_keys(self, job: CompileJob) -> dict[str, str]:
@@ -381,10 +384,10 @@ class Versions:
             found[path] = unit
         return found
 
-    def _to_store(self, keys: Mapping[str, str], units: Sequence[CompiledUnit]) -> None:
+    def _to_store(self, units: Mapping[str, CompiledUnit]) -> None:
         try:
-            for unit in units:
-                self._snapshots.put_code(keys[unit.path], dump_unit(unit))
+            for key, unit in units.items():
+                self._snapshots.put_code(key, dump_unit(unit))
         except StoreError as error:  # it is compiled again when needed
             _log.warning("byte code is not kept: %s", error)
 

@@ -131,3 +131,24 @@ async def test_whether_there_is_too_much_code_does_not_depend_on_what_is_known(m
     assert again == refused
     assert isinstance(await versions.side_by_side({"a_": tree}, limits=little), Rejected)
     assert isinstance(await versions.compiled(tree), CompiledVersion)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("processes", [0, 2])
+async def test_what_was_compiled_ahead_is_compiled_once_and_under_the_policy_it_runs_under(
+    make, durable, processes
+):
+    versions, worker = make(durable=durable)
+    decided = []
+    versions._decided = lambda digest, policy, made: decided.append(policy)
+    trees = [normalise(f"import multiprocessing\nx = {n}") for n in range(3)]
+    limits = Limits(processes=processes)
+
+    await versions.compile_ahead(trees, limits=limits)
+    ahead = worker.count["compile"]
+    made = [await versions.compiled(tree, limits=limits) for tree in trees]
+
+    assert (ahead, worker.count["compile"]) == (3, 3)
+    assert all(isinstance(one, CompiledVersion) for one in made)
+    assert len(decided) == 3
+    assert {"multiprocessing" in policy.blocked for policy in decided} == {processes == 0}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib import import_module
 
 import trio
@@ -22,9 +21,9 @@ from evocell.workers.memory_watch import memory_bound, watch_memory
 from evocell.workers.pool import HostPool
 from evocell.workers.worker import HostWorker
 from evocell_runtime.build import BuildProgress
-from evocell_runtime.cache import ImageCache
+from evocell_runtime.cache import ImageCache, ImageManifest
 
-__all__ = ["open_on", "open_worker", "open_worker_processes"]
+__all__ = ["keep_pool", "open_on", "open_worker", "open_worker_processes", "pool_for"]
 
 POOLS = {"distributed": "evocell.integrations.dask"}
 """The package that a cluster's class is of, and the module whose `pool_of` makes a pool of it."""
@@ -121,21 +120,10 @@ async def open_worker_processes(
     """
     manifest = await ensure_image(config, progress)
     realtime = config.profile == "realtime"
-    pool = HostPool(
-        manifest,
-        str(config.cache_path().absolute()),
-        workers=config.worker_count(),
-        realtime=realtime,
-        memory_bytes=memory_bound(config),
-        cache_bytes=min(CACHE_BYTES, memory_bound(config) // _CACHE_PART),
-    )
+    pool = pool_for(config, manifest, workers=config.worker_count())
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        await nursery.start(pool.supervise)
-        if config.enforcement_enabled:
-            interval_s = config.enforcement_poll_interval_ms / 1000
-            watch = partial(watch_memory, pool.processes, bound=memory_bound(config), interval_s=interval_s)
-            nursery.start_soon(watch)
+        await nursery.start(keep_pool, pool, config)
         if pool.failure is None:
             try:
                 catalogue = ImageCatalogue(manifest, ImageCache(config.cache_path()))
@@ -148,3 +136,36 @@ async def open_worker_processes(
         raise error
     if pool.failure is not None:
         raise pool.failure
+
+
+def pool_for(config: Config, manifest: ImageManifest, *, workers: int) -> HostPool:
+    """Return a pool of worker processes as a configuration asks for it; `keep_pool` starts them.
+
+    Args:
+        config: The engine's configuration.
+        manifest: The image they fork from.
+        workers: How many processes.
+    """
+    return HostPool(
+        manifest,
+        str(config.cache_path().absolute()),
+        workers=workers,
+        realtime=config.profile == "realtime",
+        memory_bytes=memory_bound(config),
+        cache_bytes=min(CACHE_BYTES, memory_bound(config) // _CACHE_PART),
+    )
+
+
+async def keep_pool(
+    pool: HostPool, config: Config, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Keep the processes of a pool up, and their memory within bounds, until cancelled.
+
+    Started once one of them is up, or the pool has failed.
+    """
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.supervise)
+        task_status.started()
+        if config.enforcement_enabled:
+            interval_s = config.enforcement_poll_interval_ms / 1000
+            await watch_memory(pool.processes, bound=memory_bound(config), interval_s=interval_s)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import trio
 
 from evocell.config import Config
 from evocell.errors import EngineClosed
-from evocell.execution.payload_cache import CACHE_BYTES
 from evocell.models.info import WorkerInfo, WorkerKill
-from evocell.workers.memory_watch import memory_bound, watch_memory
+from evocell.workers.open_worker import keep_pool, pool_for
 from evocell.workers.pool import HostPool
 from evocell_runtime.cache import ImageManifest
 
 __all__ = ["Home"]
-
-_SHELF_PART = 4
 
 
 class Home:
@@ -58,17 +54,10 @@ class Home:
             if self._closed:
                 raise EngineClosed("the engine is closed")
             if self.pool is None:
-                bound = memory_bound(self._config)
-                pool = HostPool(
-                    self._manifest,
-                    str(self._config.cache_path().absolute()),
-                    workers=max(1, self._config.worker_count()),
-                    realtime=self._config.profile == "realtime",
-                    memory_bytes=bound,
-                    cache_bytes=min(CACHE_BYTES, bound // _SHELF_PART),
-                )
+                workers = max(1, self._config.worker_count())
+                pool = pool_for(self._config, self._manifest, workers=workers)
                 pool.on_kill = self._on_kill
-                await self._nursery.start(self._live, pool, bound)
+                await self._nursery.start(keep_pool, pool, self._config)
                 if pool.failure is not None:
                     raise pool.failure
                 self.pool = pool
@@ -90,14 +79,3 @@ class Home:
         self._closed = True
         if self.pool is not None:
             await self.pool.aclose()
-
-    async def _live(
-        self, pool: HostPool, bound: int, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(pool.supervise)
-            task_status.started()
-            if self._config.enforcement_enabled:
-                interval_s = self._config.enforcement_poll_interval_ms / 1000
-                await watch_memory(pool.processes, bound=bound, interval_s=interval_s)
-            await trio.sleep_forever()

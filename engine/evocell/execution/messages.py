@@ -156,7 +156,7 @@ class GuestResult:
         return None if result is None or self.timed_out or not result.returned else result.response
 
     def to_wire(self) -> dict[str, Any]:
-        """The sighting as plain data."""
+        """The result as plain data."""
         plain = {name: getattr(self, name) for name in _GUEST_RESULT}
         if self.result is not None:
             seen = plain["result"] = {name: getattr(self.result, name) for name in _RESULT}
@@ -169,7 +169,7 @@ class GuestResult:
 
     @classmethod
     def from_wire(cls, plain: Mapping[str, Any]) -> GuestResult:
-        """A sighting from what `to_wire` made of it."""
+        """A result from what `to_wire` made of it."""
         seen = plain["result"]
         result = None
         if seen is not None:

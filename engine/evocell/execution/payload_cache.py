@@ -117,7 +117,7 @@ class RequestSender:
         Raises:
             ConnectionLost: The other side went away first.
             RequestFailed: It refused.
-            KeyError, TypeError, ValueError: Its answer is no sighting.
+            KeyError, TypeError, ValueError: Its answer is no result.
         """
         # A worker that misses something twice in a row gets it all in one piece.
         for refer in (self._refer, self._refer, _enclose):

@@ -114,16 +114,16 @@ def read_sandbox(path: Path) -> ExportedSandbox:
         _RUNS: _RUNS_BYTES,
         _SCRATCH: _SCRATCH_BYTES,
     }
-    parcel = read_archive(path, KIND, bounds)
+    archive = read_archive(path, KIND, bounds)
     try:
-        return _exported(parcel)
+        return _exported(archive)
     except (AttributeError, ConfigurationError, KeyError, TypeError, ValueError) as error:
         told = error.message if isinstance(error, ConfigurationError) else "it says too little, or nonsense"
         raise ProtocolError(f"{path} is no exported sandbox: {told}") from error
 
 
-def _exported(parcel: Archive) -> ExportedSandbox:
-    facts, sections = parcel.facts, parcel.sections
+def _exported(archive: Archive) -> ExportedSandbox:
+    facts, sections = archive.facts, archive.sections
     parents = facts["parent_ids"]
     if not isinstance(parents, list) or len(parents) > _MAX_PARENTS:
         raise ValueError("parent_ids")

@@ -1,4 +1,4 @@
-"""The worker as orchestration sees it, over any host: jobs become runs, sightings become outcomes."""
+"""The worker over any host: jobs become requests, results become outcomes."""
 
 from __future__ import annotations
 

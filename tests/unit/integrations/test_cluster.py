@@ -18,7 +18,7 @@ from evocell import Case, Config, Evaluation, Limits
 from evocell.errors import ClusterLost, ProtocolError
 from evocell.execution.messages import GuestResult
 from evocell.integrations.cluster.holdings import Arriving
-from evocell.integrations.cluster.messages import pack, read_answer, read_sighting, row_of, unpack
+from evocell.integrations.cluster.messages import pack, read_answer, read_result, row_of, unpack
 from evocell.integrations.cluster.node import Machine, NodeDoor
 from evocell.integrations.cluster.opening import open_cluster_worker
 from evocell.integrations.cluster.pace import Pace
@@ -151,8 +151,8 @@ def lie(what):
 
 def with_fuel(answer, fuel):
     for row in answer["seen"]:
-        if "sighting" in row[1]:
-            row[1]["sighting"][0][10] = fuel
+        if "result" in row[1]:
+            row[1]["result"][0][10] = fuel
     return pack(answer)
 
 
@@ -160,7 +160,7 @@ def with_fuel(answer, fuel):
     "what",
     [
         lambda _: b"\xc1 no message",
-        lambda _: pack({"seen": [[1, {"sighting": [None] * 8}]], "later": [], "kills": []}),
+        lambda _: pack({"seen": [[1, {"result": [None] * 8}]], "later": [], "kills": []}),
         lambda _: pack({"seen": [[10**6, {}]], "later": [], "kills": []}),
         lambda _: msgpack.packb([[]] * 300_000),
         partial(with_fuel, fuel="-5"),
@@ -240,7 +240,7 @@ RESULT = CallResult(
 
 
 @pytest.mark.parametrize(
-    "sighting",
+    "result",
     [
         GuestResult(result=RESULT, session_alive=True, loaded=False),
         GuestResult(
@@ -252,9 +252,9 @@ RESULT = CallResult(
         GuestResult(undelivered="memory"),
     ],
 )
-def test_a_sighting_arrives_as_it_was(sighting):
-    row = read_answer(pack({"row": row_of(sighting)}))["row"]
-    assert read_sighting(row, Limits()) == sighting
+def test_a_result_arrives_as_it_was(result):
+    row = read_answer(pack({"row": row_of(result)}))["row"]
+    assert read_result(row, Limits()) == result
 
 
 PLAIN = st.recursive(
@@ -271,27 +271,27 @@ PLAIN = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(place=st.integers(0, 20), value=PLAIN)
-def test_a_changed_sighting_is_one_or_is_refused(place, value):
+def test_a_changed_result_is_one_or_is_refused(place, value):
     row = row_of(GuestResult(result=RESULT))
     where, index = (row, place) if place < len(row) else (row[0], place - len(row))
     where[index] = value
     try:
-        found = read_sighting(row, Limits())
+        found = read_result(row, Limits())
     except ProtocolError:
         return
     assert isinstance(found, GuestResult)
-    assert read_sighting(row_of(found), Limits()) == found
+    assert read_result(row_of(found), Limits()) == found
 
 
 @pytest.mark.parametrize(
     ("index", "value"),
     [(6, b"x" * (40 << 20)), (8, b"x" * (2 << 20)), (11, float("nan")), (11, -1.0), (10, "9" * 30)],
 )
-def test_a_sighting_that_no_limits_allow_is_refused(index, value):
+def test_a_result_that_no_limits_allow_is_refused(index, value):
     row = row_of(GuestResult(result=RESULT))
     row[0][index] = value
     with pytest.raises(ProtocolError):
-        read_sighting(row, Limits())
+        read_result(row, Limits())
 
 
 def test_pieces_must_follow_one_another():

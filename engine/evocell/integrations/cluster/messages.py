@@ -22,13 +22,13 @@ from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["BRIEF_BYTES", "pack", "read_answer", "read_sighting", "room_for", "row_of", "unpack"]
+__all__ = ["BRIEF_BYTES", "pack", "read_answer", "read_result", "room_for", "row_of", "unpack"]
 
 BRIEF_BYTES = 1 << 20
 """The longest answer to a question that is not about runs."""
 
 _SPARE_BYTES = 128 << 10
-"""What a sighting takes beyond the bytes of the guest: its numbers and sentences."""
+"""What a result takes beyond the bytes of the guest: its numbers and sentences."""
 
 _ITEMS, _DEPTH = 200_000, 8
 _TEXT_BYTES = 64 << 10
@@ -54,7 +54,7 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def room_for(limits: Limits) -> int:
-    """How long the sighting of a call under these limits may be at most, in bytes."""
+    """How long the result of a call under these limits may be at most, in bytes."""
     return limits.payload_bytes + ENVELOPE_BYTES + 2 * limits.output_bytes + _SPARE_BYTES
 
 
@@ -71,15 +71,15 @@ def read_answer(data: bytes, max_bytes: int = BRIEF_BYTES) -> dict[str, Any]:
 
 
 def row_of(seen: GuestResult) -> list[Any]:
-    """A sighting as a row of plain values: without the names it is scanned in half the time."""
+    """A result as a row of plain values: without the names it is scanned in half the time."""
     plain = seen.to_wire()
     result = plain["result"]
     plain["result"] = None if result is None else [result[name] for name in _RESULT]
     return [plain[name] for name in _SIGHTING]
 
 
-def read_sighting(row: object, limits: Limits) -> GuestResult:
-    """A sighting, from the row that a node says it is.
+def read_result(row: object, limits: Limits) -> GuestResult:
+    """A result, from the row that a node says it is.
 
     Args:
         row: What it says, decoded.
@@ -93,10 +93,10 @@ def read_sighting(row: object, limits: Limits) -> GuestResult:
         if plain[name] is not None:
             _sentence(plain[name])
     if not all(isinstance(plain[name], bool) for name in _FLAGS):
-        raise ProtocolError("a sighting in its answer says neither yes nor no")
+        raise ProtocolError("a result in its answer says neither yes nor no")
     seen = [name for name in ("result", *_SENTENCES) if plain[name] is not None]
     if len(seen) != 1:
-        raise ProtocolError("a sighting in its answer is of nothing, or of several things")
+        raise ProtocolError("a result in its answer is of nothing, or of several things")
     result = None if plain["result"] is None else _read_result(plain["result"], limits)
     return GuestResult(**{**plain, "result": result})
 
@@ -132,7 +132,7 @@ def _read_result(row: object, limits: Limits) -> CallResult:
 
 def _named(row: object, names: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(row, list) or len(row) != len(names):
-        raise ProtocolError("a sighting in its answer has other fields than it should")
+        raise ProtocolError("a result in its answer has other fields than it should")
     return dict(zip(names, row, strict=True))
 
 

@@ -381,7 +381,7 @@ class _Service:
                 try:
                     if pool is None:
                         raise EngineClosed("the node was closed")
-                    answer = {"sighting": row_of(await pool.run(run))}
+                    answer = {"result": row_of(await pool.run(run))}
                 except EvocellError as error:
                     answer = {"gone": error.message[:2000]}
         finally:

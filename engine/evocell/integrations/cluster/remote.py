@@ -19,7 +19,7 @@ from evocell.integrations.cluster.messages import (
     BRIEF_BYTES,
     pack,
     read_answer,
-    read_sighting,
+    read_result,
     room_for,
 )
 from evocell.integrations.cluster.pace import Pace
@@ -390,13 +390,13 @@ class RemoteNode:
             raise ProtocolError("its answer says nothing of a run")
         if self.in_flight.get(waiting.number) is not waiting:
             return  # no task waits any more
-        if "sighting" in answer:
-            sighting = read_sighting(answer["sighting"], waiting.run.limits)
+        if "result" in answer:
+            seen = read_result(answer["result"], waiting.run.limits)
             del self.in_flight[waiting.number]
             self.finished += 1
-            if sighting.result is not None:
-                self.pace.saw(sighting.result.ran_s)
-            waiting.settle(seen=sighting)
+            if seen.result is not None:
+                self.pace.saw(seen.result.ran_s)
+            waiting.settle(seen=seen)
         elif "missing" in answer:
             self._forget(answer["missing"], waiting)
             del self.in_flight[waiting.number]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -281,3 +283,45 @@ def test_without_openevolve_the_module_says_what_to_install(monkeypatch):
     source = Path(openevolve.__file__).read_text()
     with pytest.raises(ImportError, match=r"pip install 'evocell\[openevolve\]'"):
         exec(compile(source, "openevolve.py", "exec"), {"__name__": "again"})
+
+
+def test_arguments_of_openevolves_configuration_reach_the_evaluator(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def evaluate(path, factor=1, names=()):\n    return {'combined_score': 2.0 * factor, 'n': len(names)}\n"
+    )
+    (tmp_path / "wrapper.py").write_text(
+        "from evocell.integrations.openevolve import sandboxed\n"
+        f"(evaluate,) = sandboxed({str(tmp_path / 'own.py')!r})\n"
+    )
+    settings = {"evaluator_args": {"factor": 3, "names": ["a", "b"]}}
+    driver = driving(tmp_path, (tmp_path / "wrapper.py").read_text(), **settings)
+    assert evaluate(driver, GOOD)[0] == {"combined_score": 6.0, "n": 2}
+    with pytest.raises(evocell.ConfigurationError, match="put them into its cases"):
+        evaluators(evocell.Evaluation("solve", [evocell.Case((1,), expected=1)]))[0](
+            str(tmp_path / "own.py"), factor=3
+        )
+
+
+@pytest.mark.slow
+def test_a_whole_run_knows_whom_its_programs_descend_from(tmp_path):
+    """OpenEvolve's own processes, each with an engine of its own, and one store."""
+    run = Path(__file__).parents[2] / "examples" / "openevolve_tours" / "run.py"
+    command = [sys.executable, str(run), "--evaluator", "sandboxed_evaluator.py", "--iterations", "12"]
+    environ = {**os.environ, "EVOCELL_STATE_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with evocell.Engine(evocell.Config.load(state_dir=tmp_path, workers=0)) as engine:
+        entries = engine.fitness.best(20, earlier_runs=True)
+        everyone = [engine.lineage.get(entry.sandbox_id) for entry in entries]
+    seeds = [one for one in everyone if not one.parent_ids]
+    children = [one for one in everyone if one.parent_ids]
+    assert len(seeds) == 1
+    assert len(children) >= 6
+    known = {one.id: one for one in everyone}
+    for child in children:
+        assert child.mutation_type == "rewrite"
+        assert set(child.metadata) == {"iteration", "island"}
+        for parent in child.parent_ids:
+            if parent in known:
+                assert child.generation == known[parent].generation + 1
+    assert any(child.depth > 1 for child in children)

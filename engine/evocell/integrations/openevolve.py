@@ -14,12 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from evocell.api.default import GetEngine, default_engine
-from evocell.api.engine import Engine
-from evocell.api.evaluator import Evaluator
 from evocell.errors import ConfigurationError
+from evocell.integrations.descent import of_openevolve
 from evocell.integrations.evaluator_files import (
     PROCESSES,
     STAND_INS,
@@ -47,6 +46,7 @@ __all__ = ["EvaluatorFunction", "evaluators", "main", "sandboxed"]
 SCRATCH_BYTES = 64 << 20
 """Room in ``/tmp`` for an evaluator that writes files."""
 
+_DRIVER = "evocell_driver:evaluate"
 _STAGES = ("evaluate_stage1", "evaluate_stage2", "evaluate_stage3")
 
 
@@ -75,28 +75,42 @@ class EvaluatorFunction:
         self.evaluation = evaluation
         self._report = report
         self._get_engine = engine
-        self._ready: tuple[Engine, Evaluator[FitnessResult]] | None = None
 
-    def __call__(self, program_path: str) -> dict[str, Any] | EvaluationResult:
+    def __call__(self, program_path: str, /, **arguments: Any) -> dict[str, Any] | EvaluationResult:
         """Evaluate the program at a path.
+
+        Parents, generation and what made it are kept, as far as OpenEvolve lets them be known.
 
         Args:
             program_path: A Python file.
+            **arguments: OpenEvolve's ``evaluator_args``, plain data, for the evaluator in the sandbox.
 
         Returns:
             Metrics, or metrics and artifacts. A program that fails is a result with the metrics of a failure
             and artifacts that say why; it never raises.
 
         Raises:
+            ConfigurationError: There are arguments, and it is scored on the host.
             EvocellError: The engine itself cannot go on.
         """
         engine = self._get_engine()
-        if self._ready is None or self._ready[0] is not engine:
-            self._ready = engine, engine.evaluator(self.evaluation, prepare=Path, finish=_itself)
-        return self._report(self._ready[1](program_path))
+        descent = of_openevolve(Path(program_path))
+        evaluation = self._with_arguments(arguments) if arguments else self.evaluation
+        result = engine.evaluate_one(descent.spec, evaluation)
+        if descent.notes:
+            engine.lineage.annotate(result.sandbox_id, descent.notes)
+        return self._report(result)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ready": None}
+    def _with_arguments(self, arguments: dict[str, Any]) -> Evaluation:
+        """Return the evaluation of the same evaluator, called with arguments by name."""
+        if self.evaluation.entry != _DRIVER:
+            raise ConfigurationError(
+                "evaluator_args reach evaluators in the sandbox alone, and this evaluation is scored on the "
+                "host; put them into its cases",
+                "evaluator_args",
+            )
+        (case,) = self.evaluation.cases
+        return evolve(self.evaluation, cases=[evolve(case, args=(*case.args, arguments))])
 
     def __repr__(self) -> str:
         return f"<{self.__name__} in a sandbox: {self.evaluation.entry}>"
@@ -221,7 +235,7 @@ def _function_names(path: Path) -> list[str]:
 def _running(name: str, gathered: EvaluatorFiles, environ: dict[str, str], limits: Limits) -> Evaluation:
     driver = {f"{module}.py": guest_module(module) for module in ("evocell_driver", *STAND_INS)}
     return Evaluation(
-        "evocell_driver:evaluate",
+        _DRIVER,
         [Case((name, gathered.evaluator, environ, _may_copy(gathered.files, limits)))],
         _headline,
         harness={**gathered.files, **driver},
@@ -246,10 +260,6 @@ def _headline(_: Case, value: Any) -> float:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _itself(result: FitnessResult) -> FitnessResult:
-    return result
 
 
 @frozen

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 from evocell.api.default import GetEngine, default_engine
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
+from evocell.integrations.descent import of_shinka
 from evocell.integrations.evaluator_files import PROCESSES, STAND_INS, guest_module, modules_beside
 from evocell.models import fitness as report
 from evocell.models.evaluation import Case, Evaluation
@@ -134,7 +135,7 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
         limits=bounds if bounds.processes else bounds.evolve(processes=PROCESSES),
         stop=stopper if stopper.method else None,
     )
-    result = engine().evaluate_one(Path(program_path), task)
+    result = engine().evaluate_one(of_shinka(Path(program_path)).spec, task)
     if result.valid:
         try:
             metrics, correct, error = _summary(result, aggregate_metrics_fn, validate_fn)
@@ -198,7 +199,7 @@ def main(
         "--results_dir", default="results", help="where to write metrics.json and correct.json"
     )
     given = parser.parse_args(argv)
-    result = engine().evaluate_one(Path(given.program_path), evaluation)
+    result = engine().evaluate_one(of_shinka(Path(given.program_path)).spec, evaluation)
     metrics = {
         "combined_score": result.fitness_score,
         "public": report.public_parts(result),

@@ -254,7 +254,12 @@ class Journal:
     def find(self, individual_id: str) -> Individual | None:
         """Return the last individual of an id, as far as the store knows it."""
         rows = self.store.query(_FORGOTTEN, (individual_id,))
-        return _individual(rows[0], (), {}) if rows else None
+        if not rows:
+            return None
+        parents = self.store.query(
+            "SELECT parent_id FROM lineage WHERE child = ? ORDER BY place", (rows[0][0],)
+        )
+        return _individual(rows[0], tuple(parent for (parent,) in parents), {})
 
     def version_of(self, number: int) -> str | None:
         """Return the digest of an individual's code."""

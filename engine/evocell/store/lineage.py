@@ -70,7 +70,7 @@ class LineageStore(Protocol):
         ...
 
     def find(self, individual_id: str) -> Individual | None:
-        """Return the last individual of an id that has no parents and that memory has forgotten."""
+        """Return the last individual of an id, which memory has forgotten or another process has made."""
         ...
 
     def version_of(self, number: int) -> str | None:
@@ -396,14 +396,32 @@ class LineageTracker(Completable):
         if place is None and not self._past_is_known:
             self._learn_past()
             place = self._places.get(individual_id)
-        if place is None and self._kept is not None:
-            forgotten = self._kept.find(individual_id)
-            place = None if forgotten is None else self._append(forgotten, ())
-        return place
+        return self._learn(individual_id) if place is None else place
+
+    def _learn(self, individual_id: str) -> int | None:
+        """Take an individual that the store alone knows into memory, after those of its ancestors."""
+        if self._kept is None:
+            return None
+        waiting: list[Individual | str] = [individual_id]
+        asked: set[str] = set()
+        while waiting:
+            next_one = waiting.pop()
+            if isinstance(next_one, Individual):
+                parents = [self._known(parent) for parent in next_one.parent_ids]
+                self._append(next_one, parents)
+            elif next_one not in self._places and next_one not in asked:
+                asked.add(next_one)
+                if (found := self._kept.find(next_one)) is not None:
+                    waiting += [found, *found.parent_ids]
+        return self._places.get(individual_id)
+
+    def _known(self, individual_id: str) -> int:
+        place = self._places.get(individual_id)
+        return self._append(Individual(individual_id, 0), ()) if place is None else place
 
     def _place_of_parent(self, parent_id: str) -> int:
         place = self._find(parent_id)
-        return self._append(Individual(parent_id, 0), ()) if place is None else place
+        return self._known(parent_id) if place is None else place
 
     def _learn_past(self) -> None:
         assert self._kept is not None

@@ -23,7 +23,13 @@ _MAX_DEPTH = 8
 evocell_stand_ins.install()
 
 
-def evaluate(function: str, path: str, environ: dict[str, str], writable: bool = False) -> dict[str, Any]:
+def evaluate(
+    function: str,
+    path: str,
+    environ: dict[str, str],
+    writable: bool = False,
+    arguments: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Load an evaluator as OpenEvolve does, call one of its functions, and return what it gave as plain data.
 
     Args:
@@ -31,6 +37,7 @@ def evaluate(function: str, path: str, environ: dict[str, str], writable: bool =
         path: The evaluator's file, relative to the harness.
         environ: Environment variables to add before it is loaded.
         writable: Whether it is to have a copy of its files that it may write beside.
+        arguments: What the function takes by name beside the program's path.
 
     Returns:
         ``{"metrics": ..., "artifacts": ...}``; ``artifacts`` is None if it returned a mapping alone.
@@ -40,7 +47,7 @@ def evaluate(function: str, path: str, environ: dict[str, str], writable: bool =
     if not hasattr(evaluator, function):
         message = f"the evaluator {path} defines no {function}"
         raise AttributeError(message)
-    result = getattr(evaluator, function)(PROGRAM)
+    result = getattr(evaluator, function)(PROGRAM, **(arguments or {}))
     evocell_stand_ins.run_threads()
     if isinstance(result, evocell_stand_ins.EvaluationResult):
         return {"metrics": _plain(result.metrics), "artifacts": _texts(result.artifacts)}

@@ -1,0 +1,162 @@
+"""Whom a program descends from, as far as the framework that evolves it lets an evaluator know.
+
+OpenEvolve and ShinkaEvolve hand an evaluator the path of a program and nothing else. What they know beside it
+is read where they keep it: OpenEvolve's worker has parent and child among the variables of the iteration that
+is under way, ShinkaEvolve's run has the parent's text beside the program. Both are only read; where they are
+not to be found, a program is one without parents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from attrs import field, frozen
+
+from evocell.models.specs import SandboxSpec
+
+__all__ = ["Descent", "of_openevolve", "of_shinka"]
+
+_WORKER = "openevolve.process_parallel"
+_GENERATION = re.compile(r"gen_([0-9]{1,9})\Z")
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_MOST_BYTES = 1 << 20
+"""Longer programs are not compared with those before."""
+
+
+@frozen
+class Descent:
+    """A program and where it comes from.
+
+    Attributes:
+        spec: The program under an id of its own, with parents, generation and what made it.
+        notes: What else is known, such as the island.
+    """
+
+    spec: SandboxSpec
+    notes: Mapping[str, object] = field(factory=dict)
+
+
+def of_openevolve(program: Path) -> Descent:
+    """Return what OpenEvolve knows of a program that it evaluates.
+
+    Ids are OpenEvolve's own; a program that it began with is called by a digest of its text, since OpenEvolve
+    gives it several ids. A migrant is the program that it is a copy of.
+
+    Args:
+        program: The file that the evaluator was given.
+    """
+    text = _text(program)
+    for known in _iterations():
+        if text is None or known.get("child_code") != text:
+            continue
+        parent, child = known.get("parent"), known.get("child_id")
+        above = _openevolve_id(parent)
+        if above is None or not isinstance(child, str):
+            continue
+        spec = SandboxSpec(
+            child,
+            source=program,
+            generation=_count(getattr(parent, "generation", 0)) + 1,
+            parent_ids=(above,),
+            mutation_type="diff" if known.get("diff_blocks") else "rewrite",
+        )
+        notes = {"iteration": known.get("iteration"), "island": known.get("parent_island")}
+        return Descent(spec, {name: value for name, value in notes.items() if isinstance(value, int)})
+    return Descent(SandboxSpec(None if text is None else _seed_id(text), source=program))
+
+
+def _iterations() -> Iterator[Mapping[str, Any]]:
+    """Return the variables of OpenEvolve's iterations that are under way in this process."""
+    for top in sys._current_frames().values():  # noqa: SLF001 - documented for looking at other threads
+        frame: FrameType | None = top
+        while frame is not None:
+            if frame.f_globals.get("__name__") == _WORKER and "child_id" in frame.f_code.co_varnames:
+                yield dict(frame.f_locals)
+            frame = frame.f_back
+
+
+def _openevolve_id(program: Any) -> str | None:
+    if not isinstance(getattr(program, "code", None), str):
+        return None
+    if not getattr(program, "generation", 0):
+        return _seed_id(program.code)
+    metadata = getattr(program, "metadata", None) or {}
+    found = program.parent_id if metadata.get("migrant") else program.id
+    return found if isinstance(found, str) else None
+
+
+def _seed_id(text: str) -> str:
+    return f"seed-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def of_shinka(program: Path) -> Descent:
+    """Return what the directory of a run of ShinkaEvolve tells of a program in it.
+
+    A program ``RUN/gen_7/main.py`` is called ``RUN-gen_7`` and belongs to the population ``RUN``, which makes
+    the processes of a run one search. Its parent is the latest program before it whose text is that of
+    ``original.py``, which ShinkaEvolve leaves beside it. Any other program has no parents.
+
+    Args:
+        program: The file that the script was given.
+    """
+    directory = program.resolve().parent
+    matched = _GENERATION.match(directory.name)
+    run = _NO_NAME.sub("-", directory.parent.name).strip("-.")[:80]
+    if matched is None or not run:
+        return Descent(SandboxSpec(source=program))
+    number = int(matched[1])
+    parent = _shinka_parent(program, directory, number)
+    spec = SandboxSpec(
+        f"{run}-gen_{number}",
+        source=program,
+        population=run,
+        generation=number,
+        parent_ids=() if parent is None else (f"{run}-gen_{parent}",),
+        mutation_type="seed" if parent is None else _shinka_operator(directory),
+    )
+    return Descent(spec)
+
+
+def _shinka_parent(program: Path, directory: Path, number: int) -> int | None:
+    original = _stripped(directory / f"original{program.suffix}")
+    if original is None:
+        return None
+    found = [
+        int(matched[1]) for one in directory.parent.iterdir() if (matched := _GENERATION.match(one.name))
+    ]
+    for earlier in sorted((one for one in found if one < number), reverse=True):
+        if _stripped(directory.with_name(f"gen_{earlier}") / program.name) == original:
+            return earlier
+    return None
+
+
+def _shinka_operator(directory: Path) -> str:
+    """Name the kind of patch whose text ShinkaEvolve wrote last."""
+    files = {"diff": directory / "search_replace.txt", "rewrite": directory / "rewrite.txt"}
+    times = {kind: file.stat().st_mtime_ns for kind, file in files.items() if file.is_file()}
+    return max(times, key=times.__getitem__) if times else "mutation"
+
+
+def _stripped(path: Path) -> list[str] | None:
+    """Return a file's lines without what ShinkaEvolve takes off their ends; None if it is not there."""
+    text = _text(path)
+    return None if text is None else [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+def _text(path: Path) -> str | None:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0

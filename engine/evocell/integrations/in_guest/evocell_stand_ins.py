@@ -7,9 +7,11 @@ clock.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import importlib
+import importlib.machinery
 import os
 import signal
 import sys
@@ -34,6 +36,7 @@ _interval: list[float] = [0.0]
 _handlers: dict[int, Any] = {}
 _real_signal, _real_get_signal = signal.signal, signal.getsignal
 _SIGALRM = 14
+_ADDRESSABLE = 1 << 32
 
 
 def _set_timer(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
@@ -158,6 +161,52 @@ def _resource() -> ModuleType:
     return module
 
 
+def _psutil() -> ModuleType:
+    """Make as much of `psutil` as graders ask for: a machine with one core and the memory that can be addressed."""
+    module = ModuleType("psutil")
+    memory = collections.namedtuple("svmem", "total available percent used free")
+    used = collections.namedtuple("pmem", "rss vms")
+    times = collections.namedtuple("pcputimes", "user system children_user children_system")
+
+    class NoSuchProcess(Exception):
+        """Another process than this one was asked for."""
+
+    class Process:
+        """What `psutil.Process()` tells of the process itself."""
+
+        def __init__(self, pid: int | None = None) -> None:
+            self.pid = os.getpid() if pid is None else pid
+            if self.pid != os.getpid():
+                message = f"process PID not found (pid={pid})"
+                raise NoSuchProcess(message)
+
+        def memory_info(self) -> Any:
+            """Return zeros: a guest is not told how much memory it has taken."""
+            return used(0, 0)
+
+        def cpu_times(self) -> Any:
+            """Return the work done, as time."""
+            return times(time.process_time(), 0.0, 0.0, 0.0)
+
+        def children(self, recursive: bool = False) -> list[Any]:
+            """Return none: they are sandboxes of their own."""
+            del recursive
+            return []
+
+    own: dict[str, Any] = {
+        "virtual_memory": lambda: memory(_ADDRESSABLE, _ADDRESSABLE, 0.0, 0, _ADDRESSABLE),
+        "cpu_count": lambda logical=True: 1,
+        "cpu_percent": lambda interval=None, percpu=False: [0.0] if percpu else 0.0,
+        "pid_exists": lambda pid: pid == os.getpid(),
+        "Error": Exception,
+        "NoSuchProcess": NoSuchProcess,
+        "Process": Process,
+    }
+    for name, value in own.items():
+        setattr(module, name, value)
+    return module
+
+
 # ---------------------------------------------------------------------- OpenEvolve
 
 
@@ -234,6 +283,23 @@ class _Changing:
         self._change(module)
 
 
+class _WhereNoneIs:
+    """Gives a stand-in of a package where nobody else has one (the finder and loader protocols)."""
+
+    def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
+        """Find `psutil`."""
+        del path, target
+        return importlib.machinery.ModuleSpec(name, self) if name == "psutil" else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: Any) -> ModuleType:
+        """Make the module."""
+        del spec
+        return _psutil()
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: it is complete."""
+
+
 def _change_multiprocessing(module: Any) -> None:
     del module
     importlib.import_module("evocell_multiprocessing").install()
@@ -280,3 +346,4 @@ def install() -> None:
         if name in sys.modules:
             change(sys.modules[name])
     sys.meta_path.insert(0, _AfterImport())
+    sys.meta_path.append(_WhereNoneIs())

@@ -134,6 +134,11 @@ def run():
     found = {"tqdm": sum(tqdm([1, 2], disable=False))}
     found["joblib"] = Parallel(n_jobs=2)(delayed(abs)(n) for n in (-1, 2))
     found["asyncio"] = asyncio.run(later(5)), asyncio.run(threads())
+    import psutil
+    try:
+        psutil.Process(1 << 20)
+    except psutil.NoSuchProcess:
+        found["psutil"] = psutil.virtual_memory().total > 0, psutil.Process().memory_info().rss
     return found
 """
 
@@ -181,4 +186,9 @@ def test_an_alarm_interrupts_what_runs(engine):
 
 
 def test_packages_that_use_them_work(engine):
-    assert ask(engine, PACKAGES) == {"tqdm": 3, "joblib": [1, 2], "asyncio": (5, 8)}
+    assert ask(engine, PACKAGES) == {
+        "tqdm": 3,
+        "joblib": [1, 2],
+        "asyncio": (5, 8),
+        "psutil": (True, 0),
+    }

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve, field, frozen
 
@@ -32,6 +32,7 @@ from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
+from evocell.models.references import Source
 from evocell_runtime.membrane import charged_bytes
 
 try:
@@ -96,7 +97,7 @@ class EvaluatorFunction:
         engine = self._get_engine()
         descent = of_openevolve(Path(program_path))
         evaluation = self._with_arguments(arguments) if arguments else self.evaluation
-        result = engine.evaluate_one(descent.spec, evaluation)
+        result = engine.evaluate_one(cast("Source", descent.spec), evaluation)
         if descent.notes:
             engine.lineage.annotate(result.sandbox_id, descent.notes)
         return self._report(result)

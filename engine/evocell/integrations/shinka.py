@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from evocell.api.default import GetEngine, default_engine
 from evocell.code.sources import normalise
@@ -135,7 +135,7 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
         limits=bounds if bounds.processes else bounds.evolve(processes=PROCESSES),
         stop=stopper if stopper.method else None,
     )
-    result = engine().evaluate_one(of_shinka(Path(program_path)).spec, task)
+    result = engine().evaluate_one(cast("Source", of_shinka(Path(program_path)).spec), task)
     if result.valid:
         try:
             metrics, correct, error = _summary(result, aggregate_metrics_fn, validate_fn)
@@ -199,7 +199,7 @@ def main(
         "--results_dir", default="results", help="where to write metrics.json and correct.json"
     )
     given = parser.parse_args(argv)
-    result = engine().evaluate_one(of_shinka(Path(given.program_path)).spec, evaluation)
+    result = engine().evaluate_one(cast("Source", of_shinka(Path(given.program_path)).spec), evaluation)
     metrics = {
         "combined_score": result.fitness_score,
         "public": report.public_parts(result),

@@ -7,7 +7,6 @@ clock.
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import contextlib
 import importlib
@@ -18,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import evocell_processes as processes
 import evocell_subprocess
@@ -161,12 +160,29 @@ def _resource() -> ModuleType:
     return module
 
 
+class _Memory(NamedTuple):
+    total: int = _ADDRESSABLE
+    available: int = _ADDRESSABLE
+    percent: float = 0.0
+    used: int = 0
+    free: int = _ADDRESSABLE
+
+
+class _Held(NamedTuple):
+    rss: int = 0
+    vms: int = 0
+
+
+class _Times(NamedTuple):
+    user: float
+    system: float = 0.0
+    children_user: float = 0.0
+    children_system: float = 0.0
+
+
 def _psutil() -> ModuleType:
-    """Make as much of `psutil` as graders ask for: a machine with one core and the memory that can be addressed."""
+    """Make as much of `psutil` as graders ask for: one core, and the memory that can be addressed."""
     module = ModuleType("psutil")
-    memory = collections.namedtuple("svmem", "total available percent used free")
-    used = collections.namedtuple("pmem", "rss vms")
-    times = collections.namedtuple("pcputimes", "user system children_user children_system")
 
     class NoSuchProcess(Exception):
         """Another process than this one was asked for."""
@@ -182,11 +198,11 @@ def _psutil() -> ModuleType:
 
         def memory_info(self) -> Any:
             """Return zeros: a guest is not told how much memory it has taken."""
-            return used(0, 0)
+            return _Held()
 
         def cpu_times(self) -> Any:
             """Return the work done, as time."""
-            return times(time.process_time(), 0.0, 0.0, 0.0)
+            return _Times(time.process_time())
 
         def children(self, recursive: bool = False) -> list[Any]:
             """Return none: they are sandboxes of their own."""
@@ -194,7 +210,7 @@ def _psutil() -> ModuleType:
             return []
 
     own: dict[str, Any] = {
-        "virtual_memory": lambda: memory(_ADDRESSABLE, _ADDRESSABLE, 0.0, 0, _ADDRESSABLE),
+        "virtual_memory": _Memory,
         "cpu_count": lambda logical=True: 1,
         "cpu_percent": lambda interval=None, percpu=False: [0.0] if percpu else 0.0,
         "pid_exists": lambda pid: pid == os.getpid(),

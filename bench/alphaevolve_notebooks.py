@@ -49,7 +49,7 @@ def evaluate(path, python=None, seconds=None):
     cells = [json.loads(line) for line in out.split(b"\\n") if line.endswith(b"]")]
     return {"combined_score": float(len(cells)), "cells": cells, "code": code}
 """
-CELLS = '''
+CELLS = r'''
 import ast, contextlib, hashlib, io, json, re, sys
 from pathlib import Path
 
@@ -70,7 +70,7 @@ for text in json.loads(Path(__file__).with_name("cells.json").read_text()):
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
             run(text)
     except BaseException as raised:
-        error = f"{type(raised).__name__}: {raised}"[:300]
+        error = re.sub(r" \(/[^)]*\)", "", f"{type(raised).__name__}: {raised}")[:300]  # a path of the interpreter's
     said = out.getvalue()
     numbers = len(re.findall(r"[0-9]+(?:[.][0-9]+)?(?:e-?[0-9]+)?", said))
     print(json.dumps([hashlib.sha256(said.encode()).hexdigest(), numbers, error, said[:300]]), flush=True)
@@ -109,9 +109,15 @@ class Type:
 njit = vectorize = guvectorize = stencil = jit
 prange = range
 int32 = int64 = float32 = float64 = boolean = uint8 = uint64 = complex128 = Type()
+typed = types = core = sys.modules[__name__]
 __path__ = []
-sys.modules["numba.typed"] = sys.modules["numba.types"] = sys.modules["numba.core"] = sys.modules[__name__]
-List, Dict = list, dict
+sys.modules.update({f"numba.{name}": typed for name in ("typed", "types", "core")})
+
+class List(list):
+    empty_list = classmethod(lambda cls, *given: cls())
+
+class Dict(dict):
+    empty = classmethod(lambda cls, *given, **named: cls())
 '''
 
 

@@ -26,7 +26,9 @@ def run_packing():
     best = np.array([*grid, (0.2, 0.2)])
     score = radii_of(best).sum()
     for step in range({steps}):
-        tried = np.clip(best + random.normal(0, 0.02, best.shape), 0.01, 0.99)
+        tried = best.copy()
+        one = random.integers(len(best))
+        tried[one] = np.clip(tried[one] + random.normal(0, 0.05, 2), 0.01, 0.99)
         value = radii_of(tried).sum()
         if value > score:
             best, score = tried, value
@@ -192,4 +194,4 @@ def run_packing():
 
 def honest(number: int) -> str:
     """Return an honest program: a grid, improved by steps at random that are its own."""
-    return _HONEST.format(number=number, steps=5 + number % 20)
+    return _HONEST.format(number=number, steps=20 + 2 * number)

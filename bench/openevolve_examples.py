@@ -1,9 +1,14 @@
-"""Run the evaluators of OpenEvolve's own examples, untouched, in sandboxes.
+"""Run the evaluators of OpenEvolve's own examples, untouched, in sandboxes and natively.
 
 They are not part of this project: give the path of a checkout of OpenEvolve's repository, and of those of two
 more that some examples need (AlgoTune's tasks, and the ARC-AGI puzzles).
 
-    python bench/openevolve_examples.py CHECKOUT [--algotune PATH] [--arc PATH] [--native] [--only TEXT]
+    git clone https://github.com/algorithmicsuperintelligence/openevolve
+    git clone https://github.com/oripress/AlgoTune
+    git clone https://github.com/fchollet/ARC-AGI
+    python bench/openevolve_examples.py openevolve --algotune AlgoTune --arc ARC-AGI --python INTERPRETER
+
+INTERPRETER evaluates natively; it needs OpenEvolve, scipy, scikit-learn, pandas, matplotlib and beautifulsoup4.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +27,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import evolve, field, frozen
-from rich.console import Console
-from rich.table import Table
 
 import evocell
 from evocell.integrations.openevolve import EvaluatorFunction, sandboxed
@@ -52,8 +56,10 @@ sys.path.insert(0, sys.argv[1].rpartition("/")[0])
 spec.loader.exec_module(module)
 result = module.evaluate(sys.argv[2])
 metrics = getattr(result, "metrics", result)
-print("\\n" + json.dumps(metrics.get("metrics", metrics).get("combined_score"), default=float))
+print("\\n" + json.dumps(metrics.get("metrics", metrics), default=float))
 """
+
+_PROCESSES = re.compile(r"\b(subprocess|multiprocessing|ProcessPoolExecutor)\b")
 
 REASONS = {
     "alphaevolve_math_problems/erdos_min_overlap": _JAX,
@@ -121,12 +127,14 @@ class Ran:
 
     Attributes:
         name: Its directory.
-        score: ``combined_score`` of the program it begins with; None if there is none.
+        score: ``combined_score`` of the program it begins with, or another of its metrics if it has none.
         error: What its result says went wrong; empty if nothing did.
         seconds: Wall time of the evaluation.
         stages: How many functions of it were called.
         again: Whether a second evaluation gave the same metrics.
+        isolated: Whether the evaluator starts processes, and so has a guest of its own for the program.
         native: ``combined_score`` without a sandbox; None if it was not asked for, or is none.
+        native_seconds: Wall time of that, a start of the interpreter included.
     """
 
     name: str
@@ -135,7 +143,9 @@ class Ran:
     seconds: float
     stages: int
     again: bool = False
+    isolated: bool = False
     native: float | None = None
+    native_seconds: float = 0.0
 
 
 def examples(checkout: Path, algotune: Path | None, arc: Path | None, work: Path) -> Iterator[Example]:
@@ -208,14 +218,8 @@ def run(example: Example) -> Ran:
     started = time.perf_counter()
     metrics, error = _metrics(functions[0](str(example.program)))
     seconds = time.perf_counter() - started
-    score = metrics.get("combined_score")
-    found = Ran(
-        example.name,
-        score if isinstance(score, int | float) else None,
-        error,
-        seconds,
-        len(functions),
-    )
+    isolated = bool(_PROCESSES.search(example.evaluator.read_text()))
+    found = Ran(example.name, _headline(metrics), error, seconds, len(functions), isolated=isolated)
     for stage in functions[1:]:
         _, problem = _metrics(stage(str(example.program)))
         if problem:
@@ -223,22 +227,31 @@ def run(example: Example) -> Ran:
     return evolve(found, again=_metrics(functions[0](str(example.program)))[0] == metrics)
 
 
-def native_score(example: Example) -> float | None:
-    """Evaluate the same program with the same evaluator in a process of its own, without a sandbox."""
+def natively(example: Example, python: str) -> tuple[float | None, float]:
+    """Evaluate the same program with the same evaluator in a process of its own; return score and seconds."""
+    started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", _NATIVE, example.evaluator, example.program],
+        [python, "-c", _NATIVE, example.evaluator, example.program],
         env={**os.environ, **example.environ},
         cwd=example.evaluator.parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
+    seconds = time.perf_counter() - started
     try:
-        score = json.loads(done.stdout.rpartition("\n")[2] or done.stdout.splitlines()[-1])
+        return _headline(json.loads(done.stdout.splitlines()[-1])), seconds
     except (ValueError, IndexError):
-        return None
-    return score if isinstance(score, int | float) else None
+        return None, seconds
+
+
+def _headline(metrics: dict[str, object]) -> float | None:
+    """Return ``combined_score``, or the first metric there is of those that examples have in its place."""
+    for name in ("combined_score", "overall_score", "composite_score", "score"):
+        if isinstance(score := metrics.get(name), int | float):
+            return float(score)
+    return None
 
 
 def _metrics(result: object) -> tuple[dict[str, object], str]:
@@ -253,7 +266,7 @@ def _metrics(result: object) -> tuple[dict[str, object], str]:
 
 
 def _shown(score: float | None) -> str:
-    return "-" if score is None else f"{score:.4g}"
+    return "–" if score is None else f"{score:.6g}"
 
 
 @contextmanager
@@ -270,39 +283,49 @@ def main() -> int:
     parser.add_argument("checkout", type=Path, help="a checkout of OpenEvolve's repository")
     parser.add_argument("--algotune", type=Path, help="one of AlgoTune's, for eight of the examples")
     parser.add_argument("--arc", type=Path, help="one of the ARC-AGI puzzles, for one example")
-    parser.add_argument("--native", action="store_true", help="evaluate without a sandbox as well")
+    parser.add_argument(
+        "--python", help="an interpreter to evaluate natively with; without it only sandboxed"
+    )
     parser.add_argument("--only", default="", help="run the examples whose name contains this text")
     given = parser.parse_args()
     given.checkout = given.checkout.resolve()
     if not (given.checkout / "examples").is_dir():
         parser.error(f"{given.checkout} has no directory examples; give a checkout of OpenEvolve")
-    console = Console()
-    table = Table("example", "score", "unsandboxed", "seconds", "stages", "same again", "")
+    print("| example | native | sandboxed | seconds natively | times | stages | own guest | same again | |")
+    print("|---|---:|---:|---:|---:|---:|---|---|---|")
     good = bad = 0
     with _directory() as work, evocell.default_engine():
         for example in examples(given.checkout, given.algotune, given.arc, work):
             if given.only not in example.name:
                 continue
-            with console.status(f"running {example.name}"):
-                ran = run(example)
-                if given.native:
-                    ran = evolve(ran, native=native_score(example))
+            ran = run(example)
+            if given.python:
+                score, seconds = natively(example, given.python)
+                ran = evolve(ran, native=score, native_seconds=seconds)
             good, bad = good + (not ran.error), bad + bool(ran.error)
-            table.add_row(
-                ran.name,
-                _shown(ran.score),
-                _shown(ran.native),
-                f"{ran.seconds:.2f}",
-                str(ran.stages),
-                "yes" if ran.again else "no",
-                f"[red]{ran.error[:200]}[/red]" if ran.error else example.note,
-            )
-            console.print(f"{'failed' if ran.error else 'ran':7}{ran.name}", highlight=False)
-    console.print(table)
-    console.print(f"{good} evaluators ran sandboxed, {bad} failed; {len(REASONS)} cannot:")
+            print(_row(ran, example.note), flush=True)
+    print(
+        f"\n{good} evaluators ran sandboxed, {bad} failed; {len(REASONS)} cannot:\n\n| example | why not |\n|---|---|"
+    )
     for name, reason in REASONS.items():
-        console.print(f"  {name}: {reason}", highlight=False)
+        print(f"| `{name}` | {reason} |")
     return 1 if bad else 0
+
+
+def _row(ran: Ran, note: str) -> str:
+    times = f"{ran.seconds / ran.native_seconds:.1f}" if ran.native_seconds else "–"
+    cells = (
+        f"`{ran.name}`",
+        _shown(ran.native),
+        _shown(ran.score),
+        f"{ran.native_seconds:.1f}" if ran.native_seconds else "–",
+        times,
+        str(ran.stages),
+        "yes" if ran.isolated else "no",
+        "yes" if ran.again else "no",
+        f"failed: {ran.error[:200]}" if ran.error else note,
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -113,25 +113,26 @@ def search(initial: Path, evaluator: Path, iterations: int, output: Path) -> dic
         config.evaluator.parallel_evaluations = 2
         config.evaluator.timeout = 300
         config.evaluator.max_retries = 0
+        config.evolution_trace.enabled = config.evolution_trace.include_code = True
+        config.evolution_trace.include_prompts = False
+        config.evolution_trace.output_path = str(output / "trace.jsonl")
+        output.mkdir()
         run_evolution(
             initial, evaluator, config=config, iterations=iterations, output_dir=output, cleanup=False
         )
-    checkpoint = max(output.rglob("programs"), key=lambda one: one.stat().st_mtime)
-    found = [json.loads(file.read_text()) for file in checkpoint.glob("*.json")]
+    lines = [json.loads(line) for line in (output / "trace.jsonl").read_text().splitlines()]
     return {
         "seconds": time.perf_counter() - started,
-        "programs": {one["code"]: one["metrics"] for one in found if not one["metadata"].get("migrant")},
+        "programs": {line["child_code"]: line["child_metrics"] for line in lines},
     }
 
 
 def fuel_of(state: Path) -> dict[str, int]:
     """Return the fuel of every program that a search evaluated, by its text."""
     with evocell.Engine(evocell.Config.load(state_dir=state, workers=0)) as engine:
-        entries = engine.fitness.best(10_000, earlier_runs=True)
-        texts = [engine.lineage.source(entry.sandbox_id) or {} for entry in entries]
-        return {
-            str(text.get("program.py")): entry.fuel_used for text, entry in zip(texts, entries, strict=True)
-        }
+        rows = engine.fitness.to_dataframe(earlier_runs=True, library="pandas").to_dict("records")
+        texts = [engine.lineage.source(row["sandbox_id"]) or {} for row in rows]
+        return {str(text.get("program.py")): row["fuel_used"] for text, row in zip(texts, rows, strict=True)}
 
 
 def run_in_a_process(kind: str, checkout: Path, iterations: int) -> dict[str, Any]:
@@ -148,11 +149,19 @@ def run_in_a_process(kind: str, checkout: Path, iterations: int) -> dict[str, An
                 check=True,
             )
         evaluator = top / ("sandboxed_evaluator.py" if kind == "sandboxed" else "evaluator.py")
-        command = [sys.executable, __file__, str(checkout), "--iterations", str(iterations), "--one"]
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            str(checkout),
+            "--iterations",
+            str(iterations),
+            "--one",
+        ]
         environ = {**os.environ, "TMPDIR": str(top / "tmp"), "EVOCELL_STATE_DIR": str(top / "state")}
         done = subprocess.run(
             [*command, str(top / "initial_program.py"), str(evaluator), str(top / "output")],
             env=environ,
+            cwd=top / "tmp",
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -207,7 +216,7 @@ def main() -> int:
         f"{len(common)} programs in both sandboxed runs, metrics equal: {same}, {digest(first['programs'])}"
     )
     print(f"fuel of {len(first['fuel'])} programs equal: {fuel}, {sum(first['fuel'].values()):,} in all")
-    return 0 if same and fuel and len(common) == len(first["programs"]) else 1
+    return 0 if same and fuel and len(common) == len(first["programs"]) == given.iterations else 1
 
 
 if __name__ == "__main__":

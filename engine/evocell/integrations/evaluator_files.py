@@ -10,6 +10,8 @@ from pathlib import Path
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
+from evocell.models.limits import Limits
+from evocell_runtime.membrane import charged_bytes
 
 __all__ = [
     "PROCESSES",
@@ -52,6 +54,11 @@ class EvaluatorFiles:
 
     evaluator: str
     files: dict[str, bytes] = field(repr=False)
+
+    def may_be_copied(self, limits: Limits) -> bool:
+        """Whether a copy of these files takes no more than a quarter of the room in ``/tmp``."""
+        room = sum(charged_bytes(len(content)) for content in self.files.values())
+        return 4 * room <= limits.scratch_bytes and 4 * len(self.files) <= limits.scratch_files
 
 
 def guest_module(name: str) -> bytes:

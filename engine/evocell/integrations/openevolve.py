@@ -33,7 +33,6 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
 from evocell.models.references import Source
-from evocell_runtime.membrane import charged_bytes
 
 try:
     from openevolve.evaluation_result import EvaluationResult
@@ -237,17 +236,11 @@ def _running(name: str, gathered: EvaluatorFiles, environ: dict[str, str], limit
     driver = {f"{module}.py": guest_module(module) for module in ("evocell_driver", *STAND_INS)}
     return Evaluation(
         _DRIVER,
-        [Case((name, gathered.evaluator, environ, _may_copy(gathered.files, limits)))],
+        [Case((name, gathered.evaluator, environ, gathered.may_be_copied(limits)))],
         _headline,
         harness={**gathered.files, **driver},
         limits=limits,
     )
-
-
-def _may_copy(files: Mapping[str, bytes], limits: Limits) -> bool:
-    """Whether a copy of these files takes no more than a quarter of the room in ``/tmp``."""
-    room = sum(charged_bytes(len(content)) for content in files.values())
-    return 4 * room <= limits.scratch_bytes and 4 * len(files) <= limits.scratch_files
 
 
 def _headline(_: Case, value: Any) -> float:

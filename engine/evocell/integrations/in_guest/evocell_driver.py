@@ -43,7 +43,7 @@ def evaluate(
         ``{"metrics": ..., "artifacts": ...}``; ``artifacts`` is None if it returned a mapping alone.
     """
     os.environ.update(environ)
-    evaluator = _load(path, _own_directory() if writable else HARNESS)
+    evaluator = _load(path, own_directory() if writable else HARNESS)
     if not hasattr(evaluator, function):
         message = f"the evaluator {path} defines no {function}"
         raise AttributeError(message)
@@ -57,7 +57,7 @@ def evaluate(
     raise TypeError(message)
 
 
-def _own_directory() -> str:
+def own_directory() -> str:
     """Copy the harness, our own modules left out, to where it can be written to."""
 
     def ours(_directory: str, names: list[str]) -> list[str]:

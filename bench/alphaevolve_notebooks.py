@@ -7,7 +7,7 @@ They are not part of this project; give the paths of checkouts:
     python bench/alphaevolve_notebooks.py alphaevolve_repository_of_problems alphaevolve_results
 
 Each notebook is a program that an evaluator starts by ``subprocess``, so in the sandbox it has a guest of its
-own. A cell is equal if it printed the same, or raised the same, byte for byte. ``--python`` names the interpreter of
+own. A cell is equal if it printed the same, or raised the same, numbers to twelve digits. ``--python`` names the interpreter of
 the native run, which needs numpy, scipy, sympy, matplotlib and numba. Numba has no build for WebAssembly: in
 the sandbox a module of a few lines stands in for it, whose decorators return the function as it is. Both sides draw into stand-ins
 of plotly and IPython.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -26,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 
@@ -50,19 +50,23 @@ def evaluate(path, python=None, seconds=None):
     return {"combined_score": float(len(cells)), "cells": cells, "code": code}
 """
 CELLS = r'''
-import ast, contextlib, hashlib, io, json, re, sys
+import ast, contextlib, io, json, re, sys
 from pathlib import Path
 
 def run(text):
     """Run a cell, and say what its last line is worth, as a notebook does."""
-    tree = ast.parse(text, "<cell>")
+    file = Path(f"cell_{len(made)}.py").resolve()  # numba wants to find it
+    file.write_text(text)
+    made.append(file)
+    tree = ast.parse(text, str(file))
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "<cell>", "exec"), names)
+    exec(compile(tree, str(file), "exec"), names)
     if last is not None:
-        value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
+        value = eval(compile(ast.Expression(last.value), str(file), "eval"), names)
         if value is not None and " at 0x" not in repr(value):
             print(repr(value))
 
+made = []
 names = {"__name__": "__main__", "display": lambda *shown: None}
 for text in json.loads(Path(__file__).with_name("cells.json").read_text()):
     out, error = io.StringIO(), ""
@@ -72,8 +76,7 @@ for text in json.loads(Path(__file__).with_name("cells.json").read_text()):
     except BaseException as raised:
         error = re.sub(r" \(/[^)]*\)", "", f"{type(raised).__name__}: {raised}")[:300]  # a path of the interpreter's
     said = out.getvalue()
-    numbers = len(re.findall(r"[0-9]+(?:[.][0-9]+)?(?:e-?[0-9]+)?", said))
-    print(json.dumps([hashlib.sha256(said.encode()).hexdigest(), numbers, error, said[:300]]), flush=True)
+    print(json.dumps([said[:20_000], error]), flush=True)
 '''
 ANYTHING = '''
 """Stands in for a package that only draws: whatever is asked of it is there and does nothing."""
@@ -120,6 +123,8 @@ class Dict(dict):
     empty = classmethod(lambda cls, *given, **named: cls())
 '''
 
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:[.][0-9]*)?(?:e[-+]?[0-9]+)?")
+
 
 @frozen
 class Compared:
@@ -130,7 +135,8 @@ class Compared:
         cells: How many cells it has that are Python.
         native: How many of them ended natively in time.
         sandboxed: How many ended in the sandbox.
-        equal: How many ended on both sides and printed or raised the same.
+        equal: How many ended on both sides and printed or raised the same, numbers to twelve digits.
+        exact: How many of these did so byte for byte.
         numbers: How many numbers the equal ones printed.
         seconds: Wall time natively and in the sandbox.
         differs: The cells that do not agree, each with what was printed or raised.
@@ -141,6 +147,7 @@ class Compared:
     native: int
     sandboxed: int
     equal: int
+    exact: int
     numbers: int
     seconds: tuple[float, float]
     differs: list[str]
@@ -182,23 +189,34 @@ def compare(name: str, cells: list[str], python: str, seconds: float, fuel: int)
         between = time.perf_counter()
         inside = _in_a_sandbox(guest, fuel)
         took = (between - started, time.perf_counter() - between)
-    equal = [
-        one for one, other in zip(found, inside, strict=False) if one[:1] + one[2:3] == other[:1] + other[2:3]
-    ]
+    pairs = list(zip(found, inside, strict=False))
+    equal = [agree(one, other) for one, other in pairs]
     differs = [
         f"cell {place}: natively {_brief(one)}, sandboxed {_brief(other)}"
-        for place, (one, other) in enumerate(zip(found, inside, strict=False), 1)
-        if one not in equal
+        for place, ((one, other), same) in enumerate(zip(pairs, equal, strict=True), 1)
+        if not same
     ]
-    numbers = sum(one[1] for one in equal)
-    return Compared(name, len(cells), len(found), len(inside), len(equal), numbers, took, differs)
+    numbers = sum(len(_NUMBER.findall(one[0])) for (one, _), same in zip(pairs, equal, strict=True) if same)
+    exact = sum(one == other for one, other in pairs)
+    return Compared(name, len(cells), len(found), len(inside), sum(equal), exact, numbers, took, differs)
 
 
-def _brief(cell: list[Any]) -> str:
-    return repr(cell[2] or cell[3])[:150]
+def agree(one: list[str], other: list[str]) -> bool:
+    """Whether two cells printed and raised the same, numbers to twelve digits."""
+    texts = [_NUMBER.sub("#", part).split() for cell in (one, other) for part in cell]
+    values = [[float(number) for number in _NUMBER.findall(cell[0])] for cell in (one, other)]
+    return (
+        texts[:2] == texts[2:]
+        and len(values[0]) == len(values[1])
+        and all(math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15) for a, b in zip(*values, strict=True))
+    )
 
 
-def _natively(directory: Path, python: str, seconds: float) -> list[list[Any]]:
+def _brief(cell: list[str]) -> str:
+    return repr(cell[1] or cell[0])[:150]
+
+
+def _natively(directory: Path, python: str, seconds: float) -> list[list[str]]:
     code = (
         "import json, sys; from evaluator import evaluate; "
         "print(json.dumps(evaluate('', sys.argv[1], float(sys.argv[2]))['cells']))"
@@ -210,15 +228,15 @@ def _natively(directory: Path, python: str, seconds: float) -> list[list[Any]]:
         text=True,
         check=True,
     )
-    cells: list[list[Any]] = json.loads(done.stdout)
+    cells: list[list[str]] = json.loads(done.stdout)
     return cells
 
 
-def _in_a_sandbox(directory: Path, fuel: int) -> list[list[Any]]:
+def _in_a_sandbox(directory: Path, fuel: int) -> list[list[str]]:
     limits = evocell.Limits(
         fuel=fuel,
         timeout_s=3600.0,
-        memory_bytes=1 << 30,
+        memory_bytes=3 << 30,
         scratch_bytes=256 << 20,
         payload_bytes=64 << 20,
         output_bytes=1 << 20,
@@ -229,7 +247,7 @@ def _in_a_sandbox(directory: Path, fuel: int) -> list[list[Any]]:
     if not isinstance(result, dict):
         print(result.artifacts.get("error"))
         return []
-    cells: list[list[Any]] = result["cells"]
+    cells: list[list[str]] = result["cells"]
     return cells
 
 
@@ -245,9 +263,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="run the notebooks whose name contains this text")
     given = parser.parse_args()
     print(
-        "| notebook | cells | ended natively | ended sandboxed | equal | numbers in them | seconds | times |"
+        "| notebook | cells | ended natively | ended sandboxed | equal | byte for byte | numbers in them | seconds | times |"
     )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     unequal = 0
     with evocell.default_engine():
         for name, cells in notebooks(given.checkouts):
@@ -257,7 +275,7 @@ def main() -> int:
             unequal += bool(ran.differs)
             native, inside = ran.seconds
             print(
-                f"| `{name}` | {ran.cells} | {ran.native} | {ran.sandboxed} | {ran.equal} | {ran.numbers} | "
+                f"| `{name}` | {ran.cells} | {ran.native} | {ran.sandboxed} | {ran.equal} | {ran.exact} | {ran.numbers} | "
                 f"{native:.1f} | {inside / native:.1f} |",
                 flush=True,
             )

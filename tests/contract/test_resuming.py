@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evocell import Case, Config, Engine, Evaluation, Offspring
+from evocell import Case, Config, Engine, Evaluation, Offspring, SandboxSpec
 from evocell.cli.main import main
 from evocell.cli.report_data import read_run
 from evocell.cli.top import RunWatcher
@@ -21,7 +21,7 @@ PROGRAM = """
 import os, sys
 sys.path[:0] = {paths!r}
 from conftest import FakeWorkers
-from evocell import Case, Config, Engine, Evaluation, Offspring
+from evocell import Case, Config, Engine, Evaluation, Offspring, SandboxSpec
 task = Evaluation("f", [Case(())], lambda case, value: float(value))
 config = Config(state_dir=sys.argv[1])
 engine = Engine(config, open_worker=FakeWorkers())
@@ -137,3 +137,22 @@ def test_several_engines_at_once_are_one_search(fake_workers, tmp_path):
 def test_the_page_is_a_program(place):
     blocks = PAGE.read_text(encoding="utf-8").split("```python\n")[1:]
     compile(blocks[place].partition("```")[0], "page", "exec")
+
+
+def test_an_engine_learns_ancestors_that_another_made_meanwhile(fake_workers, tmp_path):
+    """As the processes of OpenEvolve do: each with an engine of its own, on one directory."""
+    config = Config(state_dir=tmp_path)
+
+    def program(name, *parents):
+        return SandboxSpec(name, source=f"def f(): return {len(parents)}", parent_ids=parents)
+
+    with Engine(config, open_worker=fake_workers) as one, Engine(config, open_worker=fake_workers) as other:
+        other.evaluate_one(program("z", "nobody"), TASK)  # what was there before is known now
+        for made in (program("a"), program("b", "a"), program("c", "b", "nobody")):
+            one.evaluate_one(made, TASK)
+        other.evaluate_one(program("d", "c"), TASK)
+        assert set(other.lineage.ancestors("d")) == {"a", "b", "c", "nobody"}
+        assert other.lineage.depth("d") == 3
+        assert [one.id for one in other.lineage.line("d")] == ["a", "b", "c", "d"]
+    tree = {entry["id"]: entry for entry in read(tmp_path)["tree"]}
+    assert [parent["number"] for parent in tree["d"]["parents"]] == [tree["c"]["number"]]

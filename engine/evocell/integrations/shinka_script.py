@@ -3,7 +3,7 @@
 For scripts that do not call ``run_shinka_eval``, or whose programs return objects of their own classes. The
 script's file stays untouched; a second one takes its place in ShinkaEvolve's configuration, which ``python -m
 evocell.integrations.shinka_script evaluate.py`` writes. As without evocell, the program shares the
-interpreter of a script that imports it, and may forge its score; `evocell.integrations.shinka` keeps them apart.
+interpreter of a script that imports it, and may forge its score; `evocell.integrations.shinka` parts them.
 """
 
 from __future__ import annotations

@@ -127,12 +127,18 @@ def search(initial: Path, evaluator: Path, iterations: int, output: Path) -> dic
     }
 
 
-def fuel_of(state: Path) -> dict[str, int]:
-    """Return the fuel of every program that a search evaluated, by its text."""
+def kept(state: Path) -> dict[str, tuple[int, str]]:
+    """Return the fuel and the parent of every program that a search evaluated, by its text."""
     with evocell.Engine(evocell.Config.load(state_dir=state, workers=0)) as engine:
         rows = engine.fitness.to_dataframe(earlier_runs=True, library="pandas").to_dict("records")
         texts = [engine.lineage.source(row["sandbox_id"]) or {} for row in rows]
-        return {str(text.get("program.py")): row["fuel_used"] for text, row in zip(texts, rows, strict=True)}
+        return {
+            str(text.get("program.py")): (
+                row["fuel_used"],
+                row["parents"] if isinstance(row["parents"], str) else "",
+            )
+            for text, row in zip(texts, rows, strict=True)
+        }
 
 
 def run_in_a_process(kind: str, checkout: Path, iterations: int) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def run_in_a_process(kind: str, checkout: Path, iterations: int) -> dict[str, An
             check=True,
         )
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        found["fuel"] = fuel_of(top / "state") if kind == "sandboxed" else {}
+        found["kept"] = kept(top / "state") if kind == "sandboxed" else {}
         return found
 
 
@@ -211,11 +217,14 @@ def main() -> int:
     _, first, second = runs
     common = first["programs"].keys() & second["programs"].keys()
     same = all(first["programs"][text] == second["programs"][text] for text in common)
-    fuel = first["fuel"] == second["fuel"]
+    fuels = [{text: fuel for text, (fuel, _) in run["kept"].items()} for run in (first, second)]
+    fuel = fuels[0] == fuels[1]
     print(
         f"{len(common)} programs in both sandboxed runs, metrics equal: {same}, {digest(first['programs'])}"
     )
-    print(f"fuel of {len(first['fuel'])} programs equal: {fuel}, {sum(first['fuel'].values()):,} in all")
+    print(f"fuel of {len(fuels[0])} programs equal: {fuel}, {sum(fuels[0].values()):,} in all")
+    orphans = sum(not parent for _, parent in first["kept"].values())
+    print(f"programs kept without a parent: {orphans}; the one that the search begins with has none")
     return 0 if same and fuel and len(common) == len(first["programs"]) == given.iterations else 1
 
 

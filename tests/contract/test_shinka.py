@@ -227,3 +227,28 @@ def test_a_whole_script_for_an_evaluation(tmp_path, sandboxes, capsys):
     )
     with pytest.raises(evocell.ConfigurationError, match="return the negative"):
         main(smallest, [])
+
+
+def test_the_engine_keeps_what_the_script_made_of_the_runs_and_whom_a_program_descends_from(
+    tmp_path, sandboxes
+):
+    for number, text in enumerate((PROGRAM, PROGRAM + "# changed\n")):
+        directory = tmp_path / "circles" / f"gen_{number}"
+        directory.mkdir(parents=True)
+        (directory / "main.py").write_text(text)
+        if number:
+            (directory / "original.py").write_text(PROGRAM.rstrip())
+            (directory / "search_replace.txt").write_text("the patch")
+        run_shinka_eval(
+            str(directory / "main.py"),
+            str(directory / "results"),
+            "experiment",
+            1,
+            aggregate_metrics_fn=lambda results: {"combined_score": np.float64(7.5)},
+            verbose=False,
+            limits=LIMITS,
+            engine=lambda: sandboxes,
+        )
+    child = sandboxes.lineage.get("circles-gen_1")
+    assert (child.parent_ids, child.generation, child.mutation_type) == (("circles-gen_0",), 1, "diff")
+    assert sandboxes.fitness.get("circles-gen_1").score == 7.5

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from evocell.api.default import GetEngine, default_engine
+from evocell.api.engine import Engine
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
 from evocell.integrations.descent import of_shinka
@@ -144,6 +145,7 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
             metrics, correct, error = _failed(default_metrics_on_error, result, message)
         else:
             metrics |= stopper.summary(len(result.test_results), num_runs)
+            _keep_score(engine(), result, metrics.get("combined_score"))
     else:
         message = result.error or "the program failed"
         metrics, correct, error = _failed(default_metrics_on_error, result, message)
@@ -270,6 +272,13 @@ def _summary(
     if isinstance(score, int | float) and not math.isfinite(score):
         return metrics, False, error or f"combined_score is {score}"
     return metrics, n_invalid == 0, error
+
+
+def _keep_score(engine: Engine, result: FitnessResult, score: object) -> None:
+    """Have the engine's own records say what the script made of the runs."""
+    if isinstance(score, int | float) and math.isfinite(score) and score != result.fitness_score:
+        delta = float(score) - result.fitness_score
+        engine.fitness.adjust(result.sandbox_id, delta, "what aggregate_metrics_fn made of the runs")
 
 
 def _about(values: list[Any]) -> dict[str, Any]:

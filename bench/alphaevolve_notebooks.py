@@ -116,6 +116,8 @@ typed = types = core = sys.modules[__name__]
 __path__ = []
 sys.modules.update({f"numba.{name}": typed for name in ("typed", "types", "core")})
 
+Array = Type()
+
 class List(list):
     empty_list = classmethod(lambda cls, *given: cls())
 
@@ -137,6 +139,7 @@ class Compared:
         sandboxed: How many ended in the sandbox.
         equal: How many ended on both sides and printed or raised the same, numbers to twelve digits.
         exact: How many of these did so byte for byte.
+        raised: How many of the equal ones raised, for want of a package or of an import that the notebook forgot.
         numbers: How many numbers the equal ones printed.
         seconds: Wall time natively and in the sandbox.
         differs: The cells that do not agree, each with what was printed or raised.
@@ -148,6 +151,7 @@ class Compared:
     sandboxed: int
     equal: int
     exact: int
+    raised: int
     numbers: int
     seconds: tuple[float, float]
     differs: list[str]
@@ -198,7 +202,10 @@ def compare(name: str, cells: list[str], python: str, seconds: float, fuel: int)
     ]
     numbers = sum(len(_NUMBER.findall(one[0])) for (one, _), same in zip(pairs, equal, strict=True) if same)
     exact = sum(one == other for one, other in pairs)
-    return Compared(name, len(cells), len(found), len(inside), sum(equal), exact, numbers, took, differs)
+    raised = sum(bool(one[1]) for (one, _), same in zip(pairs, equal, strict=True) if same)
+    return Compared(
+        name, len(cells), len(found), len(inside), sum(equal), exact, raised, numbers, took, differs
+    )
 
 
 def agree(one: list[str], other: list[str]) -> bool:
@@ -263,9 +270,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="run the notebooks whose name contains this text")
     given = parser.parse_args()
     print(
-        "| notebook | cells | ended natively | ended sandboxed | equal | byte for byte | numbers in them | seconds | times |"
+        "| notebook | cells | ended natively | ended sandboxed | equal | byte for byte | both raised | numbers in them | seconds | times |"
     )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     unequal = 0
     with evocell.default_engine():
         for name, cells in notebooks(given.checkouts):
@@ -275,7 +282,7 @@ def main() -> int:
             unequal += bool(ran.differs)
             native, inside = ran.seconds
             print(
-                f"| `{name}` | {ran.cells} | {ran.native} | {ran.sandboxed} | {ran.equal} | {ran.exact} | {ran.numbers} | "
+                f"| `{name}` | {ran.cells} | {ran.native} | {ran.sandboxed} | {ran.equal} | {ran.exact} | {ran.raised} | {ran.numbers} | "
                 f"{native:.1f} | {inside / native:.1f} |",
                 flush=True,
             )

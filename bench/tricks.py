@@ -158,8 +158,8 @@ def main() -> int:
     given = parser.parse_args()
     ways = [f"{name}, {side}" for name in EVALUATORS for side in ("native", "sandboxed")]
     lines = [f"| trick | {' | '.join(ways)} | on the host |", f"|---|{'---|' * (len(ways) + 1)}"]
-    free = {"security_profile": "low", "blocked_modules": ()}
-    with evocell.Engine(evocell.Config.load(workers=1, **free)) as engine:
+    config = evocell.Config.load(workers=1, security_profile="low", blocked_modules=())
+    with evocell.Engine(config) as engine:
         lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows(engine).items()]
     table = "\n".join(lines)
     if given.page is None:

@@ -232,9 +232,9 @@ def test_a_whole_script_for_an_evaluation(tmp_path, sandboxes, capsys):
 def test_the_engine_keeps_what_the_script_made_of_the_runs_and_whom_a_program_descends_from(
     tmp_path, sandboxes
 ):
-    for number, text in enumerate((PROGRAM, PROGRAM + "# changed\n")):
+    for number, text in ((0, PROGRAM), (1, PROGRAM + "# changed\n"), (1, PROGRAM + "# changed\n")):
         directory = tmp_path / "circles" / f"gen_{number}"
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "main.py").write_text(text)
         if number:
             (directory / "original.py").write_text(PROGRAM.rstrip())
@@ -249,6 +249,7 @@ def test_the_engine_keeps_what_the_script_made_of_the_runs_and_whom_a_program_de
             limits=LIMITS,
             engine=lambda: sandboxes,
         )
+    assert sandboxes.get_members("circles") == []
     child = sandboxes.lineage.get("circles-gen_1")
     assert (child.parent_ids, child.generation, child.mutation_type) == (("circles-gen_0",), 1, "diff")
-    assert sandboxes.fitness.get("circles-gen_1").score == 7.5
+    assert [entry.score for entry in sandboxes.fitness.history("circles-gen_1")][-1] == 7.5

@@ -12,15 +12,21 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from evocell.api.engine import Engine
+from evocell.errors import SandboxExists, SandboxNotFound
+from evocell.models.evaluation import Evaluation
+from evocell.models.fitness import FitnessResult
+from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 
-__all__ = ["Descent", "of_openevolve", "of_shinka"]
+__all__ = ["Descent", "evaluated_for_shinka", "of_openevolve", "of_shinka"]
 
 _WORKER = "openevolve.process_parallel"
 _GENERATION = re.compile(r"gen_([0-9]{1,9})\Z")
@@ -121,6 +127,31 @@ def of_shinka(program: Path) -> Descent:
         mutation_type="seed" if parent is None else _shinka_operator(directory),
     )
     return Descent(spec)
+
+
+@contextmanager
+def evaluated_for_shinka(engine: Engine, program: Path, evaluation: Evaluation) -> Iterator[FitnessResult]:
+    """Evaluate a program of ShinkaEvolve's as what it is in its run; gives the result.
+
+    A population has sandboxes for members: the program's is there while the block runs. A program that is
+    being evaluated already, in another thread, is a member under another id.
+
+    Args:
+        engine: Where.
+        program: The file that the script was given.
+        evaluation: What to run of it.
+    """
+    spec = of_shinka(program).spec
+    try:
+        result = engine.evaluate_one(cast("Source", spec), evaluation)
+    except SandboxExists:
+        result = engine.evaluate_one(cast("Source", evolve(spec, id=None)), evaluation)
+    try:
+        yield result
+    finally:
+        if spec.population is not None:
+            with suppress(SandboxNotFound):
+                engine.destroy_sandbox(result.sandbox_id)
 
 
 def _shinka_parent(program: Path, directory: Path, number: int) -> int | None:

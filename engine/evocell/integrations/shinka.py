@@ -17,13 +17,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 from evocell.api.default import GetEngine, default_engine
 from evocell.api.engine import Engine
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
-from evocell.integrations.descent import of_shinka
+from evocell.integrations.descent import evaluated_for_shinka
 from evocell.integrations.evaluator_files import PROCESSES, STAND_INS, guest_module, modules_beside
 from evocell.models import fitness as report
 from evocell.models.evaluation import Case, Evaluation
@@ -136,19 +136,19 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
         limits=bounds if bounds.processes else bounds.evolve(processes=PROCESSES),
         stop=stopper if stopper.method else None,
     )
-    result = engine().evaluate_one(cast("Source", of_shinka(Path(program_path)).spec), task)
-    if result.valid:
-        try:
-            metrics, correct, error = _summary(result, aggregate_metrics_fn, validate_fn)
-        except Exception as broken:  # noqa: BLE001 - what the program returned may have confused the script
-            message = f"{type(broken).__name__}: {broken}"
-            metrics, correct, error = _failed(default_metrics_on_error, result, message)
+    with evaluated_for_shinka(engine(), Path(program_path), task) as result:
+        if result.valid:
+            try:
+                metrics, correct, error = _summary(result, aggregate_metrics_fn, validate_fn)
+            except Exception as broken:  # noqa: BLE001 - what the program returned may have confused the script
+                message = f"{type(broken).__name__}: {broken}"
+                metrics, correct, error = _failed(default_metrics_on_error, result, message)
+            else:
+                metrics |= stopper.summary(len(result.test_results), num_runs)
+                _keep_score(engine(), result, metrics.get("combined_score"))
         else:
-            metrics |= stopper.summary(len(result.test_results), num_runs)
-            _keep_score(engine(), result, metrics.get("combined_score"))
-    else:
-        message = result.error or "the program failed"
-        metrics, correct, error = _failed(default_metrics_on_error, result, message)
+            message = result.error or "the program failed"
+            metrics, correct, error = _failed(default_metrics_on_error, result, message)
     directory = Path(results_dir)
     directory.mkdir(parents=True, exist_ok=True)
     if "extra_data" in metrics:
@@ -201,7 +201,8 @@ def main(
         "--results_dir", default="results", help="where to write metrics.json and correct.json"
     )
     given = parser.parse_args(argv)
-    result = engine().evaluate_one(cast("Source", of_shinka(Path(given.program_path)).spec), evaluation)
+    with evaluated_for_shinka(engine(), Path(given.program_path), evaluation) as evaluated:
+        result = evaluated
     metrics = {
         "combined_score": result.fitness_score,
         "public": report.public_parts(result),

@@ -15,17 +15,16 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from evocell.api.default import GetEngine, default_engine
-from evocell.integrations.descent import of_shinka
+from evocell.integrations.descent import evaluated_for_shinka
 from evocell.integrations.evaluator_files import PROCESSES, STAND_INS, gather, guest_module
 from evocell.integrations.shinka import METRICS_ON_ERROR
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.foreign import clean_line
 from evocell.models.limits import Limits
-from evocell.models.references import Source
 
 __all__ = ["main", "run_script"]
 
@@ -92,8 +91,8 @@ def run_script(
         harness={**_of_shinka(), **gathered.files, **_ours()},
         limits=bounds,
     )
-    result = engine().evaluate_one(cast("Source", of_shinka(Path(given.program_path)).spec), task)
-    _write(Path(given.results_dir), result)
+    with evaluated_for_shinka(engine(), Path(given.program_path), task) as result:
+        _write(Path(given.results_dir), result)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Helpers for structured concurrency: bounded maps, capacity retries, deadlines, restarts, work in threads."""
+"""Helpers for structured concurrency: bounded maps, capacity retries, deadlines, restarts, threads."""
 
 from __future__ import annotations
 

@@ -72,13 +72,13 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
 
         call = _host.call
     integers.install()
+    gaps.fill()
     names = tuple(warm)
     for name in names:
         _warm_up(name)
     sys.argv[:] = ["evocell"]
     sys.dont_write_bytecode = True
     _hide_agent()
-    gaps.fill()
     guard.install()
     rehearse()
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)

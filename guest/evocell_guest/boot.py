@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import agent, gaps, guard, integers, processes
+from . import agent, gaps, guard, imports, integers, processes
 from .decoding import decode
 from .immortal import lasting_objects
 from .packing import pack
@@ -80,6 +80,7 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
     sys.dont_write_bytecode = True
     _hide_agent()
     guard.install()
+    imports.install(call, agent.loader)
     rehearse()
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)
     agent.adopt((sys.stdout, sys.stderr), names)

@@ -325,7 +325,10 @@ _log = logging.getLogger("evocell")
 
 
 class FailureWatch:
-    """Compares valid scores with what a failure counts, and warns once per evaluation, in the log."""
+    """Warns once per evaluation, in the log, of what a caller would want to change.
+
+    That is valid scores that are worse than what a failure counts, and calls that are mostly imports.
+    """
 
     def __init__(self) -> None:
         self._told: set[object] = set()
@@ -338,12 +341,21 @@ class FailureWatch:
             about: Tells the evaluation's cases from those of others.
             result: The result.
         """
+        self._look_at_imports(evaluation.entry, result)
         failure = evaluation.failure_objectives
         self._look(result, failure, evaluation.entry, (about, evaluation.score, evaluation.aggregate))
 
     def look_at(self, function: str, result: FitnessResult) -> None:
         """Do the same for a result of a fitness function of the caller's, whose failures count 0.0."""
         self._look(result, (0.0,), function, ())
+
+    def _look_at_imports(self, entry: str, result: FitnessResult) -> None:
+        for case in result.test_results:
+            if case.outcome.import_fuel and (note := case.outcome.imports_note):
+                if (entry, "imports") not in self._told:
+                    self._told.add((entry, "imports"))
+                    _log.warning("%s of %r: %s", entry, result.sandbox_id, note)
+                return
 
     def _look(
         self, result: FitnessResult, failure: tuple[float, ...], entry: str, about: tuple[object, ...]

@@ -355,6 +355,9 @@ def _head(result: FitnessResult, public: list[CaseResult]) -> str:
     if tells_all(result):
         peak = result.peak_memory_bytes
     lines.append(f"fuel: {public_fuel(result):,}; peak memory: {peak:,} bytes")
+    noted = next((case for case in public if case.outcome.imports_note), None)
+    if noted is not None:
+        lines.append(f"in case {_label(noted, public.index(noted))} {noted.outcome.imports_note}")
     if public:
         passed = sum(case.passed for case in public)
         lines.append(f"public cases: {len(public)}, {len(public) - passed} failed")

@@ -151,7 +151,8 @@ def evaluators(
     report = _Report(dict(failure_metrics or {}))
     made = zip(("evaluate", *_STAGES), (evaluation, *stages), strict=False)
     found = tuple(EvaluatorFunction(name, one, report, engine) for name, one in made)
-    engine()
+    for one in (evaluation, *stages):
+        engine().prepare(one)
     return found
 
 
@@ -204,6 +205,7 @@ def sandboxed(
         bounds = bounds.evolve(processes=PROCESSES)
     report = _Report({"combined_score": 0.0, **(failure_metrics or {})}, claims=True)
     evaluations = [_running(name, gathered, dict(environ or {}), bounds) for name in names]
+    engine().prepare(evaluations[0])
     return tuple(
         EvaluatorFunction(name, one, report, engine) for name, one in zip(names, evaluations, strict=True)
     )

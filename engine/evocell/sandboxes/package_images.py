@@ -6,7 +6,7 @@ the closed list in `evocell_runtime.warm`. So the same code takes the same fuel,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
@@ -60,7 +60,10 @@ class PackageImages:
 
     def name(self, *codes: CompiledVersion | None) -> str:
         """Name the image for code that runs together, such as a program and its harness."""
-        packages = [name for code in codes if code is not None for name in code.packages]
+        return self.name_for([name for code in codes if code is not None for name in code.packages])
+
+    def name_for(self, packages: Collection[str]) -> str:
+        """Name the image for code that imports some packages."""
         return image_for(packages) if packages and self._chooses else BASE
 
     async def choose(
@@ -79,7 +82,12 @@ class PackageImages:
 
         Cancellation: A build is killed; the next who asks for it starts anew.
         """
-        name = self.name(*codes)
+        return await self.have(self.name(*codes), meanwhile=meanwhile)
+
+    async def have(
+        self, name: str, *, meanwhile: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> ChosenImage:
+        """Return an image of the list, as `choose` does."""
         found = self._ready.get(name)
         if found is None:
             with meanwhile():

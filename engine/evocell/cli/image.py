@@ -125,7 +125,7 @@ def images_to_build(packages: Sequence[str], *, everything: bool = False) -> lis
     unknown = [package for package in packages if package not in HEAVY_PACKAGES]
     if unknown:
         raise ImageError(
-            f"there is no image with {unknown[0]!r}; there are some with {', '.join(sorted(HEAVY_PACKAGES))}. "
+            f"there is no image with {unknown[0]!r}, but with {', '.join(sorted(HEAVY_PACKAGES))}. "
             "Others are named in the setting warm, or with --warm"
         )
     if everything:

@@ -1,8 +1,9 @@
 """What sandboxed evaluators write beside themselves, kept in a directory from one evaluation to the next.
 
-An evaluation begins with a copy of the directory, and when it has returned, what it changed is put back. Names
-and content come out of the sandbox, where the evaluated program may have written as well. So they are checked and
-stay in the directory, and code is not kept: it would be a way from one program's evaluation into the next.
+An evaluation begins with a copy of the directory, and when it has returned, what it changed is put back.
+Names and content come out of the sandbox, where the evaluated program may have written as well. So they are
+checked and stay in the directory, and code is not kept: it would be a way from one program's evaluation into
+the next.
 """
 
 from __future__ import annotations

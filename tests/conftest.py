@@ -31,8 +31,11 @@ KILLED = LimitExceeded("fuel", limit=10, reached=10)
 
 @pytest.fixture(scope="session", params=[0, 2], ids=["in-process", "processes"])
 def engine(request: pytest.FixtureRequest) -> Iterator[evocell.Engine]:
-    """A real engine for tests that leave nothing behind in it, once over each kind of worker."""
-    with evocell.Engine(Config.load(workers=request.param)) as shared:
+    """A real engine for tests that leave nothing behind in it, once over each kind of worker.
+
+    It builds no images with packages; `tests/contract/test_package_images.py` does.
+    """
+    with evocell.Engine(Config.load(workers=request.param, images="base")) as shared:
         yield shared
 
 

@@ -27,6 +27,7 @@ from evocell.integrations.evaluator_files import (
     gather,
     guest_module,
 )
+from evocell.integrations.kept_files import KEPT_BYTES, KeptFiles
 from evocell.models import fitness as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
@@ -61,6 +62,7 @@ class EvaluatorFunction:
         evaluation: What to run of a program.
         report: Makes of a result what OpenEvolve expects.
         engine: Gives the engine of the calling process.
+        kept: What evaluations write that is kept; None for nothing.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class EvaluatorFunction:
         evaluation: Evaluation,
         report: Callable[[FitnessResult], dict[str, Any] | EvaluationResult],
         engine: GetEngine,
+        kept: KeptFiles | None = None,
     ) -> None:
         self.__name__ = name
         self.__doc__ = f"Evaluate the program at a path in a sandbox ({name})."
         self.evaluation = evaluation
         self._report = report
         self._get_engine = engine
+        self._kept = kept
 
     def __call__(self, program_path: str, /, **arguments: Any) -> dict[str, Any] | EvaluationResult:
         """Evaluate the program at a path.
@@ -94,15 +98,20 @@ class EvaluatorFunction:
             EvocellError: The engine itself cannot go on.
         """
         engine = self._get_engine()
+        before = None if self._kept is None else self._kept.read()
         descent = of_openevolve(Path(program_path))
-        evaluation = self._with_arguments(arguments) if arguments else self.evaluation
-        result = engine.evaluate_one(cast("Source", descent.spec), evaluation)
+        result = engine.evaluate_one(cast("Source", descent.spec), self._calling(before, arguments))
         if descent.notes:
             engine.lineage.annotate(result.sandbox_id, descent.notes)
+        outcome = result.test_results[0].outcome if result.test_results else None
+        if self._kept is not None and before is not None and outcome is not None and outcome.ok:
+            self._kept.merge(before, outcome.unwrap().get("files"))
         return self._report(result)
 
-    def _with_arguments(self, arguments: dict[str, Any]) -> Evaluation:
-        """Return the evaluation of the same evaluator, called with arguments by name."""
+    def _calling(self, kept: Mapping[str, bytes] | None, arguments: dict[str, Any]) -> Evaluation:
+        """Return the evaluation with files that are kept and arguments by name, as far as there are any."""
+        if kept is None and not arguments:
+            return self.evaluation
         if self.evaluation.entry != _DRIVER:
             raise ConfigurationError(
                 "evaluator_args reach evaluators in the sandbox alone, and this evaluation is scored on the "
@@ -110,7 +119,7 @@ class EvaluatorFunction:
                 "evaluator_args",
             )
         (case,) = self.evaluation.cases
-        return evolve(self.evaluation, cases=[evolve(case, args=(*case.args, arguments))])
+        return evolve(self.evaluation, cases=[evolve(case, args=(*case.args, kept, arguments))])
 
     def __repr__(self) -> str:
         return f"<{self.__name__} in a sandbox: {self.evaluation.entry}>"
@@ -165,7 +174,8 @@ def evaluators(
     report = _Report(dict(failure_metrics or {}))
     made = zip(("evaluate", *_STAGES), (evaluation, *stages), strict=False)
     found = tuple(EvaluatorFunction(name, one, report, engine) for name, one in made)
-    engine()
+    for one in (evaluation, *stages):
+        engine().prepare(one)
     return found
 
 
@@ -177,6 +187,8 @@ def sandboxed(
     environ: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     failure_metrics: Mapping[str, float] | None = None,
+    keep: str | Path | None = None,
+    keep_bytes: int = KEPT_BYTES,
     engine: GetEngine = default_engine,
 ) -> tuple[EvaluatorFunction, ...]:
     """Put an evaluator that exists, as it is, into the sandbox together with the program that it evaluates.
@@ -200,6 +212,9 @@ def sandboxed(
         limits: Limits of one evaluation; None for the engine's, with 64 MiB of ``/tmp``.
         failure_metrics: Metrics of a program that fails beside ``combined_score``, which is 0 unless it is
             among them.
+        keep: A directory of its own for what the evaluator writes beside itself, such as a log or a table:
+            the next evaluation finds it there, and so does the host. None throws it away after each.
+        keep_bytes: How much that may be, in bytes.
         engine: As in `evaluators`.
 
     Returns:
@@ -216,10 +231,22 @@ def sandboxed(
     bounds = limits or engine().config.limits().evolve(scratch_bytes=SCRATCH_BYTES)
     if not bounds.processes:
         bounds = bounds.evolve(processes=PROCESSES)
+    kept = None
+    if keep is not None:
+        kept = KeptFiles(Path(keep), keep_bytes)
+        bounds = bounds.evolve(payload_bytes=bounds.payload_bytes + 2 * keep_bytes)
+        if not gathered.may_be_copied(bounds):
+            raise ConfigurationError(
+                "the evaluator's files leave it no room to write beside them; raise scratch_bytes and "
+                "scratch_files in the limits, or leave out keep",
+                "keep",
+            )
     report = _Report({"combined_score": 0.0, **(failure_metrics or {})}, claims=True)
     evaluations = [_running(name, gathered, dict(environ or {}), bounds) for name in names]
+    engine().prepare(evaluations[0])
     return tuple(
-        EvaluatorFunction(name, one, report, engine) for name, one in zip(names, evaluations, strict=True)
+        EvaluatorFunction(name, one, report, engine, kept)
+        for name, one in zip(names, evaluations, strict=True)
     )
 
 

@@ -24,7 +24,7 @@ _MAX_DEPTH = 8
 evocell_stand_ins.install()
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917 - the arguments of the case, by place
     function: str,
     path: str,
     environ: dict[str, str],

@@ -38,6 +38,19 @@ lint: setup
     '{{ bin }}/ruff' format --check .
     '{{ bin }}/lint-imports'
 
+# Build the documentation into build/site; a warning is an error. Look at it with `just docs --serve`
+[positional-arguments]
+docs *options: setup
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export NO_MKDOCS_2_WARNING=1
+    if [[ "${1:-}" == --serve ]]; then
+        shift
+        exec '{{ bin }}/mkdocs' serve "$@"
+    fi
+    '{{ bin }}/mkdocs' build --strict --quiet "$@"
+    '{{ bin }}/python' docs/_site/check.py build/site
+
 # Static types, strict
 types: setup
     '{{ bin }}/mypy'

@@ -11,7 +11,7 @@ import evocell
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "reference").glob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_SHOWN = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
+_SHOWN = re.compile(r"^ *(?:print\(.*)?\)  # (.*)$", re.MULTILINE)
 
 
 def programs(page):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, count
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -49,6 +49,8 @@ Progress = Callable[[FitnessResult, int, int], None]
 
 LoadCode: TypeAlias = Callable[[], Awaitable[CompiledVersion | Rejected]]
 """Makes an individual's code ready."""
+
+R = TypeVar("R")
 
 _session_numbers = count(1)
 _MOST_FORKS = 3
@@ -129,8 +131,10 @@ async def evaluate_each(
         done(index, scored.result)
         return scored
 
-    # One more than there are calls at once, so that none waits while a candidate is compiled or scored.
-    return await map_bounded(one, range(len(candidates)), at_once=worker.slots + 1, grows_with=worker)
+    # One more than there are calls at once, so that none waits while a candidate is compiled or scored; and
+    # those whose scores are awaited.
+    most = worker.slots + 1 + plan.awaited.most
+    return await map_bounded(one, range(len(candidates)), at_once=most, grows_with=worker)
 
 
 async def evaluate_candidate(
@@ -198,7 +202,7 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
             stop_raised=trail.stop_raised,
         )
 
-    scored = await on_host(plan, finish, asks=trail.any_ok and plan.own_functions)
+    scored = await _on_host(plan, trail, finish, asks=trail.any_ok and plan.own_functions)
     if scored is None:
         why = deadline_outcome(plan.deadline_s)
         return Scored(_without_score(plan, candidate, why, trail))
@@ -258,10 +262,24 @@ class _CaseResults:
             self.judged.append(judge(plan.evaluation, index, outcome))
         return self.judged
 
+    async def await_scores(self, plan: Plan) -> bool:
+        """Await the scores of what is not scored yet; False if the deadline passed first."""
+        with trio.CancelScope(deadline=plan.ends_at) as scope:
+            left = list(self.outcomes.items())[len(self.judged) :]
+            self.judged += await plan.awaited.judge(left)
+        return not scope.cancelled_caught
+
     def enough(self, plan: Plan) -> bool:
         """Score what is not scored yet, and say whether to stop."""
         stop, self.stop_raised = should_stop(plan.evaluation, self.judge(plan))
         return stop
+
+
+async def _on_host(plan: Plan, trail: _CaseResults, function: Callable[[], R], *, asks: bool) -> R | None:
+    """Await what an async score says, then run a function that may ask the caller's others: `on_host`."""
+    if asks and plan.awaited.wanted and not await trail.await_scores(plan):
+        return None
+    return await on_host(plan, function, asks=asks)
 
 
 async def _at_once(
@@ -290,7 +308,7 @@ async def _at_once(
 async def _scored_so_far(plan: Plan, trail: _CaseResults) -> bool:
     """Score the public cases before the first hidden one is called; False if the deadline passed."""
     asks = trail.any_ok and plan.own_functions
-    return await on_host(plan, partial(trail.judge, plan), asks=asks) is not None
+    return await _on_host(plan, trail, partial(trail.judge, plan), asks=asks) is not None
 
 
 async def _in_turn(
@@ -328,7 +346,8 @@ async def _in_turn(
                 return
             if plan.evaluation.stop is None:
                 continue
-            if await on_host(plan, lambda: trail.enough(plan), asks=plan.own_functions) is not False:
+            enough = partial(trail.enough, plan)
+            if await _on_host(plan, trail, enough, asks=plan.own_functions) is not False:
                 return
     finally:
         if fork is not None:

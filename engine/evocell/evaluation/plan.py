@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Literal, TypeVar
@@ -13,8 +12,9 @@ from attrs import define, evolve, field, frozen
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import CapacityRetry, Slots, Turns
 from evocell.errors import ConfigurationError
+from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.memo import MemoisingCaller
-from evocell.models.evaluation import Evaluation
+from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
@@ -50,6 +50,7 @@ class Plan:
         memoise: Whether it may remember.
         security: The engine's security profile.
         watch: Warns where a failure counts more than a real score.
+        awaited: Awaits an async score function, and bounds how often at once.
         scoring: Lets one function of the caller's run at a time.
     """
 
@@ -68,6 +69,7 @@ class Plan:
     memoise: bool
     security: str
     watch: FailureWatch
+    awaited: AwaitedScores
     scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
 
     @property
@@ -132,9 +134,11 @@ async def prepare(
     Raises:
         ConfigurationError: A case cannot be encoded, or the harness or a function cannot be used.
     """
-    for role in ("score", "aggregate", "stop"):
-        if inspect.iscoroutinefunction(getattr(evaluation, role)):
-            raise ConfigurationError(f"{role} must not be async: it is called in a thread", role)
+    for role in ("aggregate", "stop"):
+        if is_async(getattr(evaluation, role)):
+            raise ConfigurationError(
+                f"{role} must not be async: it is called in a thread; only score is awaited", role
+            )
     limits = evaluation.limits or default_limits
     payloads = []
     for index, case in enumerate(evaluation.cases):
@@ -156,6 +160,7 @@ async def prepare(
         security=versions.profile,
         memoise=memoise if evaluation.memoise is None else evaluation.memoise,
         watch=watch,
+        awaited=AwaitedScores(evaluation),
     )
 
 

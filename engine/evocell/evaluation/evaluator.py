@@ -29,6 +29,7 @@ from evocell.execution.interface import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.models.security import SecurityProfile
 from evocell.sandboxes.audit_events import report_deadline, report_kill
 from evocell.sandboxes.calls import KILLING, deadline_outcome
 from evocell.telemetry.events import Span
@@ -76,7 +77,7 @@ class Candidate:
     load: LoadCode
     image: str | None = None
     in_use: Callable[[], AbstractContextManager[None]] = nullcontext
-    security: str | None = None
+    security: SecurityProfile | None = None
 
 
 async def evaluate_all(
@@ -178,6 +179,9 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
     with trio.CancelScope(deadline=plan.ends_at):
         try:
             code = await candidate.load()
+            if plan.by_tree and isinstance(code, CompiledVersion):
+                normal = await plan.normal_forms.of(code, profile=candidate.security, limits=plan.limits)
+                code = evolve(code, normal=normal)
         except CapacityError as error:
             code = _no_room(error)
         except WorkerDied as error:
@@ -443,7 +447,7 @@ async def _call(
             try:
                 report = await plan.pure.call(
                     job,
-                    partial(plan.room.wait_for, partial(worker.call, job)),
+                    lambda job: plan.room.wait_for(partial(worker.call, job)),
                     memoise=plan.memoise,
                     security=candidate.security or plan.security,
                 )

@@ -20,6 +20,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.sandboxes.calls import encode_arguments
 from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions, read_source
+from evocell.sandboxes.normal_forms import NormalForms
 from evocell.store.observer import Observer
 
 __all__ = ["Budget", "FailureWatch", "Plan", "on_host", "prepare"]
@@ -47,7 +48,8 @@ class Plan:
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers their outcomes.
-        memoise: Whether it may remember.
+        memoise: Whether it may remember, and whether by syntax tree.
+        normal_forms: Finds the syntax trees' own texts of programs.
         security: The engine's security profile.
         watch: Warns where a failure counts more than a real score.
         awaited: Awaits an async score function, and bounds how often at once.
@@ -66,7 +68,8 @@ class Plan:
     room: CapacityRetry
     observer: Observer
     pure: MemoisingCaller
-    memoise: bool
+    memoise: bool | Literal["tree"]
+    normal_forms: NormalForms
     security: str
     watch: FailureWatch
     awaited: AwaitedScores
@@ -77,6 +80,11 @@ class Plan:
         """Whether a function of the caller's takes part, which then runs in a thread."""
         evaluation = self.evaluation
         return any(map(callable, (evaluation.score, evaluation.aggregate, evaluation.stop)))
+
+    @property
+    def by_tree(self) -> bool:
+        """Whether calls are memoised by syntax tree; those of a shared fork are not memoised at all."""
+        return self.memoise == "tree" and self.evaluation.isolation == "case"
 
     @property
     def phases(self) -> tuple[tuple[int, ...], ...]:
@@ -113,6 +121,7 @@ async def prepare(
     observer: Observer,
     pure: MemoisingCaller,
     memoise: bool,
+    normal_forms: NormalForms,
     watch: FailureWatch,
 ) -> Plan:
     """Make an evaluation ready.
@@ -129,6 +138,7 @@ async def prepare(
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers their outcomes.
         memoise: Whether it may remember, if it does not say so itself.
+        normal_forms: Finds the syntax trees' own texts of programs.
         watch: Warns where a failure counts more than a real score.
 
     Raises:
@@ -157,6 +167,7 @@ async def prepare(
         room=room,
         observer=observer,
         pure=pure,
+        normal_forms=normal_forms,
         security=versions.profile,
         memoise=memoise if evaluation.memoise is None else evaluation.memoise,
         watch=watch,

@@ -199,6 +199,8 @@ class Evaluation:
             0.0, which is only accepted for one maximised objective.
         memoise: Whether a call that was made before, with the same code, arguments, seed, limits and image,
             need not be made again; scoring is always done. None is the engine's setting.
+            ``"tree"`` takes programs for the same whose syntax trees are: comments, blank lines and layout do
+            not count, and calls are made with the text that the tree gives, see docs/determinism.md.
         scores_at_once: How many calls of an async ``score`` may be awaited at the same time, from 1.
 
     Raises:
@@ -220,7 +222,7 @@ class Evaluation:
     stop: Literal["first_failure"] | StopPredicate | None = field(default=None, kw_only=True)
     directions: tuple[Direction, ...] = field(default=("maximize",), kw_only=True, converter=_direction_tuple)
     failure: float | tuple[float, ...] | None = field(default=None, kw_only=True, converter=_tuple_of_list)
-    memoise: bool | None = field(default=None, kw_only=True)
+    memoise: bool | Literal["tree"] | None = field(default=None, kw_only=True)
     scores_at_once: int = field(default=16, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -252,8 +254,10 @@ class Evaluation:
         if self.image is not None and not isinstance(self.image, str):
             raise ConfigurationError(f"image must be a name, not {self.image!r}", "image")
         check_seed(self.seed, "evaluation seed")
-        if self.memoise not in (None, True, False):
-            raise ConfigurationError(f"memoise must be True, False or None, not {self.memoise!r}", "memoise")
+        if not (self.memoise is None or isinstance(self.memoise, bool) or self.memoise == "tree"):
+            raise ConfigurationError(
+                f'memoise must be True, False, "tree" or None, not {self.memoise!r}', "memoise"
+            )
         most = self.scores_at_once
         if type(most) is not int or not 1 <= most <= MOST_SCORES_AT_ONCE:
             raise ConfigurationError(

@@ -51,6 +51,22 @@ docs *options: setup
     '{{ bin }}/mkdocs' build --strict --quiet "$@"
     '{{ bin }}/python' docs/_site/check.py build/site
 
+# Build the wheel and the sdist into dist
+dist: setup
+    '{{ bin }}/python' -m hatchling build -d dist
+
+# Install the wheel and all it depends on into a clean environment, and run the demo there
+dist-try: dist
+    #!/usr/bin/env bash
+    set -euo pipefail
+    place="$(mktemp -d)"
+    trap 'rm -rf "$place"' EXIT
+    python3 -m venv "$place/venv"
+    "$place/venv/bin/pip" install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
+    cd "$place"
+    venv/bin/evocell doctor
+    venv/bin/evocell demo --generations 2
+
 # Static types, strict
 types: setup
     '{{ bin }}/mypy'

@@ -56,12 +56,12 @@ dist: setup
     '{{ bin }}/python' -m hatchling build -d dist
 
 # Install the wheel and all it depends on into a clean environment, and run the demo there
-dist-try: dist
+dist-try python="python3": dist
     #!/usr/bin/env bash
     set -euo pipefail
     place="$(mktemp -d)"
     trap 'rm -rf "$place"' EXIT
-    python3 -m venv "$place/venv"
+    '{{ python }}' -m venv "$place/venv"
     "$place/venv/bin/pip" install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
     cd "$place"
     venv/bin/evocell doctor

@@ -31,6 +31,7 @@ class RuntimeSignatures(griffe.Extension):
             return
         public = _public_names()
         for module in _modules(pkg):
+            _complete_functions(module, loader)
             for cls in [one for one in module.members.values() if isinstance(one, griffe.Class)]:
                 _complete(cls, loader)
                 _link(cls, public)
@@ -76,23 +77,34 @@ def _complete(cls: griffe.Class, loader: griffe.GriffeLoader) -> None:
         cls.set_member("__init__", _constructor(cls, real))
 
 
+def _complete_functions(module: griffe.Module, loader: griffe.GriffeLoader) -> None:
+    """Make functions of what is made from the methods of an engine, such as `evocell.evaluate`."""
+    for name, member in list(module.members.items()):
+        if isinstance(member, griffe.Attribute) and "Engine." in str(member.value or ""):
+            made = getattr(import_module(module.path), name)
+            if hasattr(made, "__wrapped__"):
+                module.set_member(name, _function(name, made, module, loader))
+
+
 def _decorator(decorator: griffe.Decorator) -> str:
     return re.split(r"[(\s]", str(decorator.value))[0].rpartition(".")[2]
 
 
-def _function(name: str, made: Any, cls: griffe.Class, loader: griffe.GriffeLoader) -> griffe.Function:
-    """Return the function that a blocking method is, after the async one that it was made from."""
+def _function(
+    name: str, made: Any, parent: griffe.Class | griffe.Module, loader: griffe.GriffeLoader
+) -> griffe.Function:
+    """Return the blocking function that was made from an async method."""
     origin = inspect.unwrap(made)
     path = f"{origin.__module__}.{origin.__qualname__}"
     function: griffe.Function = copy.copy(loader.modules_collection[path])
     wanted = inspect.signature(made).parameters
     function.name = name
-    function.parent = cls
+    function.parent = parent
     function.labels = set(function.labels) - {"async"}
     function.parameters = griffe.Parameters(*[one for one in function.parameters if one.name in wanted])
     hint = made.__annotations__.get("return")
     if isinstance(hint, str) and hint != str(function.returns):
-        function.returns = griffe.safe_get_annotation(ast.parse(hint, mode="eval").body, parent=cls)
+        function.returns = griffe.safe_get_annotation(ast.parse(hint, mode="eval").body, parent=parent)
     function.docstring = griffe.Docstring(inspect.cleandoc(made.__doc__), parent=function)
     return function
 
@@ -105,12 +117,19 @@ def _constructor(cls: griffe.Class, real: type) -> griffe.Function:
         parameters.add(
             griffe.Parameter(
                 one.name,
-                annotation=getattr(field, "annotation", None),
+                annotation=_annotation(one.annotation, cls) or getattr(field, "annotation", None),
                 kind=griffe.ParameterKind(one.kind.description),
                 default=None if one.default is inspect.Parameter.empty else _default(one.default),
             )
         )
     return griffe.Function("__init__", parameters=parameters, parent=cls)
+
+
+def _annotation(hint: object, cls: griffe.Class) -> Any:
+    """Return the type of what a constructor takes, where a converter says it."""
+    if not isinstance(hint, str):
+        return None
+    return griffe.safe_get_annotation(ast.parse(hint, mode="eval").body, parent=cls)
 
 
 def _default(value: object) -> str:

@@ -18,7 +18,9 @@ from typing import Any
 import griffe
 
 PUBLIC = "evocell"
+_OPTIONS: Any = {"returns_multiple_items": False, "returns_named_value": False}
 _DOCTEST = re.compile(r"(?:^>>> .*\n(?:^\S.*\n?)*)+", re.MULTILINE)
+_SKIP = re.compile(r"  # doctest: \+SKIP$", re.MULTILINE)
 _NAME = re.compile(r"(?<![`\[])`([A-Za-z_]\w*(?:\.\w+)?)`(?![`\]])")
 
 
@@ -105,7 +107,9 @@ def _function(
     hint = made.__annotations__.get("return")
     if isinstance(hint, str) and hint != str(function.returns):
         function.returns = griffe.safe_get_annotation(ast.parse(hint, mode="eval").body, parent=parent)
-    function.docstring = griffe.Docstring(inspect.cleandoc(made.__doc__), parent=function)
+    function.docstring = griffe.Docstring(
+        inspect.cleandoc(made.__doc__), parent=function, parser="google", parser_options=_OPTIONS
+    )
     return function
 
 
@@ -140,12 +144,17 @@ def _default(value: object) -> str:
 def _link(item: Any, public: Mapping[str, str]) -> None:
     """Make links of the public names in the text of an object and of its members."""
     if item.docstring is not None:
-        text = _DOCTEST.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", item.docstring.value)
+        text = _DOCTEST.sub(_fenced, item.docstring.value)
         item.docstring.value = _NAME.sub(lambda found: _linked(found[1], public), text)
     if isinstance(item, griffe.Class):
         for member in item.members.values():
             if not member.is_alias:
                 _link(member, public)
+
+
+def _fenced(found: re.Match[str]) -> str:
+    """Make a block of code of an example in a docstring."""
+    return f"```pycon\n{_SKIP.sub('', found[0]).rstrip()}\n```\n"
 
 
 def _linked(name: str, public: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ RUN python -m venv /opt/evocell \
 FROM python:3.11-slim-bookworm
 COPY --from=packages /opt/evocell /opt/evocell
 ENV PATH=/opt/evocell/bin:$PATH EVOCELL_CACHE_DIR=/home/evocell/.cache/evocell
-RUN useradd --create-home evocell
+RUN useradd --create-home evocell && mkdir /work && chown evocell /work
 USER evocell
 # Compiles the interpreter, once: one to two minutes and 2 GB of memory.
 RUN evocell image build

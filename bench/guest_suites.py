@@ -3,9 +3,13 @@
 The tests are not part of this project, and need pytest in the guest. Fetch the wheels, the package's at the version that
 the image has (`evocell layer packages`), the others in pure Python:
 
-    pip download --no-deps --only-binary :all: -d wheels pytest pluggy iniconfig sortedcontainers 'hypothesis<6.140'
+    pip download --no-deps --only-binary :all: -d wheels pytest pluggy iniconfig pygments sortedcontainers 'hypothesis<6.140'
     python3.13 -m pip download --no-deps --only-binary :all: -d wheels numpy==2.5.2
-    python bench/guest_suites.py wheels numpy --python VENV/bin/python [--only TEXT] [--json FILE]
+    python bench/guest_suites.py wheels numpy --python VENV/bin/python [--only REGEX] [--json FILE]
+
+Where the tests are not in the wheel, as those of more-itertools, or are CPython's own, `--tests` names their folder:
+
+    python bench/guest_suites.py wheels cpython --tests lib/python3.13/test --python VENV/bin/python
 
 `--python` is an interpreter that has the same package and pytest; without it only the guest runs. A test module is a
 run of its own, with large limits. What passes natively and does not in the guest is listed with the last line of its
@@ -22,6 +26,8 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from attrs import field, frozen
@@ -42,6 +48,51 @@ KINDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 _TEST_MODULE = re.compile(r"(?:^|/)tests/test_\w+\.py$")
 
 PLUGIN = '''
+import sys
+import types
+
+EXTENSIONS = (
+    "_multiarray_tests", "_operand_flag_tests", "_rational_tests", "_struct_ufunc_tests", "_umath_tests"
+)
+
+
+class Missing:
+    """Part of an extension that exists for tests only: it may be named and given to tests, which then fail."""
+
+    running = False
+
+    def __init__(self, *args, **kwargs):
+        if Missing.running:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name} belongs to a test extension that is not in the interpreter")
+
+
+def is_missing(value):
+    return isinstance(value, Missing) or isinstance(value, type) and issubclass(value, Missing)
+
+
+def stand_in(name):
+    def __getattr__(attribute):
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return type(f"{name}.{attribute}", (Missing,), {})
+
+    try:
+        __import__(f"numpy._core.{name}")
+    except ImportError:
+        module = sys.modules[f"numpy._core.{name}"] = types.ModuleType(name)
+        module.__getattr__ = __getattr__
+        setattr(sys.modules["numpy._core"], name, module)
+
+
+def prepare_numpy():
+    """What numpy's tests need where they know of WebAssembly only that it had no floating-point errors once."""
+    import numpy.testing
+    numpy.testing.IS_WASM = numpy.testing._private.utils.IS_WASM = False
+    for name in EXTENSIONS:
+        stand_in(name)
+
+
 class Counter:
     """Outcomes of tests by their names, with the last line of what failed."""
 
@@ -51,6 +102,12 @@ class Counter:
     def note(self, name, kind, why=""):
         name = name[name.rfind("/") + 1 :]
         self.seen[name] = (kind, str(why).strip().splitlines()[-1][:200] if str(why).strip() else "")
+
+    def pytest_runtest_call(self, item):
+        Missing.running = True
+        for value in getattr(getattr(item, "callspec", None), "params", {}).values():
+            if is_missing(value):
+                raise NotImplementedError("a parameter belongs to a test extension that is not in the interpreter")
 
     def pytest_runtest_logreport(self, report):
         expected = hasattr(report, "wasxfail")
@@ -77,6 +134,8 @@ class Counter:
 
 def run_tests(arguments):
     import pytest
+    if sys.platform == "wasi" and "numpy" in sys.modules:
+        prepare_numpy()
     counter = Counter()
     quiet = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:terminal", "-p", "no:logging"]
     pytest.main([*quiet, *arguments], plugins=[counter])
@@ -97,12 +156,26 @@ def run():
     return run_tests(["-s", "--rootdir", "/app/suite", "-c", "/app/suite/none.ini", "/app/suite/" + {module!r}])
 """
 
+LOOSE = """
+import os, sys
+from plugin import run_tests
+
+
+def run():
+    sys.path.insert(0, "/app/suite")
+    os.chdir("/tmp")
+    return run_tests(["-s", "--rootdir", "/app/suite", "-c", "/app/suite/none.ini", "/app/suite/" + {module!r}])
+"""
+
 NATIVELY = """
 import importlib, json, os, sys
 sys.path.insert(0, sys.argv[1])
 from plugin import run_tests
-package = importlib.import_module(sys.argv[2].split("/")[0])
-path = os.path.join(os.path.dirname(os.path.dirname(package.__file__)), sys.argv[2])
+if len(sys.argv) > 3:
+    path = os.path.join(os.path.dirname(sys.argv[3]), sys.argv[2])
+else:
+    package = importlib.import_module(sys.argv[2].split("/")[0])
+    path = os.path.join(os.path.dirname(os.path.dirname(package.__file__)), sys.argv[2])
 os.chdir(sys.argv[1])
 open("none.ini", "w").write("[pytest]")
 seen = run_tests(["--capture=sys", "--rootdir", os.path.dirname(path), "-c", "none.ini", path])
@@ -136,7 +209,7 @@ def find_wheel(folder: Path, package: str) -> Path:
 def pack_layer(folder: Path, package: str, target: Path) -> Path:
     """What pytest needs, as a layer for the guest."""
     with zipfile.ZipFile(target, "w") as layer:
-        for wheel in sorted(folder.glob("*.whl")):
+        for wheel in sorted(folder.glob("*-none-any.whl")):
             if wheel.name.startswith(f"{package}-"):
                 continue
             with zipfile.ZipFile(wheel) as packed:
@@ -164,6 +237,22 @@ def sources_of(wheel: zipfile.ZipFile, module: str) -> dict[str, str | bytes]:
     }
 
 
+def loose_sources(folder: Path, module: str) -> dict[str, str | bytes]:
+    """The program that runs one test module of a folder: what is beside it that is no test, and what it supports."""
+    beside = [path for path in folder.glob("*.py") if not path.name.startswith("test_")]
+    beside += folder.rglob("support/*.py")
+    beside += [folder.parent / module]
+    files: dict[str, str | bytes] = {
+        f"suite/{path.relative_to(folder.parent)}": path.read_bytes() for path in beside
+    }
+    return {
+        **files,
+        "suite/none.ini": "[pytest]\n",
+        "plugin.py": PLUGIN,
+        "driver.py": LOOSE.format(module=module),
+    }
+
+
 def in_guest(engine: evocell.Engine, source: dict[str, str | bytes]) -> dict[str, tuple[str, str]]:
     """Outcomes in the guest; a run that ends early is one error."""
     task = evocell.Evaluation("driver:run", [evocell.Case()], lambda _, __: 1.0, limits=LIMITS)
@@ -175,11 +264,12 @@ def in_guest(engine: evocell.Engine, source: dict[str, str | bytes]) -> dict[str
     return {str(name): (str(kind), str(why)) for name, (kind, why) in outcome.unwrap().items()}
 
 
-def natively(python: str, module: str) -> dict[str, tuple[str, str]]:
+def natively(python: str, module: str, tests: Path | None) -> dict[str, tuple[str, str]]:
     """Outcomes of the installed package's own copy."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "plugin.py").write_text(PLUGIN, encoding="utf-8")
-        done = subprocess.run([python, "-c", NATIVELY, folder, module], capture_output=True, check=False)
+        arguments = [folder, module, *([str(tests)] if tests else [])]
+        done = subprocess.run([python, "-c", NATIVELY, *arguments], capture_output=True, check=False)
         seen = Path(folder, "seen.json")
         if not seen.exists():
             return {"the whole module": ("error", done.stderr.decode(errors="replace")[-200:])}
@@ -195,31 +285,49 @@ def main() -> int:
     parser.add_argument("wheels", type=Path)
     parser.add_argument("package")
     parser.add_argument("--python", help="an interpreter with the same package and pytest")
-    parser.add_argument("--only", default="", help="modules whose path contains this")
+    parser.add_argument("--only", default="", help="modules in whose path this is found")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--tests", type=Path, help="a folder of test modules that are in no wheel")
     options = parser.parse_args()
-    console = Console()
+    console = Console(soft_wrap=True)
     runs: list[Run] = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        zipfile.ZipFile(find_wheel(options.wheels, options.package)) as wheel,
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         layer = pack_layer(options.wheels, options.package, Path(folder, "pytest.zip"))
-        modules = [n for n in wheel.namelist() if _TEST_MODULE.search(n) and options.only in n]
         config = evocell.Config(
             layers=(str(layer),), security_profile="low", workers=1, record_evaluations=False
         )
-        with evocell.Engine(config) as engine:
-            for module in modules:
-                guest = in_guest(engine, sources_of(wheel, module))
-                native = natively(options.python, module) if options.python else None
-                runs.append(Run(module, guest, native))
+        tests = options.tests.resolve() if options.tests else None
+        with evocell.Engine(config) as engine, ThreadPoolExecutor(1) as pool:
+            for module, sources in _modules(options.wheels, options.package, tests, options.only):
+                beside = pool.submit(natively, options.python, module, tests) if options.python else None
+                guest = in_guest(engine, sources)
+                runs.append(Run(module, guest, beside.result() if beside else None))
                 console.print(_line(runs[-1]), markup=False, highlight=False)
+                if options.json:
+                    _keep(options.json, runs)
     _show(console, runs)
-    if options.json:
-        listed = [{"module": run.module, "guest": run.guest, "native": run.native} for run in runs]
-        options.json.write_text(json.dumps(listed), encoding="utf-8")
     return 0
+
+
+def _modules(
+    wheels: Path, package: str, tests: Path | None, only: str
+) -> Iterator[tuple[str, dict[str, str | bytes]]]:
+    """Test modules by their paths, each with the program that runs it."""
+    if tests:
+        for path in sorted(tests.glob("test_*.py")):
+            if re.search(only, path.name):
+                module = str(path.relative_to(tests.parent))
+                yield module, loose_sources(tests, module)
+        return
+    with zipfile.ZipFile(find_wheel(wheels, package)) as wheel:
+        for name in wheel.namelist():
+            if _TEST_MODULE.search(name) and re.search(only, name):
+                yield name, sources_of(wheel, name)
+
+
+def _keep(path: Path, runs: list[Run]) -> None:
+    listed = [{"module": run.module, "guest": run.guest, "native": run.native} for run in runs]
+    path.write_text(json.dumps(listed), encoding="utf-8")
 
 
 def _line(run: Run) -> str:

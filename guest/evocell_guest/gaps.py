@@ -1,6 +1,6 @@
 """What the platform lacks and programs expect: put in place once, before the freeze.
 
-The working directory is the program's, `time.thread_time` is there, `os.dup` duplicates what was opened by
+The working directory is the program's, `time.thread_time` and `os.getuid` are there, `os.dup` duplicates what was opened by
 name, and asyncio's event loops do without the pair of sockets by which other threads would wake them.
 """
 
@@ -37,6 +37,9 @@ def fill() -> None:
         time.thread_time = time.process_time
         time.thread_time_ns = time.process_time_ns
     os.dup = dup
+    for name in ("getuid", "geteuid", "getgid", "getegid"):
+        if not hasattr(os, name):
+            setattr(os, name, _owner)
     sys.meta_path.insert(0, _AfterImport())
 
 
@@ -109,6 +112,11 @@ class _Changing:
         self._loader.exec_module(module)
         loop: Any = module.BaseSelectorEventLoop
         loop._make_self_pipe = loop._close_self_pipe = loop._write_to_self = _nothing  # noqa: SLF001
+
+
+def _owner() -> int:
+    """Everything in the sandbox belongs to user and group 0, as `os.stat` says."""
+    return 0
 
 
 def _nothing(self: object) -> None:

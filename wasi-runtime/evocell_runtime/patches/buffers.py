@@ -96,7 +96,7 @@ _EMPTY = (
     ("array_empty", "a3cabba7648e94c88c8b08a01cfffc1bb6eb13c9b83fe00c28c5e369eb8c3a75"),
     ("array_empty_like", "9a8b8d48401eea83e63227d2ce8e9ceb386b7f08ee12033c0bea0ed9e20b6949"),
 )
-_OVERFLOW_ERROR = 26079184
+_OVERFLOW_ERROR = 26079564
 
 MESSAGE = (
     "a number in an array of 64-bit integers does not fit the 32 bits with which this compiled function computes in the "

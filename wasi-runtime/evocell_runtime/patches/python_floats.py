@@ -63,7 +63,10 @@ def _noted(function: str, instruction: str, then: str = "") -> Edit:
 
 PYTHON_FLOATS: tuple[AnyPatch, ...] = (
     Donor(name="flags-of-python-floats", why=_WHY, expected=(), wat=_WAT),
-    *(_noted("_PyEval_EvalFrameDefault", one, "call PyFloat_FromDouble") for one in ("f64.add", "f64.sub", "f64.mul")),
+    *(
+        _noted("_PyEval_EvalFrameDefault", one, "call PyFloat_FromDouble")
+        for one in ("f64.add", "f64.sub", "f64.mul")
+    ),
     _noted("float_add#1", "f64.add"),
     _noted("float_sub", "f64.sub"),
     _noted("float_mul", "f64.mul"),

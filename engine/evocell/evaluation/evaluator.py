@@ -170,8 +170,8 @@ def note_result(span: Span, result: FitnessResult) -> None:
 
 
 async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None) -> Scored:
-    code: CompiledVersion | Outcome = deadline_outcome(plan.deadline_s)
-    with trio.CancelScope(deadline=plan.ends_at):
+    code: CompiledVersion | Outcome | None = None
+    with plan.in_time():
         try:
             code = await candidate.load()
         except CapacityError as error:
@@ -179,7 +179,7 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
         except WorkerDied as error:
             code = WorkerLost(reason=error.message, deterministic=False)
     if not isinstance(code, CompiledVersion):
-        return Scored(_without_score(plan, candidate, code))
+        return Scored(_without_score(plan, candidate, code or deadline_outcome(plan.deadline_s)))
     started = trio.current_time()
     trail = _CaseResults()
     if budget is not None or plan.one_by_one:
@@ -418,7 +418,7 @@ async def _call(
         passing=session is not None,
     )
     began = False
-    with trio.CancelScope(deadline=plan.ends_at):
+    with plan.in_time():
         async with plan.calls:
             began = True
             try:

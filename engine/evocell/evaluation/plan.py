@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -13,6 +14,7 @@ from attrs import define, evolve, field, frozen
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import CapacityRetry, Slots, Turns
 from evocell.errors import ConfigurationError
+from evocell.evaluation.host_thread import HostThread
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -28,6 +30,20 @@ R = TypeVar("R")
 
 MOST_TOLD = 10_000
 """Evaluations that are remembered as told about."""
+
+
+class _NoDeadline:
+    """Stands for a cancel scope where nothing is to be cancelled, since entering one takes its time."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *_: object) -> Literal[False]:
+        """Pass on whatever was raised."""
+        return False
+
+
+_NO_DEADLINE = _NoDeadline()
 
 
 @frozen(kw_only=True)
@@ -50,7 +66,7 @@ class Plan:
         memoise: Whether it may remember.
         security: The engine's security profile.
         watch: Warns where a failure counts more than a real score.
-        scoring: Lets one function of the caller's run at a time.
+        scoring: Runs the caller's functions, one at a time.
     """
 
     evaluation: Evaluation
@@ -68,7 +84,11 @@ class Plan:
     memoise: bool
     security: str
     watch: FailureWatch
-    scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+    scoring: HostThread = field(factory=HostThread)
+
+    def in_time(self) -> trio.CancelScope | _NoDeadline:
+        """Cancel what is done in a block when the deadline passes, and go on after it."""
+        return _NO_DEADLINE if self.ends_at == math.inf else trio.CancelScope(deadline=self.ends_at)
 
     @property
     def own_functions(self) -> bool:
@@ -174,8 +194,8 @@ async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | N
     """
     if not asks:
         return function()
-    with trio.CancelScope(deadline=plan.ends_at):
-        return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=plan.scoring)
+    with plan.in_time():
+        return await plan.scoring.run(function)
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from attrs import evolve, field, frozen
@@ -256,7 +257,7 @@ class SecurityPolicy:
         """The policy of calls that may have processes: it does not block the modules for them."""
         return evolve(self, blocked=tuple(name for name in self.blocked if name not in _OF_PROCESSES))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash over all of it: code that was let through by one policy is not let through by another."""
         return hashlib.sha256(json.dumps(self.to_wire(), sort_keys=True).encode()).hexdigest()

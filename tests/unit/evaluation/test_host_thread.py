@@ -9,6 +9,8 @@ import trio.testing
 
 from evocell.evaluation.host_thread import HostThread
 
+pytestmark = pytest.mark.trio
+
 
 async def test_functions_run_in_order_one_at_a_time_and_each_answers_its_own():
     thread, begun, running = HostThread(), [], []

@@ -93,6 +93,10 @@ class FakeWorker:
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
         return [await self.compile(job) for job in jobs]
 
+    async def call_together(self, job: TogetherJob) -> None:
+        self.count["call_together"] += 1
+        await trio.lowlevel.checkpoint()
+
     async def inspect(self, request: Mapping[str, object]) -> Any:
         self.count["inspect"] += 1
         await trio.lowlevel.checkpoint()

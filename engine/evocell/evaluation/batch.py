@@ -35,6 +35,7 @@ from evocell.evaluation.plan import FailureWatch, Plan, prepare
 from evocell.evaluation.recording import BatchRecord, Task, batch_record, function_name
 from evocell.evaluation.scoring import Scored, destroyed, from_function
 from evocell.evaluation.stages import PlannedStage, evaluate_in_stages
+from evocell.evaluation.together import check_batch, evaluate_together
 from evocell.execution.interface import Worker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -158,6 +159,7 @@ class Batches:
         self._observer = manager.observer
         self._pure = pure
         self._memoise = config.memoise
+        self._profile = config.profile
         self._limits = config.limits()
         self._room = CapacityRetry()
         self._watch = FailureWatch()
@@ -177,6 +179,8 @@ class Batches:
         """
         seconds = check_deadline(deadline_s)
         image = self._manager.find_image(evaluation.image)
+        if evaluation.isolation == "batch":
+            check_batch(evaluation.limits or self._limits, profile=self._profile, image=image)
         return await prepare(
             evaluation,
             self._versions,
@@ -203,11 +207,22 @@ class Batches:
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
+        if individuals and individuals[0].keep:
+            _refuse_batch(plan, "what is kept is evaluated in forks of its own, so leave population out")
         async with (
             self._candidates(individuals, plan) as (candidates, members),
             self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
-            ahead = CompileAhead(self._versions, [one.source for one in individuals], plan.limits)
+            sources = [one.source for one in individuals]
+            ahead = CompileAhead(self._versions, sources, plan.limits)
+            if plan.evaluation.isolation == "batch":
+                return await evaluate_together(
+                    self._worker,
+                    plan,
+                    candidates,
+                    compile_ahead=ahead.compile,
+                    done=partial(self._done, record, members),
+                )
 
             def done(index: int, result: FitnessResult) -> None:
                 self._done(record, members, index, result)
@@ -241,6 +256,8 @@ class Batches:
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
         plans = [await self.plan(stage.evaluation, deadline_s=deadline_s) for stage in stages]
+        for plan in plans:
+            _refuse_batch(plan, "the candidates of a stage are evaluated in forks of their own")
         ready = [
             PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
             for stage, plan in zip(stages, plans, strict=True)
@@ -292,6 +309,7 @@ class Batches:
             ConfigurationError: The evaluation names an image, and one of them starts from another.
             ScoringError: The caller's own functions raised for every one.
         """
+        _refuse_batch(plan, "sandboxes are evaluated in forks of their own")
         for record in records:
             if plan.image is not None and record.image_id not in (None, plan.image):
                 raise ConfigurationError(
@@ -482,6 +500,11 @@ class Batches:
         member = _SandboxIndividual(record)
         member.load_first = partial(self._load_kept, member, source, limits)
         return member
+
+
+def _refuse_batch(plan: Plan, why: str) -> None:
+    if plan.evaluation.isolation == "batch":
+        raise ConfigurationError(f'{why}; isolation="batch" is for new sources in evaluate', "isolation")
 
 
 def _out_of_time(record: SandboxRecord, sentence: str) -> FitnessResult:

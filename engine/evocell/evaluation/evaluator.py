@@ -134,7 +134,12 @@ async def evaluate_each(
 
 
 async def evaluate_candidate(
-    worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None = None
+    worker: Worker,
+    plan: Plan,
+    candidate: Candidate,
+    budget: Budget | None = None,
+    *,
+    ran: Sequence[Outcome] | None = None,
 ) -> Scored:
     """Evaluate one candidate; it fails by being invalid, never by an exception.
 
@@ -143,6 +148,7 @@ async def evaluate_candidate(
         plan: What to run.
         candidate: Whom.
         budget: What it may still use, if the evaluation is one of several; None for a fresh one.
+        ran: How its cases ended, if they have run already; None to run them.
 
     Cancellation: Its calls are stopped, and there is no result.
     """
@@ -150,7 +156,7 @@ async def evaluate_candidate(
     with plan.observer.telemetry.span("sandbox.evaluate", about) as span:
         try:
             with candidate.in_use():
-                scored = await _evaluate(worker, plan, candidate, budget)
+                scored = await _evaluate(worker, plan, candidate, budget, ran)
         except SandboxNotFound:
             scored = destroyed(
                 sandbox_id=candidate.sandbox_id,
@@ -169,7 +175,13 @@ def note_result(span: Span, result: FitnessResult) -> None:
     span.measure(fuel_used=result.fuel_used, peak_memory_bytes=result.peak_memory_bytes)
 
 
-async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None) -> Scored:
+async def _evaluate(
+    worker: Worker,
+    plan: Plan,
+    candidate: Candidate,
+    budget: Budget | None,
+    ran: Sequence[Outcome] | None,
+) -> Scored:
     code: CompiledVersion | Outcome | None = None
     with plan.in_time():
         try:
@@ -182,7 +194,9 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
         return Scored(_without_score(plan, candidate, code or deadline_outcome(plan.deadline_s)))
     started = trio.current_time()
     trail = _CaseResults()
-    if budget is not None or plan.one_by_one:
+    if ran is not None:
+        trail.outcomes |= enumerate(ran)
+    elif budget is not None or plan.one_by_one:
         await _in_turn(worker, plan, candidate, code, trail=trail, budget=budget)
     else:
         await _at_once(worker, plan, candidate, code, trail)

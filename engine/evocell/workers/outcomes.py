@@ -80,7 +80,7 @@ def classify(
         )
     except ProtocolError as e:
         return GuestCrashed(reason=f"its answer cannot be read: {e}", **common)
-    return _answered(answer, limits, common)
+    return answered(answer, limits, common)
 
 
 def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outcome:
@@ -110,7 +110,14 @@ def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outc
     return GuestCrashed(reason=_TRAPS.get(trap, f"it trapped ({trap})"), **common)
 
 
-def _answered(answer: Mapping[str, Any], limits: Limits, common: dict[str, Any]) -> Outcome:
+def answered(answer: Mapping[str, Any], limits: Limits, common: dict[str, Any]) -> Outcome:
+    """The outcome of a call that the guest answered.
+
+    Args:
+        answer: Its response, checked.
+        limits: The call's limits.
+        common: What `readings` returned.
+    """
     match answer["t"]:
         case "completed":
             return Completed(value=answer["v"], **common)

@@ -18,7 +18,7 @@ from evocell.code.compiler import (
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
 from evocell.concurrency import in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
-from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
 from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
 from evocell.models.info import ImageInfo
@@ -27,6 +27,7 @@ from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejecte
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
 from evocell.workers.requests import call_request, child_parts
+from evocell.workers.together import read_together, together_request
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
 from evocell_runtime.untrusted import GuestBytes
@@ -185,6 +186,26 @@ class HostWorker:
             session_fresh=job.session is not None and seen.loaded,
             lost=seen.lost is not None,
         )
+
+    async def call_together(self, job: TogetherJob) -> list[Sequence[Outcome] | None] | None:
+        """Run several variants in one fork; see `Worker`.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+
+        Cancellation: The fork is discarded within a slice, before `Cancelled` leaves here.
+        """
+        seen = await self._run(
+            GuestRequest(
+                parts=together_request(job),
+                limits=job.limits,
+                image=job.image,
+                harness=None if job.harness is None else job.harness.path,
+            )
+        )
+        image_bytes = self._images.manifest(job.image).memory_bytes
+        return await in_thread_if_large(_answer_bytes(seen), read_together, seen, job, image_bytes)
 
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""

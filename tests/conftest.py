@@ -18,7 +18,7 @@ import evocell
 from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
 from evocell.execution.messages import CopyRefused, fixed_slots
 from evocell.models.info import ImageInfo, WorkerInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected

@@ -98,8 +98,8 @@ def handle(data: bytes) -> bytes:
 
     Args:
         data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``,
-            ``"compile_trees"``, ``"diff"``, ``"info"``, ``"together"``, in the copy of a guest ``"task"``, or, on
-            the way to an image, ``"settle"``, ``"lasting"``.
+            ``"compile_trees"``, ``"diff"``, ``"info"``, ``"together"``, in the copy of a guest
+            ``"task"``, or, on the way to an image, ``"settle"``, ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)

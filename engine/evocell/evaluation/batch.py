@@ -267,14 +267,18 @@ class Batches:
             self._candidates(individuals, plans[0]) as (candidates, members),
             self._record("evaluate_stages", task, members, progress) as record,
         ):
-            staged = await evaluate_in_stages(
+            ahead = CompileAhead(self._versions, [one.source for one in individuals], plans[0].limits)
+            evaluate = partial(
+                evaluate_in_stages,
                 self._worker,
                 ready,
                 candidates,
                 load_again=[candidate.load for candidate in candidates],
                 total_limits=total_limits,
+                evaluated=ahead.note_done,
                 done=partial(self._done, record, members),
             )
+            staged = await ahead.beside(evaluate)
             record.results = list(staged)
             return staged
 

@@ -103,3 +103,9 @@ def test_the_scoring_of_a_batch_is_the_callers(engine):
 
     assert [one.fitness_score for one in results] == [4.0, 0.0, 6.0, 0.0]
     assert [one.reason for one in results] == [None, "score", None, "score"]
+
+
+def test_a_call_of_next_to_nothing_takes_next_to_nothing(engine):
+    (result,) = engine.evaluate([SQUARE.format(0)], evocell.Evaluation("f", CASES[:1]))
+
+    assert result.fuel_used < 250_000  # parsing and compiling the text that starts a call took as much again

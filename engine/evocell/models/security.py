@@ -247,11 +247,15 @@ class SecurityPolicy:
         }
 
     def at_run_time(self) -> dict[str, Any] | None:
-        """What of it the audit hook needs, as plain data; None if that refuses nothing."""
+        """What of it the audit hook needs, as plain data in tuples; None if that refuses nothing."""
         if not (self.enforce and self.events):
             return None
-        wire = self.to_wire()
-        return {key: wire[key] for key in ("profile", "blocked", "allowed", "events")}
+        return {
+            "profile": self.profile,
+            "blocked": self.blocked,
+            "allowed": self.allowed,
+            "events": dict(self.events),
+        }
 
     def with_processes(self) -> SecurityPolicy:
         """The policy of calls that may have processes: it does not block the modules for them."""

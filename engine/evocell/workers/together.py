@@ -6,7 +6,6 @@ than the others let it say; the host itself sees only how the whole came out.
 
 from __future__ import annotations
 
-import marshal
 from collections.abc import Sequence
 
 from evocell.code.compiler import FUEL_PER_NS
@@ -16,13 +15,11 @@ from evocell.execution.messages import GuestResult
 from evocell.models.outcome import Completed, Outcome, Raised
 from evocell.wire.values import ENVELOPE_BYTES, decode_response
 from evocell.workers.outcomes import answered, readings
+from evocell.workers.requests import in_pieces
 from evocell_runtime.instance import CallResult
 
 __all__ = ["read_together", "together_request"]
 
-_VERSION = 2
-_PIECE_BYTES = 4096
-"""What a long request is cut into: pieces that are sent as they are, since no other run has them too."""
 _PAIR = 2
 _DEPTH = 4
 
@@ -40,8 +37,7 @@ def together_request(job: TogetherJob) -> tuple[bytes, ...]:
         "payload_items": limits.payload_items,
         "payload_depth": limits.payload_depth,
     }
-    data = marshal.dumps(plain, _VERSION)
-    return tuple(data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
+    return in_pieces(plain)
 
 
 def read_together(

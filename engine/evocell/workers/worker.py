@@ -26,7 +26,7 @@ from evocell.models.limits import Bounds, Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
-from evocell.workers.requests import call_request, child_parts
+from evocell.workers.requests import call_request, child_parts, in_pieces
 from evocell.workers.together import read_together, together_request
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
@@ -105,7 +105,8 @@ class HostWorker:
         """
         snapshot = await put_tree(self._snapshots, job.tree)
         limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
-        seen = await self._ask(compile_request(job.tree, job.root, job.policy, job.known, job.prefix), limits)
+        question = compile_request(job.tree, job.root, job.policy, job.known, job.prefix)
+        seen = await self._run(GuestRequest(parts=in_pieces(question), limits=limits))
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
@@ -121,7 +122,8 @@ class HostWorker:
             return [await self.compile(job) for job in jobs]
         first, trees = jobs[0], [job.tree for job in jobs]
         limits = COMPILE_LIMITS.evolve(fuel=sum(compile_fuel(tree) for tree in trees))
-        seen = await self._ask(compile_trees_request(trees, first.root, first.policy, first.prefix), limits)
+        question = compile_trees_request(trees, first.root, first.policy, first.prefix)
+        seen = await self._run(GuestRequest(parts=in_pieces(question), limits=limits))
         made: Sequence[CompiledVersion | Rejected | None] = [None] * len(jobs)
         if seen.answer is not None:
             snapshots = [await put_tree(self._snapshots, tree) for tree in trees]

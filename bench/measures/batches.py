@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Literal
 
 import evocell
 from measures.baseline import Baseline
 from measures.report import Report, timed
-from measures.tasks import NUMPY, TRIVIAL, WORK
+from measures.tasks import NUMPY, TRIVIAL, WORK, Task
 
 _texts = count()
 """A number for each candidate: no two may be equal, so that each of them is compiled."""
@@ -24,15 +25,29 @@ def measure(report: Report, baseline: Baseline, engine: evocell.Engine) -> None:
         engine: An engine that has nothing else to do.
     """
     for task, size, readings in _SIZES:
-        evaluation = evocell.Evaluation("solve", [evocell.Case((task.argument,), expected=task.expected)])
-        taken_s: list[float] = []
-        for _ in range(1 if report.quick else max(1, round(readings / report.n_rounds))):
-            candidates = [f"{task.source}\n# {next(_texts)}\n" for _ in range(size)]
-            results = timed(taken_s, engine.evaluate, candidates, evaluation)
-            assert all(result.valid and result.fitness_score == 1.0 for result in results), results[0]
-        report.times(
-            f"engine: evaluate {size:,} candidates, {task.name}",
-            taken_s,
-            baseline_s=None if task is WORK else baseline.call_s,
-            each=size,
-        )
+        _evaluate(report, baseline, engine, task, size, readings, "case")
+    _evaluate(report, baseline, engine, TRIVIAL, 1_000, 3, "batch")
+
+
+def _evaluate(
+    report: Report,
+    baseline: Baseline,
+    engine: evocell.Engine,
+    task: Task,
+    size: int,
+    readings: int,
+    isolation: Literal["case", "batch"],
+) -> None:
+    case = evocell.Case((task.argument,), expected=task.expected)
+    evaluation = evocell.Evaluation("solve", [case], isolation=isolation)
+    taken_s: list[float] = []
+    for _ in range(1 if report.quick else max(1, round(readings / report.n_rounds))):
+        candidates = [f"{task.source}\n# {next(_texts)}\n" for _ in range(size)]
+        results = timed(taken_s, engine.evaluate, candidates, evaluation)
+        assert all(result.valid and result.fitness_score == 1.0 for result in results), results[0]
+    report.times(
+        f"engine: evaluate {size:,} candidates, {task.name}{', sharing forks' * (isolation == 'batch')}",
+        taken_s,
+        baseline_s=None if task is WORK else baseline.call_s,
+        each=size,
+    )

@@ -27,7 +27,7 @@ _DEPTH = 4
 def together_request(job: TogetherJob) -> tuple[bytes, ...]:
     """Make the request, in pieces that make it up when put one after the other."""
     limits = job.limits
-    plain = {
+    plain: dict[str, object] = {
         "op": "together",
         "entry": job.entry,
         "codes": [code.code for code in job.codes],

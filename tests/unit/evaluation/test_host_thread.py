@@ -61,6 +61,7 @@ async def test_one_that_is_given_up_is_not_called_and_holds_up_nobody():
         nursery.start_soon(give_up)
         await trio.testing.wait_all_tasks_blocked()
         scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(thread.run, lambda: called.append("last"))
         go_on.set()
     assert called == ["hold", "last"]

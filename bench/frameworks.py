@@ -127,6 +127,7 @@ def deap_hostile(how: str, name: str) -> dict[str, Any]:
             limits=evocell.Limits(fuel=2 * 10**9),
             directions=("minimize",),
             failure=1e12,
+            isolation="batch" if how == DEAP_BATCH else "case",
         )
         errors: list[str] = []
 

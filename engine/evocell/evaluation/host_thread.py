@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar, cast
 
 import trio
@@ -52,6 +53,7 @@ class HostThread:
         self._row: deque[_Asked[Any]] = deque()
         self._done: deque[_Asked[Any]] = deque()
         self._running = False
+        self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, function: Callable[[], R]) -> R:
         """Run a function.
@@ -81,12 +83,16 @@ class HostThread:
 
     def _start(self) -> None:
         self._running = True
+        # No task's own, since the thread serves all who stand in the row; one of trio's, so that the caller's
+        # functions may use `trio.from_thread`.
+        trio.lowlevel.spawn_system_task(self._stay)
+
+    async def _stay(self) -> None:
         token = trio.lowlevel.current_trio_token()
-
-        def over(_: object) -> None:
-            self._tell(token, self._ended)
-
-        trio.lowlevel.start_thread_soon(lambda: self._work(token), over, name="evocell scoring")
+        try:
+            await trio.to_thread.run_sync(self._work, token, abandon_on_cancel=True, limiter=self._limiter)
+        finally:
+            self._ended()
 
     def _work(self, token: trio.lowlevel.TrioToken) -> None:
         """Call what stands in the row until it is empty; in the thread."""
@@ -113,4 +119,5 @@ class HostThread:
         self._deliver()
         self._running = False
         if self._row:
-            self._start()
+            with suppress(RuntimeError):  # the loop is ending
+                self._start()

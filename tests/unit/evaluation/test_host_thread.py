@@ -96,3 +96,10 @@ async def test_what_a_function_raises_is_raised_where_it_was_handed_in(error):
 
     with pytest.raises(error, match="so"):
         await HostThread().run(fail)
+
+
+async def test_a_function_may_use_the_loop_that_waits_for_it():
+    def ask():
+        return trio.from_thread.run(trio.sleep, 0), trio.from_thread.run_sync(trio.current_time)
+
+    assert (await HostThread().run(ask))[1] > 0

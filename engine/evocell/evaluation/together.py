@@ -23,6 +23,7 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
+from evocell.sandboxes.package_images import ChosenImage
 
 __all__ = ["GROUP", "check_batch", "evaluate_together"]
 
@@ -97,7 +98,7 @@ async def evaluate_together(
     """
 
     async def group(places: Sequence[int]) -> list[Scored]:
-        with plan.in_time():
+        with plan.deadline.scope():
             await compile_ahead(places)
         members, ran = await _run(worker, plan, [candidates[place] for place in places])
 
@@ -128,15 +129,19 @@ async def _run(
         by itself.
     """
     members = [await _loaded(plan, candidate) for candidate in candidates]
-    shared = {
-        number: member.code
-        for number, (_, member) in enumerate(members)
-        if member is not None and isinstance(member.code, CompiledVersion) and _may_share(member.code)
-    }
+    shared: dict[int, CompiledVersion] = {}
+    image: ChosenImage | None = None
+    for number, (candidate, member) in enumerate(members):
+        if member is None or not isinstance(member.code, CompiledVersion) or not _may_share(member.code):
+            continue
+        own = await plan.choose_image(member.code, asked=candidate.image)
+        image = image or own
+        if own == image:  # who needs another one than the first has a fork of it
+            shared[number] = member.code
     ran: list[Sequence[Outcome] | None] = [None] * len(candidates)
     if len(shared) > 1:
         job = TogetherJob(
-            image=plan.image,
+            image=None if image is None else image.id,
             codes=tuple(shared.values()),
             entry=plan.evaluation.entry,
             payloads=plan.payloads,
@@ -151,7 +156,7 @@ async def _run(
 
 async def _loaded(plan: Plan, candidate: Candidate) -> tuple[Candidate, _Loaded | None]:
     """Make the code of a candidate ready; what goes wrong is left to its own evaluation."""
-    with plan.in_time():
+    with plan.deadline.scope():
         try:
             loaded = _Loaded(await candidate.load())
         except (CapacityError, WorkerDied):
@@ -167,7 +172,7 @@ def _may_share(code: CompiledVersion) -> bool:
 
 async def _call(worker: Worker, plan: Plan, job: TogetherJob) -> Sequence[Sequence[Outcome] | None]:
     nothing: Sequence[Sequence[Outcome] | None] = [None] * len(job.codes)
-    with plan.in_time():
+    with plan.deadline.scope():
         async with plan.calls:
             try:
                 return await plan.room.wait_for(partial(worker.call_together, job)) or nothing

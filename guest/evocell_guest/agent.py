@@ -22,6 +22,7 @@ from .hints import hint_for
 from .immortal import lasting_objects
 from .imports import spent_ns, start
 from .loader import Loader, LoadError
+from .normalising import normalise
 from .processes import run_task
 from .requests import read_arguments, read_request
 from .reseed import DEFAULT_SEED, prepare, reseed, reseed_numpy
@@ -104,8 +105,8 @@ def handle(data: bytes) -> bytes:
 
     Args:
         data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``,
-            ``"compile_trees"``, ``"diff"``, ``"info"``, ``"together"``, in the copy of a guest
-            ``"task"``, or, on the way to an image, ``"settle"``, ``"lasting"``.
+            ``"compile_trees"``, ``"diff"``, ``"normalise"``, ``"info"``, ``"together"``, in the copy of a
+            guest ``"task"``, or, on the way to an image, ``"settle"``, ``"lasting"``.
     """
     _set_recursion_limit(_RECURSION_LIMIT)
     request = _read_request(data)
@@ -149,6 +150,8 @@ def handle(data: bytes) -> bytes:
         )
     if operation == "diff":
         return encode(diff(request["old"], request["new"], request["context"]))
+    if operation == "normalise":
+        return encode(normalise(request["files"]))
     if operation == "info":
         return encode(_info())
     if operation == "settle":

@@ -21,6 +21,7 @@ from evocell.api.lifecycle import EngineLifecycle
 from evocell.concurrency import passes_on
 from evocell.console.progress import StreamProgress
 from evocell.errors import ConfigurationError
+from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.batch import NewIndividual
 from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Case, Evaluation
@@ -239,10 +240,11 @@ class AsyncEvaluating(EngineLifecycle):
         waiting = iter(enumerate(sources))
         stream = StreamProgress(sources, progress, shown=self.shows_batches)
         failure: BaseException | None = None
+        n_awaited = AwaitedScores(check_evaluation(evaluation)).most
         async with trio.open_nursery() as nursery:
             n_running = 0
             while True:
-                while n_running < self.slots + 1 and (taken := next(waiting, None)) is not None:
+                while n_running <= self.slots + n_awaited and (taken := next(waiting, None)) is not None:
                     nursery.start_soon(one, *taken)
                     n_running += 1
                 if not n_running:

@@ -83,6 +83,7 @@ class CompiledVersion:
         files: Digest of each file's content, by path.
         file_imports: Top-level modules that each Python file imports, by path.
         units: Its files one by one, if it was just compiled.
+        normal: The same program as its syntax tree has it, where calls are memoised by that.
         lease: Keeps the snapshot on disk for as long as this object is there.
     """
 
@@ -95,6 +96,7 @@ class CompiledVersion:
     files: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
     file_imports: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
     units: tuple[CompiledUnit, ...] = field(default=(), eq=False, repr=False)
+    normal: CompiledVersion | None = field(default=None, eq=False, repr=False)
     lease: TreeLease | None = field(default=None, eq=False, repr=False)
 
 

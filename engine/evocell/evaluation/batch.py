@@ -49,6 +49,7 @@ from evocell.sandboxes.audit_events import record_refusal
 from evocell.sandboxes.calls import check_deadline, deadline_outcome
 from evocell.sandboxes.code_versions import Versions, read_source
 from evocell.sandboxes.manager import Manager
+from evocell.sandboxes.normal_forms import NormalForms
 from evocell.sandboxes.package_images import OWN, ChosenImage
 from evocell.sandboxes.record import SandboxRecord
 
@@ -162,6 +163,7 @@ class Batches:
         self._memoise = config.memoise
         self._profile = config.profile
         self._limits = config.limits()
+        self._normal_forms = NormalForms(worker, versions)
         self._room = CapacityRetry()
         self._watch = FailureWatch()
 
@@ -194,6 +196,7 @@ class Batches:
             observer=self._observer,
             pure=self._pure,
             memoise=self._memoise,
+            normal_forms=self._normal_forms,
             watch=self._watch,
         )
 

@@ -92,6 +92,8 @@ async def head_to_head(
             else:
                 found = [await shared.duel(turn) for turn in now]
             score.outcomes |= zip(phase, found, strict=True)
+            if plan.awaited.wanted and not await score.await_scores(plan):
+                return score.out_of_time(plan)
             if await on_host(plan, score.judge, asks=plan.own_functions) is None:
                 return score.out_of_time(plan)
     finally:
@@ -209,6 +211,15 @@ class _Score:
                 first, second = (judge(self.evaluation, index, outcome) for outcome in pair)
                 self.judged[index] = first, second
         return True
+
+    async def await_scores(self, plan: Plan) -> bool:
+        """Await the scores of what is not scored yet; False if the deadline passed first."""
+        left = [index for index in self.outcomes if index not in self.judged]
+        with plan.deadline.scope() as scope:
+            flat = await plan.awaited.judge([(index, one) for index in left for one in self.outcomes[index]])
+            pairs = zip(flat[::2], flat[1::2], strict=True)
+            self.judged |= zip(left, pairs, strict=True)
+        return not scope.cancelled_caught
 
     def finish(self) -> HeadToHead:
         """Score both versions as a whole."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Literal, TypeVar
@@ -12,14 +11,16 @@ from attrs import define, evolve, field, frozen
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import CapacityRetry, Deadline, Slots, Turns
 from evocell.errors import ConfigurationError
+from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.host_thread import HostThread
 from evocell.evaluation.memo import MemoisingCaller
-from evocell.models.evaluation import Evaluation
+from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.sandboxes.calls import encode_arguments
 from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions, read_source
+from evocell.sandboxes.normal_forms import NormalForms
 from evocell.sandboxes.package_images import ChosenImage, PackageImages
 from evocell.store.observer import Observer
 
@@ -48,9 +49,11 @@ class Plan:
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers their outcomes.
-        memoise: Whether it may remember.
+        memoise: Whether it may remember, and whether by syntax tree.
+        normal_forms: Finds the syntax trees' own texts of programs.
         security: The engine's security profile.
         watch: Warns where a failure counts more than a real score.
+        awaited: Awaits an async score function, and bounds how often at once.
         scoring: Runs the caller's functions, one at a time.
     """
 
@@ -66,9 +69,11 @@ class Plan:
     room: CapacityRetry
     observer: Observer
     pure: MemoisingCaller
-    memoise: bool
+    memoise: bool | Literal["tree"]
+    normal_forms: NormalForms
     security: str
     watch: FailureWatch
+    awaited: AwaitedScores
     scoring: HostThread = field(factory=HostThread)
 
     async def choose_image(
@@ -92,6 +97,11 @@ class Plan:
         """Whether a function of the caller's takes part, which then runs in a thread."""
         evaluation = self.evaluation
         return any(map(callable, (evaluation.score, evaluation.aggregate, evaluation.stop)))
+
+    @property
+    def by_tree(self) -> bool:
+        """Whether calls are memoised by syntax tree; those of a shared fork are not memoised at all."""
+        return self.memoise == "tree" and self.evaluation.isolation == "case"
 
     @property
     def phases(self) -> tuple[tuple[int, ...], ...]:
@@ -128,6 +138,7 @@ async def prepare(
     observer: Observer,
     pure: MemoisingCaller,
     memoise: bool,
+    normal_forms: NormalForms,
     watch: FailureWatch,
 ) -> Plan:
     """Make an evaluation ready.
@@ -144,14 +155,17 @@ async def prepare(
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers their outcomes.
         memoise: Whether it may remember, if it does not say so itself.
+        normal_forms: Finds the syntax trees' own texts of programs.
         watch: Warns where a failure counts more than a real score.
 
     Raises:
         ConfigurationError: A case cannot be encoded, or the harness or a function cannot be used.
     """
-    for role in ("score", "aggregate", "stop"):
-        if inspect.iscoroutinefunction(getattr(evaluation, role)):
-            raise ConfigurationError(f"{role} must not be async: it is called in a thread", role)
+    for role in ("aggregate", "stop"):
+        if is_async(getattr(evaluation, role)):
+            raise ConfigurationError(
+                f"{role} must not be async: it is called in a thread; only score is awaited", role
+            )
     limits = evaluation.limits or default_limits
     payloads = []
     for index, case in enumerate(evaluation.cases):
@@ -170,9 +184,11 @@ async def prepare(
         room=room,
         observer=observer,
         pure=pure,
+        normal_forms=normal_forms,
         security=versions.profile,
         memoise=memoise if evaluation.memoise is None else evaluation.memoise,
         watch=watch,
+        awaited=AwaitedScores(evaluation),
     )
 
 

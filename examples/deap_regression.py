@@ -64,7 +64,7 @@ TASK = evocell.Evaluation(
 )
 
 
-def toolbox(engine: evocell.Engine) -> base.Toolbox:
+def toolbox(engine: evocell.Engine, task: evocell.Evaluation = TASK) -> base.Toolbox:
     """Put the operators together, as any program with DEAP does."""
     pset = primitives()
     if not hasattr(creator, "Tree"):
@@ -80,7 +80,7 @@ def toolbox(engine: evocell.Engine) -> base.Toolbox:
     box.register("mutate", gp.mutUniform, expr=box.expr_mut, pset=pset)
     for operation in ("mate", "mutate"):
         box.decorate(operation, gp.staticLimit(key=operator.attrgetter("height"), max_value=10))
-    evaluator = engine.evaluator(TASK, prepare=program)
+    evaluator = engine.evaluator(task, prepare=program)
     box.register("evaluate", evaluator)
     box.register("map", evaluator.map)
     return box

@@ -18,7 +18,7 @@ import evocell
 from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
-from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
 from evocell.execution.messages import CopyRefused, fixed_slots
 from evocell.models.info import ImageInfo, WorkerInfo
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Outcome, Raised, Rejected
@@ -95,6 +95,10 @@ class FakeWorker:
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
         return [await self.compile(job) for job in jobs]
+
+    async def call_together(self, job: TogetherJob) -> None:
+        self.count["call_together"] += 1
+        await trio.lowlevel.checkpoint()
 
     async def inspect(self, request: Mapping[str, object]) -> Any:
         self.count["inspect"] += 1

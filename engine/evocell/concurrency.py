@@ -79,17 +79,23 @@ class Turns:
 
     def __init__(self, slots: Slots | int) -> None:
         self._slots = slots
-        self._limiter = trio.CapacityLimiter(self._most)
+        self._inside = 0
+        self._waiting = trio.lowlevel.ParkingLot()
 
     @property
     def _most(self) -> int:
         return self._slots if isinstance(self._slots, int) else max(1, self._slots.slots)
 
     async def __aenter__(self) -> None:
-        """Wait for a turn."""
-        if self._limiter.total_tokens != self._most:
-            self._limiter.total_tokens = self._most
-        await self._limiter.acquire()
+        """Wait for a turn; one that is free is taken without giving way to other tasks.
+
+        Cancellation: There is no turn to give back.
+        """
+        self._let_in()
+        if self._inside < self._most:
+            self._inside += 1
+        else:
+            await self._waiting.park()
 
     async def __aexit__(
         self,
@@ -98,7 +104,14 @@ class Turns:
         traceback: TracebackType | None,
     ) -> None:
         """Give the turn back."""
-        self._limiter.release()
+        self._inside -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Let in as many of those who wait as there are turns for."""
+        while self._waiting and self._inside < self._most:
+            self._inside += 1  # for the one that is woken: it has its turn from now on
+            self._waiting.unpark()
 
 
 async def map_bounded(
@@ -166,6 +179,7 @@ class CapacityRetry:
 
     def __init__(self) -> None:
         self._one_ended = trio.Event()
+        self._n_waiting = 0
 
     async def wait_for(self, attempt: Callable[[], Awaitable[R]]) -> R:
         """Run a request in the worker; if it lacks capacity, retry when another request has ended.
@@ -186,14 +200,34 @@ class CapacityRetry:
                 left_s = gives_up_at - trio.current_time()
                 if left_s <= 0:
                     raise
-                with trio.move_on_after(min(pause_s, left_s)):
-                    await one_ended.wait()
+                self._n_waiting += 1
+                try:
+                    with trio.move_on_after(min(pause_s, left_s)):
+                        await one_ended.wait()
+                finally:
+                    self._n_waiting -= 1
                 await trio.lowlevel.checkpoint()
                 pause_s *= 2
             else:
-                self._one_ended.set()
-                self._one_ended = trio.Event()
+                if self._n_waiting:
+                    self._one_ended.set()
+                    self._one_ended = trio.Event()
                 return result
+
+
+class _Never(AbstractContextManager["trio.CancelScope", bool]):
+    """Stands for a scope that is never cancelled: entering a real one takes as long as some scoring does."""
+
+    def __enter__(self) -> trio.CancelScope:
+        """Do nothing; the scope is nobody's."""
+        return trio.CancelScope()
+
+    def __exit__(self, *_: object) -> bool:  # type: ignore[exit-return]  # as a scope has it
+        """Pass on whatever was raised."""
+        return False
+
+
+_NEVER = _Never()
 
 
 class Deadline:
@@ -212,14 +246,12 @@ class Deadline:
 
     def scope(self) -> AbstractContextManager[trio.CancelScope, bool]:
         """Cancel a block of work at the deadline, wherever that has moved by then."""
+        if self.seconds == math.inf:
+            return _NEVER
         return cast("AbstractContextManager[trio.CancelScope, bool]", self._scope())
 
     @contextmanager
     def _scope(self) -> Iterator[trio.CancelScope]:
-        if math.isinf(self.seconds):
-            with trio.CancelScope() as scope:
-                yield scope
-            return
         with trio.CancelScope(deadline=math.inf if self._stops else self._ends_at) as scope:
             self._scopes.add(scope)
             try:

@@ -18,6 +18,11 @@ from .packing import pack
 from .reseed import DEFAULT_SEED, prepare
 from .values import encode
 
+_ENTRY = "_reactor"
+"""The module of the interpreter that runs what the host gives it."""
+_SERVE = "serve()"
+"""What the host gives it for every call."""
+
 # Enough for the interpreter to specialise the agent's byte code; the image keeps the specialised form.
 _REHEARSALS = 24
 _REHEARSAL = b"""
@@ -84,12 +89,34 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
     rehearse()
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)
     agent.adopt((sys.stdout, sys.stderr), names)
-    vars(sys.modules["__main__"])["serve"] = agent.server(call)
+    serve = agent.server(call)
+    vars(sys.modules["__main__"])["serve"] = serve
+    _serve_uncompiled(serve)
     processes.adopt(call)
     prepare(DEFAULT_SEED)
     gc.collect()
     gc.freeze()
     _tell_lasting_objects(call)
+
+
+def _serve_uncompiled(serve: Callable[[], None]) -> None:
+    """Have the interpreter's entry call `serve` where it is given the text that does so.
+
+    The entry parses, compiles and registers whatever text it is given, which was two fifths of a trivial
+    call. All other text it treats as ever.
+    """
+    entry: Any = sys.modules.get(_ENTRY)
+    if entry is None:  # no guest, as in the agent's own tests
+        return
+    run_text = entry._run_turn  # noqa: SLF001 - what the one interpreter whose checksum is accepted calls
+
+    def run_turn(text: str, name: str) -> None:
+        if text == _SERVE:
+            serve()
+        else:
+            run_text(text, name)
+
+    entry._run_turn = run_turn  # noqa: SLF001
 
 
 def _tell_lasting_objects(call: Callable[[bytes], bytes]) -> None:

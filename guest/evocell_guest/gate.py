@@ -8,7 +8,7 @@ with the request.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import reasons
@@ -286,7 +286,7 @@ def mark_blocked(blocked: Iterable[tuple[ast.AST, str]]) -> None:
             node.args[0] = ast.copy_location(ast.Constant(BLOCKED_MARK + name), node.args[0])
 
 
-def prefix_in(name: str, names: frozenset[str]) -> str:
+def prefix_in(name: str, names: Collection[str]) -> str:
     """The name, or the package around it, that is among some names; empty if none is."""
     while name and name not in names:
         name = name.rpartition(".")[0]

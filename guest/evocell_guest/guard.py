@@ -8,7 +8,7 @@ what the wall leaves him, which is nothing of the host's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from . import reasons
@@ -36,8 +36,8 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
     """Make the hook and the function that arms it, with their state out of reach of `getattr`."""
     rules: Rules = {}
     profile = ""
-    blocked: frozenset[str] = frozenset()
-    allowed: frozenset[str] | None = None
+    blocked: Collection[str] = frozenset()
+    allowed: Collection[str] | None = None
     own: frozenset[str] = frozenset()
     busy = False
     trips: list[str] = []
@@ -48,13 +48,13 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
         if policy is None:
             rules = {}
             return
+        # Every call comes by here, and few ask for anything: sets are made of the names when they do. Tuples
+        # and a mapping of its own, because the policy itself is within the variant's reach.
         profile = policy["profile"]
-        blocked = frozenset(policy["blocked"])
-        allowed = None if policy["allowed"] is None else frozenset(policy["allowed"])
+        blocked = tuple(policy["blocked"])
+        allowed = None if policy["allowed"] is None else tuple(policy["allowed"])
         own = frozenset(names)
-        rules = {
-            event: None if found is None else frozenset(found) for event, found in policy["events"].items()
-        }
+        rules = dict(policy["events"])
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal busy
@@ -76,8 +76,11 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
             busy = False
 
     def _against(event: str, arguments: tuple[Any, ...]) -> bool:
+        nonlocal blocked, allowed
         names = rules[event]
         if event == "import":
+            if type(blocked) is tuple:
+                blocked, allowed = frozenset(blocked), None if allowed is None else frozenset(allowed)
             name = arguments[0]
             if type(name) is not str:
                 return False

@@ -120,6 +120,7 @@ class Loader:
         self._table: Table = {}
         self._base: Table = {}
         self._base_roots: tuple[str, ...] = ()
+        self._hidden: dict[str, ModuleType] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
@@ -183,7 +184,7 @@ class Loader:
         if not reloading:
             for name in self._table.keys() & _MODULES.keys():
                 if name not in old and name not in _KEPT:
-                    del _MODULES[name]
+                    self._hidden[name] = _MODULES.pop(name)
             return
         finished = dict(self.finished)
         swap = Swap(_marks(before[0], before[1]), _marks(self._code, self._harness))
@@ -198,6 +199,20 @@ class Loader:
             self.finished = finished
             self._arm()
             raise
+
+    def renew(self) -> None:
+        """Unload the versions, so that others can be loaded that find none of their modules.
+
+        What they did elsewhere stays; so do modules that they imported and are not theirs.
+        """
+        for name in self._table:
+            if name not in _KEPT:
+                _MODULES.pop(name, None)
+        _MODULES.update(self._hidden)
+        self._hidden = {}
+        self.finished = {}
+        self._code = self._harness = self._harness_blob = None
+        self._table = {}
 
     def _arm(self) -> None:
         _arm(self._code[3] if self._code is not None else None, self._table.keys() | self._base.keys())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from attrs import field, frozen
 
@@ -35,6 +35,10 @@ __all__ = [
     "check_path",
     "normalise",
 ]
+
+SHORT_CHARS = 10_000
+SHORT_TEXTS = 256
+"""Texts that are not longer than that are converted once, as long as not many others come between."""
 
 
 def _checked_files(files: object) -> tuple[tuple[str, bytes], ...]:
@@ -160,6 +164,18 @@ def normalise(source: Source) -> FileTree:
         ConfigurationError: The source is of no such kind, is empty, cannot be read, or a path or
             size in it is refused; the message names it.
     """
+    if isinstance(source, str) and len(source) <= SHORT_CHARS:
+        return _tree_of_text(source)
+    return _tree_of(source)
+
+
+@lru_cache(maxsize=SHORT_TEXTS)
+def _tree_of_text(source: str) -> FileTree:
+    """Convert a short text: that of a candidate is wanted when it is compiled ahead, and when it runs."""
+    return _tree_of(source)
+
+
+def _tree_of(source: Source) -> FileTree:
     backend = next((one for one in BACKENDS if one.accepts(source)), None)
     if backend is None:
         raise refuse(

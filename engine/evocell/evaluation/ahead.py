@@ -21,7 +21,7 @@ from evocell.sandboxes.code_versions import Versions
 
 __all__ = ["CompileAhead"]
 
-TOGETHER = 24
+TOGETHER = 32
 """Trees that are compiled in one fork at most."""
 TOGETHER_BYTES = 256 << 10
 """Bytes of source in one fork at most."""
@@ -52,6 +52,17 @@ class CompileAhead:
         self._n_done += 1
         self._moved.set()
 
+    async def compile(self, places: Sequence[int]) -> None:
+        """Compile the sources at some places together, as far as they may be.
+
+        Cancellation: Nothing is kept.
+        """
+        at = 0
+        sources = [self._sources[place] for place in places]
+        while at < len(sources):
+            trees, at = self._next(sources, at)
+            await self._versions.compile_ahead(trees, limits=self._limits)
+
     async def beside(self, evaluate: Callable[[], Awaitable[R]]) -> R:
         """Evaluate while code is compiled ahead.
 
@@ -80,16 +91,17 @@ class CompileAhead:
             while at > self._n_done + LEAD:
                 self._moved = trio.Event()
                 await self._moved.wait()
-            trees, at = self._next(max(at, self._n_done))
+            trees, at = self._next(self._sources, max(at, self._n_done))
             await self._versions.compile_ahead(trees, limits=self._limits)
             await trio.lowlevel.checkpoint()
 
-    def _next(self, at: int) -> tuple[list[FileTree], int]:
+    @staticmethod
+    def _next(sources: Sequence[Source], at: int) -> tuple[list[FileTree], int]:
         """The next trees to compile together, and the place after them."""
         trees: list[FileTree] = []
         n_bytes = 0
-        while at < len(self._sources) and len(trees) < TOGETHER and n_bytes < TOGETHER_BYTES:
-            source = self._sources[at]
+        while at < len(sources) and len(trees) < TOGETHER and n_bytes < TOGETHER_BYTES:
+            source = sources[at]
             at += 1
             if isinstance(source, str) and len(source) <= TOGETHER_BYTES // TOGETHER:
                 try:

@@ -35,6 +35,7 @@ from evocell.evaluation.plan import FailureWatch, Plan, prepare
 from evocell.evaluation.recording import BatchRecord, Task, batch_record, function_name
 from evocell.evaluation.scoring import Scored, destroyed, from_function
 from evocell.evaluation.stages import PlannedStage, evaluate_in_stages
+from evocell.evaluation.together import check_batch, evaluate_together
 from evocell.execution.interface import Worker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -160,6 +161,7 @@ class Batches:
         self._observer = manager.observer
         self._pure = pure
         self._memoise = config.memoise
+        self._profile = config.profile
         self._limits = config.limits()
         self._normal_forms = NormalForms(worker, versions)
         self._room = CapacityRetry()
@@ -180,6 +182,8 @@ class Batches:
         """
         deadline = Deadline(check_deadline(deadline_s))
         found, asked = self._manager.find_image(evaluation.image), evaluation.image
+        if evaluation.isolation == "batch":
+            check_batch(evaluation.limits or self._limits, profile=self._profile, image=found)
         return await prepare(
             evaluation,
             self._versions,
@@ -207,11 +211,22 @@ class Batches:
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
+        if individuals and individuals[0].keep:
+            _refuse_batch(plan, "what is kept is evaluated in forks of its own, so leave population out")
         async with (
             self._candidates(individuals, plan) as (candidates, members),
             self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
-            ahead = CompileAhead(self._versions, [one.source for one in individuals], plan.limits)
+            sources = [one.source for one in individuals]
+            ahead = CompileAhead(self._versions, sources, plan.limits)
+            if plan.evaluation.isolation == "batch":
+                return await evaluate_together(
+                    self._worker,
+                    plan,
+                    candidates,
+                    compile_ahead=ahead.compile,
+                    done=partial(self._done, record, members),
+                )
 
             def done(index: int, result: FitnessResult) -> None:
                 self._done(record, members, index, result)
@@ -245,6 +260,8 @@ class Batches:
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
         plans = [await self.plan(stage.evaluation, deadline_s=deadline_s) for stage in stages]
+        for plan in plans:
+            _refuse_batch(plan, "the candidates of a stage are evaluated in forks of their own")
         ready = [
             PlannedStage(stage, evolve(plan, deadline=plans[0].deadline))
             for stage, plan in zip(stages, plans, strict=True)
@@ -254,14 +271,18 @@ class Batches:
             self._candidates(individuals, plans[0]) as (candidates, members),
             self._record("evaluate_stages", task, members, progress) as record,
         ):
-            staged = await evaluate_in_stages(
+            ahead = CompileAhead(self._versions, [one.source for one in individuals], plans[0].limits)
+            evaluate = partial(
+                evaluate_in_stages,
                 self._worker,
                 ready,
                 candidates,
                 load_again=[candidate.load for candidate in candidates],
                 total_limits=total_limits,
+                evaluated=ahead.note_done,
                 done=partial(self._done, record, members),
             )
+            staged = await ahead.beside(evaluate)
             record.results = list(staged)
             return staged
 
@@ -296,6 +317,7 @@ class Batches:
             ConfigurationError: The evaluation names an image, and one of them starts from another.
             ScoringError: The caller's own functions raised for every one.
         """
+        _refuse_batch(plan, "sandboxes are evaluated in forks of their own")
         for record in records:
             named = None if plan.image is None else plan.image.id
             if named is not None and record.image_id not in (None, named):
@@ -490,6 +512,11 @@ class Batches:
         member = _SandboxIndividual(record)
         member.load_first = partial(self._load_kept, member, source, limits)
         return member
+
+
+def _refuse_batch(plan: Plan, why: str) -> None:
+    if plan.evaluation.isolation == "batch":
+        raise ConfigurationError(f'{why}; isolation="batch" is for new sources in evaluate', "isolation")
 
 
 def _out_of_time(record: SandboxRecord, sentence: str) -> FitnessResult:

@@ -141,7 +141,12 @@ async def evaluate_each(
 
 
 async def evaluate_candidate(
-    worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None = None
+    worker: Worker,
+    plan: Plan,
+    candidate: Candidate,
+    budget: Budget | None = None,
+    *,
+    ran: Sequence[Outcome] | None = None,
 ) -> Scored:
     """Evaluate one candidate; it fails by being invalid, never by an exception.
 
@@ -150,6 +155,7 @@ async def evaluate_candidate(
         plan: What to run.
         candidate: Whom.
         budget: What it may still use, if the evaluation is one of several; None for a fresh one.
+        ran: How its cases ended, if they have run already; None to run them.
 
     Cancellation: Its calls are stopped, and there is no result.
     """
@@ -157,7 +163,7 @@ async def evaluate_candidate(
     with plan.observer.telemetry.span("sandbox.evaluate", about) as span:
         try:
             with candidate.in_use():
-                scored = await _evaluate(worker, plan, candidate, budget)
+                scored = await _evaluate(worker, plan, candidate, budget, ran)
         except SandboxNotFound:
             scored = destroyed(
                 sandbox_id=candidate.sandbox_id,
@@ -176,8 +182,14 @@ def note_result(span: Span, result: FitnessResult) -> None:
     span.measure(fuel_used=result.fuel_used, peak_memory_bytes=result.peak_memory_bytes)
 
 
-async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None) -> Scored:
-    code: CompiledVersion | Outcome = deadline_outcome(plan.deadline.seconds)
+async def _evaluate(
+    worker: Worker,
+    plan: Plan,
+    candidate: Candidate,
+    budget: Budget | None,
+    ran: Sequence[Outcome] | None,
+) -> Scored:
+    code: CompiledVersion | Outcome | None = None
     with plan.deadline.scope():
         try:
             code = await candidate.load()
@@ -189,12 +201,15 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
         except WorkerDied as error:
             code = WorkerLost(reason=error.message, deterministic=False)
     if not isinstance(code, CompiledVersion):
-        return Scored(_without_score(plan, candidate, code))
+        why = code or deadline_outcome(plan.deadline.seconds)
+        return Scored(_without_score(plan, candidate, why))
     image = await plan.choose_image(code, asked=candidate.image)
     candidate = evolve(candidate, image=image)
     started = trio.current_time()
     trail = _CaseResults()
-    if budget is not None or plan.one_by_one:
+    if ran is not None:
+        trail.outcomes |= enumerate(ran)
+    elif budget is not None or plan.one_by_one:
         await _in_turn(worker, plan, candidate, code, trail=trail, budget=budget)
     else:
         await _at_once(worker, plan, candidate, code, trail)

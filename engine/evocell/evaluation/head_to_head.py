@@ -71,6 +71,11 @@ async def head_to_head(
 
     Cancellation: Every call is stopped, and there is no result.
     """
+    if plan.evaluation.isolation == "batch":
+        raise ConfigurationError(
+            'isolation="batch" is for many candidates of one evaluate; two that meet share a fork as it is',
+            "isolation",
+        )
     code = await versions.side_by_side(dict(zip(PREFIXES, trees, strict=True)), limits=plan.limits)
     if isinstance(code, Rejected):
         return await _rejected(versions, plan, trees, code)

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import CapacityRetry, Deadline, Slots, Turns
 from evocell.errors import ConfigurationError
 from evocell.evaluation.async_scoring import AwaitedScores
+from evocell.evaluation.host_thread import HostThread
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
@@ -54,7 +54,7 @@ class Plan:
         security: The engine's security profile.
         watch: Warns where a failure counts more than a real score.
         awaited: Awaits an async score function, and bounds how often at once.
-        scoring: Lets one function of the caller's run at a time.
+        scoring: Runs the caller's functions, one at a time.
     """
 
     evaluation: Evaluation
@@ -74,7 +74,7 @@ class Plan:
     security: str
     watch: FailureWatch
     awaited: AwaitedScores
-    scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+    scoring: HostThread = field(factory=HostThread)
 
     async def choose_image(
         self, *codes: CompiledVersion | None, asked: ChosenImage | None = None
@@ -208,7 +208,7 @@ async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | N
     if not asks:
         return function()
     with plan.deadline.scope():
-        return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=plan.scoring)
+        return await plan.scoring.run(function)
     return None
 
 

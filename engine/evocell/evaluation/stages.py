@@ -42,6 +42,7 @@ async def evaluate_in_stages(
     *,
     load_again: Sequence[LoadCode],
     total_limits: Limits | None,
+    evaluated: Callable[[], None],
     done: Callable[[int, FitnessResult], None],
 ) -> list[StagedResult]:
     """Evaluate candidates in one stage after the other; a stage begins when the one before it is over.
@@ -52,6 +53,7 @@ async def evaluate_in_stages(
         candidates: Whom.
         load_again: For each, what makes its code ready in the second stage and after.
         total_limits: Limits of all calls of one candidate together, in all stages; None for none.
+        evaluated: Called with each result of a stage.
         done: Called with the place of each that goes no further, and its last result.
 
     Returns:
@@ -75,6 +77,7 @@ async def evaluate_in_stages(
         def over(place: int, result: FitnessResult, entered: list[int] = entered, last: bool = last) -> None:  # noqa: FBT001
             index = entered[place]
             results[index].append(result)
+            evaluated()
             if last or not result.valid:
                 done(index, result)
 

@@ -23,7 +23,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityPolicy
 
-__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "Worker"]
+__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "TogetherJob", "Worker"]
 
 
 @frozen(kw_only=True)
@@ -76,6 +76,29 @@ class CallJob:
     reload: bool = False
     sandbox_id: str = ""
     passing: bool = False
+
+
+@frozen(kw_only=True)
+class TogetherJob:
+    """Calls of one function in several variants, one after the other in one fork that is thrown away.
+
+    Attributes:
+        image: Id of the image to fork; None for the engine's own.
+        codes: The variants; each has modules of its own.
+        entry: ``"module:qualname"``.
+        payloads: The arguments of each call, as in `CallJob`; every variant makes all of them.
+        seeds: The seed of each call.
+        limits: Bounds of all of it together; of the size of a result, each call's.
+        harness: Trusted files that are importable beside each variant.
+    """
+
+    image: str | None = None
+    codes: tuple[CompiledVersion, ...]
+    entry: str
+    payloads: tuple[bytes, ...] = field(repr=False)
+    seeds: tuple[int, ...]
+    limits: Limits
+    harness: CompiledVersion | None = None
 
 
 @frozen(kw_only=True)
@@ -185,6 +208,20 @@ class Worker(Protocol):
         """Run one call to its end or to a limit.
 
         Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        """
+        ...
+
+    async def call_together(self, job: TogetherJob) -> list[Sequence[Outcome] | None] | None:
+        """Run several variants in one fork, which they share with the agent that tells of them.
+
+        Returns:
+            For each variant how its calls ended, with the fuel that the guest's clock counted for each; None
+            for one that has to be run by itself to be sure. None if all of them have to.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+
+        Cancellation: The fork is discarded.
         """
         ...
 

@@ -24,7 +24,7 @@ MOST_SCORES_AT_ONCE = 10_000
 _NAME = r"[^\W\d]\w*"
 _ENTRY = re.compile(rf"(?:{_NAME}(?:\.{_NAME})*:)?{_NAME}(?:\.{_NAME})*\Z")
 
-Isolation = Literal["case", "candidate"]
+Isolation = Literal["case", "candidate", "batch"]
 Score: TypeAlias = float | Mapping[str, float]
 ScoreFunction: TypeAlias = (
     "Callable[[Case, Any], Score | tuple[Score, str] | Awaitable[Score | tuple[Score, str]]]"
@@ -191,7 +191,9 @@ class Evaluation:
             is not taken from public ones.
         seed: Seed of the guest's random sources, of 64 bits.
         isolation: ``"case"`` gives each case a fresh fork; ``"candidate"`` runs all in one. Either way the
-            public cases run first and the hidden ones after them, each in the order given.
+            public cases run first and the hidden ones after them, each in the order given. ``"batch"`` runs
+            up to 32 candidates of one `evaluate` in one fork, under one budget: they are not protected from
+            each other, only you are from them. For tiny ones by the thousand; see the threat model.
         stop: None, ``"first_failure"``, or a function of the results so far, in the order in which they were
             run, that says when enough is known.
         directions: ``"maximize"`` or ``"minimize"`` for each objective.
@@ -232,9 +234,9 @@ class Evaluation:
         _choice("aggregate", self.aggregate, ("mean",), "a function of the case results")
         if self.stop is not None:
             _choice("stop", self.stop, ("first_failure",), "a function of the results so far")
-        if self.isolation not in ("case", "candidate"):
+        if self.isolation not in ("case", "candidate", "batch"):
             raise ConfigurationError(
-                f'isolation must be "case" or "candidate", not {self.isolation!r}', "isolation"
+                f'isolation must be "case", "candidate" or "batch", not {self.isolation!r}', "isolation"
             )
         for name, value in (("limits", self.limits), ("total_limits", self.total_limits)):
             if value is not None and not isinstance(value, Limits):
@@ -265,6 +267,8 @@ class Evaluation:
                 "scores_at_once",
             )
         _check_failure(self.failure, self.directions)
+        if self.isolation == "batch":
+            _check_batch(self)
 
     @property
     def failure_objectives(self) -> tuple[float, ...]:
@@ -272,6 +276,22 @@ class Evaluation:
         if self.failure is None:
             return (0.0,)
         return self.failure if isinstance(self.failure, tuple) else (self.failure,)
+
+
+def _check_batch(evaluation: Evaluation) -> None:
+    """Refuse what makes no sense for candidates that share an interpreter and a budget."""
+    for name, given, why in (
+        ("stop", evaluation.stop is not None, "the cases of a candidate run in one go there"),
+        ("total_limits", evaluation.total_limits is not None, "the limits are those of all together there"),
+        ("memoise", bool(evaluation.memoise), "a call there depends on those before it"),
+        (
+            "cases",
+            not all(case.public for case in evaluation.cases),
+            "a candidate there can see what the one before it was given, so no case can be hidden",
+        ),
+    ):
+        if given:
+            raise ConfigurationError(f'isolation="batch" does not go with {name}: {why}', name)
 
 
 def _check_expected(cases: tuple[Case, ...], score: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from attrs import evolve, field, frozen
@@ -246,17 +247,21 @@ class SecurityPolicy:
         }
 
     def at_run_time(self) -> dict[str, Any] | None:
-        """What of it the audit hook needs, as plain data; None if that refuses nothing."""
+        """What of it the audit hook needs, as plain data in tuples; None if that refuses nothing."""
         if not (self.enforce and self.events):
             return None
-        wire = self.to_wire()
-        return {key: wire[key] for key in ("profile", "blocked", "allowed", "events")}
+        return {
+            "profile": self.profile,
+            "blocked": self.blocked,
+            "allowed": self.allowed,
+            "events": dict(self.events),
+        }
 
     def with_processes(self) -> SecurityPolicy:
         """The policy of calls that may have processes: it does not block the modules for them."""
         return evolve(self, blocked=tuple(name for name in self.blocked if name not in _OF_PROCESSES))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash over all of it: code that was let through by one policy is not let through by another."""
         return hashlib.sha256(json.dumps(self.to_wire(), sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -48,6 +48,8 @@ HARNESS_ROOT = "/harness"
 _KEPT_BYTES = 64 << 20
 _ENTRY_BYTES = 1024
 _LEAST_TOGETHER = 2
+_FEW_FILES = 2
+"""Files of byte code that are read or written without a thread, as small trees are."""
 
 _log = logging.getLogger("evocell")
 
@@ -67,6 +69,9 @@ class _Job:
     job: CompileJob
     unit_keys: Mapping[str, str]
 
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Decided: TypeAlias = Callable[[str, SecurityPolicy, CompiledVersion | Rejected], None]
 
@@ -285,7 +290,7 @@ class Versions:
         for key, unit in units.items():
             self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
         if self._durable:
-            await trio.to_thread.run_sync(self._to_store, units)
+            await _on_disk(len(units), self._to_store, units)
 
     async def side_by_side(
         self,
@@ -363,7 +368,7 @@ class Versions:
         units = {path: unit for path, key in keys.items() if (unit := self._units.get(key)) is not None}
         if self._durable and len(units) < len(keys):
             missing = {path: key for path, key in keys.items() if path not in units}
-            units |= await trio.to_thread.run_sync(self._from_store, missing)
+            units |= await _on_disk(len(missing), self._from_store, missing)
         if len(units) < len(keys):
             made = await self._worker.compile(evolve(job, known=units))
             if isinstance(made, Rejected):
@@ -412,6 +417,13 @@ async def read_source(source: Source) -> FileTree:
     if isinstance(source, str):
         return normalise(source)
     return await trio.to_thread.run_sync(normalise, source)
+
+
+async def _on_disk(n_files: int, function: Callable[[T], R], argument: T) -> R:
+    """Call a function that reads or writes files; in a thread, unless they are too few to be worth one."""
+    if n_files <= _FEW_FILES:
+        return function(argument)
+    return await trio.to_thread.run_sync(function, argument)
 
 
 def _top(path: str) -> str:

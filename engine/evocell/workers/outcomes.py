@@ -90,7 +90,7 @@ def classify(
         return GuestCrashed(reason=f"its answer cannot be read: {e}", **common)
     if (imports_ns := answer.get(IMPORTS, 0)) and deterministic:
         common["import_fuel"] = import_fuel(result, imports_ns)
-    return _answered(answer, limits, common)
+    return answered(answer, limits, common)
 
 
 def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outcome:
@@ -120,7 +120,14 @@ def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outc
     return GuestCrashed(reason=_TRAPS.get(trap, f"it trapped ({trap})"), **common)
 
 
-def _answered(answer: Mapping[str, Any], limits: Limits, common: dict[str, Any]) -> Outcome:
+def answered(answer: Mapping[str, Any], limits: Limits, common: dict[str, Any]) -> Outcome:
+    """The outcome of a call that the guest answered.
+
+    Args:
+        answer: Its response, checked.
+        limits: The call's limits.
+        common: What `readings` returned.
+    """
     match answer["t"]:
         case "completed":
             return Completed(value=answer["v"], **common)

@@ -11,7 +11,7 @@ over one by one, each after the run in it, and the process ends after its last r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,13 @@ class HostPool:
 
     async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request on the worker with the least to do, or on the session's own; see `Host`."""
-        lost = "the worker died"
-        turns: list[AbstractAsyncContextManager[object]] = [nullcontext(), *[self._again] * (_TRIES - 1)]
-        for turn in turns:
-            async with turn:
-                seen = await self._run_somewhere(request)
-                if isinstance(seen, GuestResult):
-                    return seen
-                lost = seen
-            if request.session is not None:
+        seen = await self._run_somewhere(request)
+        for _ in range(0 if request.session is not None else _TRIES - 1):
+            if isinstance(seen, GuestResult):
                 break
-        return GuestResult(lost=lost)
+            async with self._again:
+                seen = await self._run_somewhere(request)
+        return seen if isinstance(seen, GuestResult) else GuestResult(lost=seen)
 
     async def _run_somewhere(self, request: GuestRequest) -> GuestResult | str:
         """Run on a worker, and on the next one if there is no room; or say how the worker was lost."""
@@ -302,9 +298,7 @@ class HostPool:
                 if session is None and not any(process.room for process in free):
                     await self._for_room.park()
                     continue
-                chosen = min(
-                    free, key=lambda process: (process.under_way.total(), self._table.count(process))
-                )
+                chosen = min(free, key=lambda process: (process.n_under_way, self._table.count(process)))
                 if session is not None:
                     self._table.settle(session, chosen)
                 return chosen, False
@@ -379,7 +373,8 @@ class HostPool:
 
     def _tell_of_room(self) -> None:
         """Have as many of those who wait for room look again as there is room for."""
-        self._for_room.unpark(count=max(1, sum(process.room for process in self._free())))
+        if self._for_room:
+            self._for_room.unpark(count=max(1, sum(process.room for process in self._free())))
 
     def _tell_kill(self, kill: WorkerKill) -> None:
         if self.on_kill is not None:

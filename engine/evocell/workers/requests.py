@@ -12,9 +12,10 @@ import marshal
 from functools import lru_cache
 
 from evocell.execution.interface import CallJob
+from evocell.execution.payload_cache import BLOB_BYTES
 from evocell.models.limits import Limits
 
-__all__ = ["CHILD_ENTRY", "call_request", "child_parts"]
+__all__ = ["CHILD_ENTRY", "call_request", "child_parts", "in_pieces"]
 
 CHILD_ENTRY = "evocell_child:main"
 """What a process of a call is: a function of the harness."""
@@ -47,6 +48,15 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
             parts += [blob, b""]
     parts[-1] += _END
     return tuple(part for part in parts if part)
+
+
+def in_pieces(question: dict[str, object]) -> tuple[bytes, ...]:
+    """Make a request of plain data, in pieces that make it up when put one after the other.
+
+    They are short enough to be sent as they are: no other run has them too, so none is worth a name.
+    """
+    data = marshal.dumps(question, _VERSION)
+    return tuple(data[at : at + BLOB_BYTES] for at in range(0, len(data), BLOB_BYTES))
 
 
 def child_parts(job: CallJob) -> tuple[bytes, ...]:

@@ -53,7 +53,7 @@ class WorkerSlot:
             pid=process.pid,
             status="draining" if self.drain_asked.is_set() else "up",
             sessions=table.count(process),
-            calls=process.under_way.total(),
+            calls=process.n_under_way,
             finished=process.finished,
             restarts=self.restarts,
             capacity=process.capacity,

@@ -18,7 +18,7 @@ from evocell.code.compiler import (
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
 from evocell.concurrency import in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
-from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
 from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
 from evocell.models.info import ImageInfo
@@ -26,7 +26,8 @@ from evocell.models.limits import Bounds, Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
-from evocell.workers.requests import call_request, child_parts
+from evocell.workers.requests import call_request, child_parts, in_pieces
+from evocell.workers.together import read_together, together_request
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
 from evocell_runtime.untrusted import GuestBytes
@@ -104,7 +105,8 @@ class HostWorker:
         """
         snapshot = await put_tree(self._snapshots, job.tree)
         limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
-        seen = await self._ask(compile_request(job.tree, job.root, job.policy, job.known, job.prefix), limits)
+        question = compile_request(job.tree, job.root, job.policy, job.known, job.prefix)
+        seen = await self._run(GuestRequest(parts=in_pieces(question), limits=limits))
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
@@ -120,7 +122,8 @@ class HostWorker:
             return [await self.compile(job) for job in jobs]
         first, trees = jobs[0], [job.tree for job in jobs]
         limits = COMPILE_LIMITS.evolve(fuel=sum(compile_fuel(tree) for tree in trees))
-        seen = await self._ask(compile_trees_request(trees, first.root, first.policy, first.prefix), limits)
+        question = compile_trees_request(trees, first.root, first.policy, first.prefix)
+        seen = await self._run(GuestRequest(parts=in_pieces(question), limits=limits))
         made: Sequence[CompiledVersion | Rejected | None] = [None] * len(jobs)
         if seen.answer is not None:
             snapshots = [await put_tree(self._snapshots, tree) for tree in trees]
@@ -185,6 +188,26 @@ class HostWorker:
             session_fresh=job.session is not None and seen.loaded,
             lost=seen.lost is not None,
         )
+
+    async def call_together(self, job: TogetherJob) -> list[Sequence[Outcome] | None] | None:
+        """Run several variants in one fork; see `Worker`.
+
+        Raises:
+            CapacityError: There is no room for another fork.
+            EngineClosed: The worker is closed.
+
+        Cancellation: The fork is discarded within a slice, before `Cancelled` leaves here.
+        """
+        seen = await self._run(
+            GuestRequest(
+                parts=together_request(job),
+                limits=job.limits,
+                image=job.image,
+                harness=None if job.harness is None else job.harness.path,
+            )
+        )
+        image_bytes = self._images.manifest(job.image).memory_bytes
+        return await in_thread_if_large(_answer_bytes(seen), read_together, seen, job, image_bytes)
 
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""

@@ -97,6 +97,8 @@ class WorkerProcess:
         """Whether another takes its place, and it is given no further sessions."""
         self.under_way: Counter[str | None] = Counter()
         """Runs in it, by session; those that need none are under None."""
+        self.n_under_way = 0
+        """How many runs are in it."""
         self.capacity = 0
         """How many sessions there is room for in it."""
         self.finished = 0
@@ -119,7 +121,7 @@ class WorkerProcess:
         only one: which worker will be free first is known when it is.
         """
         ahead = SHORT_AHEAD if self._typical_s < SHORT_S else LONG_AHEAD
-        return max(0, ahead - self.under_way.total())
+        return max(0, ahead - self.n_under_way)
 
     @property
     def pid(self) -> int | None:
@@ -166,9 +168,8 @@ class WorkerProcess:
         sender = self._sender
         if sender is None:
             raise ConnectionLost(f"{self.name} is not up")
-        self.under_way[request.session] += 1
+        self._count_in(request.session)
         self._owners[request.sandbox_id] += 1
-        self._busy.set()
         try:
             seen = await sender.run(request)
         except RequestFailed as error:
@@ -182,7 +183,9 @@ class WorkerProcess:
                 self._typical_s += _SMOOTHING * (seen.result.ran_s - self._typical_s)
             return seen
         finally:
-            self._owners -= Counter({request.sandbox_id: 1})
+            self._owners[request.sandbox_id] -= 1
+            if not self._owners[request.sandbox_id]:
+                del self._owners[request.sandbox_id]
             self._count_out(request.session)
 
     async def wait_without(self, session: str) -> None:
@@ -210,8 +213,8 @@ class WorkerProcess:
         """
         if self._connection is None:
             raise CopyRefused(f"{self.name}, which held its state, is gone")
-        self.under_way.update(sessions)
-        self._busy.set()
+        for session in sessions:
+            self._count_in(session)
         try:
             answer = await self._connection.request(method, params)
         except ConnectionLost:
@@ -304,14 +307,20 @@ class WorkerProcess:
         while self.under_way:
             await self._changed.wait()
 
+    def _count_in(self, session: str | None) -> None:
+        self.under_way[session] += 1
+        self.n_under_way += 1
+        self._busy.set()
+
     def _count_out(self, session: str | None) -> None:
+        self.n_under_way -= 1
         self.under_way[session] -= 1
         if not self.under_way[session]:
             del self.under_way[session]
-        if not self.under_way:
+            self._changed.set()
+            self._changed = trio.Event()
+        if not self.n_under_way:
             self._busy = trio.Event()
-        self._changed.set()
-        self._changed = trio.Event()
 
 
 class _Question:

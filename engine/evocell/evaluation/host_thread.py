@@ -1,0 +1,123 @@
+"""The thread in which the caller's own functions are asked, one after the other.
+
+A thread that is asked and waited for once for every candidate costs more than a tiny candidate does. So what
+is to be asked stands in a row, and one stay in a thread asks all that has come meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar, cast
+
+import trio
+
+__all__ = ["HostThread"]
+
+R = TypeVar("R")
+
+
+class _Asked(Generic[R]):
+    """A function in the row, and what became of it."""
+
+    def __init__(self, function: Callable[[], R]) -> None:
+        self._function = function
+        self._context = contextvars.copy_context()
+        self.answered = trio.Event()
+        self.given_up = False
+        self._value: R | None = None
+        self._raised: BaseException | None = None
+
+    def ask(self) -> None:
+        """Call it, in the thread, unless nobody waits for it any more."""
+        if self.given_up:
+            return
+        try:
+            self._value = self._context.run(self._function)
+        except BaseException as error:  # noqa: BLE001 - raised again by the task that waits
+            self._raised = error
+
+    def answer(self) -> R:
+        """Return what it returned, or raise what it raised."""
+        if self._raised is not None:
+            raise self._raised
+        return cast("R", self._value)
+
+
+class HostThread:
+    """Runs functions of the caller's in a thread, one at a time, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._row: deque[_Asked[Any]] = deque()
+        self._done: deque[_Asked[Any]] = deque()
+        self._running = False
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def run(self, function: Callable[[], R]) -> R:
+        """Run a function.
+
+        Args:
+            function: What to run.
+
+        Returns:
+            What it returned.
+
+        Raises:
+            BaseException: What it raised.
+
+        Cancellation: It is not called any more; or, if it is being called, the thread is left to itself, and
+            others are called when it has returned.
+        """
+        asked = _Asked(function)
+        self._row.append(asked)
+        if not self._running:
+            self._start()
+        try:
+            await asked.answered.wait()
+        except trio.Cancelled:
+            asked.given_up = True
+            raise
+        return asked.answer()
+
+    def _start(self) -> None:
+        self._running = True
+        # No task's own, since the thread serves all who stand in the row; one of trio's, so that the caller's
+        # functions may use `trio.from_thread`.
+        trio.lowlevel.spawn_system_task(self._stay)
+
+    async def _stay(self) -> None:
+        token = trio.lowlevel.current_trio_token()
+        try:
+            await trio.to_thread.run_sync(self._work, token, abandon_on_cancel=True, limiter=self._limiter)
+        finally:
+            self._ended()
+
+    def _work(self, token: trio.lowlevel.TrioToken) -> None:
+        """Call what stands in the row until it is empty; in the thread."""
+        while self._row:
+            asked = self._row.popleft()
+            asked.ask()
+            self._done.append(asked)
+            self._tell(token, self._deliver)
+
+    @staticmethod
+    def _tell(token: trio.lowlevel.TrioToken, what: Callable[[], None]) -> None:
+        try:
+            token.run_sync_soon(what, idempotent=True)
+        except trio.RunFinishedError:  # the engine's loop ended, and left this thread to itself
+            return
+
+    def _deliver(self) -> None:
+        """Wake those whose functions have returned; on the loop."""
+        while self._done:
+            self._done.popleft().answered.set()
+
+    def _ended(self) -> None:
+        """Go on with what came after the thread had looked for the last time; on the loop."""
+        self._deliver()
+        self._running = False
+        if self._row:
+            with suppress(RuntimeError):  # the loop is ending
+                self._start()

@@ -55,7 +55,7 @@ PLAIN = (
     rb"\xfd[\x15-\x22].",  # lanes,
     rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xe2\xe4-\xe6\xe8-\xee\xf0-\xf2\xf4-\xff]\x01)",
 )
-"""Instructions that neither jump nor divide nor open or close a block, call nothing and move no run of bytes."""
+"""Instructions that neither jump nor divide nor open a block, call nothing and move no run of bytes."""
 
 STRAIGHT = (PLAIN[0], JUMPS, *PLAIN[1:], DIVISIONS)
 """Instructions that open and close no block, call nothing and move no run of bytes."""

@@ -22,6 +22,7 @@ __all__ = [
     "JUMPS",
     "PLAIN",
     "STRAIGHT",
+    "VECTOR_STORES",
     "after_try_table",
     "run_of",
 ]
@@ -42,6 +43,9 @@ JUMPS = rb"[\x00\x0a\x0f]|[\x08\x0c\x0d]" + _LEB
 DIVISIONS = rb"[\x6d-\x70\x7f-\x82\x91\x95\x9f\xa3]|\xfd[\xe3\xe7\xef\xf3]\x01"
 """Quotients, remainders and square roots."""
 
+VECTOR_STORES = rb"\xfd\x0b" + _ADDRESS
+"""`v128.store`."""
+
 PLAIN = (
     rb"[\x01\x1a\x1b\x45-\x6c\x71-\x7e\x83-\x90\x92-\x94\x96-\x9e\xa0-\xa2\xa4-\xc4\xd1]",  # drop; numbers
     rb"[\x20-\x24\x41\x42\xd0\xd2]" + _LEB,  # variables, constants
@@ -49,15 +53,15 @@ PLAIN = (
     rb"[\x3f\x40]\x00",  # memory.size, memory.grow
     rb"\x43.{4}|\x44.{8}",  # f32.const, f64.const
     rb"\xfc[\x00-\x07]",  # saturating conversions
-    rb"\xfd[\x00-\x0b\x5c\x5d]" + _ADDRESS,  # vectors: loads and stores,
-    rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # those of a lane,
+    rb"\xfd[\x00-\x0a\x5c\x5d]" + _ADDRESS,  # vectors: loads,
+    rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # loads and stores of a lane,
     rb"\xfd[\x0c\x0d].{16}",  # constants and shuffles,
     rb"\xfd[\x15-\x22].",  # lanes,
     rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xe2\xe4-\xe6\xe8-\xee\xf0-\xf2\xf4-\xff]\x01)",
 )
-"""Instructions that neither jump nor divide nor open a block, call nothing and move no run of bytes."""
+"""Instructions that are none of these, open and close no block, call nothing and move no run of bytes."""
 
-STRAIGHT = (PLAIN[0], JUMPS, *PLAIN[1:], DIVISIONS)
+STRAIGHT = (PLAIN[0], JUMPS, *PLAIN[1:], DIVISIONS, VECTOR_STORES)
 """Instructions that open and close no block, call nothing and move no run of bytes."""
 
 BLOCKS = rb"[\x02-\x04]" + BLOCK

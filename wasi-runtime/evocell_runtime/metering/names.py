@@ -48,6 +48,7 @@ class Costs:
         operation: A load, a store, an operation on numbers or vectors.
         branch: A branch: what it costs on the average that some are not foreseen.
         quotient: A quotient, a remainder or a square root, in addition.
+        vector_store: A store of a vector: as a bulk operation on as many bytes.
         indirect_call: A call through the table, with what the function does that it leads to if that is not
             charged by itself.
         most: The most that a call of a function costs without its loops: in what would cost more, by half of
@@ -61,6 +62,7 @@ class Costs:
     operation: float = 0.5
     branch: int = 5
     quotient: int = 12
+    vector_store: int = 4
     indirect_call: int = 60
     most: int = 4_000
     dispatch: int = 38

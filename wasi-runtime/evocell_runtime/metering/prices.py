@@ -53,6 +53,7 @@ class Prices:
             costs.operation * work.operations
             + costs.branch * work.branches
             + costs.quotient * work.quotients
+            + costs.vector_store * work.vector_stores
             + sum(call.times * self._of_call(call) for call in calls)
         )
 

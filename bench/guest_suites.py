@@ -3,9 +3,13 @@
 The tests are not part of this project, and need pytest in the guest. Fetch the wheels, the package's at the version that
 the image has (`evocell layer packages`), the others in pure Python:
 
-    pip download --no-deps --only-binary :all: -d wheels pytest pluggy iniconfig sortedcontainers 'hypothesis<6.140'
+    pip download --no-deps --only-binary :all: -d wheels pytest pluggy iniconfig pygments sortedcontainers 'hypothesis<6.140'
     python3.13 -m pip download --no-deps --only-binary :all: -d wheels numpy==2.5.2
-    python bench/guest_suites.py wheels numpy --python VENV/bin/python [--only TEXT] [--json FILE]
+    python bench/guest_suites.py wheels numpy --python VENV/bin/python [--only REGEX] [--json FILE]
+
+Where the tests are not in the wheel, as those of more-itertools, or are CPython's own, `--tests` names their folder:
+
+    python bench/guest_suites.py wheels cpython --tests lib/python3.13/test --python VENV/bin/python
 
 `--python` is an interpreter that has the same package and pytest; without it only the guest runs. A test module is a
 run of its own, with large limits. What passes natively and does not in the guest is listed with the last line of its
@@ -22,6 +26,8 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from attrs import field, frozen
@@ -39,9 +45,58 @@ LIMITS = evocell.Limits(
     payload_items=1_000_000,
 )
 KINDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+_IMPORTED = re.compile(r"^from ([\w.]+\.tests\.test_\w+) import", re.MULTILINE)
 _TEST_MODULE = re.compile(r"(?:^|/)tests/test_\w+\.py$")
 
 PLUGIN = '''
+import sys
+import types
+
+EXTENSIONS = (
+    "_multiarray_tests", "_operand_flag_tests", "_rational_tests", "_struct_ufunc_tests", "_umath_tests"
+)
+
+
+class Missing:
+    """Part of an extension that exists for tests only: it may be named and given to tests, which then fail."""
+
+    running = False
+
+    def __init__(self, *args, **kwargs):
+        if Missing.running:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name} is not in the interpreter")
+
+
+def is_missing(value):
+    return isinstance(value, Missing) or isinstance(value, type) and issubclass(value, Missing)
+
+
+def stand_in(name):
+    def __getattr__(attribute):
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return type(f"{name}.{attribute}", (Missing,), {})
+
+    try:
+        __import__(name)
+    except ImportError:
+        module = sys.modules[name] = types.ModuleType(name)
+        module.__getattr__ = __getattr__
+        package, _, last = name.rpartition(".")
+        if package:
+            setattr(sys.modules[package], last, module)
+
+
+def prepare_numpy():
+    """What numpy's tests need where they know of WebAssembly only that it had no floating-point errors once."""
+    import numpy.testing
+    numpy.testing.IS_WASM = numpy.testing._private.utils.IS_WASM = False
+    for name in EXTENSIONS:
+        stand_in(f"numpy._core.{name}")
+    stand_in("multiprocessing")
+
+
 class Counter:
     """Outcomes of tests by their names, with the last line of what failed."""
 
@@ -51,6 +106,12 @@ class Counter:
     def note(self, name, kind, why=""):
         name = name[name.rfind("/") + 1 :]
         self.seen[name] = (kind, str(why).strip().splitlines()[-1][:200] if str(why).strip() else "")
+
+    def pytest_runtest_call(self, item):
+        Missing.running = True
+        for value in getattr(getattr(item, "callspec", None), "params", {}).values():
+            if is_missing(value):
+                raise NotImplementedError("a parameter is not in the interpreter")
 
     def pytest_runtest_logreport(self, report):
         expected = hasattr(report, "wasxfail")
@@ -77,6 +138,8 @@ class Counter:
 
 def run_tests(arguments):
     import pytest
+    if sys.platform == "wasi" and "numpy" in sys.modules:
+        prepare_numpy()
     counter = Counter()
     quiet = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:terminal", "-p", "no:logging"]
     pytest.main([*quiet, *arguments], plugins=[counter])
@@ -90,9 +153,21 @@ from plugin import run_tests
 
 
 def run():
-    folder = {module!r}.rpartition("/tests/")[0]
-    package = importlib.import_module(folder.replace("/", "."))
-    package.__path__.append("/app/suite/" + folder)
+    for folder in {folders!r}:
+        folder = folder.partition("/tests")[0]
+        package = importlib.import_module(folder.replace("/", "."))
+        package.__path__.append("/app/suite/" + folder)
+    os.chdir("/tmp")
+    return run_tests(["-s", "--rootdir", "/app/suite", "-c", "/app/suite/none.ini", "/app/suite/" + {module!r}])
+"""
+
+LOOSE = """
+import os, sys
+from plugin import run_tests
+
+
+def run():
+    sys.path.insert(0, "/app/suite")
     os.chdir("/tmp")
     return run_tests(["-s", "--rootdir", "/app/suite", "-c", "/app/suite/none.ini", "/app/suite/" + {module!r}])
 """
@@ -101,8 +176,11 @@ NATIVELY = """
 import importlib, json, os, sys
 sys.path.insert(0, sys.argv[1])
 from plugin import run_tests
-package = importlib.import_module(sys.argv[2].split("/")[0])
-path = os.path.join(os.path.dirname(os.path.dirname(package.__file__)), sys.argv[2])
+if len(sys.argv) > 3:
+    path = os.path.join(os.path.dirname(sys.argv[3]), sys.argv[2])
+else:
+    package = importlib.import_module(sys.argv[2].split("/")[0])
+    path = os.path.join(os.path.dirname(os.path.dirname(package.__file__)), sys.argv[2])
 os.chdir(sys.argv[1])
 open("none.ini", "w").write("[pytest]")
 seen = run_tests(["--capture=sys", "--rootdir", os.path.dirname(path), "-c", "none.ini", path])
@@ -119,10 +197,27 @@ class Run:
     native: dict[str, tuple[str, str]] | None = field(repr=False)
 
     def lost(self) -> dict[str, str]:
-        """Tests that pass natively and do not in the guest, with why."""
-        passes = (name for name, (kind, _) in (self.native or {}).items() if kind == "passed")
-        got = {name: self.guest.get(name, ("missing", "not run")) for name in passes}
-        return {name: f"{kind}: {why}" for name, (kind, why) in got.items() if kind != "passed"}
+        """Tests that pass natively and do not in the guest, with why.
+
+        Parameters have other names where types have: `int32` is a type number of its own in the guest. As many
+        passes of the same test as the guest has under names that are not there natively stand for those.
+        """
+        native = self.native or {}
+        passes = [name for name, (kind, _) in native.items() if kind == "passed"]
+        renamed = Counter(
+            name.partition("[")[0]
+            for name, (kind, _) in self.guest.items()
+            if kind == "passed" and name not in native
+        )
+        found: dict[str, str] = {}
+        for name in passes:
+            kind, why = self.guest.get(name, ("missing", "not run"))
+            test = name.partition("[")[0]
+            if kind == "missing" and renamed[test]:
+                renamed[test] -= 1
+            elif kind != "passed":
+                found[name] = f"{kind}: {why}"
+        return found
 
 
 def find_wheel(folder: Path, package: str) -> Path:
@@ -136,7 +231,7 @@ def find_wheel(folder: Path, package: str) -> Path:
 def pack_layer(folder: Path, package: str, target: Path) -> Path:
     """What pytest needs, as a layer for the guest."""
     with zipfile.ZipFile(target, "w") as layer:
-        for wheel in sorted(folder.glob("*.whl")):
+        for wheel in sorted(folder.glob("*-none-any.whl")):
             if wheel.name.startswith(f"{package}-"):
                 continue
             with zipfile.ZipFile(wheel) as packed:
@@ -147,20 +242,41 @@ def pack_layer(folder: Path, package: str, target: Path) -> Path:
 
 
 def sources_of(wheel: zipfile.ZipFile, module: str) -> dict[str, str | bytes]:
-    """The program that runs one test module: the files around it, and what runs them."""
-    folder = str(PurePosixPath(module).parent)
+    """The program that runs one test module: the files around it and test modules it imports, and what runs them."""
+    imported = {
+        f"{name.replace('.', '/')}.py"
+        for name in _IMPORTED.findall(wheel.read(module).decode(errors="replace"))
+    }
+    wanted = {module} | (imported & set(wheel.namelist()))
+    folders = {str(PurePosixPath(name).parent) for name in wanted}
     files: dict[str, str | bytes] = {
         f"suite/{name}": wheel.read(name)
         for name in wheel.namelist()
-        if name.startswith(f"{folder}/")
+        if any(name.startswith(f"{folder}/") for folder in folders)
         and not name.endswith((".so", "/"))
-        and (name == module or not _TEST_MODULE.search(name))
+        and (name in wanted or not _TEST_MODULE.search(name))
     }
     return {
         **files,
         "suite/none.ini": "[pytest]\n",
         "plugin.py": PLUGIN,
-        "driver.py": IN_GUEST.format(module=module),
+        "driver.py": IN_GUEST.format(module=module, folders=sorted(folders)),
+    }
+
+
+def loose_sources(folder: Path, module: str) -> dict[str, str | bytes]:
+    """The program that runs one test module of a folder: what is beside it that is no test, and what it supports."""
+    beside = [path for path in folder.glob("*.py") if not path.name.startswith("test_")]
+    beside += folder.rglob("support/*.py")
+    beside += [folder.parent / module]
+    files: dict[str, str | bytes] = {
+        f"suite/{path.relative_to(folder.parent)}": path.read_bytes() for path in beside
+    }
+    return {
+        **files,
+        "suite/none.ini": "[pytest]\n",
+        "plugin.py": PLUGIN,
+        "driver.py": LOOSE.format(module=module),
     }
 
 
@@ -175,11 +291,12 @@ def in_guest(engine: evocell.Engine, source: dict[str, str | bytes]) -> dict[str
     return {str(name): (str(kind), str(why)) for name, (kind, why) in outcome.unwrap().items()}
 
 
-def natively(python: str, module: str) -> dict[str, tuple[str, str]]:
+def natively(python: str, module: str, tests: Path | None) -> dict[str, tuple[str, str]]:
     """Outcomes of the installed package's own copy."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "plugin.py").write_text(PLUGIN, encoding="utf-8")
-        done = subprocess.run([python, "-c", NATIVELY, folder, module], capture_output=True, check=False)
+        arguments = [folder, module, *([str(tests)] if tests else [])]
+        done = subprocess.run([python, "-c", NATIVELY, *arguments], capture_output=True, check=False)
         seen = Path(folder, "seen.json")
         if not seen.exists():
             return {"the whole module": ("error", done.stderr.decode(errors="replace")[-200:])}
@@ -195,31 +312,49 @@ def main() -> int:
     parser.add_argument("wheels", type=Path)
     parser.add_argument("package")
     parser.add_argument("--python", help="an interpreter with the same package and pytest")
-    parser.add_argument("--only", default="", help="modules whose path contains this")
+    parser.add_argument("--only", default="", help="modules in whose path this is found")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--tests", type=Path, help="a folder of test modules that are in no wheel")
     options = parser.parse_args()
-    console = Console()
+    console = Console(soft_wrap=True)
     runs: list[Run] = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        zipfile.ZipFile(find_wheel(options.wheels, options.package)) as wheel,
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         layer = pack_layer(options.wheels, options.package, Path(folder, "pytest.zip"))
-        modules = [n for n in wheel.namelist() if _TEST_MODULE.search(n) and options.only in n]
         config = evocell.Config(
             layers=(str(layer),), security_profile="low", workers=1, record_evaluations=False
         )
-        with evocell.Engine(config) as engine:
-            for module in modules:
-                guest = in_guest(engine, sources_of(wheel, module))
-                native = natively(options.python, module) if options.python else None
-                runs.append(Run(module, guest, native))
+        tests = options.tests.resolve() if options.tests else None
+        with evocell.Engine(config) as engine, ThreadPoolExecutor(1) as pool:
+            for module, sources in _modules(options.wheels, options.package, tests, options.only):
+                beside = pool.submit(natively, options.python, module, tests) if options.python else None
+                guest = in_guest(engine, sources)
+                runs.append(Run(module, guest, beside.result() if beside else None))
                 console.print(_line(runs[-1]), markup=False, highlight=False)
+                if options.json:
+                    _keep(options.json, runs)
     _show(console, runs)
-    if options.json:
-        listed = [{"module": run.module, "guest": run.guest, "native": run.native} for run in runs]
-        options.json.write_text(json.dumps(listed), encoding="utf-8")
     return 0
+
+
+def _modules(
+    wheels: Path, package: str, tests: Path | None, only: str
+) -> Iterator[tuple[str, dict[str, str | bytes]]]:
+    """Test modules by their paths, each with the program that runs it."""
+    if tests:
+        for path in sorted(tests.glob("test_*.py")):
+            if re.search(only, path.name):
+                module = str(path.relative_to(tests.parent))
+                yield module, loose_sources(tests, module)
+        return
+    with zipfile.ZipFile(find_wheel(wheels, package)) as wheel:
+        for name in wheel.namelist():
+            if _TEST_MODULE.search(name) and re.search(only, name):
+                yield name, sources_of(wheel, name)
+
+
+def _keep(path: Path, runs: list[Run]) -> None:
+    listed = [{"module": run.module, "guest": run.guest, "native": run.native} for run in runs]
+    path.write_text(json.dumps(listed), encoding="utf-8")
 
 
 def _line(run: Run) -> str:

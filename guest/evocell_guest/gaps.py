@@ -1,13 +1,15 @@
 """What the platform lacks and programs expect: put in place once, before the freeze.
 
-The working directory is the program's, `time.thread_time` is there, `os.dup` duplicates what was opened by
-name, and asyncio's event loops do without the pair of sockets by which other threads would wake them.
+The working directory is the program's, `time.thread_time` and `os.getuid` are there, `os.dup` duplicates
+what was opened by name, and asyncio's event loops do without the pair of sockets by which other threads
+would wake them.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import select
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +27,12 @@ _ENOTSUP = 58
 _SELECTOR_LOOPS = "asyncio.selector_events"
 _PLOTS = "matplotlib"
 _FONTS = "matplotlib.font_manager"
+ENDLESS_LOOP = (
+    "this would wait for ever: the event loop has nothing left to run, and there are no threads, sockets "
+    "or signals in the sandbox that could wake it; see that what is awaited is set by another task, or wait "
+    "with a timeout"
+)
+ENDLESS_SELECT = "this would wait for ever: there is nothing to select from, and no timeout"
 _PLOTS_AT = "/usr/local/share/matplotlib"
 
 
@@ -37,6 +45,10 @@ def fill() -> None:
         time.thread_time = time.process_time
         time.thread_time_ns = time.process_time_ns
     os.dup = dup
+    for name in ("getuid", "geteuid", "getgid", "getegid"):
+        if not hasattr(os, name):
+            setattr(os, name, _owner)
+    select.select = _select(select.select)
     sys.meta_path.insert(0, _AfterImport())
 
 
@@ -108,7 +120,36 @@ class _Changing:
         """Run the module, then change it."""
         self._loader.exec_module(module)
         loop: Any = module.BaseSelectorEventLoop
+        loop._run_once = _run_once(loop._run_once)  # noqa: SLF001
         loop._make_self_pipe = loop._close_self_pipe = loop._write_to_self = _nothing  # noqa: SLF001
+
+
+def _run_once(one: Any) -> Any:
+    """A turn of an event loop that says so when nothing is left that could ever wake it."""
+
+    def run_once(loop: Any) -> None:
+        if not (loop._ready or loop._scheduled or loop._stopping):  # noqa: SLF001
+            raise RuntimeError(ENDLESS_LOOP)
+        one(loop)
+
+    return run_once
+
+
+def _select(original: Any) -> Any:
+    """`select.select` that says so when it could never return."""
+
+    def selected(rlist: Any, wlist: Any, xlist: Any, timeout: float | None = None, /) -> Any:
+        lists = [list(one) for one in (rlist, wlist, xlist)]
+        if timeout is None and not any(lists):
+            raise RuntimeError(ENDLESS_SELECT)
+        return original(*lists, timeout)
+
+    return selected
+
+
+def _owner() -> int:
+    """Everything in the sandbox belongs to user and group 0, as `os.stat` says."""
+    return 0
 
 
 def _nothing(self: object) -> None:

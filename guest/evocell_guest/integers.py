@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from types import CodeType, ModuleType
+from opcode import opmap
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 MAXSIZE = 2**63 - 1
@@ -16,6 +17,13 @@ MAXSIZE = 2**63 - 1
 
 _ALIASES = "numpy._core._type_aliases"
 _WIDE = {"intp": "int64", "uintp": "uint64"}
+_NUMPY = "numpy"
+_DIVIDED = {"intp": "int64", "uintp": "uint64", "long": "int64", "ulong": "uint64"}
+_COMPILED = frozenset(
+    {"numpy", "scipy", "pandas", "sklearn", "statsmodels", "importlib", "_frozen_importlib"}
+)
+"""Packages whose compiled halves allocate indices with `np.intp`; importlib is what imports them."""
+
 _ATTRIBUTES = frozenset(
     {
         "numpy._core.numeric",
@@ -54,9 +62,11 @@ class _Loader:
         if name == _ALIASES:
             # `np.int_` and `np.uint`; `np.intp` is what compiled libraries allocate their indices with.
             code = code.replace(co_consts=tuple(_wide(one) for one in code.co_consts))
-        else:
+        elif name != _NUMPY:
             code = _renamed(code)
         exec(code, vars(module))
+        if name == _NUMPY:
+            _divide(module)
         if name == _ALIASES:
             types = vars(module)["sctypeDict"]
             types["long"], types["ulong"] = types["int64"], types["uint64"]
@@ -68,7 +78,7 @@ class _Finder:
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find one of them; leave all others to those who come after."""
-        if name != _ALIASES and name not in _ATTRIBUTES:
+        if name not in {_NUMPY, _ALIASES} and name not in _ATTRIBUTES:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and hasattr(spec.loader, "get_code"):
@@ -83,6 +93,38 @@ def install() -> None:
         return
     sys.meta_path.insert(0, _Finder)
     sys.maxsize = MAXSIZE
+
+
+def _divide(numpy: ModuleType) -> None:
+    """Let `np.intp` and `np.long` have 64 bits for programs, and a pointer's width for compiled libraries."""
+    names = vars(numpy)
+    wide = {name: names[other] for name, other in _DIVIDED.items()}
+    narrow = {name: names.pop(name) for name in _DIVIDED}
+    original = names["__getattr__"]
+
+    def attribute(name: str) -> Any:
+        if name not in narrow:
+            return original(name)
+        return (wide if _written_in_a_program(sys._getframe(1), name) else narrow)[name]  # noqa: SLF001
+
+    names["__getattr__"] = attribute
+
+
+def _written_in_a_program(frame: FrameType, name: str) -> bool:
+    """Whether a frame's code asks for a name itself, and not what it calls: compiled code has no frames."""
+    asking = frame.f_globals.get("__name__")
+    if isinstance(asking, str) and asking.partition(".")[0] in _COMPILED:
+        return False
+    code, at = frame.f_code.co_code, frame.f_lasti
+    argument, shift, before = code[at + 1], 8, at - 2
+    while before >= 0 and code[before] == opmap["EXTENDED_ARG"]:
+        argument |= code[before + 1] << shift
+        before, shift = before - 2, shift + 8
+    if code[at] == opmap["LOAD_ATTR"]:
+        argument >>= 1  # its lowest bit says that a method is meant
+    elif code[at] != opmap["IMPORT_FROM"]:
+        return False
+    return argument < len(frame.f_code.co_names) and frame.f_code.co_names[argument] == name
 
 
 def _wide(constant: object) -> object:

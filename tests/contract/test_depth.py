@@ -215,3 +215,8 @@ def test_a_long_chain_is_freed(engine, step, first, length):
     assert engine.run(sandbox, "f", args=(length,)).unwrap() == length
     assert engine.run(sandbox, "f", args=(3,)).unwrap() == 3
     engine.destroy_sandbox(sandbox)
+
+
+def test_a_class_whose_call_is_an_instance_of_it_ends_in_a_recursion_error(engine):
+    source = "class A: pass\nA.__call__ = A()\ndef f():\n    try: A()()\n    except RecursionError: return 'caught'\n"
+    assert engine.run(engine.create_sandbox(source=source, limits=LIMITS), "f").unwrap() == "caught"

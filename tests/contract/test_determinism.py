@@ -6,6 +6,7 @@ import json
 import threading
 
 import pytest
+from attrs import evolve
 
 import evocell
 from evocell.cli.main import main
@@ -174,3 +175,23 @@ def test_what_is_no_report_of_another_machine_is_refused(text, capsys, tmp_path)
     assert "report.json is not what `evocell verify-determinism --json` prints" in capsys.readouterr().err
     assert main(["verify-determinism", "--against", str(tmp_path / "none")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_memoised_by_tree_the_same_comes_whoever_is_first(engine):
+    """Fuel is that of the normal form, and lines are the program's own, in whatever order they come."""
+    plain = "def solve(n):\n    return sum([i * i for i in range(n)])"
+    written = [plain, "\n" * 300 + plain, plain.replace(":\n", ":  # squares\n\n")]
+    late = "\n\n\ndef solve(n): raise ValueError(n)"
+    warning = "import warnings\n\n\ndef solve(n): warnings.warn('odd'); return 30"
+    task = evocell.Evaluation("solve", [evocell.Case((5,), expected=30)], memoise="tree", seed=77)
+
+    def outcomes(sources, task):
+        return [result.test_results[0].outcome for result in engine.evaluate(sources, task)]
+
+    forwards = outcomes([*written, late, warning], task)
+    backwards = outcomes([warning, late, *written[::-1]], evolve(task, seed=78))[::-1]
+    assert len({outcome.fuel_used for outcome in (*forwards[:3], *backwards[:3])}) == 1
+    assert len({outcome.fuel_used for outcome in outcomes(written, evolve(task, memoise=None))}) > 1
+    for raised, warned in (forwards[3:], backwards[3:]):
+        assert 'File "/app/program.py", line 4, in solve' in raised.traceback
+        assert "/app/program.py:4: UserWarning: odd" in warned.stderr

@@ -134,11 +134,9 @@ def put_index():
 def bincount():
     return np.bincount([2**32]).size
 
-def read_only():
-    from scipy.cluster.hierarchy import cut_tree
-    import scipy.sparse.csgraph as graph
-    labels = np.array([2**32, 1])
-    return labels.astype(np.intp)
+def extension():
+    from scipy.stats._stats import _kendall_dis
+    return _kendall_dis(np.array([big, 1]), np.array([1, 2]))
 
 def index_of_library_times():
     _, nearest = KDTree(np.arange(6).reshape(3, 2)).query([[4, 5]])
@@ -167,7 +165,7 @@ def index_of_library_in_place():
         "take",
         "put_index",
         "bincount",
-        "read_only",
+        "extension",
         "index_of_library_in_place",
     ],
 )
@@ -175,6 +173,12 @@ def test_what_does_not_fit_an_index_is_an_error_and_not_another_value(engine, en
     outcome = engine.create_sandbox(source=OVERFLOWS).run(entry)
     assert outcome.kind == "raised", outcome
     assert outcome.type_name in ("ValueError", "IndexError", "MemoryError", "OverflowError"), outcome
+
+
+def test_a_compiled_function_says_that_it_computes_with_32_bits(engine):
+    outcome = engine.create_sandbox(source=OVERFLOWS).run("extension")
+    assert outcome.type_name == "OverflowError"
+    assert "does not fit the 32 bits with which this compiled function computes" in outcome.error
 
 
 def test_indices_of_libraries_are_computed_with_64_bits(engine):

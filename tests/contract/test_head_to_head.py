@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import trio
 
 from evocell import Case, ConfigurationError, Evaluation, Limits
 
@@ -30,6 +31,15 @@ def test_both_run_on_the_same_cases(engine):
     assert [duel.first.outcome.fuel_used for duel in again.duels] == [
         duel.first.outcome.fuel_used for duel in found.duels
     ]
+
+
+def test_a_score_may_be_awaited(engine):
+    async def score(case, value):
+        await trio.lowlevel.checkpoint()
+        return float(case.expected - value)
+
+    found = engine.head_to_head(PARENT, "def solve(n): return n", Evaluation("solve", TASK.cases, score))
+    assert (found.first.objectives, found.second.objectives, found.winner) == ((0.0,), (2.5,), "second")
 
 
 def test_cases_may_share_one_guest(engine):

@@ -21,6 +21,7 @@ from evocell.api.lifecycle import EngineLifecycle
 from evocell.concurrency import passes_on
 from evocell.console.progress import StreamProgress
 from evocell.errors import ConfigurationError
+from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.batch import NewIndividual
 from evocell.evaluation.evaluator import Progress
 from evocell.models.evaluation import Case, Evaluation
@@ -43,6 +44,33 @@ RepeatDone: TypeAlias = Callable[[int, int], None]
 
 class AsyncEvaluating(EngineLifecycle):
     """The methods of `AsyncEngine` that evaluate, measure and compare sources."""
+
+    async def prepare(self, evaluation: Evaluation, *, packages: Sequence[str] = ()) -> str:
+        """Have ready what an evaluation needs before its first program: harness compiled, image built.
+
+        Otherwise the first evaluation waits for it.
+
+        Args:
+            evaluation: What will be run.
+            packages: Packages that the programs will import, such as ``["scipy"]``.
+
+        Returns:
+            What the image is called, as in `FitnessResult.image`, of programs that import them all.
+
+        Raises:
+            ConfigurationError: The evaluation cannot be used.
+            ImageError: The image cannot be built.
+
+        Cancellation: A build is killed.
+        """
+        if isinstance(packages, str):
+            raise ConfigurationError(f"packages must be a list; write [{packages!r}]", "packages")
+        with self._request():
+            plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=None)
+            if plan.image is not None:
+                return plan.image.name
+            images, own = self._manager.images, () if plan.harness is None else plan.harness.packages
+            return (await images.have(images.name_for([*packages, *own]))).name
 
     async def evaluate(
         self,
@@ -212,10 +240,11 @@ class AsyncEvaluating(EngineLifecycle):
         waiting = iter(enumerate(sources))
         stream = StreamProgress(sources, progress, shown=self.shows_batches)
         failure: BaseException | None = None
+        n_awaited = AwaitedScores(check_evaluation(evaluation)).most
         async with trio.open_nursery() as nursery:
             n_running = 0
             while True:
-                while n_running < self.slots + 1 and (taken := next(waiting, None)) is not None:
+                while n_running <= self.slots + n_awaited and (taken := next(waiting, None)) is not None:
                     nursery.start_soon(one, *taken)
                     n_running += 1
                 if not n_running:

@@ -21,6 +21,7 @@ from evocell.api.sandbox import one_sandbox, several_sandboxes
 from evocell.config import Config
 from evocell.console.progress import StreamProgress
 from evocell.errors import EvocellError, StoreError
+from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.evaluator import Progress
 from evocell.execution.interface import OpenWorker
 from evocell.models.evaluation import Evaluation
@@ -191,6 +192,7 @@ class Engine(Evaluators):
     run_with_timeout = blocking(AsyncEngine.run_with_timeout)
     guest_notes = blocking(AsyncEngine.guest_notes)
 
+    prepare = blocking(AsyncEngine.prepare)
     evaluate = blocking(AsyncEngine.evaluate)
     evaluate_one = blocking(AsyncEngine.evaluate_one)
     evaluate_stages = blocking(AsyncEngine.evaluate_stages)
@@ -275,7 +277,8 @@ class Engine(Evaluators):
         stream = StreamProgress(sources, progress, shown=self._engine.shows_batches)
         try:
             while True:
-                while len(running) < self._engine.slots + 1 and (taken := next(waiting, None)) is not None:
+                most = self._engine.slots + 1 + AwaitedScores(evaluation).most
+                while len(running) < most and (taken := next(waiting, None)) is not None:
                     index, source = taken
                     task = self._thread.submit(partial(evaluate, source))
                     running[task.future] = index, task

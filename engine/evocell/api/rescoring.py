@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attrs import evolve
+from trio.lowlevel import in_trio_run
 
 from evocell.api.arguments import check_evaluation
 from evocell.errors import ConfigurationError
+from evocell.evaluation.async_scoring import run_scores
 from evocell.evaluation.evaluator import refuse_broken_scoring
-from evocell.evaluation.scoring import Scored, judge, summarise
-from evocell.models.evaluation import Evaluation
+from evocell.evaluation.scoring import Judged, Scored, judge, summarise
+from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
 from evocell.models.results import Results
 
@@ -22,7 +24,8 @@ def rescore(results: Iterable[FitnessResult], evaluation: Evaluation) -> Results
 
     Entry, cases, limits and seed must be those that the results were made with; what may differ is ``score``,
     ``aggregate``, ``directions`` and ``failure``, and what the cases expect. The functions run in the calling
-    thread. Nothing is written into the store, and the results given stay as they are.
+    thread, an async ``score`` in a trio loop of its own there. Nothing is written into the store, and the
+    results given stay as they are.
 
     Args:
         results: Results with their outcomes, as `Engine.evaluate` returned them.
@@ -33,10 +36,17 @@ def rescore(results: Iterable[FitnessResult], evaluation: Evaluation) -> Results
         new ``failure``.
 
     Raises:
-        ConfigurationError: A result has more cases than the evaluation, or something is no result.
+        ConfigurationError: A result has more cases than the evaluation, something is no result, or ``score``
+            is async and the calling thread runs a trio loop.
         ScoringError: A function of the evaluation raised for every result.
     """
     check_evaluation(evaluation)
+    if is_async(evaluation.score) and in_trio_run():
+        raise ConfigurationError(
+            "an async score cannot be run from within a trio loop by rescore, which blocks; "
+            "await trio.to_thread.run_sync(evocell.rescore, results, evaluation)",
+            "score",
+        )
     scored = [_again(result, evaluation) for result in results]
     refuse_broken_scoring(scored)
     return Results(one.result for one in scored)
@@ -66,10 +76,17 @@ def _again(result: FitnessResult, evaluation: Evaluation) -> Scored:
         return Scored(failed)
     scored = summarise(
         evaluation,
-        [judge(evaluation, case.index, case.outcome) for case in result.test_results],
+        _judged(result, evaluation),
         sandbox_id=result.sandbox_id,
         generation=result.generation,
         evaluation_time_ms=result.evaluation_time_ms,
     )
     kept = evolve(scored.result, evaluated_at=result.evaluated_at, n_memoised=result.n_memoised)
     return evolve(scored, result=kept)
+
+
+def _judged(result: FitnessResult, evaluation: Evaluation) -> list[Judged]:
+    outcomes = [(case.index, case.outcome) for case in result.test_results]
+    if is_async(evaluation.score):
+        return run_scores(evaluation, outcomes)
+    return [judge(evaluation, index, outcome) for index, outcome in outcomes]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from evocell.cli.report_data import RunData, read_run
 from evocell.cli.screen import say
 from evocell.cli.store import add_choice, store_path
 from evocell.errors import ConfigurationError
-from evocell.store.database import open_reader
+from evocell.store.inspection import store_reader
 
 __all__ = ["add_report_parser", "render", "write_report"]
 
@@ -97,12 +96,13 @@ def write_report(
         ConfigurationError: There is no such run, or the page cannot be written.
         StoreError: The store cannot be read.
     """
-    with closing(open_reader(place)) as connection:
+    with store_reader(place) as connection:
         data = read_run(
             connection, run=run, all_runs=all_runs, population=population, direction=direction, title=title
         )
+        page = render(data)
     try:
-        out.write_text(render(data), encoding="utf-8")
+        out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}", "out") from error
 

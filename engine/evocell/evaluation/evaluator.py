@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, count
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -29,9 +29,12 @@ from evocell.execution.interface import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
+from evocell.models.security import SecurityProfile
 from evocell.sandboxes.audit_events import report_deadline, report_kill
 from evocell.sandboxes.calls import KILLING, deadline_outcome
+from evocell.sandboxes.package_images import ChosenImage
 from evocell.telemetry.events import Span
+from evocell_runtime.warm import BASE
 
 __all__ = [
     "Candidate",
@@ -50,6 +53,8 @@ Progress = Callable[[FitnessResult, int, int], None]
 LoadCode: TypeAlias = Callable[[], Awaitable[CompiledVersion | Rejected]]
 """Makes an individual's code ready."""
 
+R = TypeVar("R")
+
 _session_numbers = count(1)
 _MOST_FORKS = 3
 """How often what a candidate's cases share may be lost with its worker, the last time included."""
@@ -63,7 +68,7 @@ class Candidate:
         sandbox_id: Its name in the result.
         generation: The generation it belongs to.
         load: Makes its code ready; called once.
-        image: Id of the image its forks start from, if the evaluation names none; None for the engine's own.
+        image: The image that it was made with, if it was with one.
         in_use: Entered while it is evaluated. If its sandbox is destroyed, it cancels what is under way and
             raises `SandboxNotFound`.
         security: The security profile of its code, if it is not the engine's.
@@ -72,9 +77,9 @@ class Candidate:
     sandbox_id: str
     generation: int
     load: LoadCode
-    image: str | None = None
+    image: ChosenImage | None = None
     in_use: Callable[[], AbstractContextManager[None]] = nullcontext
-    security: str | None = None
+    security: SecurityProfile | None = None
 
 
 async def evaluate_all(
@@ -129,8 +134,10 @@ async def evaluate_each(
         done(index, scored.result)
         return scored
 
-    # One more than there are calls at once, so that none waits while a candidate is compiled or scored.
-    return await map_bounded(one, range(len(candidates)), at_once=worker.slots + 1, grows_with=worker)
+    # One more than there are calls at once, so that none waits while a candidate is compiled or scored; and
+    # those whose scores are awaited.
+    most = worker.slots + 1 + plan.awaited.most
+    return await map_bounded(one, range(len(candidates)), at_once=most, grows_with=worker)
 
 
 async def evaluate_candidate(
@@ -170,16 +177,21 @@ def note_result(span: Span, result: FitnessResult) -> None:
 
 
 async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None) -> Scored:
-    code: CompiledVersion | Outcome = deadline_outcome(plan.deadline_s)
-    with trio.CancelScope(deadline=plan.ends_at):
+    code: CompiledVersion | Outcome = deadline_outcome(plan.deadline.seconds)
+    with plan.deadline.scope():
         try:
             code = await candidate.load()
+            if plan.by_tree and isinstance(code, CompiledVersion):
+                normal = await plan.normal_forms.of(code, profile=candidate.security, limits=plan.limits)
+                code = evolve(code, normal=normal)
         except CapacityError as error:
             code = _no_room(error)
         except WorkerDied as error:
             code = WorkerLost(reason=error.message, deterministic=False)
     if not isinstance(code, CompiledVersion):
         return Scored(_without_score(plan, candidate, code))
+    image = await plan.choose_image(code, asked=candidate.image)
+    candidate = evolve(candidate, image=image)
     started = trio.current_time()
     trail = _CaseResults()
     if budget is not None or plan.one_by_one:
@@ -198,12 +210,12 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
             stop_raised=trail.stop_raised,
         )
 
-    scored = await on_host(plan, finish, asks=trail.any_ok and plan.own_functions)
+    scored = await _on_host(plan, trail, finish, asks=trail.any_ok and plan.own_functions)
     if scored is None:
-        why = deadline_outcome(plan.deadline_s)
-        return Scored(_without_score(plan, candidate, why, trail))
-    if trail.n_memoised:
-        return evolve(scored, result=evolve(scored.result, n_memoised=trail.n_memoised))
+        why = deadline_outcome(plan.deadline.seconds)
+        scored = Scored(_without_score(plan, candidate, why, trail))
+    if trail.n_memoised or image.name != BASE:
+        return evolve(scored, result=evolve(scored.result, n_memoised=trail.n_memoised, image=image.name))
     return scored
 
 
@@ -258,10 +270,24 @@ class _CaseResults:
             self.judged.append(judge(plan.evaluation, index, outcome))
         return self.judged
 
+    async def await_scores(self, plan: Plan) -> bool:
+        """Await the scores of what is not scored yet; False if the deadline passed first."""
+        with plan.deadline.scope() as scope:
+            left = list(self.outcomes.items())[len(self.judged) :]
+            self.judged += await plan.awaited.judge(left)
+        return not scope.cancelled_caught
+
     def enough(self, plan: Plan) -> bool:
         """Score what is not scored yet, and say whether to stop."""
         stop, self.stop_raised = should_stop(plan.evaluation, self.judge(plan))
         return stop
+
+
+async def _on_host(plan: Plan, trail: _CaseResults, function: Callable[[], R], *, asks: bool) -> R | None:
+    """Await what an async score says, then run a function that may ask the caller's others: `on_host`."""
+    if asks and plan.awaited.wanted and not await trail.await_scores(plan):
+        return None
+    return await on_host(plan, function, asks=asks)
 
 
 async def _at_once(
@@ -290,7 +316,7 @@ async def _at_once(
 async def _scored_so_far(plan: Plan, trail: _CaseResults) -> bool:
     """Score the public cases before the first hidden one is called; False if the deadline passed."""
     asks = trail.any_ok and plan.own_functions
-    return await on_host(plan, partial(trail.judge, plan), asks=asks) is not None
+    return await _on_host(plan, trail, partial(trail.judge, plan), asks=asks) is not None
 
 
 async def _in_turn(
@@ -328,7 +354,8 @@ async def _in_turn(
                 return
             if plan.evaluation.stop is None:
                 continue
-            if await on_host(plan, lambda: trail.enough(plan), asks=plan.own_functions) is not False:
+            enough = partial(trail.enough, plan)
+            if await _on_host(plan, trail, enough, asks=plan.own_functions) is not False:
                 return
     finally:
         if fork is not None:
@@ -407,7 +434,7 @@ async def _call(
 ) -> CallReport:
     job = CallJob(
         session=session,
-        image=plan.image or candidate.image,
+        image=None if candidate.image is None else candidate.image.id,
         code=code,
         entry=plan.evaluation.entry,
         payload=plan.payloads[index],
@@ -418,13 +445,13 @@ async def _call(
         passing=session is not None,
     )
     began = False
-    with trio.CancelScope(deadline=plan.ends_at):
+    with plan.deadline.scope():
         async with plan.calls:
             began = True
             try:
                 report = await plan.pure.call(
                     job,
-                    partial(plan.room.wait_for, partial(worker.call, job)),
+                    lambda job: plan.room.wait_for(partial(worker.call, job)),
                     memoise=plan.memoise,
                     security=candidate.security or plan.security,
                 )
@@ -434,8 +461,8 @@ async def _call(
                 report_kill(plan.observer, candidate.sandbox_id, report.outcome, version=code.digest)
             return report
     if began:
-        report_deadline(plan.observer, candidate.sandbox_id, plan.deadline_s)
-    return CallReport(outcome=deadline_outcome(plan.deadline_s))
+        report_deadline(plan.observer, candidate.sandbox_id, plan.deadline.seconds)
+    return CallReport(outcome=deadline_outcome(plan.deadline.seconds))
 
 
 def _no_room(error: CapacityError) -> Outcome:

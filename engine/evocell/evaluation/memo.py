@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import trio
+from attrs import evolve
 
 from evocell.code.compiler import CompiledVersion
 from evocell.code.sources import FileTree
@@ -19,15 +21,19 @@ from evocell.concurrency import in_thread_if_large
 from evocell.config import Config
 from evocell.errors import ConfigurationError, ImageError, ProtocolError, StoreError
 from evocell.execution.interface import CallJob, CallReport, Worker
-from evocell.models.outcome import Outcome, Rejected, WorkerLost
+from evocell.models.outcome import Outcome, Raised, Rejected, WorkerLost
 from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay, differing
 from evocell.models.security import SecurityProfile
 from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions
+from evocell.sandboxes.package_images import PackageImages
 from evocell.store.observer import Observer
 from evocell.store.remembered import Memory, Records
 from evocell.wire.outcomes import decode_outcome, encode_outcome, outcome_digest
 
-__all__ = ["MemoisingCaller"]
+__all__ = ["MakeCall", "MemoisingCaller"]
+
+MakeCall: TypeAlias = Callable[[CallJob], Awaitable[CallReport]]
+"""Makes a call."""
 
 
 class MemoisingCaller:
@@ -48,13 +54,17 @@ class MemoisingCaller:
         self._under_way: dict[str, trio.Event] = {}
 
     async def call(
-        self, job: CallJob, make: Callable[[], Awaitable[CallReport]], *, memoise: bool, security: str
+        self, job: CallJob, make: MakeCall, *, memoise: bool | Literal["tree"], security: str
     ) -> CallReport:
         """Make a call, or return its earlier outcome.
 
+        With ``"tree"`` the call is made of the code's normal form, so that programs with the same syntax tree
+        share what comes of it. An outcome that may quote lines is then not theirs: the call is made again,
+        and remembered, with the code as it is written.
+
         Args:
             job: The call.
-            make: Makes it.
+            make: Makes a call.
             memoise: Whether an earlier outcome will do, and this one may be remembered.
             security: The security profile of its code.
 
@@ -63,12 +73,20 @@ class MemoisingCaller:
 
         Cancellation: The call is stopped; others who wait for the same make it themselves.
         """
+        normal = job.code.normal
+        if self._promised and memoise and normal is not None and normal.digest != job.code.digest:
+            report = await self._call(evolve(job, code=normal), make, memoise=True, security=security)
+            if not _may_quote_lines(report.outcome):
+                return report
+        return await self._call(job, make, memoise=bool(memoise), security=security)
+
+    async def _call(self, job: CallJob, make: MakeCall, *, memoise: bool, security: str) -> CallReport:
         if job.session is not None or not (self._promised and (memoise or self._records is not None)):
-            return await make()
+            return await make(job)
         identity = self.identify(job, security)
         key = identity.key
         if not memoise:
-            report = await make()
+            report = await make(job)
             await self._note(identity, key, job, report)
             return report
         while True:
@@ -85,7 +103,7 @@ class MemoisingCaller:
         event = self._under_way.setdefault(key, trio.Event())
         try:
             self._memory.misses += 1
-            report = await make()
+            report = await make(job)
             await self._note(identity, key, job, report)
             await self._keep(key, report)
             return report
@@ -131,7 +149,9 @@ class MemoisingCaller:
             )
         return self._records.find(sandbox_id=sandbox_id, key=key, limit=limit)
 
-    async def replay(self, record: EvaluationRecord, versions: Versions, observer: Observer) -> Replay:
+    async def replay(
+        self, record: EvaluationRecord, versions: Versions, observer: Observer, images: PackageImages
+    ) -> Replay:
         """Make a recorded call again and compare.
 
         Raises:
@@ -163,9 +183,12 @@ class MemoisingCaller:
         try:
             self._worker.image_digest(image)
         except ImageError:
-            gone = f"image {call.image_id} is not here; made with this engine's own"
+            chosen = await images.choose(code, harness)
+            image = chosen.id
+            if image != call.image_id:
+                gone = f"image {call.image_id} is not here; made with {chosen.name!r}"
         job = CallJob(
-            image=None if gone else image,
+            image=image,
             code=code,
             entry=call.entry,
             payload=payload,
@@ -229,6 +252,11 @@ class MemoisingCaller:
                 fuel_used=outcome.fuel_used,
                 deterministic=outcome.deterministic,
             )
+
+
+def _may_quote_lines(outcome: Outcome) -> bool:
+    """Whether an outcome may hold lines of the code: a traceback, or warnings."""
+    return isinstance(outcome, Raised | Rejected) or bool(outcome.stderr)
 
 
 def _lasting(outcome: Outcome) -> bool:

@@ -6,6 +6,7 @@ the reason ``"score"``. Nothing in this module knows of trio, so it may run in a
 
 from __future__ import annotations
 
+import inspect
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from attrs import evolve, frozen
 
 from evocell.errors import OutcomeError
 from evocell.evaluation.difference import difference, shown
-from evocell.models.evaluation import Evaluation
+from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import CaseResult, Direction, FitnessResult
 from evocell.models.outcome import Outcome
 
@@ -25,6 +26,8 @@ __all__ = [
     "from_function",
     "in_order",
     "judge",
+    "judge_given",
+    "judge_raised",
     "named",
     "should_stop",
     "summarise",
@@ -92,16 +95,39 @@ def judge(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
         score = 1.0 if found is None else 0.0
         return Judged(CaseResult(name, index, outcome, score, found is None, public, found))
     try:
-        given, remark = _with_remark(evaluation.score(case, value))
+        returned: object = evaluation.score(case, value)
+    except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
+        return judge_raised(case, index, outcome, error)
+    return judge_given(case, index, outcome, returned)
+
+
+def judge_given(case: Case, index: int, outcome: Outcome, returned: object) -> Judged:
+    """Score a case by what the caller's function returned.
+
+    Args:
+        case: The case.
+        index: Its place, from 0.
+        outcome: How its call ended.
+        returned: A number or named numbers, maybe with a text.
+    """
+    try:
+        given, remark = _with_remark(returned)
         usable = _usable_score(given)
     except _UnusableError as error:
         sentence = f"score returned {error}"
-        return Judged(CaseResult(name, index, outcome, public=public, error=sentence), unusable=True)
-    except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
-        sentence = f"score raised {named(error)}"
-        said = CaseResult(name, index, outcome, public=public, error=sentence, remark=named(error))
-        return Judged(said, error, unusable=True)
-    return Judged(CaseResult(name, index, outcome, usable, not _is_false(given), public, remark=remark))
+        said = CaseResult(case.name, index, outcome, public=case.public, error=sentence)
+        return Judged(said, unusable=True)
+    passed = not _is_false(given)
+    return Judged(CaseResult(case.name, index, outcome, usable, passed, case.public, remark=remark))
+
+
+def judge_raised(case: Case, index: int, outcome: Outcome, error: Exception) -> Judged:
+    """Say of a case that the caller's function raised."""
+    text = named(error)
+    said = CaseResult(
+        case.name, index, outcome, public=case.public, error=f"score raised {text}", remark=text
+    )
+    return Judged(said, error, unusable=True)
 
 
 def in_order(judged: Sequence[Judged]) -> list[Judged]:
@@ -384,6 +410,9 @@ def _usable_score(value: object) -> float | Mapping[str, float]:
 
 
 def _finite(value: object) -> float:
+    if inspect.iscoroutine(value):
+        value.close()
+        raise _UnusableError("a coroutine; make score an async function, which is awaited")
     if isinstance(value, Outcome):
         raise _UnusableError("an Outcome, which is not a number; return what its unwrap() returns")
     if isinstance(value, str | bytes) or not hasattr(value, "__float__"):

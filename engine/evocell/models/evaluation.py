@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -18,15 +19,25 @@ from evocell.models.limits import Limits
 #: The module a bare entry is looked up in, and the name a bare source text is given.
 DEFAULT_MODULE = "program"
 MAX_SEED = (1 << 64) - 1
+MOST_SCORES_AT_ONCE = 10_000
 
 _NAME = r"[^\W\d]\w*"
 _ENTRY = re.compile(rf"(?:{_NAME}(?:\.{_NAME})*:)?{_NAME}(?:\.{_NAME})*\Z")
 
 Isolation = Literal["case", "candidate"]
 Score: TypeAlias = float | Mapping[str, float]
-ScoreFunction: TypeAlias = "Callable[[Case, Any], Score | tuple[Score, str]]"
+ScoreFunction: TypeAlias = (
+    "Callable[[Case, Any], Score | tuple[Score, str] | Awaitable[Score | tuple[Score, str]]]"
+)
 AggregateFunction: TypeAlias = Callable[[list[CaseResult]], Score | tuple[float, ...]]
 StopPredicate: TypeAlias = Callable[[list[CaseResult]], bool]
+
+
+def is_async(function: object) -> bool:
+    """Whether a function, or an object that is called as one, is to be awaited."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004 - it is looked at, not called
+    )
 
 
 def normalise_entry(entry: str) -> str:
@@ -168,11 +179,13 @@ class Evaluation:
             an expected value in every case; a list, a tuple and an array of the same values are equal there.
             A function returns a number or named numbers, or a tuple of that and a text: a remark on the case,
             which `feedback` shows if the case is public, as it does the text of what the function raises.
+            A plain function runs in a thread, one at a time; an ``async`` one is awaited on the engine's
+            trio loop, so it may await what runs there (trio, anyio, httpx) and must not block.
         aggregate: ``"mean"`` or a function of all case results that gives the score, its parts by
             name, or one number per objective.
         harness: Trusted driver files, by path or in a zip, importable beside the candidate. It shares the
             candidate's interpreter, so what it returns is a claim for ``score`` to verify.
-        image: Name of the image to fork from; None for the engine's own.
+        image: Name of the image to fork from; None for the one that follows from the imports.
         limits: Limits of each call; None for the engine's.
         total_limits: Limits of all calls together; None for none. Over several stages, what hidden cases use
             is not taken from public ones.
@@ -186,6 +199,9 @@ class Evaluation:
             0.0, which is only accepted for one maximised objective.
         memoise: Whether a call that was made before, with the same code, arguments, seed, limits and image,
             need not be made again; scoring is always done. None is the engine's setting.
+            ``"tree"`` takes programs for the same whose syntax trees are: comments, blank lines and layout do
+            not count, and calls are made with the text that the tree gives, see docs/determinism.md.
+        scores_at_once: How many calls of an async ``score`` may be awaited at the same time, from 1.
 
     Raises:
         ConfigurationError: A field cannot be used, or ``failure`` is needed and left out.
@@ -206,7 +222,8 @@ class Evaluation:
     stop: Literal["first_failure"] | StopPredicate | None = field(default=None, kw_only=True)
     directions: tuple[Direction, ...] = field(default=("maximize",), kw_only=True, converter=_direction_tuple)
     failure: float | tuple[float, ...] | None = field(default=None, kw_only=True, converter=_tuple_of_list)
-    memoise: bool | None = field(default=None, kw_only=True)
+    memoise: bool | Literal["tree"] | None = field(default=None, kw_only=True)
+    scores_at_once: int = field(default=16, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         _choice("score", self.score, ("equal", "close"), "a function of case and value")
@@ -237,8 +254,16 @@ class Evaluation:
         if self.image is not None and not isinstance(self.image, str):
             raise ConfigurationError(f"image must be a name, not {self.image!r}", "image")
         check_seed(self.seed, "evaluation seed")
-        if self.memoise not in (None, True, False):
-            raise ConfigurationError(f"memoise must be True, False or None, not {self.memoise!r}", "memoise")
+        if not (self.memoise is None or isinstance(self.memoise, bool) or self.memoise == "tree"):
+            raise ConfigurationError(
+                f'memoise must be True, False, "tree" or None, not {self.memoise!r}', "memoise"
+            )
+        most = self.scores_at_once
+        if type(most) is not int or not 1 <= most <= MOST_SCORES_AT_ONCE:
+            raise ConfigurationError(
+                f"scores_at_once must be a whole number from 1 to {MOST_SCORES_AT_ONCE:,}, not {most!r}",
+                "scores_at_once",
+            )
         _check_failure(self.failure, self.directions)
 
     @property

@@ -294,3 +294,13 @@ async def test_a_cancelled_call_lets_the_next_one_make_it(fake_workers):
         with trio.move_on_after(0.2):
             await engine.evaluate([source], one)
         assert fake_workers.last.count["call"] >= 2
+
+
+def test_kept_outcomes_are_scored_again_by_the_next_engine(fake_workers, tmp_path):
+    with engine_of(fake_workers, tmp_path) as engine:
+        engine.evaluate([SQUARE], task())
+    changed = task(score=lambda case, value: -abs(value - 4.0), failure=-1e9)
+    with engine_of(fake_workers, tmp_path) as engine:
+        (result,) = engine.evaluate([SQUARE], changed)
+        assert (result.fitness_score, result.n_memoised) == (-7 / 3, 3)
+        assert fake_workers.last.count["call"] == 0

@@ -61,7 +61,7 @@ async def score(case, value):
     return 1.0
 
 
-@pytest.mark.parametrize("role", ["score", "aggregate", "stop"])
+@pytest.mark.parametrize("role", ["aggregate", "stop"])
 def test_a_function_of_an_evaluation_is_not_async(role, fake_workers):
     task = evocell.Evaluation("f", [evocell.Case(expected=1)], **{role: score})
     with (

@@ -14,11 +14,22 @@ from evocell_runtime.patches.floats import FLOATS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Everywhere, Memory
+from evocell_runtime.patches.python_floats import PYTHON_FLOATS
 from evocell_runtime.patches.sizes import SIZES
 from evocell_runtime.patches.stacks import STACKS
 from evocell_runtime.patches.waits import WAITS
 
-PATCHES: tuple[AnyPatch, ...] = (*CASTS, *INTEGERS, *BUFFERS, *SIZES, *KERNELS, *FLOATS, *STACKS, *WAITS)
+PATCHES: tuple[AnyPatch, ...] = (
+    *CASTS,
+    *INTEGERS,
+    *BUFFERS,
+    *SIZES,
+    *KERNELS,
+    *FLOATS,
+    *PYTHON_FLOATS,
+    *STACKS,
+    *WAITS,
+)
 """The table, in the order in which it is applied."""
 
 CODE_PATCHES: tuple[CodePatch, ...] = tuple(

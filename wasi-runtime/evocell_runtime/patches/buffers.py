@@ -2,7 +2,8 @@
 
 An extension made by Cython reads an array through a buffer whose items must have the width that it was compiled for.
 Natively 64-bit integers are indices; here indices have 32 bits. So an array of 64-bit integers that was refused is
-offered again as a copy of 32 bits. What is written to the copy goes to the array when the buffer is released.
+offered again as a copy of 32 bits, in which every number must fit. What is written to the copy goes to the array when
+the buffer is released.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from evocell_runtime.patches.model import AnyPatch, Donor, Edit
+from evocell_runtime.patches.templates import refusal
 
 _SLICES = "__Pyx_ValidateAndInit_memviewslice"
 _BUFFERS = "__Pyx__GetBufferAndValidate"
@@ -90,6 +92,17 @@ _OF_BUFFERS = (
 """Their names' ends, numbers of parameters and the SHA-256 of their bodies. The array is the last parameter of those that
 make slices, and the second of those that get buffers."""
 
+_EMPTY = (
+    ("array_empty", "a3cabba7648e94c88c8b08a01cfffc1bb6eb13c9b83fe00c28c5e369eb8c3a75"),
+    ("array_empty_like", "9a8b8d48401eea83e63227d2ce8e9ceb386b7f08ee12033c0bea0ed9e20b6949"),
+)
+_OVERFLOW_ERROR = 26079564
+
+MESSAGE = (
+    "a number in an array of 64-bit integers does not fit the 32 bits with which this compiled function computes in the "
+    "sandbox; use smaller numbers, or floats"
+)
+
 
 def _wat() -> tuple[str, tuple[tuple[str, str], ...]]:
     imports = bodies = ""
@@ -116,7 +129,8 @@ def _wat() -> tuple[str, tuple[tuple[str, str], ...]]:
 """
         expected.append((name, digest))
     text = files(__package__).joinpath("buffers.wat").read_text(encoding="utf-8")
-    return text.replace("@IMPORTS@", imports).replace("@WRAPPERS@", bodies), tuple(expected)
+    text = text.replace("@REFUSAL@", refusal(_OVERFLOW_ERROR, MESSAGE))
+    return text.replace("@IMPORTS@", imports).replace("@WRAPPERS@", bodies), (*expected, *_EMPTY)
 
 
 _TEXT, _EXPECTED = _wat()
@@ -127,7 +141,8 @@ BUFFERS: tuple[AnyPatch, ...] = (
         name="indices-for-extensions",
         why=(
             "Extensions made by Cython (scipy, pandas, scikit-learn, statsmodels) take arrays of 64-bit integers where "
-            "they ask for the type of indices, `long` or `Py_ssize_t`. A number that does not fit 32 bits is refused."
+            "they ask for the type of indices, `long` or `Py_ssize_t`. A number that does not fit 32 bits is an `OverflowError`; "
+            "`np.empty` of 64-bit integers holds zeros, which fit."
         ),
         expected=_EXPECTED,
         wat=_TEXT,

@@ -440,5 +440,15 @@ _RESULTS: tuple[AnyPatch, ...] = (
     ),
 )
 
-INTEGERS: tuple[AnyPatch, ...] = (*_DEFAULTS, *_RESULTS, *_NAMES, *_INDICES)
+_RANDOM: tuple[AnyPatch, ...] = (
+    Edit(
+        name="numpy-choice-beyond-32-bits",
+        why="`Generator.choice(2**40, 3, replace=False)` never ended: it began to count at a number cut to 32 bits.",
+        function="__pyx_pf_5numpy_6random_10_generator_9Generator_26choice",
+        expected="i64.sub\ni64.extend32_s\nlocal.tee 37",
+        replacement="i64.sub\nlocal.tee 37",
+    ),
+)
+
+INTEGERS: tuple[AnyPatch, ...] = (*_DEFAULTS, *_RESULTS, *_NAMES, *_INDICES, *_RANDOM)
 """This part of the table; what calls a donor's functions comes after it."""

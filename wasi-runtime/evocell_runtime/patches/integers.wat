@@ -221,10 +221,19 @@
       (then (return (call $new_ulonglong (i32.const 26436712) (local.get $args) (local.get $keywords)))))
     (call $new_ulong (local.get $type) (local.get $args) (local.get $keywords)))
 
+  (func $for_programs (param $letter i32) (param $wide i32) (result i32)
+    (if (call $asked_by_program) (then (return (local.get $wide))))
+    (local.get $letter))
+
   ;; The type that a letter names: l and L are 64 bits wide.
   (func (export "evocell.letter") (param $letter i32) (result i32)
     (if (i32.eq (local.get $letter) (i32.const 108)) (then (return (i32.const 9))))
     (if (i32.eq (local.get $letter) (i32.const 76)) (then (return (i32.const 10))))
+    ;; n, p, N and P are for programs, and have a pointer's width for compiled libraries
+    (if (i32.or (i32.eq (local.get $letter) (i32.const 112)) (i32.eq (local.get $letter) (i32.const 110)))
+      (then (return (call $for_programs (local.get $letter) (i32.const 9)))))
+    (if (i32.or (i32.eq (local.get $letter) (i32.const 80)) (i32.eq (local.get $letter) (i32.const 78)))
+      (then (return (call $for_programs (local.get $letter) (i32.const 10)))))
     (local.get $letter))
 
   ;; An element of an array of indices is a 64-bit scalar.

@@ -160,4 +160,11 @@ STACKS: tuple[AnyPatch, ...] = (
         64,
         "isinstance with nested tuples",
     ),
+    _counting(
+        "slot_tp_call",
+        "f583ac97898167ebfbb9e5e1ac5cc5b41a716a43e4dab41c7544b7f99a587ad8",
+        3,
+        512,
+        "`__call__` of a class that is an instance with `__call__` itself",
+    ),
 )

@@ -7,6 +7,7 @@ a sleep, by which the virtual clock moves on.
 from __future__ import annotations
 
 from evocell_runtime.patches.model import AnyPatch, Donor, Edit
+from evocell_runtime.patches.templates import refusal
 
 _RUNTIME_ERROR = 26079272
 _HANDLES_SIGNALS, _INTERRUPTED = 2, 2
@@ -17,30 +18,12 @@ MESSAGE = (
     "do what is waited for before, or wait with a timeout"
 )
 
-
-def _storing(text: str) -> str:
-    """Write a text, which donors cannot have in data of their own, to where `$at` points."""
-    padded = text.encode() + bytes(8 - len(text) % 8)
-    return "\n".join(
-        f"(i64.store offset={at} (local.get $at) (i64.const 0x{int.from_bytes(padded[at : at + 8], 'little'):x}))"
-        for at in range(0, len(padded), 8)
-    )
-
-
-_ROOM = -(-(len(MESSAGE) + 1) // 16) * 16
-
 _WAT = f"""(module
   (import "interpreter" "memory" (memory 0))
   (import "interpreter" "stack_pointer" (global $sp (mut i32)))
   (import "interpreter" "PyErr_SetString" (func $raise (param i32 i32)))
   (import "original" "_PyMutex_LockTimed" (func $lock (param i32 i64 i32) (result i32)))
-  (func $refuse
-    (local $at i32)
-    (local.set $at (i32.sub (global.get $sp) (i32.const {_ROOM})))
-    (global.set $sp (local.get $at))
-    {_storing(MESSAGE)}
-    (call $raise (i32.load (i32.const {_RUNTIME_ERROR})) (local.get $at))
-    (global.set $sp (i32.add (local.get $at) (i32.const {_ROOM}))))
+{refusal(_RUNTIME_ERROR, MESSAGE)}
   (func (export "_PyMutex_LockTimed") (param $mutex i32) (param $timeout i64) (param $flags i32) (result i32)
     (if (i32.and
         (i32.and (i32.load8_u (local.get $mutex)) (i32.const 1))

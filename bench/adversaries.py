@@ -77,6 +77,10 @@ ADVERSARIES = (
     Adversary("a search in a long text", "a = 'a' * 10 ** 6\nwhile True: (a * 8).find(a + 'b')"),
     Adversary("`in` of an endless iterator", "import itertools\nreturn -1 in itertools.count()"),
     Adversary("a hash of long texts", "while True: hash('a' * (16 << 20))"),
+    Adversary(
+        "a digest: long code without loops",
+        "import hashlib\na = bytes(1 << 20)\nwhile True: hashlib.sha256(a)",
+    ),
     Adversary("compression", "import zlib\na = bytes(32 << 20)\nwhile True: zlib.compress(a, 9)"),
     Adversary("garbage collection", "import gc\na = [[n] for n in range(300_000)]\nwhile True: gc.collect()"),
     Adversary("compilation of long sources", "while True: compile('x = 1\\n' * 50_000, 'f', 'exec')"),
@@ -90,6 +94,16 @@ ADVERSARIES = (
     Adversary(
         "numpy: a product of broadcasting",
         "a = np.ones(40_000)\nreturn (a[:, None] * a[None, :1]).sum() + sum((a * i).sum() for i in range(10 ** 6))",
+        "import numpy as np",
+    ),
+    Adversary(
+        "numpy: sums that wait for one another",
+        "a = np.ones(1 << 20)\nwhile True: np.cumsum(a)",
+        "import numpy as np",
+    ),
+    Adversary(
+        "numpy: copies that wait for memory",
+        "a = np.ones((2048, 2048))\nwhile True: a.T.copy()",
         "import numpy as np",
     ),
     Adversary(

@@ -12,7 +12,20 @@ import re
 
 from evocell_runtime.leb128 import read_unsigned
 
-__all__ = ["BLOCK", "BLOCKS", "BULK", "CALLS", "CALLS_INDIRECT", "STRAIGHT", "after_try_table", "run_of"]
+__all__ = [
+    "BLOCK",
+    "BLOCKS",
+    "BULK",
+    "CALLS",
+    "CALLS_INDIRECT",
+    "DIVISIONS",
+    "JUMPS",
+    "PLAIN",
+    "STRAIGHT",
+    "VECTOR_STORES",
+    "after_try_table",
+    "run_of",
+]
 
 _RUN = 4_096
 """Instructions that one match reads at the most: what it notes of each to come back to is dropped with it."""
@@ -23,19 +36,32 @@ _ADDRESS = rb"[\x00-\x3f]" + _LEB  # alignment without the number of a memory, o
 BLOCK = rb"(?:[\x00-\x62\x65-\x7f]|[\x80-\xff]+[\x00-\x7f])"
 """The type of a block; not a reference to a type of its own."""
 
-STRAIGHT = (
-    rb"[\x00\x01\x0a\x0f\x1a\x1b\x45-\xc4\xd1]",  # control without immediates; drop; numbers
-    rb"[\x08\x0c\x0d\x20-\x24\x41\x42\xd0\xd2]" + _LEB,  # throw, branches, variables, constants
+JUMPS = rb"[\x00\x0a\x0f]|[\x08\x0c\x0d]" + _LEB
+"""Instructions that leave the straight path without a block of their own: `unreachable`, `throw_ref`,
+`return`, `throw`, `br` and `br_if`."""
+
+DIVISIONS = rb"[\x6d-\x70\x7f-\x82\x91\x95\x9f\xa3]|\xfd[\xe3\xe7\xef\xf3]\x01"
+"""Quotients, remainders and square roots."""
+
+VECTOR_STORES = rb"\xfd\x0b" + _ADDRESS
+"""`v128.store`."""
+
+PLAIN = (
+    rb"[\x01\x1a\x1b\x45-\x6c\x71-\x7e\x83-\x90\x92-\x94\x96-\x9e\xa0-\xa2\xa4-\xc4\xd1]",  # drop; numbers
+    rb"[\x20-\x24\x41\x42\xd0\xd2]" + _LEB,  # variables, constants
     rb"[\x28-\x3e]" + _ADDRESS,  # loads and stores
     rb"[\x3f\x40]\x00",  # memory.size, memory.grow
     rb"\x43.{4}|\x44.{8}",  # f32.const, f64.const
     rb"\xfc[\x00-\x07]",  # saturating conversions
-    rb"\xfd[\x00-\x0b\x5c\x5d]" + _ADDRESS,  # vectors: loads and stores,
-    rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # those of a lane,
+    rb"\xfd[\x00-\x0a\x5c\x5d]" + _ADDRESS,  # vectors: loads,
+    rb"\xfd[\x54-\x5b]" + _ADDRESS + rb".",  # loads and stores of a lane,
     rb"\xfd[\x0c\x0d].{16}",  # constants and shuffles,
     rb"\xfd[\x15-\x22].",  # lanes,
-    rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff]\x01)",  # the rest, relaxed ones left out
+    rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xe2\xe4-\xe6\xe8-\xee\xf0-\xf2\xf4-\xff]\x01)",
 )
+"""Instructions that are none of these, open and close no block, call nothing and move no run of bytes."""
+
+STRAIGHT = (PLAIN[0], JUMPS, *PLAIN[1:], DIVISIONS, VECTOR_STORES)
 """Instructions that open and close no block, call nothing and move no run of bytes."""
 
 BLOCKS = rb"[\x02-\x04]" + BLOCK

@@ -10,7 +10,7 @@ import wasmtime
 from tests.unit.runtime.extracting import extract
 
 from evocell_runtime import artifacts
-from evocell_runtime.patches import argsorting, extremes, products, sorting
+from evocell_runtime.patches import argsorting, arithmetic, extremes, products, selecting, sorting
 from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.layer import apply_patches, body_digest
 from evocell_runtime.patches.module import open_module
@@ -242,6 +242,76 @@ def test_sorted_places_are_in_the_same_order_with_equal_elements(element):
         assert found[0] == found[1], (what, len(values))
 
 
+# ---------------------------------------------------------------------- partition
+
+SETTLED, MANY = ARGUMENTS + 1024, ARGUMENTS + 2048
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("element", selecting.ELEMENTS, ids=lambda one: one.name)
+def test_what_is_selected_and_all_around_it_is_the_same_to_the_bit(element):
+    """One place after the other, each with what the ones before have settled, as numpy asks for them."""
+    rigs = pair(selecting.donors(), "malloc", "free")
+    dtype = np.dtype({"": "f", "_s": "i", "_u": "u"}[element.sign] + str(element.width))
+    for what, values, rng in sized(dtype, 9):
+        size = len(values)
+        if not size:
+            continue
+        wanted = sorted({size // 2, size - 1, *map(int, rng.integers(0, size, 3))})
+        orders = [[(place, True) for place in reversed(wanted)], [(place, True) for place in wanted]]
+        orders.append([(wanted[0], False), (wanted[-1] // 2, False)])
+        for order in orders:
+            found = []
+            for rig in rigs:
+                rig.put(FIRST, values)
+                rig.put(SETTLED, np.full(52, -1, np.int32))
+                rig.put(MANY, np.zeros(1, np.int32))
+                for place, kept in order:
+                    stack = (SETTLED, MANY) if kept else (0, 0)
+                    assert rig.call(element.function, FIRST, 0, size, place, *stack) == 0
+                found.append((rig.get(FIRST, values.nbytes), rig.get(SETTLED, 208), rig.get(MANY, 4)))
+            assert found[0] == found[1], (what, size, order)
+
+
+def test_selection_goes_on_with_medians_of_medians_where_halving_fails():
+    """The sequence makes the median of three as bad as it can be, longer than the depth that is allowed."""
+    element = selecting.ELEMENTS[0]
+    rigs = pair(selecting.donors(), "malloc", "free")
+    size = 5_000
+    values = bad_for_selection(size, 2_500)
+    found = []
+    for rig in rigs:
+        rig.put(FIRST, values)
+        rig.call(element.function, FIRST, 0, size, 2_500, 0, 0)
+        found.append(rig.get(FIRST, values.nbytes))
+    assert found[0] == found[1]
+    assert np.frombuffer(found[0])[2_500] == 2_500
+
+
+def bad_for_selection(size, kth):
+    """Numbers 0 to size - 1, ordered so that each median of three is the second smallest of what is left."""
+    places, low, high = list(range(size)), 0, size - 1
+    values = [-1] * size
+    smallest = 0
+    for _ in range(64):
+        if high - low < 8:
+            break
+        middle = low + (high - low) // 2
+        # the smallest two of what is left are at the beginning and in the middle: they are what is parted off
+        for place in (low, middle):
+            values[places[place]] = smallest
+            smallest += 1
+        places[middle], places[low + 1] = places[low + 1], places[middle]
+        low += 2
+        if low > kth:
+            break
+    rest = [place for place in places[low:] if values[place] < 0]
+    for number, place in enumerate(rest):
+        values[place] = smallest + number
+    assert sorted(values) == list(range(size))
+    return np.array(values, float)
+
+
 # ---------------------------------------------------------------------- the matrix product
 
 
@@ -340,6 +410,38 @@ def test_the_place_of_the_largest_and_the_smallest_is_the_same(element):
                 assert rig.call(f"{element.name}_{word}", FIRST, len(values), ARGUMENTS, 0) == 0
                 found.append(rig.get(ARGUMENTS, 4))
             assert found[0] == found[1], (word, what, len(values))
+
+
+# ---------------------------------------------------------------------- arithmetic
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "element", sorted({one for one, _, _ in arithmetic.LOOPS}, key=str), ids=lambda one: one.name
+)
+def test_arithmetic_of_arrays_is_the_same_to_the_bit(element):
+    rigs = pair(arithmetic.donors())
+    rng = np.random.default_rng(11)
+    dtype = dtype_of(element)
+    words = [word for one, word, _ in arithmetic.LOOPS if one == element]
+    more = [(FIRST, THIRD + element.width, THIRD, 0), (THIRD + 3 * element.width, SECOND, THIRD, 1)]
+    for size in (0, 1, 15, 16, 17, 31, 33, 64, 257):
+        operands = [list(numbers(dtype, size + 8, rng)) for _ in range(3)]
+        overlapping = [
+            (one, two, out, size, *((0, element.width) if which == 0 else (element.width, 0)), element.width)
+            for one, two, out, which in [*more, (THIRD, SECOND, THIRD, 0), (FIRST, THIRD, THIRD, 1)]
+        ]
+        for (_, a), (_, b), (_, c) in zip(*operands, strict=True):
+            for way in (*ways(element.width, size), *overlapping):
+                for word in words:
+                    found = []
+                    for rig in rigs:
+                        for place, one in ((FIRST, a), (SECOND, b), (THIRD, c), (ARGUMENTS, arguments(*way))):
+                            rig.put(place, one)
+                        rig.call(f"{element.name}_{word}", ARGUMENTS, ARGUMENTS + 12, ARGUMENTS + 16, 0)
+                        found.append([rig.get(place, a.nbytes) for place in (FIRST, SECOND, THIRD)])
+                    for one, other in zip(*found, strict=True):
+                        assert_same(np.frombuffer(one, dtype), np.frombuffer(other, dtype))
 
 
 # ---------------------------------------------------------------------- all of them

@@ -13,6 +13,8 @@ from evocell_runtime.metering.module import (
     find_landmarks,
     metered,
 )
+from evocell_runtime.metering.names import COSTS
+from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.recursion import circles, uncharged_circle, without_circles
 from evocell_runtime.metering.scan import functions
 from evocell_runtime.native import compile_unmetered, new_engine
@@ -173,6 +175,69 @@ def test_the_host_can_charge_and_ask(machine):
     assert machine.exports[CHARGE](machine.store, 0) == 880
     with pytest.raises(wasmtime.Trap):
         machine.exports[CHARGE](machine.store, 881)
+
+
+# ---------------------------------------------------------------------- prices
+
+OPERATIONS = 400
+WORK = "(local.set $x (i32.xor (local.get $x) (i32.mul (local.get $x) (local.get $x))))" * (OPERATIONS // 2)
+LEAVE = "(br_if $out (i32.eq (local.get $x) (i32.const 5)))"
+
+
+def price(body, *besides, entries=()):
+    """What a turn of the one loop of a function costs, in which `body` stands."""
+    text = f"""(module (memory 1) (type $plain (func (param i32) (result i32))) (table 1 funcref)
+      (func (param $x i32) (result i32)
+        (block $out (loop $turn {body} (br_if $turn (local.get $x)))) (local.get $x))
+      {" ".join(besides)})"""
+    by_id = {sid: bytes(body) for sid, body in sections(memoryview(bytes(wasmtime.wat2wasm(text))))}
+    return Prices(list(functions(by_id[10])), 0, frozenset(entries), COSTS).of_loops(0)[0]
+
+
+def test_a_turn_costs_what_is_done_in_it():
+    empty = price("")
+
+    assert price(WORK) - empty == OPERATIONS * COSTS.operation
+    assert price(WORK + WORK) - empty == 2 * OPERATIONS * COSTS.operation
+    roots = "(drop (f64.sqrt (f64.const 2)))" * 10
+    assert price(roots) - empty == 10 * COSTS.quotient
+    stores = "(v128.store (i32.const 0) (v128.const i64x2 0 0))" * 10
+    assert price(stores) - empty == 10 * (COSTS.vector_store + COSTS.operation)
+
+
+def test_either_side_of_a_branch_is_taken_half_of_the_times():
+    empty, whole = price(""), OPERATIONS * COSTS.operation
+    one_side = f"(if (local.get $x) (then {WORK}))"
+    both = f"(if (local.get $x) (then {WORK}) (else {WORK}))"
+    left_out = f"(block $over (br_if $over (local.get $x)) {WORK})"
+    one_of_four = f"(block $c (block $b (block $a (br_table $a $b $c $c (local.get $x))) {WORK} (br $c)))"
+
+    assert price(one_side) - empty == whole / 2 + COSTS.branch
+    assert price(both) - empty == whole + COSTS.branch
+    assert price(left_out) - empty == whole / 2 + COSTS.branch
+    assert whole / 4 <= price(one_of_four) - empty <= whole / 4 + 2 * COSTS.branch
+
+
+def test_work_behind_many_checks_is_not_free():
+    """A program that is always past the checks does it in each turn."""
+    assert price(LEAVE * 100 + WORK) - price(LEAVE * 100) >= OPERATIONS * COSTS.operation / 16 - 1
+
+
+def test_what_a_turn_calls_is_part_of_it_unless_it_is_charged_by_itself():
+    helper = f"(func $help (param $x i32) (result i32) {WORK} (local.get $x))"
+    call = "(local.set $x (call $help (local.get $x)))"
+    through = "(local.set $x (call_indirect (type $plain) (local.get $x) (i32.const 0)))"
+
+    assert price(call, helper) - price("") == OPERATIONS * COSTS.operation
+    assert price(call, helper, entries=[1]) == price("")
+    assert price(through) - price("") == COSTS.indirect_call
+
+
+def test_inner_loops_are_charged_by_themselves_and_what_comes_after_them_is_not_forgotten():
+    inner = f"(loop $inner {WORK} (br_if $inner (local.get $x)))"
+
+    assert price(inner) == price("")
+    assert price(inner + WORK) - price("") == OPERATIONS * COSTS.operation
 
 
 # ---------------------------------------------------------------------- graphs

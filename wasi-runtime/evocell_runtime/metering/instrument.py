@@ -49,7 +49,8 @@ class Plan:
         handler: The function that handles the eval breaker.
         breaker: Offset of the eval breaker in the thread state, which both take as their first parameter.
         parameters: For each function how many parameters it has.
-        costs: Prices.
+        prices: What each loop and entry costs.
+        costs: Prices of the parts.
     """
 
     fuel: int
@@ -87,11 +88,12 @@ def instrumented(code: bytes, plan: Plan) -> list[bytes]:
 def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes:
     inserts: list[tuple[int, int, bytes]] = []  # where, up to where the original is left out, what instead
     if number in plan.entries:
-        inserts.append((function.code, function.code, _charge(plan, plan.costs.entry)))
+        inserts.append((function.code, function.code, _charge(plan, plan.prices.of_entry(number))))
     if number == plan.handler:
         inserts.append((function.code, function.code, _handle_pause(plan)))
-    for index, loop in enumerate(function.loops):
-        cost = plan.prices.of_loop(number, index)
+    for index, (loop, cost) in enumerate(
+        zip(function.loops, plan.prices.of_loops(number) if function.loops else (), strict=True)
+    ):
         if (number, index) == plan.dispatch:
             text = _charge_and_ask(plan, plan.costs.dispatch)
         elif loop.calls_inside and number != plan.dispatch[0]:

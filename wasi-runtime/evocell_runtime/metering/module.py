@@ -89,7 +89,8 @@ def _metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
         raise ImageError(msg)
     found = list(functions(by_id[_CODE]))
     signatures, taken = module.function_types, address_taken(by_id[_ELEMENT])
-    entries = charged_entries(call_graph(found, signatures, taken, imported), taken)
+    charged = charged_entries(call_graph(found, signatures, taken, imported), taken)
+    entries = frozenset(entry - imported for entry in charged)
     globals_count, at = read_unsigned(by_id[_GLOBAL], 0)
     if by_id[_GLOBAL][at : at + 2] != _MUTABLE_I32:
         msg = "the interpreter's first global is not a stack pointer, a changeable number of 32 bits"
@@ -101,12 +102,12 @@ def _metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
         charge=imported + len(found),
         charged_yield=imported + len(found) + 1,
         pause=pause,
-        entries=frozenset(entry - imported for entry in entries),
+        entries=entries,
         dispatch=(landmarks.dispatch, _dispatch_loop(found[landmarks.dispatch])),
         handler=landmarks.handler,
         breaker=landmarks.breaker,
         parameters=[len(module.types[signature][0]) for signature in signatures],
-        prices=Prices(found, imported, COSTS),
+        prices=Prices(found, imported, entries, COSTS),
         costs=COSTS,
     )
     bodies = instrument.instrumented(by_id[_CODE], plan)

@@ -19,7 +19,7 @@ __all__ = [
     "metering_key",
 ]
 
-VERSION = 8
+VERSION = 9
 """Bump when what is charged changes in a way that no price shows."""
 
 FUEL, PAUSE_AT, SLICE, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.slice", "evocell.charge"
@@ -41,33 +41,31 @@ SLICE_FUEL = 10_000_000
 class Costs:
     """Static prices, in fuel. A unit is about a tenth of a nanosecond of a processor of 2026.
 
+    Fitted to the processor time of 122 kernels, 17 of them with more weight; see docs/decisions/0025.
+
     Attributes:
         turn: A turn of any loop.
-        bytes_per_fuel: Bytes of straight code that cost one.
-        tight_bytes_per_fuel: The same in loops that neither call nor hold loops: processors overlap their
-            turns.
-        most: The most that the straight code of a loop or of a function called in it costs: longer code is
-            a switch,
-            of which a turn runs a part.
-        call: The least that a call in a loop costs beside its turn, and what a call through the table does.
-        most_calls: The most that all calls in a loop's body cost together.
-        whole_bytes: Length of a loop's body of which one turn makes all calls; of a longer one it makes a
-            part.
-        call_depth: How deep calls are followed to see what they cost.
+        operation: A load, a store, an operation on numbers or vectors.
+        branch: A branch: what it costs on the average that some are not foreseen.
+        quotient: A quotient, a remainder or a square root, in addition.
+        vector_store: A store of a vector: as a bulk operation on as many bytes.
+        indirect_call: A call through the table, with what the function does that it leads to if that is not
+            charged by itself.
+        most: The most that a call of a function costs without its loops: in what would cost more, by half of
+            all branches, most is done seldom.
         dispatch: An instruction of the interpreter.
         entry: A function entry that is charged.
         bulk_shift: The binary logarithm of the bytes of a bulk operation that cost one.
     """
 
-    turn: int = 2
-    bytes_per_fuel: int = 2
-    tight_bytes_per_fuel: int = 4
-    most: int = 80
-    call: int = 6
-    most_calls: int = 240
-    whole_bytes: int = 250
-    call_depth: int = 4
-    dispatch: int = 60
+    turn: int = 4
+    operation: float = 0.5
+    branch: int = 5
+    quotient: int = 12
+    vector_store: int = 4
+    indirect_call: int = 60
+    most: int = 4_000
+    dispatch: int = 38
     entry: int = 20
     bulk_shift: int = 2
 

@@ -1,59 +1,77 @@
-"""What a turn of a loop costs: a static estimate of the work in it."""
+"""What a turn of a loop and a call of a function cost: a static estimate of the work in them."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping
+
 from evocell_runtime.metering.names import Costs
-from evocell_runtime.metering.scan import CallSite, Function
+from evocell_runtime.metering.scan import CallSite, Function, Work
 
 __all__ = ["Prices"]
 
 
 class Prices:
-    """Prices of a module's loops.
+    """Prices of a module's loops and functions.
 
     Args:
         found: Its functions, in order.
         imported: How many functions it imports, which come before them.
+        entries: Functions that are charged when they are entered, by their place in the code section.
         costs: Prices of the parts.
     """
 
-    def __init__(self, found: list[Function], imported: int, costs: Costs) -> None:
+    def __init__(self, found: list[Function], imported: int, entries: Container[int], costs: Costs) -> None:
         self.found = found
         self._imported = imported
+        self._entries = entries
         self._costs = costs
-        self._straight: dict[tuple[int, int], int] = {}
+        self._straight: dict[int, float] = {}
 
-    def of_loop(self, number: int, loop_number: int) -> int:
-        """A turn of a loop: the code in it without the loops in it, and what it calls.
+    def of_loops(self, number: int) -> list[int]:
+        """A turn of each of a function's loops: the code in it without the loops in it, and what that calls.
 
         Args:
             number: The function's place in the code section.
-            loop_number: The loop's place among the function's.
         """
-        function, costs = self.found[number], self._costs
-        loop = function.loops[loop_number]
-        tight = not loop.calls_inside and not loop.loops_inside
-        rate = costs.tight_bytes_per_fuel if tight else costs.bytes_per_fuel
-        price = costs.turn + min(costs.most, loop.own_bytes // rate)
-        if loop.calls:
-            calls = (call for call in function.calls if call.loop == loop_number)
-            every = min(costs.most_calls, sum(self._of_call(call, costs.call_depth) for call in calls))
-            price += every * min(costs.whole_bytes, loop.own_bytes) // max(1, loop.own_bytes)
-        return price
+        function = self.found[number]
+        calls: Mapping[int, list[CallSite]] = defaultdict(list)
+        for call in function.calls:
+            calls[call.loop].append(call)
+        return [
+            self._costs.turn + round(self._of_work(loop.work, calls[index]))
+            for index, loop in enumerate(function.loops)
+        ]
 
-    def _of_call(self, call: CallSite, depth: int) -> int:
-        if call.indirect or call.target < self._imported:
-            return self._costs.call
-        return max(self._costs.call, self._of_function(call.target - self._imported, depth))
+    def of_entry(self, number: int) -> int:
+        """A call of a function that is charged when it is entered, without its loops."""
+        return self._costs.entry + round(self._of_straight(number))
 
-    def _of_function(self, number: int, depth: int) -> int:
-        """A call of a function without its loops, which are charged by themselves; half of its branches."""
-        known = self._straight.get((number, depth))
+    def _of_work(self, work: Work, calls: Iterable[CallSite]) -> float:
+        costs = self._costs
+        return (
+            costs.operation * work.operations
+            + costs.branch * work.branches
+            + costs.quotient * work.quotients
+            + costs.vector_store * work.vector_stores
+            + sum(call.times * self._of_call(call) for call in calls)
+        )
+
+    def _of_call(self, call: CallSite) -> float:
+        """What is called is part of what calls it, unless it is charged when it is entered."""
+        if call.indirect:
+            return self._costs.indirect_call
+        number = call.target - self._imported
+        return 0.0 if number < 0 or number in self._entries else self._of_straight(number)
+
+    def _of_straight(self, number: int) -> float:
+        """A call of a function without its loops.
+
+        It ends, because each circle of calls passes a charged entry, which is no part of what calls it.
+        """
+        known = self._straight.get(number)
         if known is None:
-            function, costs = self.found[number], self._costs
-            known = min(costs.most, function.straight_bytes // (2 * costs.bytes_per_fuel))
-            if depth > 1:
-                outside = (call for call in function.calls if call.loop < 0)
-                known += min(costs.most_calls, sum(self._of_call(call, depth - 1) for call in outside) // 2)
-            self._straight[number, depth] = known
+            function = self.found[number]
+            all_of_it = self._of_work(function.work, (call for call in function.calls if call.loop < 0))
+            known = self._straight[number] = min(self._costs.most, all_of_it)
         return known

@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.engine import Engine
-from evocell.cli.report import render
+from evocell.cli.page.html import render
 from evocell.cli.report_data import RunData, read_run
 from evocell.errors import ConfigurationError
 from evocell.store.database import open_reader

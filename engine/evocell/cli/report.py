@@ -15,6 +15,7 @@ from evocell.store.database import open_reader
 
 __all__ = ["add_report_parser", "write_report"]
 
+
 def add_report_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `report` to the parser."""
     report = commands.add_parser(

@@ -81,7 +81,7 @@ class Search:
         self._title = title
         self._run = _choose(connection, choice.run)
         self._runs: list[int] = []
-        self._looks = 0
+        self._looks = self._n_runs = 0
         self._over: dict[int, tuple[str, float | None]] = {}
         self._pedigree = Pedigree(connection)
         self._tree: tuple[tuple[int, ...], list[dict[str, Any]], int] | None = None
@@ -102,13 +102,28 @@ class Search:
             self._begin(task)
             self.update()
 
+    def goes_on(self, latest: int | None) -> bool:
+        """Whether a run that is now the latest is part of what is shown, which then goes on with it.
+
+        What was chosen by a number or a name stays the same, whatever the latest run is.
+        """
+        if self._choice != Choice():
+            return True
+        found = [] if latest is None else self._chosen_runs(latest)
+        if latest is None or not set(self._runs) <= set(found):
+            return False
+        self._run, self._runs = latest, found
+        return True
+
     def head(self) -> RunData:
         """Return what is said of the whole, without columns, points and tree."""
         figures = self.figures
         fates = [self._fate(one) for one in self._runs]
         outcome, ended = next((one for one in fates if one[0] == "open"), fates[-1])
         starts = dict(self._connection.execute("SELECT run, started_at FROM runs"))
-        image = self._connection.execute("SELECT image_id FROM runs WHERE run = ?", (self._run,)).fetchone()[0]
+        image = self._connection.execute("SELECT image_id FROM runs WHERE run = ?", (self._run,)).fetchone()[
+            0
+        ]
         leaders = figures.leaders()
         return {
             "title": self._title or _title(self._runs, self._choice.population),
@@ -191,18 +206,23 @@ class Search:
         self._tree = None
 
     def _look_for_runs(self) -> None:
-        """Find the runs that are shown; they are looked up again now and then, for there may be further ones."""
-        if self._looks % _LOOKS == 0:
-            found = chosen_runs(
-                self._connection,
-                self._path,
-                self._run,
-                run=self._choice.run,
-                all_runs=self._choice.all_runs,
-                population=self._choice.population,
-            )
-            self._runs = sorted({*self._runs, *found})
+        """Find the runs that are shown, now and then anew, since further ones may belong to them."""
+        n_runs = self._connection.execute("SELECT count(*) FROM runs").fetchone()[0]
         self._looks += 1
+        if n_runs != self._n_runs or (n_runs > 1 and self._looks % _LOOKS == 0):
+            self._n_runs = n_runs
+            self._runs = sorted({*self._runs, *self._chosen_runs(self._run)})
+
+    def _chosen_runs(self, latest: int) -> list[int]:
+        choice = self._choice
+        return chosen_runs(
+            self._connection,
+            self._path,
+            latest,
+            run=choice.run,
+            all_runs=choice.all_runs,
+            population=choice.population,
+        )
 
     def _largest_task(self) -> str:
         wanted = {"runs": json.dumps(self._runs), "population": self._choice.population}

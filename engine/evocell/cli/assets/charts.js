@@ -101,19 +101,19 @@ function fitness() {
   $("fitness-key").replaceChildren(...key.map(([style, text]) => { const i = el("i"); i.style.cssText = style; return el("span", {}, i, text); }));
 }
 
-// Columns put together until there is room for a bar for each.
+// Columns put together until there is room for a bar for each; a bar is as high as the mean of its columns.
 function bins(most) {
   const size = Math.max(1, Math.ceil(D.columns.length / Math.max(1, most))), out = [];
   for (let i = 0; i < D.columns.length; i += size) {
     const some = D.columns.slice(i, i + size), last = some[some.length - 1], deaths = {};
     for (const c of some) for (const [kind, n] of Object.entries(c.deaths)) deaths[kind] = (deaths[kind] || 0) + n;
     const sum = key => some.reduce((a, c) => a + c[key], 0);
-    out.push({ label: some[0].label, width: last.label + last.width - some[0].label, n: sum("n"), fuel: sum("fuel"), busy_s: sum("busy_s"), deaths });
+    out.push({ columns: some.length, label: some[0].label, width: last.label + last.width - some[0].label, n: sum("n"), fuel: sum("fuel"), busy_s: sum("busy_s"), deaths });
   }
   return out;
 }
 function bars(box, height, value, draw, text) {
-  const some = bins(Math.floor((Math.max(280, box.clientWidth) - 60) / 7)), most = Math.max(1, ...some.map(value));
+  const some = bins(Math.floor((Math.max(280, box.clientWidth) - 60) / 7)), most = Math.max(1, ...some.map(b => value(b) / b.columns));
   const f = frame(box, { height, low: 0, high: most, marks: ticks(0, most, 4).map(t => [t, t]), from: 0, to: some.length - 1, inset: 14, xText: i => some[i] ? num(some[i].label) : "" });
   const wide = Math.max(2, Math.min(26, (f.w - f.left - f.right - 28) / Math.max(1, some.length) - 1.5));
   some.forEach((b, i) => draw(f, b, f.x(i) - wide / 2, wide));
@@ -122,14 +122,14 @@ function bars(box, height, value, draw, text) {
 function deaths() {
   const total = Math.max(1, ...D.deaths.map(d => d[1])), list = $("deaths-bars"), box = $("deaths"); list.replaceChildren();
   for (const [kind, n] of D.deaths) { const bar = el("div"); bar.style.cssText = `background:${colour(kind)};width:${100 * n / total}%`; list.append(el("span", {}, kind), bar, el("span", {}, num(n))); }
-  const dead = D.deaths.reduce((a, d) => a + d[1], 0); $("deaths-about").textContent = `${num(dead)} of ${num(D.n_individuals)} individuals are invalid, for these reasons.`;
+  const dead = D.deaths.reduce((a, d) => a + d[1], 0); $("deaths-about").textContent = `${num(dead)} of ${num(D.n_individuals)} individuals are invalid, for these reasons; below, by ${byGeneration() ? "generation" : "evaluations"}.`;
   if (!D.deaths.length) { list.append("Nobody died."); box.replaceChildren(); box.onpointermove = null; return; }
   const names = kinds();
-  bars(box, 170, b => Object.values(b.deaths).reduce((a, n) => a + n, 0), (f, b, x, width) => { let at = 0; for (const kind of names) { const n = b.deaths[kind]; if (!n) continue; f.inner.append(sv("rect", { x, width, y: f.y(at + n), height: f.y(at) - f.y(at + n), fill: colour(kind) })); at += n; } }, b => [head(b), ...names.filter(k => b.deaths[k]).map(k => `${k} ${num(b.deaths[k])}`)].join("\n"));
+  bars(box, 210, b => Object.values(b.deaths).reduce((a, n) => a + n, 0), (f, b, x, width) => { let at = 0; for (const kind of names) { const n = (b.deaths[kind] || 0) / b.columns; if (!n) continue; f.inner.append(sv("rect", { x, width, y: f.y(at + n), height: f.y(at) - f.y(at + n), fill: colour(kind) })); at += n; } }, b => [head(b), ...names.filter(k => b.deaths[k]).map(k => `${k} ${num(b.deaths[k])}`)].join("\n"));
 }
 function cost() {
   $("cost-about").textContent = `Fuel by ${byGeneration() ? "generation" : "evaluations"}: ${big(D.fuel)} in all, ${big(D.n_individuals ? D.fuel / D.n_individuals : 0)} each; ${span(D.busy_s)} of evaluation in ${span(D.wall_s)}.`;
-  bars($("cost"), 230, b => b.fuel, (f, b, x, width) => f.inner.append(sv("rect", { x, width, y: f.y(b.fuel), height: f.bottom - f.y(b.fuel) + .01, fill: "var(--accent)", opacity: .8, rx: Math.min(2, width / 3) })), b => `${head(b)}\n${big(b.fuel)} fuel\n${span(b.busy_s)} of evaluation\n${one(b.n, "individual")}`);
+  bars($("cost"), 310, b => b.fuel, (f, b, x, width) => f.inner.append(sv("rect", { x, width, y: f.y(b.fuel / b.columns), height: f.bottom - f.y(b.fuel / b.columns) + .01, fill: "var(--accent)", opacity: .8, rx: Math.min(2, width / 3) })), b => `${head(b)}\n${big(b.fuel)} fuel\n${span(b.busy_s)} of evaluation\n${one(b.n, "individual")}`);
 }
 
 function scatter(opens, show) {

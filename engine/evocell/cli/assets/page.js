@@ -100,6 +100,7 @@ async function best() {
   if (shownBest === number && m) $("best").replaceChildren(m.source === null ? "The source is not in the store." : code(m.source));
 }
 
+const fine = v => Number.isInteger(v) || Math.abs(v) >= 1e5 || Math.abs(v) < 1e-4 ? num(v) : String(+v.toPrecision(7)); // enough to tell the fittest apart
 function factsOf(d) {
   return [["individuals", num(d.n_individuals)], ["best fitness", d.leaders.length ? num(d.leaders[0].score) : "–"], ["valid", d.n_individuals ? Math.floor(1000 * d.n_valid / d.n_individuals) / 10 + " %" : "–"], ["wall time", span(d.wall_s)], ["evaluations per second", d.wall_s > 0 ? num(+(d.n_evaluations / d.wall_s).toPrecision(3)) : "–"], ["fuel", big(d.fuel)]];
 }
@@ -109,7 +110,7 @@ function texts() {
   $("facts").replaceChildren(...factsOf(D).map(([name, value]) => el("div", { class: "fact" }, el("b", {}, value), el("span", { class: "dim" }, name))));
   $("fitness-title").textContent = byGeneration() ? "Fitness by generation" : "Fitness over the run";
   $("top").replaceChildren(el("tr", {}, ...["", "fitness", "fuel", "generation"].map((t, i) => el("th", i ? { class: "n" } : {}, t))));
-  for (const m of D.leaders) { const b = el("button", { type: "button" }, m.id); b.onclick = () => open(m.number, true); const name = el("td", {}, b); if (m.copies > 1) name.append(el("span", { class: "copies" }, `× ${num(m.copies)}`)); $("top").append(el("tr", {}, name, el("td", { class: "n" }, num(m.score)), el("td", { class: "n" }, big(m.fuel)), el("td", { class: "n" }, num(m.generation)))); }
+  for (const m of D.leaders) { const b = el("button", { type: "button" }, m.id); b.onclick = () => open(m.number, true); const name = el("td", {}, b); if (m.copies > 1) name.append(el("span", { class: "copies" }, `× ${num(m.copies)}`)); $("top").append(el("tr", {}, name, el("td", { class: "n" }, fine(m.score)), el("td", { class: "n" }, big(m.fuel)), el("td", { class: "n" }, num(m.generation)))); }
   $("top-about").textContent = D.leaders.some(m => m.copies > 1) ? "Equal programs are listed once, with how many individuals have them." : "";
   $("foot").textContent = `Written by evocell. Run ${D.run}, image ${(D.image || "").slice(0, 12)}.` + (D.nodes.length ? ` Guests ran on ${D.nodes.join(", ")}.` : "") + (D.n_left_out ? ` ${one(D.n_left_out, "evaluation")} of other tasks ${D.n_left_out === 1 ? "is" : "are"} left out.` : "");
 }

@@ -47,7 +47,7 @@ def render(data: Mapping[str, object], *, live: bool = False) -> str:
 
 @cache
 def security_policy(*, live: bool = False) -> str:
-    """Return the content security policy of the page: its own script and style, and nothing from elsewhere."""
+    """Return the content security policy of the page: its own script and style, nothing from elsewhere."""
     allowed = [
         "default-src 'none'",
         f"script-src '{_hash(_script(live))}'",

@@ -119,7 +119,7 @@ class RowReader:
 
 
 def latest_row(connection: sqlite3.Connection, run: int) -> int | None:
-    """Return the number of the latest evaluation of a run; those of a run are counted from 1 above its base."""
+    """Return the number of the latest evaluation of a run; they are counted from its base on."""
     last: int | None = connection.execute(_LAST, _bounds(run)).fetchone()[0]
     return last
 

@@ -39,7 +39,8 @@ _DETAILS = """
     WHERE e.sandbox = ? AND b.task = ? ORDER BY e.evaluation DESC LIMIT 1
 """
 _STRANGER = """
-    SELECT id, generation, fitness, coalesce(valid, 0), NULL, NULL, 0, 0.0, 0, mutation_type, '{}', '[]', version
+    SELECT id, generation, fitness, coalesce(valid, 0), NULL, NULL,
+        0, 0.0, 0, mutation_type, '{}', '[]', version
     FROM sandboxes WHERE sandbox = ?
 """
 
@@ -152,7 +153,18 @@ class Details:
         row = self._row(number)
         if row is None:
             return None
-        names = ("id", "generation", "score", "valid", "reason", "error", "fuel", "time_ms", "memory", "made_by")
+        names = (
+            "id",
+            "generation",
+            "score",
+            "valid",
+            "reason",
+            "error",
+            "fuel",
+            "time_ms",
+            "memory",
+            "made_by",
+        )
         found = dict(zip(names, row, strict=False))
         components, objectives, version = row[len(names) :]
         try:
@@ -181,7 +193,7 @@ class Details:
 
     def _row(self, number: int) -> Sequence[Any] | None:
         row: Sequence[Any] | None = self._connection.execute(_DETAILS, (number, self._task)).fetchone()
-        return row or self._connection.execute(_STRANGER, (number,)).fetchone()  # type: ignore[no-any-return]
+        return row or self._connection.execute(_STRANGER, (number,)).fetchone()
 
     def _text(self, version: str | None) -> Files | None:
         if version not in self._files:

@@ -76,7 +76,7 @@ async function look() {
 }
 function choose() {
   shown = model($("view").value || "search"); compared = $("other").value ? model($("other").value) : null;
-  chosen = null; shownBest = null; moved = false; before = null; $("card").replaceChildren(); $("tree").replaceChildren();
+  chosen = null; picked = false; shownBest = null; moved = false; before = null; $("card").replaceChildren(); $("tree").replaceChildren();
   const wait = () => asking ? setTimeout(wait, 30) : look();
   wait();
 }

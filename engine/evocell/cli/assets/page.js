@@ -1,5 +1,5 @@
 // The lineage tree, the card of an individual, the best program and the tables.
-let byNumber = new Map(), byId = new Map(), view = null, moved = false, firstOnly = false, chosen = null, shownBest = null;
+let byNumber = new Map(), byId = new Map(), view = null, moved = false, firstOnly = false, chosen = null, picked = false, shownBest = null;
 let details = async number => byNumber.get(number) || null; // the live page asks for them
 
 function tree() {
@@ -69,8 +69,9 @@ function code(text, diff) {
   return pre;
 }
 
-async function open(number, scroll) {
-  chosen = number; mark();
+// The card shows the best, whichever that is, until somebody opens another one.
+async function open(number, scroll, byItself) {
+  chosen = number; picked = !byItself; mark();
   const m = await details(number), card = $("card");
   if (!m || chosen !== number) return;
   card.replaceChildren(el("h3", {}, m.id));
@@ -123,7 +124,7 @@ function draw() {
 function show(model, { newTree = true } = {}) {
   D = model; less = D.direction === "minimize";
   texts(); draw(); if (newTree) tree(); best();
-  if (chosen === null && D.best !== null) open(D.best); else if (D.best === null) $("card").textContent = "Nobody to show.";
+  if (D.best !== null && chosen !== D.best && !picked) open(D.best, false, true); else if (D.best === null) $("card").textContent = "Nobody to show.";
 }
 $("theme").onclick = () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; draw(); };
 $("line").onclick = () => { firstOnly = !firstOnly; moved = false; $("line").setAttribute("aria-pressed", firstOnly); if (D) tree(); };

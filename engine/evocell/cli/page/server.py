@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             super().handle()
         except _TooLong:
-            self.requestline, self.request_version, self.command = "", self.protocol_version, ""
+            self.requestline = self.command = ""
             self._send(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request is too long.")
         except OSError:
             self.close_connection = True  # it has gone
@@ -205,6 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, body: str | bytes, kind: str = "text/plain") -> None:
         content = body if isinstance(body, bytes) else f"{body}\n".encode("utf-8", "replace")
+        self.request_version = self.protocol_version  # one of 0.9 would get no headers
         self.send_response(status)
         for name, value in {
             "Content-Type": f"{kind}; charset=utf-8",

@@ -14,18 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import field, frozen
-
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.engine import Engine
-from evocell.cli.page.html import render
-from evocell.cli.report_data import RunData, read_run
 from evocell.errors import ConfigurationError
+from evocell.page.search import RunData, read_run
+from evocell.page.shown import Page, make_page
 from evocell.store.database import open_reader
 
 if TYPE_CHECKING:
@@ -217,30 +214,6 @@ def lineage(
     return axes
 
 
-@frozen
-class Page:
-    """The page of `evocell report`, displayed by notebooks.
-
-    Attributes:
-        html: The whole page; it needs no network.
-    """
-
-    html: str = field(repr=False)
-
-    def save(self, out: str | Path) -> Path:
-        """Write the page to a file, and return its path."""
-        path = Path(out)
-        path.write_text(self.html, encoding="utf-8")
-        return path
-
-    def _repr_html_(self) -> str:
-        # In a frame without the notebook's origin: what candidates wrote is text there, and stays apart.
-        return (
-            f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts" '
-            'style="width:100%;height:720px;border:0" title="evocell report"></iframe>'
-        )
-
-
 def report(
     place: Place,
     *,
@@ -265,7 +238,7 @@ def report(
         StoreError: The store cannot be read.
     """
     chosen = {"run": run, "all_runs": all_runs, "population": population}
-    return Page(render(_read(place, **chosen, direction=direction, title=title)))
+    return make_page(_read(place, **chosen, direction=direction, title=title))
 
 
 def pareto_front(points: Iterable[tuple[float, float]], *, minimize: bool) -> list[tuple[float, float]]:

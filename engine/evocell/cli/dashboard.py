@@ -16,11 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-from evocell.cli.page.following import Following
-from evocell.cli.page.html import render, security_policy
-from evocell.cli.page.server import PageServer, open_server
 from evocell.cli.screen import complain, say
 from evocell.cli.store import add_directory, store_path
+from evocell.page.following import Following
+from evocell.page.html import render, security_policy
+from evocell.page.server import PageServer, open_server
 from evocell.store.database import FILE_NAME, open_reader
 
 __all__ = ["add_dashboard_parser"]

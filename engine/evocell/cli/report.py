@@ -6,11 +6,11 @@ import argparse
 from contextlib import closing
 from pathlib import Path
 
-from evocell.cli.page.html import render
-from evocell.cli.report_data import read_run
 from evocell.cli.screen import say
 from evocell.cli.store import add_choice, store_path
 from evocell.errors import ConfigurationError
+from evocell.page.html import render
+from evocell.page.search import read_run
 from evocell.store.database import open_reader
 
 __all__ = ["add_report_parser", "write_report"]

@@ -137,7 +137,6 @@ def asked(monkeypatch):
             super().__init__(what, total)
             asked.append((what, total))
 
-    monkeypatch.setattr("evocell.api.lifecycle.BatchBar", Recorder)
     monkeypatch.setattr(batch_progress, "BatchBar", Recorder)
     monkeypatch.setattr("evocell.api.lifecycle.is_terminal", lambda: True)
     return asked

@@ -18,11 +18,11 @@ import pytest
 
 from evocell import Case, Config, Engine, Evaluation
 from evocell.cli.main import main
-from evocell.cli.page import server as server_module
-from evocell.cli.page.following import Following, parse_view
-from evocell.cli.page.html import render, security_policy
-from evocell.cli.page.server import open_server
 from evocell.errors import ConfigurationError
+from evocell.page import server as server_module
+from evocell.page.following import Following, parse_view
+from evocell.page.html import render, security_policy
+from evocell.page.server import open_server
 
 TOKEN = "the-token-of-this-test"
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -7,10 +7,10 @@ import statistics
 
 import pytest
 
-from evocell.cli.page import figures as module
-from evocell.cli.page.figures import Figures
-from evocell.cli.page.following import _news
-from evocell.cli.page.rows import Member
+from evocell.page import figures as module
+from evocell.page.figures import Figures
+from evocell.page.following import _news
+from evocell.page.rows import Member
 
 
 def member(number, score, generation=0, version=None, *, valid=True, reason=None):
@@ -57,7 +57,7 @@ class Page:
 def test_what_is_told_in_pieces_adds_up(monkeypatch, seed):
     for name, value in {"WINDOWS": 5, "MAX_COLUMNS": 6, "MAX_POINTS": 60}.items():
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr("evocell.cli.page.following.ANSWER_POINTS", 7)
+    monkeypatch.setattr("evocell.page.following.ANSWER_POINTS", 7)
     chance = random.Random(seed)
     figures, page = Figures(chance.choice(("maximize", "minimize"))), Page()
     generations = chance.choice((1, 4, 40))

@@ -11,10 +11,10 @@ from typing import Any
 
 from attrs import frozen
 
-from evocell.cli.page.figures import WINDOWS, Figures
-from evocell.cli.page.rows import RowReader, latest_row
-from evocell.cli.page.tree import TREE_MEMBERS, Details, Pedigree, read_tree
 from evocell.errors import ConfigurationError
+from evocell.page.figures import WINDOWS, Figures
+from evocell.page.rows import RowReader, latest_row
+from evocell.page.tree import TREE_MEMBERS, Details, Pedigree, read_tree
 from evocell.store.encoding import unpack
 from evocell.store.runs import chosen_runs, run_outcome
 from evocell.store.schema import NUMBER_BITS

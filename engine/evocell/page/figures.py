@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import evolve
 
-from evocell.cli.page.rows import Member
+from evocell.page.rows import Member
 from evocell.store.schema import NUMBER_BITS
 
 __all__ = ["LEADERS", "MAX_COLUMNS", "MAX_POINTS", "WINDOWS", "Figures"]

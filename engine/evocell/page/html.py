@@ -74,4 +74,4 @@ def _style() -> str:
 
 @cache
 def _asset(name: str) -> str:
-    return files("evocell.cli").joinpath("assets", name).read_text(encoding="utf-8")
+    return files("evocell.page").joinpath("assets", name).read_text(encoding="utf-8")

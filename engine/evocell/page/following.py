@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from evocell.cli.page.rows import latest_row
-from evocell.cli.report_data import Choice, Search, latest_run
 from evocell.errors import ConfigurationError, StoreError
+from evocell.page.rows import latest_row
+from evocell.page.search import Choice, Search, latest_run
 from evocell.store.database import open_reader, store_errors
 from evocell.store.runs import is_alive
 from evocell.store.schema import NUMBER_BITS

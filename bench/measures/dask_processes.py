@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import psutil
 from distributed import Client
+from distributed.security import Security
 
 T = TypeVar("T")
 
@@ -28,10 +29,15 @@ class Cluster:
     Args:
         directory: Where scheduler file and logs go.
         environment: Variables that the processes get beside those of this one.
+        tls: A file with a key and a certificate that has signed itself, of scheduler, workers and clients;
+            None for connections without TLS.
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str] | None = None, *, tls: Path | None = None
+    ) -> None:
         self.directory = directory
+        self._tls = tls
         self.file = directory / "scheduler.json"
         own = {"DASK_TEMPORARY_DIRECTORY": str(directory)}
         self._environment = {**os.environ, **_QUIET, **own, **(environment or {})}
@@ -73,9 +79,15 @@ class Cluster:
 
     def client(self) -> Client:
         """Connect to the scheduler."""
-        client = Client(scheduler_file=str(self.file), set_as_default=False)
+        client = Client(scheduler_file=str(self.file), security=self._security(), set_as_default=False)
         self._clients.append(client)
         return client
+
+    def _security(self) -> Security | None:
+        if self._tls is None:
+            return None
+        own = str(self._tls)
+        return Security(tls_ca_file=own, tls_client_cert=own, tls_client_key=own, require_encryption=True)
 
     def guests(self) -> list[psutil.Process]:
         """The guest processes of all nodes."""
@@ -102,6 +114,10 @@ class Cluster:
                     _kill(process)
 
     def _start(self, module: str, *words: str, path: Path | None = None) -> subprocess.Popen[bytes]:
+        if self._tls is not None:
+            own = str(self._tls)
+            words = (*words, "--tls-ca-file", own, "--tls-cert", own, "--tls-key", own)
+            words = ("--protocol", "tls", *words)
         environment = dict(self._environment)
         if path is not None:
             environment["PYTHONPATH"] = os.pathsep.join(

@@ -80,6 +80,12 @@ def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list) else cast("tuple[str, ...]", value)
 
 
+def _as_names(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        return cast("tuple[str, ...]", value)
+    return tuple(os.fspath(name) if isinstance(name, os.PathLike) else name for name in value)
+
+
 def _as_path(value: str | os.PathLike[str] | None) -> Path | None:
     usable = isinstance(value, str | os.PathLike) and os.fspath(value)
     return Path(value).expanduser() if value is not None and usable else cast("Path | None", value)
@@ -206,7 +212,7 @@ class Config:
     )
     layers: tuple[str, ...] = field(
         default=(),
-        converter=_as_tuple,
+        converter=_as_names,
         validator=_file_names,
         metadata={"kind": "files"},
     )

@@ -105,7 +105,7 @@ def test_what_waited_was_not_killed(engine, heard):
             thread.start()
             return thread
 
-        first = call(1.5)
+        first = call(2.5)
         while not any(worker.calls for worker in engine.workers()):  # it runs
             time.sleep(0.01)
         for waiting in [call(0.2) for _ in range(4)]:

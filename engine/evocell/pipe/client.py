@@ -27,6 +27,7 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.pipe import errors
+from evocell.pipe.annotations import origin_of
 from evocell.pipe.channel import Channel, ReceivedEvent
 from evocell.pipe.codec import TypeOptions
 from evocell.pipe.errors import ConnectionClosed, MethodNotFound
@@ -35,7 +36,7 @@ from evocell.pipe.handshake import Hello
 from evocell.pipe.limits import PipeLimits
 from evocell.pipe.machine import HELLO, Machine
 from evocell.pipe.methods import Method, engine_methods
-from evocell.pipe.serialization import decode, encode, origin_of
+from evocell.pipe.serialization import decode, encode
 from evocell.wire.frames import Framing
 from evocell_runtime.build import BuildProgress
 

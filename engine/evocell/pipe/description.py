@@ -13,11 +13,11 @@ from attrs import NOTHING, Factory, asdict, fields, has
 from evocell.models.fitness import FitnessResult
 from evocell.models.outcome import Outcome
 from evocell.models.specs import SandboxSpec
+from evocell.pipe.annotations import hints_of, sort_of, variants
 from evocell.pipe.errors import error_codes, error_fields
 from evocell.pipe.handshake import SERVER_METHODS, Hello, Subscription, shown_limits
 from evocell.pipe.limits import GREETING_LIMITS, PROTOCOL, PipeLimits
 from evocell.pipe.methods import MISSING, attributes_of, engine_methods
-from evocell.pipe.serialization import hints_of, sort_of, variants
 from evocell.wire.frames import MAX_METHOD_CHARS
 
 __all__ = ["EXTENSIONS", "NOTIFICATIONS", "describe"]

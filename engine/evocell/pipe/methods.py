@@ -20,8 +20,9 @@ from attrs import field, frozen
 
 from evocell.api.async_engine import AsyncEngine
 from evocell.errors import ConfigurationError
+from evocell.pipe.annotations import Unsupported, hints_of, names_files, origin_of, sort_of
 from evocell.pipe.errors import MethodNotFound
-from evocell.pipe.serialization import Context, Unsupported, decode, hints_of, names_files, origin_of, sort_of
+from evocell.pipe.serialization import Context, decode
 from evocell.store.fitness import FitnessRecorder
 from evocell.store.lineage import LineageTracker
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections.abc
 import difflib
 import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -20,33 +19,26 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args
 
 from attrs import NOTHING, fields, frozen, has
 
-from evocell.api.sandbox import AsyncSandbox, Sandbox
 from evocell.code.sources import normalise
 from evocell.errors import ConfigurationError
+from evocell.pipe.annotations import (
+    ANYTHING,
+    HANDLES,
+    SCALARS,
+    Hint,
+    arguments_of,
+    branches_of,
+    hints_of,
+    is_source,
+    origin_of,
+    sort_of,
+    variants,
+)
 
-__all__ = [
-    "Context",
-    "Unsupported",
-    "decode",
-    "encode",
-    "hints_of",
-    "names_files",
-    "origin_of",
-    "sort_of",
-    "variants",
-]
+__all__ = ["Context", "decode", "encode"]
 
-Hint = Any
-
-_HANDLES = (Sandbox, AsyncSandbox)
-_SCALARS: dict[Hint, str] = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes"}
-_ANYTHING = (Any, object)
 _AS_THEY_ARE = frozenset({bool, int, float, str, bytes})
 _SHOWN_CHARS = 60
-
-
-class Unsupported(TypeError):
-    """An annotation that has no serialized form."""
 
 
 class Context(Protocol):
@@ -80,115 +72,6 @@ class Context(Protocol):
         ...
 
 
-@cache
-def origin_of(hint: Hint) -> Any:
-    """Return what an annotation is a special case of, as `typing.get_origin` does."""
-    return typing.get_origin(hint)
-
-
-@cache
-def hints_of(thing: Any) -> dict[str, Hint]:
-    """Return the annotations of a function or a class, resolved.
-
-    Raises:
-        Unsupported: One of them cannot be resolved.
-    """
-    ref = Union[str, Sandbox, AsyncSandbox]  # noqa: UP007 - names that the aliases have only for type checkers
-    parents = Sequence[Union[ref, Sequence[ref], None]]  # noqa: UP007
-    names = {
-        "Sandbox": Sandbox,
-        "AsyncSandbox": AsyncSandbox,
-        "SandboxRef": ref,
-        "Parents": parents,
-        "SandboxName": ref,
-    }
-    try:
-        return typing.get_type_hints(thing, localns=names)
-    except (NameError, TypeError) as error:
-        raise Unsupported(f"{getattr(thing, '__qualname__', thing)}: {error}") from error
-
-
-@cache
-def variants(model: type) -> dict[str, type]:
-    """Return the classes of a family by name, if a model is the head of one; else nothing."""
-    found: dict[str, type] = {}
-    children: list[type] = model.__subclasses__()
-    for child in children:
-        # attrs with slots leaves the class it was made from behind; only the one of that name counts.
-        if has(child) and "__attrs_attrs__" in vars(child):
-            found[child.__name__] = child
-            found |= variants(child)
-    return found
-
-
-def sort_of(hint: Hint) -> str:
-    """Return the name of an annotation in the description of the protocol.
-
-    Raises:
-        Unsupported: It means nothing on the wire.
-    """
-    if hint in _ANYTHING or isinstance(hint, TypeVar):
-        return "value"
-    if hint is None or hint is type(None):
-        return "nil"
-    if hint in _SCALARS:
-        return _SCALARS[hint]
-    if hint in _HANDLES:
-        return "sandbox id"
-    if hint is datetime:
-        return "time"
-    if hint is Path:
-        return "server path"
-    origin, args = origin_of(hint), get_args(hint)
-    if origin is Literal:
-        return " | ".join(repr(word).replace("'", '"') for word in args)
-    if origin in {Union, types.UnionType}:
-        branches = _branches(hint)
-        named = {*_HANDLES, Path} & set(branches)
-        sorts = [sort_of(arg) for arg in branches if arg is not str or not named]
-        return " | ".join(dict.fromkeys(sorts))
-    if origin is collections.abc.Callable:
-        takes = _takes(hint)
-        return "function" if takes is None else f"function of ({', '.join(map(sort_of, takes))})"
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return " | ".join(f'"{member.value}"' for member in hint)
-    if isinstance(hint, type) and has(hint):
-        return hint.__name__
-    base = origin or hint
-    if isinstance(base, type) and base is not str:
-        if issubclass(base, collections.abc.Mapping):
-            key, item = args or (Any, Any)
-            return f"map of {sort_of(key)} to {_grouped(sort_of(item))}"
-        if issubclass(base, collections.abc.Iterable) and not issubclass(base, str | bytes):
-            items = [arg for arg in args if arg is not Ellipsis]
-            if len(items) <= 1 or base is not tuple:
-                return f"list of {_grouped(sort_of(items[0] if items else Any))}"
-            return "[" + ", ".join(map(sort_of, items)) + "]"
-    raise Unsupported(f"{hint!r} has no meaning on the wire")
-
-
-def _grouped(sort: str) -> str:
-    return f"({sort})" if " | " in sort else sort
-
-
-@cache
-def _branches(hint: Hint) -> list[Hint]:
-    """Return the members of a union that may travel: of a source, what a path leads to and not the path."""
-    args = list(get_args(hint))
-    return [arg for arg in args if arg is not Path] if _is_source(hint) else args
-
-
-def _is_source(hint: Hint) -> bool:
-    """Whether a union is that of `Source`, whose paths lead to code."""
-    args = get_args(hint)
-    return Path in args and any(origin_of(arg) is collections.abc.Mapping for arg in args)
-
-
-def names_files(hint: Hint) -> bool:
-    """Whether an annotation takes paths of the server's files."""
-    return hint is Path or any(names_files(part) for part in _branches(hint) if not isinstance(part, list))
-
-
 def encode(value: Any, hint: Hint, context: Context | None = None, *, role: str = "") -> Any:
     """Return a model, or whatever holds models, as plain data.
 
@@ -198,7 +81,7 @@ def encode(value: Any, hint: Hint, context: Context | None = None, *, role: str 
         context: Names functions; without it a function becomes None.
         role: The field or argument it is for.
     """
-    if hint in _ANYTHING or isinstance(hint, TypeVar):
+    if hint in ANYTHING or isinstance(hint, TypeVar):
         return value
     return _encode(value, hint, context, role, None)
 
@@ -208,19 +91,21 @@ def _encode(value: Any, hint: Hint, context: Context | None, role: str, owner: o
         return value.value
     if value is None or isinstance(value, str | bytes | bool | int | float):
         return value
-    if hint in _ANYTHING:
+    if hint in ANYTHING:
         return value
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, _HANDLES):
+    if isinstance(value, HANDLES):
         return value.id
     if isinstance(value, Path):
         # The other end may be on another machine: of code, what a path leads to goes along, not the path.
-        return dict(normalise(value).files) if _is_source(hint) else str(value.absolute())
+        return dict(normalise(value).files) if is_source(hint) else str(value.absolute())
     if has(type(value)):
         return _encode_model(value, context)
     if callable(value):
-        return None if context is None else {"function": context.name_of(role, value, owner, _takes(hint))}
+        return (
+            None if context is None else {"function": context.name_of(role, value, owner, arguments_of(hint))}
+        )
     if isinstance(value, Mapping):
         item = _part(hint, Mapping)
         return {key: _encode(one, item, context, role, owner) for key, one in value.items()}
@@ -282,7 +167,7 @@ def _form_of(model: Any) -> _Form:
         field.name: _FormField(
             hints[field.name],
             _scalars_of(hints[field.name]),
-            hints[field.name] in _ANYTHING,
+            hints[field.name] in ANYTHING,
             field.alias,
             field.default is NOTHING,
         )
@@ -294,25 +179,17 @@ def _form_of(model: Any) -> _Form:
 
 
 def _scalars_of(hint: Hint) -> frozenset[type]:
-    options = _branches(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
+    options = branches_of(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
     return frozenset(
         option
         for option in options
-        if isinstance(option, type) and (option in _SCALARS or option is type(None))
+        if isinstance(option, type) and (option in SCALARS or option is type(None))
     )
-
-
-def _takes(hint: Hint) -> Sequence[Hint] | None:
-    """Return the annotations of what a function annotated so takes."""
-    for option in [hint, *get_args(hint)]:
-        if origin_of(option) is collections.abc.Callable and isinstance(get_args(option)[0], list):
-            return list(get_args(option)[0])
-    return None
 
 
 def _part(hint: Hint, kind: type) -> Hint:
     """Return the annotation of the elements of a container annotated so; any value if it does not say."""
-    options = _branches(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
+    options = branches_of(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
     for option in options:
         origin, args = origin_of(option), [arg for arg in get_args(option) if arg is not Ellipsis]
         if isinstance(origin, type) and issubclass(origin, kind) and args:
@@ -341,17 +218,17 @@ class _Decoder:
         self._context = context
 
     def decode(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
-        if type(value) is hint and hint in _SCALARS:
+        if type(value) is hint and hint in SCALARS:
             return value
-        if hint in _ANYTHING or isinstance(hint, TypeVar):
+        if hint in ANYTHING or isinstance(hint, TypeVar):
             return value
         if hint is None or hint is type(None):
             if value is None:
                 return None
-        elif hint in _SCALARS:
+        elif hint in SCALARS:
             if type(value) is hint or (hint is float and type(value) is int):
                 return float(value) if hint is float and abs(value) < 1 << 1023 else value
-        elif hint in _HANDLES:
+        elif hint in HANDLES:
             if isinstance(value, str):
                 return self._context.handle(value)
         elif hint is datetime:
@@ -408,10 +285,10 @@ class _Decoder:
         raise _mismatch(path, hint, value)
 
     def _union(self, value: Any, hint: Hint, path: str, role: str, owner: Mapping[str, Any]) -> Any:
-        branches = _branches(hint)
+        branches = branches_of(hint)
         if value is None and type(None) in branches:
             return None
-        if type(value) in branches and type(value) in _SCALARS:
+        if type(value) in branches and type(value) in SCALARS:
             return value
         fitting = [option for option in branches if _fits(value, option)]
         if not fitting:
@@ -466,7 +343,7 @@ def _names_function(value: object) -> bool:
 
 def _fits(value: Any, hint: Hint) -> bool:
     """Whether the type of a value fits a member of a union."""
-    if hint in _ANYTHING:
+    if hint in ANYTHING:
         return True
     origin = origin_of(hint)
     base = origin or hint
@@ -474,9 +351,9 @@ def _fits(value: Any, hint: Hint) -> bool:
         return value in get_args(hint)
     if hint is None or hint is type(None):
         return value is None
-    if hint in _SCALARS:
+    if hint in SCALARS:
         return type(value) is hint or (hint is float and type(value) is int)
-    if hint in {*_HANDLES, datetime, Path} or (isinstance(hint, type) and issubclass(hint, Enum)):
+    if hint in {*HANDLES, datetime, Path} or (isinstance(hint, type) and issubclass(hint, Enum)):
         return isinstance(value, str)
     if origin is collections.abc.Callable:
         return _names_function(value)

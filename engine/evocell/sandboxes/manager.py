@@ -259,6 +259,8 @@ class Manager:
             broken: Whether a rejection is an error.
             **changes: Other fields of its state that change with it.
         """
+        if record.state.fitness is not None:
+            self.observer.journal.unscored(record.number)
         changes |= {"fitness": None, "evaluated_at": None}
         if isinstance(made, Rejected):
             record.code, record.rejected = None, made

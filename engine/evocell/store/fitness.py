@@ -366,7 +366,9 @@ class FitnessRecorder(Completable):
         """
         with self._lock:
             self._hold(number, evolve(entry, sandbox_id=sandbox_id))
-        self._journal.inherited(number, entry.valid)
+        self._journal.inherited(
+            number, score=entry.score, valid=entry.valid, evaluated_at=entry.at, version=entry.version
+        )
 
     def _hold(self, number: int, entry: FitnessEntry) -> None:
         self._latest[entry.sandbox_id] = number, entry

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 from typing import Any
 
 from attrs import define, field
@@ -48,10 +49,8 @@ KNOWN_VERSIONS = 100_000
 """Versions that are remembered as written already."""
 
 _SANDBOX = """
-    INSERT INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (sandbox) DO UPDATE SET status = excluded.status, version = excluded.version,
-        fitness = excluded.fitness, evaluated_at = excluded.evaluated_at,
-        valid = CASE WHEN excluded.fitness IS NULL THEN NULL ELSE valid END,
         updated_at = excluded.updated_at, restart_count = excluded.restart_count, error = excluded.error,
         supervisor = excluded.supervisor, monitor = excluded.monitor, transitions = excluded.transitions
 """
@@ -62,6 +61,8 @@ _FITNESS = """
     UPDATE sandboxes SET fitness = ?, valid = ?, evaluated_at = ?, version = coalesce(version, ?)
     WHERE sandbox = ? AND (version IS NULL OR version IS ?)
 """
+_ADJUSTED = "UPDATE sandboxes SET fitness = ? WHERE sandbox = ?"
+_UNSCORED = "UPDATE sandboxes SET fitness = NULL, valid = NULL, evaluated_at = NULL WHERE sandbox = ?"
 _BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'running')"
 _ADJUSTMENT = "INSERT OR REPLACE INTO adjustments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PAST = """
@@ -95,6 +96,7 @@ class _Bundle:
         edges: Children with their parents.
         sources: Versions with their files.
         evaluations: Results.
+        scores: What changes the fitness of sandboxes, in order; nothing else writes those columns.
         statements: All other statements, in order, executed after the rows above.
     """
 
@@ -102,6 +104,7 @@ class _Bundle:
     edges: list[tuple[int, Sequence[tuple[str, int]]]] = field(factory=list)
     sources: list[tuple[str, Sequence[tuple[str, bytes]]]] = field(factory=list)
     evaluations: list[_Evaluated] = field(factory=list)
+    scores: list[tuple[str, Sequence[Any]]] = field(factory=list)
     statements: list[tuple[str, Sequence[Any]]] = field(factory=list)
 
     def __len__(self) -> int:
@@ -110,6 +113,7 @@ class _Bundle:
             + len(self.edges)
             + len(self.sources)
             + len(self.evaluations)
+            + len(self.scores)
             + len(self.statements)
         )
 
@@ -204,6 +208,9 @@ class Journal:
         evaluated = _Evaluated(next(self._rows_of_evaluations), batch, number, result, version)
         with self._bundle() as bundle:
             bundle.evaluations.append(evaluated)
+            moment = seconds(result.evaluated_at)
+            score = (result.fitness_score, result.valid, moment, version, number, version)
+            bundle.scores.append((_FITNESS, score))
 
     def adjusted(
         self, number: int, sandbox_id: str, *, delta: float, before: float, after: float, reason: str
@@ -211,11 +218,20 @@ class Journal:
         """Record an adjustment of an individual's fitness."""
         row = (next(self._adjustments), self.run, number, sandbox_id, delta, before, after, text(reason))
         self._execute(_ADJUSTMENT, (*row, time.time()))
-        self._execute("UPDATE sandboxes SET fitness = ? WHERE sandbox = ?", (after, number))
+        with self._bundle() as bundle:
+            bundle.scores.append((_ADJUSTED, (after, number)))
 
-    def inherited(self, number: int, valid: bool) -> None:  # noqa: FBT001 - as it is kept
-        """Keep whether the fitness is a real one that an individual brought along from an earlier run."""
-        self._execute("UPDATE sandboxes SET valid = ? WHERE sandbox = ?", (valid, number))
+    def inherited(
+        self, number: int, *, score: float | None, valid: bool, evaluated_at: float, version: str | None
+    ) -> None:
+        """Keep the fitness that an individual brought along from an earlier run."""
+        with self._bundle() as bundle:
+            bundle.scores.append((_FITNESS, (score, valid, evaluated_at, version, number, version)))
+
+    def unscored(self, number: int) -> None:
+        """Keep that an individual has other code, so that the fitness of the code before is not its own."""
+        with self._bundle() as bundle:
+            bundle.scores.append((_UNSCORED, (number,)))
 
     def source(self, version: str, files: Sequence[tuple[str, bytes]]) -> None:
         """Keep the text of a version."""
@@ -319,9 +335,9 @@ class Journal:
         if bundle.sources:
             _insert_sources(connection, bundle.sources)
         if bundle.evaluations:
-            done = bundle.evaluations
-            connection.executemany(_EVALUATION, map(self._evaluation_row, done))
-            connection.executemany(_FITNESS, map(_fitness_row, done))
+            connection.executemany(_EVALUATION, map(self._evaluation_row, bundle.evaluations))
+        for sql, scores in groupby(bundle.scores, key=itemgetter(0)):
+            connection.executemany(sql, (parameters for _, parameters in scores))
         for sql, parameters in bundle.statements:
             connection.execute(sql, parameters)
 
@@ -338,8 +354,6 @@ class Journal:
             state.lineage_depth,
             state.population,
             state.version,
-            state.fitness,
-            seconds(state.evaluated_at),
             seconds(state.created_at),
             now,
             state.restart_count,
@@ -374,12 +388,6 @@ class Journal:
             evaluated.version,
             results_record(result),
         )
-
-
-def _fitness_row(evaluated: _Evaluated) -> tuple[Any, ...]:
-    result, version = evaluated.result, evaluated.version
-    moment = seconds(result.evaluated_at)
-    return result.fitness_score, result.valid, moment, version, evaluated.number, version
 
 
 def _insert_edges(

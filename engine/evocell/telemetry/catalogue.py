@@ -32,6 +32,8 @@ KINDS = (
 )
 """Why an individual is invalid, as `FitnessResult.reason` names it."""
 
+_PHASES = ("start", "stop", "exception")
+
 STATUSES = ("creating", "running", "error", "stopped")
 
 
@@ -168,7 +170,7 @@ _ALL: tuple[EventKind, ...] = (
     ),
     *_span(
         "sandbox.evaluate",
-        "the evaluation of an individual, in one stage of stages",
+        "the evaluation of an individual (of stages, in one stage)",
         (_ID, _GENERATION),
         numbers=(_FUEL, _PEAK),
         ends_with=(_VALID, _REASON),
@@ -331,17 +333,32 @@ def _keys(
 
 
 def render(kinds: Iterable[EventKind] = _ALL) -> str:
-    """Write the table as the page `docs/telemetry.md` has it."""
-    lines = [
-        "| event | when | measurements | metadata |",
-        "|---|---|---|---|",
-    ]
+    """Write the events as `docs/telemetry.md` has them: a heading for each piece of work or single event."""
+    groups: dict[str, list[EventKind]] = {}
     for kind in kinds:
-        numbers = "; ".join(f"`{one.name}`{_maybe(one)}: {one.meaning}" for one in kind.numbers)
-        labels = "; ".join(
-            f"`{one.name}` ({_types(one)}){_maybe(one)}: {one.meaning}{_closed(one)}" for one in kind.labels
-        )
-        lines.append(f"| `{kind.name}` | {kind.meaning} | {numbers or 'none'} | {labels or 'none'} |")
+        work, _, phase = kind.name.rpartition(".")
+        groups.setdefault(work if phase in _PHASES else kind.name, []).append(kind)
+    return "\n\n".join(_section(name, members) for name, members in groups.items())
+
+
+def _section(name: str, kinds: list[EventKind]) -> str:
+    lines = [f"### `{name}`", ""]
+    if len(kinds) == 1:
+        lines.append(f"{kinds[0].meaning[0].upper()}{kinds[0].meaning[1:]}.")
+    else:
+        lines += [f"- `{kind.name}`: {kind.meaning}" for kind in kinds]
+    fields: dict[Number | Label, list[str]] = {}
+    for kind in kinds:
+        of_kind: tuple[Number | Label, ...] = (*kind.numbers, *kind.labels)
+        for one in of_kind:
+            fields.setdefault(one, []).append(kind.name.rpartition(".")[2])
+    if fields:
+        lines += ["", "| | type | in | |" if len(kinds) > 1 else "| | type | |"]
+        lines.append("|---|---|---|---|" if len(kinds) > 1 else "|---|---|---|")
+    for one in sorted(fields, key=lambda one: isinstance(one, Label)):
+        phases = "all" if len(fields[one]) == len(kinds) else ", ".join(fields[one])
+        cells = [f"`{one.name}`", _types(one), *([phases] if len(kinds) > 1 else [])]
+        lines.append(f"| {' | '.join(cells)} | {one.meaning}{_maybe(one)}{_closed(one)} |")
     return "\n".join(lines)
 
 
@@ -349,13 +366,19 @@ def _maybe(one: Number | Label) -> str:
     return " (may be missing)" if one.optional else ""
 
 
-def _types(label: Label) -> str:
+def _types(label: Number | Label) -> str:
+    if isinstance(label, Number):
+        return "number"
     words = {_NONE: "None", tuple: "strings"}
     return " or ".join(words.get(one, one.__name__) for one in label.types)
 
 
-def _closed(label: Label) -> str:
-    return "" if label.closed is None else ", one of " + ", ".join(f"`{word}`" for word in label.closed)
+def _closed(label: Number | Label) -> str:
+    return (
+        ""
+        if isinstance(label, Number) or label.closed is None
+        else ", one of " + ", ".join(f"`{word}`" for word in label.closed)
+    )
 
 
 if __name__ == "__main__":

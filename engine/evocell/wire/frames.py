@@ -22,6 +22,14 @@ import msgpack
 from attrs import field, frozen
 
 from evocell.errors import ProtocolError
+from evocell.wire.headers import (
+    ARRAY_LENGTH,
+    BLOB_LENGTH,
+    EXT_LENGTH,
+    FIXED_EXT,
+    MAP_LENGTH,
+    SCALAR_BYTES,
+)
 
 __all__ = [
     "FrameLimits",
@@ -48,15 +56,6 @@ _TIMESTAMP = re.compile(rb"[\x04\x08\x0c\xd6\xd7]\xff")
 _NO_CONTAINERS = bytes(byte for byte in range(256) if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
 PACKET_HEADER_BYTES = 4
 _MAX_MSGID = (1 << 32) - 1
-
-# First byte -> bytes of a scalar after it, bytes of a length after it, or (array, map) header width.
-_SCALAR = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
-_SCALAR |= {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-_BLOB = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
-_ARRAY = {0xDC: 2, 0xDD: 4}
-_MAP = {0xDE: 2, 0xDF: 4}
-_FIXED_EXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
-_EXT = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 
 
 @frozen(kw_only=True)
@@ -269,9 +268,9 @@ class FrameReader:
             return 1, first & 0x0F
         if first < 0xC0:
             return 1 + (first & 0x1F), -1
-        if (size := _SCALAR.get(first)) is not None:
+        if (size := SCALAR_BYTES.get(first)) is not None:
             return 1 + size, -1
-        for widths, factor in ((_BLOB, 0), (_ARRAY, 1), (_MAP, 2)):
+        for widths, factor in ((BLOB_LENGTH, 0), (ARRAY_LENGTH, 1), (MAP_LENGTH, 2)):
             if (width := widths.get(first)) is not None:
                 start = self._position + 1
                 if start + width > len(self._buffer):
@@ -279,9 +278,9 @@ class FrameReader:
                 number = int.from_bytes(self._buffer[start : start + width], "big")
                 return (1 + width, factor * number) if factor else (1 + width + number, -1)
         if self._extensions:
-            if (size := _FIXED_EXT.get(first)) is not None:
+            if (size := FIXED_EXT.get(first)) is not None:
                 return 2 + size, -1
-            if (width := _EXT.get(first)) is not None:
+            if (width := EXT_LENGTH.get(first)) is not None:
                 start = self._position + 1
                 if start + width > len(self._buffer):
                     return None

@@ -13,6 +13,14 @@ from typing import NoReturn, TypeAlias
 from attrs import frozen
 
 from evocell.errors import ProtocolError
+from evocell.wire.headers import (
+    ARRAY_LENGTH,
+    BLOB_LENGTH,
+    EXT_LENGTH,
+    FIXED_EXT,
+    MAP_LENGTH,
+    SCALAR_BYTES,
+)
 from evocell_guest.arrays import MAX_DIMENSIONS, check_data, check_header, empty_rows
 from evocell_guest.walk import (
     COPY_FACTOR,
@@ -39,29 +47,7 @@ STEP_VALUES = 2048
 STEP_BYTES = 1 << 20
 """Bytes that are built in one step, a single longer text or blob aside."""
 
-# First byte -> bytes of a scalar that follow it.
-_SCALAR_BYTES = {
-    0xC0: 0,
-    0xC2: 0,
-    0xC3: 0,
-    0xCA: 4,
-    0xCB: 8,
-    0xCC: 1,
-    0xCD: 2,
-    0xCE: 4,
-    0xCF: 8,
-    0xD0: 1,
-    0xD1: 2,
-    0xD2: 4,
-    0xD3: 8,
-}
-# First byte -> bytes of the length that follows it.
-_BLOB_LENGTH = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
-_ARRAY_LENGTH = {0xDC: 2, 0xDD: 4}
-_MAP_LENGTH = {0xDE: 2, 0xDF: 4}
-_EXT_LENGTH = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 _EMPTY = frozenset({0x80, 0x90})
-_FIXED_EXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 
 @frozen
@@ -167,7 +153,7 @@ class _Scan:
             if 0xA0 <= first < 0xC0:
                 self._skip(first & 0x1F)
                 continue
-            scalar = _SCALAR_BYTES.get(first)
+            scalar = SCALAR_BYTES.get(first)
             if scalar is not None:
                 self._skip(scalar)
                 continue
@@ -180,25 +166,25 @@ class _Scan:
     def _long(self, first: int, *, key: bool) -> None:
         """Read on after the first byte of anything with a length."""
         begin = self._position - 1
-        size = _BLOB_LENGTH.get(first)
+        size = BLOB_LENGTH.get(first)
         if size is not None:
             self._skip(self._number(size))
             if self._position - self._cut[0] > STEP_BYTES:
                 self._end_part()
-        elif first in _FIXED_EXT:
-            self._extension(begin, _FIXED_EXT[first], key=key)
-        elif first in _EXT_LENGTH:
-            self._extension(begin, self._number(_EXT_LENGTH[first]), key=key)
+        elif first in FIXED_EXT:
+            self._extension(begin, FIXED_EXT[first], key=key)
+        elif first in EXT_LENGTH:
+            self._extension(begin, self._number(EXT_LENGTH[first]), key=key)
         elif key:
             self._fail("a list or dict stands where a dict key or set element must")
         elif first < 0x90:
             self._enter(begin, 2 * (first & 0x0F), _MAP, "{")
         elif first < 0xA0:
             self._enter(begin, first & 0x0F, _PLAIN, "[")
-        elif first in _ARRAY_LENGTH:
-            self._enter(begin, self._number(_ARRAY_LENGTH[first]), _PLAIN, "[")
-        elif first in _MAP_LENGTH:
-            self._enter(begin, 2 * self._number(_MAP_LENGTH[first]), _MAP, "{")
+        elif first in ARRAY_LENGTH:
+            self._enter(begin, self._number(ARRAY_LENGTH[first]), _PLAIN, "[")
+        elif first in MAP_LENGTH:
+            self._enter(begin, 2 * self._number(MAP_LENGTH[first]), _MAP, "{")
         else:
             self._fail(f"0x{first:02x} begins no value")
 
@@ -318,9 +304,9 @@ class _Scan:
         first = self._number(1)
         if 0x90 <= first < 0xA0:
             return first & 0x0F
-        if first not in _ARRAY_LENGTH:
+        if first not in ARRAY_LENGTH:
             self._fail("a payload that must be an array is something else")
-        return self._number(_ARRAY_LENGTH[first])
+        return self._number(ARRAY_LENGTH[first])
 
     def _array(self, end: int) -> None:
         """Check a numeric array: ``[dtype, [shape], data]``."""
@@ -338,7 +324,7 @@ class _Scan:
         first = self._number(1)
         if first not in {0xC4, 0xC5, 0xC6}:
             self._fail("an array's data are not bytes")
-        data = self._take(self._number(_BLOB_LENGTH[first]))
+        data = self._take(self._number(BLOB_LENGTH[first]))
         try:
             check_header(dtype, shape, len(data))
             check_data(dtype, data)

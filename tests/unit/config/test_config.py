@@ -113,6 +113,7 @@ def test_every_kind_of_value_from_a_file(tmp_path):
 
     assert config.blocked_modules == ("os",)
     assert config.layers == (str(tmp_path / "a.zip"), "/b.zip")
+    assert Config(layers=[tmp_path / "a.zip"]).layers == config.layers[:1]
     assert config.state_dir == tmp_path / "state"
     assert config.enforcement_enabled is False
     assert config.security_profile == "high"

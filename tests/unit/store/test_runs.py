@@ -68,6 +68,23 @@ def test_the_text_of_every_version_is_kept_also_of_what_was_rejected(open_engine
         assert engine.lineage.source(results[1].sandbox_id) == {"program.py": SYNTAX}
 
 
+def test_the_fitness_that_is_kept_is_the_last_one_in_order(open_engine, rows):
+    def kept():
+        return rows("SELECT fitness, valid, evaluated_at IS NULL FROM sandboxes WHERE id = 'box'")
+
+    with open_engine() as engine:
+        engine.create_sandbox("box", source=SQUARE)
+        engine.batch_evaluate(["box"], lambda sandbox: 1.0)
+        engine.fitness.adjust("box", 5.0, "early")  # written in one transaction with the next result
+        engine.batch_evaluate(["box"], lambda sandbox: 0.25)
+        assert kept() == [(0.25, 1, 0)]
+        engine.hot_reload_source("box", CUBE)
+        assert engine.get_info("box").fitness is None
+        engine.create_sandbox("other", source=SQUARE)
+        engine.batch_evaluate(["other"], lambda sandbox: 1.0)
+        assert kept() == [(None, None, 1)]
+
+
 def test_a_later_engine_knows_lineage_fitness_and_names(open_engine):
     with open_engine() as engine:
         (seed,) = engine.evaluate([SQUARE], TASK, population="p")

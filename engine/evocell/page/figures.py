@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 import statistics
 from collections import Counter
@@ -87,11 +88,14 @@ class Figures:
         if self._ranked is not None:
             self._consider(member)
 
-    def adjust(self, number: int, score: float) -> None:
-        """Give an individual another fitness, if it is among these."""
+    def adjust(self, number: int, score: float, at: float) -> None:
+        """Give an individual another fitness, if it is among these and was not evaluated again since."""
         place = self._place.get(number)
-        if place is not None and self.members[place].score != score:
-            self._replace(place, evolve(self.members[place], score=score))
+        if place is None or not math.isfinite(score):
+            return
+        member = self.members[place]
+        if member.score != score and member.at <= at:
+            self._replace(place, evolve(member, score=score))
 
     def settle(self) -> None:
         """Lay the columns out for the individuals that there are, as for a run that is over."""

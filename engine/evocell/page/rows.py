@@ -26,7 +26,7 @@ _NEW = """
     ORDER BY e.evaluation LIMIT :chunk
 """
 _ADJUSTED = """
-    SELECT adjustment, sandbox, score_after FROM adjustments
+    SELECT adjustment, sandbox, score_after, adjusted_at FROM adjustments
     WHERE adjustment > :seen AND adjustment < :end ORDER BY adjustment LIMIT :chunk
 """
 _LAST = "SELECT max(evaluation) FROM evaluations WHERE evaluation >= :start AND evaluation < :end"
@@ -92,15 +92,15 @@ class RowReader:
         """Return the evaluations that have been added since, by the time at which they ended."""
         return heapq.merge(*(self._of(run) for run in runs), key=lambda row: row.member.at)
 
-    def adjustments(self, runs: Sequence[int]) -> Iterator[tuple[int, float]]:
-        """Return the number and the new fitness of each individual whose fitness was adjusted since."""
+    def adjustments(self, runs: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+        """Return number, new fitness and moment of each adjustment since."""
         for run in runs:
             while True:
                 wanted = {**_bounds(run), "seen": self._adjusted.get(run, run << NUMBER_BITS)}
                 rows = self._connection.execute(_ADJUSTED, {**wanted, "chunk": _CHUNK}).fetchall()
-                for row, number, score in rows:
+                for row, number, score, at in rows:
                     self._adjusted[run] = row
-                    yield number, score
+                    yield number, score, at
                 if len(rows) < _CHUNK:
                     break
 

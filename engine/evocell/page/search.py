@@ -95,8 +95,8 @@ class Search:
             self._tasks[row.task] += 1
             if row.task == self.task:
                 self.figures.add(row.member)
-        for number, score in self._reader.adjustments(self._runs):
-            self.figures.adjust(number, score)
+        for number, score, at in self._reader.adjustments(self._runs):
+            self.figures.adjust(number, score, at)
         task, count = max(self._tasks.items(), key=lambda one: one[1], default=(self.task, 0))
         if task != self.task and count > _LEAD * self._tasks[self.task]:
             self._begin(task)

@@ -165,7 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with the page, or with what it asks for."""
         if not self._is_ours():
-            self._send(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to 127.0.0.1 and localhost only.")
+            self._send(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                f"This server answers to {HOST} and localhost with port {self.server.server_port} only; "
+                "a forwarded port must have the same number.",
+            )
             return
         path, _, query = self.path.partition("?")
         _, token, *names = path.split("/", 3) if path.startswith("/") else ("", "")

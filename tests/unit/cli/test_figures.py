@@ -75,7 +75,7 @@ def test_what_is_told_in_pieces_adds_up(monkeypatch, seed):
             )
         )
         if chance.random() < 0.05:
-            figures.adjust(chance.randrange(1, number + 1), chance.gauss(0, 100))
+            figures.adjust(chance.randrange(1, number + 1), chance.gauss(0, 100), chance.uniform(0, 300))
         if chance.random() < 0.1:
             page.ask(figures)
     page.ask(figures)
@@ -125,6 +125,15 @@ def test_scores_at_the_edge_of_what_floats_hold_are_no_fault():
     (column, *_) = figures.columns()
     figures.settle()
     assert all(abs(one) <= 1.7e308 for one in column["quartiles"])
+
+
+def test_an_adjustment_does_not_outlive_the_next_evaluation():
+    figures = Figures("maximize")
+    figures.add(member(7, 1.0))
+    figures.adjust(7, 5.0, at=8.0)
+    assert figures.leaders()[0][0].score == 5.0
+    figures.adjust(7, 9.0, at=6.0)
+    assert figures.leaders()[0][0].score == 5.0
 
 
 def test_a_program_that_many_have_is_among_the_fittest_once():

@@ -9,7 +9,7 @@ from evocell import Case, Config, Engine, Evaluation, Limits, Offspring
 
 POPULATION = "overnight"
 SIZE = 250
-TARGET = [13, -27, 8, 31, -5, 17, -22]
+TARGET = [1310, -2745, 812, 3109, -531, 1702, -2218]
 XS = [x / 4 for x in range(-10, 11)]
 YS = [sum(weight * x**power for power, weight in enumerate(TARGET)) for x in XS]
 TASK = Evaluation(
@@ -62,7 +62,8 @@ def offspring(engine: Engine, generation: int) -> list[Offspring]:
                 *(weights_of(engine.lineage.source(one)["program.py"]) for one in (first, second)),
                 strict=True,
             )
-            weights = [chance.choice(pair) + chance.choice((-4, -1, 0, 0, 0, 1, 4)) for pair in pairs]
+            weights = [chance.choice(pair) for pair in pairs]
+            weights[chance.randrange(len(weights))] += chance.randrange(-40, 41)
             parents = (first,) if first.id == second.id else (first, second)
             made.append(Offspring(program(weights), parents=parents))
     return made

@@ -91,7 +91,8 @@ class NotebookBar(BatchCount):
         """Note that another one is done; to be used as the progress function of the batch."""
         with self._lock:
             self._count(result, done, total)
-            if self._shown and time.monotonic() - self._drawn >= EVERY_S:
+            last = self._done == self._total
+            if self._shown and (last or time.monotonic() - self._drawn >= EVERY_S):
                 self._draw()
 
     def _show(self) -> None:

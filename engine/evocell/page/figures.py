@@ -178,10 +178,15 @@ class Figures:
         self._copies[_program(member)] += 1
         self._ranked = None
         self._generations.add(member.generation)
-        if self._outgrown() or self._label_of(place) != self._label[place]:
+        if self._outgrown():
             self._lay_out()
             return
-        self._dirty.add(self._label[place])
+        label, old = self._label_of(place), self._label[place]
+        if label != old:
+            self._inside[old].remove(place)
+            self._inside.setdefault(label, []).append(place)
+            self._label[place] = label
+        self._dirty.update((label, old))
         self._note(place)
 
     def _outgrown(self) -> bool:

@@ -156,6 +156,7 @@ def test_it_follows_a_run_and_compares_two(live, runs):
     wait(browser, "return document.querySelectorAll('#fitness .rival').length === 1")
     assert "Run 1" in browser.text("#compared-table")
     assert "Run 2" in browser.text("#compared-table")
+    assert browser.text("#compared-about") == ""
     choose(browser, "#view", f"population:{EVIL}")
     wait(browser, has, "#title", "Population")
     assert browser.run("return document.querySelectorAll('img').length") == 0

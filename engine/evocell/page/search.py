@@ -136,6 +136,7 @@ class Search:
             "wall_s": _wall_s(starts, self._runs, figures.last_at),
             "ended_at": ended,
             "entry": self._entry,
+            "task": self.task,
             "direction": figures.direction,
             "n_left_out": sum(self._tasks.values()) - figures.n_evaluations,
             "n_evaluations": figures.n_evaluations,

@@ -40,6 +40,10 @@ async function choices() {
 function compare() {
   $("compared").hidden = !other;
   if (!other) return;
+  const doubts = [];
+  if (other.task !== D.task) doubts.push("They have different tasks, so their scores cannot be compared.");
+  if (other.column_name !== D.column_name) doubts.push("Only one of them has generations, so the chart shows one.");
+  $("compared-about").textContent = doubts.join(" ");
   const rows = factsOf(D), theirs = new Map(factsOf(other));
   $("compared-table").replaceChildren(el("tr", {}, el("th"), el("th", { class: "n" }, D.title), el("th", { class: "n" }, other.title)), ...rows.map(([name, value]) => el("tr", {}, el("td", {}, name), el("td", { class: "n" }, value), el("td", { class: "n" }, theirs.get(name)))));
 }

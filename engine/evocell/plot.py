@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,7 +22,7 @@ from evocell.api.engine import Engine
 from evocell.errors import ConfigurationError
 from evocell.page.search import RunData, read_run
 from evocell.page.shown import Page, make_page
-from evocell.store.database import open_reader
+from evocell.store.inspection import store_reader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -263,7 +262,7 @@ def _read(place: object, **chosen: Any) -> RunData:
         )
     if isinstance(place, Engine):
         place.fitness.history("")  # waits until all is written
-    with closing(open_reader(Path(path))) as connection:
+    with store_reader(Path(path)) as connection:
         return read_run(connection, **chosen)
 
 

@@ -6,7 +6,7 @@ import queue
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +30,8 @@ from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
 from evocell.page.search import read_run
 from evocell.page.shown import Page, make_page
-from evocell.store.database import open_reader
 from evocell.store.fitness import FitnessRecorder
+from evocell.store.inspection import store_reader
 from evocell.store.lineage import LineageTracker
 from evocell.telemetry.events import Telemetry
 from evocell.telemetry.stream import EventStream
@@ -268,7 +268,7 @@ class Engine(Evaluators):
             StoreError: The store cannot be read.
         """
         self.fitness.history("")  # waits until all is written
-        with closing(open_reader(self.store_path)) as connection:
+        with store_reader(self.store_path) as connection:
             data = read_run(
                 connection,
                 run=run,

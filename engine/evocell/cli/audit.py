@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from evocell.cli.screen import open_screen, say, say_json
 from evocell.config import Config
 from evocell.errors import ConfigurationError
 from evocell.store.audit import AUDIT_KINDS, AuditEntry, read_entries
-from evocell.store.database import open_reader
+from evocell.store.inspection import store_reader
 
 __all__ = ["add_audit_parser", "state_dir"]
 
@@ -65,7 +64,7 @@ def add_audit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 def run_audit(args: argparse.Namespace) -> int:
     """Print the entries."""
-    with contextlib.closing(open_reader(state_dir(args.state_dir))) as connection:
+    with store_reader(state_dir(args.state_dir)) as connection:
         since = None if args.since is None else time.time() - args.since
         read = partial(read_entries, connection, sandbox_id=args.sandbox, since=since)
         allowed: list[AuditEntry] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
 from pathlib import Path
 
 from evocell.cli.screen import say
@@ -11,7 +10,7 @@ from evocell.cli.store import add_choice, store_path
 from evocell.errors import ConfigurationError
 from evocell.page.html import render
 from evocell.page.search import read_run
-from evocell.store.database import open_reader
+from evocell.store.inspection import store_reader
 
 __all__ = ["add_report_parser", "write_report"]
 
@@ -93,11 +92,12 @@ def write_report(
         ConfigurationError: There is no such run, or the page cannot be written.
         StoreError: The store cannot be read.
     """
-    with closing(open_reader(place)) as connection:
+    with store_reader(place) as connection:
         data = read_run(
             connection, run=run, all_runs=all_runs, population=population, direction=direction, title=title
         )
+        page = render(data)
     try:
-        out.write_text(render(data), encoding="utf-8")
+        out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}", "out") from error

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from evocell.cli.screen import data_sink, say
 from evocell.config import Config
 from evocell.errors import ConfigurationError, StoreError
-from evocell.store.database import FILE_NAME, open_reader
+from evocell.store.database import FILE_NAME
 from evocell.store.export import EXPORTS, export_rows, write_rows
-from evocell.store.inspection import inspect_store
+from evocell.store.inspection import inspect_store, store_reader
 
 _COUNTED = {"runs": "run", "sandboxes": "sandbox", "evaluations": "evaluation", "sources": "source"}
 
@@ -99,7 +99,7 @@ def store_path(given: Path | None) -> Path:
 def run_check(args: argparse.Namespace) -> int:
     """Say what is wrong with a store; the exit code is 1 if something is."""
     path = store_path(args.state_dir)
-    with closing(open_reader(path)) as connection:
+    with store_reader(path) as connection:
         problems = list(inspect_store(connection, path))
         for problem in problems:
             say(problem)
@@ -117,7 +117,7 @@ def run_check(args: argparse.Namespace) -> int:
 def run_export(args: argparse.Namespace) -> int:
     """Write a table of a store."""
     path = store_path(args.state_dir)
-    with closing(open_reader(path)) as connection, _output(args) as write:
+    with store_reader(path) as connection, _output(args) as write:
         try:
             rows = export_rows(connection, args.table, flat=args.file_format == "csv")
             n_rows = write_rows(rows, args.file_format, write)

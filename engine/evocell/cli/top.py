@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from rich.text import Text
 from evocell.cli.store import add_choice, store_path
 from evocell.console.safe import SafeConsole
 from evocell.errors import ConfigurationError
-from evocell.store.database import open_reader
 from evocell.store.encoding import unpack
+from evocell.store.inspection import store_reader
 from evocell.store.runs import chosen_runs, is_alive, run_outcome
 
 __all__ = ["Picture", "RunWatcher", "add_top_parser", "draw"]
@@ -82,7 +81,7 @@ def run_top(args: argparse.Namespace) -> int:
     """Show an engine until Ctrl-C; where there is no terminal, once."""
     path = store_path(args.state_dir)
     console = SafeConsole()
-    with closing(open_reader(path)) as connection:
+    with store_reader(path) as connection:
         watcher = RunWatcher(
             connection, path, args.number, all_runs=args.all_runs, population=args.population
         )

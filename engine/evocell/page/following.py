@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from evocell.errors import ConfigurationError, StoreError
+from evocell.models.foreign import clean
 from evocell.page.rows import latest_row
 from evocell.page.search import Choice, Search, latest_run
 from evocell.store.database import open_reader, store_errors
+from evocell.store.inspection import blaming_store, store_reader
 from evocell.store.runs import is_alive
 from evocell.store.schema import NUMBER_BITS
 
@@ -26,6 +30,8 @@ _MOST_FOLLOWED = 6
 _MOST_RUNS = 100
 _MOST_POPULATIONS = 50
 _LABEL_CHARS = 60
+_MOST_CHARS = 16 << 20
+_PAUSE_S = 10.0
 _NO_DATA: dict[str, Any] = {"place": [], "number": [], "id": [], "column": [], "score": [], "fuel": []}
 
 
@@ -39,15 +45,17 @@ class _Followed:
         self._connection: sqlite3.Connection | None = None
         self._search: Search | None = None
         self._latest: int | None = None
+        self._fault: StoreError | None = None
+        self._look_again = 0.0
 
-    def data(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+    def data(self, wanted: Mapping[str, str]) -> str:
         with self._reading() as search:
             search.update()
-            return _news(search, wanted)
+            return _encode(_news(search, wanted))
 
-    def member(self, number: int) -> dict[str, Any] | None:
+    def member(self, number: int) -> str:
         with self._reading() as search:
-            return search.details(number)
+            return _encode({"member": search.details(number)})
 
     def close(self) -> None:
         with self._lock:
@@ -56,12 +64,17 @@ class _Followed:
     @contextmanager
     def _reading(self) -> Iterator[Search]:
         with self._lock:
+            if self._fault is not None and time.monotonic() < self._look_again:
+                raise self._fault
             try:
-                with store_errors(self._path):
+                with store_errors(self._path), blaming_store(self._path):
                     yield self._current()
-            except StoreError:
-                self._forget()  # and open it anew the next time
+            except StoreError as error:
+                # The store is opened anew, but not at once: to find a fault takes reading all of it.
+                self._forget()
+                self._fault, self._look_again = error, time.monotonic() + _PAUSE_S
                 raise
+            self._fault = None
 
     def _current(self) -> Search:
         """Return the search; another one once a later run that is no part of it evaluates something."""
@@ -92,13 +105,13 @@ class Following:
         self._lock = threading.Lock()
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
 
-    def views(self) -> dict[str, Any]:
+    def views(self) -> str:
         """Return what can be shown: the latest search, all runs, populations, and each run.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        with closing(open_reader(self._path)) as connection, store_errors(self._path):
+        with store_reader(self._path) as connection:
             found = [{"view": "search", "label": "the latest search"}]
             outcomes = dict(connection.execute("SELECT run, outcome FROM runs ORDER BY run DESC"))
             runs = list(outcomes)
@@ -116,20 +129,20 @@ class Following:
                 found.append(
                     {"view": f"run:{run}", "label": f"run {run}, {state}, {_rounded(n_done)} evaluations"}
                 )
-        return {"views": found}
+            return _encode({"views": found})
 
-    def data(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+    def data(self, wanted: Mapping[str, str]) -> str:
         """Return what is new of a view since the epoch, revision, cursor and tree that the page names.
 
         Returns:
-            The news, or a ``"problem"`` in a sentence.
+            The news, or a ``"problem"`` in a sentence, as JSON.
         """
         try:
             return self._of(wanted.get("view", "search")).data(wanted)
         except (ConfigurationError, StoreError) as error:
-            return {"problem": str(error)}
+            return _encode({"problem": clean(str(error))})
 
-    def member(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+    def member(self, wanted: Mapping[str, str]) -> str:
         """Return what a click on an individual shows.
 
         Raises:
@@ -137,7 +150,7 @@ class Following:
             StoreError: The store cannot be read.
         """
         number = _number(wanted, "number", 0)
-        return {"member": self._of(wanted.get("view", "search")).member(number)}
+        return self._of(wanted.get("view", "search")).member(number)
 
     def close(self) -> None:
         """Close every connection."""
@@ -179,6 +192,16 @@ def parse_view(view: str) -> Choice:
     if kind == "population" and name:
         return Choice(population=name)
     raise ConfigurationError("a view is search, all, run: with a number, or population: with a name", "view")
+
+
+def _encode(answer: Mapping[str, Any]) -> str:
+    """Return an answer as JSON; what the store holds may be of any size, the answer is not."""
+    text = json.dumps(answer, allow_nan=False, separators=(",", ":"))
+    if len(text) > _MOST_CHARS:
+        raise ConfigurationError(
+            f"the answer has {len(text):,} characters, more than the {_MOST_CHARS:,} that are sent"
+        )
+    return text
 
 
 def _news(search: Search, wanted: Mapping[str, str]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from attrs import define, frozen
 
 from evocell.store.schema import NUMBER_BITS
 
-__all__ = ["Member", "Row", "RowReader", "latest_row"]
+__all__ = ["Member", "Row", "RowReader", "latest_row", "short"]
 
+_NAME_CHARS = 200
 _CHUNK = 4_000
 """Rows that are read at once: a short transaction, so that the engine's checkpoints are not kept waiting."""
 
@@ -129,9 +130,14 @@ def _bounds(run: int) -> Mapping[str, int]:
 
 
 def _member(row: Sequence[Any]) -> Member:
-    number, sandbox_id, generation, latest, score, valid, *rest = row
+    number, sandbox_id, generation, latest, score, valid, reason, *rest = row
     # The latest fitness of an individual may have been adjusted since.
     found = score if latest is None else latest
     if found is not None and not math.isfinite(found):
         found = None
-    return Member(number, sandbox_id, generation, found, bool(valid), *rest)
+    return Member(number, short(sandbox_id), generation, found, bool(valid), reason and short(reason), *rest)
+
+
+def short(name: str) -> str:
+    """Return a name, cut if it is longer than any should be."""
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from evocell.errors import ConfigurationError
 from evocell.page.figures import WINDOWS, Figures
-from evocell.page.rows import RowReader, latest_row
+from evocell.page.rows import RowReader, latest_row, short
 from evocell.page.tree import TREE_MEMBERS, Details, Pedigree, read_tree
 from evocell.store.encoding import unpack
 from evocell.store.runs import chosen_runs, run_outcome
@@ -25,6 +25,7 @@ _LOOKS = 5
 """After how many looks it is asked again which runs are one search."""
 _LEAD = 1.2
 """How many times as many evaluations another task must have before it takes the place of the one shown."""
+_MOST_NODES = 100
 _NOTHING_YET = "nothing has been evaluated there yet, so there is nothing to report"
 
 RunData = dict[str, Any]
@@ -135,7 +136,7 @@ class Search:
             "started_at": min(starts[one] for one in self._runs),
             "wall_s": _wall_s(starts, self._runs, figures.last_at),
             "ended_at": ended,
-            "entry": self._entry,
+            "entry": short(self._entry),
             "task": self.task,
             "direction": figures.direction,
             "n_left_out": sum(self._tasks.values()) - figures.n_evaluations,
@@ -294,7 +295,8 @@ def _nodes(connection: sqlite3.Connection, runs: Sequence[int]) -> list[str]:
     asked = "SELECT name, reading FROM readings WHERE run IN (SELECT value FROM json_each(?)) ORDER BY name"
     rows = connection.execute(asked, (json.dumps(list(runs)),)).fetchall()
     readings = ((name, unpack(packed)) for name, packed in rows)
-    return list(dict.fromkeys(name for name, one in readings if isinstance(one, dict) and one.get("node")))
+    found = dict.fromkeys(name for name, one in readings if isinstance(one, dict) and one.get("node"))
+    return [short(name) for name in list(found)[:_MOST_NODES]]
 
 
 def _title(runs: Sequence[int], population: str | None) -> str:

@@ -8,7 +8,6 @@ connection has a thread and carries one request.
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import socket
 import threading
@@ -38,8 +37,8 @@ PATIENCE_S = 5.0
 MAX_REQUEST_BYTES = 16 << 10
 MAX_PARAMETERS = 12
 
-Answers = Mapping[str, Callable[[Mapping[str, str]], Mapping[str, Any]]]
-"""What answers a path, given the query; the result is sent as JSON."""
+Answers = Mapping[str, Callable[[Mapping[str, str]], str]]
+"""What answers a path with JSON, given the query."""
 
 
 class PageServer(ThreadingHTTPServer):
@@ -190,14 +189,14 @@ class _Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host", [])
         return len(hosts) == 1 and hosts[0] in self.server.hosts
 
-    def _answer(self, answer: Callable[[Mapping[str, str]], Mapping[str, Any]], query: str) -> None:
+    def _answer(self, answer: Callable[[Mapping[str, str]], str], query: str) -> None:
         try:
             wanted = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS))
         except ValueError:
             self._send(HTTPStatus.BAD_REQUEST, "The query has too many parameters.")
             return
         try:
-            found = json.dumps(answer(wanted), allow_nan=False, separators=(",", ":"))
+            found = answer(wanted)
         except EvocellError as error:
             self._send(HTTPStatus.BAD_REQUEST, str(error))
             return

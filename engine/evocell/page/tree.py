@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evocell.errors import StoreError
+from evocell.page.rows import short
 from evocell.store.changes import Files, diff_files
 from evocell.store.encoding import unpack, unpack_files
 
@@ -76,7 +77,7 @@ class Pedigree:
             self._known[one] = []
         asked = (json.dumps(wanted), _MOST_PARENTS)
         for child, parent, parent_id in self._connection.execute(_PARENTS, asked):
-            self._known[child].append((parent, parent_id))
+            self._known[child].append((parent, short(parent_id)))
 
 
 def read_tree(
@@ -107,11 +108,11 @@ def read_tree(
         tree.append(
             {
                 "number": number,
-                "id": member_id,
+                "id": short(member_id),
                 "generation": generation,
                 "score": score,
                 "valid": bool(valid),
-                "made_by": made_by,
+                "made_by": made_by and short(made_by),
                 "parents": [{"number": one, "id": name} for one, name in pedigree.parents(number)],
                 "in_tree": number in kept,
                 "in_line": number in on_line,
@@ -175,6 +176,9 @@ class Details:
             ]
             return {
                 **found,
+                "id": short(found["id"]),
+                "reason": found["reason"] and short(found["reason"]),
+                "made_by": found["made_by"] and short(found["made_by"]),
                 "number": number,
                 "valid": bool(found["valid"]),
                 "error": _cut(found["error"]),

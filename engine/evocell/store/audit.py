@@ -12,10 +12,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import instance_of
 
 from evocell.errors import ConfigurationError
 from evocell.models.foreign import clean_line
+from evocell.store.inspection import blaming_store
 from evocell.store.store import Store
 
 __all__ = ["AUDIT_KINDS", "AuditEntry", "AuditKind", "AuditLog", "read_entries"]
@@ -50,13 +52,13 @@ class AuditEntry:
         detail: A sentence.
     """
 
-    seq: int
-    at: float
-    kind: str
-    sandbox_id: str
-    version: str
-    profile: str
-    detail: str
+    seq: int = field(validator=instance_of(int))
+    at: float = field(validator=instance_of(float))
+    kind: str = field(validator=instance_of(str))
+    sandbox_id: str = field(validator=instance_of(str))
+    version: str = field(validator=instance_of(str))
+    profile: str = field(validator=instance_of(str))
+    detail: str = field(validator=instance_of(str))
 
 
 class AuditLog:
@@ -115,7 +117,8 @@ class AuditLog:
         """
         question = _question(kind=kind, sandbox_id=sandbox_id, since=since, after=after, limit=limit)
         self._store.flush_blocking()
-        return _answer(self._store.query(*question))
+        with blaming_store(self._store.path):
+            return _answer(self._store.query(*question))
 
 
 def read_entries(connection: sqlite3.Connection, **wanted: Any) -> list[AuditEntry]:

@@ -41,7 +41,7 @@ def unpack(packed: bytes) -> object:
     """
     try:
         found: object = msgpack.unpackb(packed, unicode_errors="replace")
-    except msgpack.UnpackException as error:
+    except (msgpack.UnpackException, TypeError) as error:
         raise ValueError(f"the record cannot be read: {error}") from error
     except ValueError:
         # Keys that are no text, as a caller's own notes may have them, could have been made to collide.
@@ -158,7 +158,7 @@ def unpack_files(packed: bytes) -> dict[str, str | None]:
     inflate = zlib.decompressobj()
     try:
         raw = inflate.decompress(packed, _MAX_BYTES)
-    except zlib.error as error:
+    except (zlib.error, TypeError) as error:
         raise ValueError(f"the source cannot be read: {error}") from error
     found = unpack(raw)
     if not isinstance(found, dict):

@@ -8,8 +8,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from attrs import evolve, frozen
@@ -19,7 +19,7 @@ from evocell.models.fitness import Direction, FitnessResult, check_direction
 from evocell.models.references import Completable, SandboxName
 from evocell.models.references import sandbox_id as id_of
 from evocell.models.tables import FrameLibrary, frame_of, numbers_of
-from evocell.store.database import open_reader
+from evocell.store.inspection import blaming, store_reader
 from evocell.store.journal import Journal
 from evocell.store.runs import runs_of_search
 from evocell.telemetry.events import Telemetry
@@ -127,6 +127,9 @@ class FitnessEntry:
     at: float = 0.0
     version: str | None = None
     delta: float = 0.0
+
+
+_blaming = blaming(attrgetter("_journal.store.path"))
 
 
 class FitnessRecorder(Completable):
@@ -242,6 +245,7 @@ class FitnessRecorder(Completable):
             except SandboxNotFound:
                 return None
 
+    @_blaming
     def history(self, sandbox_id: SandboxName) -> list[FitnessEntry]:
         """Return every fitness that an id ever had in this store, oldest first.
 
@@ -263,6 +267,7 @@ class FitnessRecorder(Completable):
             )
         return entries
 
+    @_blaming
     def best(
         self,
         most: int = 1,
@@ -304,6 +309,7 @@ class FitnessRecorder(Completable):
             for one_id, score, valid, of_generation, at, version, fuel, reason in rows
         ]
 
+    @_blaming
     def to_dataframe(
         self,
         *,
@@ -353,7 +359,7 @@ class FitnessRecorder(Completable):
         store, run = self._journal.store, self._journal.run
         if store.query("SELECT count(*) FROM runs")[0][0] == 1:
             return [run]
-        with closing(open_reader(store.path)) as connection:
+        with store_reader(store.path) as connection:
             return runs_of_search(connection, store.path, run)
 
     def inherit(self, number: int, sandbox_id: str, entry: FitnessEntry) -> None:
@@ -376,6 +382,7 @@ class FitnessRecorder(Completable):
         if len(self._latest) > LATEST:
             self._latest.popitem(last=False)
 
+    @_blaming
     def _find(self, sandbox_id: str) -> tuple[int, FitnessEntry]:
         found = self._latest.get(sandbox_id)
         if found is not None:

@@ -33,6 +33,7 @@ from evocell.store.encoding import (
     unpack,
     unpack_files,
 )
+from evocell.store.inspection import blaming_store
 from evocell.store.lineage import Individual
 from evocell.store.schema import NUMBER_BITS
 from evocell.store.store import Store
@@ -255,22 +256,24 @@ class Journal:
             StoreError: The store cannot be read.
         """
         self.store.catch_up()  # what cannot be written is of this run, and known
-        parents: dict[int, list[str]] = {}
-        for child, parent_id in self.store.query(
-            "SELECT child, parent_id FROM lineage ORDER BY child, place"
-        ):
-            parents.setdefault(child, []).append(parent_id)
-        notes = dict(self.store.query("SELECT sandbox, metadata FROM lineage_notes"))
-        for row in self.store.query(_PAST):
-            number = row[0]
-            if number not in known:
-                metadata = unpack(notes[number]) if number in notes else {}
-                yield _individual(row, tuple(parents.get(number, ())), metadata)
+        with blaming_store(self.store.path):
+            parents: dict[int, list[str]] = {}
+            for child, parent_id in self.store.query(
+                "SELECT child, parent_id FROM lineage ORDER BY child, place"
+            ):
+                parents.setdefault(child, []).append(parent_id)
+            notes = dict(self.store.query("SELECT sandbox, metadata FROM lineage_notes"))
+            for row in self.store.query(_PAST):
+                number = row[0]
+                if number not in known:
+                    metadata = unpack(notes[number]) if number in notes else {}
+                    yield _individual(row, tuple(parents.get(number, ())), metadata)
 
     def find(self, individual_id: str) -> Individual | None:
         """Return the last individual of an id, as far as the store knows it."""
-        rows = self.store.query(_FORGOTTEN, (individual_id,))
-        return _individual(rows[0], (), {}) if rows else None
+        with blaming_store(self.store.path):
+            rows = self.store.query(_FORGOTTEN, (individual_id,))
+            return _individual(rows[0], (), {}) if rows else None
 
     def version_of(self, number: int) -> str | None:
         """Return the digest of an individual's code."""

@@ -13,6 +13,7 @@ from attrs import frozen
 from evocell.errors import StoreError
 from evocell.store.audit import AuditLog
 from evocell.store.fitness import FitnessRecorder
+from evocell.store.inspection import blaming_store
 from evocell.store.journal import Journal
 from evocell.store.lineage import LineageTracker
 from evocell.store.runs import RecoveryReport, is_alive, open_run
@@ -100,7 +101,10 @@ async def open_observer(
     Raises:
         StoreError: The store cannot be written.
     """
-    run = await trio.to_thread.run_sync(partial(open_run, store, image_id=image_id, has_version=has_version))
+    with blaming_store(store.path):
+        run = await trio.to_thread.run_sync(
+            partial(open_run, store, image_id=image_id, has_version=has_version)
+        )
     for sentence in run.repairs.sentences():
         _log.warning("the store %s: %s", store.path, sentence)
     if run.repairs:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
-from attrs import frozen
+from attrs import Attribute, field, frozen
+from attrs.validators import instance_of, optional
 
 from evocell.errors import StoreError
 from evocell.models.specs import SandboxSpec
 from evocell.store.encoding import unpack, unpack_files
 from evocell.store.fitness import FitnessEntry
+from evocell.store.inspection import blaming, blaming_store
+from evocell.store.schema import LATEST_S
 from evocell.store.store import Store
 
 __all__ = ["UNDECIDED", "KeptPopulation", "LostMember", "PopulationStore"]
@@ -74,6 +78,11 @@ class LostMember:
     version: str | None
 
 
+def _is_time(_: object, attribute: Attribute[float], value: object) -> None:
+    if not isinstance(value, float) or not 0 <= value <= LATEST_S:
+        raise ValueError(f"{attribute.name} is no time: {value!r}")
+
+
 @frozen
 class KeptPopulation:
     """A population as the store keeps it.
@@ -86,11 +95,11 @@ class KeptPopulation:
         created_at: When it was created, in seconds since 1970.
     """
 
-    id: str
-    parent_id: str | None
-    generation: int
-    direction: str
-    created_at: float
+    id: str = field(validator=instance_of(str))
+    parent_id: str | None = field(validator=optional(instance_of(str)))
+    generation: int = field(validator=instance_of(int))
+    direction: str = field(validator=instance_of(str))
+    created_at: float = field(validator=_is_time)
 
 
 class PopulationStore:
@@ -107,7 +116,8 @@ class PopulationStore:
 
     def past(self) -> list[KeptPopulation]:
         """Return the populations that earlier engines kept here."""
-        return [KeptPopulation(*row) for row in self._store.query(_ALL)]
+        with blaming_store(self._store.path):
+            return [KeptPopulation(*row) for row in self._store.query(_ALL)]
 
     def keep(self, population: KeptPopulation) -> None:
         """Keep a population, or its latest generation."""
@@ -135,6 +145,7 @@ class PopulationStore:
         """Return (generation, child, parent, mutation type) of all descents into it; see `members`."""
         return list(self._store.query(_EDGES, (population, generation, generation)))
 
+    @blaming(attrgetter("_store.path"))
     def lost(self, population: str, *, oldest: int, n_elites: int, direction: str) -> list[LostMember]:
         """Return the members that engines held which are gone, and that retention would have kept.
 

@@ -9,6 +9,7 @@ from typing import Any
 from evocell.errors import ConfigurationError
 from evocell.lru import LruCache
 from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo
+from evocell.store.inspection import blaming_store
 from evocell.store.store import Store
 
 __all__ = ["Memory", "Records"]
@@ -170,7 +171,8 @@ class Records:
         self._store.flush_blocking()
         # Only the constants above become part of the statement.
         newest = f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(terms)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
-        return _records(self._store.query(f"SELECT * FROM ({newest}) ORDER BY seq", [*given, limit]))  # noqa: S608
+        with blaming_store(self._store.path):
+            return _records(self._store.query(f"SELECT * FROM ({newest}) ORDER BY seq", [*given, limit]))  # noqa: S608
 
     def arguments(self, digest: str) -> bytes | None:
         """Return the encoded arguments of a call; None if they are not kept."""

@@ -240,12 +240,13 @@ class Store:
 
     def close(self) -> None:
         """Commit the queued writes, and close; idempotent. Failures are logged."""
+        # First, so that the writer's connection is the last: it takes the write-ahead log into the database
+        # and removes it, which one for reading cannot.
+        with self._reading:
+            self._reader.close()
         with self._work:
             self._closing = True
             self._work.notify_all()
-        # The writer's connection is the last: it takes the write-ahead log into the database and removes it.
-        with self._reading:
-            self._reader.close()
         self._thread.join()
 
     def rest(self) -> list[threading.Lock]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 
 from evocell.models.versions import ModuleVersion
+from evocell.store.inspection import blaming_store
 from evocell.store.store import Store
 
 __all__ = ["VersionStore"]
@@ -46,7 +47,8 @@ class VersionStore:
             sandbox_id: The sandbox, of this run or an earlier one.
             module: Only this module.
         """
-        return [_version(row) for row in self._store.query(_FIND, (sandbox_id, module, module))]
+        with blaming_store(self._store.path):
+            return [_version(row) for row in self._store.query(_FIND, (sandbox_id, module, module))]
 
 
 def _row(version: ModuleVersion) -> tuple[Any, ...]:

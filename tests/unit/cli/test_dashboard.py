@@ -234,7 +234,7 @@ def test_a_later_run_takes_over_unless_one_was_chosen(fake_workers, tmp_path):
         if population == "a" and n_individuals == 1:
             following = Following(tmp_path / "evocell.db")
         counts = {
-            view: following.data({"view": view})["head"]["n_evaluations"]
+            view: json.loads(following.data({"view": view}))["head"]["n_evaluations"]
             for view in ("search", "all", "run:1")
         }
         engines = {1: (1, 1, 1), 2: (3, 3, 1)}.get(n_individuals) if population == "a" else (1, 4, 1)
@@ -247,9 +247,9 @@ def test_nothing_evaluated_yet_is_a_sentence_until_there_is_something(fake_worke
         Engine(Config(state_dir=tmp_path), open_worker=fake_workers) as engine,
         closing(Following(tmp_path / "evocell.db")) as following,
     ):
-        assert "nothing has been evaluated" in following.data({})["problem"]
+        assert "nothing has been evaluated" in json.loads(following.data({}))["problem"]
         engine.evaluate(["def f(): return 1"], TASK)
-        assert following.data({})["head"]["n_evaluations"] == 1
+        assert json.loads(following.data({}))["head"]["n_evaluations"] == 1
 
 
 def test_reading_holds_no_transaction_and_no_lock(engine, following, tmp_path):

@@ -60,12 +60,33 @@ def test_a_sound_store_is_said_to_be_so(state, capsys):
         ("DELETE FROM evaluations WHERE sandbox_id = 'sandbox-3'", "has not as many evaluations as members"),
         ("UPDATE runs SET outcome = 'open'", "the engine of run 1 was killed"),
         ("UPDATE lineage SET parent = child", "is older than its parent"),
+        ("UPDATE runs SET started_at = x'00'", "runs.started_at of '1' is blob, not a time"),
+        (
+            "UPDATE evaluations SET fitness_score = 9e999",
+            "fitness_score of '4294967297' is real, not a finite",
+        ),
+        ("UPDATE evaluations SET objectives = '{'", "the objectives of evaluation"),
+        ("UPDATE evaluations SET run = 7", "there are rows of run 7, which is not among the runs"),
+        ("CREATE VIEW more AS SELECT 1", "there is a view 'more', which evocell does not make"),
+        ("DROP TABLE memo", "the table memo is missing"),
+        ("ALTER TABLE memo ADD COLUMN more", "the table memo has other columns than evocell makes"),
     ],
 )
 def test_what_is_wrong_is_named(state, spoil, capsys, sql, sentence):
     spoil(sql)
     assert main(["store", "check", str(state)]) == 1
     assert sentence in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["report", "top", "audit"])
+def test_readers_name_what_they_cannot_read(state, spoil, capsys, command, tmp_path):
+    spoil("UPDATE runs SET started_at = x'00', ended_at = x'00'")
+    spoil("INSERT INTO audit VALUES (1000, 1, x'00', 'killed', 'a', '', '', 'fuel')")
+    more = {"report": ["--out", str(tmp_path / "report.html")], "top": ["--once"], "audit": []}
+    assert main([command, str(state), *more[command]]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be read: audit.at of '1000' is blob, not a time" in said
+    assert f"evocell store check {state}" in said.replace("\n", " ")
 
 
 def test_a_damaged_file_is_named(state, capsys):

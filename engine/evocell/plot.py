@@ -12,7 +12,9 @@ returns the axes, as pandas and scikit-learn do. ``pip install evocell[plot]`` b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -236,8 +238,9 @@ def report(
         ConfigurationError: Nothing has been evaluated there.
         StoreError: The store cannot be read.
     """
-    chosen = {"run": run, "all_runs": all_runs, "population": population}
-    return make_page(_read(place, **chosen, direction=direction, title=title))
+    chosen: dict[str, Any] = {"run": run, "all_runs": all_runs, "population": population}
+    with _opened(place) as connection:
+        return make_page(read_run(connection, **chosen, direction=direction, title=title))
 
 
 def pareto_front(points: Iterable[tuple[float, float]], *, minimize: bool) -> list[tuple[float, float]]:
@@ -254,7 +257,8 @@ def pareto_front(points: Iterable[tuple[float, float]], *, minimize: bool) -> li
     return front
 
 
-def _read(place: object, **chosen: Any) -> RunData:
+@contextmanager
+def _opened(place: object) -> Iterator[sqlite3.Connection]:
     path = place.store_path if isinstance(place, Engine | AsyncEngine) else place
     if not isinstance(path, str | Path):
         raise ConfigurationError(
@@ -263,6 +267,11 @@ def _read(place: object, **chosen: Any) -> RunData:
     if isinstance(place, Engine):
         place.fitness.history("")  # waits until all is written
     with store_reader(Path(path)) as connection:
+        yield connection
+
+
+def _read(place: object, **chosen: Any) -> RunData:
+    with _opened(place) as connection:
         return read_run(connection, **chosen)
 
 

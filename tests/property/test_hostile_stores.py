@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import evocell
@@ -93,6 +93,8 @@ def ask(answer, wanted):
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(wanted=changes())
+@example(wanted=[(22339, 28709, "[NaN]")])
+@example(wanted=[(140, 2, b"")])
 def test_every_reader_answers_or_names_the_fault(wanted, sound, fake_workers, tmp_path, capfd):
     place = tmp_path / "state"
     shutil.rmtree(place, ignore_errors=True)

@@ -277,7 +277,7 @@ class Engine(Evaluators):
                 direction=direction,
                 title=title,
             )
-        return make_page(data)
+            return make_page(data)
 
     def as_completed(
         self,

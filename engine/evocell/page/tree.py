@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -182,8 +183,8 @@ class Details:
                 "number": number,
                 "valid": bool(found["valid"]),
                 "error": _cut(found["error"]),
-                "components": json.loads(components),
-                "objectives": json.loads(objectives),
+                "components": {short(name): _number(one) for name, one in json.loads(components).items()},
+                "objectives": [_number(one) for one in json.loads(objectives)],
                 "notes": self._notes(number),
                 "source": _cut(_as_text(text)),
                 "parents": parents,
@@ -219,6 +220,11 @@ class Details:
             return {}
         notes = list(found.items())[:_MOST_NOTES]
         return {str(key)[:_NOTE_CHARS]: str(value)[:_NOTE_CHARS] for key, value in notes}
+
+
+def _number(value: object) -> float | None:
+    """Return a number that JSON has; None for what another program has put in its place."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _as_text(files: Files | None) -> str | None:

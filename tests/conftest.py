@@ -31,8 +31,11 @@ KILLED = LimitExceeded("fuel", limit=10, reached=10)
 
 @pytest.fixture(scope="session", params=[0, 2], ids=["in-process", "processes"])
 def engine(request: pytest.FixtureRequest) -> Iterator[evocell.Engine]:
-    """A real engine for tests that leave nothing behind in it, once over each kind of worker."""
-    with evocell.Engine(Config.load(workers=request.param)) as shared:
+    """A real engine for tests that leave nothing behind in it, once over each kind of worker.
+
+    It builds no images with packages; `tests/contract/test_package_images.py` does.
+    """
+    with evocell.Engine(Config.load(workers=request.param, images="base")) as shared:
         yield shared
 
 
@@ -87,7 +90,7 @@ class FakeWorker:
             compile(source, "program.py", "exec")
         except SyntaxError as error:
             return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
-        units = [CompiledUnit(path, text) for path, text in python_files(job.tree)]
+        units = [CompiledUnit(path, text, _imports(text)) for path, text in python_files(job.tree)]
         return assemble(snapshot, job.tree, job.root, units, job.policy)
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
@@ -217,6 +220,12 @@ class FakeWorker:
 
     async def aclose(self) -> None:
         self.sessions.clear()
+
+
+def _imports(text: bytes) -> tuple[str, ...]:
+    words = [line.split() for line in text.decode().splitlines()]
+    found = {line[1].partition(".")[0] for line in words if line[:1] in (["import"], ["from"])}
+    return tuple(sorted(found))
 
 
 def _run(code: CompiledVersion, names: dict[str, Any]) -> None:

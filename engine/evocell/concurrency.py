@@ -1,12 +1,13 @@
-"""Helpers for structured concurrency: bounded maps, capacity retries, restarted tasks, work in threads."""
+"""Helpers for structured concurrency: bounded maps, capacity retries, deadlines, restarts, threads."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import NoReturn, Protocol, TypeVar, TypeVarTuple, cast
 
 import trio
 
@@ -17,6 +18,7 @@ __all__ = [
     "CAPACITY_TIMEOUT_S",
     "FEW_BYTES",
     "CapacityRetry",
+    "Deadline",
     "Slots",
     "Turns",
     "back_off_s",
@@ -192,6 +194,57 @@ class CapacityRetry:
                 self._one_ended.set()
                 self._one_ended = trio.Event()
                 return result
+
+
+class Deadline:
+    """A time by which everything must be over, on a clock that can be stopped.
+
+    Args:
+        seconds: How long from now; may be infinite.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._ends_at = trio.current_time() + seconds
+        self._scopes: set[trio.CancelScope] = set()
+        self._stops = 0
+        self._stopped_at = 0.0
+
+    def scope(self) -> AbstractContextManager[trio.CancelScope, bool]:
+        """Cancel a block of work at the deadline, wherever that has moved by then."""
+        return cast("AbstractContextManager[trio.CancelScope, bool]", self._scope())
+
+    @contextmanager
+    def _scope(self) -> Iterator[trio.CancelScope]:
+        if math.isinf(self.seconds):
+            with trio.CancelScope() as scope:
+                yield scope
+            return
+        with trio.CancelScope(deadline=math.inf if self._stops else self._ends_at) as scope:
+            self._scopes.add(scope)
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the clock during a block of work that is not the caller's to pay for."""
+        if not self._stops:
+            self._stopped_at = trio.current_time()
+            self._move(math.inf)
+        self._stops += 1
+        try:
+            yield
+        finally:
+            self._stops -= 1
+            if not self._stops:
+                self._ends_at += trio.current_time() - self._stopped_at
+                self._move(self._ends_at)
+
+    def _move(self, deadline: float) -> None:
+        for scope in self._scopes:
+            scope.deadline = deadline
 
 
 async def in_thread_if_large(size_bytes: int, function: Callable[[*Ts], T], *arguments: *Ts) -> T:

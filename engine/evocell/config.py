@@ -28,6 +28,7 @@ DEFAULT_BLOCKED_MODULES = ("_host", "ctypes", "evocell_guest", "multiprocessing"
 
 Profile = Literal["deterministic", "portable", "realtime"]
 BacklogPolicy = Literal["reject", "kill"]
+ImageChoice = Literal["imports", "base"]
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -163,6 +164,8 @@ class Config:
         state_dir: Directory of durable state; None for a temporary one.
         cache_dir: Directory of built images; None for the user's cache directory.
         warm: Modules imported before the image is frozen.
+        images: ``"imports"`` runs code that imports a heavy package in an image that has it imported;
+            ``"base"`` runs all code in the engine's own image, as another ``warm`` than the default does.
 
     Raises:
         ConfigurationError: A value is of the wrong kind or out of range.
@@ -232,6 +235,9 @@ class Config:
     )
     warm: tuple[str, ...] = field(
         default=DEFAULT_WARM, converter=_as_tuple, validator=_module_names, metadata={"kind": "modules"}
+    )
+    images: ImageChoice = field(
+        default="imports", validator=_one_of("imports", "base"), metadata={"kind": "word"}
     )
 
     @classmethod

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import agent, gaps, guard, integers, processes
+from . import agent, gaps, guard, imports, integers, processes
 from .decoding import decode
 from .immortal import lasting_objects
 from .packing import pack
@@ -72,14 +72,15 @@ def boot(warm: Iterable[str], call: Callable[[bytes], bytes] | None = None) -> N
 
         call = _host.call
     integers.install()
+    gaps.fill()
     names = tuple(warm)
     for name in names:
         _warm_up(name)
     sys.argv[:] = ["evocell"]
     sys.dont_write_bytecode = True
     _hide_agent()
-    gaps.fill()
     guard.install()
+    imports.install(call, agent.loader)
     rehearse()
     sys.stdout, sys.stderr = _line_buffered(sys.stdout), _line_buffered(sys.stderr)
     agent.adopt((sys.stdout, sys.stderr), names)

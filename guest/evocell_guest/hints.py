@@ -90,7 +90,7 @@ def _hint(error: BaseException) -> str:
         return _BY_ATTRIBUTE.get(of, "") if kind is AttributeError and "has no attribute" in text else ""
     if kind is RuntimeError and "can't start new thread" in text:
         return THREADS
-    if kind is NotImplementedError and "multiprocessing" in text:
+    if kind is NotImplementedError and "multiprocessing" in text and "in a sandbox" not in text:
         return PROCESSES
     if kind is EOFError and "when reading a line" in text:
         return STDIN

@@ -142,6 +142,10 @@ class Loader:
             spec.submodule_search_locations = [file.rpartition("/")[0]]
         return spec
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a module is one of a loaded version."""
+        return name in self._table or name in self._base
+
     def install(self, code: bytes | None, harness: bytes | None) -> None:
         """Make a version's modules importable; nothing is imported yet.
 

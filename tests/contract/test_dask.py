@@ -162,6 +162,15 @@ def test_frozen_images_reach_the_nodes(remote):
     remote.destroy_sandbox(box)
 
 
+@pytest.mark.slow
+def test_images_with_packages_reach_the_nodes(remote, home):
+    program = "import networkx as nx\ndef solve(n):\n    return nx.path_graph(n + 1).number_of_edges()"
+    task = Evaluation("solve", [Case((n,), expected=n) for n in range(4)], score="equal")
+    results = remote.evaluate([program] * 4, task)
+    assert {(one.valid, one.image) for one in results} == {(True, "networkx")}
+    assert seen(results) == seen(home.evaluate([program] * 4, task))
+
+
 def test_sandboxes_that_keep_state_stay_at_home(remote):
     with remote.create_sandbox(source="n = 0\ndef up():\n    global n\n    n += 1\n    return n") as box:
         assert [box.run("up").unwrap() for _ in range(3)] == [1, 2, 3]

@@ -12,7 +12,7 @@ SCRATCH = Limits(scratch_bytes=1 << 20)
 
 @pytest.fixture(scope="module")
 def engine():
-    with evocell.Engine(evocell.Config.load(workers=1)) as made:
+    with evocell.Engine(evocell.Config.load(workers=1, images="base")) as made:
         yield made
 
 

@@ -232,6 +232,45 @@ def test_what_its_programs_do_stays_in_the_sandbox(tmp_path, program, outcome):
     assert found.artifacts["outcome"] == outcome
 
 
+WRITER = """
+import logging
+from pathlib import Path
+
+logging.basicConfig(filename="evaluations.log", level=logging.INFO)
+
+def evaluate(program_path):
+    logging.info("seen")
+    table = Path(__file__).parent / "tables" / "history.csv"
+    table.parent.mkdir(exist_ok=True)
+    with table.open("a") as file:
+        file.write("row\\n")
+    Path("data.txt").write_text(str(len(table.read_text().split())))
+    Path(__file__).write_text("forged")
+    return {"combined_score": float(Path("data.txt").read_text())}
+"""
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_an_evaluator_writes_beside_itself_is_kept_if_asked_for(tmp_path, keep):
+    (tmp_path / "evaluator.py").write_text(WRITER)
+    (tmp_path / "data.txt").write_text("0")
+    program = tmp_path / "program_of_openevolve.py"
+    program.write_text(GOOD)
+    kept = tmp_path / "kept"
+    (function,) = sandboxed(tmp_path / "evaluator.py", files=["data.txt"], keep=kept if keep else None)
+    scores = [function(str(program))["combined_score"] for _ in range(2)]
+    assert scores == ([1.0, 2.0] if keep else [1.0, 1.0])
+    assert (tmp_path / "evaluator.py").read_text() == WRITER
+    assert (tmp_path / "data.txt").read_text() == "0"
+    if keep:
+        found = {path.name: path.read_text() for path in kept.rglob("*.*") if path.name != ".evocell-kept"}
+        assert found == {
+            "evaluations.log": "INFO:root:seen\n" * 2,
+            "history.csv": "row\n" * 2,
+            "data.txt": "2",
+        }
+
+
 def test_an_evaluator_that_raises_is_a_failure_with_its_traceback(tmp_path):
     (tmp_path / "evaluator.py").write_text("def evaluate(path):\n    raise LookupError('mine')\n")
     (tmp_path / "program.py").write_text(GOOD)

@@ -182,3 +182,86 @@ def test_an_alarm_interrupts_what_runs(engine):
 
 def test_packages_that_use_them_work(engine):
     assert ask(engine, PACKAGES) == {"tqdm": 3, "joblib": [1, 2], "asyncio": (5, 8)}
+
+
+BARRIER = """
+import multiprocessing as mp, threading
+
+def party(barrier, order, places):
+    order.append("before")
+    places.append(barrier.wait(timeout=5))
+    order.append("after")
+
+def late(barrier, found):
+    try:
+        barrier.wait(timeout=0.1)
+    except threading.BrokenBarrierError:
+        found.append("broken")
+
+def run():
+    manager = mp.Manager()
+    order, places, found, calls = manager.list(), manager.list(), manager.list(), manager.list()
+    barrier = mp.Barrier(3, action=lambda: calls.append(1))
+    for _ in range(2):  # it can be passed again
+        parties = [mp.Process(target=party, args=(barrier, order, places)) for _ in range(3)]
+        [one.start() for one in parties]
+        [one.join() for one in parties]
+    broken = mp.Barrier(2)
+    alone = mp.Process(target=late, args=(broken, found))
+    alone.start(); alone.join()
+    late(broken, found)
+    broken.reset()
+    return {"order": list(order), "places": sorted(places), "calls": len(calls), "found": list(found),
+            "state": (barrier.n_waiting, barrier.broken, broken.broken)}
+"""
+
+
+def test_processes_meet_at_a_barrier(engine):
+    assert ask(engine, BARRIER) == {
+        "order": (["before"] * 3 + ["after"] * 3) * 2,
+        "places": [0, 0, 1, 1, 2, 2],
+        "calls": 2,
+        "found": ["broken", "broken"],
+        "state": (0, False, False),
+    }
+
+
+REFUSED = {
+    "__import__('multiprocessing.shared_memory').shared_memory.SharedMemory(create=True, size=8)": "Array",
+    "__import__('multiprocessing.shared_memory').shared_memory.ShareableList([1])": "through a Queue",
+    "__import__('os').fork()": "multiprocessing.Process(target=",
+    "__import__('os').pipe()": "multiprocessing.Pipe()",
+    "__import__('os').execv('/bin/ls', ['ls'])": "subprocess.run(",
+    "__import__('os').posix_spawn('/bin/ls', ['ls'], {})": "subprocess.run(",
+    "__import__('pty').fork()": "subprocess.run(",
+    "asyncio.run(asyncio.create_subprocess_exec(sys.executable))": "subprocess.run(",
+    "dialogue()": "communicate(input)",
+}
+
+DIALOGUE = """
+import asyncio, subprocess, sys
+
+def dialogue():
+    other = subprocess.Popen([sys.executable, "-c", "print(input()); print(input())"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other.stdin.write("1\\n")
+    other.stdin.flush()
+    other.stdout.readline()
+    other.stdin.write("2\\n")
+    other.stdin.flush()
+
+def run():
+    said = {}
+    for text in TEXTS:
+        try:
+            eval(text)
+        except Exception as error:
+            said[text] = str(error)
+    return said
+"""
+
+
+def test_what_cannot_work_says_what_to_write_instead(engine):
+    said = ask(engine, DIALOGUE.replace("TEXTS", repr(list(REFUSED))))
+    assert said.keys() == REFUSED.keys()
+    assert {text: words for text, words in REFUSED.items() if words not in said[text]} == {}

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from evocell.concurrency import Turns, map_bounded
+from evocell.concurrency import Deadline, Turns, map_bounded
 
 pytestmark = pytest.mark.trio
 
@@ -83,3 +83,34 @@ async def test_more_run_at_once_when_there_are_more_slots(autojump_clock):
     assert max(most[:4]) == 2
     assert max(most) == 5
     assert max(most[-10:]) == 1
+
+
+async def test_a_deadline_moves_while_its_clock_is_stopped(autojump_clock):
+    deadline, over = Deadline(10), []
+
+    async def wait(seconds):
+        with deadline.scope():
+            await trio.sleep(seconds)
+            over.append(seconds)
+
+    async def stop(begin, seconds):
+        await trio.sleep(begin)
+        with deadline.stopped():
+            await trio.sleep(seconds)
+
+    async with trio.open_nursery() as nursery:
+        for seconds in (9, 39, 41):
+            nursery.start_soon(wait, seconds)
+        nursery.start_soon(stop, 5, 20)
+        nursery.start_soon(stop, 15, 20)
+    assert over == [9, 39]
+    with deadline.scope() as late:
+        await trio.sleep(1)
+    assert late.cancelled_caught
+
+
+async def test_a_deadline_without_end_never_cancels(autojump_clock):
+    deadline = Deadline(float("inf"))
+    with deadline.scope() as scope, deadline.stopped():
+        await trio.sleep(10_000)
+    assert not scope.cancelled_caught

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,8 +29,8 @@ COMPILE_MEMORY_BYTES = 2_800_000_000
 """Memory the compilation needs at its peak. Source: 2.63 GB measured."""
 
 BUILD_DISK_BYTES = 480 << 20
-REBUILD_DISK_BYTES = 160 << 20
-"""Disk a build needs, with and without the compiled interpreter."""
+REBUILD_DISK_BYTES = 340 << 20
+"""Disk a build needs, with and without the compiled interpreter: that of the largest image with packages."""
 
 _TICK_S = 0.25
 _OTHER_STEPS_S = {"check": 1.0, "split": 2.0, "assemble": 0.5, "warm": 4.0, "freeze": 1.0, "seal": 3.0}
@@ -66,7 +66,8 @@ def build_image(
 ) -> ImageManifest:
     """The image a specification asks for: from the cache, or built now. Blocks.
 
-    Safe when several processes ask at once: one builds, the others wait and then use its work.
+    Safe when several processes ask at once: one builds, the others wait and then use its work. Images of an
+    interpreter that is compiled already are built without waiting for a compilation.
     A damaged image is built again. Killing this process kills the build and leaves nothing behind
     that a later build does not sweep up.
 
@@ -83,11 +84,16 @@ def build_image(
     image_id = spec.image_id()
     if not force and (manifest := _sound(cache, image_id)) is not None:
         return manifest
-    with cache.lock(_waiting(progress)):
+    code = cache.code_dir(spec.code_key())
+    with ExitStack() as locks:
+        if not _has_code(code):  # only that takes long; other builds do not wait for it
+            locks.enter_context(cache.lock(_waiting(progress)))
+            cache.sweep()
+        locks.enter_context(cache.lock(_waiting(progress), image_id=image_id))
         if not force and (manifest := _sound(cache, image_id)) is not None:
             return manifest
-        cache.sweep()
-        compile_needed = not _has_code(cache.code_dir(spec.code_key()))
+        cache.sweep_build(image_id)
+        compile_needed = not _has_code(code)
         _require_room(cache, compile_needed=compile_needed)
         _run_builder(spec, cache, progress, compile_needed=compile_needed)
         manifest = _sound(cache, image_id)

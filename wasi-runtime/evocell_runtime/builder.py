@@ -77,7 +77,7 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
     code_key, image_id = spec.code_key(), spec.image_id()
     report("compile")
     code, record = compiled_interpreter(engine, parts, landmarks, cache, spec)
-    with cache.new_directory(cache.image_dir(image_id)) as folder:
+    with cache.new_directory(cache.image_dir(image_id), image_id=image_id) as folder:
         report("assemble")
         layers = assemble_root(folder, stdlib, spec)
         report("warm")

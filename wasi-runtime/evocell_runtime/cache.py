@@ -42,6 +42,7 @@ MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 1 << 20
 _CWASM_HEADER = b"\x7fELF"
 _LOCK_POLL_S = 0.1
+_BUILD = ".build-"
 _DRAFT, _DRAFT_REST_S = ".draft-", 600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -286,6 +287,7 @@ class ImageCache:
                 if named == target.name:
                     (self.root / "names" / name).unlink(missing_ok=True)
             self._discard(target)
+            (self.root / f"lock-{target.name}").unlink(missing_ok=True)
             used = {m.code_key for m in self.images()}
             for folder in (self.root / "code").glob("*/"):
                 if folder.name not in used and manifest is not None and folder.name == manifest.code_key:
@@ -303,9 +305,15 @@ class ImageCache:
         shutil.rmtree(doomed.parent)
 
     @contextmanager
-    def new_directory(self, target: Path) -> Iterator[Path]:
-        """A private directory that becomes `target` if the block ends well, and vanishes otherwise."""
-        made = Path(tempfile.mkdtemp(prefix=".new-", dir=self.root))
+    def new_directory(self, target: Path, *, image_id: str | None = None) -> Iterator[Path]:
+        """A private directory that becomes `target` if the block ends well, and vanishes otherwise.
+
+        Args:
+            target: What it becomes.
+            image_id: The image whose lock is held; None if it is the build lock.
+        """
+        prefix = ".new-" if image_id is None else f"{_BUILD}{image_id}-"
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root))
         try:
             yield made
             self._discard(target)
@@ -336,13 +344,17 @@ class ImageCache:
         draft.rename(target)
 
     @contextmanager
-    def lock(self, waiting: Callable[[float], None] | None = None) -> Iterator[None]:
-        """Hold the build lock: one build at a time. A process that dies lets go of it.
+    def lock(
+        self, waiting: Callable[[float], None] | None = None, *, image_id: str | None = None
+    ) -> Iterator[None]:
+        """Hold the build lock: one compilation at a time. A process that dies lets go of it.
 
         Args:
             waiting: Called now and then, with the seconds waited so far, while another holds it.
+            image_id: Hold the lock for builds of this image instead, which others do not wait for.
         """
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        name = "lock" if image_id is None else f"lock-{image_id}"
+        descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         begun = time.monotonic()
         try:
             while True:
@@ -366,6 +378,11 @@ class ImageCache:
         for draft in self.root.glob(f"{_DRAFT}*"):
             if _is_left_over(draft):
                 shutil.rmtree(draft, ignore_errors=True)
+
+    def sweep_build(self, image_id: str) -> None:
+        """Remove what killed builds of an image left behind. Call it while holding the lock of that image."""
+        for left in self.root.glob(f"{_BUILD}{image_id}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     # ------------------------------------------------------------------ manifests
 

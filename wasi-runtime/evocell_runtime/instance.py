@@ -8,6 +8,7 @@ from typing import Protocol
 
 from attrs import frozen
 
+from evocell_guest.imports import MARK as IMPORTS_MARK
 from evocell_runtime import membrane
 from evocell_runtime.body import Body
 from evocell_runtime.errors import ImageError
@@ -64,6 +65,10 @@ class CallLimits:
     scratch_depth: int = 16
 
 
+_TIME_BYTES = 8
+_TIMES_AT = (len(IMPORTS_MARK), len(IMPORTS_MARK) + _TIME_BYTES)
+
+
 @frozen(kw_only=True)
 class CallResult:
     """What the host saw of a call.
@@ -82,6 +87,7 @@ class CallResult:
         fuel_used: Units of work, host calls included.
         ran_s: Time the guest held a thread, in seconds.
         memory_bytes: The guest's memory at the end, in bytes; a memory never shrinks.
+        imports_ns: Of a call that was stopped, the virtual time that its imports had taken, as it says.
     """
 
     returned: bool
@@ -97,6 +103,7 @@ class CallResult:
     fuel_used: int
     ran_s: float
     memory_bytes: int
+    imports_ns: int = 0
 
 
 class Retire(Protocol):
@@ -358,7 +365,26 @@ class Instance:
             fuel_used=min(limits.fuel, MOST_FUEL) - max(0, left),
             ran_s=ran_s,
             memory_bytes=body.memory.size_bytes,
+            imports_ns=0 if returned else self._imports_ns(min(limits.fuel, MOST_FUEL) - max(0, left)),
         )
+
+    def _imports_ns(self, fuel_used: int) -> int:
+        """What a call that was stopped announced last of its imports; 0 if that was something else."""
+        size = self._body.read("response_len")
+        if size != len(IMPORTS_MARK) + 2 * _TIME_BYTES:
+            return 0
+        raw = self._claimed(self._body.read("response"), size) or b""
+        if not raw.startswith(IMPORTS_MARK):
+            return 0
+        began, spent = (int.from_bytes(raw[at : at + _TIME_BYTES], "little") for at in _TIMES_AT)
+        spent += max(0, self._clock_ns() - began) if began else 0
+        return min(spent, fuel_used // membrane.COSTS["FUEL_PER_NS"])
+
+    def _clock_ns(self) -> int:
+        """What the virtual clock shows, in nanoseconds since its start."""
+        body = self._body
+        since = body.read("clock_fuel") - max(0, body.fuel)
+        return body.read("clock_ns") + max(0, since) // membrane.COSTS["FUEL_PER_NS"]
 
     def _response(self, offset: int, size: int) -> GuestBytes | None:
         raw = self._claimed(offset, size)
@@ -515,9 +541,7 @@ class Call:
     @property
     def clock_ns(self) -> int:
         """What the virtual clock of a paused call shows, in nanoseconds since its start."""
-        body = self._instance._body  # noqa: SLF001
-        since = body.read("clock_fuel") - max(0, body.fuel)
-        return body.read("clock_ns") + max(0, since) // membrane.COSTS["FUEL_PER_NS"]
+        return self._instance._clock_ns()  # noqa: SLF001
 
     def advance_clock(self, duration_ns: int) -> None:
         """Let the virtual clock of a paused call go on."""

@@ -44,6 +44,33 @@ RepeatDone: TypeAlias = Callable[[int, int], None]
 class AsyncEvaluating(EngineLifecycle):
     """The methods of `AsyncEngine` that evaluate, measure and compare sources."""
 
+    async def prepare(self, evaluation: Evaluation, *, packages: Sequence[str] = ()) -> str:
+        """Have ready what an evaluation needs before its first program: harness compiled, image built.
+
+        Otherwise the first evaluation waits for it.
+
+        Args:
+            evaluation: What will be run.
+            packages: Packages that the programs will import, such as ``["scipy"]``.
+
+        Returns:
+            What the image is called, as in `FitnessResult.image`, of programs that import them all.
+
+        Raises:
+            ConfigurationError: The evaluation cannot be used.
+            ImageError: The image cannot be built.
+
+        Cancellation: A build is killed.
+        """
+        if isinstance(packages, str):
+            raise ConfigurationError(f"packages must be a list; write [{packages!r}]", "packages")
+        with self._request():
+            plan = await self._batches.plan(check_evaluation(evaluation), deadline_s=None)
+            if plan.image is not None:
+                return plan.image.name
+            images, own = self._manager.images, () if plan.harness is None else plan.harness.packages
+            return (await images.have(images.name_for([*packages, *own]))).name
+
     async def evaluate(
         self,
         sources: Sequence[Source],

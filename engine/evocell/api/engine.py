@@ -194,6 +194,7 @@ class Engine(Evaluators):
     run_with_timeout = blocking(AsyncEngine.run_with_timeout)
     guest_notes = blocking(AsyncEngine.guest_notes)
 
+    prepare = blocking(AsyncEngine.prepare)
     evaluate = blocking(AsyncEngine.evaluate)
     evaluate_one = blocking(AsyncEngine.evaluate_one)
     evaluate_stages = blocking(AsyncEngine.evaluate_stages)

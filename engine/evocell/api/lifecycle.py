@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from evocell.sandboxes.code_versions import Versions
 from evocell.sandboxes.copies import Copies
 from evocell.sandboxes.garbage import GARBAGE, GarbageCollector, TreeRemoval
 from evocell.sandboxes.manager import WATCH, Manager
+from evocell.sandboxes.package_images import PackageImages
 from evocell.sandboxes.populations import PopulationRegistry
 from evocell.sandboxes.reload import Reloading
 from evocell.sandboxes.resources import READINGS, watch_resources
@@ -49,6 +50,7 @@ from evocell.telemetry.events import Telemetry
 from evocell.telemetry.stream import EventStream
 from evocell.workers.open_worker import open_on
 from evocell.workers.open_worker import open_worker as open_configured_worker
+from evocell_runtime.build import BuildProgress
 from evocell_runtime.private import make_private
 
 __all__ = ["EngineLifecycle"]
@@ -133,7 +135,7 @@ class EngineLifecycle(Completable):
             code = root if memory is None else opening.enter_context(OwnedDirectory(memory))
             snapshots = SnapshotStore(code / "code")
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
-            with console_progress() if self._progress is None else nullcontext(self._progress) as progress:
+            with self._showing() as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)
                 worker = await opening.enter_async_context(opened)
             observing = open_observer(
@@ -280,7 +282,8 @@ class EngineLifecycle(Completable):
         self._versions = versions
         self._worker = worker
         self._observer = observer
-        self._manager = Manager(worker, versions, self.config, observer)
+        images = PackageImages(self.config, self._showing)
+        self._manager = Manager(worker, versions, self.config, observer, images)
         self._copies = Copies(worker, self._manager)
         self._reloading = Reloading(worker, versions, self._manager)
         kept = PopulationStore(self._store, observer.journal.run)
@@ -290,6 +293,10 @@ class EngineLifecycle(Completable):
         worker.host.on_kill = self._manager.note_worker_kill
         self._pure = MemoisingCaller(worker, self.config, observer)
         self._batches = Batches(worker, versions, self._manager, self._pure, self.config)
+
+    def _showing(self) -> AbstractContextManager[Callable[[BuildProgress], None]]:
+        """Show the steps of an image's build, as the engine was told to."""
+        return console_progress() if self._progress is None else nullcontext(self._progress)
 
     @contextmanager
     def _shown(self, what: str, total: int, progress: Report | None) -> Iterator[Report | None]:

@@ -17,7 +17,6 @@ from evocell.errors import ImageError
 
 if TYPE_CHECKING:
     # The runtime loads wasmtime, which `--help` does not need.
-    # The runtime loads wasmtime, which `--help` does not need.
     from evocell.guests.images import LoadedImages
     from evocell_runtime.cache import ImageCache, ImageManifest
     from evocell_runtime.spec import ImageSpec
@@ -50,6 +49,16 @@ def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="ZIP",
         type=Path,
         help="put a zip of pure-Python packages on the guest's path; repeat for more",
+    )
+    build.add_argument(
+        "--with",
+        action="append",
+        metavar="PACKAGE",
+        dest="packages",
+        help="build the image for code that imports PACKAGE, such as scipy; repeat for more",
+    )
+    build.add_argument(
+        "--all", action="store_true", help="build the images for all heavy packages, beside the engine's own"
     )
     build.set_defaults(run=run_build)
 
@@ -84,16 +93,44 @@ def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def run_build(args: argparse.Namespace) -> int:
-    """Build the image that the configuration asks for, unless the cache has it."""
+    """Build the images that are asked for, unless the cache has them: the configuration's, if none is."""
     from evocell_runtime.build import build_image
+    from evocell_runtime.warm import BASE, warm_modules
 
     config = Config.load()
     cache = open_cache(args.cache_dir, config)
-    spec = configured_spec(config, warm=args.warm, layers=args.layer)
-    with console_progress() as progress:
-        manifest = build_image(spec, cache, progress)
-    say(f"{manifest.image_id}")
+    names = images_to_build(args.packages or (), everything=args.all)
+    if args.warm is not None and names != [BASE]:
+        raise ImageError("--warm makes an image of its own; leave out --with and --all")
+    for name in names:
+        warm = args.warm if name == BASE else warm_modules(name)
+        with console_progress() as progress:
+            manifest = build_image(configured_spec(config, warm=warm, layers=args.layer), cache, progress)
+        say(manifest.image_id if names == [BASE] else f"{manifest.image_id}  {name}")
     return 0
+
+
+def images_to_build(packages: Sequence[str], *, everything: bool = False) -> list[str]:
+    """Name the images that code with some imports runs in; the engine's own if there are none.
+
+    Args:
+        packages: Packages that the code imports, all of it together.
+        everything: Whether it is to be every image there is.
+
+    Raises:
+        ImageError: A package is none of the heavy ones.
+    """
+    from evocell_runtime.warm import BASE, HEAVY_PACKAGES, PACKAGE_IMAGES, image_for
+
+    unknown = [package for package in packages if package not in HEAVY_PACKAGES]
+    if unknown:
+        raise ImageError(
+            f"there is no image with {unknown[0]!r}, but with {', '.join(sorted(HEAVY_PACKAGES))}. "
+            "Others are named in the setting warm, or with --warm"
+        )
+    if everything:
+        return [BASE, *PACKAGE_IMAGES]
+    return [image_for(packages)]
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -113,7 +150,7 @@ def run_list(args: argparse.Namespace) -> int:
     for manifest in manifests:
         table.add_row(
             manifest.image_id[:SHORT_ID],
-            ", ".join(names.get(manifest.image_id, ())),
+            ", ".join([*names.get(manifest.image_id, ()), *filter(None, [package_image(manifest)])]),
             manifest.created,
             manifest.python,
             manifest.wasmtime,
@@ -205,6 +242,16 @@ def configured_spec(
         layers=tuple(Path(layer) for layer in (layers if layers is not None else config.layers)),
         portable=config.profile == "portable",
     )
+
+
+def package_image(manifest: ImageManifest) -> str:
+    """Say which heavy packages an image is for, as ``"with scipy"``; nothing for any other."""
+    from evocell_runtime.warm import PACKAGE_IMAGES, warm_modules
+
+    for name in PACKAGE_IMAGES if manifest.parent is None else ():
+        if manifest.warm == warm_modules(name):
+            return f"with {name}"
+    return ""
 
 
 def names_of(cache: ImageCache) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ from evocell.models.security import SecurityPolicy
 from evocell.wire.values import decode_hostile
 from evocell_guest.packing import module_name, pack_files
 from evocell_guest.values import encode
+from evocell_runtime.warm import HEAVY_PACKAGES
 
 #: Changes whenever the same input may compile to other bytes or be stored in another shape.
 CODE_FORMAT = 3
@@ -76,6 +77,8 @@ class CompiledVersion:
         path: Directory of the snapshot, to be mounted at the root it was compiled for.
         code: Byte code that only a guest of the same image can read.
         imports: Top-level modules that its files import, sorted.
+        packages: Those of them that decide in which image it runs, sorted: none that is its own, or that its
+            policy refuses.
         findings: What a security policy that only reports would have refused, in sentences.
         files: Digest of each file's content, by path.
         file_imports: Top-level modules that each Python file imports, by path.
@@ -87,6 +90,7 @@ class CompiledVersion:
     path: Path
     code: bytes = field(repr=False)
     imports: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     files: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
     file_imports: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
@@ -239,6 +243,7 @@ def assemble(
         units: All of its Python files, sorted by path.
         policy: What they may not do while they run; None for trusted code.
     """
+    imports = {name for unit in units for name in unit.imports}
     return CompiledVersion(
         snapshot.digest,
         snapshot.path,
@@ -247,12 +252,31 @@ def assemble(
             [(unit.path, unit.code, unit.marks) for unit in units],
             policy=None if policy is None else policy.at_run_time(),
         ),
-        tuple(sorted({name for unit in units for name in unit.imports})),
+        tuple(sorted(imports)),
+        heavy_packages(imports, own_modules(tree), policy),
         tuple(text for unit in units for text in unit.findings),
         files=tree.file_digests,
         file_imports={unit.path: unit.imports for unit in units},
         units=tuple(units),
     )
+
+
+def heavy_packages(
+    imports: Iterable[str], own: Iterable[str], policy: SecurityPolicy | None
+) -> tuple[str, ...]:
+    """Return the imports that decide in which image code runs, sorted.
+
+    Args:
+        imports: Top-level modules that it imports.
+        own: Its own modules, which go before those of an image.
+        policy: What it may not do: what it cannot import need not be there.
+    """
+    found = HEAVY_PACKAGES.intersection(imports).difference(own)
+    if policy is not None and policy.enforce:
+        found = found.difference(policy.blocked)
+        if policy.allowed is not None:
+            found = found.intersection(policy.allowed)
+    return tuple(sorted(found))
 
 
 def read_compile_response(

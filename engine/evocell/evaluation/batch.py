@@ -10,7 +10,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import CapacityRetry, map_bounded
+from evocell.concurrency import CapacityRetry, Deadline, map_bounded
 from evocell.config import Config
 from evocell.errors import (
     CapacityError,
@@ -48,6 +48,7 @@ from evocell.sandboxes.audit_events import record_refusal
 from evocell.sandboxes.calls import check_deadline, deadline_outcome
 from evocell.sandboxes.code_versions import Versions, read_source
 from evocell.sandboxes.manager import Manager
+from evocell.sandboxes.package_images import OWN, ChosenImage
 from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["Batches", "NewIndividual", "SandboxFunction"]
@@ -132,7 +133,7 @@ class _SandboxIndividual:
             sandbox_id=self.record.id,
             generation=self.record.state.generation,
             load=self.load,
-            image=self.record.image_id,
+            image=self.record.asked_image,
             in_use=self.record.in_use,
             security=self.record.security_profile,
         )
@@ -175,15 +176,15 @@ class Batches:
         Raises:
             ConfigurationError: Something in it cannot be used.
         """
-        seconds = check_deadline(deadline_s)
-        image = self._manager.find_image(evaluation.image)
+        deadline = Deadline(check_deadline(deadline_s))
+        found, asked = self._manager.find_image(evaluation.image), evaluation.image
         return await prepare(
             evaluation,
             self._versions,
             default_limits=self._limits,
-            image=None if image is None else image.id,
-            deadline_s=seconds,
-            ends_at=trio.current_time() + seconds,
+            image=None if asked is None else OWN if found is None else ChosenImage(found.id, asked),
+            images=self._manager.images,
+            deadline=deadline,
             calls_at_once=calls or self._worker,
             room=self._room,
             observer=self._observer,
@@ -242,7 +243,7 @@ class Batches:
         """
         plans = [await self.plan(stage.evaluation, deadline_s=deadline_s) for stage in stages]
         ready = [
-            PlannedStage(stage, evolve(plan, ends_at=plans[0].ends_at))
+            PlannedStage(stage, evolve(plan, deadline=plans[0].deadline))
             for stage, plan in zip(stages, plans, strict=True)
         ]
         task = Task.of_plan(ready[-1].plan)
@@ -293,7 +294,8 @@ class Batches:
             ScoringError: The caller's own functions raised for every one.
         """
         for record in records:
-            if plan.image is not None and record.image_id not in (None, plan.image):
+            named = None if plan.image is None else plan.image.id
+            if named is not None and record.image_id not in (None, named):
                 raise ConfigurationError(
                     f"the evaluation names the image {plan.evaluation.image!r}, and sandbox {record.id!r} "
                     f"starts from {record.state.config.image!r}; leave image out of the evaluation",
@@ -318,15 +320,17 @@ class Batches:
         Raises:
             ScoringError: It raised for every one.
         """
-        seconds = check_deadline(deadline_s)
-        ends_at = trio.current_time() + seconds
+        deadline = Deadline(check_deadline(deadline_s))
         populations = {record.state.population for record in records}
         direction = self._manager.direction_of(populations.pop()) if len(populations) == 1 else "maximize"
 
         async def find(record: SandboxRecord) -> Scored:
             value, raised = None, None
+            with suppress(SandboxNotFound), record.in_use():
+                await record.loaded.wait()
+                await record.choose_image(deadline)  # here, where no deadline counts its build
             started = trio.current_time()
-            with trio.CancelScope(deadline=ends_at) as scope:
+            with deadline.scope() as scope:
                 try:
                     value = await function(record)
                 except EngineClosed:
@@ -334,7 +338,7 @@ class Batches:
                 except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
                     raised = error
             if scope.cancelled_caught:
-                why = deadline_outcome(seconds)
+                why = deadline_outcome(deadline.seconds)
                 return Scored(evolve(_out_of_time(record, why.error or why.kind), directions=(direction,)))
             if isinstance(raised, SandboxNotFound) and raised.sandbox_id == record.id and record.stopping:
                 scored = destroyed(
@@ -349,6 +353,7 @@ class Batches:
                     evaluation_time_ms=(trio.current_time() - started) * 1000,
                     direction=direction,
                 )
+            scored = evolve(scored, result=evolve(scored.result, image=record.image_name))
             self._watch.look_at(function_name(function), scored.result)
             self._manager.record_fitness(record, scored.result)
             return scored

@@ -31,7 +31,9 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.sandboxes.audit_events import report_deadline, report_kill
 from evocell.sandboxes.calls import KILLING, deadline_outcome
+from evocell.sandboxes.package_images import ChosenImage
 from evocell.telemetry.events import Span
+from evocell_runtime.warm import BASE
 
 __all__ = [
     "Candidate",
@@ -63,7 +65,7 @@ class Candidate:
         sandbox_id: Its name in the result.
         generation: The generation it belongs to.
         load: Makes its code ready; called once.
-        image: Id of the image its forks start from, if the evaluation names none; None for the engine's own.
+        image: The image that it was made with, if it was with one.
         in_use: Entered while it is evaluated. If its sandbox is destroyed, it cancels what is under way and
             raises `SandboxNotFound`.
         security: The security profile of its code, if it is not the engine's.
@@ -72,7 +74,7 @@ class Candidate:
     sandbox_id: str
     generation: int
     load: LoadCode
-    image: str | None = None
+    image: ChosenImage | None = None
     in_use: Callable[[], AbstractContextManager[None]] = nullcontext
     security: str | None = None
 
@@ -170,8 +172,8 @@ def note_result(span: Span, result: FitnessResult) -> None:
 
 
 async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Budget | None) -> Scored:
-    code: CompiledVersion | Outcome = deadline_outcome(plan.deadline_s)
-    with trio.CancelScope(deadline=plan.ends_at):
+    code: CompiledVersion | Outcome = deadline_outcome(plan.deadline.seconds)
+    with plan.deadline.scope():
         try:
             code = await candidate.load()
         except CapacityError as error:
@@ -180,6 +182,8 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
             code = WorkerLost(reason=error.message, deterministic=False)
     if not isinstance(code, CompiledVersion):
         return Scored(_without_score(plan, candidate, code))
+    image = await plan.choose_image(code, asked=candidate.image)
+    candidate = evolve(candidate, image=image)
     started = trio.current_time()
     trail = _CaseResults()
     if budget is not None or plan.one_by_one:
@@ -200,10 +204,10 @@ async def _evaluate(worker: Worker, plan: Plan, candidate: Candidate, budget: Bu
 
     scored = await on_host(plan, finish, asks=trail.any_ok and plan.own_functions)
     if scored is None:
-        why = deadline_outcome(plan.deadline_s)
-        return Scored(_without_score(plan, candidate, why, trail))
-    if trail.n_memoised:
-        return evolve(scored, result=evolve(scored.result, n_memoised=trail.n_memoised))
+        why = deadline_outcome(plan.deadline.seconds)
+        scored = Scored(_without_score(plan, candidate, why, trail))
+    if trail.n_memoised or image.name != BASE:
+        return evolve(scored, result=evolve(scored.result, n_memoised=trail.n_memoised, image=image.name))
     return scored
 
 
@@ -407,7 +411,7 @@ async def _call(
 ) -> CallReport:
     job = CallJob(
         session=session,
-        image=plan.image or candidate.image,
+        image=None if candidate.image is None else candidate.image.id,
         code=code,
         entry=plan.evaluation.entry,
         payload=plan.payloads[index],
@@ -418,7 +422,7 @@ async def _call(
         passing=session is not None,
     )
     began = False
-    with trio.CancelScope(deadline=plan.ends_at):
+    with plan.deadline.scope():
         async with plan.calls:
             began = True
             try:
@@ -434,8 +438,8 @@ async def _call(
                 report_kill(plan.observer, candidate.sandbox_id, report.outcome, version=code.digest)
             return report
     if began:
-        report_deadline(plan.observer, candidate.sandbox_id, plan.deadline_s)
-    return CallReport(outcome=deadline_outcome(plan.deadline_s))
+        report_deadline(plan.observer, candidate.sandbox_id, plan.deadline.seconds)
+    return CallReport(outcome=deadline_outcome(plan.deadline.seconds))
 
 
 def _no_room(error: CapacityError) -> Outcome:

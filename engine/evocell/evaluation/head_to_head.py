@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain, count, islice
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from evocell.code.compiler import CompiledVersion
 from evocell.code.sources import FileTree
@@ -23,6 +23,7 @@ from evocell.models.measurement import Duel, HeadToHead, Side
 from evocell.models.outcome import Outcome, Rejected, WorkerLost
 from evocell.sandboxes.calls import KILLING, deadline_outcome
 from evocell.sandboxes.code_versions import Versions
+from evocell.sandboxes.package_images import ChosenImage
 from evocell_guest.values import encode
 
 __all__ = ["PREFIXES", "SIDES", "check_duel", "head_to_head"]
@@ -73,14 +74,15 @@ async def head_to_head(
     code = await versions.side_by_side(dict(zip(PREFIXES, trees, strict=True)), limits=plan.limits)
     if isinstance(code, Rejected):
         return await _rejected(versions, plan, trees, code)
-    score = _Score(plan.evaluation)
-    shared = _Ring(worker, plan, code) if plan.evaluation.isolation == "candidate" else None
+    image = await plan.choose_image(code)
+    score = _Score(plan.evaluation, image.name)
+    shared = _Ring(worker, plan, code, image) if plan.evaluation.isolation == "candidate" else None
     turns = enumerate(chain.from_iterable(plan.phases))
     try:
         for phase in plan.phases:
             now = list(islice(turns, len(phase)))
             if shared is None:
-                each = partial(_in_own_fork, worker, plan, code)
+                each = partial(_in_own_fork, worker, plan, code, image)
                 found = await map_bounded(each, now, at_once=worker.slots, grows_with=worker)
             else:
                 found = [await shared.duel(turn) for turn in now]
@@ -112,9 +114,9 @@ async def _rejected(versions: Versions, plan: Plan, trees: Sequence[FileTree], w
 
 
 async def _in_own_fork(
-    worker: Worker, plan: Plan, code: CompiledVersion, turn: tuple[int, int]
+    worker: Worker, plan: Plan, code: CompiledVersion, image: ChosenImage, turn: tuple[int, int]
 ) -> tuple[Outcome, Outcome]:
-    ring = _Ring(worker, plan, code)
+    ring = _Ring(worker, plan, code, image)
     try:
         return await ring.duel(turn)
     finally:
@@ -124,11 +126,12 @@ async def _in_own_fork(
 class _Ring:
     """A guest into which both versions are loaded."""
 
-    def __init__(self, worker: Worker, plan: Plan, code: CompiledVersion) -> None:
+    def __init__(self, worker: Worker, plan: Plan, code: CompiledVersion, image: ChosenImage) -> None:
         self.session = f"head-to-head-{next(_numbers)}"
         self._worker = worker
         self._plan = plan
         self._code = code
+        self._image = image
         self._loaded = False
 
     async def duel(self, turn: tuple[int, int]) -> tuple[Outcome, Outcome]:
@@ -150,7 +153,7 @@ class _Ring:
     async def call(self, index: int, side: int) -> Outcome:
         """Call one version; the code is loaded before that, so that neither pays for it."""
         plan = self._plan
-        with trio.CancelScope(deadline=plan.ends_at):
+        with plan.deadline.scope():
             async with plan.calls:
                 try:
                     if not self._loaded:
@@ -163,12 +166,12 @@ class _Ring:
                     await self._worker.host.end_session(self.session)
                     self._loaded = False
                 return report.outcome
-        return deadline_outcome(plan.deadline_s)
+        return deadline_outcome(plan.deadline.seconds)
 
     async def _run(self, entry: str, payload: bytes, seed: int) -> CallReport:
         job = CallJob(
             session=self.session,
-            image=self._plan.image,
+            image=self._image.id,
             code=self._code,
             entry=entry,
             payload=payload,
@@ -186,9 +189,11 @@ class _Score:
     Attributes:
         outcomes: How the calls of both ended, by the case's place.
         judged: The scores of both, by the case's place.
+        image: What the image is called in which they ran.
     """
 
     evaluation: Evaluation
+    image: str
     outcomes: dict[int, tuple[Outcome, Outcome]] = field(factory=dict)
     judged: dict[int, tuple[Judged, Judged]] = field(factory=dict)
 
@@ -209,12 +214,12 @@ class _Score:
             scored = summarise(
                 self.evaluation, judged, sandbox_id=name, generation=0, evaluation_time_ms=elapsed_ms
             )
-            results.append(scored.result)
+            results.append(evolve(scored.result, image=self.image))
         return _matched(self.evaluation, *results)
 
     def out_of_time(self, plan: Plan) -> HeadToHead:
         """Say that the deadline passed while the versions were scored."""
-        why = deadline_outcome(plan.deadline_s)
+        why = deadline_outcome(plan.deadline.seconds)
         judged = list(self.judged.values())  # a thread that was left behind may go on
         results = [
             unscored(

@@ -23,6 +23,7 @@ from evocell.models.outcome import Outcome, Rejected, WorkerLost
 from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay, differing
 from evocell.models.security import SecurityProfile
 from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions
+from evocell.sandboxes.package_images import PackageImages
 from evocell.store.observer import Observer
 from evocell.store.remembered import Memory, Records
 from evocell.wire.outcomes import decode_outcome, encode_outcome, outcome_digest
@@ -131,7 +132,9 @@ class MemoisingCaller:
             )
         return self._records.find(sandbox_id=sandbox_id, key=key, limit=limit)
 
-    async def replay(self, record: EvaluationRecord, versions: Versions, observer: Observer) -> Replay:
+    async def replay(
+        self, record: EvaluationRecord, versions: Versions, observer: Observer, images: PackageImages
+    ) -> Replay:
         """Make a recorded call again and compare.
 
         Raises:
@@ -163,9 +166,12 @@ class MemoisingCaller:
         try:
             self._worker.image_digest(image)
         except ImageError:
-            gone = f"image {call.image_id} is not here; made with this engine's own"
+            chosen = await images.choose(code, harness)
+            image = chosen.id
+            if image != call.image_id:
+                gone = f"image {call.image_id} is not here; made with {chosen.name!r}"
         job = CallJob(
-            image=None if gone else image,
+            image=image,
             code=code,
             entry=call.entry,
             payload=payload,

@@ -11,7 +11,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import CapacityRetry, Slots, Turns
+from evocell.concurrency import CapacityRetry, Deadline, Slots, Turns
 from evocell.errors import ConfigurationError
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.models.evaluation import Evaluation
@@ -20,6 +20,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import LimitExceeded, Outcome, Rejected
 from evocell.sandboxes.calls import encode_arguments
 from evocell.sandboxes.code_versions import HARNESS_ROOT, Versions, read_source
+from evocell.sandboxes.package_images import ChosenImage, PackageImages
 from evocell.store.observer import Observer
 
 __all__ = ["Budget", "FailureWatch", "Plan", "on_host", "prepare"]
@@ -39,10 +40,10 @@ class Plan:
         payloads: The encoded arguments of each case.
         seeds: The seed of each case.
         limits: Limits of each call.
-        image: Id of the image that forks start from; None for the engine's own, or the sandbox's.
+        image: The image that forks start from; None for the sandbox's, or the one that the code asks for.
+        images: Has the images that code asks for.
         harness: The compiled harness, if there is one.
-        deadline_s: Seconds the caller gave for everything; infinite for no deadline.
-        ends_at: When that is over, on trio's clock.
+        deadline: When everything must be over.
         calls: Bounds how many calls of this evaluation are in the worker at once.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
@@ -57,10 +58,10 @@ class Plan:
     payloads: tuple[bytes, ...] = field(repr=False)
     seeds: tuple[int, ...]
     limits: Limits
-    image: str | None
+    image: ChosenImage | None
+    images: PackageImages
     harness: CompiledVersion | None
-    deadline_s: float
-    ends_at: float
+    deadline: Deadline
     calls: Turns
     room: CapacityRetry
     observer: Observer
@@ -69,6 +70,22 @@ class Plan:
     security: str
     watch: FailureWatch
     scoring: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+
+    async def choose_image(
+        self, *codes: CompiledVersion | None, asked: ChosenImage | None = None
+    ) -> ChosenImage:
+        """Return the image that calls of some code start from, built if need be; no deadline counts that.
+
+        Args:
+            *codes: The code, without the harness.
+            asked: The image that the individual was made with; None if it was made with none.
+
+        Raises:
+            ImageError: It cannot be built.
+        """
+        if self.image is not None and (self.image.id is not None or asked is None):
+            return self.image
+        return asked or await self.images.choose(*codes, self.harness, meanwhile=self.deadline.stopped)
 
     @property
     def own_functions(self) -> bool:
@@ -103,9 +120,9 @@ async def prepare(
     versions: Versions,
     *,
     default_limits: Limits,
-    image: str | None,
-    deadline_s: float,
-    ends_at: float,
+    image: ChosenImage | None,
+    images: PackageImages,
+    deadline: Deadline,
     calls_at_once: Slots | int,
     room: CapacityRetry,
     observer: Observer,
@@ -119,9 +136,9 @@ async def prepare(
         evaluation: What to make ready.
         versions: Compiles the harness.
         default_limits: Limits of a call if the evaluation has none.
-        image: Id of the image that it names; None if it names none.
-        deadline_s: Seconds given for everything; may be infinite.
-        ends_at: When they are over, on trio's clock.
+        image: The image that it names; None if it names none.
+        images: Has the images that code asks for.
+        deadline: When everything must be over.
         calls_at_once: How many calls may be in the worker at once: a number, or as many as fit into it.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
@@ -146,9 +163,9 @@ async def prepare(
         seeds=tuple(evaluation.seed if case.seed is None else case.seed for case in evaluation.cases),
         limits=limits,
         image=image,
+        images=images,
         harness=await _harness(evaluation, versions),
-        deadline_s=deadline_s,
-        ends_at=ends_at,
+        deadline=deadline,
         calls=Turns(calls_at_once),
         room=room,
         observer=observer,
@@ -174,7 +191,7 @@ async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | N
     """
     if not asks:
         return function()
-    with trio.CancelScope(deadline=plan.ends_at):
+    with plan.deadline.scope():
         return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=plan.scoring)
     return None
 
@@ -308,7 +325,10 @@ _log = logging.getLogger("evocell")
 
 
 class FailureWatch:
-    """Compares valid scores with what a failure counts, and warns once per evaluation, in the log."""
+    """Warns once per evaluation, in the log, of what a caller would want to change.
+
+    That is valid scores that are worse than what a failure counts, and calls that are mostly imports.
+    """
 
     def __init__(self) -> None:
         self._told: set[object] = set()
@@ -321,12 +341,21 @@ class FailureWatch:
             about: Tells the evaluation's cases from those of others.
             result: The result.
         """
+        self._look_at_imports(evaluation.entry, result)
         failure = evaluation.failure_objectives
         self._look(result, failure, evaluation.entry, (about, evaluation.score, evaluation.aggregate))
 
     def look_at(self, function: str, result: FitnessResult) -> None:
         """Do the same for a result of a fitness function of the caller's, whose failures count 0.0."""
         self._look(result, (0.0,), function, ())
+
+    def _look_at_imports(self, entry: str, result: FitnessResult) -> None:
+        for case in result.test_results:
+            if case.outcome.import_fuel and (note := case.outcome.imports_note):
+                if (entry, "imports") not in self._told:
+                    self._told.add((entry, "imports"))
+                    _log.warning("%s of %r: %s", entry, result.sandbox_id, note)
+                return
 
     def _look(
         self, result: FitnessResult, failure: tuple[float, ...], entry: str, about: tuple[object, ...]

@@ -130,7 +130,7 @@ async def _kept(
 
     going = await on_host(planned.plan, ask, asks=True)
     if going is None:
-        late = deadline_outcome(planned.plan.deadline_s).error
+        late = deadline_outcome(planned.plan.deadline.seconds).error
         return [], dict.fromkeys(valid, f"keep had not answered: {late}")
     sentences = {index: f"keep raised {named(error)}" for index, error in raised.items()}
     if raised and len(raised) == len(valid) and (len(raised) > 1 or alone):

@@ -140,6 +140,11 @@ def describe_image(manifest: ImageManifest, name: str | None) -> ImageInfo:
     )
 
 
+def spec_of(config: Config) -> ImageSpec:
+    """Return what the image of a configuration is made from."""
+    return ImageSpec(warm=config.warm, layers=config.layers, portable=config.profile == "portable")
+
+
 async def load_image(config: Config, progress: Progress | None) -> Image:
     """Load the image into this process, building it first if there is none yet.
 
@@ -172,8 +177,7 @@ async def _in_thread(
         if progress is not None:
             progress(step)
 
-    spec = ImageSpec(warm=config.warm, layers=config.layers, portable=config.profile == "portable")
     try:
-        return await trio.to_thread.run_sync(make, spec, ImageCache(config.cache_path()), report)
+        return await trio.to_thread.run_sync(make, spec_of(config), ImageCache(config.cache_path()), report)
     except RuntimeImageError as e:
         raise ImageError(str(e)) from e

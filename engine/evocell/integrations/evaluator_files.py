@@ -23,12 +23,14 @@ __all__ = [
 
 STAND_INS = (
     "evocell_stand_ins",
+    "evocell_barriers",
     "evocell_channels",
     "evocell_child",
     "evocell_executors",
     "evocell_multiprocessing",
     "evocell_pools",
     "evocell_processes",
+    "evocell_refusals",
     "evocell_subprocess",
     "evocell_threads",
 )

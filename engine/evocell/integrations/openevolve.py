@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from evocell.api.default import GetEngine, default_engine
 from evocell.api.engine import Engine
 from evocell.api.evaluator import Evaluator
+from evocell.console.progress import silent
 from evocell.errors import ConfigurationError
 from evocell.integrations.evaluator_files import (
     PROCESSES,
@@ -28,6 +29,7 @@ from evocell.integrations.evaluator_files import (
     gather,
     guest_module,
 )
+from evocell.integrations.kept_files import KEPT_BYTES, KeptFiles
 from evocell.models import fitness as told
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
@@ -61,6 +63,7 @@ class EvaluatorFunction:
         evaluation: What to run of a program.
         report: Makes of a result what OpenEvolve expects.
         engine: Gives the engine of the calling process.
+        kept: What evaluations write that is kept; None for nothing.
     """
 
     def __init__(
@@ -69,12 +72,14 @@ class EvaluatorFunction:
         evaluation: Evaluation,
         report: Callable[[FitnessResult], dict[str, Any] | EvaluationResult],
         engine: GetEngine,
+        kept: KeptFiles | None = None,
     ) -> None:
         self.__name__ = name
         self.__doc__ = f"Evaluate the program at a path in a sandbox ({name})."
         self.evaluation = evaluation
         self._report = report
         self._get_engine = engine
+        self._kept = kept
         self._ready: tuple[Engine, Evaluator[FitnessResult]] | None = None
 
     def __call__(self, program_path: str) -> dict[str, Any] | EvaluationResult:
@@ -91,9 +96,24 @@ class EvaluatorFunction:
             EvocellError: The engine itself cannot go on.
         """
         engine = self._get_engine()
+        if self._kept is not None:
+            return self._keeping(engine, self._kept, program_path)
         if self._ready is None or self._ready[0] is not engine:
             self._ready = engine, engine.evaluator(self.evaluation, prepare=Path, finish=_itself)
         return self._report(self._ready[1](program_path))
+
+    def _keeping(
+        self, engine: Engine, kept: KeptFiles, program_path: str
+    ) -> dict[str, Any] | EvaluationResult:
+        """Evaluate with the files that are kept, and put back what the evaluation changed."""
+        before = kept.read()
+        case = self.evaluation.cases[0]
+        one = evolve(self.evaluation, cases=[evolve(case, args=(*case.args, before))])
+        result: FitnessResult = engine.evaluate([Path(program_path)], one, progress=silent)[0]
+        outcome = result.test_results[0].outcome if result.test_results else None
+        if outcome is not None and outcome.ok:
+            kept.merge(before, outcome.unwrap().get("files"))
+        return self._report(result)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ready": None}
@@ -151,7 +171,8 @@ def evaluators(
     report = _Report(dict(failure_metrics or {}))
     made = zip(("evaluate", *_STAGES), (evaluation, *stages), strict=False)
     found = tuple(EvaluatorFunction(name, one, report, engine) for name, one in made)
-    engine()
+    for one in (evaluation, *stages):
+        engine().prepare(one)
     return found
 
 
@@ -163,6 +184,8 @@ def sandboxed(
     environ: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     failure_metrics: Mapping[str, float] | None = None,
+    keep: str | Path | None = None,
+    keep_bytes: int = KEPT_BYTES,
     engine: GetEngine = default_engine,
 ) -> tuple[EvaluatorFunction, ...]:
     """Put an evaluator that exists, as it is, into the sandbox together with the program that it evaluates.
@@ -186,6 +209,9 @@ def sandboxed(
         limits: Limits of one evaluation; None for the engine's, with 64 MiB of ``/tmp``.
         failure_metrics: Metrics of a program that fails beside ``combined_score``, which is 0 unless it is
             among them.
+        keep: A directory of its own for what the evaluator writes beside itself, such as a log or a table:
+            the next evaluation finds it there, and so does the host. None throws it away after each.
+        keep_bytes: How much that may be, in bytes.
         engine: As in `evaluators`.
 
     Returns:
@@ -202,10 +228,22 @@ def sandboxed(
     bounds = limits or engine().config.limits().evolve(scratch_bytes=SCRATCH_BYTES)
     if not bounds.processes:
         bounds = bounds.evolve(processes=PROCESSES)
+    kept = None
+    if keep is not None:
+        kept = KeptFiles(Path(keep), keep_bytes)
+        bounds = bounds.evolve(payload_bytes=bounds.payload_bytes + 2 * keep_bytes)
+        if not _may_copy(gathered.files, bounds):
+            raise ConfigurationError(
+                "the evaluator's files leave it no room to write beside them; raise scratch_bytes and "
+                "scratch_files in the limits, or leave out keep",
+                "keep",
+            )
     report = _Report({"combined_score": 0.0, **(failure_metrics or {})}, claims=True)
     evaluations = [_running(name, gathered, dict(environ or {}), bounds) for name in names]
+    engine().prepare(evaluations[0])
     return tuple(
-        EvaluatorFunction(name, one, report, engine) for name, one in zip(names, evaluations, strict=True)
+        EvaluatorFunction(name, one, report, engine, kept)
+        for name, one in zip(names, evaluations, strict=True)
     )
 
 

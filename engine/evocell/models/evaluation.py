@@ -172,7 +172,7 @@ class Evaluation:
             name, or one number per objective.
         harness: Trusted driver files, by path or in a zip, importable beside the candidate. It shares the
             candidate's interpreter, so what it returns is a claim for ``score`` to verify.
-        image: Name of the image to fork from; None for the engine's own.
+        image: Name of the image to fork from; None for the one that follows from the imports.
         limits: Limits of each call; None for the engine's.
         total_limits: Limits of all calls together; None for none. Over several stages, what hidden cases use
             is not taken from public ones.

@@ -80,6 +80,7 @@ _PLAIN = (
     "peak_memory_bytes",
     "deterministic",
     "n_memoised",
+    "image",
 )
 
 
@@ -134,6 +135,8 @@ class FitnessResult:
         all_public: Whether every case of the evaluation may be shown to the author of the next variant. If
             not, what was computed over all cases (score, validity, error, fuel, memory) may not either.
         directions: Whether more is better, for each objective, as the evaluation says.
+        image: The image its calls started from: the name or id that was asked for, ``"base"`` for the
+            engine's own, or the name of one with the packages that the code imports; see docs/images.md.
     """
 
     sandbox_id: str
@@ -153,6 +156,7 @@ class FitnessResult:
     n_memoised: int = field(default=0, eq=False)
     all_public: bool = True
     directions: tuple[Direction, ...] = ("maximize",)
+    image: str = "base"
 
     def feedback(self, max_chars: int = 4000) -> str:
         """Describe the result for a language model that writes the next variant.
@@ -188,6 +192,7 @@ class FitnessResult:
                     f"{sum(case.passed for case in self.test_results)} of {len(self.test_results)}",
                 ),
                 ("fuel", self.fuel_used),
+                ("image", self.image),
                 ("peak memory, bytes", self.peak_memory_bytes),
                 ("time, ms", self.evaluation_time_ms),
             ],
@@ -350,6 +355,9 @@ def _head(result: FitnessResult, public: list[CaseResult]) -> str:
     if tells_all(result):
         peak = result.peak_memory_bytes
     lines.append(f"fuel: {public_fuel(result):,}; peak memory: {peak:,} bytes")
+    noted = next((case for case in public if case.outcome.imports_note), None)
+    if noted is not None:
+        lines.append(f"in case {_label(noted, public.index(noted))} {noted.outcome.imports_note}")
     if public:
         passed = sum(case.passed for case in public)
         lines.append(f"public cases: {len(public)}, {len(public) - passed} failed")

@@ -15,6 +15,9 @@ from evocell.errors import OutcomeError
 from evocell.models.equality import ByContent
 
 RejectedKind = Literal["syntax", "security", "compile", "load"]
+NOTABLE_IMPORT_FUEL = 500_000_000
+"""Imports that take less are not mentioned."""
+
 LimitKind = Literal["fuel", "timeout", "memory", "stack", "output", "files", "payload"]
 
 
@@ -31,6 +34,8 @@ class Outcome:
         stdout: Captured standard output, cut at the limit.
         stderr: Captured standard error, cut at the limit.
         deterministic: False if running again may end otherwise, as after a wall-clock kill.
+        import_fuel: How much of `fuel_used` went into importing modules that its image has not imported, as
+            the call says itself; 0 if it was little, and in the realtime profile.
     """
 
     fuel_used: int = 0
@@ -39,6 +44,7 @@ class Outcome:
     stdout: str = ""
     stderr: str = ""
     deterministic: bool = True
+    import_fuel: int = 0
 
     @property
     def ok(self) -> bool:
@@ -54,6 +60,16 @@ class Outcome:
     def error(self) -> str | None:
         """None for a completed call, else one sentence that says what happened."""
         return f"the call ended as {self.kind!r}"
+
+    @property
+    def imports_note(self) -> str:
+        """A sentence for a call whose work was mostly imports, with what to do; empty for any other."""
+        if self.import_fuel < NOTABLE_IMPORT_FUEL or 2 * self.import_fuel < self.fuel_used:
+            return ""
+        return (
+            f"imports took {self.import_fuel:,} of its {self.fuel_used:,} fuel; modules that are named in "
+            "Config(warm=...) are imported once, in the image, and cost a call nothing"
+        )
 
     def unwrap(self) -> Any:
         """Return the value of a completed call.
@@ -168,7 +184,12 @@ class LimitExceeded(Outcome):
 
     @property
     def error(self) -> str | None:
-        """The message, or a sentence made of the numbers."""
+        """The message, or a sentence made of the numbers; of fuel, whether imports took most of it."""
+        note = self.imports_note if self.kind == "fuel" else ""
+        return f"{self._said}; {note}" if note else self._said
+
+    @property
+    def _said(self) -> str:
         if self.message:
             return self.message
         parts = [f"stopped at the {self.kind} limit"]

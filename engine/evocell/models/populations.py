@@ -39,7 +39,7 @@ class Offspring:
             number of its parents.
         metadata: What is known of the mutation, for lineage: plain data.
         id: Its id; None has one made.
-        image: Name of the image it starts from; None for the engine's own.
+        image: Name of the image it starts from; None for the one that follows from its imports.
         limits: Limits of each call; None for the engine's.
 
     Raises:

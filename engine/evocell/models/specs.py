@@ -92,7 +92,7 @@ class SandboxSpec:
         id: Name of the sandbox, unique within its engine; None has one made.
         source: The code as text, files by path, a file or a directory.
         bundle: The code as the bytes of a zip or wheel; instead of ``source``.
-        image: Name of the image to fork from; None is the engine's own.
+        image: Name of the image to fork from; None for the one that follows from the code's imports.
         limits: Limits of each call; None is the engine's defaults.
         population: Name of the population it joins.
         generation: Generation it belongs to, from 0.

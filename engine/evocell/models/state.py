@@ -84,6 +84,8 @@ class SandboxState:
         lineage_depth: Generations between it and the seed it descends from.
         population: The population it belongs to.
         version: Digest of the code it holds; None while it holds none.
+        image: The image that calls of that code start from: the name or id that was asked for, ``"base"`` for
+            the engine's own, or the name of an image with the packages that the code imports.
         transitions: Its changes of status so far, oldest first.
     """
 
@@ -104,6 +106,7 @@ class SandboxState:
     lineage_depth: int = 0
     population: str | None = None
     version: str | None = None
+    image: str = "base"
     transitions: tuple[Transition, ...] = ()
 
     def _repr_html_(self) -> str:
@@ -118,6 +121,7 @@ class SandboxState:
                 ("parents", ", ".join(self.parent_ids) or None),
                 ("made by", self.mutation_type),
                 ("version", self.version and self.version[:12]),
+                ("image", self.image),
             ],
         )
 

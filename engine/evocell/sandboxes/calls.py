@@ -10,6 +10,7 @@ import trio
 from attrs import field, frozen
 
 from evocell.code.compiler import CompiledVersion
+from evocell.concurrency import Deadline
 from evocell.errors import ConfigurationError
 from evocell.execution.interface import CallJob, Worker
 from evocell.models.limits import Limits
@@ -153,8 +154,9 @@ async def run_in_sandbox(
     Cancellation: The call is stopped; if it ran in the session, the session's state is lost.
     """
     began = trio.Event()
-    with trio.move_on_after(deadline_s):
-        outcome = await _run(worker, record, request, observer, began)
+    deadline = Deadline(deadline_s)
+    with deadline.scope():
+        outcome = await _run(worker, record, request, observer, began=began, deadline=deadline)
         report_kill(observer, record.id, outcome, version=record.state.version or "")
         record.usage.add(outcome)
         return outcome
@@ -164,7 +166,13 @@ async def run_in_sandbox(
 
 
 async def _run(
-    worker: Worker, record: SandboxRecord, request: CallRequest, observer: Observer, began: trio.Event
+    worker: Worker,
+    record: SandboxRecord,
+    request: CallRequest,
+    observer: Observer,
+    *,
+    began: trio.Event,
+    deadline: Deadline,
 ) -> Outcome:
     with record.in_use():
         if record.backlog.is_full:
@@ -174,11 +182,11 @@ async def _run(
             record.refuse_stopped()
             if request.isolation == "call":
                 began.set()
-                return await _run_thrown_away(worker, record, request)
+                return await _run_thrown_away(worker, record, request, deadline)
             async with record.lock:
                 begin()
                 began.set()
-                return await _run_in_session(worker, record, request)
+                return await _run_in_session(worker, record, request, deadline)
 
 
 async def _refuse(worker: Worker, record: SandboxRecord, observer: Observer) -> NoReturn:
@@ -208,12 +216,14 @@ async def end_session(worker: Worker, record: SandboxRecord) -> None:
                 record.note_session(live=False)
 
 
-async def _run_thrown_away(worker: Worker, record: SandboxRecord, request: CallRequest) -> Outcome:
+async def _run_thrown_away(
+    worker: Worker, record: SandboxRecord, request: CallRequest, deadline: Deadline
+) -> Outcome:
     if record.code is None:
         return _rejection(record)
     report = await worker.call(
         CallJob(
-            image=record.image_id,
+            image=(await record.choose_image(deadline)).id,
             code=record.code,
             entry=request.entry,
             payload=request.payload,
@@ -236,7 +246,7 @@ async def swap_in_place(worker: Worker, record: SandboxRecord, code: CompiledVer
     """
     job = CallJob(
         session=record.session,
-        image=record.image_id,
+        image=(await record.choose_session_image()).id,
         code=code,
         entry="",
         payload=_NO_ARGUMENTS,
@@ -247,12 +257,14 @@ async def swap_in_place(worker: Worker, record: SandboxRecord, code: CompiledVer
     return await _call_session(worker, record, job)
 
 
-async def _run_in_session(worker: Worker, record: SandboxRecord, request: CallRequest) -> Outcome:
+async def _run_in_session(
+    worker: Worker, record: SandboxRecord, request: CallRequest, deadline: Deadline
+) -> Outcome:
     if record.code is None:
         return _rejection(record)
     job = CallJob(
         session=record.session,
-        image=record.image_id,
+        image=(await record.choose_session_image(deadline)).id,
         code=record.code,
         entry=request.entry,
         payload=request.payload,

@@ -16,6 +16,7 @@ from evocell.code.compiler import (
     assemble,
     code_key,
     dump_unit,
+    heavy_packages,
     load_unit,
     own_modules,
     python_files,
@@ -310,6 +311,7 @@ class Versions:
         policy = self._policy_for(profile)
         parts: list[tuple[str, bytes, tuple[tuple[str, int], ...]]] = []
         prefixes: list[str] = []
+        packages: set[str] = set()
         files: dict[str, bytes] = {}
         for prefix, tree in versions.items():
             self._seen(tree.digest, tree.files)
@@ -328,6 +330,8 @@ class Versions:
                         "that is in no module; put it into a package",
                         path=path,
                     )
+            imports = {name for unit in units for name in unit.imports}
+            packages.update(heavy_packages(imports, own, policy))
             parts += [(unit.path, unit.code, unit.marks) for unit in units]
             prefixes += [prefix if _top(unit.path) in own else "" for unit in units]
         try:
@@ -337,7 +341,14 @@ class Versions:
         lease = self.trees.lease(merged.digest)
         snapshot = await put_tree(self._snapshots, merged)
         code = pack_files(APP_ROOT, parts, prefixes=prefixes, policy=policy.at_run_time())
-        return CompiledVersion(merged.digest, snapshot.path, code, files=merged.file_digests, lease=lease)
+        return CompiledVersion(
+            merged.digest,
+            snapshot.path,
+            code,
+            packages=tuple(sorted(packages)),
+            files=merged.file_digests,
+            lease=lease,
+        )
 
     async def _make(self, job: CompileJob) -> CompiledVersion | Rejected:
         units = await self._units_of(job)

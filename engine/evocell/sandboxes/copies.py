@@ -18,6 +18,7 @@ from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.sandboxes.archive import ExportedSandbox, read_sandbox, write_sandbox
 from evocell.sandboxes.manager import Manager
+from evocell.sandboxes.package_images import OWN
 from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["Copies"]
@@ -52,9 +53,8 @@ class Copies:
 
         Cancellation: None of them remains.
         """
-        spec = evolve(
-            record.state.config, image=record.image_id, parent_ids=(record.id,), mutation_type=FORKED
-        )
+        asked = record.state.config.image if record.image is None else record.image.id
+        spec = evolve(record.state.config, image=asked, parent_ids=(record.id,), mutation_type=FORKED)
         with record.in_use():
             await record.loaded.wait()
             specs = [evolve(spec, id=new_id) for new_id in new_ids]
@@ -92,7 +92,7 @@ class Copies:
                     )
                 job = FreezeJob(
                     session=record.session if record.session_live else None,
-                    image=record.image_id,
+                    image=(await record.choose_session_image()).id,
                     limits=record.limits,
                     code=record.code,
                     name=name,
@@ -137,10 +137,13 @@ class Copies:
         Cancellation: There is no sandbox.
         """
         exported = await trio.to_thread.run_sync(read_sandbox, path)
+        chosen = await self._manager.images.find(exported.image_id)
+        if chosen is not None and self._worker.image_digest(chosen.id) != exported.snapshot_sha256:
+            chosen = None
         spec = evolve(
             exported.spec,
             id=new_id or exported.spec.id,
-            image=self._image_of(exported),
+            image=self._image_of(exported) if chosen is None else None,
             limits=limits or exported.spec.limits,
         )
         async with self._manager.reserved([spec]) as (record,):
@@ -150,6 +153,7 @@ class Copies:
             if not held and (tree is not None or exported.code_in_image or exported.session is not None):
                 raise ProtocolError(f"{path} holds code that is refused here: {record.state.error or 'none'}")
             if isinstance(made, CompiledVersion) and exported.session is not None:
+                record.session_image = chosen or record.asked_image or OWN
                 await self._put_in(record, made, exported, path)
             return record
 
@@ -225,15 +229,13 @@ class Copies:
                 session = await self._worker.host.export_session(record.session)
             except CopyRefused as refusal:
                 raise SandboxBusy(record.id, str(refusal)) from refusal
-        image = record.image or self._worker.find_image(self._worker.image_id)
-        if image is None:
-            raise ImageError(f"the image {self._worker.image_id} is not in the cache any more")
+        image = record.image_id if session is None else (await record.choose_session_image()).id
         write = partial(
             write_sandbox,
             path,
             record.state,
             record.limits,
-            image=(image.id, image.snapshot_sha256),
+            image=(image or self._worker.image_id, self._worker.image_digest(image)),
             code=None if record.code is None else record.code.path,
             code_in_image=record.code is not None and not record.code.code,
             session=None if session is None else SessionCopy.of(session),
@@ -260,7 +262,8 @@ class Copies:
         async with record.lock:
             record.session_opened = True
             try:
-                state = exported.session.state(image=record.image_id, app=code.path, limits=record.limits)
+                image = record.image_id if record.session_image is None else record.session_image.id
+                state = exported.session.state(image=image, app=code.path, limits=record.limits)
                 await self._worker.host.import_session(record.session, state)
             except CopyRefused as refusal:
                 raise ProtocolError(f"{path} holds a session that cannot be: {refusal}") from refusal
@@ -283,6 +286,7 @@ class Copies:
                         live = await self._worker.host.fork_session(record.session, made.session)
                     except CopyRefused as refusal:
                         raise SandboxBusy(record.id, str(refusal)) from refusal
+                    made.session_image = record.session_image
                     made.note_session(live=live)
                 made.refuse_stopped()
                 _share_code(record, made)
@@ -296,7 +300,13 @@ def _share_code(record: SandboxRecord, made: SandboxRecord) -> None:
     """Have a new sandbox hold the code of another one, or be in error for the same reason."""
     made.code, made.rejected = record.code, record.rejected
     state = record.state
-    made.move(state.status, f"forked from {record.id!r}", error=state.error, version=state.version)
+    made.move(
+        state.status,
+        f"forked from {record.id!r}",
+        error=state.error,
+        version=state.version,
+        image=record.image_name,
+    )
     made.loaded.set()
 
 

@@ -38,6 +38,7 @@ from evocell.sandboxes.audit_events import record_refusal, report_worker_kill
 from evocell.sandboxes.call_queue import CallQueue
 from evocell.sandboxes.calls import SESSION_LOST, end_session
 from evocell.sandboxes.code_versions import Versions
+from evocell.sandboxes.package_images import PackageImages
 from evocell.sandboxes.record import SandboxRecord
 from evocell.store.fitness import FitnessEntry
 from evocell.store.observer import Observer
@@ -62,8 +63,10 @@ class Manager:
         versions: Compiles their code.
         config: Default limits and capacities.
         observer: Records changes and emits events.
+        images: Has the images that code asks for.
 
     Attributes:
+        images: The same.
         observer: The same.
         telemetry: Where events go.
         admission: Says whether further sandboxes may be made.
@@ -73,8 +76,16 @@ class Manager:
         direction_of: Says whether more is better in a population.
     """
 
-    def __init__(self, worker: Worker, versions: Versions, config: Config, observer: Observer) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        versions: Versions,
+        config: Config,
+        observer: Observer,
+        images: PackageImages,
+    ) -> None:
         self.observer = observer
+        self.images = images
         self.telemetry = observer.telemetry
         self._worker = worker
         self._versions = versions
@@ -269,6 +280,7 @@ class Manager:
             record.move(status, error or "created without code", error=error, version=None, **changes)
             return
         record.code, record.rejected = made, None
+        changes |= {"image": record.image_name}
         record.move(SandboxStatus.RUNNING, "code loaded", error=None, version=made.digest, **changes)
         self.kept_versions.keep(
             self.modules.register(record.id, made, mutation_type=record.state.mutation_type)
@@ -447,6 +459,7 @@ class Manager:
             state=state,
             limits=spec.limits or self._limits,
             image=image,
+            images=self.images,
             session=f"{sandbox_id}/{next(_session_numbers)}",
             backlog=CallQueue(
                 sandbox_id, self._config.default_max_message_queue, self._config.backlog_policy

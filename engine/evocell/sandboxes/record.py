@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import trio
 from attrs import Attribute, define, evolve, field
 
 from evocell.code.compiler import CompiledVersion
+from evocell.concurrency import Deadline
 from evocell.errors import SandboxNotFound
 from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
@@ -17,6 +18,7 @@ from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityProfile
 from evocell.models.state import SandboxState, SandboxStatus
 from evocell.sandboxes.call_queue import CallQueue
+from evocell.sandboxes.package_images import OWN, ChosenImage, PackageImages
 
 __all__ = ["KEPT_TRANSITIONS", "SandboxRecord", "Usage"]
 
@@ -63,7 +65,9 @@ class SandboxRecord:
     Attributes:
         state: What callers see.
         limits: Limits of a call that brings none of its own.
-        image: The image its forks start from; None for the engine's own.
+        image: The image its forks start from; None for the engine's own, or the one that its code asks for.
+        images: Has the images that code asks for.
+        session_image: The image that its session was forked from; None if it has had none.
         session: Name of its session in the worker; never used again by another sandbox.
         backlog: Its calls.
         code: The code it holds; None if there is none, or if it was rejected.
@@ -82,7 +86,9 @@ class SandboxRecord:
     limits: Limits
     session: str
     backlog: CallQueue
+    images: PackageImages
     image: ImageInfo | None = None
+    session_image: ChosenImage | None = None
     code: CompiledVersion | None = None
     rejected: Rejected | None = None
     session_opened: bool = False
@@ -97,8 +103,40 @@ class SandboxRecord:
 
     @property
     def image_id(self) -> str | None:
-        """Id of the image its forks start from; None for the engine's own."""
+        """Id of the image that was asked for; None for the engine's own, or if none was."""
         return None if self.image is None else self.image.id
+
+    @property
+    def asked_image(self) -> ChosenImage | None:
+        """The image that was asked for; None if its code decides."""
+        asked = self.state.config.image
+        if self.image is not None:
+            return ChosenImage(self.image.id, asked or self.image.id)
+        return None if asked is None else OWN
+
+    @property
+    def image_name(self) -> str:
+        """What the image is called that calls of its code start from."""
+        asked = self.asked_image
+        return self.images.name(self.code) if asked is None else asked.name
+
+    async def choose_image(self, deadline: Deadline | None = None) -> ChosenImage:
+        """Return the image that a fresh fork of its code starts from, built if need be.
+
+        Args:
+            deadline: What stands still meanwhile.
+
+        Raises:
+            ImageError: It cannot be built.
+        """
+        meanwhile = nullcontext if deadline is None else deadline.stopped
+        return self.asked_image or await self.images.choose(self.code, meanwhile=meanwhile)
+
+    async def choose_session_image(self, deadline: Deadline | None = None) -> ChosenImage:
+        """Return the image that its session was forked from; without a session, the one for a new session."""
+        if self.session_image is None or not self.session_live:
+            self.session_image = await self.choose_image(deadline)
+        return self.session_image
 
     @property
     def id(self) -> str:

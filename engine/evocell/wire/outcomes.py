@@ -45,6 +45,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "stdout": _TEXT,
     "stderr": _TEXT,
     "deterministic": (bool,),
+    "import_fuel": (int,),
     "value": (object,),
     "type_name": _TEXT,
     "message": _TEXT,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evocell.code.compiler import FUEL_PER_NS
 from evocell.errors import ProtocolError
 from evocell.models.limits import Limits
 from evocell.models.outcome import (
@@ -19,7 +20,7 @@ from evocell.models.outcome import (
     Raised,
     Rejected,
 )
-from evocell.wire.values import ENVELOPE_BYTES, decode_response
+from evocell.wire.values import ENVELOPE_BYTES, IMPORTS, decode_response
 from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 
@@ -50,6 +51,11 @@ def readings(result: CallResult, image_bytes: int, *, deterministic: bool) -> di
     }
 
 
+def import_fuel(result: CallResult, imports_ns: int) -> int:
+    """The fuel that imports took, of which the guest tells the virtual time; never more than there was."""
+    return min(FUEL_PER_NS * imports_ns, result.fuel_used)
+
+
 def classify(
     result: CallResult, limits: Limits, image_bytes: int, *, timed_out: bool, deterministic: bool = True
 ) -> Outcome:
@@ -63,6 +69,8 @@ def classify(
         deterministic: Whether the profile promises the same again.
     """
     common = readings(result, image_bytes, deterministic=deterministic and not timed_out)
+    if deterministic and result.imports_ns:
+        common["import_fuel"] = import_fuel(result, result.imports_ns)
     if timed_out:
         return LimitExceeded(kind="timeout", limit=limits.timeout_s, reached=result.ran_s, **common)
     if not result.returned:
@@ -80,6 +88,8 @@ def classify(
         )
     except ProtocolError as e:
         return GuestCrashed(reason=f"its answer cannot be read: {e}", **common)
+    if (imports_ns := answer.get(IMPORTS, 0)) and deterministic:
+        common["import_fuel"] = import_fuel(result, imports_ns)
     return _answered(answer, limits, common)
 
 

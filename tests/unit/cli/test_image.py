@@ -5,7 +5,7 @@ import mmap
 
 import pytest
 
-from evocell.cli.image import choose, megabytes, newest_first
+from evocell.cli.image import choose, images_to_build, megabytes, newest_first
 from evocell.cli.main import main
 from evocell.errors import ImageError
 from evocell_runtime.cache import ImageCache, ImageManifest, record_of
@@ -119,6 +119,26 @@ def test_show_prints_a_line_per_fact(cache, capsys):
     assert lines["disk_bytes"] == str(IMAGE_BYTES)
     assert lines["hot_pages"] == "4"
     assert "files" not in lines
+
+
+@pytest.mark.parametrize(
+    ("packages", "everything", "names"),
+    [
+        ([], False, ["base"]),
+        (["scipy"], False, ["scipy"]),
+        (["scipy", "pandas"], False, ["all"]),
+        ([], True, ["base", "networkx", "matplotlib", "sympy", "pandas", "scipy", "sklearn", "all"]),
+    ],
+)
+def test_images_are_built_by_what_code_imports(packages, everything, names):
+    assert images_to_build(packages, everything=everything) == names
+
+
+def test_a_package_without_an_image_is_named(empty_cache, capsys):
+    assert main(["image", "build", "--with", "numpy"]) != 0
+    assert "'numpy'" in capsys.readouterr().err
+    assert main(["image", "build", "--with", "scipy", "--warm", "json"]) != 0
+    assert "--warm makes an image of its own" in capsys.readouterr().err
 
 
 def test_another_cache_can_be_named(cache, tmp_path, capsys):

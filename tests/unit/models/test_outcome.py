@@ -85,3 +85,17 @@ def test_a_failure_says_why_it_has_no_value():
 def test_outcomes_are_immutable():
     with pytest.raises(AttributeError):
         Completed(1).value = 2
+
+
+@pytest.mark.parametrize(
+    ("used", "imports", "noted"),
+    [(10**10, 6 * 10**9, True), (10**10, 4 * 10**9, False), (10**8, 9 * 10**7, False), (10**9, 0, False)],
+)
+def test_a_call_that_was_mostly_imports_says_so(used, imports, noted):
+    ended = LimitExceeded("fuel", limit=used, reached=used, fuel_used=used, import_fuel=imports)
+    assert bool(ended.imports_note) == noted
+    assert ("; imports took" in ended.error) == noted
+    done = Completed(value=1, fuel_used=used, import_fuel=imports)
+    assert (done.error, done.imports_note) == (None, ended.imports_note)
+    late = LimitExceeded("timeout", limit=1.0, fuel_used=used, import_fuel=imports)
+    assert "imports" not in late.error

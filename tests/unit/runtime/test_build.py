@@ -85,6 +85,16 @@ def test_two_processes_at_once_build_once(cache):
 
 
 @pytest.mark.slow
+def test_a_build_without_compilation_waits_for_no_other(cache):
+    seen = []
+    with cache.lock():  # as one that compiles an interpreter does
+        manifest = build_image(SMALL, cache, lambda progress: seen.append(progress.step))
+    assert cache.verify(manifest.image_id) == []
+    assert not any("waiting" in step for step in seen)
+    assert left_behind(cache) == []
+
+
+@pytest.mark.slow
 def test_killing_the_parent_kills_the_builder_and_the_next_build_sweeps_up(cache):
     with start(cache) as parent:
         for line in parent.stdout:

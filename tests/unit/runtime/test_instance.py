@@ -46,6 +46,38 @@ def test_a_call_gives_output_response_and_readings(guest, run):
     assert result.memory_bytes == guest.memory.size_bytes
 
 
+ANNOUNCED = """
+import _host
+from evocell_guest.imports import MARK
+message = MARK + ({began}).to_bytes(8, "little") + ({spent}).to_bytes(8, "little")
+_host.call(message)
+while True: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("began", "spent", "bounds"),
+    [
+        ("0", "5_000", (5_000, 5_000)),
+        ("1 << 63", "7", (7, 7)),
+        ("1", "0", (1, 10**7)),
+        ("0", "(1 << 64) - 1", (10**7, 10**7)),
+        ("1", "(1 << 64) - 1", (10**7, 10**7)),
+    ],
+)
+def test_what_a_stopped_call_says_of_its_imports_is_never_more_than_it_used(guest, run, began, spent, bounds):
+    result = run(guest, ANNOUNCED.format(began=began, spent=spent), fuel=10**8)
+    assert result.trap == "OUT_OF_FUEL"
+    assert bounds[0] <= result.imports_ns <= bounds[1]
+
+
+@pytest.mark.parametrize("message", ["b'x' * 23", "b''.join([MARK])", "MARK + bytes(17)"])
+def test_other_messages_say_nothing_of_imports(guest, run, message):
+    text = f"import _host\nfrom evocell_guest.imports import MARK\nkept = {message}\n_host.call(kept)\n"
+    result = run(guest, text + "while True: pass", fuel=10**8)
+    assert result.imports_ns == 0
+
+
 def test_forks_do_the_same_for_the_same_fuel(image, run):
     seen = set()
     for _ in range(3):

@@ -110,7 +110,7 @@ def _read_result(row: object, limits: Limits) -> CallResult:
             _sentence(plain[name])
     for name in ("status", "exit_code"):
         _whole(plain[name], lowest=-_MOST - 1)
-    for name in ("response_bytes", "memory_bytes"):
+    for name in ("response_bytes", "memory_bytes", "imports_ns"):
         _whole(plain[name])
     ran_s = plain["ran_s"]
     if not isinstance(ran_s, float) or not math.isfinite(ran_s) or ran_s < 0:

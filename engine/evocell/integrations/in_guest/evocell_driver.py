@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -23,7 +24,13 @@ _MAX_DEPTH = 8
 evocell_stand_ins.install()
 
 
-def evaluate(function: str, path: str, environ: dict[str, str], writable: bool = False) -> dict[str, Any]:
+def evaluate(
+    function: str,
+    path: str,
+    environ: dict[str, str],
+    writable: bool = False,
+    kept: dict[str, bytes] | None = None,
+) -> dict[str, Any]:
     """Load an evaluator as OpenEvolve does, call one of its functions, and return what it gave as plain data.
 
     Args:
@@ -31,11 +38,30 @@ def evaluate(function: str, path: str, environ: dict[str, str], writable: bool =
         path: The evaluator's file, relative to the harness.
         environ: Environment variables to add before it is loaded.
         writable: Whether it is to have a copy of its files that it may write beside.
+        kept: What evaluations before have written there, by path; None if nothing is kept.
 
     Returns:
-        ``{"metrics": ..., "artifacts": ...}``; ``artifacts`` is None if it returned a mapping alone.
+        ``{"metrics": ..., "artifacts": ...}``; ``artifacts`` is None if it returned a mapping alone. If files
+        are kept, also ``"files"``: the content by path of what differs now, None for what is gone.
     """
     os.environ.update(environ)
+    if kept is None:
+        return _evaluate(function, path, writable)
+    _own_directory()
+    before = {**_files_below(OWN), **kept}
+    for name, content in kept.items():
+        os.makedirs(os.path.dirname(f"{OWN}/{name}"), exist_ok=True)
+        with open(f"{OWN}/{name}", "wb") as file:
+            file.write(content)
+    answer = _evaluate(function, path, writable=True)
+    logging.shutdown()
+    after = _files_below(OWN)
+    changed: dict[str, bytes | None] = {name: after.get(name) for name in before if name not in after}
+    changed.update({name: content for name, content in after.items() if before.get(name) != content})
+    return {**answer, "files": changed}
+
+
+def _evaluate(function: str, path: str, writable: bool) -> dict[str, Any]:
     evaluator = _load(path, _own_directory() if writable else HARNESS)
     if not hasattr(evaluator, function):
         message = f"the evaluator {path} defines no {function}"
@@ -50,8 +76,22 @@ def evaluate(function: str, path: str, environ: dict[str, str], writable: bool =
     raise TypeError(message)
 
 
+def _files_below(directory: str) -> dict[str, bytes]:
+    """Read the files of a directory, but for byte code."""
+    found = {}
+    for folder, names, files in os.walk(directory):
+        names[:] = sorted(name for name in names if name != "__pycache__")
+        for name in sorted(files):
+            path = f"{folder}/{name}"
+            with open(path, "rb") as file:
+                found[path[len(directory) + 1 :]] = file.read()
+    return found
+
+
 def _own_directory() -> str:
     """Copy the harness, our own modules left out, to where it can be written to."""
+    if os.path.isdir(OWN):
+        return OWN
 
     def ours(_directory: str, names: list[str]) -> list[str]:
         return [name for name in names if name.startswith("evocell_")]

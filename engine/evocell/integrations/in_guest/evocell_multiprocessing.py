@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Self
 
 import evocell_processes as own
+from evocell_barriers import Barrier
 from evocell_channels import (
     Array,
     BoundedSemaphore,
@@ -27,8 +28,11 @@ from evocell_channels import (
     Value,
     pipe,
 )
+from evocell_refusals import install_memory
 
-_MISSING = "{} is not there in a sandbox; Queue, Pipe, Value, Array, Lock, Event, Manager and Pool are"
+_MISSING = (
+    "{} is not there in a sandbox; Queue, Pipe, Value, Array, Lock, Event, Barrier, Manager and Pool are"
+)
 
 
 # ---------------------------------------------------------------------- processes
@@ -161,7 +165,7 @@ class Manager:
     list, dict, Namespace = ListProxy, DictProxy, Namespace
     Queue = JoinableQueue = Queue
     Lock, RLock, Event, Semaphore = Lock, RLock, Event, Semaphore
-    BoundedSemaphore, Condition = BoundedSemaphore, Condition
+    BoundedSemaphore, Condition, Barrier = BoundedSemaphore, Condition, Barrier
     Value, Array = Value, Array
 
     def __getattr__(self, name: str) -> Any:
@@ -255,7 +259,7 @@ def install() -> None:
         "RawValue": Value,
         "Array": Array,
         "RawArray": Array,
-        "Barrier": missing("Barrier"),
+        "Barrier": Barrier,
     }
     for name, value in own_names.items():
         setattr(Context, name, staticmethod(value))
@@ -272,7 +276,8 @@ def install() -> None:
 def _replace_modules() -> None:
     """Fill the modules of the package that cannot be imported without the operating system."""
     synchronize = ModuleType("multiprocessing.synchronize")
-    for one in (Lock, RLock, Semaphore, BoundedSemaphore, Event, Condition):
+    for one in (Lock, RLock, Semaphore, BoundedSemaphore, Event, Condition, Barrier):
         setattr(synchronize, one.__name__, one)
     synchronize.SemLock = Semaphore  # type: ignore[attr-defined]
     sys.modules[synchronize.__name__] = mp.synchronize = synchronize
+    install_memory(mp, Value, Array)

@@ -216,11 +216,6 @@ def _register_at_fork(
         after_fork.append(after_in_child)
 
 
-def _no_fork() -> int:
-    message = "a process in a sandbox cannot return twice; start multiprocessing.Process(target=...)"
-    raise OSError(errno.ENOSYS, message)
-
-
 def _waitpid(pid: int, options: int, /) -> tuple[int, int]:
     found = wait_for([pid] if pid > 0 else sorted(running), 0 if options & 1 else None)
     if found is None:
@@ -240,7 +235,6 @@ def install() -> None:
         "setsid": lambda: None,
         "setpgrp": lambda: None,
         "nice": lambda increment: 0,
-        "fork": _no_fork,
         "register_at_fork": _register_at_fork,
         "waitpid": _waitpid,
         "WNOHANG": 1,

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import evocell_processes as processes
+import evocell_refusals
 import evocell_subprocess
 import evocell_threads
 from evocell_threads import run_threads
@@ -247,6 +248,7 @@ def _change_pool(module: Any) -> None:
 def _change_managers(module: Any) -> None:
     shared = importlib.import_module("evocell_multiprocessing")
     module.SyncManager, module.BaseManager = shared.Manager, shared.missing("managers.BaseManager")
+    module.SharedMemoryManager = shared.missing("managers.SharedMemoryManager")
 
 
 def _change_executors(module: Any) -> None:
@@ -261,6 +263,7 @@ _CHANGES: dict[str, Callable[[Any], object]] = {
     "multiprocessing.pool": _change_pool,
     "multiprocessing.managers": _change_managers,
     "concurrent.futures.process": _change_executors,
+    "asyncio.subprocess": evocell_refusals.change_asyncio,
 }
 _done: list[bool] = []
 
@@ -271,6 +274,7 @@ def install() -> None:
         return
     _done.append(True)
     processes.install()
+    evocell_refusals.install()
     evocell_subprocess.install()
     evocell_threads.install()
     _install_signals()

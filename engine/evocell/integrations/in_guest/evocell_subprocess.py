@@ -9,6 +9,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import warnings
 from typing import Any, Self
 
 import evocell_processes as processes
+from evocell_refusals import broken_pipe
 
 from evocell_guest.values import encode
 
 _PYTHON_NAMES = ("python", "pypy")
 _SHELL_SIGNS = frozenset("|&;<>()$`*?[]#~=%\n")
+_QUOTED = re.compile(r"""'[^']*'|"[^"$`\\]*\"""")
 _SIGKILL, _SIGTERM = 9, 15
 
 
@@ -38,11 +41,7 @@ class _Input(io.BytesIO):
             BrokenPipeError: The process runs already. What it reads is given to it as a whole.
         """
         if self._process.started:
-            message = (
-                "a process in a sandbox is given its standard input as a whole, before it runs; it was "
-                "started by the first wait for it, and cannot be answered to afterwards"
-            )
-            raise BrokenPipeError(errno.EPIPE, message)
+            raise broken_pipe()
         return super().write(data)
 
     def close(self) -> None:
@@ -257,7 +256,7 @@ def _command(args: Any, executable: Any, *, shell: bool) -> list[str]:
     """
     if isinstance(args, str | bytes | os.PathLike):
         line = os.fsdecode(args)
-        if shell and not _SHELL_SIGNS & set(line.replace(sys.executable, "")):
+        if shell and not _SHELL_SIGNS & set(_QUOTED.sub("", line.replace(sys.executable, ""))):
             words = shlex.split(line)
         else:
             words = ["/bin/sh" if shell else line]
@@ -294,7 +293,15 @@ def _read_all(given: Any) -> bytes:
     return found.encode() if isinstance(found, str) else bytes(found)
 
 
+def _system(command: str) -> int:
+    """Run a command, and return its status as `os.wait` would."""
+    code = Process(command, shell=True).wait()  # noqa: S604 - there is no shell
+    return -code if code < 0 else code << 8
+
+
 def install() -> None:
     """Put it where programs look for it."""
+    if not hasattr(os, "system"):
+        os.system = _system  # type: ignore[assignment]
     subprocess.Popen = Process  # type: ignore[misc,assignment]
     subprocess._USE_POSIX_SPAWN = False  # type: ignore[misc]  # noqa: SLF001

@@ -94,6 +94,7 @@ def ask(answer, wanted):
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(wanted=changes())
 @example(wanted=[(22339, 28709, "[NaN]")])
+@example(wanted=[(22339, 28710, "[NaN]")])
 @example(wanted=[(140, 2, b"")])
 def test_every_reader_answers_or_names_the_fault(wanted, sound, fake_workers, tmp_path, capfd):
     place = tmp_path / "state"

@@ -183,8 +183,8 @@ class Details:
                 "number": number,
                 "valid": bool(found["valid"]),
                 "error": _cut(found["error"]),
-                "components": {short(name): _number(one) for name, one in json.loads(components).items()},
-                "objectives": [_number(one) for one in json.loads(objectives)],
+                "components": _parts(json.loads(components)),
+                "objectives": _numbers(json.loads(objectives)),
                 "notes": self._notes(number),
                 "source": _cut(_as_text(text)),
                 "parents": parents,
@@ -220,6 +220,15 @@ class Details:
             return {}
         notes = list(found.items())[:_MOST_NOTES]
         return {str(key)[:_NOTE_CHARS]: str(value)[:_NOTE_CHARS] for key, value in notes}
+
+
+def _parts(found: object) -> dict[str, float | None]:
+    parts = found.items() if isinstance(found, dict) else ()
+    return {short(name): _number(one) for name, one in parts}
+
+
+def _numbers(found: object) -> list[float | None]:
+    return [_number(one) for one in found] if isinstance(found, list) else []
 
 
 def _number(value: object) -> float | None:

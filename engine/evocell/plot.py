@@ -12,19 +12,18 @@ returns the axes, as pandas and scikit-learn do. ``pip install evocell[plot]`` b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from html import escape
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import field, frozen
-
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.engine import Engine
-from evocell.cli.report import render
-from evocell.cli.report_data import RunData, read_run
 from evocell.errors import ConfigurationError
+from evocell.page.search import RunData, read_run
+from evocell.page.shown import Page, make_page
 from evocell.store.inspection import store_reader
 
 if TYPE_CHECKING:
@@ -216,30 +215,6 @@ def lineage(
     return axes
 
 
-@frozen
-class Page:
-    """The page of `evocell report`, displayed by notebooks.
-
-    Attributes:
-        html: The whole page; it needs no network.
-    """
-
-    html: str = field(repr=False)
-
-    def save(self, out: str | Path) -> Path:
-        """Write the page to a file, and return its path."""
-        path = Path(out)
-        path.write_text(self.html, encoding="utf-8")
-        return path
-
-    def _repr_html_(self) -> str:
-        # In a frame without the notebook's origin: what candidates wrote is text there, and stays apart.
-        return (
-            f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts" '
-            'style="width:100%;height:720px;border:0" title="evocell report"></iframe>'
-        )
-
-
 def report(
     place: Place,
     *,
@@ -263,8 +238,9 @@ def report(
         ConfigurationError: Nothing has been evaluated there.
         StoreError: The store cannot be read.
     """
-    chosen = {"run": run, "all_runs": all_runs, "population": population}
-    return Page(render(_read(place, **chosen, direction=direction, title=title)))
+    chosen: dict[str, Any] = {"run": run, "all_runs": all_runs, "population": population}
+    with _opened(place) as connection:
+        return make_page(read_run(connection, **chosen, direction=direction, title=title))
 
 
 def pareto_front(points: Iterable[tuple[float, float]], *, minimize: bool) -> list[tuple[float, float]]:
@@ -281,7 +257,8 @@ def pareto_front(points: Iterable[tuple[float, float]], *, minimize: bool) -> li
     return front
 
 
-def _read(place: object, **chosen: Any) -> RunData:
+@contextmanager
+def _opened(place: object) -> Iterator[sqlite3.Connection]:
     path = place.store_path if isinstance(place, Engine | AsyncEngine) else place
     if not isinstance(path, str | Path):
         raise ConfigurationError(
@@ -290,6 +267,11 @@ def _read(place: object, **chosen: Any) -> RunData:
     if isinstance(place, Engine):
         place.fitness.history("")  # waits until all is written
     with store_reader(Path(path)) as connection:
+        yield connection
+
+
+def _read(place: object, **chosen: Any) -> RunData:
+    with _opened(place) as connection:
         return read_run(connection, **chosen)
 
 

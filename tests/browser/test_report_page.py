@@ -133,6 +133,25 @@ def test_the_tree_zooms_moves_and_can_be_cut_down_to_one_line(opened):
     assert opened.run(n_nodes) == 100 < many
 
 
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_greener_is_fitter_whichever_way_is_better(opened, direction):
+    nodes = opened.run(
+        """
+        less = arguments[0] === "minimize"; tree();
+        return [...document.querySelectorAll("#tree .node")].map(n => {
+            const m = byNumber.get(+n.dataset.number), hue = /hsl[(]([0-9.]+)/.exec(n.querySelector("circle").getAttribute("fill"));
+            return m.valid && hue ? [m.score, +hue[1]] : null;
+        }).filter(Boolean)
+        """,
+        direction,
+    )
+    nodes.sort(key=lambda one: one[0] if direction == "maximize" else -one[0])
+    hues = [hue for _, hue in nodes]
+    assert hues == sorted(hues)
+    assert hues[0] == 8  # red
+    assert hues[-1] == 143  # green
+
+
 def test_a_key_opens_a_node(opened):
     opened.run("""
         const node = document.querySelector("#tree .node:not(.on)"); node.focus();

@@ -44,6 +44,14 @@ except KeyboardInterrupt:
 print(sandbox.run("bump").unwrap(), len(engine.workers()), engine.list_sandboxes()[0].id == sandbox.id)
 """,
     "print(evocell.evaluate(['def solve(n): return n * n'], task)[0].valid)",
+    """
+import evocell.console.notebook
+evocell.console.notebook.PATIENCE_S = evocell.console.notebook.EVERY_S = 0.01
+results = engine.evaluate([f"def solve(n):\\n    for i in range({n}00000): pass\\n    return 9" for n in range(1, 9)] + ["def f"], task)
+for index, result in engine.as_completed(["def solve(n):\\n    for i in range(900000): pass\\n    return 9"], task): pass
+engine.evaluate(["def solve(n): return 9"], task, progress=evocell.silent)
+engine.report()
+""",
 ]
 
 
@@ -58,12 +66,18 @@ def run(cells):
             client.execute_cell(cell, index)
         started = [one for one in psutil.Process().children(recursive=True) if one.pid not in known]
     printed = ["".join(out.get("text", "") for out in cell.outputs).strip() for cell in book.cells]
-    return printed, started
+    return printed, [out.data for cell in book.cells for out in cell.outputs if "data" in out], started
 
 
 def test_a_notebook(monkeypatch):
-    printed, started = run(CELLS)
-    assert printed == ["[1.0, 0.0]", "1 2", "4", "interrupted\n3 2 True", "True"]
+    printed, shown, started = run(CELLS)
+    assert printed == ["[1.0, 0.0]", "1 2", "4", "interrupted\n3 2 True", "True", ""]
+    batch, stream, page = shown
+    assert batch["text/plain"].startswith("evaluating 9 of 9, ")
+    assert batch["text/plain"].endswith("1 invalid")
+    assert '<progress value="9" max="9"' in batch["text/html"]
+    assert stream["text/plain"].startswith("evaluating 1 of 1, ")
+    assert page["text/html"].startswith("<iframe")
     assert len(started) >= 4  # the kernel, two workers of its engine, and those of the default one
     end = time.monotonic() + 30
     while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in started):

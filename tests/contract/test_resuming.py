@@ -11,8 +11,8 @@ import pytest
 
 from evocell import Case, Config, Engine, Evaluation, Offspring, SandboxSpec
 from evocell.cli.main import main
-from evocell.cli.report_data import read_run
 from evocell.cli.top import RunWatcher
+from evocell.page.search import read_run
 from evocell.store.database import open_reader
 
 TASK = Evaluation("f", [Case(())], lambda case, value: float(value))

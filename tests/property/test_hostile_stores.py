@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import evocell
 from evocell import Case, Config, Evaluation
 from evocell.cli.main import main
 from evocell.errors import EvocellError
+from evocell.page.following import Following
 
 CELLS = st.sampled_from(
     [
@@ -78,9 +80,22 @@ def change(place, wanted):
                 continue  # the schema itself refuses it
 
 
+def ask(answer, wanted):
+    """Have the dashboard answer: with JSON of a bounded size, or with a sentence."""
+    try:
+        told = answer(wanted)
+    except EvocellError:
+        return
+    assert len(told) < 1 << 20
+    assert isinstance(json.loads(told), dict)
+
+
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(wanted=changes())
+@example(wanted=[(22339, 28709, "[NaN]")])
+@example(wanted=[(22339, 28710, "[NaN]")])
+@example(wanted=[(140, 2, b"")])
 def test_every_reader_answers_or_names_the_fault(wanted, sound, fake_workers, tmp_path, capfd):
     place = tmp_path / "state"
     shutil.rmtree(place, ignore_errors=True)
@@ -108,8 +123,14 @@ def test_every_reader_answers_or_names_the_fault(wanted, sound, fake_workers, tm
     ]
     for command in commands:
         assert main(command) in {0, 1, 2}, command
+    with closing(Following(place / "evocell.db")) as following:
+        for view in ("search", "all", "population:p"):
+            ask(following.data, {"view": view, "points": "1"})
+            ask(following.member, {"view": view, "number": str((1 << 32) + 2)})
+        ask(lambda _: following.views(), {})
     try:
         with evocell.Engine(Config(state_dir=place), open_worker=fake_workers) as engine:
+            engine.report()
             engine.list_populations()
             engine.fitness.best(3)
             engine.fitness.to_dataframe()

@@ -29,7 +29,10 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.html import facts
 from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
+from evocell.page.search import read_run
+from evocell.page.shown import Page, make_page
 from evocell.store.fitness import FitnessRecorder
+from evocell.store.inspection import store_reader
 from evocell.store.lineage import LineageTracker
 from evocell.telemetry.events import Telemetry
 from evocell.telemetry.stream import EventStream
@@ -240,6 +243,43 @@ class Engine(Evaluators):
 
     workers = blocking(AsyncEngine.workers)
     drain_worker = blocking(AsyncEngine.drain_worker)
+
+    def report(
+        self,
+        *,
+        run: int | None = None,
+        all_runs: bool = False,
+        population: str | None = None,
+        direction: str | None = None,
+        title: str = "",
+    ) -> Page:
+        """Make the page of `evocell report` about what was evaluated so far: a notebook shows it in a cell.
+
+        Args:
+            run: One run; None for the search of the latest.
+            all_runs: Whether all runs of the ``state_dir`` are taken together.
+            population: Only members of this one.
+            direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
+            title: What to call it.
+
+        Returns:
+            The page, which can be saved: ``engine.report().save("report.html")``.
+
+        Raises:
+            ConfigurationError: Nothing has been evaluated, or there is no such run or population.
+            StoreError: The store cannot be read.
+        """
+        self.fitness.history("")  # waits until all is written
+        with store_reader(self.store_path) as connection:
+            data = read_run(
+                connection,
+                run=run,
+                all_runs=all_runs,
+                population=population,
+                direction=direction,
+                title=title,
+            )
+            return make_page(data)
 
     def as_completed(
         self,

@@ -17,7 +17,14 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.concurrency import running_beside
 from evocell.config import Config
-from evocell.console.progress import BatchBar, BatchLines, Report, console_progress, is_terminal
+from evocell.console.progress import (
+    BatchLines,
+    Report,
+    batch_bar,
+    console_progress,
+    is_notebook,
+    is_terminal,
+)
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.evaluation.batch import Batches
 from evocell.evaluation.memo import MemoisingCaller
@@ -308,17 +315,17 @@ class EngineLifecycle(Completable):
                 f"progress must be a function, such as evocell.silent, or None, not {progress!r}", "progress"
             )
         if progress is None and self.shows_batches:
-            with BatchBar(what, total) as bar:
+            with batch_bar(what, total) as bar:
                 yield bar.report
-        elif progress is None and self._progress is None and not is_terminal():
+        elif progress is None and self._progress is None:
             yield BatchLines(what, total).report
         else:
             yield progress
 
     @property
     def shows_batches(self) -> bool:
-        """Whether a batch without a progress function is shown: on a terminal, if the engine has none too."""
-        return self._progress is None and is_terminal()
+        """Whether a batch without a progress function is shown: where it can, if the engine has none too."""
+        return self._progress is None and (is_terminal() or is_notebook())
 
     @contextmanager
     def _request(self) -> Iterator[None]:

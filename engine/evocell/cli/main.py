@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from evocell.cli.audit import add_audit_parser
 from evocell.cli.bench import add_bench_parser
+from evocell.cli.dashboard import add_dashboard_parser
 from evocell.cli.demo import add_demo_parser, run_demo
 from evocell.cli.doctor import add_doctor_parser
 from evocell.cli.image import add_image_parser
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_doctor_parser(commands)
     add_store_parser(commands)
     add_report_parser(commands)
+    add_dashboard_parser(commands)
     add_top_parser(commands)
     add_serve_parser(commands)
     add_audit_parser(commands)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-from importlib.resources import files
 from pathlib import Path
 
-from evocell.cli.report_data import RunData, read_run
 from evocell.cli.screen import say
 from evocell.cli.store import add_choice, store_path
 from evocell.errors import ConfigurationError
+from evocell.page.html import render
+from evocell.page.search import read_run
 from evocell.store.inspection import store_reader
 
-__all__ = ["add_report_parser", "render", "write_report"]
-
-_DATA = "{{data}}"
-_TITLE = "{{title}}"
+__all__ = ["add_report_parser", "write_report"]
 
 
 def add_report_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -105,17 +101,3 @@ def write_report(
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}", "out") from error
-
-
-def render(data: RunData) -> str:
-    """Put the data of a run into the page.
-
-    What candidates wrote cannot leave the data: no ``<`` or ``&`` of theirs is in the page as such, and the
-    page's own script puts it in as text.
-    """
-    page = files("evocell.cli").joinpath("assets/report.html").read_text(encoding="utf-8")
-    packed = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        packed = packed.replace(character, f"\\u{ord(character):04x}")
-    title = "".join(f"&#{ord(character)};" for character in str(data["title"]))
-    return page.replace(_TITLE, title).replace(_DATA, packed)

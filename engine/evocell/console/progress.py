@@ -1,8 +1,8 @@
 """Progress displays on standard error, for the first build of an image and for long batches.
 
 A build announces what it will take and is shown from its first report on: as a bar on a terminal, as lines
-of a log elsewhere. A batch is shown as a bar after two seconds, or where there is no terminal as lines after
-ten, and only if neither its engine nor its call was given a progress function.
+of a log elsewhere. A batch is shown as a bar after two seconds, or where there is neither a terminal nor a
+notebook as lines after ten, and only if neither its engine nor its call was given a progress function.
 
 All bars are lines of a `Display`, which owns the terminal while there is at least one, and gives it back its
 cursor at exit, whatever happens. The batches of a process share one display, because a terminal has room for
@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from evocell.console.counting import BatchCount, duration
+from evocell.console.notebook import NotebookBar, is_notebook
 from evocell_runtime.build import BuildProgress
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ __all__ = [
     "Display",
     "Report",
     "StreamProgress",
+    "batch_bar",
     "console_progress",
+    "is_notebook",
     "is_terminal",
     "silent",
     "size_of",
@@ -87,14 +91,6 @@ def is_terminal() -> bool:
 def size_of(items: object) -> int | None:
     """How many items there are, if they can be counted without taking them."""
     return len(items) if isinstance(items, Sized) else None
-
-
-def duration(seconds: float) -> str:
-    """Render a span of time as people say it: ``9 s``, ``1 min 50 s``."""
-    whole = max(0, round(seconds))
-    if whole < 60:  # noqa: PLR2004 - seconds of a minute
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s"
 
 
 class Display:
@@ -189,23 +185,7 @@ _display = Display()
 os.register_at_fork(after_in_child=_display.forget)
 
 
-class _Batch:
-    """The progress of one batch."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        self._what = what
-        self._total = total
-        self._done = 0
-        self._invalid = 0
-        self._began = time.monotonic()
-
-    def _count(self, result: object, done: int, total: int | None) -> None:
-        self._done = done
-        self._total = self._total if total is None else total
-        self._invalid += not getattr(result, "valid", True)
-
-
-class BatchBar(_Batch):
+class BatchBar(BatchCount):
     """A progress bar of one batch, shown once the batch has taken `PATIENCE_S`; a context manager.
 
     Args:
@@ -280,14 +260,10 @@ class BatchBar(_Batch):
             if line is not None:
                 self._display.remove(line)
 
-    def _notes(self) -> str:
-        parts = []
-        taken_s = time.monotonic() - self._began
-        if self._done and self._total is not None:
-            parts.append(f"about {duration(taken_s / self._done * (self._total - self._done))} left")
-        if self._invalid:
-            parts.append(f"{self._invalid:,} invalid")
-        return ", ".join(parts)
+
+def batch_bar(what: str, total: int | None) -> BatchBar | NotebookBar:
+    """Return the bar of a batch for where it is shown: below the cell of a notebook, or on the terminal."""
+    return NotebookBar(what, total) if is_notebook() else BatchBar(what, total)
 
 
 class StreamProgress:
@@ -305,7 +281,7 @@ class StreamProgress:
     def __init__(self, sources: object, progress: Report | None, *, shown: bool) -> None:
         self._progress = progress
         self._size = size_of(sources)
-        self._bar = BatchBar("evaluating", self._size) if shown and progress is None else None
+        self._bar = batch_bar("evaluating", self._size) if shown and progress is None else None
         self._n_done = 0
 
     @contextmanager
@@ -329,7 +305,7 @@ class StreamProgress:
             self._progress(result, self._n_done, self._size or self._n_done + n_running)
 
 
-class BatchLines(_Batch):
+class BatchLines(BatchCount):
     """The progress function of a batch where there is no terminal: a line every few seconds, as in a log.
 
     Nothing is written of a batch that takes less than the first interval.

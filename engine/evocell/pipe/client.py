@@ -20,7 +20,7 @@ from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.evaluator import AsyncEvaluators
 from evocell.config import Config
-from evocell.console.progress import BatchBar, console_progress, is_terminal, size_of
+from evocell.console.progress import batch_bar, console_progress, is_notebook, is_terminal, size_of
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, StoreError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -263,8 +263,8 @@ class AsyncClient(_Base):
 
     @property
     def shows_batches(self) -> bool:
-        """Whether a batch without a progress function is shown: on a terminal, if the client has none too."""
-        return self._progress is None and is_terminal()
+        """Whether a batch without a progress function is shown: where it can, if the client has none too."""
+        return self._progress is None and (is_terminal() or is_notebook())
 
     async def ping(self) -> None:
         """Ask whether the server is there.
@@ -400,7 +400,7 @@ class AsyncClient(_Base):
         if shown is None or arguments.get("progress") is not None or not self.shows_batches:
             return await self.exchange(method, arguments)
         what, items = shown
-        with BatchBar(what, size_of(arguments[items])) as bar:
+        with batch_bar(what, size_of(arguments[items])) as bar:
             return await self.exchange(method, {**arguments, "progress": bar.report})
 
     async def exchange(self, method: Method, arguments: Mapping[str, Any]) -> Any:

@@ -137,7 +137,6 @@ def asked(monkeypatch):
             super().__init__(what, total)
             asked.append((what, total))
 
-    monkeypatch.setattr("evocell.api.lifecycle.BatchBar", Recorder)
     monkeypatch.setattr(batch_progress, "BatchBar", Recorder)
     monkeypatch.setattr("evocell.api.lifecycle.is_terminal", lambda: True)
     return asked
@@ -230,6 +229,7 @@ def test_where_there_is_no_terminal_a_line_is_written_every_few_seconds(fake_wor
     moments = itertools.count(step=4.0)
     clock = SimpleNamespace(monotonic=lambda: next(moments))
     monkeypatch.setattr(batch_progress, "time", clock)
+    monkeypatch.setattr("evocell.console.counting.time", clock)
     with evocell.Engine(evocell.Config(), open_worker=fake_workers) as engine:
         task = evocell.Evaluation("f", [evocell.Case((), expected=None)])
         engine.evaluate(["def f(): return 1"] * 2 + ["def f(): raise KeyError"] * 4, task)

@@ -11,9 +11,9 @@ import pytest
 
 from evocell import Case, Config, Engine, Evaluation
 from evocell.cli.main import main
-from evocell.cli.report import render
-from evocell.cli.report_data import read_run
 from evocell.cli.top import RunWatcher
+from evocell.page.html import render
+from evocell.page.search import read_run
 from evocell.store.database import open_reader
 
 SQUARE = "def solve(n): return n * n"

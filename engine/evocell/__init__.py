@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # Worker processes import parts of this package, and start in half the time without the rest of it.
+    # Worker processes import parts of this package, and start in half the time without the others.
     if name == "__version__":
         return _version()
     if name == "plot":
-        return import_module("evocell.plot")  # no part of the engine: only drawing needs it
+        return import_module("evocell.plot")  # not part of the engine: needed for plots only
     if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     public = import_module("evocell._public")
@@ -45,4 +45,4 @@ def _version() -> str:
     try:
         return version("evocell")
     except PackageNotFoundError:
-        return "0+unknown"  # run from a checkout that is not installed
+        return "0+unknown"  # run from an uninstalled checkout

@@ -30,15 +30,15 @@ __all__ = [
 ]
 
 CAPACITY_TIMEOUT_S = 10.0
-"""How long something is tried again for which there is no room."""
+"""Seconds for which a request without capacity is retried."""
 
 BACK_OFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
-"""Pauses before a process or a task is started again, by how often it failed in a row."""
+"""Pauses before a process or a task is restarted, by the number of failures in a row."""
 LONG_LIFE_S = 60.0
-"""A life after which earlier failures of a task no longer count."""
+"""Uptime after which earlier failures of a task no longer count."""
 
 PAUSE_S = 0.05
-"""The first pause before it is tried again, if nothing ends meanwhile; each next one is twice as long."""
+"""The first pause before a retry, if no other request ends meanwhile; doubled each time."""
 
 _log = logging.getLogger("evocell")
 
@@ -47,34 +47,34 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 FEW_BYTES = 16 << 10
-"""What is worth no thread, in bytes: at worst some 20 ms of work. Source: 3 to 9 microseconds a value."""
+"""Bytes below which no thread is used: at worst some 20 ms of work. Source: 3 to 9 microseconds a value."""
 
 
 def passes_on(error: BaseException) -> bool:
-    """Whether an exception belongs to trio or the interpreter, so that it must be passed on."""
+    """Return whether an exception belongs to trio or the interpreter, and must be propagated."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup((trio.Cancelled, GeneratorExit)) is not None
     return isinstance(error, trio.Cancelled | GeneratorExit)
 
 
 class Slots(Protocol):
-    """How much fits into something at once, which may change: a worker, for example."""
+    """Protocol of something with a changing capacity, such as a worker."""
 
     @property
     def slots(self) -> int:
-        """How much fits now."""
+        """The current capacity."""
         ...
 
     async def wait_slots(self, seen: int) -> int:
-        """Wait until `slots` is another number than `seen`, and return it."""
+        """Wait until `slots` differs from `seen`, and return it."""
         ...
 
 
 class Turns:
-    """An async context manager that lets so many in at once as there are slots, however many that is by then.
+    """Async semaphore whose limit follows a changing number of slots.
 
     Args:
-        slots: Whose; or a number that stays.
+        slots: The source of the limit; or a constant number.
     """
 
     def __init__(self, slots: Slots | int) -> None:
@@ -103,7 +103,7 @@ class Turns:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the turn back."""
+        """Release the slot."""
         self._inside -= 1
         self._let_in()
 
@@ -121,19 +121,19 @@ async def map_bounded(
     at_once: int,
     grows_with: Slots | None = None,
 ) -> list[R]:
-    """Apply an async function to every item, some at a time, starting them in order.
+    """Apply an async function to every item with bounded concurrency, starting in order.
 
     Args:
-        function: What to apply.
-        items: What to apply it to.
-        at_once: How many may be on their way at the same time, at least 1.
-        grows_with: As many more may be on their way as there are more slots here than at the beginning.
+        function: The function.
+        items: The items.
+        at_once: Most concurrent calls, at least 1.
+        grows_with: Raises the bound by as many slots as this has gained since the start.
 
     Returns:
         The results in the order of the items.
 
     Raises:
-        BaseException: The first one that `function` raised; the calls still running are cancelled.
+        BaseException: The first exception of `function`; the calls still running are cancelled.
 
     Cancellation: Every call is cancelled, and there is no result.
     """
@@ -175,7 +175,7 @@ async def map_bounded(
 
 
 class CapacityRetry:
-    """Retries requests that a worker had no capacity for, because a batch may fill the worker itself."""
+    """Retries requests for which a worker lacks capacity, because the batch itself may fill the worker."""
 
     def __init__(self) -> None:
         self._one_ended = trio.Event()
@@ -185,7 +185,7 @@ class CapacityRetry:
         """Run a request in the worker; if it lacks capacity, retry when another request has ended.
 
         Args:
-            attempt: What to do, any number of times.
+            attempt: The request; may be called any number of times.
 
         Raises:
             CapacityError: There was no room for `CAPACITY_TIMEOUT_S`.
@@ -280,15 +280,15 @@ class Deadline:
 
 
 async def in_thread_if_large(size_bytes: int, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-    """Call a function on the loop if it has few bytes to work on, else in a thread.
+    """Call a function on the loop if its input is small, else in a thread.
 
     Args:
-        size_bytes: How many bytes it works on.
-        function: What to call; it must not need the loop.
+        size_bytes: Size of its input.
+        function: The function; it must not need the loop.
         *arguments: Its arguments.
 
     A million small values in an answer, well within the default limits, take seconds to scan and to
-    decode, and all other calls and clients of the engine would wait for that on its loop. A thread shares the
+    decode, and would block all other calls and clients of the engine on its loop. A thread shares the
     interpreter's lock with the loop every few milliseconds.
 
     Cancellation: Waits until the function has returned.
@@ -299,20 +299,20 @@ async def in_thread_if_large(size_bytes: int, function: Callable[[*Ts], T], *arg
 
 
 def back_off_s(failures: int) -> float:
-    """Seconds to wait before something is started again that has failed so often in a row."""
+    """Return the seconds to wait before a restart, by the number of failures in a row."""
     return BACK_OFF_S[min(max(failures, 0), len(BACK_OFF_S) - 1)]
 
 
 async def keep_running(task: Callable[[], Awaitable[object]], *, name: str) -> NoReturn:
-    """Run a task for ever: one that raises, or returns, is logged and started again.
+    """Run a task for ever; if it raises or returns, log that and restart it.
 
-    What the task knew is lost with it, so a task must find out by itself, when it starts, how things are.
+    A restarted task has lost its state, so a task must read the current state when it starts.
 
     Args:
-        task: What to run.
-        name: What to call it in the log.
+        task: The task.
+        name: Its name in the log.
 
-    Cancellation: The task is cancelled and not started again.
+    Cancellation: The task is cancelled and not restarted.
     """
     short_lives = 0
     while True:
@@ -329,7 +329,7 @@ async def keep_running(task: Callable[[], Awaitable[object]], *, name: str) -> N
 
 @asynccontextmanager
 async def running_beside(task: Callable[[], Awaitable[object]], *, name: str) -> AsyncIterator[None]:
-    """Keep a task running during a block of work; it is cancelled at the end of the block."""
+    """Run a task during a block; it is cancelled at the end of the block."""
     async with trio.open_nursery() as nursery:
 
         async def keep() -> None:

@@ -1,4 +1,4 @@
-"""The engine's settings, from code, environment variables and a TOML file."""
+"""Engine settings, from code, environment variables and a TOML file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ENV_PREFIX = "EVOCELL_"
 #: Names the TOML file when `Config.load` is given none.
 ENV_PATH = "EVOCELL_CONFIG"
 
-#: What the blocked modules of the source architecture (system, files, ports, runtime) come to here:
+#: The counterpart of the source architecture's blocked modules (system, files, ports, runtime):
 #: modules that reach for the host or for the engine's own mailbox. Files need no entry, since a
-#: sandbox sees none but its own.
+#: sandbox only sees its own.
 DEFAULT_BLOCKED_MODULES = ("_host", "ctypes", "evocell_guest", "multiprocessing", "socket", "subprocess")
 
 Profile = Literal["deterministic", "portable", "realtime"]
@@ -142,7 +142,7 @@ class Config:
             further sandboxes; 100 for never.
         enforcement_poll_interval_ms: Milliseconds between two checks of the resource enforcer.
         enforcement_enabled: Whether the resource enforcer runs and the security gate refuses; without it the
-            gate only notes in the audit log what it would have refused.
+            gate only records would-be refusals in the audit log.
         worker_max_memory: Bytes of memory of its own that a worker process may hold; None for 60 % of the
             machine's memory, divided by the workers.
         emit_fitness_telemetry: Whether fitness results become events.
@@ -247,7 +247,7 @@ class Config:
         env: Mapping[str, str] | None = None,
         **overrides: Any,
     ) -> Config:
-        """Gather the settings: code goes before environment, environment before file, file before default.
+        """Load the settings. Precedence: code, environment, file, defaults.
 
         Args:
             path: A TOML file with the keys at top level or in a table ``[evocell]``; None reads the one
@@ -279,7 +279,7 @@ class Config:
         )
 
     def policy(self, profile: SecurityProfile | None = None) -> SecurityPolicy:
-        """Return what the security gate refuses.
+        """Return the policy of the security gate.
 
         Args:
             profile: The profile; None for this configuration's own.
@@ -310,7 +310,7 @@ def keys() -> dict[str, Attribute[Any]]:
 
 
 def _known(key: str, shown: str) -> str:
-    """Return the key if there is such a setting, and refuse it with the nearest match if not."""
+    """Return the key of a setting; refuse an unknown one, naming the nearest match."""
     known = keys()
     if key in known:
         return key
@@ -344,7 +344,7 @@ def _from_toml(path: Path) -> dict[str, object]:
 
 
 def _beside(path: Path, value: object) -> object:
-    """Anchor a relative path at the file that names it; the field judges all else."""
+    """Resolve a relative path against the file that names it; the field validates everything else."""
     if isinstance(value, str) and value and not value.startswith("~"):
         return str(path.parent / value)
     return value
@@ -362,7 +362,7 @@ def _from_env(env: Mapping[str, str]) -> dict[str, object]:
 
 
 def _parse(kind: str, text: str, variable: str) -> object:
-    """Turn the text of an environment variable into the value that the field then checks."""
+    """Parse an environment variable's text into a value for the field to validate."""
     if kind == "whole":
         try:
             return int(text)

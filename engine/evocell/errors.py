@@ -1,9 +1,9 @@
-"""The exceptions of evocell.
+"""Exceptions of evocell.
 
-An individual that fails is data (`evocell.models.outcome.Outcome`); what is raised from here
-means that the caller asked for something impossible, or that the engine itself cannot go on.
-All of them derive from `EvocellError`, carry what they know as attributes, and survive pickling:
-each constructor hands all its positional arguments to ``super().__init__``.
+An individual that fails is data (`evocell.models.outcome.Outcome`); an exception means that
+the caller asked for something impossible, or that the engine itself cannot go on.
+All derive from `EvocellError`, carry details as attributes, and support pickling: each
+constructor passes all its positional arguments to ``super().__init__``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 
 class EvocellError(Exception):
-    """Base of everything evocell raises on purpose.
+    """Base class of all exceptions that evocell raises on purpose.
 
     Attributes:
-        message: One sentence: what is wrong, and how to mend it.
+        message: One sentence that states the problem and the remedy.
     """
 
     def __init__(self, message: str, *details: object) -> None:
@@ -28,10 +28,10 @@ class EvocellError(Exception):
 
 
 class ConfigurationError(EvocellError):
-    """A setting, limit, case or source handed in by the caller cannot be used.
+    """A setting, limit, case or source passed by the caller is invalid.
 
     Attributes:
-        key: The offending setting, argument or path; empty if no single one is to blame.
+        key: The offending setting, argument or path; empty if there is no single one.
     """
 
     def __init__(self, message: str, key: str = "") -> None:
@@ -43,7 +43,7 @@ class SandboxNotFound(EvocellError):
     """No sandbox of this engine has the given id.
 
     Attributes:
-        sandbox_id: The id that was asked for.
+        sandbox_id: The requested id.
         hint: An optional sentence to add, such as a similar id that exists.
     """
 
@@ -56,10 +56,10 @@ class SandboxNotFound(EvocellError):
 
 
 class SandboxExists(EvocellError):
-    """A sandbox with the given id is there already; ids are unique within an engine.
+    """A sandbox with the given id exists already; ids are unique within an engine.
 
     Attributes:
-        sandbox_id: The id that is taken.
+        sandbox_id: The id in use.
         hint: An optional sentence to add.
     """
 
@@ -72,11 +72,11 @@ class SandboxExists(EvocellError):
 
 
 class SandboxBusy(EvocellError):
-    """A sandbox cannot be copied, frozen or exported as it is at this moment.
+    """A sandbox cannot be copied, frozen or exported in its current state.
 
     Attributes:
         sandbox_id: The sandbox.
-        reason: What is in the way.
+        reason: The cause, in a phrase.
     """
 
     def __init__(self, sandbox_id: str, reason: str) -> None:
@@ -87,12 +87,12 @@ class SandboxBusy(EvocellError):
 
 
 class CapacityError(EvocellError):
-    """The request would go over a limit on how much may live at once.
+    """The request would exceed a limit on concurrent resources.
 
     Attributes:
-        resource: What has run out, such as ``"sandboxes"``.
-        limit: How many are allowed; None if the bound is not a single number.
-        requested: How many there would have been; None if unknown.
+        resource: The exhausted resource, such as ``"sandboxes"``.
+        limit: The bound; None if it is not a single number.
+        requested: The number that was requested, including existing ones; None if unknown.
     """
 
     def __init__(
@@ -109,21 +109,21 @@ class CapacityError(EvocellError):
 
 
 class WorkerDied(EvocellError):
-    """The worker processes died, one after the other, under work that is not a call into a sandbox.
+    """Worker processes died repeatedly during work that is not a call into a sandbox.
 
-    A call whose worker dies is no exception but an outcome, `WorkerLost`.
+    A call whose worker dies gives an outcome, `WorkerLost`, not an exception.
     """
 
 
 class ClusterLost(EvocellError):
-    """The cluster that an engine's guests live on cannot be reached, or has no node that could take work.
+    """The engine's cluster cannot be reached, or has no node that can take work.
 
-    What was finished before is in the store. An engine goes on by itself when the cluster is there again.
+    Finished results are in the store. The engine continues by itself when the cluster is back.
     """
 
 
 class ImageError(EvocellError):
-    """The image the sandboxes fork from is missing, damaged, or cannot be built.
+    """The image that sandboxes fork from is missing, damaged, or cannot be built.
 
     Attributes:
         path: The file or directory concerned; empty if none is.
@@ -135,7 +135,7 @@ class ImageError(EvocellError):
 
 
 class ProtocolError(EvocellError):
-    """A peer, or a guest, sent bytes that are not a valid message or are over a limit."""
+    """A peer or a guest sent bytes that are not a valid message or are over a limit."""
 
 
 class StoreError(EvocellError):
@@ -143,8 +143,8 @@ class StoreError(EvocellError):
 
     Attributes:
         path: The file or directory concerned; empty if none is.
-        results: What an evaluation that raised it had found, in the order of what it was given, with None for
-            what it had not come to; empty if it had found nothing, or it was no evaluation.
+        results: Results that the failed evaluation had so far, in input order, with None for individuals not
+            evaluated; empty if there are none, or the failure is not of an evaluation.
     """
 
     def __init__(self, message: str, path: str = "", results: Sequence[Any] = ()) -> None:
@@ -154,16 +154,16 @@ class StoreError(EvocellError):
         self.results = kept
 
     def with_results(self, results: Sequence[Any]) -> StoreError:
-        """Return the same error with what an evaluation had found, if it had found anything."""
+        """Return the same error with an evaluation's results attached, if it has any."""
         found = results if any(one is not None for one in results) else ()
         return StoreError(self.message, self.path, found)
 
 
 class ScoringError(EvocellError):
-    """The caller's scoring function failed for every result of a batch: it is what is broken.
+    """The caller's scoring function failed for every result of a batch, so it is itself broken.
 
     Attributes:
-        failures: What the scoring function raised, one sentence each, without repetition.
+        failures: The distinct exceptions of the scoring function, one sentence each.
     """
 
     def __init__(self, message: str, failures: Sequence[str] = ()) -> None:
@@ -173,7 +173,7 @@ class ScoringError(EvocellError):
 
 
 class EngineClosed(EvocellError):
-    """The engine has been closed and takes no more calls."""
+    """The engine is closed and accepts no more calls."""
 
     def __init__(self, message: str = "the engine is closed; create a new Engine to go on") -> None:
         super().__init__(message)
@@ -199,7 +199,7 @@ class EngineForked(EvocellError):
 
 
 class FailedOutcome(Protocol):
-    """The part of an outcome that `OutcomeError` reads; `evocell.models.outcome.Outcome` satisfies it."""
+    """Protocol of the part of an outcome that `OutcomeError` reads; see `evocell.models.outcome.Outcome`."""
 
     @property
     def kind(self) -> str:
@@ -207,7 +207,7 @@ class FailedOutcome(Protocol):
 
     @property
     def error(self) -> str | None:
-        """One sentence that says what happened."""
+        """One sentence that describes the failure."""
 
 
 class OutcomeError(EvocellError):

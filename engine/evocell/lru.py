@@ -1,4 +1,4 @@
-"""A cache bounded in bytes that drops the least recently used values first."""
+"""LRU cache bounded in bytes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class LruCache(Generic[K, V]):
     """A thread-safe LRU cache of values by key, bounded in bytes.
 
     Args:
-        max_bytes: The sum of sizes it holds at most.
-        keeps_last: Whether the value that was put last is held even if it alone is larger than that.
+        max_bytes: Upper bound of the sum of sizes.
+        keeps_last: Whether the last value put is kept even if it alone exceeds the bound.
 
     Attributes:
-        held_bytes: The sum of sizes it holds.
+        held_bytes: Current sum of sizes.
     """
 
     def __init__(self, max_bytes: int, *, keeps_last: bool = False) -> None:
@@ -34,7 +34,7 @@ class LruCache(Generic[K, V]):
         return len(self._held)
 
     def __contains__(self, key: K) -> bool:
-        """Whether a key is held; if so, it counts as used."""
+        """Return whether a key is present; if so, it counts as used."""
         with self._lock:
             if key not in self._held:
                 return False
@@ -51,7 +51,7 @@ class LruCache(Generic[K, V]):
             return entry[0]
 
     def put(self, key: K, value: V, size_bytes: int) -> list[K]:
-        """Hold a value that counts for so many bytes; returns the keys of those that were dropped for it."""
+        """Put a value of the given size in bytes; returns the keys of evicted values."""
         dropped: list[K] = []
         with self._lock:
             self._drop(key)
@@ -64,7 +64,7 @@ class LruCache(Generic[K, V]):
         return dropped
 
     def forget(self, key: K) -> None:
-        """Drop a value if it is there."""
+        """Drop a value if it is present."""
         with self._lock:
             self._drop(key)
 

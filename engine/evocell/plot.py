@@ -4,9 +4,9 @@
 >>> plot.fitness(engine)  # doctest: +SKIP
 >>> plot.cost("runs/packing", population="packing").figure.savefig("cost.png")  # doctest: +SKIP
 
-Each function takes an engine, or the state directory of one that may be running or over, and draws the search
-that `evocell report` would show, chosen by the same words. It draws into ``ax``, or into a new figure, and
-returns the axes, as pandas and scikit-learn do. ``pip install evocell[plot]`` brings matplotlib.
+Each function takes an engine, or the state directory of a running or ended one, and draws the search that
+`evocell report` would show, selected by the same options. It draws into ``ax``, or into a new figure, and
+returns the axes, as pandas and scikit-learn do. ``pip install evocell[plot]`` installs matplotlib.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Place: TypeAlias = "Engine | AsyncEngine | str | Path"
 _GOOD = "#1a7f37"
 _ACCENT = "#3b6fd4"
 _SPREAD = 100.0
-"""From how many times the smallest of positive values the largest is on, an axis is logarithmic."""
+"""Ratio of the largest to the smallest positive value from which an axis is logarithmic."""
 
 
 def fitness(
@@ -134,7 +134,7 @@ def deaths(
     all_runs: bool = False,
     population: str | None = None,
 ) -> Axes:
-    """Plot how many individuals were invalid, by the reason.
+    """Plot the number of invalid individuals by reason.
 
     Args:
         place: An engine, or its state directory.
@@ -232,7 +232,7 @@ def report(
         all_runs: Whether all runs are taken together.
         population: Only members of this one.
         direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
-        title: What to call it.
+        title: The title.
 
     Raises:
         ConfigurationError: Nothing has been evaluated there.
@@ -244,11 +244,11 @@ def report(
 
 
 def pareto_front(points: Iterable[tuple[float, float]], *, minimize: bool) -> list[tuple[float, float]]:
-    """Return the points that no other one beats in both fuel and fitness, by growing fuel.
+    """Return the points that no other dominates in fuel and fitness, by increasing fuel.
 
     Args:
         points: Fuel and fitness of each.
-        minimize: Whether less fitness is better.
+        minimize: Whether lower fitness is better.
     """
     front: list[tuple[float, float]] = []
     for fuel, score in sorted(points, key=lambda one: (one[0], one[1] if minimize else -one[1])):
@@ -289,6 +289,6 @@ def _axes(given: Axes | None) -> Axes:
 
 
 def _scale(choose: Any, values: Sequence[float]) -> None:
-    """Choose a logarithmic axis where positive values span decades."""
+    """Choose a logarithmic axis if positive values span decades."""
     if values and min(values) > 0 and math.isfinite(max(values)) and max(values) / min(values) > _SPREAD:
         choose("log")

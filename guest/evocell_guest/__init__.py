@@ -1,4 +1,4 @@
-"""The guest agent: plain Python that loads and calls variants inside the sandbox.
+"""Guest agent: pure Python that loads and calls variants inside the sandbox.
 
 It uses the standard library and msgpack only and never imports the engine. The engine imports from
 here only the codec both sides share: `values`, `walk` and `arrays`.

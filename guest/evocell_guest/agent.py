@@ -1,7 +1,7 @@
-"""The agent: takes one request, does it, gives one response. It runs inside the sandbox.
+"""The agent inside the sandbox: handles one request, returns one response.
 
-Every instruction here is charged to every call, so the way of a plain call is short. Whatever a
-variant raises, returns or prints becomes an answer; the host in turn believes none of it.
+Every instruction here is charged to every call, so the path of a plain call is short. Everything
+that a variant raises, returns or prints becomes part of the answer, which the host does not trust.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .tracebacks import clip, message, render, type_name
 from .values import EncodeError, TooLarge, encode
 from .walk import MAX_HASHED_KEYS
 
-# The interpreter's own default: what a variant sets must not hold for the agent.
+# The interpreter's default: a variant's setting must not apply to the agent.
 _RECURSION_LIMIT = 1000
 
 _MODULES = sys.modules
@@ -45,10 +45,10 @@ _start_counting = start
 # Imports that took less of a call are not worth a word.
 _NOTABLE_NS = 5_000_000
 
-# A map {"t": "completed", "v": ...} up to the value, so that the value is encoded only once.
+# The map {"t": "completed", "v": ...} up to the value, so that the value is encoded only once.
 _COMPLETED = b"\x82\xa1t\xa9completed\xa1v"
 _LOADED: bytes = _packb({"t": "completed", "v": None})
-# Ready-made, because nothing can be allocated when they are needed.
+# Preallocated, because memory may be exhausted when they are needed.
 _OUT_OF_MEMORY: bytes = _packb(
     {"t": "limit", "kind": "memory", "message": "the call ran out of memory and did not catch MemoryError"}
 )
@@ -68,7 +68,7 @@ _response = b""
 
 
 def adopt(streams: tuple[Any, ...], warm: tuple[str, ...]) -> None:
-    """Tell the agent which streams to flush before each response, and what `boot` imported."""
+    """Register the streams to flush before each response, and the modules that `boot` imported."""
     global _streams, _warm
     _streams, _warm = streams, warm
 
@@ -77,11 +77,11 @@ def server(call: Callable[[bytes], bytes]) -> Callable[[], None]:
     """Return the function that serves one request over `call`, the host's mailbox.
 
     Args:
-        call: Sends bytes and returns bytes; an empty message asks for the request.
+        call: Sends bytes and returns bytes; an empty message fetches the request.
     """
 
     def serve() -> None:
-        # The host reads the response where it lies after this has returned: keep it alive.
+        # The host reads the response in place after this has returned: keep it alive.
         global _response  # noqa: PLW0603
         _response = handle(call(b""))
         call(_response)
@@ -90,7 +90,7 @@ def server(call: Callable[[bytes], bytes]) -> Callable[[], None]:
 
 
 def hold(message: bytes) -> None:
-    """Keep a message alive for the host to read where it lies, until the next response."""
+    """Keep a message alive for the host to read in place, until the next response."""
     global _response  # noqa: PLW0603
     _response = message
 
@@ -101,7 +101,7 @@ def held() -> bytes:
 
 
 def handle(data: bytes) -> bytes:
-    """Do one request and return the encoded response.
+    """Handle one request and return the encoded response.
 
     Args:
         data: An encoded map with the operation under ``"op"``: ``"call"``, ``"compile"``,
@@ -234,15 +234,15 @@ def _with_imports(response: bytes, spent: int) -> bytes:
 
 
 def _of_parser(error: BaseException) -> bool:
-    """Whether it is the parser's word for a text that is nested too deeply: no memory was taken."""
+    """Return whether an error is the parser's for too deep nesting, which did not exhaust the memory."""
     said = error.args[0] if error.args else None
     return type(said) is str and said.startswith("Parser stack overflowed")
 
 
 def _settle(code: bytes | None) -> bytes:
-    """Prepare the interpreter, with what it holds, to be frozen into an image.
+    """Prepare the interpreter with its loaded code to be frozen into an image.
 
-    Nothing of it is looked at again by the collector, which would have every fork copy the pages.
+    Its objects are exempted from the collector, which would make every fork copy their pages.
     """
     try:
         if code is not None:
@@ -262,7 +262,7 @@ def _settle(code: bytes | None) -> bytes:
 
 
 def _failed(error: BaseException) -> bytes:
-    """Describe what ended a call; the agent's own refusals carry no traceback."""
+    """Describe the exception that ended a call; the agent's own refusals have no traceback."""
     kind = type(error)
     if kind is LoadError:
         return _rejected(str(error))
@@ -303,7 +303,7 @@ def _pack(answer: dict[str, Any]) -> bytes:
 
 
 def _flush() -> None:
-    """Give out what is buffered, also in streams that a variant has put in place of the agent's."""
+    """Flush buffered output, also of streams that a variant has installed."""
     known = _streams
     for stream in known:
         _flush_one(stream)
@@ -314,7 +314,7 @@ def _flush() -> None:
 
 
 def _flush_one(stream: Any) -> None:
-    # It may be closed, over the host's cap on output, or the variant's own invention.
+    # It may be closed, over the host's cap on output, or an object of the variant.
     try:  # noqa: SIM105 - `suppress` costs every call as much as the flush does
         stream.flush()
     except BaseException:  # noqa: S110
@@ -322,7 +322,7 @@ def _flush_one(stream: Any) -> None:
 
 
 def _info() -> dict[str, Any]:
-    # Only an image's description asks for this, in a fork of its own: no other call pays for the import.
+    # Only the description of an image needs this, in a fork of its own: no other call pays for the import.
     from importlib.metadata import distributions
 
     packages = {found.name: found.version for found in distributions()}

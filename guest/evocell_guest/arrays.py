@@ -1,6 +1,6 @@
-"""Numeric arrays on the wire: which ones may travel, and `Array` for a reader without numpy.
+"""Numeric arrays on the wire: allowed types, and `Array` for readers without numpy.
 
-An array travels as its dtype string, its shape and its elements in C order, little-endian. Only
+An array is sent as its dtype string, its shape and its elements in C order, little-endian. Only
 plain numbers and fixed-width strings are allowed, so that reading one never runs code.
 """
 
@@ -57,7 +57,7 @@ def item_bytes(dtype: str) -> int:
     """Return the size of one element of `dtype` in bytes.
 
     Raises:
-        ValueError: `dtype` is not one of those that may travel.
+        ValueError: `dtype` is not an allowed one.
     """
     size = _ITEM_BYTES.get(dtype)
     if size is not None:
@@ -82,13 +82,13 @@ def check_header(dtype: str, shape: Sequence[int], data_bytes: int) -> None:
     """Check that a dtype and a shape describe exactly `data_bytes` bytes.
 
     Raises:
-        ValueError: They do not, or are over a limit; the sentence names the part at fault.
+        ValueError: They do not, or are over a limit; the message names the offending part.
     """
     size = item_bytes(dtype)
     if len(shape) > MAX_DIMENSIONS:
         msg = f"an array has {len(shape)} dimensions; at most {MAX_DIMENSIONS} may travel"
         raise ValueError(msg)
-    # Zero-length dimensions must not hide absurd ones beside them: numpy refuses those.
+    # Zero-length dimensions must not hide huge ones, which numpy refuses.
     extent = size
     for length in shape:
         if length < 0:
@@ -108,9 +108,9 @@ def check_header(dtype: str, shape: Sequence[int], data_bytes: int) -> None:
 
 
 def empty_rows(shape: Sequence[int]) -> int:
-    """Return how many lists `Array.tolist` makes of an array without elements; 0 if it has some.
+    """Return the number of lists that `Array.tolist` makes of an array without elements; else 0.
 
-    They take room for which no element has come, so that both ends count them as values.
+    They take memory without any element being sent, so both ends count them as values.
     """
     if 0 not in shape:
         return 0
@@ -122,10 +122,10 @@ def empty_rows(shape: Sequence[int]) -> int:
 
 
 def check_data(dtype: str, data: bytes) -> None:
-    """Check that every element is one that numpy itself could have written.
+    """Check that every element is valid for numpy.
 
     Raises:
-        ValueError: A bool is neither 0 nor 1, or a string holds something that is no code point.
+        ValueError: A bool is neither 0 nor 1, or a string has an invalid code point.
     """
     if dtype == "|b1":
         if data.translate(None, b"\x00\x01"):
@@ -138,9 +138,9 @@ def check_data(dtype: str, data: bytes) -> None:
 
 
 class Array:
-    """An n-dimensional array without numpy: what a reader that lacks numpy gets.
+    """An n-dimensional array for readers without numpy.
 
-    numpy, where there is one, takes it without copying: ``numpy.asarray(array)``.
+    ``numpy.asarray(array)`` wraps it without copying.
 
     Attributes:
         dtype: Element type in numpy's notation, little-endian, such as ``"<f8"``.
@@ -158,7 +158,7 @@ class Array:
         """Check and keep the parts.
 
         Raises:
-            ValueError: The dtype may not travel, or dtype, shape and data do not fit together.
+            ValueError: The dtype is not allowed, or dtype, shape and data do not match.
         """
         shape = tuple(shape)
         check_header(dtype, shape, len(data))
@@ -193,14 +193,14 @@ class Array:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """What numpy reads to wrap the data without copying it."""
+        """Numpy's interface for wrapping the data without copying."""
         return {"version": 3, "typestr": self.dtype, "shape": self.shape, "data": self.data}
 
     def view(self) -> memoryview:
-        """Return a read-only view of the elements, in their shape where `memoryview` can say it.
+        """Return a read-only view of the elements, with their shape if `memoryview` supports it.
 
-        float16, complex and string elements, which it cannot, and arrays without any element come
-        as plain bytes. On Python 3.12 and later ``memoryview(array)`` is the same.
+        float16, complex and string elements, which it does not support, and arrays without elements
+        are plain bytes. On Python 3.12 and later ``memoryview(array)`` is the same.
         """
         raw = memoryview(self.data)
         letter = _FORMATS.get(self.dtype)

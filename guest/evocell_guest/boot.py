@@ -1,4 +1,4 @@
-"""What runs once in the guest before it is frozen into an image: nothing here is charged to a call."""
+"""Boot of the guest, once before the freeze into an image; it is not charged to any call."""
 
 from __future__ import annotations
 
@@ -120,13 +120,13 @@ def _serve_uncompiled(serve: Callable[[], None]) -> None:
 
 
 def _tell_lasting_objects(call: Callable[[bytes], bytes]) -> None:
-    """Tell the host what it may make immortal. The agent holds the message until its next response."""
+    """Send the host the objects to make immortal. The agent holds the message until its next response."""
     agent.hold(lasting_objects())
     call(agent.held())
 
 
 def rehearse() -> None:
-    """Run the agent's usual ways until the interpreter has specialised them, then forget it all."""
+    """Run the agent's usual paths until the interpreter has specialised them, then reset it."""
     request = {
         "op": "compile",
         "files": [["rehearsal.py", _REHEARSAL]],
@@ -163,14 +163,14 @@ def _warm_up(name: str) -> None:
 
 
 def _line_buffered(stream: Any) -> Any:
-    """Make a stream give out every line at once, and never fail on a character."""
+    """Make a stream line-buffered, and tolerant of any character."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     return stream
 
 
 def _hide_agent() -> None:
-    """Take the places the agent was imported from off `sys.path`: a variant has no use for them."""
+    """Remove the agent's directories from `sys.path`: a variant does not need them."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - no pathlib in the image
     sys.path[:] = [entry for entry in sys.path if entry and os.path.normpath(entry) != here]
     for finder_path in list(sys.path_importer_cache):

@@ -1,4 +1,4 @@
-"""The compile operation: one parse, the security gate, byte code for every module.
+"""Compile operation: one parse, the security gate, byte code for every module.
 
 It runs in a fork of its own that never runs a variant's code, with the guest's own grammar.
 """
@@ -30,11 +30,11 @@ TRUSTED: Mapping[str, Any] = {
     "builtins": (),
     "events": {},
 }
-"""The policy of code that may do anything."""
+"""The policy of trusted code."""
 
 
 class Refused(Exception):
-    """A file cannot become part of a version; `answer` is what to tell the host."""
+    """A file is rejected; `answer` is the answer for the host."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__(answer)
@@ -55,13 +55,13 @@ def compile_version(
 
     Args:
         files: Pairs of path, relative to `root`, and content; those that are not Python are ignored.
-        policy: What the security gate refuses, see `Gate`; with ``enforce`` false it only reports. None for
-            code that may do anything.
+        policy: The policy of the security gate, see `Gate`; with ``enforce`` false it only reports. None
+            for trusted code.
         optimize: As for `compile`.
         root: Directory at which the guest will see the files.
         own: Top-level names of the version's own modules.
-        prefix: What the names of its modules are to begin with, see `transform`; empty for nothing.
-        units: Whether to answer with the files one by one, for the host to keep and to pack.
+        prefix: Prefix of the names of its modules, see `transform`; may be empty.
+        units: Whether to answer with the files one by one, for the host to cache and to pack.
 
     Returns:
         The answer for the host: ``{"t": "compiled", "code", "imports"}``, or with ``units``
@@ -93,7 +93,7 @@ def compile_trees(
     root: str,
     prefix: str,
 ) -> dict[str, Any]:
-    """Compile several versions, one after the other, none of which is run.
+    """Compile several versions in turn, without running any.
 
     Args:
         trees: Pairs of the files of a version and the top-level names of its modules.
@@ -115,7 +115,7 @@ def compile_trees(
 
 
 class _Sources:
-    """How the files of one version are compiled, and the gate they must pass."""
+    """Settings for the compilation of one version, with its gate."""
 
     def __init__(
         self, gate: Gate, optimize: int, *, enforce: bool, root: str, own: frozenset[str], prefix: str
@@ -128,13 +128,13 @@ class _Sources:
         self._enforce = enforce
 
     def compile(self, path: str, content: bytes) -> tuple[bytes, list[str], list[Any], list[str]]:
-        """Return a file's marshalled code, what it imports, its marks and findings; or raise `Refused`."""
+        """Return a file's marshalled code, imports, marks and findings; or raise `Refused`."""
         name = module_name(path)[0]
         prefix = self._prefix if name.partition(".")[0] in self._own else ""
         filename = f"{self._root}/{prefix}{path}"
         try:
             with warnings.catch_warnings():
-                # A variant's questionable escapes are no business of the host's.
+                # Warnings about a variant's invalid escapes are suppressed.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(content, filename)
                 imports, findings = self._pass(path, name, tree, content)
@@ -157,11 +157,11 @@ class _Sources:
             raise _refused("syntax", message(error), path) from None
 
     def _pass(self, path: str, name: str, tree: ast.AST, content: bytes) -> tuple[list[str], list[str]]:
-        """Let a file through the gate, or refuse it for what was found first.
+        """Check a file by the gate, and refuse it for the first finding.
 
         Returns:
-            What it imports, and what was found and does not refuse it: because the gate only reports, or
-            because it is an import that is decided when it is reached.
+            Its imports, and the findings that do not refuse it: because the gate only reports, or because an
+            import is decided when it is reached.
         """
         imports, findings, left, blocked = self._gate.look(tree, name)
         if findings and self._enforce:

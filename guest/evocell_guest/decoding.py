@@ -1,7 +1,7 @@
-"""Reading of encoded values from a side that one trusts: the guest's host, never the host's guest.
+"""Decoding of values from a trusted side: used by the guest for the host's data, never by the host.
 
-Nothing here is bounded: deep nesting ends a process on its stack, and what an array announces is made. The
-host therefore never imports this; an import contract holds it to that.
+Nothing here is bounded: deep nesting overflows the stack, and announced arrays are allocated. The host
+therefore never imports this module, which an import contract enforces.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _MODULES = sys.modules
 
 
 def decode(data: bytes) -> Any:
-    """Decode bytes that come from a side one trusts; the other direction is `evocell.wire`.
+    """Decode trusted bytes; the other direction is `evocell.wire`.
 
-    Arrays come as numpy arrays where numpy can be imported, otherwise as `Array`.
+    Arrays become numpy arrays if numpy can be imported, otherwise `Array`.
 
     Raises:
         ValueError: The bytes are not a value; other exceptions are possible for malformed ones.
@@ -59,9 +59,9 @@ def _to_array(dtype: str, shape: list[int], data: bytes) -> Any:
     numpy = _numpy()
     if numpy is None:
         return Array(dtype, shape, data)
-    # Objects, records and pointers must never be made of bytes, whichever side sent them.
+    # Objects, records and pointers must never be made from bytes of either side.
     check_header(dtype, shape, len(data))
-    # Writable, as the array was where it came from.
+    # Writable, like the original array.
     return numpy.ndarray(tuple(shape), dtype, bytearray(data))
 
 

@@ -1,6 +1,6 @@
-"""What changed between two versions: a unified diff, and which functions and classes.
+"""Difference of two versions: a unified diff, and the changed functions and classes.
 
-It runs in a fork of its own, because a text that nobody has read may take for ever to compare.
+It runs in a fork of its own, because comparing untrusted texts may take arbitrarily long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_DIFF_BYTES = 1 << 20
 _MAX_NAMES = 10_000
 _Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
-# A definition's kind, and its tree as text without places.
+# A definition's kind, and its tree as text without positions.
 Definition = tuple[str, str]
 
 
@@ -34,7 +34,7 @@ def diff(
 
     Returns:
         The answer for the host: ``{"t": "diff", "unified", "added", "removed", "changed"}``, the last three
-        with names such as ``"module:Class.method"``; ``"module"`` alone stands for what is in none.
+        with names such as ``"module:Class.method"``; ``"module"`` alone stands for top-level statements.
     """
     before, after = dict(old), dict(new)
     unified: list[str] = []
@@ -96,14 +96,14 @@ def _definitions(files: dict[str, bytes]) -> dict[str, Definition]:
 
 
 def _collect(node: ast.Module | ast.ClassDef, prefix: str, own: str, found: dict[str, Definition]) -> None:
-    """Note a module or class without its definitions, and each of those."""
+    """Record a module or class without its definitions, and each definition."""
     rest: list[ast.stmt] = []
     for statement in node.body:
         if not isinstance(statement, _Definition):
             rest.append(statement)
             continue
         name = prefix + statement.name
-        while name in found:  # one that is defined again, as by overloads
+        while name in found:  # redefined, for example by overloads
             name += "'"
         if isinstance(statement, ast.ClassDef):
             _collect(statement, f"{name}.", name, found)

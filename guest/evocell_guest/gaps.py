@@ -1,4 +1,4 @@
-"""What the platform lacks and programs expect: put in place once, before the freeze.
+"""Replacements for missing features of the platform, installed once, before the freeze.
 
 The working directory is the program's, `time.thread_time` and `os.getuid` are there, `os.dup` duplicates
 what was opened by name, and asyncio's event loops do without the pair of sockets by which other threads
@@ -37,7 +37,7 @@ _PLOTS_AT = "/usr/local/share/matplotlib"
 
 
 def fill() -> None:
-    """Fill the gaps of the interpreter this runs in; nothing where it is no WASI one."""
+    """Install the replacements; no effect outside WASI."""
     if not _WASI:
         return
     os.chdir(APP)
@@ -53,9 +53,9 @@ def fill() -> None:
 
 
 def dup(fd: int, /) -> int:
-    """Open the file behind a descriptor once more, at the same place.
+    """Reopen the file of a descriptor, at the same position.
 
-    WASI has no duplication. numpy's `fromfile` and `tofile` want it of files that Python opened by name.
+    WASI has no duplication, which numpy's `fromfile` and `tofile` need for files that Python opened by name.
 
     Raises:
         OSError: No open file object with a name has this descriptor.
@@ -74,17 +74,17 @@ def dup(fd: int, /) -> int:
 
 
 class _AfterImport:
-    """Changes a module right after it was imported (the finder protocol of `importlib`)."""
+    """Finder that changes modules right after their import."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
-        """Find one of the modules that are to be changed: with a loader that does it, or in another place."""
+        """Find a module to be changed: with a loader that changes it, or at another path."""
         del target
         if name not in {_SELECTOR_LOOPS, _PLOTS, _FONTS}:
             return None
         if name == _FONTS:
-            # That the list of fonts cannot be kept for the next time is no news.
+            # Suppress the warning that the font list cannot be cached.
             import_module("logging").getLogger(_FONTS).setLevel("ERROR")
             return None
         for finder in sys.meta_path:
@@ -94,7 +94,7 @@ class _AfterImport:
             if spec is not None and spec.loader is not None:
                 if name == _PLOTS:
                     os.environ.setdefault("MPLCONFIGDIR", "/tmp")  # noqa: S108 - a guest path
-                    # Beside its file it looks for its data, which cannot be read in the library's zip.
+                    # It looks for its data beside its file, which cannot be read in the library's zip.
                     spec.origin = f"{_PLOTS_AT}/__init__.py"
                 else:
                     spec.loader = _Changing(spec.loader)  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class _AfterImport:
 
 
 class _Changing:
-    """A loader that lets another one do the work and then takes the pair of sockets out of the loops."""
+    """A loader that delegates to another one and then removes the socket pair from the event loops."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -112,7 +112,7 @@ class _Changing:
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leave it to the other loader."""
+        """Delegate to the other loader."""
         made: ModuleType | None = self._loader.create_module(spec)
         return made
 
@@ -153,4 +153,4 @@ def _owner() -> int:
 
 
 def _nothing(self: object) -> None:
-    """There is no other thread that could wake a loop, and so nothing to wake it with."""
+    """Do nothing: no other thread could wake the loop."""

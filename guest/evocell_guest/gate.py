@@ -1,8 +1,8 @@
-"""The security gate's look at the syntax tree: what a file imports, calls and names.
+"""Static part of the security gate: imports, calls and names in a file's syntax tree.
 
-It runs in the compile fork, before anything of a variant does. It is policy and no wall: a name that is put
-together at run time is not seen here, and the wall is the membrane. The policy itself is the host's; it comes
-with the request.
+It runs in the compile fork, before any code of a variant. It is policy, not isolation: names computed at run
+time are not seen here, and isolation is the membrane's task. The policy itself comes from the host with the
+request.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ _IMPORTING = frozenset({ast.Import, ast.ImportFrom, ast.Call})
 _NODE = ast.AST
 _LEAVES = frozenset({int, str, type(None), ast.Load, ast.Store, ast.Del})
 _MAX_FINDINGS = 64
-# What makes the standard library's `code.replace` recognisable.
+# Keywords by which the standard library's `code.replace` is recognised.
 _CODE_KEYWORDS = "co_"
 _AGENT = frozenset({"_host", "evocell_guest"})
 _ENTRY_MODULE = "program"
 BLOCKED_MARK = "%"
-"""What the name of a module begins with whose import was found to be blocked; no module is called so."""
+"""Prefix of the names of blocked imports; no module has such a name."""
 
-# Attributes that only a frame has; without a way to one they are a program's own.
+# Attributes that only frames have; in code without access to frames they are the program's own.
 _OF_FRAMES = frozenset({"f_back", "f_builtins", "f_code", "f_globals", "f_locals"})
 _WAYS_TO_FRAMES = frozenset({"ag_frame", "cr_frame", "gi_frame", "tb_frame"})
-# They hand out frames; `sys` is watched at run time.
+# Modules that give access to frames; `sys` is checked at run time.
 _MODULES_WITH_FRAMES = frozenset({"asyncio", "bdb", "inspect", "logging", "pdb", "threading", "traceback"})
 
 Finding = tuple[str, int | None, int | None]
-"""What is wrong, in a sentence; its line and column, from 1."""
+"""A finding: sentence, line and column, from 1."""
 
 
 class Look(NamedTuple):
-    """What the gate saw in a file.
+    """Result of the gate for a file.
 
     Attributes:
-        imports: The top-level names of what it imports, sorted.
-        found: What is against the policy: imports first, each in the order of the tree.
-        left: The imports against it that may never be reached, or are guarded: they raise `ImportError` at
-            run time and refuse nothing before.
-        blocked: The nodes of those, each with the name it imports.
+        imports: Sorted top-level names of its imports.
+        found: Violations of the policy: imports first, each in the order of the tree.
+        left: Violating imports that may never be reached, or are guarded: they raise `ImportError` at run
+            time and do not refuse the file.
+        blocked: The nodes of those, each with the imported name.
     """
 
     imports: list[str]
@@ -55,13 +55,13 @@ class Look(NamedTuple):
 
 
 class Gate:
-    """A policy, ready to be held against syntax trees.
+    """A policy, prepared for checking syntax trees.
 
     Args:
         policy: ``blocked``: modules that must not be imported, submodules included. ``allowed``: None, or the
-            only modules that may be. ``names``: dotted names that must not be reached through an import.
+            allowed modules. ``names``: dotted names that must not be reached through an import.
             ``attributes``: attributes that must not be named. ``builtins``: built-in names that must not be
-            used. ``profile``: what to call it in a sentence.
+            used. ``profile``: its name in messages.
         own: Names of the version's own modules, which it may import unless they are blocked.
     """
 
@@ -77,11 +77,11 @@ class Gate:
         self._looks_at_names = bool(self.names or self.attributes or self.builtins)
 
     def look(self, tree: ast.AST, module: str = _ENTRY_MODULE) -> Look:
-        """Look at a file.
+        """Check a file.
 
         Args:
             tree: Its tree.
-            module: The name under which it is imported. Of several modules of a version one is sure to be.
+            module: The name under which it is imported. Of several modules only the entry's is sure to be.
         """
         imports: set[str] = set()
         found: list[Finding] = []
@@ -184,7 +184,7 @@ class Gate:
 
 
 class _Names:
-    """What the names of a file stand for: modules it imported, or things of its own."""
+    """Resolution of a file's names: imported modules, or its own definitions."""
 
     def __init__(self, nodes: Iterable[ast.AST]) -> None:
         self.bound: set[str] = set()
@@ -209,7 +209,7 @@ class _Names:
         self.bound |= self._modules.keys()
 
     def dotted(self, node: ast.AST) -> str:
-        """The dotted name that an expression stands for, through the file's imports; empty if none."""
+        """Return the dotted name that an expression refers to, through the file's imports; may be empty."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -221,7 +221,7 @@ class _Names:
 
 
 def _own_attributes(nodes: Iterable[ast.AST], attributes: frozenset[str], imports: set[str]) -> set[str]:
-    """Those of some attributes that are a file's own: it gives them a value, or no frame is in its reach."""
+    """Return the attributes that are a file's own: it assigns them, or has no access to frames."""
     own: set[str] = set()
     named: set[str] = set()
     for node in nodes:
@@ -243,7 +243,7 @@ def _own_attributes(nodes: Iterable[ast.AST], attributes: frozenset[str], import
 
 
 def _class_names(node: ast.ClassDef) -> Iterator[str]:
-    """Names of what a class gives its instances: methods, fields, slots."""
+    """Return the names of a class's members: methods, fields, slots."""
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             yield statement.name
@@ -258,10 +258,10 @@ def _class_names(node: ast.ClassDef) -> Iterator[str]:
 
 
 def _walk(tree: ast.AST) -> list[ast.AST]:
-    """All nodes, as `ast.walk` has them but for contexts and operators, in a quarter of the time."""
+    """Return all nodes except contexts and operators, in a quarter of the time of `ast.walk`."""
     nodes = [tree]
     add = nodes.append
-    for node in nodes:  # which grows meanwhile
+    for node in nodes:  # which grows during the loop
         for value in node.__dict__.values():
             kind = type(value)
             if kind is list:
@@ -274,7 +274,7 @@ def _walk(tree: ast.AST) -> list[ast.AST]:
 
 
 def mark_blocked(blocked: Iterable[tuple[ast.AST, str]]) -> None:
-    """Rename what imports ask for, so that they are refused even if the library has the module loaded."""
+    """Rename blocked imports, so that they are refused even if the module is loaded already."""
     for node, name in blocked:
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -287,7 +287,7 @@ def mark_blocked(blocked: Iterable[tuple[ast.AST, str]]) -> None:
 
 
 def prefix_in(name: str, names: Collection[str]) -> str:
-    """The name, or the package around it, that is among some names; empty if none is."""
+    """Return the name, or an enclosing package, that is among the given names; may be empty."""
     while name and name not in names:
         name = name.rpartition(".")[0]
     return name
@@ -311,6 +311,6 @@ def _imported(node: ast.AST) -> Iterator[str]:
         name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", None)
         first = node.args[0]
         constant = first.value if isinstance(first, ast.Constant) else None
-        # A relative name cannot be told from here.
+        # A relative name cannot be resolved here.
         if name in _IMPORTERS and isinstance(constant, str) and constant and constant[0] != ".":
             yield constant

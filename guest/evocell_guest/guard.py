@@ -1,8 +1,8 @@
-"""The security gate at run time: an audit hook that refuses what a variant's own code asks for.
+"""Run-time part of the security gate: an audit hook that refuses operations of a variant's own code.
 
-What the standard library or a harness does on a variant's behalf is theirs. Like all of the gate it is policy
-and no wall: agent and variant share an interpreter, and whoever digs deep enough can disarm it. He then has
-what the wall leaves him, which is nothing of the host's.
+Operations of the standard library or a harness on a variant's behalf are allowed. Like the whole gate it is
+policy, not isolation: agent and variant share an interpreter, and a determined variant can disarm it. It is
+then still confined by the membrane, without access to the host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from . import reasons
 from .gate import BLOCKED_MARK, prefix_in
 
 Rules = Mapping[str, Any]
-"""Audit event -> None if it is refused whatever its arguments are, or the names that are refused in them."""
+"""Audit event -> None if it is always refused, or the names that are refused in its arguments."""
 
 _TRUSTED = ("/usr/local/lib/", "/evocell/", "/harness/", "<frozen ")
 _IMPORT_SYSTEM = ("<frozen importlib", "<frozen zipimport")
@@ -29,7 +29,7 @@ class SecurityError(PermissionError):
 
 
 class BlockedImportError(ImportError):
-    """The security gate refused an import. A program may go on without the module, as without any other."""
+    """The security gate refused an import. A program may handle it like any missing module."""
 
 
 def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
@@ -43,7 +43,7 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
     trips: list[str] = []
 
     def arm(policy: Mapping[str, Any] | None, names: Iterable[str] = ()) -> None:
-        """Hold a policy against what follows; None holds nothing against it."""
+        """Apply a policy from now on; None applies none."""
         nonlocal rules, profile, blocked, allowed, own
         if policy is None:
             rules = {}
@@ -92,7 +92,7 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
         return any(type(argument) is str and argument in names for argument in arguments)
 
     def _asked_by_variant(*, through_imports: bool) -> bool:
-        """Whether the innermost frame is a variant's; of an import, leaving the import system's out."""
+        """Return whether the innermost frame is a variant's; for an import, ignoring the import system's."""
         frame: Any = _get_frame(2)
         for _ in range(_MAX_FRAMES):
             if frame is None:
@@ -118,14 +118,14 @@ def _make() -> tuple[Callable[..., None], Callable[..., None], list[str]]:
 
 
 hook, arm, trips = _make()
-"""`trips` are the sentences of what was refused during this call."""
+"""`trips` are the sentences of the refusals during this call."""
 
 
 def look_for_import(name: str) -> None:
-    """Hold an import that the interpreter itself reports to nobody against the policy."""
+    """Apply the policy to an import for which the interpreter raises no audit event."""
     hook("import", (name,))
 
 
 def install() -> None:
-    """Hang the hook into the interpreter, once, before the freeze. Nothing can take it out again."""
+    """Install the audit hook, once, before the freeze. It cannot be removed."""
     sys.addaudithook(hook)

@@ -1,7 +1,7 @@
-"""What a failure has to do with the sandbox, and what to do: a sentence added to what Python says of it.
+"""Hints on failures that are caused by the sandbox, appended to Python's messages.
 
-A program that works on the desk fails here for want of a thread, a socket or a place to write, and Python's
-own words name a missing attribute or an error number. Only failures that no program caught are looked at.
+A program that works natively may fail here for lack of a thread, a socket or a writable directory, and
+Python's message names a missing attribute or an error number. Only uncaught exceptions get hints.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _OF_OS_PREFIXES = ("exec", "spawn", "wait")
 
 
 def hint_for(error: BaseException) -> str:
-    """Return what to do about an exception, as a sentence without capital and full stop; empty if unknown."""
+    """Return a remedy for an exception, as a sentence without capital and full stop; empty if unknown."""
     try:
         return _hint_for(error)
     except BaseException:

@@ -1,8 +1,8 @@
-"""Which objects of the frozen heap may be made immortal.
+"""Selection of the objects of the frozen heap to make immortal.
 
-Merely looking at an object changes its reference count, and in a fork every page written to is a
-page copied. CPython leaves the count of an immortal object alone, so the host makes what is
-reachable from the loaded modules immortal at the freeze: it lives as long as the image anyway.
+Reading an object changes its reference count, and in a fork every written page is copied. CPython
+does not change the count of an immortal object, so at the freeze the host makes all objects reachable
+from the loaded modules immortal: they live as long as the image anyway.
 
 Source: PEP 683; the count is the first word of an object, and that of None shows its value.
 """
@@ -29,8 +29,8 @@ _PARTS_OF_CODE = (
 def lasting_objects() -> bytes:
     """Return the addresses of all objects that are reachable from the loaded modules and from types.
 
-    Every one of them is held by another that is held, in the end, by `sys.modules` or `object`;
-    nothing that belongs to a running function is among them. So they are alive when this has returned.
+    All of them are reachable from `sys.modules` or `object`, and none belongs only to a running function. So
+    they are alive when this has returned.
 
     Returns:
         Unsigned 32-bit addresses in the machine's byte order, that of `None` first.
@@ -47,7 +47,7 @@ def lasting_objects() -> bytes:
             pending.extend(getattr(found, part) for part in _PARTS_OF_CODE)
             pending.extend(found.co_varnames + found.co_cellvars + found.co_freevars)
         elif isinstance(found, type):
-            # A static type does not tell its dictionary to the collector.
+            # A static type does not report its dictionary to the collector.
             pending.extend(type.__dict__["__dict__"].__get__(found).values())
             pending.extend(type.__subclasses__(found))
     seen.discard(id(None))

@@ -1,7 +1,7 @@
-"""Integers are as wide as on the user's own machine, where the interpreter's C types are not.
+"""Emulation of native integer widths where the interpreter's C types are narrower.
 
-The interpreter's own code is mended when an image is built. What is left is written in Python: names in numpy
-that mean the type of a pointer, which has 32 bits here and 64 natively, and `sys.maxsize`.
+The interpreter's compiled code is patched when an image is built. The rest is Python code: names in numpy for
+the pointer-wide type, which has 32 bits here and 64 natively, and `sys.maxsize`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 MAXSIZE = 2**63 - 1
-"""What `sys.maxsize` is natively: programs take it for infinity."""
+"""The native `sys.maxsize`, which programs use as infinity."""
 
 _ALIASES = "numpy._core._type_aliases"
 _WIDE = {"intp": "int64", "uintp": "uint64"}
@@ -39,11 +39,11 @@ _ATTRIBUTES = frozenset(
         "numpy.ma.core",
     }
 )
-"""Modules whose results show the type that they call `intp`, and that hand none of it to compiled code."""
+"""Modules whose results expose their `intp` type, and that do not pass it to compiled code."""
 
 
 class _Loader:
-    """Loads a module from code that was changed."""
+    """Loads a module from changed code."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -52,7 +52,7 @@ class _Loader:
         return getattr(self._loader, name)
 
     def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
-        """Leave it to the import system."""
+        """Delegate to the import system."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
@@ -60,7 +60,7 @@ class _Loader:
         name = module.__name__
         code = self._loader.get_code(name)
         if name == _ALIASES:
-            # `np.int_` and `np.uint`; `np.intp` is what compiled libraries allocate their indices with.
+            # `np.int_` and `np.uint`; compiled libraries allocate their indices with `np.intp`.
             code = code.replace(co_consts=tuple(_wide(one) for one in code.co_consts))
         elif name != _NUMPY:
             code = _renamed(code)
@@ -73,11 +73,11 @@ class _Loader:
 
 
 class _Finder:
-    """Finds the modules that are changed, before others do."""
+    """Finder of the changed modules, before other finders."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Find one of them; leave all others to those who come after."""
+        """Find one of them; leave all others to later finders."""
         if name not in {_NUMPY, _ALIASES} and name not in _ATTRIBUTES:
             return None
         spec = PathFinder.find_spec(name, path, target)
@@ -87,8 +87,8 @@ class _Finder:
 
 
 def install() -> None:
-    """See to it that modules imported from now on are changed, and set `sys.maxsize`; in a guest only."""
-    platform: str = sys.platform  # the checker knows the host's only
+    """Change modules imported from now on, and set `sys.maxsize`; in a guest only."""
+    platform: str = sys.platform  # the type checker only knows the host's
     if platform != "wasi":
         return
     sys.meta_path.insert(0, _Finder)
@@ -134,7 +134,7 @@ def _wide(constant: object) -> object:
 
 
 def _renamed(code: CodeType) -> CodeType:
-    """Code in which the names of pointer-wide types are those of 64-bit ones."""
+    """Return code with the names of pointer-wide types replaced by those of 64-bit ones."""
     return code.replace(
         co_names=tuple(_WIDE.get(name, name) for name in code.co_names),
         co_consts=tuple(

@@ -1,8 +1,8 @@
-"""Import of variants from byte code that was compiled elsewhere, without touching a file.
+"""Import of variants from precompiled byte code, without file access.
 
 A version arrives as one opaque blob: its root directory and a table of its modules, each with its
 marshalled code. A finder placed first on `sys.meta_path` serves them, so an import costs the same
-fuel whatever the file system holds. Only the sandbox's own compile step writes such blobs, in a
+fuel regardless of the file system. Only the sandbox's own compile step writes such blobs, in a
 fork that runs no variant code.
 """
 
@@ -22,7 +22,7 @@ from . import guard
 from .packing import Table
 from .swap import Swap
 
-# Root directory, modules, their marks, and what the audit hook refuses while they run; None for nothing.
+# Root directory, modules, their marks, and the audit hook's policy while they run, or None.
 Version = tuple[str, Table, bytes, Mapping[str, Any] | None]
 
 _MODULES = sys.modules
@@ -33,14 +33,14 @@ _reload = reload
 _loads = marshal.loads
 _arm = guard.arm
 _look_for_import = guard.look_for_import
-# A version's own module goes before one of the image, as a script's directory does; replacing these
-# would pull the interpreter from under the agent.
+# A version's own module takes precedence over one of the image, like a script's directory; replacing
+# these would break the agent's interpreter.
 _KEPT = frozenset({"__main__", "_host", "builtins", "sys"})
 _MAX_NAMES = 20
 
 
 class LoadError(Exception):
-    """The entry point does not exist in the loaded version; the message says what does."""
+    """The entry does not exist in the loaded version; the message names the existing ones."""
 
 
 class ModuleLoader:
@@ -54,7 +54,7 @@ class ModuleLoader:
         self._package = package
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leave it to the import system to make the module object."""
+        """Let the import system create the module object."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code in its namespace."""
@@ -78,7 +78,7 @@ class ModuleLoader:
         return self.path
 
     def is_package(self, fullname: str) -> bool:
-        """Say whether the module is a package."""
+        """Return whether the module is a package."""
         del fullname
         return self._package
 
@@ -88,7 +88,7 @@ class ModuleLoader:
             return file.read()
 
     def get_resource_reader(self, fullname: str) -> Any:
-        """Return a reader for `importlib.resources`, which packages have and modules have not."""
+        """Return a reader for `importlib.resources`; only packages have one."""
         del fullname
         if not self._package:
             return None
@@ -98,17 +98,17 @@ class ModuleLoader:
 
 
 class Loader:
-    """The versions loaded in this interpreter: the variant's, and a harness's beside it.
+    """The versions loaded in this interpreter: the variant's, and a harness's.
 
-    Where both have a module of one name the harness's is found: a variant cannot replace its driver.
+    If both have a module of the same name, the harness's is found: a variant cannot replace its driver.
 
     Attributes:
         finished: Names of the modules whose code has run, in the order in which it ended, so that a
             reload runs a module after those it imports.
         roots: The versions' root directories, each with a ``/`` at its end.
 
-    A version may become a part of the image (`settle`): its modules then lie beneath those of the versions
-    that are loaded later, as the interpreter's own do, and stay as they are when those come and go.
+    A version may become part of the image (`settle`): versions loaded later then take precedence over its
+    modules, as over the interpreter's own, and do not change them.
     """
 
     def __init__(self) -> None:
@@ -150,16 +150,16 @@ class Loader:
     def install(self, code: bytes | None, harness: bytes | None) -> None:
         """Make a version's modules importable; nothing is imported yet.
 
-        A version that replaces one of the same role is swapped in (see `swap`): modules that were imported
-        keep their objects, and the code of those that changed, or that import from one that did, runs
-        again in them; modules that the new version lacks are forgotten.
+        A version that replaces one of the same role is swapped in (see `swap`): imported modules keep their
+        objects, and the code of changed modules, and of those that import from them, runs again in them;
+        modules that the new version lacks are dropped.
 
         Args:
             code: The variant's blob; None to keep the loaded one.
             harness: The harness's blob; None to keep the loaded one.
 
         Raises:
-            BaseException: Whatever a module's code raises when it is run again; all is then as before.
+            BaseException: The exception of a module's code when run again; everything is then restored.
         """
         before = (self._code, self._harness, self._harness_blob, self._table, self.roots, dict(self._base))
         reloading = code is not None and self._code is not None
@@ -218,7 +218,7 @@ class Loader:
         _arm(self._code[3] if self._code is not None else None, self._table.keys() | self._base.keys())
 
     def settle(self) -> None:
-        """Make what is loaded a part of the image; versions that are installed later go before it."""
+        """Make the loaded version a part of the image, over which later versions take precedence."""
         self._base = {**self._base, **self._table}
         self._base_roots = self.roots
         self.finished = {}
@@ -226,7 +226,7 @@ class Loader:
         self._table = {}
 
     def _cover(self, versions: list[Version]) -> None:
-        """Take away the image's modules whose top-level name a version has too: it goes before them whole."""
+        """Remove the image's modules whose top-level name a version has too, which replaces them whole."""
         self.roots = tuple(dict.fromkeys(self.roots + self._base_roots))
         tops = {name.partition(".")[0] for version in versions for name in version[1]}
         for name in [name for name in self._base if name.partition(".")[0] in tops]:
@@ -251,7 +251,7 @@ class Loader:
                 swap.module(module, _reload)
 
     def forget(self) -> None:
-        """Unload everything, as if nothing had ever been loaded."""
+        """Unload everything, restoring the initial state."""
         for name in (*self._table, *self._base):
             _MODULES.pop(name, None)
         _arm(None)
@@ -260,7 +260,7 @@ class Loader:
         self.__init__()  # type: ignore[misc]
 
     def _load(self, name: str) -> ModuleType:
-        """Import a module; one of the version's own as `import` would, but without looking elsewhere."""
+        """Import a module; the version's own ones without searching elsewhere."""
         spec = None
         if "." not in name and name not in _MODULES:
             spec = self.find_spec(name)
@@ -279,14 +279,14 @@ class Loader:
         return _MODULES[name]
 
     def resolve(self, entry: str) -> Any:
-        """Import the entry's module and return what it names.
+        """Import the entry's module and return the entry.
 
         Args:
             entry: ``"module:qualified.name"``.
 
         Raises:
             LoadError: There is no such module, name or callable.
-            BaseException: Whatever the module's own code raises.
+            BaseException: The exception of the module's own code.
         """
         module_name, _, qualname = entry.partition(":")
         module: Any = _MODULES.get(module_name)
@@ -319,9 +319,9 @@ def _marks(*versions: Version | None) -> dict[str, dict[str, int]]:
 
 
 def _imports_one(code: bytes, modules: set[str]) -> bool:
-    """Whether a module's own statements may import one of some modules.
+    """Return whether a module's own statements may import one of the given modules.
 
-    Names, whole or in their last part, are all that an import statement leaves in the code.
+    Code only records the full names or last parts of imported names.
     """
     last_parts = {name.rpartition(".")[2] for name in modules}
     return any(name.rpartition(".")[2] in last_parts for name in _loads(code).co_names)

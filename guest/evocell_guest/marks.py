@@ -1,8 +1,8 @@
-"""What the statements that bind a module's names look like, together with what they depend on.
+"""Checksums of the statements that bind a module's names, including their dependencies.
 
-A reload in place keeps the value of a name if nothing has changed about how the module makes it: see
-`swap`. Values and functions that it is made with count, as far as they are in the module itself; classes do
-not, because an instance outlives a change of its class.
+A reload in place keeps the value of a name if the code that binds it is unchanged: see `swap`. Values and
+functions that the code uses count, if defined in the module itself; classes do not, because an instance
+survives a change of its class.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _Import = (ast.Import, ast.ImportFrom)
 
 
 def marks(tree: ast.Module, content: bytes) -> list[list[Any]]:
-    """Return the names of values and classes that a module binds, each with a checksum of how.
+    """Return the names of values and classes that a module binds, each with the checksum of its binding.
 
     Args:
         tree: The module.
-        content: Its text, from which the statements are taken.
+        content: Its source text.
 
     Returns:
         Pairs of name and checksum, sorted by name; several statements that bind one name count together.
@@ -50,10 +50,10 @@ def marks(tree: ast.Module, content: bytes) -> list[list[Any]]:
 
 
 def _checksums(texts: dict[str, int], used: dict[str, set[str]]) -> dict[str, int]:
-    """For each name a checksum of the statements that bind it, and of those that bind what it is made with.
+    """Return for each name a checksum of its binding statements, and of those of its dependencies.
 
-    Names that are made with one another have their statements counted together. They are found, each group
-    after those it is made with, in one walk (Tarjan 1972), so the time grows with names and uses only.
+    Mutually dependent names share a checksum. The strongly connected components are found in one pass, each
+    after its dependencies (Tarjan 1972), in time linear in names and uses.
     """
     sums: dict[str, int] = {}
     order: dict[str, int] = {}
@@ -92,7 +92,7 @@ def _checksums(texts: dict[str, int], used: dict[str, set[str]]) -> dict[str, in
 def _sum_group(
     group: list[str], texts: dict[str, int], used: dict[str, set[str]], sums: dict[str, int]
 ) -> None:
-    """Set the checksums of names that are made with one another; those of all others they use are known."""
+    """Set the checksums of a group of mutually dependent names, whose other dependencies are done."""
     beyond = {other: sums[other] for name in group for other in used[name] if other in sums}
     together = repr([[(name, texts[name]) for name in group], sorted(beyond.items())]).encode()
     total = crc32(together)
@@ -101,7 +101,7 @@ def _sum_group(
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Names that a statement binds in the module's namespace."""
+    """Return the names that a statement binds in the module's namespace."""
     pending: list[ast.AST] = [statement]
     while pending:
         node = pending.pop()

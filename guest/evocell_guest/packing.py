@@ -1,7 +1,7 @@
-"""The form in which a version's compiled modules are loaded: one blob, written by the host from its parts.
+"""Format of a version's compiled modules: one blob, assembled by the host.
 
-The host puts the byte code of each file in as it got it and never looks into it. Version 2 of the
-marshal format has no references, so that the same parts always give the same bytes.
+The byte code of each file is opaque to the host. Version 2 of the marshal format has no references, so
+that the same parts always give the same bytes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 _FORMAT = 2
 
-# Module name -> is it a package, its file (its directory for a namespace package), marshalled code
+# Module name -> whether a package, its file (its directory for a namespace package), marshalled code
 # (None for a namespace package).
 Table = dict[str, tuple[bool, str, bytes | None]]
 
-# Module name -> name that it binds -> what the statements that bind it look like.
+# Module name -> bound name -> checksum of the binding statements.
 Marks = Mapping[str, Mapping[str, int]]
 
 # A file's path, its marshalled code, and its marks.
@@ -53,7 +53,7 @@ def pack_files(
     Args:
         root: Directory at which the guest sees the files.
         parts: The files; paths are relative to the root.
-        prefixes: For each part what its path begins with in addition; None for nothing.
+        prefixes: For each part a prefix of its path, or None.
         policy: What the audit hook refuses while their code runs; None for nothing.
     """
     table: Table = {}
@@ -69,9 +69,9 @@ def pack_files(
 
 
 def module_name(path: str) -> tuple[str, bool]:
-    """Return the module that a file holds, and whether it is a package.
+    """Return the name of a file's module, and whether it is a package.
 
-    The name is empty if nothing can import the file (``a.b.py``, an ``__init__.py`` at the root).
+    The name is empty if the file cannot be imported (``a.b.py``, an ``__init__.py`` at the root).
     """
     parts = path[: -len(".py")].split("/")
     package = parts[-1] == "__init__"
@@ -81,7 +81,7 @@ def module_name(path: str) -> tuple[str, bool]:
 
 
 def _add_namespaces(table: Table, root: str) -> None:
-    """Make directories without an ``__init__.py`` importable, unless a module has their name."""
+    """Add directories without an ``__init__.py`` as namespace packages, unless a module has their name."""
     for name in list(table):
         parent = name.rpartition(".")[0]
         while parent and parent not in table:

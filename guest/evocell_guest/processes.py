@@ -1,6 +1,6 @@
-"""Questions to the host, for which a call waits: other guests that run beside this one, and what they say.
+"""Questions to the host about child processes and channels, for which a call waits.
 
-What programs know them by (`subprocess`, `multiprocessing`) is in harnesses, made of these.
+Harnesses build `subprocess` and `multiprocessing` on these.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _task: Callable[[int], list[Any]] | None = None
 
 
 class Refused(Exception):
-    """The host does not do what was asked.
+    """The host refused a question.
 
     Attributes:
-        why: A word: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"``, ``"full"``
-            or ``"ended"``; or ``"none"`` if the call may have no processes.
+        why: The reason: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"``, ``"full"``
+            or ``"ended"``; or ``"none"`` if the call must not have processes.
     """
 
     def __init__(self, why: str, said: str) -> None:
@@ -31,16 +31,16 @@ class Refused(Exception):
 
 
 def adopt(call: Callable[[bytes], bytes]) -> None:
-    """Tell it the host's mailbox."""
+    """Register the host's mailbox."""
     global _call  # noqa: PLW0603
     _call = call
 
 
 def ask(*question: Any) -> Any:
-    """Ask the host something and wait for the answer.
+    """Send a question to the host and wait for the answer.
 
     Raises:
-        Refused: It is not done.
+        Refused: The host refused.
     """
     if _call is None:
         raise Refused("none", "there is no host to ask")
@@ -56,20 +56,20 @@ def ask(*question: Any) -> Any:
 
 
 def ring_at(clock_ns: int) -> None:
-    """Have this guest be sent SIGALRM at a time, to a millisecond of work; a sleep ends for it.
+    """Schedule SIGALRM for this guest, to a millisecond of work; it interrupts a sleep.
 
     Args:
-        clock_ns: When, by `time.monotonic_ns`; 0 for never.
+        clock_ns: The time by `time.monotonic_ns`; 0 for never.
     """
     if _call is not None:
         _call(_MARK * 2 + clock_ns.to_bytes(8, "little"))
 
 
 def fork(task: Callable[[int], list[Any]]) -> int:
-    """Start a copy of this guest, as it is now, that does a task and ends.
+    """Start a copy of this guest in its current state that runs a task and ends.
 
     Args:
-        task: Is given the number of the process; returns the exit status and bytes for this guest.
+        task: Called with the process id; returns the exit status and bytes for this guest.
 
     Returns:
         The number of the process.
@@ -87,10 +87,10 @@ def fork(task: Callable[[int], list[Any]]) -> int:
 
 
 def run_task(pid: int) -> list[Any]:
-    """Do what the copy of a guest was made for.
+    """Run the task of a copied guest.
 
     Args:
-        pid: The number of the process that it is.
+        pid: Its own process id.
     """
     if _task is None:
         message = "this guest is no copy that was made for a task"

@@ -1,4 +1,4 @@
-"""Which imports of a file are not sure to be made when it is run."""
+"""Detection of a file's imports that may not be executed when it is run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CATCHING = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseE
 
 
 def uncertain_imports(tree: ast.AST) -> set[int]:
-    """Return the identities of the nodes that may never be reached, or whose failure is caught.
+    """Return the ids of the nodes that may not be reached, or whose failure is caught.
 
-    Those are in functions, under conditions and in loops, in a ``try`` that catches `ImportError` or what is
-    wider, in its handlers, and in ``with suppress(ImportError)``.
+    These are in functions, under conditions and in loops, in a ``try`` that catches `ImportError` or a base
+    class, in its handlers, and in ``with suppress(ImportError)``.
     """
     found: set[int] = set()
     pending: list[tuple[ast.AST, bool]] = [(tree, False)]

@@ -1,4 +1,4 @@
-"""Why the security gate refuses what it refuses, and what to write instead: the end of its sentences."""
+"""Reasons of the security gate's refusals, with alternatives: the ends of its messages."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ _FRAME_WORDS = ("frame", "inspect.", "f_", "_current_")
 
 
 def of_module(name: str, *, listed: bool = True) -> str:
-    """Why a module is blocked, and what to do.
+    """Return why a module is blocked, and the alternative.
 
     Args:
         name: The blocked module.
-        listed: Whether it is among the blocked ones, and not just missing among the allowed.
+        listed: Whether it is blocked explicitly, not just missing from the allowed ones.
     """
     return _MODULES.get(name, _BLOCKED) if listed else _NOT_LISTED
 
 
 def of_name(name: str) -> str:
-    """Why a name, an attribute or an event is refused, and what to do."""
+    """Return why a name, an attribute or an event is refused, and the alternative."""
     found = _NAMES.get(name)
     if found is None:
         found = _FRAMES if any(word in name for word in _FRAME_WORDS) else _INNARDS

@@ -1,11 +1,11 @@
-"""Reading of requests, the one message every call pays for.
+"""Decoding of requests, whose cost every call pays.
 
 The host writes the request of a call in the interpreter's own format (`marshal`): a flat map of plain scalars
-and bytes, which the interpreter reads in a tenth of what reading it in Python takes. The host is trusted
-here; the other direction is never read like that. Other requests come as any value does.
+and bytes, which the interpreter decodes at a tenth of the cost of Python code. The host is trusted; the other
+direction never uses this format. Other requests are encoded like any value.
 
-Arguments that are plain are read directly too, in a fifth of what msgpack's pure-Python unpacker takes for
-them. Both were 40 % of a trivial call's fuel.
+Plain arguments are decoded directly too, at a fifth of the cost of msgpack's pure-Python unpacker. Both were
+40 % of a trivial call's fuel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from .decoding import decode
 
 MARSHALLED = b"{"
-"""What a request in the interpreter's own format begins with; as a value this would be a number."""
+"""First byte of a request in marshal format; as a value this would be a number."""
 
 _loads = marshal.loads
 _unpack_from = unpack_from
@@ -31,17 +31,17 @@ _SIGNED = {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 
 
 class _NotPlain(Exception):
-    """There is something in it that takes the general way."""
+    """It contains a value that needs the general decoder."""
 
 
 def read_request(data: bytes) -> dict[str, Any]:
-    """Decode a request; the host, which one trusts, encoded it."""
+    """Decode a request from the trusted host."""
     request: dict[str, Any] = _loads(data) if data[:1] == MARSHALLED else decode(data)
     return request
 
 
 def read_arguments(data: bytes) -> Any:
-    """Decode a value the host encoded: what `decode` gives, for plain values in less time."""
+    """Decode a value from the host like `decode`, but faster for plain values."""
     try:
         value, end = _read(data, 0)
     except (_NotPlain, IndexError):
@@ -50,7 +50,7 @@ def read_arguments(data: bytes) -> Any:
 
 
 def _read(data: bytes, at: int) -> tuple[Any, int]:
-    """Read the value that begins at an offset; returns it and where it ends."""
+    """Read the value at an offset; returns it and its end."""
     first = data[at]
     at += 1
     if first < 0x80:
@@ -87,7 +87,7 @@ def _read_list(data: bytes, at: int, count: int) -> tuple[list[Any], int]:
 
 
 def _read_long(data: bytes, at: int, first: int) -> tuple[Any, int]:
-    """Read a value with a number after its first byte: its length or itself."""
+    """Read a value whose first byte is followed by a number: its length or itself."""
     number = int.from_bytes
     for widths in (_UNSIGNED, _SIGNED, _TEXT, _BYTES, _LISTS):
         width = widths.get(first)

@@ -1,7 +1,7 @@
 """Seeding of the random sources that are part of the image.
 
 `random` and numpy's legacy generator were seeded before the freeze, so every fork would draw the
-same numbers. `os.urandom`, and with it numpy's default generator, is the membrane's business.
+same numbers. `os.urandom`, and with it numpy's default generator, is handled by the membrane.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import sys
 from importlib import import_module
 
 DEFAULT_SEED = 0
-"""The seed most calls have: a fork has it already."""
+"""The default seed, with which the image is prepared."""
 
 _MODULES = sys.modules
 # Bound now: a variant may replace the module's attributes.
 _seed_random = random.seed
 
-# The seed the sources were given before the freeze, until a fork's first call takes it up.
+# The seed of the sources at the freeze, until a fork's first call.
 _standing: int | None = None
 
 
@@ -33,7 +33,7 @@ def reseed(seed: int) -> None:
     """Seed `random`, and numpy's legacy generator if it is imported.
 
     Args:
-        seed: Any whole number; numpy, which takes 32 bits, gets the lower ones.
+        seed: Any integer; numpy, which takes 32 bits, gets the lower ones.
     """
     global _standing
     standing, _standing = _standing, None

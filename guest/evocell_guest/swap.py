@@ -1,12 +1,12 @@
-"""Hot code swap: a module's code runs again in its namespace, and what the program has made stays.
+"""Hot code swap: a module's code runs again in its namespace, and the program's state is kept.
 
 - A class keeps its identity: its attributes become those of the new version, so that instances and
   subclasses there are have the new methods.
-- A function keeps its identity as well: whoever holds it runs the new code.
+- A function keeps its identity as well: existing references run the new code.
 - A name keeps its value if the module still makes it in the same way (see `marks`), or does not make it at
   all; any other name has what the new version gives it. Functions, classes and modules go with their names.
 
-It is all or nothing: if a module's code raises, everything is as before.
+It is atomic: if a module's code raises, everything is restored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DUNDERS = (
     "__builtins__",
 )
 _FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__doc__", "__qualname__", "__type_params__")
-# What a class has of its own, whatever its body says.
+# Attributes that every class has, independent of its body.
 _OWN = frozenset(
     {"__dict__", "__weakref__", "__module__", "_abc_impl", "__annotations_cache__", "__annotate_func__"}
 )
@@ -38,10 +38,10 @@ _build_class = builtins.__build_class__
 
 
 class Swap:
-    """Modules that are being swapped, and the way back.
+    """A swap of modules, with the data to undo it.
 
     Args:
-        old_marks: For each module, how the old version binds its names.
+        old_marks: The marks of the old version, by module.
         new_marks: The same of the new version.
     """
 
@@ -53,14 +53,14 @@ class Swap:
         self._back: list[Callable[[], None]] = []
 
     def module(self, module: ModuleType, run: Callable[[ModuleType], object]) -> None:
-        """Run a module's new code in it, and keep what is to stay.
+        """Run a module's new code in it, and keep the preserved values.
 
         Args:
-            module: The module as it is.
+            module: The module.
             run: Runs the new code.
 
         Raises:
-            BaseException: Whatever the code raises; `undo` is then to be called.
+            BaseException: The exception of the code; call `undo` then.
         """
         name, names = module.__name__, module.__dict__
         old = dict(names)
@@ -80,7 +80,7 @@ class Swap:
                 return known
             return known if self._merge(known, made) else made
 
-        # Values stay in sight, for code that asks whether it has them already; what is code goes.
+        # Values stay visible, for code that checks whether they exist; functions and classes are removed.
         for key in old.keys() - _DUNDERS:
             if isinstance(old[key], _CODE):
                 del names[key]
@@ -96,12 +96,12 @@ class Swap:
                 names[key] = value
 
     def undo(self) -> None:
-        """Make everything as it was."""
+        """Restore the state before the swap."""
         while self._back:
             self._back.pop()()
 
     def _merge(self, old: type, new: type) -> bool:
-        """Give a class the attributes of its new version; False if its instances would not fit."""
+        """Update a class with the attributes of its new version; False if instances are incompatible."""
         if type(old) is not type(new) or type(old) not in _MERGED_KINDS:
             return False
         if old.__dict__.get("__slots__") != new.__dict__.get("__slots__"):
@@ -131,7 +131,7 @@ class Swap:
         return _is_class_of(old, module) and _is_class_of(new, module) and self._merge(old, new)
 
     def _adopt(self, value: Any, new: type, old: type) -> None:
-        """Make ``super()`` and ``__class__`` in a method mean the class that stays."""
+        """Make ``super()`` and ``__class__`` in a method refer to the kept class."""
         for function in _functions(value):
             for cell in function.__closure__ or ():
                 try:
@@ -141,7 +141,7 @@ class Swap:
                     continue
 
     def _recode(self, old: Any, new: Any) -> bool:
-        """Give a function the code of its new version; False if it is none, or cannot be given it."""
+        """Update a function with the code of its new version; False if that is impossible."""
         if type(old) is not FunctionType or type(new) is not FunctionType:
             return False
         free = new.__code__.co_freevars
@@ -178,7 +178,7 @@ def _is_function_of(value: Any, module: str) -> bool:
 
 
 def _functions(value: Any) -> list[FunctionType]:
-    """Functions that an attribute of a class is made of."""
+    """Return the functions in an attribute of a class."""
     if isinstance(value, property):
         parts = [value.fget, value.fset, value.fdel]
     else:

@@ -1,8 +1,8 @@
-"""Tracebacks that show a variant's own frames and nothing else, whatever the exception does.
+"""Tracebacks with only a variant's own frames, robust against hostile exceptions.
 
-An exception comes from code that nobody has read: its ``__str__`` may raise or return megabytes,
-its chain may be circular, its stack may be 100,000 frames deep. Nothing here lets any of that
-escape, and what is shown is cut to a few KiB, head and tail kept.
+An exception comes from untrusted code: its ``__str__`` may raise or return megabytes, its chain may
+be circular, its stack may be 100,000 frames deep. None of that escapes from here, and the text is cut
+to a few KiB, keeping head and tail.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _group_members = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 def clip(text: str, max_bytes: int) -> str:
-    """Return `text` as a plain str that UTF-8 can hold, its middle cut out if it is too long."""
-    # Slicing a subclass by the base's method gives a plain str and runs none of its own.
+    """Return `text` as a plain str that is encodable in UTF-8, its middle cut out if it is too long."""
+    # Slicing a subclass by the base's method gives a plain str and runs none of its own code.
     length = str.__len__(text)
     if length > max_bytes:
         half = max_bytes // 2
@@ -51,7 +51,7 @@ def type_name(error: BaseException) -> str:
 
 
 def message(error: BaseException) -> str:
-    """Return what the exception says, or that it cannot say anything."""
+    """Return the exception's text, or a placeholder if it has none."""
     try:
         return clip(str(error), MAX_MESSAGE_BYTES)
     except BaseException as failure:
@@ -59,7 +59,7 @@ def message(error: BaseException) -> str:
 
 
 def render(error: BaseException, roots: tuple[str, ...]) -> str:
-    """Render an exception with its chain, in the manner of Python's own tracebacks.
+    """Render an exception with its chain, like Python's own tracebacks.
 
     Args:
         error: The exception.
@@ -74,7 +74,7 @@ def render(error: BaseException, roots: tuple[str, ...]) -> str:
 
 
 class _Rendering:
-    """The lines of one traceback as they come about."""
+    """Lines of a traceback under construction."""
 
     def __init__(self, roots: tuple[str, ...]) -> None:
         self.lines: list[str] = []
@@ -83,8 +83,8 @@ class _Rendering:
         self._sources: dict[str, list[str]] = {}
 
     def chain(self, error: BaseException, indent: str) -> None:
-        """Add an exception below those that led to it."""
-        # Each with the words that join it to the one raised after it, which is printed below it.
+        """Add an exception below its causes."""
+        # Each with the connecting sentence to the one raised after it, which is printed below it.
         links: list[tuple[BaseException, str]] = []
         current: BaseException | None = error
         relation = ""
@@ -151,7 +151,7 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _frames(traceback: TracebackType | None, roots: tuple[str, ...]) -> list[tuple[str, int, str]]:
-    """Return the variant's frames, repeats folded, the middle of a deep stack left out.
+    """Return the variant's frames, with repeats folded and the middle of a deep stack omitted.
 
     An entry without a path is a remark to print in its place.
     """

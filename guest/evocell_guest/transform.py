@@ -1,8 +1,8 @@
-"""The ModuleTransformer: a version's modules under other names, so that two versions fit into one guest.
+"""Renaming of a version's modules by a prefix, so that two versions fit into one guest.
 
-Every module of the version gets a prefix to its top-level name, and its code is changed so that it finds
-the others under theirs. Only the syntax tree changes, never a line number, and what a program sees of its
-own name is the original one. What cannot be followed in the tree is refused, by name and place.
+Every module of the version gets a prefix to its top-level name, and its code is changed to import the others
+by their prefixed names. Only the syntax tree changes, never a line number, and a program sees its original
+name. Uses that cannot be renamed in the tree are refused, by name and position.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 _NAME = "__name__"
-# Functions that take the name of a module as their first argument; those that import must be followed.
+# Functions that take a module's name as first argument; names for those that import must be constant.
 _IMPORTERS = frozenset({"__import__", "import_module"})
 _FINDERS = frozenset({"files", "get_data", "find_spec", "find_loader"})
 _RUNNERS = frozenset({"exec", "compile"})
@@ -20,10 +20,10 @@ _REFUSED_MODULES = frozenset({"runpy", "zipimport", "modulefinder"})
 
 
 class CannotPrefix(Exception):
-    """Something in a module cannot be followed.
+    """A use in a module cannot be renamed.
 
     Attributes:
-        what: What it is, in a sentence.
+        what: The use, in a sentence.
         line: Its line, from 1.
         column: Its column, from 1.
     """
@@ -36,16 +36,16 @@ class CannotPrefix(Exception):
 
 
 def prefix_module(tree: ast.Module, name: str, prefix: str, own: Collection[str], root: str) -> ast.Module:
-    """Change a module so that it works under a name with a prefix, beside modules that have it too.
+    """Change a module so that it works under a prefixed name, with other prefixed modules.
 
     Imports of the version's modules in all their forms, relative ones included, names given as constants to
     ``import_module``, ``importlib.resources.files`` and the like, ``sys.modules[__name__]``, and paths below
-    the version's own packages are followed; ``__name__`` reads as it did.
+    the version's own packages are renamed; ``__name__`` has its original value.
 
     Args:
         tree: The module; it is changed.
         name: Its own dotted name.
-        prefix: What the names of the version's modules begin with.
+        prefix: The prefix of the names of the version's modules.
         own: Top-level names of the version's modules.
         root: Directory at which the guest sees the files.
 
@@ -53,7 +53,7 @@ def prefix_module(tree: ast.Module, name: str, prefix: str, own: Collection[str]
         The tree.
 
     Raises:
-        CannotPrefix: Something in it cannot be followed.
+        CannotPrefix: A use in it cannot be renamed.
     """
     changed: ast.Module = _Prefixer(name, prefix, frozenset(own), root).visit(tree)
     return ast.fix_missing_locations(changed)
@@ -67,7 +67,7 @@ class _Prefixer(ast.NodeTransformer):
         self._root = root + "/"
 
     def visit_Import(self, node: ast.Import) -> Any:
-        """Import under the new name what is bound to the old one."""
+        """Import by the new name and bind the old one."""
         before: list[ast.stmt] = []
         for alias in node.names:
             self._refuse_module(alias.name, node)
@@ -84,7 +84,7 @@ class _Prefixer(ast.NodeTransformer):
         return [*before, node] if before else node
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
-        """A relative import is relative to the new name already."""
+        """Rename an absolute import; a relative one already refers to the new name."""
         module = node.module or ""
         if node.level == 0:
             self._refuse_module(module, node)
@@ -95,7 +95,7 @@ class _Prefixer(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> Any:
-        """Follow names of modules that are given as arguments."""
+        """Rename modules given as arguments."""
         called = node.func
         name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
         if isinstance(called, ast.Name) and name in _RUNNERS:
@@ -114,14 +114,14 @@ class _Prefixer(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
-        """Follow ``sys.modules["name"]``."""
+        """Rename ``sys.modules["name"]``."""
         if not _is_sys_modules(node.value):
             return self.generic_visit(node)
         node.slice = self._key(node, node.slice)
         return node
 
     def visit_Compare(self, node: ast.Compare) -> Any:
-        """Follow ``"name" in sys.modules``."""
+        """Rename ``"name" in sys.modules``."""
         for number, (operator, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
             if isinstance(operator, ast.In | ast.NotIn) and _is_sys_modules(right) and number == 0:
                 node.left = self._key(node, node.left)
@@ -129,19 +129,19 @@ class _Prefixer(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> Any:
-        """Any other use of ``sys.modules`` cannot be followed."""
+        """Refuse any other use of ``sys.modules``."""
         if _is_sys_modules(node):
             raise CannotPrefix("it uses sys.modules, which has its modules under other names", node)
         return self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> Any:
-        """A module sees the name that it had."""
+        """Keep the original ``__name__`` of a module."""
         if node.id == _NAME and isinstance(node.ctx, ast.Load):
             return ast.copy_location(ast.Constant(self._name), node)
         return node
 
     def visit_Constant(self, node: ast.Constant) -> Any:
-        """Paths below the version's own packages."""
+        """Rename paths below the version's own packages."""
         value = node.value
         if isinstance(value, str) and value.startswith(self._root):
             rest = value[len(self._root) :]
@@ -150,7 +150,7 @@ class _Prefixer(ast.NodeTransformer):
         return node
 
     def _module_argument(self, call: ast.Call, argument: ast.expr) -> ast.expr:
-        """The name of a module, which is to be the real one."""
+        """Return the renamed module name of an argument."""
         if isinstance(argument, ast.Name) and argument.id == _NAME:
             return self._real_name(argument)
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
@@ -175,7 +175,7 @@ class _Prefixer(ast.NodeTransformer):
         return ast.copy_location(ast.Attribute(spec, "name", ast.Load()), node)
 
     def _imported(self, name: str, node: ast.Import) -> ast.stmt:
-        """A statement that imports a module and binds nothing."""
+        """Return a statement that imports a module and binds nothing."""
         call = ast.Call(ast.Name("__import__", ast.Load()), [ast.Constant(self._prefix + name)], [])
         return ast.copy_location(ast.Expr(call), node)
 

@@ -1,6 +1,6 @@
-"""The value codec that guest and host share: Python values as MessagePack. The way back is `decoding`.
+"""Encoder of Python values as MessagePack, shared by guest and host; the decoder is in `decoding`.
 
-Plain values are plain MessagePack. What it lacks travels in extension types:
+Plain values are plain MessagePack. Other types are extension types:
 
 ==== ======================================== =====================================================
 code value                                    payload
@@ -16,8 +16,8 @@ code value                                    payload
 ==== ======================================== =====================================================
 
 Equal values give equal bytes: NaNs are written in one form and sets in one order. Subclasses of
-plain types travel as their base, numpy scalars as Python scalars, and what is none of these is
-refused by the path that leads to it. No method of a refused or subclassed object is called.
+plain types are encoded as their base, numpy scalars as Python scalars, and all other objects are
+refused with their path. No method of a refused or subclassed object is called.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .walk import INT_MAX, INT_MIN, MAX_DEPTH, Refused, Walk
 
 
 class EncodeError(ValueError):
-    """A value holds something that has no encoding.
+    """Part of a value has no encoding.
 
     Attributes:
-        path: Where it is, such as ``"result['a'][3]"``.
-        reason: What is wrong there and how to mend it; continues the sentence that `path` starts.
+        path: Its path, such as ``"result['a'][3]"``.
+        reason: The problem and the remedy; continues the sentence that `path` starts.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -48,7 +48,7 @@ class TooLarge(ValueError):
     """A value is over one of the caller's limits.
 
     Attributes:
-        path: Where the limit was passed.
+        path: The path at which the limit was exceeded.
         which: ``"bytes"``, ``"items"``, ``"depth"`` or ``"keys"``.
         limit: The limit in that unit.
     """
@@ -82,19 +82,19 @@ def encode(
     """Encode a value.
 
     Args:
-        value: What to encode.
+        value: The value.
         max_bytes: Limit on the encoded size in bytes; None for no limit.
-        max_items: Limit on the number of values in it, dict keys and all nested ones included.
-        max_depth: Limit on nesting; a flat list has depth 1. Over `MAX_DEPTH` it counts as that.
+        max_items: Limit on the number of values, including dict keys and all nested values.
+        max_depth: Limit on nesting; a flat list has depth 1. At most `MAX_DEPTH`.
         max_hashed_keys: Limit on dict keys and set elements whose hashes can be forged (tuples and
             ints beyond 64 bits). A sender whose reader distrusts it passes `MAX_HASHED_KEYS`.
-        root: What to call the value in a path.
+        root: Name of the value in paths.
 
     Returns:
         The encoded bytes, the same for equal values.
 
     Raises:
-        EncodeError: Something in the value has no encoding.
+        EncodeError: Part of the value has no encoding.
         TooLarge: The value is over a limit.
     """
     kind = type(value)

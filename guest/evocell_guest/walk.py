@@ -1,4 +1,4 @@
-"""The walk that turns a value into what msgpack packs as it is, and counts on the way."""
+"""Conversion of a value to msgpack's native types, with counting against limits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .arrays import MAX_DIMENSIONS, Array, empty_rows, item_bytes
 MAX_DEPTH = 128
 MAX_INT_BYTES = 1 << 16
 RAW_LIST_MIN = 16
-# Payloads of tuples and sets are copied once per level by whoever reads them.
+# Readers copy the payloads of tuples and sets once per level.
 COPY_FACTOR = 8
 COPY_SLACK_BYTES = 1 << 20
-# Hashes of tuples and big ints can be made to collide, which makes reading a dict quadratic.
+# Hashes of tuples and big ints can be forged to collide, which makes reading a dict quadratic.
 MAX_HASHED_KEYS = 4096
 HASHED_ITEMS_PER_KEY = 4
 HASHED_BYTES_PER_KEY = 64
@@ -69,7 +69,7 @@ _BY_TYPE = {
 
 
 class Refused(Exception):
-    """Carries a refusal up to the root, gathering the path on its way."""
+    """A refusal that collects the path while it propagates to the root."""
 
     def __init__(self, which: str, reason: str, limit: int = 0) -> None:
         super().__init__(which, reason, limit)
@@ -79,7 +79,7 @@ class Refused(Exception):
         self.steps: list[str] = []
 
     def path(self, root: str) -> str:
-        """Return the path from `root` to what was refused, shortened in its middle."""
+        """Return the path from `root` to the refused value, shortened in its middle."""
         path = root + "".join(reversed(self.steps))
         if len(path) > _MAX_PATH_CHARS:
             half = _MAX_PATH_CHARS // 2
@@ -88,7 +88,7 @@ class Refused(Exception):
 
 
 class Walk:
-    """Turns one value into what msgpack packs as it is, counting on the way."""
+    """Converts one value to msgpack's native types, counting against the limits."""
 
     __slots__ = (
         "bytes",
@@ -116,7 +116,7 @@ class Walk:
         self.max_hashed = _UNLIMITED if max_hashed is None else max_hashed
 
     def value(self, value: Any, depth: int) -> Any:
-        """Return what msgpack packs for `value`, a member of a container nested `depth - 1` deep.
+        """Return the msgpack form of `value`, a member of a container nested `depth - 1` deep.
 
         Raises:
             Refused: It has no encoding, or is over a limit.
@@ -150,7 +150,7 @@ class Walk:
             raise Refused("", f"{what}; return {_ALLOWED}") from None
 
     def _other(self, value: Any, kind: type, depth: int) -> Any:
-        """Encode the rarer types, and subclasses as their base, without running their methods."""
+        """Convert the rarer types, and subclasses as their base, without running their methods."""
         if kind is complex or issubclass(kind, complex):
             parts = (complex.real.__get__(value), complex.imag.__get__(value))
             return ExtType(8, _TWO_DOUBLES.pack(*(self.value(part, depth) for part in parts)))
@@ -229,7 +229,7 @@ class Walk:
         return ExtType(1, value.to_bytes(size, "big", signed=True))
 
     def _list(self, value: Any, depth: int) -> Any:
-        # Types by identity: hashing or comparing one may run its metaclass.
+        # Types are compared by identity: hashing or comparing one may run its metaclass.
         if len(value) >= RAW_LIST_MIN and len(set(map(id, map(type, value)))) == 1:
             kind = type(value[0])
             raw = None
@@ -287,7 +287,7 @@ class Walk:
         return ExtType(3 if base is set else 4, data)
 
     def _key(self, value: Any, depth: int) -> Any:
-        """Encode what a reader will have to hash."""
+        """Convert a value that a reader will hash."""
         kind = type(value)
         if issubclass(kind, tuple):
             items = value if kind is tuple else tuple.__getitem__(value, slice(None))
@@ -355,7 +355,7 @@ class Walk:
 
 
 def refuse(kind: type, hint: str) -> NoReturn:
-    """Refuse an object by the name of its type; `hint` is what to do where the type itself gives none."""
+    """Refuse an object by the name of its type; `hint` is the default remedy."""
     name = _name_of(kind)
     if hint.startswith("return"):
         better = _BY_TYPE.get(name) or next((_BY_TYPE[b] for b in _bases(kind) if b in _BY_TYPE), "")
@@ -374,7 +374,7 @@ def _name_of(kind: type) -> str:
 
 
 def _dtype_hint(dtype: Any) -> str:
-    """How to turn an array of a dtype that cannot travel into one that can."""
+    """Return how to convert an array with an unsupported dtype to a supported one."""
     kind = dtype.kind
     if kind == "T":
         return "return array.astype('U') or array.tolist()"
@@ -388,7 +388,7 @@ def _dtype_hint(dtype: Any) -> str:
 
 
 def _label(key: Any) -> str:
-    """Name a dict key in a path, without running any method of it."""
+    """Format a dict key for a path, without running any method of it."""
     kind = type(key)
     if kind is str or kind is bytes:
         return repr(key) if len(key) <= 40 else f"{key[:40]!r}…"

@@ -1,4 +1,4 @@
-"""The zip from which the guest imports its agent: our package, and msgpack's pure-Python half."""
+"""The zip from which the guest imports its agent: `evocell_guest`, and the pure-Python part of msgpack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 GUEST_PATH = "evocell/agent.zip"
-"""Where it lies, relative to the guest's `/`."""
+"""Its path, relative to the guest's `/`."""
 
 _MSGPACK = ("__init__.py", "exceptions.py", "ext.py", "fallback.py")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -17,7 +17,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @cache
 def build() -> bytes:
-    """The zip's bytes; the same for the same installed sources."""
+    """Return the zip's bytes, which are reproducible from the installed sources."""
     members = {f"msgpack/{name}": files("msgpack").joinpath(name).read_bytes() for name in _MSGPACK}
     members.update(_sources(files("evocell_guest"), "evocell_guest"))
     buffer = io.BytesIO()

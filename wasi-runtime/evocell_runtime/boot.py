@@ -1,4 +1,4 @@
-"""Bring an interpreter up to the moment at which it is frozen. One function a step."""
+"""Boot of an interpreter up to the freeze, one function per step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from evocell_runtime.rewrite import SplitModule
 from evocell_runtime.untrusted import GuestBytes
 
 BOOT_STATE = dict.fromkeys(membrane.GLOBALS, 0)
-"""The membrane's globals before the interpreter has run."""
+"""Initial values of the membrane's globals."""
 
 BOOT_MEMORY_BYTES = 2 << 30
-"""The most memory a boot may take; the frozen image is far smaller."""
+"""Memory limit of a boot; the frozen image is far smaller."""
 
 _WORD = 4
 _LEAST_IMMORTAL = 1 << 30
@@ -46,12 +46,12 @@ def membrane_pre(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.I
 def start_interpreter(
     engine: wasmtime.Engine, code: wasmtime.Module, parts: SplitModule, root: Path, empty: Path
 ) -> Instance:
-    """A fresh interpreter: memory filled from the data segments, `_initialize` run.
+    """Start a fresh interpreter: fill the memory from the data segments, run `_initialize`.
 
     Args:
-        engine: The engine `code` was compiled by.
+        engine: The engine that compiled `code`.
         code: The compiled interpreter.
-        parts: What the split left beside the code.
+        parts: The other parts of the split module.
         root: The guest's `/`.
         empty: An empty directory, for `/app`, `/harness` and `/tmp`.
 
@@ -107,20 +107,20 @@ def load_agent(instance: Instance, warm: tuple[str, ...], layers: tuple[str, ...
 
 
 def make_immortal(memory: RawMemory, addresses: GuestBytes | None, *, strict: bool = True) -> int:
-    """Give objects the reference count of an immortal one, so that looking at them dirties no page.
+    """Set objects' reference counts to that of an immortal one, so that reading them dirties no page.
 
     Args:
-        memory: The guest's memory, at rest.
-        addresses: What `evocell_guest.immortal.lasting_objects` returned: `None` first. More of them than
-            objects have room in the memory, or than 2,097,152, are not looked at.
-        strict: Whether anything odd is an error, as while an image is built; otherwise what is odd is left
-            as it is: the guest, which may have been tampered with, harms nobody but itself.
+        memory: The memory of the idle guest.
+        addresses: The value of `evocell_guest.immortal.lasting_objects`: `None` first. Addresses beyond the
+            number of objects that fit into the memory, or beyond 2,097,152, are ignored.
+        strict: Whether an anomaly is an error, as during a build; otherwise anomalous objects are skipped:
+            a guest that was tampered with harms only itself.
 
     Returns:
-        How many objects were changed.
+        The number of changed objects.
 
     Raises:
-        ImageError: An address or a count is not what such an object has.
+        ImageError: An address or a count is impossible for such an object.
     """
     size = memory.size_bytes
     most = min(size // _LEAST_OBJECT_BYTES, _MOST_OBJECTS) + 1
@@ -144,7 +144,7 @@ def make_immortal(memory: RawMemory, addresses: GuestBytes | None, *, strict: bo
             raise ImageError(msg)
         references = words[address // _WORD]
         if not 0 < references < _MOST_REFERENCES:
-            # One that was listed before is immortal by now.
+            # An object listed twice is already immortal.
             if references >= _LEAST_IMMORTAL or not strict:
                 continue
             msg = f"the object at {address} has {references} references, which cannot be"
@@ -155,7 +155,7 @@ def make_immortal(memory: RawMemory, addresses: GuestBytes | None, *, strict: bo
 
 
 def _words(data: bytes, most: int) -> memoryview[int]:
-    """The first 32-bit numbers in bytes, without copying them."""
+    """Return the first 32-bit numbers in bytes, without copying."""
     if sys.byteorder != "little":  # pragma: no cover - wasmtime maps the guest's memory as it is
         raise ImageError("images can be made on little-endian machines only")
     count = min(len(data) // _WORD, most)

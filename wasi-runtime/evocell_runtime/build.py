@@ -1,4 +1,4 @@
-"""Have an image: from the cache, or built in a process that this one watches and can kill."""
+"""Get an image from the cache, or build it in a supervised process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from evocell_runtime.errors import ImageError
 from evocell_runtime.spec import ImageSpec
 
 COMPILE_CORE_S = 200.0
-"""Processor time the compilation takes, in seconds. Source: 93-131 s on two cores, 2026."""
+"""Processor time of the compilation, in seconds. Source: 93-131 s on two cores, 2026."""
 
 COMPILE_MEMORY_BYTES = 2_800_000_000
-"""Memory the compilation needs at its peak. Source: 2.63 GB measured."""
+"""Peak memory of the compilation. Source: 2.63 GB measured."""
 
 BUILD_DISK_BYTES = 480 << 20
 REBUILD_DISK_BYTES = 340 << 20
@@ -39,15 +39,15 @@ _LINE_BYTES = 1 << 16
 
 @frozen
 class BuildProgress:
-    """How far a build has come.
+    """Progress of a build.
 
     Attributes:
-        step: What it is doing.
-        steps_done: Steps that are over.
-        steps_total: Steps in all.
-        fraction: How much of the estimated time is over, from 0 to 1.
+        step: The current step.
+        steps_done: Number of completed steps.
+        steps_total: Total number of steps.
+        fraction: Elapsed fraction of the estimated time, from 0 to 1.
         elapsed_s: Seconds since the build began.
-        eta_s: Estimated seconds left, or None while nothing is known.
+        eta_s: Estimated remaining seconds; None if unknown.
     """
 
     step: str
@@ -64,7 +64,7 @@ Progress = Callable[[BuildProgress], None]
 def build_image(
     spec: ImageSpec, cache: ImageCache, progress: Progress | None = None, *, force: bool = False
 ) -> ImageManifest:
-    """The image a specification asks for: from the cache, or built now. Blocks.
+    """Return the specified image from the cache, or build it. Blocks.
 
     Safe when several processes ask at once: one builds, the others wait and then use its work. Images of an
     interpreter that is compiled already are built without waiting for a compilation.
@@ -72,13 +72,13 @@ def build_image(
     that a later build does not sweep up.
 
     Args:
-        spec: What goes into the image.
-        cache: Where images are kept.
-        progress: Called some four times a second while there is something to wait for.
-        force: Build even if the cache has a sound one.
+        spec: The specification of the image.
+        cache: The image cache.
+        progress: Called some four times a second during the wait.
+        force: Build even if the cache has an intact one.
 
     Raises:
-        ImageError: It cannot be built, or there is too little disk or memory to try.
+        ImageError: It cannot be built, or disk space or memory is insufficient.
     """
     cache.prepare()
     image_id = spec.image_id()
@@ -109,7 +109,7 @@ def _sound(cache: ImageCache, image_id: str) -> ImageManifest | None:
 
 
 def _has_code(folder: Path) -> bool:
-    """Whether there is a compiled interpreter that looks whole; the builder also looks at its hash."""
+    """Return whether an apparently intact compiled interpreter exists; the builder also checks its hash."""
     try:
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         return bool((folder / "interpreter.cwasm").stat().st_size == record["size"])
@@ -164,7 +164,7 @@ def _run_builder(
         "layers": [str(path.absolute()) for path in spec.layers],
         "portable": spec.portable,
     }
-    # A file, not a pipe: nobody reads it before the end, and a full pipe would stop the builder.
+    # A file, not a pipe: it is read only at the end, and a full pipe would block the builder.
     with tempfile.TemporaryFile() as errors:
         error, code = _watch(request, _Tracker(progress, compile_needed=compile_needed), errors)
         errors.seek(max(0, errors.seek(0, os.SEEK_END) - _LINE_BYTES))
@@ -178,7 +178,7 @@ def _run_builder(
 def _watch(
     request: Mapping[str, object], tracker: _Tracker, errors: IO[bytes]
 ) -> tuple[str | None, int | None]:
-    """Run the builder to its end; the error it told, and the code it ended with (None: well)."""
+    """Run the builder to its end; return its reported error, and its exit code (None on success)."""
     child = subprocess.Popen(
         [sys.executable, "-m", "evocell_runtime.builder"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -190,7 +190,7 @@ def _watch(
     done = False
     try:
         assert child.stdin is not None
-        with suppress(BrokenPipeError), child.stdin as stdin:  # a builder that is dead already says why
+        with suppress(BrokenPipeError), child.stdin as stdin:  # a builder that died has reported why
             stdin.write(json.dumps(request).encode() + b"\n")
         for line in _lines(child, tracker.tick):
             error = line.get("error", error)
@@ -215,7 +215,7 @@ def _death(code: int, stderr: str) -> str:
 
 
 def _lines(child: subprocess.Popen[bytes], tick: Callable[[], None]) -> Iterator[dict[str, str]]:
-    """The builder's lines as they come; `tick` is called while there are none."""
+    """Yield the builder's lines as they arrive; `tick` is called in between."""
     assert child.stdout is not None
     descriptor, pending = child.stdout.fileno(), b""
     while True:
@@ -233,7 +233,7 @@ def _lines(child: subprocess.Popen[bytes], tick: Callable[[], None]) -> Iterator
 
 
 class _Tracker:
-    """Turns steps into an estimate: what each takes is known from measurements."""
+    """Estimates the progress from measured durations of the steps."""
 
     def __init__(self, progress: Progress | None, *, compile_needed: bool) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -244,12 +244,12 @@ class _Tracker:
         self._step = "check"
 
     def enter(self, step: str) -> None:
-        """A step begins."""
+        """Enter a step."""
         self._step, self._step_begun = step, time.monotonic()
         self.tick()
 
     def tick(self) -> None:
-        """Report where the build is."""
+        """Report the progress."""
         if self._progress is None:
             return
         now = time.monotonic()
@@ -258,7 +258,7 @@ class _Tracker:
         before = sum(self._expected[s] for s in steps[:at])
         after = sum(self._expected[s] for s in steps[at + 1 :])
         spent, expected = now - self._step_begun, self._expected[self._step]
-        # Past its estimate a step is taken to be nine tenths over, so the bar slows and never lies still.
+        # A step past its estimate counts as nine tenths done, so that the bar slows but never stops.
         left = max(expected - spent, spent / 9)
         total = before + spent + left + after
         self._progress(

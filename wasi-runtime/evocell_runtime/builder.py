@@ -1,4 +1,4 @@
-"""Builds an image, in a process of its own that can be killed at any moment.
+"""Builds an image in a process of its own, which can be killed at any moment.
 
 Run as `python -m evocell_runtime.builder` with a JSON request on standard input; it answers with
 one JSON line a step, and at the end `{"image_id": ...}` or `{"error": ...}`. It is started by
@@ -50,15 +50,15 @@ STEPS = ("check", "split", "compile", "assemble", "warm", "freeze", "seal")
 
 
 def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> str:
-    """Build the image a specification asks for, whether or not it is there already.
+    """Build the specified image, whether or not it exists already.
 
     Args:
-        spec: What to build.
-        cache: Where to.
+        spec: The specification of the image.
+        cache: The image cache.
         report: Called with the name of each step as it begins.
 
     Returns:
-        The image's name.
+        The image's id.
 
     Raises:
         ImageError: It cannot be built.
@@ -126,10 +126,10 @@ def build(spec: ImageSpec, cache: ImageCache, report: Callable[[str], None]) -> 
 def compiled_interpreter(
     engine: wasmtime.Engine, parts: SplitModule, landmarks: Landmarks, cache: ImageCache, spec: ImageSpec
 ) -> tuple[wasmtime.Module, FileRecord]:
-    """The compiled interpreter, from the cache if its contents are what they were, else compiled.
+    """Return the compiled interpreter, from the cache if it is intact, else compiled.
 
     Raises:
-        ImageError: It does not compile, or could keep state outside its memory.
+        ImageError: It does not compile, or may keep state outside its memory.
     """
     folder = cache.code_dir(spec.code_key())
     path = folder / CODE_FILE
@@ -138,7 +138,7 @@ def compiled_interpreter(
         if record_of(path) == record:
             return wasmtime.Module.deserialize_file(engine, str(path)), record
     except (OSError, ValueError, TypeError, RecursionError, wasmtime.WasmtimeError):
-        pass  # absent or damaged: made again below
+        pass  # absent or damaged: rebuilt below
     check_state(parts.code)
     try:
         native = compile_unmetered(metered(parts, landmarks), portable=spec.portable)
@@ -154,7 +154,7 @@ def compiled_interpreter(
 
 
 def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ...]:
-    """Lay out the guest's `/` and the empty directory.
+    """Create the guest's `/` and the empty directory.
 
     Returns:
         Guest paths of the layers, in order.
@@ -173,7 +173,7 @@ def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ..
 
 
 def main() -> int:
-    """Serve one request; see the module's text."""
+    """Serve one request; see the module's docstring."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)

@@ -1,12 +1,12 @@
-"""The directory that keeps built images, and the checks before anything in it is run.
+"""Directory of built images, and the checks before any of its code is run.
 
-It holds native code, so it must be ours and closed to others. Files are written under another
-name and renamed, never changed in place and removed only by unlinking: a mapped file that is
-truncated kills the process that maps it.
+It holds native code, so it must belong to this user and be inaccessible to others. Files are written
+under a temporary name and renamed, never changed in place and removed only by unlinking: truncating
+a mapped file kills the process that maps it.
 
     <root>/code/<key>/      interpreter.cwasm and its record
     <root>/images/<id>/     membrane.cwasm, imports.json, root/ (the guest's /), empty/, manifest.json
-    <root>/names/<name>     the id of the image that goes by a name
+    <root>/names/<name>     the id of the image with a name
     <root>/lock             held while an image is built
 """
 
@@ -36,7 +36,7 @@ CODE_FILE, CODE_RECORD = "interpreter.cwasm", "record.json"
 """The compiled interpreter's file and the file that describes it."""
 
 MEMBRANE_FILE, IMPORTS_FILE = "membrane.cwasm", "imports.json"
-"""An image's compiled membrane and the list of what its interpreter imports."""
+"""An image's compiled membrane, and the list of its interpreter's imports."""
 
 MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 1 << 20
@@ -66,28 +66,28 @@ def _pairs(rows: Iterable[Iterable[int]]) -> tuple[tuple[int, int], ...]:
 
 @frozen(kw_only=True)
 class ImageManifest:
-    """What is known of a built image.
+    """Manifest of a built image.
 
     Attributes:
-        image_id: Hash over everything that went into it; its name.
-        code_key: Names the compiled interpreter it shares with other images.
-        created: When it was built, ISO 8601 in UTC.
-        wasmtime: The release that compiled it.
+        image_id: Its id: hash over all inputs.
+        code_key: Key of the compiled interpreter, which other images may share.
+        created: Time of the build, ISO 8601 in UTC.
+        wasmtime: The wasmtime release that compiled it.
         python: The guest's Python version.
         warm: Modules imported before the freeze.
         layers: Names of the layers on the guest's path.
         memory_bytes: Size of the guest's memory at the start of a fork.
         code_bytes: Size of the compiled interpreter.
-        snapshot_bytes: Size of the memory's used part, as it lies in the image.
+        snapshot_bytes: Size of the memory's used part in the image.
         snapshot_sha256: Hash of the snapshot itself: memory and globals.
-        build_s: How long the build took, in seconds.
+        build_s: Duration of the build, in seconds.
         cpu: The instruction sets it was compiled for.
         hot_pages: Offset and size in bytes of the runs of memory that every call writes to.
         files: Files of the image, by path relative to its directory.
-        parent: For an image frozen from a sandbox, the image that one had been forked from.
-        version: For such an image, the digest of the code that is loaded in it; its files lie in ``app/``.
-        portable: Whether its code makes all NaNs the same, on every processor.
-        patches: Names of the changes that were made to the pinned interpreter.
+        parent: For an image frozen from a sandbox, the image of the sandbox.
+        version: For such an image, the digest of the code loaded in it; its files are in ``app/``.
+        portable: Whether its code canonicalises NaNs, the same on every processor.
+        patches: Names of the patches applied to the pinned interpreter.
     """
 
     image_id: str
@@ -112,7 +112,7 @@ class ImageManifest:
 
 
 def default_cache_dir() -> Path:
-    """`EVOCELL_CACHE_DIR`, or the user's cache directory for evocell."""
+    """Return `EVOCELL_CACHE_DIR`, or the user's cache directory for evocell."""
     given = os.environ.get("EVOCELL_CACHE_DIR")
     return Path(given) if given else Path(platformdirs.user_cache_dir("evocell", appauthor=False))
 
@@ -130,15 +130,15 @@ class ImageCache:
     # ------------------------------------------------------------------ reading
 
     def images(self) -> list[ImageManifest]:
-        """Every complete image, the newest first."""
+        """Return every complete image, newest first."""
         found = [self.get(path.name) for path in sorted((self.root / "images").glob("*/"))]
         return sorted((m for m in found if m is not None), key=lambda m: m.created, reverse=True)
 
     def get(self, spec_or_id: ImageSpec | str) -> ImageManifest | None:
-        """The image a specification makes, or the one with this name, or id or unambiguous beginning of it.
+        """Find the image of a specification, or by name, id or unambiguous prefix of an id.
 
         Returns:
-            Its manifest, or None if it is not there or its manifest cannot be read.
+            Its manifest; None if it does not exist or its manifest cannot be read.
         """
         if isinstance(spec_or_id, ImageSpec):
             return self._read(self.image_dir(spec_or_id.image_id()))
@@ -150,12 +150,12 @@ class ImageCache:
         return self._read(matches[0]) if len(matches) == 1 else None
 
     def names(self) -> dict[str, str]:
-        """Which image goes by which name."""
+        """Return the ids of images by name."""
         found = {path.name: self.id_of(path.name) for path in sorted((self.root / "names").glob("*"))}
         return {name: image_id for name, image_id in found.items() if image_id is not None}
 
     def id_of(self, name: str) -> str | None:
-        """The id of the image that goes by a name; None if none does."""
+        """Return the id of the image with a name; None if there is none."""
         if not _NAME.match(name):
             return None
         try:
@@ -166,25 +166,25 @@ class ImageCache:
         return image_id if _ID.match(image_id) else None
 
     def image_dir(self, image_id: str) -> Path:
-        """Where an image lies or would lie."""
+        """Return the directory of an image, which may not exist."""
         return self.root / "images" / image_id
 
     def code_dir(self, code_key: str) -> Path:
-        """Where a compiled interpreter lies or would lie."""
+        """Return the directory of a compiled interpreter, which may not exist."""
         return self.root / "code" / code_key
 
     def size_bytes(self, image_id: str) -> int:
-        """Disk an image uses, its share of the compiled interpreter included whole; 0 if unknown."""
+        """Return the disk space of an image, including the whole compiled interpreter; 0 if unknown."""
         manifest = self.get(image_id)
         return 0 if manifest is None else sum(record.size for record in manifest.files.values())
 
     # ------------------------------------------------------------------ trust
 
     def check(self, manifest: ImageManifest) -> list[str]:
-        """What a load checks: owner, mode, presence, size and header. Cheap.
+        """Check an image before a load: owner, mode, presence, size and header. Cheap.
 
         Returns:
-            A sentence for each thing wrong; empty if the image may be loaded.
+            A sentence for each fault; empty if the image may be loaded.
         """
         problems = self._place_problems()
         for name, record in manifest.files.items():
@@ -207,10 +207,10 @@ class ImageCache:
         return problems
 
     def verify(self, image_id: str) -> list[str]:
-        """What `check` looks at, and every file's hash. Reads some 400 MB.
+        """Check an image like `check`, and every file's hash. Reads some 400 MB.
 
         Returns:
-            A sentence for each thing wrong; empty if the image is sound.
+            A sentence for each fault; empty if the image is intact.
         """
         manifest = self.get(image_id)
         if manifest is None:
@@ -238,10 +238,10 @@ class ImageCache:
     # ------------------------------------------------------------------ writing
 
     def prepare(self) -> None:
-        """Make the directory, or refuse one that is not safely ours.
+        """Create the directory, or refuse an unsafe one.
 
         Raises:
-            ImageError: It cannot be made, belongs to another user or is open to others.
+            ImageError: It cannot be created, belongs to another user or is accessible to others.
         """
         try:
             problem = make_private(self.root)
@@ -256,10 +256,10 @@ class ImageCache:
             raise ImageError(problems[0] if problems else str(problem))
 
     def set_name(self, name: str, image_id: str) -> None:
-        """Have an image go by a name, in place of the one that did.
+        """Assign a name to an image, taking it from any other image.
 
         Raises:
-            ImageError: It cannot be a name.
+            ImageError: The name is invalid.
             OSError: It cannot be written.
         """
         if not _NAME.match(name) or _ID.match(name):
@@ -297,7 +297,7 @@ class ImageCache:
             raise ImageError(msg) from e
 
     def _discard(self, folder: Path) -> None:
-        """Rename a directory out of the way first, so that nobody sees it half removed."""
+        """Remove a directory, renaming it first so that it is never seen half removed."""
         if not folder.exists():
             return
         doomed = Path(tempfile.mkdtemp(prefix=".removed-", dir=self.root)) / folder.name
@@ -306,7 +306,7 @@ class ImageCache:
 
     @contextmanager
     def new_directory(self, target: Path, *, image_id: str | None = None) -> Iterator[Path]:
-        """A private directory that becomes `target` if the block ends well, and vanishes otherwise.
+        """Yield a private directory that becomes `target` if the block succeeds, and is removed otherwise.
 
         Args:
             target: What it becomes.
@@ -324,14 +324,14 @@ class ImageCache:
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
-        """A private directory in which to make an image without holding the build lock.
+        """Yield a private directory for making an image without the build lock.
 
-        It vanishes at the end, unless it was installed. While it is used, no sweep takes it away.
+        It is removed at the end, unless it was installed. No sweep removes it while it is in use.
         """
         made = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.root))
         held = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with suppress(OSError):  # a file system without locks; it is swept only when it is old
+            with suppress(OSError):  # a file system without locks; swept only when old
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield made
         finally:
@@ -339,7 +339,7 @@ class ImageCache:
             os.close(held)
 
     def install(self, draft: Path, target: Path) -> None:
-        """Have a draft become `target`. Call it while holding the build lock."""
+        """Move a draft to `target`. Call it while holding the build lock."""
         self._discard(target)
         draft.rename(target)
 
@@ -350,7 +350,7 @@ class ImageCache:
         """Hold the build lock: one compilation at a time. A process that dies lets go of it.
 
         Args:
-            waiting: Called now and then, with the seconds waited so far, while another holds it.
+            waiting: Called periodically with the seconds waited so far, while another process holds it.
             image_id: Hold the lock for builds of this image instead, which others do not wait for.
         """
         name = "lock" if image_id is None else f"lock-{image_id}"
@@ -370,7 +370,7 @@ class ImageCache:
             os.close(descriptor)
 
     def sweep(self) -> None:
-        """Remove what builds that were killed left behind. Call it while holding a build lock."""
+        """Remove the remains of killed builds. Call it while holding a build lock."""
         for left in [*self.root.glob(".new-*"), *self.root.glob(".removed-*")]:
             shutil.rmtree(left, ignore_errors=True)
             with suppress(OSError):
@@ -409,24 +409,24 @@ class ImageCache:
 
 
 def file_sha256(path: Path) -> str:
-    """A file's SHA-256 in hexadecimal."""
+    """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def record_of(path: Path) -> FileRecord:
-    """Size and hash of a file as it is now."""
+    """Return the current size and hash of a file."""
     return FileRecord(size=path.stat().st_size, sha256=file_sha256(path))
 
 
 def _is_left_over(draft: Path) -> bool:
-    """Whether the process that made a draft is gone: it lets go of the lock on it."""
+    """Return whether the owner of a draft has died, which releases its lock."""
     try:
         held = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        # One that was made just now may not have been locked yet.
+        # A new draft may not have been locked yet.
         if time.time() - os.fstat(held).st_ctime < _DRAFT_REST_S:
             return False
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 _RUN = 4_096
-"""Instructions that one match reads at the most: what it notes of each to come back to is dropped with it."""
+"""Most instructions per match, which bounds the backtracking state of the expression."""
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
-_ADDRESS = rb"[\x00-\x3f]" + _LEB  # alignment without the number of a memory, offset
+_ADDRESS = rb"[\x00-\x3f]" + _LEB  # alignment without a memory index, offset
 
 BLOCK = rb"(?:[\x00-\x62\x65-\x7f]|[\x80-\xff]+[\x00-\x7f])"
-"""The type of a block; not a reference to a type of its own."""
+"""Block type, except references to concrete types."""
 
 JUMPS = rb"[\x00\x0a\x0f]|[\x08\x0c\x0d]" + _LEB
 """Instructions that leave the straight path without a block of their own: `unreachable`, `throw_ref`,
@@ -62,14 +62,14 @@ PLAIN = (
 """Instructions that are none of these, open and close no block, call nothing and move no run of bytes."""
 
 STRAIGHT = (PLAIN[0], JUMPS, *PLAIN[1:], DIVISIONS, VECTOR_STORES)
-"""Instructions that open and close no block, call nothing and move no run of bytes."""
+"""Instructions that neither open or close a block, nor call, nor move a range of bytes."""
 
 BLOCKS = rb"[\x02-\x04]" + BLOCK
 """`block`, `loop` and `if`; `else` and `end` are 0x05 and 0x0b."""
 
 CALLS = rb"[\x10\x12]" + _LEB
 CALLS_INDIRECT = rb"[\x11\x13]" + _LEB + _LEB
-"""Calls through a table."""
+"""Indirect calls."""
 
 BULK = rb"\xfc(?:\x0a\x00\x00|\x0b\x00)"
 """`memory.copy` and `memory.fill`."""
@@ -78,20 +78,20 @@ _BLOCK_TYPE = re.compile(BLOCK)
 
 
 def run_of(*instructions: bytes) -> bytes:
-    """An expression for a run of any of these instructions; to be compiled with `(?s:...)` around it."""
+    """Return an expression for a run of these instructions, to be compiled inside `(?s:...)`."""
     return b"(?:" + b"|".join(instructions) + b"){0,%d}" % _RUN
 
 
 def after_try_table(code: bytes | memoryview, at: int, end: int) -> int | None:
-    """Read over what follows the opcode of a `try_table`: block type and handlers.
+    """Skip the immediates of a `try_table`: block type and handlers.
 
     Args:
         code: The code.
-        at: Where the block type begins.
-        end: Where the function ends.
+        at: Offset of the block type.
+        end: End of the function.
 
     Returns:
-        Where the next instruction begins; None if the block has a type that is not known.
+        Offset of the next instruction; None if the block's type is unknown.
     """
     blocked = _BLOCK_TYPE.match(code, at, end)
     if blocked is None:

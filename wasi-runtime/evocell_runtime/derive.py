@@ -1,6 +1,6 @@
-"""New images from guests: a guest's memory, sealed as an image that later ones fork from.
+"""Derivation of images from guests: a guest's memory, frozen into an image.
 
-Native code is always made here: a snapshot is memory and numbers, whoever it came from.
+Native code is always compiled locally: a snapshot is only memory and numbers, whatever its origin.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from evocell_runtime.snapshot import Snapshot, membrane_module
 from evocell_runtime.spec import derived_id
 
 APP_DIRECTORY = "app"
-"""Where the files of the code that is loaded in such an image lie, relative to it."""
+"""Directory of the loaded code's files, relative to such an image."""
 
 
 @frozen(kw_only=True)
 class Origin:
-    """Where a snapshot comes from.
+    """The origin of a snapshot.
 
     Attributes:
-        parent: Id of the image that the guest had been forked from.
-        version: Digest of the code that is loaded in it; None if there is none.
+        parent: Id of the image that the guest was forked from.
+        version: Digest of the code loaded in it; None if there is none.
         app: Directory with that code's files.
     """
 
@@ -54,22 +54,22 @@ def derive(
     replace: bool = False,
     limits: RehearsalLimits | None = None,
 ) -> ImageManifest:
-    """Seal a snapshot as an image. Blocks for about half a second for 40 MB.
+    """Make an image from a snapshot. Blocks for about half a second for 40 MB.
 
-    The image is named by its content: parent, code and snapshot. One that is there already is used. Killing
-    this process leaves nothing behind that a later build does not sweep up.
+    The image's id depends on its content: parent, code and snapshot. An existing one is reused. If this
+    process is killed, a later build removes the remains.
 
     Args:
         base: An image with the same interpreter and the same files at the guest's `/`.
-        cache: Where it goes.
+        cache: The image cache.
         snapshot: Memory and globals.
-        origin: Where they come from.
-        name: What it will go by; None for its id alone.
+        origin: Their origin.
+        name: Its name; None for its id alone.
         replace: Whether the name may be taken from another image.
-        limits: What the calls by which it is tried may take.
+        limits: Limits of the calls that test it.
 
     Raises:
-        ImageError: The snapshot is none of this interpreter, or does not answer; or the name is another's.
+        ImageError: The snapshot is not of this interpreter, or does not answer; or the name is in use.
     """
     cache.prepare()
     image_id = derived_id(base.manifest.code_key, origin.parent, origin.version, snapshot.sha256)
@@ -81,7 +81,7 @@ def derive(
                 _refuse_taken(cache, name, image_id, replace=replace)
                 cache.set_name(name, image_id)
         return manifest
-    # What was put into the image runs now. Builds of others wait for none of it.
+    # The image's own code runs here, so the build lock is not held.
     with cache.draft() as folder:
         made = _seal(base, cache, snapshot, origin, image_id=image_id, folder=folder, limits=limits)
         with cache.lock():
@@ -116,7 +116,7 @@ def _seal(
     folder: Path,
     limits: RehearsalLimits | None,
 ) -> ImageManifest:
-    """Make an image in a directory, and try it."""
+    """Make an image in a directory, and test it."""
     begun = time.monotonic()
     parent = base.manifest
     source = cache.image_dir(parent.image_id)
@@ -161,7 +161,7 @@ def _seal(
 
 
 def read_imports(path: Path) -> tuple[FunctionImport, ...]:
-    """What the interpreter imports, as its image keeps it."""
+    """Return the interpreter's imports, as stored in its image."""
     rows = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
         FunctionImport(row["module"], row["name"], tuple(row["params"]), tuple(row["results"]))
@@ -170,7 +170,7 @@ def read_imports(path: Path) -> tuple[FunctionImport, ...]:
 
 
 def _link(source: str, target: str) -> str:
-    """Share a file that is never changed; copy it where that cannot be."""
+    """Hard-link an immutable file, or copy it if linking is impossible."""
     try:
         os.link(source, target)
     except OSError:

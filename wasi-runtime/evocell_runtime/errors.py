@@ -1,9 +1,9 @@
-"""The one exception this package raises: an image that cannot be built, found or trusted."""
+"""Exceptions of this package."""
 
 
 class ImageError(Exception):
-    """An image cannot be built, loaded or trusted; the message says why and how to mend it."""
+    """An image cannot be built, loaded or trusted; the message gives the reason and the remedy."""
 
 
 class AbiError(ImageError):
-    """The installed wasmtime does not offer a call this package needs, or offers it changed."""
+    """The installed wasmtime lacks a call that this package needs, or has changed it."""

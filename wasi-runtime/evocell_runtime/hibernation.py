@@ -1,9 +1,9 @@
-"""A guest at rest, put aside or copied as what makes it differ from its image.
+"""Hibernation and copying of idle guests, as differences from their image.
 
-Between calls the whole interpreter is its memory and the membrane's globals. Of the memory only the pages
-that were written to differ from the image; they are stored as their difference, which is mostly zeros and
-packs to a few per cent. A guest put aside holds no store, no mapping and no descriptor; woken, it goes
-on as if nothing had been: the same results for the same fuel.
+Between calls the whole interpreter state is its memory and the membrane's globals. Only written pages of the
+memory differ from the image; they are stored as differences, which are mostly zeros and compress to a few per
+cent. A hibernated guest holds no store, no mapping and no descriptor; after waking, it gives the same results
+for the same fuel as if it had never been hibernated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from evocell_runtime.native import RawMemory, same_memory
 _LEVEL = 1
 _PAGE = mmap.PAGESIZE
 
-# What the objects around the packed bytes take, roughly: a run, and all the rest.
+# Approximate overhead of the objects around the packed bytes: per run, and in total.
 _RUN_BYTES = 112
 _OBJECT_BYTES = 4096
 
@@ -35,8 +35,8 @@ class Hibernated:
 
     Attributes:
         memory_bytes: Size of its memory.
-        runs: Where its pages differ from the image's.
-        packed: The difference of those pages, compressed.
+        runs: The ranges of pages that differ from the image's.
+        packed: The compressed differences of these pages.
         state: The membrane's globals.
     """
 
@@ -47,11 +47,11 @@ class Hibernated:
 
     @property
     def held_bytes(self) -> int:
-        """About what it takes in this process."""
+        """Approximate bytes that it takes in this process."""
         return len(self.packed) + _RUN_BYTES * len(self.runs) + _OBJECT_BYTES
 
     def to_plain(self) -> dict[str, Any]:
-        """It as plain data, for another process that has the same image."""
+        """Return it as plain data, for another process with the same image."""
         numbers = [number for run in self.runs for number in (run.offset, run.size)]
         return {
             "memory_bytes": self.memory_bytes,
@@ -62,7 +62,7 @@ class Hibernated:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Hibernated:
-        """It from what `to_plain` made of it.
+        """Restore it from the data of `to_plain`.
 
         Raises:
             KeyError, TypeError, ValueError, struct.error: It is something else.
@@ -77,15 +77,15 @@ class Hibernated:
 
 
 def hibernate(instance: Instance, reference: RawMemory) -> Hibernated:
-    """Take down what makes a guest differ from its image. The instance stays as it is; close it.
+    """Record a guest's difference from its image. The instance is unchanged; close it afterwards.
 
     Args:
-        instance: The guest, at rest.
+        instance: The idle guest.
         reference: The memory of a fork of the same image that was never called.
 
     Raises:
-        ImageError: The guest has files open or a call in flight, or the kernel does not tell which pages
-            were written to.
+        ImageError: The guest has open files or a call in flight, or the kernel does not report written
+            pages.
     """
     memory = instance.memory
     runs = _changed(_own_pages(instance), memory, reference)
@@ -95,11 +95,11 @@ def hibernate(instance: Instance, reference: RawMemory) -> Hibernated:
 
 
 def wake(instance: Instance, asleep: Hibernated, reference: RawMemory) -> None:
-    """Make a fresh fork of the same image the guest that was put aside.
+    """Restore a hibernated guest into a fresh fork of the same image.
 
     Args:
-        instance: The fork; nothing was called in it.
-        asleep: The guest.
+        instance: The fork, in which nothing was called.
+        asleep: The hibernated guest.
         reference: As for `hibernate`.
 
     Raises:
@@ -115,14 +115,14 @@ def wake(instance: Instance, asleep: Hibernated, reference: RawMemory) -> None:
 
 
 def copy(source: Instance, target: Instance) -> int:
-    """Make a fresh fork the same as another guest of the same image, which stays as it is.
+    """Copy a guest into a fresh fork of the same image; the guest is unchanged.
 
     Args:
-        source: The guest, at rest.
-        target: The fork; nothing was called in it.
+        source: The idle guest.
+        target: The fork, in which nothing was called.
 
     Returns:
-        How many bytes were copied: what the guest had written to, in whole pages.
+        The number of bytes copied: the guest's written pages.
 
     Raises:
         ImageError: As for `hibernate` and `wake`.
@@ -136,7 +136,7 @@ def copy(source: Instance, target: Instance) -> int:
 
 
 def _own_pages(instance: Instance) -> tuple[Run, ...]:
-    """The pages that a guest at rest wrote to."""
+    """Return the pages that an idle guest wrote to."""
     if not instance.at_rest:
         msg = "a guest with a call in flight, or whose call was killed, cannot be put aside or copied"
         raise ImageError(msg)
@@ -151,7 +151,7 @@ def _own_pages(instance: Instance) -> tuple[Run, ...]:
 
 
 def _changed(runs: tuple[Run, ...], memory: RawMemory, reference: RawMemory) -> tuple[Run, ...]:
-    """The parts of runs that are not what they are in the image: a third of what is written to is."""
+    """Return the parts of runs that differ from the image; a third of the written bytes does not."""
     here, there, known = memory.address, reference.address, reference.size_bytes
     changed: list[list[int]] = []
     for run in runs:
@@ -166,7 +166,7 @@ def _changed(runs: tuple[Run, ...], memory: RawMemory, reference: RawMemory) -> 
 
 
 def _difference(data: bytes, reference: RawMemory, run: Run) -> bytes:
-    """Bytes combined with the image's by exclusive or; beyond the image, the bytes themselves."""
+    """Return bytes xor the image's; beyond the image, the bytes themselves."""
     known = max(0, min(run.size, reference.size_bytes - run.offset))
     if not known:
         return data

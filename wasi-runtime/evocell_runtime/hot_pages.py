@@ -1,4 +1,4 @@
-"""The pages every call writes to, copied ahead of the call in a few strokes.
+"""Pre-copying of the pages that every call writes to.
 
 A fork shares its pages with the image until it writes to them, and each first write is a fault of
 about two microseconds. Some two hundred pages are written by every call (the interpreter's stack,
@@ -56,39 +56,39 @@ class _Scan(ctypes.Structure):
 
 _SCAN_BYTES = ctypes.sizeof(_Scan)
 
-# With the interpreter lock held: it takes some ten microseconds.
+# Holds the interpreter's lock: it takes some ten microseconds.
 _ioctl = ctypes.PyDLL(None).ioctl
 _ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 @frozen
 class Run:
-    """Adjoining pages: where they begin in the guest's memory, and how far they go, in bytes."""
+    """A run of adjacent pages: offset in the guest's memory and length, in bytes."""
 
     offset: int
     size: int
 
 
 def written_pages(address: int, size: int) -> tuple[Run, ...]:
-    """Which pages of a private file mapping are no longer the file's.
+    """Return the pages of a private file mapping that were written to.
 
     Args:
         address: Where the mapping begins.
         size: Its length in bytes.
 
     Returns:
-        Runs of adjoining pages; empty where the kernel does not tell.
+        Runs of adjacent pages; empty if the kernel does not report them.
     """
     return tuple(Run(start - address, end - start) for start, end in written_ranges(address, size) or ())
 
 
 def written_ranges(address: int, size: int, *, most_pages: int = 0) -> list[tuple[int, int]] | None:
-    """The same as first and last addresses, the last excluded: for where every microsecond counts.
+    """Return the written pages as half-open address ranges, a faster form of `written_pages`.
 
     Args:
         address: Where the mapping begins.
         size: Its length in bytes.
-        most_pages: The answer is None if there are more; 0 for any number.
+        most_pages: Returns None if there are more; 0 for any number.
     """
     try:
         pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -113,10 +113,10 @@ def written_ranges(address: int, size: int, *, most_pages: int = 0) -> list[tupl
 def _scan(
     pagemap: int, address: int, size: int, most_pages: int = 0
 ) -> tuple[list[tuple[int, int]] | None] | None:
-    """Have the kernel find the pages, which takes it a hundredth of the time.
+    """Find the pages by one system call, in a hundredth of the time.
 
     Returns:
-        None if it cannot; else, in a tuple, what `written_ranges` returns.
+        None if it is not available; else the result of `written_ranges`, in a tuple.
     """
     regions = ctypes.create_string_buffer(_MOST_REGIONS * _REGION.size)
     found: list[tuple[int, int]] = []
@@ -139,7 +139,7 @@ def _scan(
             return None
         found += _REGION.iter_unpack(memoryview(regions)[: count * _REGION.size])
         at = request.walk_end
-        if most_pages and at < end:  # with more pages than that it stopped early, or with very many runs
+        if most_pages and at < end:  # it stops early with more pages, or with very many runs
             return (None,)
     return (found,)
 
@@ -155,7 +155,7 @@ def _runs(pages: Iterable[int]) -> list[list[int]]:
 
 
 def populate(address: int, runs: tuple[Run, ...]) -> None:
-    """Give a mapping its own copies of the pages; does nothing on a kernel that cannot."""
+    """Copy the pages of a mapping in advance; no effect on a kernel without support."""
     for run in runs:
         if _madvise(address + run.offset, run.size, _POPULATE_WRITE):
             return

@@ -1,4 +1,4 @@
-"""A loaded image, from which guests are forked."""
+"""Loaded images, from which guests are forked."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Image:
     """An interpreter frozen after its imports, mapped and linked. Safe to fork from any thread.
 
     Args:
-        cache: Where it lies.
-        manifest: Which one.
+        cache: The image cache.
+        manifest: Its manifest.
 
     Raises:
         ImageError: It is damaged, or was not compiled for this machine.
@@ -51,12 +51,12 @@ class Image:
         self._membrane = membrane_pre(self._engine, sealed)
         self._reference: Body | None = None
         self.spares = Spares(self._reference_body)
-        """Bodies of forks that ended, for those to come."""
+        """Bodies of ended forks, for reuse."""
         self._hot = tuple(Run(offset, size) for offset, size in manifest.hot_pages)
 
     @property
     def image_id(self) -> str:
-        """The image's name: a hash over everything that went into it."""
+        """The image's id: a hash over all inputs."""
         return self.manifest.image_id
 
     @property
@@ -75,7 +75,7 @@ class Image:
         return self.manifest.memory_bytes
 
     def reference(self) -> RawMemory:
-        """The memory as it was frozen: that of a fork which is never called."""
+        """Return the frozen memory, that of a fork which is never called."""
         return self._reference_body().memory
 
     def _reference_body(self) -> Body:
@@ -85,9 +85,9 @@ class Image:
             return self._reference
 
     def close(self) -> None:
-        """Free the reference fork and what is kept for others; idempotent.
+        """Free the reference fork and the spare bodies; idempotent.
 
-        The image itself goes with its last fork.
+        The image itself is freed with its last fork.
         """
         self.spares.close()
         with _lock:
@@ -103,16 +103,16 @@ class Image:
         scratch: Path | None = None,
         growth_bytes: int = 128 << 20,
     ) -> Instance:
-        """A guest that starts where the image was frozen; its pages are copied when written to.
+        """Fork a guest in the state of the image; its pages are copied on write.
 
         Args:
             app: Host directory to mount read-only at `/app`.
             harness: Host directory to mount read-only at `/harness`.
             scratch: Host directory to mount at `/tmp`, writable within a call's quota.
-            growth_bytes: How far its memory may grow beyond the image's.
+            growth_bytes: Most growth of its memory beyond the image's.
 
         Raises:
-            ImageError: The process has no room for another guest (memory, mappings, descriptors).
+            ImageError: The process lacks resources for another guest (memory, mappings, descriptors).
         """
         directories = (
             self._root,
@@ -140,14 +140,14 @@ class Image:
 
 
 def open_image(spec: ImageSpec, cache: ImageCache, progress: Progress | None = None) -> Image:
-    """Load the image a specification asks for, building it first if need be. Blocks.
+    """Load the specified image, building it first if need be. Blocks.
 
-    An image that passes the checks but does not load is built again, once.
+    An image that passes the checks but does not load is rebuilt once.
 
     Raises:
         ImageError: It can be neither loaded nor built.
     """
-    # A worker process loads images and never builds one; it starts without what a build needs.
+    # A worker process loads images and never builds one, so it starts without the builder's modules.
     from evocell_runtime.build import build_image  # noqa: PLC0415
 
     manifest = build_image(spec, cache, progress)
@@ -162,7 +162,7 @@ _shared: dict[str, object] = {}
 
 
 def _engine(*, portable: bool) -> wasmtime.Engine:
-    """The process's one engine, or the one for portable images."""
+    """Return the process's engine, or the one for portable images."""
     name = "portable engine" if portable else "engine"
     with _lock:
         engine = _shared.setdefault(name, None) or new_engine(portable=portable)
@@ -172,7 +172,7 @@ def _engine(*, portable: bool) -> wasmtime.Engine:
 
 
 def _code(engine: wasmtime.Engine, path: Path) -> wasmtime.Module:
-    """A compiled interpreter, mapped once a process."""
+    """Return a compiled interpreter, which is mapped once per process."""
     key = f"{path}:{path.stat().st_ino}"
     with _lock:
         module = _shared.get(key)

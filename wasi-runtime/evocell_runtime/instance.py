@@ -1,4 +1,4 @@
-"""One live guest: a store with its membrane and its interpreter, and the calls made into it."""
+"""A live guest: a store with its membrane and interpreter, and its calls."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from evocell_runtime.untrusted import GuestBytes
 __all__ = ["SLICE_FUEL", "Call", "CallLimits", "CallResult", "Instance"]
 
 MOST_FUEL = (1 << 62) - 1
-"""The most fuel a call can have."""
+"""Most fuel of a call."""
 
 IN_TURN = 27_524_508
-"""Where the interpreter keeps a flag while `turn` runs, which is why it refuses to be called again.
+"""Address of the interpreter's flag that is set while `turn` runs, and refuses nested calls.
 
-Source: `reactor_turn` of the one interpreter whose checksum is accepted.
+Source: `reactor_turn` of the pinned interpreter.
 """
 
 _SCRATCH = ("scratch_used", "scratch_entries")
 
 _OWN_FUEL = 20_000_000
-"""Fuel for handing a request over: two allocations in the guest, whose heap it may have ruined."""
+"""Fuel for delivering a request: two allocations in the guest, whose heap may be corrupted."""
 
 
 @frozen(kw_only=True)
 class CallLimits:
-    """What one call may use.
+    """Limits of one call.
 
     Attributes:
-        fuel: Units of work, host calls included.
-        response_bytes: The largest response taken, in bytes.
+        fuel: Fuel, host calls included.
+        response_bytes: Most bytes of the response.
         output_bytes: stdout and stderr together, in bytes; at most `membrane.OUTPUT_BYTES`.
-        open_files: Files open at once.
-        scratch_bytes: What may lie under `/tmp`, in bytes; what earlier calls of the fork left counts.
-        scratch_files: Files and directories that may lie there.
-        scratch_file_bytes: The largest file, in bytes.
+        open_files: Most open files.
+        scratch_bytes: Most bytes under `/tmp`, including those left by earlier calls of the fork.
+        scratch_files: Most files and directories there.
+        scratch_file_bytes: Most bytes of one file.
         scratch_depth: Names in the longest path below `/tmp`.
     """
 
@@ -71,20 +71,20 @@ _TIMES_AT = (len(IMPORTS_MARK), len(IMPORTS_MARK) + _TIME_BYTES)
 
 @frozen(kw_only=True)
 class CallResult:
-    """What the host saw of a call.
+    """Result of a call, as the host observed it.
 
     Attributes:
-        returned: Whether the guest came back by itself. Only then is `response` worth reading.
-        status: What `turn` returned: 0, or 1 when Python code raised outside the agent.
+        returned: Whether the guest returned by itself. Only then is `response` meaningful.
+        status: The value of `turn`: 0, or 1 if Python code raised outside the agent.
         trap: The trap's code name, `"ERROR"`, or None.
         message: The trap's own text, for a log.
         stop_reason: Why the membrane ended the call, if it did.
-        exit_code: What the guest passed to `proc_exit`, for `StopReason.EXIT`.
-        response: The bytes the guest left, or None if it left none or too many.
-        response_bytes: How many it claimed to leave.
+        exit_code: The guest's argument of `proc_exit`, for `StopReason.EXIT`.
+        response: The guest's response; None if it left none or too long a one.
+        response_bytes: Its claimed length.
         stdout: Captured bytes.
         stderr: Captured bytes.
-        fuel_used: Units of work, host calls included.
+        fuel_used: Fuel used, host calls included.
         ran_s: Time the guest held a thread, in seconds.
         memory_bytes: The guest's memory at the end, in bytes; a memory never shrinks.
         imports_ns: Of a call that was stopped, the virtual time that its imports had taken, as it says.
@@ -107,20 +107,20 @@ class CallResult:
 
 
 class Retire(Protocol):
-    """Takes a body over when its guest is closed."""
+    """Takes over the body of a closed guest."""
 
     def __call__(self, body: Body, *, sound: bool) -> None:
-        """Take it; `sound` says whether all calls in it returned."""
+        """Take the body; `sound` tells whether all calls in it returned."""
         ...
 
 
 class Instance:
-    """A guest: its body, and the calls made into it. Not safe to use from two threads at once.
+    """A guest: its body and its calls. Not thread-safe.
 
     Args:
-        body: What it lives in, furnished.
+        body: Its body, furnished.
         hot: Pages that the first call will write to.
-        retire: Takes the body over when the guest is closed; None to free it.
+        retire: Takes over the body when the guest is closed; None frees it.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Instance:
     # ------------------------------------------------------------------ life
 
     def close(self) -> None:
-        """Free everything; idempotent. A call in flight is killed first."""
+        """Free all resources; idempotent. A call in flight is killed first."""
         if self._call is not None:
             self._call.abandon()
         sound, self.sound = self.sound, False
@@ -164,7 +164,7 @@ class Instance:
         return self._body.memory
 
     def initialize(self) -> None:
-        """Run the interpreter's `_initialize`, once, on memory that was just filled.
+        """Run the interpreter's `_initialize`, once, on freshly filled memory.
 
         Raises:
             ImageError: It trapped.
@@ -179,26 +179,26 @@ class Instance:
         body.write("arena", arena)
 
     def state(self) -> Mapping[str, int]:
-        """The membrane's saved globals, by name."""
+        """Return the membrane's saved globals by name."""
         return self._body.state()
 
     def restore_state(self, state: Mapping[str, int]) -> None:
-        """Set the membrane's saved globals to what `state` once returned."""
+        """Set the membrane's saved globals to those from `state`."""
         self._body.restore_state(state)
 
     def scratch_state(self) -> Mapping[str, int]:
-        """What the membrane has counted in `/tmp`, for another guest that has the same directory there."""
+        """Return the membrane's accounting of `/tmp`, for another guest with the same directory."""
         return {name: self._body.read(name) for name in _SCRATCH}
 
     def set_scratch_state(self, state: Mapping[str, int]) -> None:
-        """Set it to what `scratch_state` of another guest returned."""
+        """Set the accounting to that from `scratch_state` of another guest."""
         self._body.restore_state(state)
 
     def grow_to(self, size_bytes: int) -> None:
-        """Let the memory grow, as the guest itself would.
+        """Grow the memory, as the guest itself would.
 
         Raises:
-            ImageError: It is larger already, or its limit forbids it.
+            ImageError: It is larger already, or exceeds its limit.
         """
         missing = size_bytes - self.memory.size_bytes
         if missing < 0 or missing % PAGE_BYTES or not self.memory.grow(missing // PAGE_BYTES):
@@ -207,23 +207,23 @@ class Instance:
 
     @property
     def at_rest(self) -> bool:
-        """Whether no call is in flight and none was killed: its memory is all there is to it."""
+        """Whether no call is in flight and none was killed, so that its memory is its whole state."""
         return self.sound and self._call is None
 
     @property
     def open_files(self) -> int:
-        """Files the guest has open now."""
+        """Number of the guest's open files."""
         return self._body.read("open_files")
 
     def become(self, other: Instance) -> None:
-        """Make this fresh fork a copy of a guest in the middle of a call that waits for an answer.
+        """Make this fresh fork a copy of a guest whose call is waiting for an answer.
 
-        It is as `fork` has it: all of its memory is the other's, and what was under way there lies on the
-        stack, is left alone and never comes back. Files are not open in it.
+        As with a POSIX `fork`, its memory is a copy of the other's; the frames of the call in progress stay
+        on its stack and never return. It has no open files.
 
         Raises:
-            ImageError: The other is not waiting, or the kernel does not tell which pages it wrote to, or
-                this one's memory cannot grow to the other's size.
+            ImageError: The other is not waiting, or the kernel does not report its written pages, or this
+                one's memory cannot grow to the other's size.
         """
         if other._call is None or not other._body.read("question_len"):
             msg = "a guest in the middle of a call can be copied only while it waits for an answer"
@@ -242,7 +242,7 @@ class Instance:
         self.memory.write(IN_TURN, b"\0")
         self.restore_state({**other.state(), "open_files": 0})
         self._body.set_stack(other._body.stack)
-        self._retire = None  # the interpreter's stack will not be back at its start
+        self._retire = None  # the interpreter's stack will not return to its start
 
     # ------------------------------------------------------------------ calls
 
@@ -257,24 +257,24 @@ class Instance:
         stdin: bytes = b"",
         may_ask: bool = False,
     ) -> Call:
-        """Begin a call: `program` is run as Python source in `__main__`, `request` is its mail.
+        """Begin a call: run `program` as Python source in `__main__`, with `request` in its mailbox.
 
         Args:
-            program: UTF-8 source text, short: it is compiled every time.
-            request: What the first empty `_host.call` in the guest returns.
-            limits: What the call may use.
-            seed: Seed of everything random in the guest, taken modulo 2**64.
+            program: UTF-8 source text; keep it short, since it is compiled every time.
+            request: The value of the first empty `_host.call` in the guest.
+            limits: Limits of the call.
+            seed: Seed of all random sources in the guest, modulo 2**64.
             realtime: Real clock and entropy, and sleeps that take time.
-            stdin: What the guest can read from its standard input.
-            may_ask: Whether whoever drives the call answers questions; see `Call.question`.
+            stdin: The guest's standard input.
+            may_ask: Whether the driver of the call answers questions; see `Call.question`.
 
         Returns:
-            The call; drive it with `poll`, end it with `finish` or `abandon`.
+            The call; run it with `poll`, end it with `finish` or `abandon`.
 
         Raises:
             RuntimeError: A call is in flight, or an earlier one was killed.
             MemoryError: The guest has no room for the request.
-            ImageError: Handing the request over trapped: the guest had ruined its own heap.
+            ImageError: Delivering the request trapped: the guest had corrupted its heap.
         """
         if not self.at_rest:
             msg = "the instance has a call in flight, was killed or is closed; close it and fork another"
@@ -310,7 +310,7 @@ class Instance:
         return self._call
 
     def _put(self, data: bytes) -> int:
-        """Copy bytes into a block of the guest's heap, which the guest will free."""
+        """Copy bytes into a new block of the guest's heap, which the guest will free."""
         at = self._short(self._body.alloc, max(1, len(data)))
         if not at:
             msg = f"the guest has no room for {len(data)} bytes"
@@ -324,7 +324,7 @@ class Instance:
         return at
 
     def _short(self, function: RawFunction, *values: int, fuel: int = _OWN_FUEL) -> int:
-        """Call one of our own functions to its end."""
+        """Run one of the interpreter's exported helper functions to its end."""
         body = self._body
         body.set_fuel(fuel, pausing=False)
         call = AsyncCall(body.context, function, *values)
@@ -396,30 +396,30 @@ class Instance:
         return GuestBytes(raw or b"")
 
     def _claimed(self, offset: int, size: int) -> bytes | None:
-        """Bytes at an address the guest named, or None if they lie outside its memory."""
+        """Return bytes at an address given by the guest; None if they are outside its memory."""
         try:
             return self.memory.read(offset, size)
         except IndexError:
             return None
 
     def sleeping_ns(self) -> int:
-        """How long the guest asked to sleep, in nanoseconds, or 0. Realtime profile only."""
+        """Return the guest's requested sleep in nanoseconds, or 0. Realtime profile only."""
         arena = self._body.read("arena")
         raw = self._claimed(arena + membrane.AT_SLEEP, 8) or bytes(8)
         return int.from_bytes(raw, "little")
 
     def wake(self, left_ns: int = 0) -> None:
-        """Let a sleeping guest go on at its next slice.
+        """Resume a sleeping guest at its next slice.
 
         Args:
-            left_ns: What is left of its sleep, in nanoseconds; it then goes on sleeping.
+            left_ns: Remaining sleep in nanoseconds; if not 0 it keeps sleeping.
         """
         arena = self._body.read("arena")
         self.memory.write(arena + membrane.AT_SLEEP, left_ns.to_bytes(8, "little"))
 
 
 class Call:
-    """One call in flight. The owner polls it, then finishes or abandons it."""
+    """A call in flight. The owner polls it, then finishes or abandons it."""
 
     __slots__ = ("_call", "_clock", "_ended", "_instance", "_limits", "_result", "ran_s", "slices")
 
@@ -437,7 +437,7 @@ class Call:
         self._ended = False
         self._result: CallResult | None = None
         self.ran_s = 0.0
-        """Time the guest has held the thread so far, in seconds."""
+        """Time for which the guest has held the thread so far, in seconds."""
         self.slices = 0
         """Slices of fuel run so far."""
 
@@ -447,7 +447,7 @@ class Call:
         return self._instance
 
     def poll(self) -> bool:
-        """Run one slice; the interpreter lock is free meanwhile.
+        """Run one slice, with the interpreter lock released.
 
         Returns:
             Whether the call has ended.
@@ -467,10 +467,10 @@ class Call:
 
     @property
     def paused(self) -> bool:
-        """Whether the code has paused since this was last asked.
+        """Whether the code has paused since the last access.
 
-        It does at the end of a slice of its fuel, in a sleep, and waiting for an answer. Where depends on its
-        fuel alone, which is not so of other returns of `poll`.
+        It pauses at the end of a slice of fuel, in a sleep, and when waiting for an answer. Unlike other
+        returns of `poll`, these points depend only on its fuel.
         """
         body = self._instance._body  # noqa: SLF001
         if not body.read("pausing"):
@@ -479,10 +479,10 @@ class Call:
         return True
 
     def question(self, most_bytes: int) -> GuestBytes | None:
-        """What the guest waits for an answer to; None if it does not, empty if it lies outside its memory.
+        """Return the guest's pending question; None if there is none, empty if it is outside its memory.
 
         Args:
-            most_bytes: A longer one is not read: None.
+            most_bytes: Returns None for a longer one.
         """
         body = self._instance._body  # noqa: SLF001
         size = body.read("question_len")
@@ -493,23 +493,23 @@ class Call:
 
     @property
     def question_bytes(self) -> int:
-        """How long the question is that the guest waits for an answer to; 0 if it does not wait."""
+        """Length of the guest's pending question; 0 if there is none."""
         return self._instance._body.read("question_len")  # noqa: SLF001
 
     def announce(self, size: int) -> None:
-        """Say how long the answer is: the guest makes room for it."""
+        """Announce the length of the answer, for which the guest makes room."""
         body = self._instance._body  # noqa: SLF001
         body.write("answer_len", size)
         body.write("question_len", 0)
 
     def deliver(self, data: bytes) -> bool:
-        """Give the answer that was announced.
+        """Deliver the announced answer.
 
         Returns:
-            Whether the guest had room for it by now; else it is to be polled, and this to be tried again.
+            Whether the guest had room for it; otherwise poll it, and try again.
 
         Raises:
-            IndexError: The room lies outside its memory: it has ruined its heap.
+            IndexError: The room is outside its memory: it has corrupted its heap.
         """
         body = self._instance._body  # noqa: SLF001
         at = body.read("answer")
@@ -521,16 +521,16 @@ class Call:
 
     @property
     def fuel(self) -> int:
-        """What is left of the call's fuel; negative if it ran out."""
+        """Remaining fuel of the call; negative if it ran out."""
         return self._instance._body.fuel  # noqa: SLF001
 
     def refuel(self, fuel: int, clock_ns: int, pause_at: int) -> None:
-        """Set what is left of the fuel, and what the virtual clock shows, of a call that is paused.
+        """Set the remaining fuel and the virtual clock of a paused call.
 
         Args:
             fuel: The fuel, below 2**63.
             clock_ns: Nanoseconds since the clock's start.
-            pause_at: What is left of the fuel when the call pauses next, if it does not before.
+            pause_at: Remaining fuel at which the call pauses next, if not earlier.
         """
         body = self._instance._body  # noqa: SLF001
         body.set_fuel(fuel, pausing=True)
@@ -540,24 +540,24 @@ class Call:
 
     @property
     def clock_ns(self) -> int:
-        """What the virtual clock of a paused call shows, in nanoseconds since its start."""
+        """Virtual clock of a paused call, in nanoseconds since its start."""
         return self._instance._clock_ns()  # noqa: SLF001
 
     def advance_clock(self, duration_ns: int) -> None:
-        """Let the virtual clock of a paused call go on."""
+        """Advance the virtual clock of a paused call."""
         body = self._instance._body  # noqa: SLF001
         body.write("clock_ns", body.read("clock_ns") + duration_ns)
 
     def exhaust(self) -> None:
-        """Take the fuel away from a slice that is running, from another thread: it ends at its next charge.
+        """Exhaust the fuel of a running slice, from another thread: it ends at its next charge.
 
-        The code may write the counter at the same moment, and then goes on: repeat it until `poll` has
+        The code may write the counter at the same moment, and then continues: repeat it until `poll` has
         returned.
         """
         self._instance._body.set_fuel(-1, pausing=False)  # noqa: SLF001
 
     def finish(self) -> CallResult:
-        """End the call and tell what the host saw of it. One that has not ended is killed."""
+        """End the call and return its result. A call that has not ended is killed."""
         if self._result is None:
             call, self._call = self._call, None
             if call is None:
@@ -569,7 +569,7 @@ class Call:
         return self._result
 
     def abandon(self) -> None:
-        """Kill the call and forget it; idempotent."""
+        """Kill the call without a result; idempotent."""
         call, self._call = self._call, None
         if call is not None:
             call.close()

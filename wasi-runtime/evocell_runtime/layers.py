@@ -1,8 +1,8 @@
 """Layers: pure-Python packages for the guest, resolved by pip and packed into one zip.
 
-pip resolves for the guest's Python, not for the one that runs here; what the image has already is given to
-it as wheels without content, at the image's versions, so that nothing is packed twice and what does not fit
-is refused. Only wheels without compiled parts are taken, and nothing is built: building would run code.
+pip resolves for the guest's Python, not for the host's; packages of the image are given to it as empty
+wheels, at the image's versions, so that nothing is packed twice and conflicts are refused. Only pure-Python
+wheels are accepted, and nothing is built, since building would run code.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _TARGET = (
 )
 _NOT_FOUND = re.compile(r"No matching distribution found for ([^\s;]+)")
 _NAMING = ("--requirement", "--constraint", "--editable")
-"""Options of a requirements file that ask for packages."""
+"""Options of a requirements file that request packages."""
 
 _MOST_ROUNDS = 10
 _BACKTRACKED = re.compile(r"pip is looking at multiple versions of (\S+) to")
 _CAUSE = "The conflict is caused by:"
 _SHOWN_CAUSES = 6
 _PIP_S = 180.0
-"""Seconds that one run of pip may take: one that tries ever older versions looks for what is not there."""
+"""Timeout of one run of pip: one that tries ever older versions searches in vain."""
 
 
 @frozen(order=True)
 class Package:
-    """A package at a version.
+    """A package with its version.
 
     Attributes:
         name: Its normalised name.
@@ -68,12 +68,12 @@ class Package:
 
 @frozen
 class BuiltLayer:
-    """A layer that was built.
+    """A built layer.
 
     Attributes:
         path: The zip.
-        packages: What is in it, sorted by name.
-        provided: What was asked for, or needed, and is in every image already.
+        packages: Its packages, sorted by name.
+        provided: Requested or required packages that every image has already.
     """
 
     path: Path
@@ -84,18 +84,18 @@ class BuiltLayer:
 def build_layer(
     requirements: Path, output: Path, report: Callable[[str], None] = lambda _: None
 ) -> BuiltLayer:
-    """Build a layer of what a requirements file asks for, with all that this needs. Blocks.
+    """Build a layer from a requirements file, with all dependencies. Blocks.
 
     The same wheels give the same bytes, and so the same image.
 
     Args:
         requirements: The file, in pip's form, with pip's own options if need be.
-        output: The zip to write; it replaces what is there.
+        output: The zip to write, replacing an existing file.
         report: Called with each step, as a phrase.
 
     Raises:
-        ImageError: A package has no pure-Python wheel, does not fit what the image has, or cannot be found;
-            the message names it. Or pip is missing, or a file cannot be read or written.
+        ImageError: A package has no pure-Python wheel, conflicts with the image, or cannot be found; the
+            message names it. Or pip is missing, or a file cannot be read or written.
     """
     if not requirements.is_file():
         raise ImageError(f"there is no file {requirements}; give a requirements.txt")
@@ -127,7 +127,7 @@ def build_layer(
 
 
 def provided_packages() -> tuple[Package, ...]:
-    """Return the packages that every image has, from the interpreter's own files."""
+    """Return the packages of every image, from the interpreter's own files."""
     return tuple(sorted(Package(_normal(name), version) for name, version, _ in _metadata()))
 
 
@@ -160,10 +160,10 @@ def pack_tree(tree: Path) -> bytes:
 def _resolve(
     requirements: Path, find: Sequence[str], folder: Path, installed: set[Package]
 ) -> tuple[set[Package], set[Package]]:
-    """Find out what is needed in the guest: what is to be packed, and what is there already.
+    """Resolve the requirements for the guest: packages to pack, and packages it has already.
 
-    pip decides which conditional requirements hold by the Python that runs it. So what it misses for the
-    guest's is asked for by name, and what it takes for nothing is left out.
+    pip evaluates conditional requirements for the Python that runs it. So packages that only the guest needs
+    are requested by name, and packages that only the host needs are omitted.
     """
     from packaging.requirements import Requirement  # noqa: PLC0415 - of the extra
     from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - the same
@@ -199,7 +199,7 @@ def _closure(
     metadata: Mapping[str, Mapping[str, object]],
     parse: Callable[[str], object],
 ) -> dict[str, str]:
-    """All that some packages need in the guest, each with the requirement that asks for it."""
+    """Return the transitive dependencies of packages in the guest, each with its requirement."""
     needed = dict.fromkeys(roots, "")
     extras: dict[str, set[str]] = {name: set(wanted) for name, wanted in roots.items()}
     pending = list(roots)
@@ -243,15 +243,15 @@ _GUEST = {
     "platform_release": "",
     "platform_version": "",
 }
-"""The guest as conditional requirements see it."""
+"""The guest's environment for conditional requirements."""
 
 
 class NotPure(ImageError):
-    """A package has no wheel that any interpreter can use."""
+    """A package has no pure-Python wheel."""
 
 
 def _refuse_outdated(name: str, taken: str, said: str, command: Sequence[str]) -> None:
-    """Refuse a package of which pip took an older version because the newest needs what is compiled."""
+    """Refuse a package of which pip chose an older version because the newest requires compiled code."""
     spelled = "[-_.]+".join(map(re.escape, name.split("-")))
     tried = re.search(rf"(?<![\w.-]){spelled}-(\d[^-\s]*)-\S*\.whl", said, re.IGNORECASE)
     if tried is None or tried[1] == taken:
@@ -263,12 +263,12 @@ def _refuse_outdated(name: str, taken: str, said: str, command: Sequence[str]) -
             f"{name} {tried[1]} cannot be had, and {taken}, which is older, would be taken in its place "
             f"(ask for {name}=={taken} if you want that one): {error}"
         ) from error
-    except ImageError:  # versions that do not go together: the older one is the answer
+    except ImageError:  # a genuine version conflict: the older one is the solution
         return
 
 
 def _pip(arguments: Iterable[str]) -> str:
-    """Run pip, and return what it says."""
+    """Run pip, and return its report."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_S, check=False)  # noqa: S603 - pip, with a list of arguments
@@ -293,7 +293,7 @@ def _pip(arguments: Iterable[str]) -> str:
 
 
 def _causes(said: str) -> str:
-    """What pip says of a conflict, or else its error."""
+    """Return pip's explanation of a conflict, or else its error."""
     _, found, rest = said.partition(_CAUSE)
     lines = [line.strip() for line in (rest if found else said).splitlines()]
     if found:
@@ -303,7 +303,7 @@ def _causes(said: str) -> str:
 
 
 def _source_options(requirements: Path, folder: Path) -> list[str]:
-    """The options of a requirements file that say where packages come from, for a run without its lines."""
+    """Return a requirements file's options on package sources, for a run without its lines."""
     kept = folder / "options.txt"
     lines = requirements.read_text(encoding="utf-8").splitlines()
     options = [
@@ -318,7 +318,7 @@ def _source_options(requirements: Path, folder: Path) -> list[str]:
 
 
 def _absolute(line: str, base: Path) -> str:
-    """A line whose local directory is relative to the requirements file, made absolute."""
+    """Make a local directory in a line, relative to the requirements file, absolute."""
     option, _, value = line.replace("=", " ", 1).partition(" ")
     place = base / value.strip()
     return f"{option} {place.resolve()}" if value and place.exists() else line
@@ -336,7 +336,7 @@ def _metadata() -> list[tuple[str, str, bytes]]:
 
 
 def _write_stubs(folder: Path) -> Path:
-    """Write a wheel without content for each package of the image."""
+    """Write an empty wheel for each package of the image."""
     folder.mkdir()
     for name, version, text in _metadata():
         stem = f"{_normal(name).replace('-', '_')}-{version}"

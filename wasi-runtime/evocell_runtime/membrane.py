@@ -1,7 +1,7 @@
-"""The membrane's table, and the WebAssembly module made from it and `membrane.wat`.
+"""The membrane's table of host functions, and its WebAssembly module from `membrane.wat`.
 
-`TABLE` is the one list of what the guest may ask the host and what becomes of it. The text of
-the module is `membrane.wat`; this file supplies the numbers it names with `@`, the declarations
+`TABLE` is the complete list of the guest's imports, with the decision on each. The text of the
+module is `membrane.wat`; this file supplies the numbers that it names with `@`, the declarations
 of the real WASI functions, and the stores of the fixed environment.
 
 Source of the errno values and layouts: WASI preview 1, `wasi_snapshot_preview1.witx`.
@@ -31,31 +31,31 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("PYTHONDONTWRITEBYTECODE", "1"),
     ("TZ", "UTC"),
 )
-"""The guest's whole environment; nothing of the host's."""
+"""The guest's whole environment; nothing is inherited from the host."""
 
 START_NS = 1_577_836_800_000_000_000
 """The virtual wall clock's first instant and every file's time: 2020-01-01T00:00:00Z, in ns."""
 
 OUTPUT_BYTES = 1 << 20
-"""Room for the captured stdout, and as much again for stderr, in bytes."""
+"""Size of the capture buffer of stdout, and of that of stderr, in bytes."""
 
 TRANSFER_BYTES = 1 << 16
-"""The most one host call moves, in bytes; WASI allows short transfers."""
+"""Most bytes moved by one host call; WASI allows short transfers."""
 
 QUESTION_MARK = 0xC1
-"""What a question to the host begins with; no message in msgpack does."""
+"""First byte of a question to the host, which no msgpack message begins with."""
 
 GLOBALS = ("clock_ns", "rng", "arena", "open_files", "scratch_used", "scratch_entries")
-"""The membrane's state, saved with the memory at a freeze."""
+"""The membrane's globals that are saved with the memory at a freeze."""
 
 _CHARGED_BYTES = 4096
 
 WIDE_GLOBALS = frozenset({"clock_ns", "clock_fuel", "rng", "scratch_used"})
-"""Those of 64 bits; the others have 32."""
+"""The 64-bit globals; the others have 32 bits."""
 
 
 def charged_bytes(size: int) -> int:
-    """What the membrane charges for a file of this size, or for a directory, which has none.
+    """Return the membrane's charge for a file of a size, or for a directory (size 0).
 
     Args:
         size: Its length in bytes.
@@ -75,13 +75,13 @@ class StopReason(IntEnum):
 
 @frozen
 class Decision:
-    """What becomes of one import.
+    """The decision on one import.
 
     Attributes:
         name: The WASI function, or `host.call`.
         answer: `membrane` (answered without the host), `bounded` (passed on with bounds and a
             price), or `refused`.
-        what: One line for a person.
+        what: A readable summary.
         real: The real WASI functions its wrapper may call.
     """
 
@@ -190,10 +190,10 @@ COSTS: Mapping[str, int] = {
     "FUEL_PER_NS": 10,
     "FUEL_PER_RANDOM_BYTE": 10,
 }
-"""Fuel that host calls cost, and how many units of it the virtual clock takes for a nanosecond of work."""
+"""Fuel costs of host calls, and fuel per nanosecond of the virtual clock."""
 
 YIELD_INSTRUCTIONS = 40_000
-"""Instructions of the membrane itself after which wasmtime lets the host have the thread."""
+"""Instructions of the membrane itself after which wasmtime yields to the host."""
 
 _LISTING_BYTES = 384 << 10
 _ENTRIES = 8192
@@ -214,7 +214,7 @@ _LAYOUT = {
 }
 AT_SLEEP, AT_STDOUT, AT_STDERR = _LAYOUT["AT_SLEEP"], _LAYOUT["AT_STDOUT"], _LAYOUT["AT_STDERR"]
 ARENA_BYTES = AT_STDERR + OUTPUT_BYTES
-"""The membrane's own room in guest memory, in bytes: cells, listing, captured output."""
+"""The membrane's reserved area in guest memory, in bytes: cells, listing, captured output."""
 
 _NUMBERS: Mapping[str, int] = {
     **COSTS,
@@ -258,15 +258,15 @@ _NUMBERS: Mapping[str, int] = {
 
 
 def render(imports: tuple[FunctionImport, ...], *, pages: int, state: Mapping[str, int]) -> str:
-    """The membrane's text for a memory of `pages` and a saved `state`.
+    """Render the membrane's text for a memory of `pages` and a saved `state`.
 
     Args:
-        imports: What the interpreter imports; each must be in `TABLE`.
-        pages: The memory's size at the start, in pages of 64 KiB.
+        imports: The interpreter's imports; each must be in `TABLE`.
+        pages: The memory's initial size, in pages of 64 KiB.
         state: A value for each name in `GLOBALS`.
 
     Raises:
-        ImageError: The interpreter imports a function the table does not decide.
+        ImageError: The interpreter imports a function that is not in the table.
     """
     by_name = {f.export_name: f for f in imports}
     undecided = sorted(set(by_name) - {d.name for d in TABLE})

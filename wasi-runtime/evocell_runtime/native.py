@@ -1,8 +1,8 @@
-"""The seam to wasmtime: the engine's settings and the few raw calls its public classes do not offer.
+"""Interface to wasmtime: the engine's settings, and raw calls that its public classes lack.
 
-Everything of wasmtime that is not its documented Python surface is named in this module and
-nowhere else: calling asynchronously in slices of fuel, the size of the fiber's stack, and reading
-memory through its data pointer. `check` says by name what an upgrade has changed.
+All uses of wasmtime beyond its documented Python API are in this module: asynchronous calls in
+slices of fuel, the size of the fiber's stack, and reading memory through its data pointer. `check`
+names the calls that an upgrade has changed.
 
 Source: wasmtime's C API, `wasmtime/async.h` and `wasmtime/store.h`, release 49.
 """
@@ -22,14 +22,14 @@ from wasmtime import _ffi as ffi
 from evocell_runtime.errors import AbiError
 
 WASM_STACK_BYTES = 64 << 20
-"""Stack a guest may use, in bytes: twice what the deepest recursion takes that its Python allows.
+"""Stack limit of a guest in bytes: twice the need of the deepest recursion that its Python allows.
 
-Only pages that a guest has touched take memory. See `patches.stacks` for the limit that Python watches.
+Only touched pages take memory. See `patches.stacks` for the limit that Python checks.
 Source: 31 MB measured, for json.loads.
 """
 
 FIBER_STACK_BYTES = WASM_STACK_BYTES + (8 << 20)
-"""Stack the guest runs on, in bytes: its own and what a WASI call needs."""
+"""Stack of the guest's fiber, in bytes: its own limit and the need of a WASI call."""
 
 PAGE_BYTES = 1 << 16
 """A WebAssembly page."""
@@ -64,11 +64,11 @@ _holding = ctypes.PyDLL(ffi.dll._name)  # noqa: SLF001
 
 
 def _held(name: str) -> Any:
-    """A C function called with the interpreter lock held.
+    """Return a C function that is called with the interpreter lock held.
 
-    Letting go of the lock costs nothing by itself, but with several guest threads another one
-    takes it, and a call of a microsecond waits milliseconds to get it back. So only what takes
-    time lets go of it: running a guest, making a store and freeing one.
+    Releasing the lock is cheap, but with several guest threads another one takes it, and a call of a
+    microsecond waits milliseconds to reacquire it. So only slow calls release it: running a guest,
+    creating a store and freeing one.
     """
     function, own = getattr(ffi.dll, name), getattr(_holding, name)
     own.restype, own.argtypes = function.restype, function.argtypes
@@ -76,7 +76,7 @@ def _held(name: str) -> Any:
 
 
 def check() -> None:
-    """Say by name what this wasmtime lacks.
+    """Raise an error that names the calls that this wasmtime lacks.
 
     Raises:
         AbiError: A needed call is missing.
@@ -113,18 +113,18 @@ _memmove.argtypes, _memmove.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.
 
 
 def new_engine(*, portable: bool = False, metered: bool = True) -> wasmtime.Engine:
-    """An engine with the settings every image is compiled and run under.
+    """Create an engine with the settings that every image is compiled and run under.
 
     Args:
-        portable: Whether every NaN that an operation makes has the one form that all processors agree on.
-        metered: Whether wasmtime counts instructions; false only to compile code that counts by itself.
+        portable: Whether NaNs are canonicalised, the same on all processors.
+        metered: Whether wasmtime counts instructions; false only for compiling self-metering code.
 
     Raises:
         AbiError: See `check`.
     """
     check()
     config = wasmtime.Config()
-    # Before max_wasm_stack: a guest stack larger than the fiber's aborts the process.
+    # Before max_wasm_stack: a guest stack limit above the fiber's aborts the process.
     ffi.wasmtime_config_async_stack_size_set(config.ptr(), FIBER_STACK_BYTES)
     config.max_wasm_stack = WASM_STACK_BYTES
     config.consume_fuel = metered
@@ -140,21 +140,20 @@ _ENGINE_SECTION = b".wasmtime.engine"
 
 
 def compile_unmetered(code: bytes, *, portable: bool = False) -> bytes:
-    """Compile code in which wasmtime counts nothing, for an engine that counts elsewhere.
+    """Compile code without wasmtime's metering, for an engine with metering.
 
-    wasmtime refuses code that was compiled under other settings than the engine's. Whether instructions are
-    counted is one byte of what it compares; which one is seen from a module of no consequence compiled both
-    ways.
+    wasmtime refuses code compiled under other settings than the engine's. Metering is one byte of the
+    compared settings; its position is found by compiling a trivial module both ways.
 
     Args:
-        code: A WebAssembly module that counts by itself.
+        code: A self-metering WebAssembly module.
         portable: As for `new_engine`.
 
     Returns:
-        Native code as `wasmtime.Module.deserialize` of an engine by `new_engine(portable=portable)` takes it.
+        Native code for `wasmtime.Module.deserialize` with an engine from `new_engine(portable=portable)`.
 
     Raises:
-        AbiError: This wasmtime keeps the setting otherwise.
+        AbiError: This wasmtime stores the setting in another way.
         wasmtime.WasmtimeError: The code does not compile.
     """
     settings = []
@@ -184,7 +183,7 @@ def compile_unmetered(code: bytes, *, portable: bool = False) -> bytes:
 
 
 def _engine_section(native: bytes) -> tuple[int, int]:
-    """Where compiled code keeps its engine's settings, and how many bytes they are.
+    """Return the offset and length of the engine's settings in compiled code.
 
     Source: System V ABI, ELF-64 section headers.
 
@@ -213,7 +212,7 @@ def _take_error(pointer: Any) -> str:
 
 
 def set_fuel(context: Any, fuel: int) -> None:
-    """Set the fuel a store has left.
+    """Set the remaining fuel of a store.
 
     Raises:
         wasmtime.WasmtimeError: The engine does not meter fuel.
@@ -224,11 +223,11 @@ def set_fuel(context: Any, fuel: int) -> None:
 
 
 def set_directories(context: Any, directories: Sequence[tuple[bytes, bytes, bool]]) -> None:
-    """Give a store a new WASI with these directories open, in this order; the former one's files are closed.
+    """Replace a store's WASI context by one with these open directories, closing the former one's files.
 
     Args:
         context: The store's.
-        directories: Where each lies on the host, what the guest calls it, and whether it may be written to.
+        directories: For each its host path, its guest path, and whether it is writable.
 
     Raises:
         wasmtime.WasmtimeError: A directory cannot be opened.
@@ -239,18 +238,18 @@ def set_directories(context: Any, directories: Sequence[tuple[bytes, bytes, bool
             ffi.wasi_config_delete(ctypes.cast(config, ctypes.POINTER(ffi.wasi_config_t)))
             msg = f"the directory {os.fsdecode(host)} cannot be opened"
             raise wasmtime.WasmtimeError(msg)
-    error = _set_wasi(context, config)  # which takes the configuration over
+    error = _set_wasi(context, config)  # which takes ownership of the configuration
     if error:
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
 
 
 def same_memory(one: int, other: int, size: int) -> bool:
-    """Whether what lies at two addresses is the same."""
+    """Return whether the bytes at two addresses are equal."""
     return not _memcmp(one, other, size)
 
 
 def copy_ranges(ranges: Iterable[tuple[int, int]], away: int) -> None:
-    """Fill memory, given as first and last addresses, with what lies `away` bytes from it."""
+    """Copy address ranges of memory from a source `away` bytes off."""
     copy = _memmove
     for start, end in ranges:
         copy(start, start + away, end - start)
@@ -280,7 +279,7 @@ class RawFunction:
 
 
 def set_slice(context: Any, fuel: int) -> None:
-    """Let calls into a store come up for air every `fuel` units; 0 turns that off.
+    """Make calls into a store yield every `fuel` units; 0 turns that off.
 
     Raises:
         wasmtime.WasmtimeError: The engine does not meter fuel.
@@ -293,9 +292,9 @@ def set_slice(context: Any, fuel: int) -> None:
 class AsyncCall:
     """One call in flight, run in slices of fuel on a stack of its own.
 
-    It owns the future and the cells the future writes to, and frees them in the one order that is
-    sound: the future first. Deleting the future of a call that has not ended kills the call; its
-    instance must not be entered again.
+    It owns the future and the cells the future writes to, and frees the future first, as is required.
+    Deleting the future of a call that has not ended kills the call; its instance must not be entered
+    again.
     """
 
     __slots__ = ("_error", "_function", "_future", "_trap")
@@ -317,7 +316,7 @@ class AsyncCall:
         )
 
     def poll(self) -> bool:
-        """Run one slice. The interpreter lock is free meanwhile.
+        """Run one slice, with the interpreter lock released.
 
         Returns:
             Whether the call has ended.
@@ -325,12 +324,12 @@ class AsyncCall:
         return bool(ffi.wasmtime_call_future_poll(self._future))
 
     def run_short(self) -> None:
-        """Run a call that takes microseconds to its end, with the interpreter lock held."""
+        """Run a short call to its end, with the interpreter lock held."""
         while not _poll_holding(self._future):
             pass
 
     def close(self) -> tuple[str | None, str | None]:
-        """Free the future, and take what the call left. Call it once.
+        """Free the future, and return the trap or error of the call. Call it once.
 
         Returns:
             The trap's code name (`"UNKNOWN"` if it has none) or None, and its text or an
@@ -364,7 +363,7 @@ def _take_trap(pointer: Any) -> tuple[str, str]:
 
 
 class ExportName:
-    """An export's name as the C buffer that looking it up needs, made once."""
+    """An export's name as a C buffer for lookups, made once."""
 
     __slots__ = ("_buffer", "_size", "name")
 
@@ -374,10 +373,10 @@ class ExportName:
         self._buffer = ctypes.create_string_buffer(name.encode())
 
     def find(self, context: Any, instance: wasmtime.Instance) -> Any:
-        """The export's raw handle: a `wasmtime_func_t`, `wasmtime_global_t` or `wasmtime_memory_t`.
+        """Return the export's raw handle: a `wasmtime_func_t`, `wasmtime_global_t` or `wasmtime_memory_t`.
 
         Raises:
-            AbiError: The instance does not have it.
+            AbiError: The instance lacks it.
         """
         item: Any = ffi.wasmtime_extern_t()
         raw = ctypes.byref(instance._instance)  # noqa: SLF001
@@ -392,7 +391,7 @@ class ExportName:
 
 
 def read_global(context: Any, handle: Any, cell: Any) -> int:
-    """An integer global's value, unsigned; `cell` is a `wasmtime_val_t` to use for it."""
+    """Return an integer global's value, unsigned; `cell` is a `wasmtime_val_t` to use for it."""
     _global_get(context, ctypes.byref(handle), ctypes.byref(cell))
     if cell.kind == _I64:
         return int(cell.of.i64) & 0xFFFFFFFFFFFFFFFF
@@ -437,8 +436,8 @@ _view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 class RawMemory:
     """A linear memory, read and written through its data pointer.
 
-    The pointer is taken anew for every access, since the memory may have grown; every access is
-    checked against the size of that moment.
+    The pointer is read again for every access, since the memory may have grown; every access is
+    checked against the current size.
     """
 
     __slots__ = ("_context", "_handle")
@@ -449,12 +448,12 @@ class RawMemory:
 
     @property
     def address(self) -> int:
-        """Where the memory lies in this process now."""
+        """Current address of the memory in this process."""
         return ctypes.addressof(_memory_data(self._context, self._handle).contents)
 
     @property
     def size_bytes(self) -> int:
-        """The memory's size now."""
+        """Current size of the memory."""
         return int(_memory_data_size(self._context, self._handle))
 
     def read(self, offset: int, size: int) -> bytes:
@@ -474,15 +473,15 @@ class RawMemory:
         ctypes.memmove(self._address(offset, len(data)), data, len(data))
 
     def words(self) -> memoryview[int]:
-        """The memory itself as 32-bit numbers, for as long as nothing runs in it and it is not freed."""
+        """Return a view of the memory as 32-bit numbers, valid until code runs in it or it is freed."""
         view: memoryview[int] = _view_of(self.address, self.size_bytes, _WRITABLE)
         return view.cast("I")
 
     def copy(self, source: RawMemory, offset: int, size: int) -> None:
-        """Copy bytes from the same place of another memory.
+        """Copy bytes from the same offset of another memory.
 
         Raises:
-            IndexError: They lie outside one of the memories.
+            IndexError: They are outside one of the memories.
         """
         ctypes.memmove(self._address(offset, size), source._address(offset, size), size)
 

@@ -1,7 +1,7 @@
-"""Ties the life of a helper process to that of the process which started it.
+"""Ends a helper process together with its parent process.
 
-The kernel's own signal for this (PR_SET_PDEATHSIG) follows the thread that started the helper, and
-event loops start processes from threads that soon end. So a thread of the helper waits for its parent.
+The kernel's signal for this (PR_SET_PDEATHSIG) is tied to the thread that started the helper, and event
+loops start processes from short-lived threads. So a thread of the helper waits for its parent.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _POLL_S = 0.5
 
 
 def die_with_parent() -> None:
-    """End this process at once when the one that started it has ended, however it ended.
+    """End this process at once when its parent has ended in any way.
 
-    A parent that is gone already is noticed too.
+    A parent that has ended already is detected too.
     """
     parent = os.getppid()
     threading.Thread(target=_wait_and_exit, args=(parent,), name="evocell-parent", daemon=True).start()
@@ -26,7 +26,7 @@ def die_with_parent() -> None:
 def _wait_and_exit(parent: int) -> None:
     try:
         descriptor = os.pidfd_open(parent)
-    except (AttributeError, OSError):  # another system, an old kernel, or the parent is gone
+    except (AttributeError, OSError):  # another system, an old kernel, or the parent has ended
         while os.getppid() == parent:
             time.sleep(_POLL_S)
     else:

@@ -1,7 +1,7 @@
-"""Snapshots and guests that came from elsewhere, checked before anything is made of them.
+"""Validation of untrusted snapshots and guests.
 
-Whoever wrote them may have written anything: sizes, places and globals are held to what the interpreter
-could have left. What the memory holds is not looked at; a guest is a guest, whatever is in it.
+Sizes, offsets and globals are restricted to values that the interpreter could have left. The contents of the
+memory are not checked: a guest is untrusted anyway.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evocell_runtime.snapshot import Snapshot, freeze
 from evocell_runtime.spec import FORMAT, digest_of
 
 MAX_SNAPSHOT_BYTES = 2 << 30
-"""The largest memory that is taken over."""
+"""Most bytes of an accepted memory."""
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -31,7 +31,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 @frozen(kw_only=True)
 class ScratchUse:
-    """What lies in a scratch space, as the membrane counts it.
+    """Usage of a scratch space, as the membrane counts it.
 
     Attributes:
         used_bytes: In units of 4 KiB, with 4 KiB for each file and directory.
@@ -43,7 +43,7 @@ class ScratchUse:
 
 
 def snapshot_abi() -> str:
-    """Names what a snapshot must have been made by to be understood here: interpreter and membrane layout."""
+    """Return the ABI that a snapshot must match: interpreter and membrane layout."""
     return digest_of(
         {
             "format": FORMAT,
@@ -56,10 +56,10 @@ def snapshot_abi() -> str:
 
 
 def snapshot_of(image: Image) -> Snapshot:
-    """An image's snapshot, taken again from a fork that was never called.
+    """Return an image's snapshot, taken from a fork that was never called.
 
     Raises:
-        ImageError: It is not the one the image was sealed with.
+        ImageError: It differs from the image's recorded snapshot.
     """
     fork = image.fork()
     try:
@@ -73,21 +73,21 @@ def snapshot_of(image: Image) -> Snapshot:
 
 
 def root_files(manifest: ImageManifest) -> dict[str, str]:
-    """Hashes of the files at an image's `/`: a snapshot's interpreter knows where in them its modules lie."""
+    """Return hashes of the files at an image's `/`, whose contents a snapshot's interpreter depends on."""
     return {name: known.sha256 for name, known in manifest.files.items() if name.startswith("root/")}
 
 
 def base_for(cache: ImageCache, root: Mapping[str, str]) -> ImageManifest | None:
-    """An image in the cache with these files at its `/`; None if there is none."""
+    """Return an image in the cache with these files at its `/`; None if there is none."""
     wanted = dict(root)
     return next((found for found in cache.images() if root_files(found) == wanted), None)
 
 
 def check_names(*, parent: str, version: str | None) -> None:
-    """Refuse what cannot be the id of an image, or the digest of code.
+    """Refuse an invalid image id or code digest.
 
     Raises:
-        ImageError: One of them is.
+        ImageError: One of them is invalid.
     """
     if not _ID.match(parent) or not (version is None or _SHA256.match(version)):
         msg = "it does not say what it was made from"
@@ -95,10 +95,10 @@ def check_names(*, parent: str, version: str | None) -> None:
 
 
 def checked_snapshot(*, pages: int, offset: int, data: bytes, state: Mapping[str, int]) -> Snapshot:
-    """A snapshot from numbers and bytes that nobody vouches for.
+    """Return a snapshot from untrusted numbers and bytes.
 
     Raises:
-        ImageError: They cannot be one.
+        ImageError: They are not a valid snapshot.
     """
     size = pages * PAGE_BYTES
     if not (0 < size <= MAX_SNAPSHOT_BYTES and 0 <= offset <= offset + len(data) <= size):
@@ -111,23 +111,23 @@ def checked_snapshot(*, pages: int, offset: int, data: bytes, state: Mapping[str
 
 
 def with_empty_scratch(snapshot: Snapshot) -> Snapshot:
-    """A snapshot whose forks begin with an empty scratch space, whatever it says of one."""
+    """Return a snapshot whose forks begin with an empty scratch space, regardless of its own accounting."""
     return evolve(snapshot, state={**snapshot.state, "scratch_used": 0, "scratch_entries": 0})
 
 
 def checked_guest(
     guest: Hibernated, *, image_bytes: int, growth_bytes: int, scratch: ScratchUse
 ) -> Hibernated:
-    """A guest put aside elsewhere, of an image that is the same here. Unpacks it once, under a bound.
+    """Return a hibernated guest of a known image from untrusted data. Unpacks it once, under a bound.
 
     Args:
-        guest: Numbers and bytes that nobody vouches for.
+        guest: Untrusted numbers and bytes.
         image_bytes: Size of the image's memory.
-        growth_bytes: How far the guest's may have grown beyond.
-        scratch: What was found to lie in its scratch space; what the guest says of it does not count.
+        growth_bytes: Most growth of the guest's beyond.
+        scratch: The measured usage of its scratch space; the guest's own accounting is ignored.
 
     Raises:
-        ImageError: It cannot be one.
+        ImageError: It is not a valid guest.
     """
     size = guest.memory_bytes
     if size % PAGE_BYTES or not image_bytes <= size <= image_bytes + growth_bytes:
@@ -148,10 +148,10 @@ def checked_guest(
 
 
 def checked_state(state: Mapping[str, int], memory_bytes: int) -> dict[str, int]:
-    """The membrane's globals, as they may be between two calls.
+    """Validate the membrane's globals between two calls.
 
     Raises:
-        ImageError: They are others, or could not be these.
+        ImageError: Names or values are invalid.
     """
     if set(state) != set(membrane.GLOBALS):
         msg = "it has other globals than a guest has here"

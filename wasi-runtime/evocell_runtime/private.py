@@ -1,4 +1,4 @@
-"""Directories that are this user's alone, from before there is anything in them."""
+"""Directories private to this user."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 __all__ = ["PRIVATE_MODE", "make_below", "make_private", "shared_file"]
 
 PRIVATE_MODE = 0o700
-"""Mode of every directory that is made."""
+"""Mode of every created directory."""
 
 _OTHERS_WRITE = 0o022
 
 
 def make_private(directory: Path) -> str | None:
-    """Make a directory, and those above it that are missing, for this user alone; or say who else may write.
+    """Create a private directory and its missing parents; return who else may write to an existing one.
 
-    The umask may only take from the mode, and no moment passes in which it is wider. What is there already is
-    left as it is, and looked at.
+    The mode is never wider than requested, not even for a moment; the umask may only narrow it. Existing
+    directories are not changed, but checked.
 
     Args:
-        directory: Where.
+        directory: The directory.
 
     Returns:
-        A sentence that says who else may write to it and how to mend that; None if nobody else may.
+        A sentence that says who else may write to it and how to fix that; None if no one else may.
 
     Raises:
-        OSError: It cannot be made, or is no directory.
+        OSError: It cannot be created, or is not a directory.
     """
     make_below(directory.absolute())
     user = os.geteuid()
@@ -49,7 +49,7 @@ def make_private(directory: Path) -> str | None:
 
 
 def shared_file(file: Path) -> str | None:
-    """Say that others may write to a file, or that it is another user's; None if it is not so."""
+    """Return a sentence if others may write to a file, or it belongs to another user; else None."""
     try:
         seen = file.stat()
     except FileNotFoundError:
@@ -62,12 +62,12 @@ def shared_file(file: Path) -> str | None:
 
 
 def make_below(directory: Path, *, mode: int = PRIVATE_MODE) -> None:
-    """Make a directory and those above it that are missing, all with one mode; what is there stays as it is.
+    """Create a directory and its missing parents, all with one mode; existing ones are not changed.
 
-    `Path.mkdir` gives its ``mode`` to the last one only: those above it get what the umask leaves.
+    `Path.mkdir` applies its ``mode`` to the last one only: parents get the default mode under the umask.
 
     Raises:
-        OSError: One cannot be made.
+        OSError: One cannot be created.
     """
     missing = []
     while not os.path.lexists(directory):

@@ -1,11 +1,11 @@
-"""Bodies of guests that have ended, wiped for the guests to come.
+"""Reuse of the bodies of ended guests, after wiping.
 
 A fork, its first call and its end spend most of their time in the kernel: mapping memory, copying the pages
-that every call writes to, freeing them all. A body that stays needs none of it. Between calls a guest is its
-memory and the membrane's globals, which is what a freeze and hibernation rest on as well; so these are put
-back to what the image has, and nothing of the former guest is left:
+that every call writes to, freeing them all. A reused body avoids that. Between calls the state of a guest is
+its memory and the membrane's globals, as freezing and hibernation require as well; so these are reset to the
+image's, and nothing of the former guest remains:
 
-- *memory*: the kernel says which pages are no longer the image's (`hot_pages.written_ranges`); each is copied
+- *memory*: the kernel reports the written pages (`hot_pages.written_ranges`); each is copied
   from a fork of the image that was never called. One that grew cannot shrink: such a body is not kept.
 - *globals*: the membrane's saved ones are set; `begin` sets the others before each call. The interpreter's
   only one, its stack pointer, is at its start when a call has returned; a body in which a call was
@@ -25,17 +25,17 @@ from evocell_runtime.hot_pages import written_ranges
 from evocell_runtime.native import RawMemory, copy_ranges
 
 MOST_SPARE = 4
-"""Bodies of a kind kept for the next guests; each holds about 1 MB."""
+"""Most spare bodies of a kind; each holds about 1 MB."""
 
 MOST_PAGES = 1024
-"""A body with more pages to be put back is not kept: a fresh one is as cheap."""
+"""Most pages to reset; a body with more is not kept, because a fresh one is as cheap."""
 
 
 class Spares:
-    """Wiped bodies of one image. Safe to use from any thread.
+    """Pool of wiped bodies of one image. Thread-safe.
 
     Args:
-        reference: Gives the body of a guest of the same image that was never called.
+        reference: Returns the body of a guest of the same image that was never called.
     """
 
     def __init__(self, reference: Callable[[], Body]) -> None:
@@ -44,15 +44,15 @@ class Spares:
         self._lock = threading.Lock()
         self._bodies: dict[bool, list[Body]] = {True: [], False: []}
         self.reused = 0
-        """How many guests were given the body of another."""
+        """Number of reuses."""
 
     def take(self, *, ran_code: bool) -> Body | None:
-        """A body as good as a new one, without directories; None if there is none.
+        """Take a wiped body, without directories; None if there is none.
 
         Args:
-            ran_code: Of which kind: those in which code was loaded and run, or those of compilations. They
-                are kept apart: each kind writes to pages of its own, and no byte code comes out of a body
-                that a variant was in.
+            ran_code: The kind: bodies in which code was loaded and run, or those of compilations. They are
+                kept separate: each kind writes to different pages, and no byte code is produced in a body
+                that ran a variant.
         """
         with self._lock:
             kept = self._bodies[ran_code]
@@ -62,10 +62,10 @@ class Spares:
             return kept.pop()
 
     def give(self, body: Body, *, ran_code: bool, sound: bool) -> None:
-        """Take over the body of a guest that has ended: wipe it and keep it, or free it.
+        """Take over the body of an ended guest: wipe and keep it, or free it.
 
         Args:
-            body: The body; nothing else may use it any more.
+            body: The body, which must no longer be used elsewhere.
             ran_code: Its kind.
             sound: Whether all calls in it returned.
         """
@@ -77,7 +77,7 @@ class Spares:
             kept.append(body)
 
     def close(self) -> None:
-        """Free the bodies that are kept; idempotent."""
+        """Free the spare bodies; idempotent."""
         with self._lock:
             bodies = [body for kept in self._bodies.values() for body in kept]
             self._bodies = {True: [], False: []}
@@ -96,15 +96,15 @@ class Spares:
 
 
 def put_back(memory: RawMemory, clean: RawMemory) -> bool:
-    """Make a guest's memory what a fork's is at its start.
+    """Reset a guest's memory to that of a new fork.
 
     Args:
-        memory: The guest's, at rest.
+        memory: The idle guest's.
         clean: That of a fork of the same image that was never called.
 
     Returns:
-        Whether it is now; if not (it grew, too much of it was written to, or the kernel does not tell), it is
-        as it was.
+        Whether it was reset; if not (it grew, too many pages were written, or the kernel does not report
+        them), it is unchanged.
     """
     size = clean.size_bytes
     if memory.size_bytes != size:

@@ -1,7 +1,7 @@
-"""The calls by which a new image shows that it answers, and which pages every call writes to.
+"""Test calls of a new image, which also find the pages that every call writes to.
 
-A variant may have shaped the image, and then answers for the agent. So the calls run under limits, and what
-comes back is never decoded: it is compared with what it must be, byte by byte.
+A variant may control the image and answer in place of the agent. So the calls run under limits, and the
+answer is never decoded, but compared with the expected bytes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 @frozen(kw_only=True)
 class RehearsalLimits:
-    """What the two calls may take. The honest ones take 2 million of fuel and 2 ms.
+    """Limits of the two calls. Those of an intact image take 2 million of fuel and 2 ms.
 
     Attributes:
         fuel: Fuel of each.
-        growth_bytes: How far the memory may grow beyond the image's.
-        timeout_s: Seconds that each may hold a thread.
+        growth_bytes: Most growth of the memory beyond the image's.
+        timeout_s: Seconds for which each may hold a thread.
     """
 
     fuel: int = 2_000_000_000
@@ -47,7 +47,7 @@ class RehearsalLimits:
     timeout_s: float = 10.0
 
     def within(self, *, fuel: int, growth_bytes: int, timeout_s: float) -> RehearsalLimits:
-        """Those of a sandbox, where they are lower; but never less than an honest image needs."""
+        """Return the minimum with a sandbox's limits, but at least the need of an intact image."""
         return RehearsalLimits(
             fuel=max(_LEAST.fuel, min(self.fuel, fuel)),
             growth_bytes=max(_LEAST.growth_bytes, min(self.growth_bytes, growth_bytes)),
@@ -66,14 +66,14 @@ def find_hot_pages(
     memory_bytes: int,
     limits: RehearsalLimits | None = None,
 ) -> tuple[Run, ...]:
-    """Run a call that does nothing in a fork of the finished image, and see what it wrote to.
+    """Run an empty call in a fork of the finished image, and find the pages it wrote to.
 
     Args:
         engine: The engine that compiled its parts.
         code: The interpreter.
-        folder: Where the image lies.
+        folder: The image's directory.
         memory_bytes: Size of the image's memory.
-        limits: What the calls may take.
+        limits: Limits of the calls.
 
     Raises:
         ImageError: The image does not answer as it must, or not within the limits.
@@ -101,7 +101,7 @@ def find_hot_pages(
 
 
 def _answer(instance: Instance, request: bytes, limits: RehearsalLimits) -> GuestBytes:
-    """What the guest answers a request with; a call that goes on for too long is killed."""
+    """Return the guest's answer to a request; a call that exceeds its time is killed."""
     bounds = CallLimits(
         fuel=limits.fuel,
         response_bytes=_ANSWER_BYTES,
@@ -128,7 +128,7 @@ def _answer(instance: Instance, request: bytes, limits: RehearsalLimits) -> Gues
 
 
 def _compiled_code(answer: GuestBytes) -> bytes:
-    """The byte code in the answer to a compilation, which is for the guest alone."""
+    """Extract the opaque byte code from the answer to a compilation."""
     if answer.startswith(_COMPILED):
         rest = answer.unchecked()[len(_COMPILED) :]
         width = _BYTES.get(rest[0]) if rest else None
@@ -161,4 +161,4 @@ def _call_request(compiled: bytes) -> bytes:
         "payload_items": 1 << 10,
         "payload_depth": 64,
     }
-    return marshal.dumps(request, 2)  # as the engine writes it, for the pages that reading it touches
+    return marshal.dumps(request, 2)  # in the engine's encoding, so that decoding touches the same pages

@@ -1,4 +1,4 @@
-"""Split a WASI reactor in two: its code, which imports a memory, and the data that memory starts with.
+"""Splitting of a WASI reactor into its code, which imports a memory, and the memory's initial data.
 
 The interpreter's whole state between calls is its linear memory, so whoever owns the memory
 owns the snapshot. Once the code imports its memory, it is compiled a single time and shared by
@@ -32,10 +32,10 @@ _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64"}
 
 @frozen
 class Segment:
-    """Bytes that the memory holds at the start.
+    """Initial bytes of the memory.
 
     Attributes:
-        offset: Where they go, in bytes from the start of the memory.
+        offset: Their offset in the memory.
         data: The bytes.
     """
 
@@ -45,7 +45,7 @@ class Segment:
 
 @frozen
 class FunctionImport:
-    """One function the code asks its host for.
+    """A function that the code imports.
 
     Attributes:
         module: The module name the reactor was built with.
@@ -71,8 +71,8 @@ class SplitModule:
 
     Attributes:
         code: A WebAssembly module that imports its memory and all its functions from `evocell`.
-        segments: What that memory holds before `_initialize`.
-        min_pages: Its smallest size, in pages of 64 KiB.
+        segments: The memory's contents before `_initialize`.
+        min_pages: Its minimal size, in pages of 64 KiB.
         imports: The functions the code imports, in order.
     """
 
@@ -83,13 +83,13 @@ class SplitModule:
 
 
 def split(wasm: bytes) -> SplitModule:
-    """Split a reactor into code that imports its memory, and the data the memory starts with.
+    """Split a reactor into code that imports its memory, and the memory's initial data.
 
     Args:
         wasm: The reactor: one memory, active data segments at constant offsets, no start function.
 
     Raises:
-        ImageError: The module is not of that form; the sentence says what was found.
+        ImageError: The module is not of that form; the message gives the deviation.
     """
     if wasm[:8] != MAGIC:
         msg = "the interpreter is not a WebAssembly module: it does not begin with the magic number"
@@ -130,10 +130,10 @@ def _split(view: memoryview) -> SplitModule:
 
 
 def sections(view: memoryview) -> list[tuple[int, memoryview]]:
-    """A module's sections in order, as their ids and contents.
+    """Yield a module's sections in order, as ids and contents.
 
     Raises:
-        ImageError: One ends outside the module.
+        ImageError: A section ends outside the module.
         ValueError: A size is malformed.
     """
     found: list[tuple[int, memoryview]] = []

@@ -1,4 +1,4 @@
-"""A frozen guest: its memory as one data segment of a membrane of its own."""
+"""Snapshots: the memory of a frozen guest as one data segment of a dedicated membrane."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evocell_runtime.native import PAGE_BYTES
 from evocell_runtime.rewrite import FunctionImport
 
 DEAD_STACK_BYTES = 16 << 20
-"""The interpreter's shadow stack. Between calls it is empty; what lies in it is left-over."""
+"""The interpreter's shadow stack. Between calls it is empty; its bytes are left-overs."""
 
 _DATA_SECTION, _ACTIVE, _I32_CONST, _END = 11, 0x00, 0x41, 0x0B
 _BLOCK = 4096
@@ -24,12 +24,12 @@ _BLOCK = 4096
 
 @frozen
 class Snapshot:
-    """What a guest is between two calls.
+    """The whole state of a guest between two calls.
 
     Attributes:
         pages: Size of its memory, in pages of 64 KiB.
-        offset: Where its first page that is not zero begins, in bytes.
-        data: Everything from there to the last page that is not zero.
+        offset: Offset of its first non-zero page, in bytes.
+        data: The bytes from there to the last non-zero page.
         state: The membrane's globals.
     """
 
@@ -40,14 +40,14 @@ class Snapshot:
 
     @property
     def sha256(self) -> str:
-        """The snapshot's own hash: memory and globals, nothing of how it was made."""
+        """Hash of memory and globals, independent of how the snapshot was made."""
         digest = hashlib.sha256(f"{self.pages} {self.offset} {sorted(self.state.items())}".encode())
         digest.update(self.data)
         return digest.hexdigest()
 
 
 def freeze(instance: Instance) -> Snapshot:
-    """Take a guest's state, without what lies in its scratch space. It must be at rest, and stays usable.
+    """Take a guest's state, without its scratch files. It must be idle, and stays usable.
 
     Raises:
         ImageError: The guest has files open (their numbers would mean other files in a fork),
@@ -80,12 +80,12 @@ def _first_used_from_end(raw: bytes) -> int:
 
 
 def membrane_module(imports: tuple[FunctionImport, ...], snapshot: Snapshot) -> bytes:
-    """The WebAssembly module whose memory starts as the snapshot.
+    """Return the WebAssembly module whose initial memory is the snapshot.
 
-    One dense segment on a page boundary is what the engine maps copy-on-write from the file.
+    The engine maps one dense segment on a page boundary copy-on-write from the file.
 
     Raises:
-        ImageError: The interpreter imports something the membrane does not decide.
+        ImageError: The interpreter imports a function that is not in the membrane's table.
     """
     text = membrane.render(imports, pages=snapshot.pages, state=snapshot.state)
     try:
@@ -108,7 +108,7 @@ def membrane_module(imports: tuple[FunctionImport, ...], snapshot: Snapshot) -> 
 
 
 def _before_custom_sections(module: bytes) -> tuple[bytes, bytes]:
-    """Split a module at its first custom section: the data section must come before the names."""
+    """Split a module at its first custom section; the data section must precede the names."""
     at = 8
     while at < len(module) and module[at] != 0:
         size, body = read_unsigned(module, at + 1)

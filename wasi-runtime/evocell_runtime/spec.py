@@ -1,4 +1,4 @@
-"""What an image is made from, and the keys that name the results."""
+"""Specification of an image, and the keys of images and compiled interpreters."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from evocell_runtime.metering import metering_key
 from evocell_runtime.warm import DEFAULT_WARM
 
 FORMAT = 1
-"""Bump when what is in an image changes in a way that no other input of its key shows."""
+"""Bump when an image's contents change in a way that no other input of its key reflects."""
 
 LAYOUT = 4
 """Bump when the files or the manifest of an image change shape."""
 
 ENGINE_SETTINGS = "metered;relaxed_simd=0;exceptions;wasm_stack=64M;fiber_stack=72M"
-"""The engine's settings (`native.new_engine`), as far as they change compiled code."""
+"""The engine's settings (`native.new_engine`) that affect compiled code."""
 
 PORTABLE_SETTINGS = ";nan_canonicalization"
-"""What the settings have in addition for a portable image."""
+"""Additional settings of a portable image."""
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -43,13 +43,13 @@ def _paths(values: Iterable[str | Path]) -> tuple[Path, ...]:
 
 @frozen(kw_only=True)
 class ImageSpec:
-    """What an image is made from.
+    """Specification of an image.
 
     Attributes:
         warm: Modules imported before the freeze, in order.
         layers: Zip files of pure-Python packages, put on the guest's path in order.
-        portable: Whether NaNs are made the same on every processor; such an image has its own compiled
-            interpreter, which is slower at arithmetic on floats.
+        portable: Whether NaNs are canonicalised, the same on every processor; such an image has its own
+            compiled interpreter, which is slower at arithmetic on floats.
     """
 
     warm: tuple[str, ...] = field(default=DEFAULT_WARM, converter=_names)
@@ -57,7 +57,7 @@ class ImageSpec:
     portable: bool = False
 
     def code_key(self, cpu: str | None = None) -> str:
-        """Names the compiled interpreter, which images that differ only in what is warm share.
+        """Return the key of the compiled interpreter, which is independent of `warm` and `layers`.
 
         Args:
             cpu: `cpu_features` of the processor it is for; None for this one's.
@@ -75,7 +75,7 @@ class ImageSpec:
         )
 
     def image_id(self, cpu: str | None = None) -> str:
-        """Names the image: a hash over everything that goes into it.
+        """Return the id of the image: a hash over all inputs.
 
         Args:
             cpu: `cpu_features` of the processor it is for; None for this one's.
@@ -99,7 +99,7 @@ class ImageSpec:
 
 
 def derived_id(code_key: str, parent: str, version: str | None, snapshot_sha256: str) -> str:
-    """Names an image frozen from a sandbox: a hash over its parent, its code and what was frozen."""
+    """Return the id of an image frozen from a sandbox: a hash over parent, code and snapshot."""
     return digest_of(
         {
             "code": code_key,
@@ -112,10 +112,10 @@ def derived_id(code_key: str, parent: str, version: str | None, snapshot_sha256:
 
 
 def read_layer(path: Path) -> bytes:
-    """A layer's bytes.
+    """Return a layer's bytes.
 
     Raises:
-        ImageError: It cannot be read or is no zip file.
+        ImageError: It cannot be read or is not a zip file.
     """
     try:
         data = path.read_bytes()
@@ -129,7 +129,7 @@ def read_layer(path: Path) -> bytes:
 
 
 def cpu_features() -> str:
-    """This processor's instruction sets, hashed: compiled code is only for its like."""
+    """Return a hash of this processor's instruction sets, which compiled code depends on."""
     flags = ""
     try:
         for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -146,5 +146,5 @@ def _textdigest_of(name: str) -> str:
 
 
 def digest_of(parts: object) -> str:
-    """A short name for plain data, by its content."""
+    """Return a short hash of plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

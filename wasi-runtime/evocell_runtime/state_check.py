@@ -1,11 +1,10 @@
-"""Whether an interpreter's code can keep anything outside its memory, checked before it is compiled.
+"""Check, before compilation, that an interpreter's code cannot keep state outside its memory.
 
-A freeze, a fork and the use of a body by one guest after the other rest on one thing: between two calls, all
-that a guest is lies in its linear memory. WebAssembly has more that lasts: tables, globals, element and data
-segments that can be dropped. So the sections are looked at, and every instruction of every function is read:
-what could write to any of these is refused, and so is whatever is not known to be harmless. The one exception
-is a single mutable global of 32 bits, the C compiler's stack pointer, which is back where it was when a call
-has returned.
+Freezing, forking and the reuse of bodies require that between two calls the whole state of a guest is in its
+linear memory. WebAssembly has other persistent state: tables, globals, element and data segments that can be
+dropped. So the sections are checked, and every instruction of every function is read: instructions that could
+write to any of these are refused, as are unknown ones. The only exception is a single mutable 32-bit global,
+the C compiler's stack pointer, which has its initial value again when a call has returned.
 
 The 74 MB of CPython's code take some two seconds: long runs of instructions are matched by one regular
 expression, whose alternatives are the instructions with their immediates; the two that hold a vector are read
@@ -53,13 +52,13 @@ _HARMLESS = re.compile(
 
 
 def check_state(code: bytes) -> None:
-    """Make sure that whatever a guest of this code leaves lies in its memory.
+    """Refuse code whose guests could keep state outside their memory.
 
     Args:
         code: The interpreter's module as `rewrite.split` gives it: its memory is imported.
 
     Raises:
-        ImageError: Something else in it can be changed, or holds an instruction this check does not know.
+        ImageError: Other state in it can be changed, or it has an instruction that this check does not know.
     """
     try:
         by_id = dict(sections(memoryview(code)))
@@ -126,7 +125,7 @@ def _check_functions(code: memoryview) -> None:
 
 
 def _end(found: re.Match[bytes] | None) -> int:
-    assert found is not None  # it also matches nothing
+    assert found is not None  # it also matches the empty string
     return found.end()
 
 
@@ -142,7 +141,7 @@ def _after_locals(code: memoryview, at: int) -> int:
 
 
 def _after_vector(code: memoryview, at: int, end: int, function: int) -> int:
-    """Read over an instruction that the expression does not hold; where the next one is."""
+    """Skip an instruction that the expression does not cover; return the offset of the next one."""
     first = code[at]
     if first == _BR_TABLE:
         count, at = read_unsigned(code, at + 1)
@@ -164,7 +163,7 @@ def _after_vector(code: memoryview, at: int, end: int, function: int) -> int:
 
 
 def _skip(code: memoryview, at: int, count: int) -> int:
-    """Read over integers."""
+    """Skip integers."""
     for _ in range(count):
         _, at = read_unsigned(code, at)
     return at

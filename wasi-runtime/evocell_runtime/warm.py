@@ -40,7 +40,7 @@ DEFAULT_WARM: tuple[str, ...] = (
 )
 """Modules imported before the freeze, so that a fork need not: numpy and the usual standard library.
 
-Some are there for evaluators that run in the guest: importing them took 140M fuel of each evaluation. They
+Some are included for evaluators that run in the guest: importing them took 140M fuel of each evaluation. They
 make the image larger by 1 MB; a call that does not use them costs the same with and without.
 """
 

@@ -33,14 +33,14 @@ SandboxRef: TypeAlias = SandboxName
 """A sandbox, or its id."""
 
 Parents: TypeAlias = "Sequence[SandboxRef | Sequence[SandboxRef] | None]"
-"""The parents of each source: none, one, or several."""
+"""Parents of each source: none, one, or several."""
 
 
 def check_count(value: object, what: str) -> int:
-    """Return a number of things.
+    """Return a valid count.
 
     Raises:
-        ConfigurationError: It is no whole number from 1.
+        ConfigurationError: It is not a positive integer.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigurationError(f"{what} must be a whole number from 1, not {value!r}", what)
@@ -51,7 +51,7 @@ def check_generation(generation: object) -> int | None:
     """Return a generation's number, or None for None.
 
     Raises:
-        ConfigurationError: It is no whole number from 0.
+        ConfigurationError: It is not a non-negative integer.
     """
     if generation is None:
         return None
@@ -63,10 +63,10 @@ def check_generation(generation: object) -> int | None:
 
 
 def file_path(path: object) -> Path:
-    """Return a file's absolute path, which holds after a change of the working directory.
+    """Return a file's absolute path, which stays valid after a change of the working directory.
 
     Raises:
-        ConfigurationError: It is no path.
+        ConfigurationError: It is not a path.
     """
     if not isinstance(path, str | Path) or not str(path):
         raise ConfigurationError(f"path must be the path of a file, not {path!r}", "path")
@@ -74,20 +74,20 @@ def file_path(path: object) -> Path:
 
 
 def source_list(sources: object) -> list[Source]:
-    """Return sources as a list, and refuse a single source where several are meant.
+    """Return sources as a list; refuse a single source.
 
     Raises:
-        ConfigurationError: It is one source, or not a sequence.
+        ConfigurationError: It is a single source, or not a sequence.
     """
     check_iterable(sources)
     return list(cast("Iterable[Source]", sources))
 
 
 def check_iterable(sources: object) -> None:
-    """Refuse a single source where an iterable of them is meant.
+    """Refuse a single source in place of an iterable of sources.
 
     Raises:
-        ConfigurationError: It is one source, or cannot be iterated over.
+        ConfigurationError: It is a single source, or not iterable.
     """
     if isinstance(sources, str | bytes | Path | Mapping) or not isinstance(sources, Iterable):
         raise ConfigurationError(
@@ -113,16 +113,16 @@ def check_evaluation(evaluation: object) -> Evaluation:
 def individuals(
     sources: Sequence[Source | SandboxSpec], *, population: str | None, generation: int, parents: object
 ) -> list[NewIndividual]:
-    """Put sources and what is known about them together.
+    """Combine sources with their metadata.
 
     Args:
         sources: The code of each.
-        population: The population they join; None if they are not to be kept.
+        population: The population they join; None if they are not kept.
         generation: The generation they belong to.
         parents: None, or one entry for each source: None, a parent, or several.
 
     Raises:
-        ConfigurationError: An argument cannot be used.
+        ConfigurationError: An argument is invalid.
     """
     if any(isinstance(source, SandboxSpec) for source in sources):
         if parents is not None and any(entry is not None for entry in cast("Sequence[object]", parents)):
@@ -145,12 +145,12 @@ def individuals(
 
 
 def individual(source: Source | SandboxSpec, *, population: str | None, generation: int) -> NewIndividual:
-    """Put one source, or a spec with its source in it, and what is known about it together.
+    """Combine a source, or a spec with its source, with its metadata.
 
     Args:
-        source: The code; or a spec, whose own id, parents, generation and type of mutation then hold.
-        population: The population it joins, if its spec names none; None if it is not to be kept.
-        generation: The generation it belongs to, if it brings no spec.
+        source: The code; or a spec, whose id, parents, generation and mutation type then apply.
+        population: The population it joins, if its spec names none; None if it is not kept.
+        generation: The generation it belongs to, unless a spec is given.
 
     Raises:
         ConfigurationError: The spec holds no code.
@@ -177,7 +177,7 @@ def _parent_ids(parents: object, n_sources: int) -> list[tuple[str, ...]]:
 
 
 def _mutation_type(n_parents: int) -> str:
-    """Return the mutation type of an individual with so many parents."""
+    """Return the default mutation type for a number of parents."""
     return ("seed", "mutation")[n_parents] if n_parents < 2 else "crossover"  # noqa: PLR2004
 
 

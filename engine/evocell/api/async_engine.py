@@ -53,18 +53,18 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     """Runs untrusted Python in sandboxes and scores it; an async context manager for trio.
 
     Entering it opens the worker, and builds its image if there is none yet (minutes, once). Leaving it
-    stops whatever is still running. Its methods may be called from many tasks at once; each of them is a
-    request of its own, and cancelling one disturbs no other.
+    stops all calls. Its methods may be called from many tasks at once; each call is an independent
+    request, and cancelling one does not affect another.
 
     Args:
         config: Settings; None loads them from environment and file, see `Config.load`.
         progress: Called with each step of an image build, in a thread of its own. None shows it on standard
             error (a start that finds its image shows nothing); `evocell.silent` shows nothing at all.
         open_worker: Opens the worker that runs the guests.
-        cluster: Where guests live, if not on this machine: a ``distributed.Client``, or a pool such as
+        cluster: The cluster that runs guests, if any: a ``distributed.Client``, or a pool such as
             `evocell.integrations.dask.DaskCluster`. Scoring, expected answers, the store and sandboxes that
             keep state stay on this machine; ``workers`` counts its processes, started when first needed.
-        telemetry: Where its events go; None makes one. It is the attribute `telemetry`.
+        telemetry: Receives its events; None makes one. Available as the attribute `telemetry`.
 
     Raises:
         ImageError: On entering: the image cannot be found, built or trusted.
@@ -88,8 +88,8 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     ) -> AsyncSandbox:
         """Create a sandbox; see `SandboxSpec` for the arguments.
 
-        Code that is rejected (a syntax error, say) gives a sandbox in status ``error``: `get_info` says why,
-        its calls return the `Rejected`, and `hot_reload_source` can replace the code.
+        Rejected code (for example a syntax error) gives a sandbox in status ``error``: `get_info` returns the
+        reason, its calls return the `Rejected`, and `hot_reload_source` can replace the code.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -118,13 +118,12 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         """Create many sandboxes, all or none.
 
         Args:
-            specs: What to create.
-            progress: Called in the engine's loop after each with its id, how many there are, and how many
-                there will be. None shows a bar on a terminal after two seconds, `evocell.silent`
-                nothing.
+            specs: The specifications.
+            progress: Called in the engine's loop after each with its id, the number created so far, and the
+                total. None shows a bar on a terminal after two seconds, `evocell.silent` nothing.
 
         Raises:
-            SandboxExists: An id is taken or is there twice; nothing has been created.
+            SandboxExists: An id is in use or given twice; nothing has been created.
             CapacityError: There would be too many sandboxes; nothing has been created.
 
         Cancellation: None of them is created.
@@ -161,20 +160,20 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         """Evaluate sandboxes, and record the results as their fitness.
 
         Args:
-            sandboxes: Which ones.
+            sandboxes: The sandboxes.
             fitness: An `Evaluation`, run in fresh forks of their code; or a function that takes a
                 sandbox and returns a number, named numbers, or a `FitnessResult`: a plain one runs in a
                 thread with a `Sandbox`, an async one in the engine's loop with an `AsyncSandbox`.
-            deadline_s: Seconds in which everything must be over, as in `evaluate`.
+            deadline_s: Overall deadline in seconds, as in `evaluate`.
             progress: As in `evaluate`.
 
         Returns:
             One result for each sandbox, in order. One that is destroyed meanwhile is invalid with the reason
-            ``"destroyed"``; one that is reloaded meanwhile is evaluated in the version it had or in the new
-            one, never in both.
+            ``"destroyed"``; one that is reloaded meanwhile is evaluated in its old or in its new version,
+            never in both.
 
         Raises:
-            SandboxNotFound: One of them is not there; nothing has been evaluated.
+            SandboxNotFound: One of them does not exist; nothing has been evaluated.
             ScoringError: The function raised for every sandbox.
         """
         wanted = sandbox_ids(sandboxes)
@@ -194,44 +193,44 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             )
 
     async def guest_notes(self) -> str:
-        """Describe the guest's Python for the author of its code: version, packages, what is missing."""
+        """Describe the guest's Python for the author of its code: version, packages, missing features."""
         with self._request():
             return guest_notes(await self._worker.info(), self.config)
 
     async def fork_sandbox(self, sandbox: SandboxRef, new_id: str | None = None) -> AsyncSandbox:
-        """Copy a sandbox: its code, and its session's state at this moment.
+        """Copy a sandbox: its code and the current state of its session.
 
-        The two share nothing that either could change: modules, objects, random state and scratch files
-        are copies. The new one joins the population and generation of the other one, its parent, with the
-        mutation type ``"fork"``, and lives in the same worker.
+        The two share no mutable state: modules, objects, random state and scratch files are copies. The fork
+        joins the population and generation of its parent, with the mutation type ``"fork"``, and lives in the
+        same worker.
 
         Args:
             sandbox: The sandbox to copy. A call that runs in its session is waited for.
-            new_id: Id of the new one; None generates one.
+            new_id: Id of the fork; None generates one.
 
         Raises:
             SandboxBusy: Its code has files open, or the worker has no room for the copy.
-            SandboxNotFound: There is none, or it was destroyed meanwhile.
-            SandboxExists: The new id is taken.
+            SandboxNotFound: The sandbox does not exist, or was destroyed meanwhile.
+            SandboxExists: The new id is in use.
             CapacityError: There would be too many sandboxes.
 
-        Cancellation: There is no new sandbox.
+        Cancellation: No sandbox is created.
         """
         with self._request():
             made = await self._copies.fork(self._manager.get(sandbox_id(sandbox)), [new_id])
             return AsyncSandbox(self, made[0].id)
 
     async def batch_fork(self, sandbox: SandboxRef, count: int) -> list[AsyncSandbox]:
-        """Fork a sandbox many times, all of the same state, as `fork_sandbox` does once.
+        """Fork a sandbox many times, all from the same state; see `fork_sandbox`.
 
         Args:
             sandbox: The sandbox.
-            count: How many forks, from 1.
+            count: Number of forks, from 1.
 
         Raises:
-            ConfigurationError: The count is no whole number from 1.
+            ConfigurationError: The count is not a positive integer.
 
-        Cancellation: None of them remains.
+        Cancellation: No fork remains.
         """
         n_forks = check_count(count, "count")
         with self._request():
@@ -241,23 +240,23 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def import_sandbox(
         self, path: str | Path, new_id: str | None = None, *, limits: Limits | None = None
     ) -> AsyncSandbox:
-        """Create a sandbox from a file that `export_sandbox` wrote; the file is not trusted.
+        """Create a sandbox from a file that `export_sandbox` wrote; the file is untrusted.
 
-        Its session continues where it was. The code is compiled anew here; byte code and native code are
-        never taken from the file.
+        Its session continues from its exported state. The code is recompiled here; byte code and native code
+        are never taken from the file.
 
         Args:
             path: The file.
-            new_id: The sandbox's id; None for the one it had.
-            limits: Its limits; None for those it had, which the file's author chose.
+            new_id: The sandbox's id; None for its former one.
+            limits: Its limits; None for its former ones, which the file's author chose.
 
         Raises:
-            ProtocolError: The file is no exported sandbox, is damaged, or holds an impossible state.
-            ConfigurationError: There is no such file, or the image that the sandbox starts from is not here.
+            ProtocolError: The file is not an exported sandbox, is damaged, or holds an impossible state.
+            ConfigurationError: The file does not exist, or the sandbox's image is not available here.
             SandboxExists: The id is taken.
             CapacityError: There would be too many sandboxes.
 
-        Cancellation: There is no sandbox.
+        Cancellation: No sandbox remains.
         """
         with self._request():
             record = await self._copies.take(file_path(path), new_id, limits)
@@ -273,24 +272,24 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     ) -> object:
         """Move a sandbox to another engine: write it to a file, recreate it there, destroy it here.
 
-        Calls of the sandbox wait meanwhile, and raise `SandboxNotFound` once it is gone. If either engine's
-        process dies during the migration, nothing is lost: the sandbox is destroyed here only after it exists
-        there, and the file, from which `import_sandbox` recreates it, is removed last.
+        Calls of the sandbox wait meanwhile, and then raise `SandboxNotFound`. If either engine's process dies
+        during the migration, nothing is lost: the sandbox is destroyed here only after it exists there, and
+        the file, from which `import_sandbox` recreates it, is removed last.
 
         Args:
             sandbox: The sandbox.
             target: An `AsyncEngine` of this loop, an `Engine` (whose work is waited for in a thread), or a
-                function of the file's path, async or not, that has some other engine import it and returns
-                when that is done.
-            new_id: Its id there; None for the one it has.
-            path: The file, which is removed at the end; None makes one in the temporary directory.
+                function of the file's path, async or not, that makes some other engine import it and
+                    returns when that is done.
+            new_id: Its id there; None keeps its id.
+            path: The intermediate file, removed at the end; None makes one in the temporary directory.
 
         Returns:
-            The sandbox as the target's `import_sandbox` returned it, or what the function returned.
+            The sandbox as returned by the target's `import_sandbox`, or the value of the function.
 
         Raises:
             SandboxBusy: Its code has files open; nothing has changed.
-            Exception: What the target raised; the sandbox is here as before.
+            Exception: The failure of the target; the sandbox is unchanged.
 
         Cancellation: The sandbox stays here; it may exist at the target as well.
         """
@@ -303,15 +302,15 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def create_population(
         self, population: str, *, parent_population_id: str | None = None, direction: Direction | None = None
     ) -> PopulationState:
-        """Register a population that has no members yet.
+        """Register an empty population.
 
-        A population is a name that sandboxes are created with. Its first member registers it, too. It
+        A population is a name shared by sandboxes. Creating its first member registers it as well. It
         outlives its members, and with a ``state_dir`` the engine.
 
         Args:
             population: Its name.
             parent_population_id: The population it descends from.
-            direction: ``"maximize"`` or ``"minimize"``: which of its members are its elite. None for the
+            direction: ``"maximize"`` or ``"minimize"``; decides which members are the elite. None takes the
                 direction of the first evaluation of its members.
 
         Raises:
@@ -325,26 +324,26 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def resume_population(
         self, population: str, *, direction: Direction | None = None
     ) -> list[AsyncSandbox]:
-        """Register a population, or continue it where an earlier engine with the same ``state_dir`` ended.
+        """Register a population, or resume that of an earlier engine with the same ``state_dir``.
 
-        Members that the earlier engine held and that retention keeps (the latest ``gc_retain_generations``
-        generations and the ``gc_elites`` fittest) are created again, under their ids, with their code and
-        their fitness, and none is evaluated again. Their sessions' state is lost. Members that were
-        destroyed, or that another engine holds, are not created. See docs/resuming.md.
+        Members of the earlier engine that retention keeps (the latest ``gc_retain_generations`` generations
+        and the ``gc_elites`` fittest) are recreated with their ids, code and fitness, without evaluation.
+        Their sessions' state is lost. Members that were destroyed, or that another engine holds, are not
+        recreated. See docs/resuming.md.
 
         Args:
             population: Its name.
-            direction: As in `create_population`, if it is not there yet.
+            direction: As in `create_population`, if it does not exist yet.
 
         Returns:
-            Those that have been brought back, oldest first; none if the population is new, or all are there.
+            The recreated sandboxes, oldest first; empty if the population is new, or all exist.
 
         Raises:
             ConfigurationError: The name cannot be used.
-            CapacityError: There would be too many sandboxes; none has been brought back.
+            CapacityError: The sandboxes would exceed the capacity; none has been recreated.
             StoreError: The store cannot be read.
 
-        Cancellation: None of them is brought back.
+        Cancellation: None of them is recreated.
         """
         with self._request():
             lost = self._populations.resume(population, direction)
@@ -353,7 +352,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             return [AsyncSandbox(self, record.id) for record in made]
 
     async def get_population(self, population: str) -> PopulationState:
-        """Return the state of a population: its present members, their fitness, its latest generation.
+        """Return the state of a population: its current members, their fitness, its latest generation.
 
         Args:
             population: Its name.
@@ -385,7 +384,7 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             ]
 
     async def list_generations(self, population: str, generation: int | None = None) -> list[GenerationState]:
-        """Return the generations of a population, or one of them, with former members and all descents.
+        """Return the generations of a population, or one, with former members and all lineage edges.
 
         Args:
             population: The population.
@@ -401,11 +400,11 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def best(
         self, population: str, most: int = 1, *, generation: int | None = None
     ) -> list[AsyncSandbox]:
-        """Return the fittest sandboxes of a population that are valid, the best first.
+        """Return the fittest valid sandboxes of a population, best first.
 
         Args:
-            population: The population, whose direction says what is better.
-            most: How many at most.
+            population: The population, whose direction determines the order.
+            most: Most sandboxes returned.
             generation: Only of this one.
 
         Raises:
@@ -419,21 +418,21 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
     async def next_generation(
         self, population: str, offspring: Sequence[Offspring], *, into: str | None = None
     ) -> list[AsyncSandbox]:
-        """Create the generation after the latest one, all or none, and record their parents.
+        """Create a population's next generation, all or none, and record the parents.
 
         Args:
             population: The population.
-            offspring: The individuals. One whose code is rejected is a sandbox in status ``error``.
-            into: A population for them, which is registered as a descendant of the other if there is none of
-                that name; None for the same.
+            offspring: The individuals. Rejected code gives a sandbox in status ``error``.
+            into: A population for them, registered as a descendant of the other if it does not exist; None
+                for the same.
 
         Returns:
             The sandboxes, in order.
 
         Raises:
             ConfigurationError: There is no such population, or an argument cannot be used.
-            SandboxNotFound: A parent never existed. One that was destroyed is no error.
-            SandboxExists: An id is taken or is there twice; none of them has been created.
+            SandboxNotFound: A parent never existed. Destroyed parents are allowed.
+            SandboxExists: An id is in use or given twice; none has been created.
             CapacityError: There would be too many sandboxes; none of them has been created.
 
         Cancellation: None of them is created.
@@ -485,10 +484,10 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
         Args:
             population: The population.
             generation: Which one; None for the latest.
-            keep: Sandboxes that are not destroyed.
+            keep: Sandboxes to spare.
 
         Returns:
-            The last states of those that were destroyed.
+            The last states of the destroyed sandboxes.
 
         Raises:
             ConfigurationError: There is no such population.
@@ -500,61 +499,61 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
             return await self.batch_destroy(doomed, missing_ok=True)
 
     async def pin(self, sandboxes: Sequence[SandboxRef]) -> None:
-        """Keep sandboxes from the garbage collector until they are unpinned or destroyed.
+        """Exempt sandboxes from garbage collection until they are unpinned or destroyed.
 
         Args:
-            sandboxes: Which ones; one that is pinned already stays so.
+            sandboxes: The sandboxes; they may be pinned already.
 
         Raises:
-            SandboxNotFound: One of them is not there; none has been pinned.
+            SandboxNotFound: One of them does not exist; none has been pinned.
         """
         with self._request():
             self._populations.pin(sandbox_ids(sandboxes))
 
     async def unpin(self, sandboxes: Sequence[SandboxRef]) -> None:
-        """Allow the garbage collector to destroy sandboxes that were pinned; others are unaffected.
+        """Unpin sandboxes, which makes them subject to garbage collection again.
 
         Args:
-            sandboxes: Which ones; they need not be pinned, nor exist any more.
+            sandboxes: The sandboxes; they need not be pinned, nor exist any more.
         """
         with self._request():
             self._populations.unpin(sandbox_ids(sandboxes))
 
     async def list_pinned(self) -> list[str]:
-        """Return the ids of the sandboxes that are pinned, sorted."""
+        """Return the ids of the pinned sandboxes, sorted."""
         with self._request():
             return self._populations.pinned()
 
     async def collect_garbage(self) -> GarbageReport:
         """Collect garbage now: members of former generations, unused version trees, orphaned directories.
 
-        The engine does so itself every ``gc_interval_ms``, and when memory runs short; docs/populations.md
-        says what is kept.
+        The engine does so by itself every ``gc_interval_ms``, and when memory runs short; docs/populations.md
+        describes what is kept.
 
-        Cancellation: What has been destroyed by then stays so.
+        Cancellation: Sandboxes destroyed by then stay destroyed.
         """
         with self._request():
             return await self._garbage.collect("demand")
 
     async def workers(self) -> list[WorkerInfo]:
-        """Return the state of each worker process; with ``workers=0`` that is this process."""
+        """Return the state of each worker process; with ``workers=0`` that of this process."""
         with self._request():
             return self._worker.host.workers()
 
     async def drain_worker(self, name: str) -> None:
         """Replace a worker by a new process, without loss of calls or state.
 
-        The new process is started first. Calls under way end in the old one; sandboxes that keep state in it
-        move to the new one, each after the call in it. One that has files open cannot
-        move: it loses its state, as when a worker dies. Returns when the old process is gone,
-        which takes as long as the longest call in it.
+        The new process is started first. Calls under way finish in the old one; sandboxes with a session in
+        it move to the new one, each after its current call. A session with open files cannot move: it loses
+        its state, as when a worker dies. Returns when the old process has ended, which takes as long as its
+        longest call.
 
         Args:
             name: The worker, as `workers` names it.
 
         Raises:
-            ConfigurationError: There is no such worker; with ``workers=0`` there is none at all.
-            EvocellError: No new process could be started; the old one goes on.
+            ConfigurationError: No such worker exists; with ``workers=0`` there are none.
+            EvocellError: No new process could be started; the old one keeps running.
 
         Cancellation: The worker is replaced all the same.
         """
@@ -589,11 +588,11 @@ class AsyncEngine(AsyncSandboxes, AsyncHistory, AsyncEvaluators):
 
 
 def recreation(target: object, new_id: str | None) -> Callable[[Path], Awaitable[object]]:
-    """Return a function that has a target import a sandbox from a file.
+    """Return a function that makes a target import a sandbox from a file.
 
     Args:
         target: An engine of either kind, or a function.
-        new_id: The sandbox's id there; None for the one it has.
+        new_id: The sandbox's id there; None keeps its id.
 
     Raises:
         ConfigurationError: It is neither.

@@ -36,10 +36,10 @@ from evocell.models.stages import Stage, StagedResult, check_stages
 __all__ = ["AsyncEvaluating", "RepeatDone"]
 
 REPEATS = 9
-"""Repeats of a measurement by default; an interval of the time needs at least six."""
+"""Default repeats of a measurement; a confidence interval of the time needs at least six."""
 
 RepeatDone: TypeAlias = Callable[[int, int], None]
-"""Called with how many evaluations are done and how many there will be."""
+"""Called with the number of finished evaluations and the total."""
 
 
 class AsyncEvaluating(EngineLifecycle):
@@ -88,26 +88,25 @@ class AsyncEvaluating(EngineLifecycle):
         Args:
             sources: Text, files by path, a `Path`, or the bytes of a zip or wheel, each.
             evaluation: What to run of them and how to score it.
-            population: Keep them as sandboxes of this population; None keeps nothing but the results.
+            population: Keep them as sandboxes of this population; None keeps only the results.
             generation: The generation they belong to, from 0.
-            parents: For each source None, its parent, or a tuple of its parents, which may be gone.
-            deadline_s: Seconds in which everything must be over, waiting and scoring included; what is not
-                evaluated by then is invalid with the reason ``"timeout"``.
-            progress: Called in the engine's loop with each result, how many there are, and how many there
-                will be. None shows a bar on a terminal after two seconds, `evocell.silent` nothing.
+            parents: For each source None, its parent, or a tuple of its parents, which may be destroyed.
+            deadline_s: Overall deadline in seconds, including waiting and scoring; sources not evaluated by
+                then are invalid with the reason ``"timeout"``.
+            progress: Called in the engine's loop with each result, the number of results so far, and the
+                total. None shows a bar on a terminal after two seconds, `evocell.silent` nothing.
 
         Returns:
-            One result for each source, in order. A source that fails is an invalid result, and one whose
-            sandbox is destroyed meanwhile is so too, with the reason ``"destroyed"``.
+            One result for each source, in order. A source that fails gives an invalid result, as does one
+            whose sandbox is destroyed meanwhile, with the reason ``"destroyed"``.
 
         Raises:
             ConfigurationError: The evaluation or an argument cannot be used.
             ScoringError: A function of the evaluation raised for every source.
             SandboxNotFound: A parent never existed; nothing has been evaluated.
-            CapacityError: The population would have too many sandboxes.
+            CapacityError: The population would exceed its capacity.
             StoreError: The ``state_dir`` cannot be written, for example because the disk is full. Its
-                `results` are what would have been returned; what is not written stays in memory and is tried
-                again.
+                `results` hold the return value; unwritten rows stay in memory and the write is retried.
 
         Cancellation: Every call is stopped; nothing is kept.
         """
@@ -130,30 +129,30 @@ class AsyncEvaluating(EngineLifecycle):
         deadline_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[StagedResult]:
-        """Evaluate many sources in stages: cheap stages first, and only sources that do well go on.
+        """Evaluate many sources in stages, of which only the best sources enter the next.
 
-        A stage begins when the one before it is over. Its cases run in fresh forks.
+        A stage begins when the one before has ended. Its cases run in fresh forks.
 
         Args:
             sources: As in `evaluate`.
-            stages: What to run, and which sources go on.
-            total_limits: Limits of all calls of one source together, in all stages: fuel, time and output
-                that one stage used are gone for the next. None sets none.
-            population: Keep all of them as sandboxes of this population, with the fitness of the last stage
-                that each entered.
+            stages: The stages: what to run, and which sources advance.
+            total_limits: Limits of all calls of one source together, over all stages: fuel, time and output
+                used in one stage are not available to the next. None sets none.
+            population: Keep all of them as sandboxes of this population, each with the fitness of the last
+                stage that it entered.
             generation: As in `evaluate`.
             parents: As in `evaluate`.
-            deadline_s: Seconds in which everything must be over, all stages together.
-            progress: As in `evaluate`; called with the last result of each source, when it goes no further.
+            deadline_s: Overall deadline of all stages, in seconds.
+            progress: As in `evaluate`; called with the last result of each source when dropped or done.
 
         Returns:
-            How far each source came, in order.
+            The last stage and the results of each source, in order.
 
         Raises:
             ConfigurationError: A stage or an argument cannot be used.
             ScoringError: A function of a stage raised for every source that entered it.
             CapacityError: The population would have too many sandboxes.
-            StoreError: As by `evaluate`.
+            StoreError: As for `evaluate`.
 
         Cancellation: Every call is stopped; nothing is kept.
         """
@@ -176,18 +175,18 @@ class AsyncEvaluating(EngineLifecycle):
         parents: Sequence[SandboxRef] | SandboxRef | None = None,
         deadline_s: float | None = None,
     ) -> FitnessResult:
-        """Evaluate one source, as `evaluate` does many.
+        """Evaluate one source; see `evaluate`.
 
         Args:
             source: The program, as in `evaluate`.
             evaluation: What to run of it and how to score it.
-            population: Keep it as a sandbox of this population; None keeps nothing but the result.
+            population: Keep it as a sandbox of this population; None keeps only the result.
             generation: The generation it belongs to, from 0.
             parents: Its parent, or several of them.
-            deadline_s: Seconds in which everything must be over, as in `evaluate`.
+            deadline_s: Overall deadline in seconds, as in `evaluate`.
 
-        A function of the evaluation that raises makes the result invalid with the reason ``"score"``: one
-        individual is too few to tell whether the function or the individual is at fault.
+        If a function of the evaluation raises, the result is invalid with the reason ``"score"``: a single
+        individual does not tell whether the function or the individual is at fault.
         """
         new = individuals([source], population=population, generation=generation, parents=[parents])
         with self._request():
@@ -205,21 +204,21 @@ class AsyncEvaluating(EngineLifecycle):
         generation: int = 0,
         progress: Progress | None = None,
     ) -> AsyncGenerator[tuple[int, FitnessResult], None]:
-        """Evaluate sources and hand out each result as soon as it is there, for steady-state loops.
+        """Evaluate sources and yield each result as soon as it arrives, for steady-state loops.
 
         Use it as ``async with engine.as_completed(...) as results: async for index, result in results: ...``.
-        Sources are taken one at a time, when there is room for one, so that a generator may make them from
-        the results so far. The index is the source's place.
+        Sources are consumed one at a time, when a slot is free, so that a generator may produce them from
+        the results so far. The index is the source's position.
 
         Args:
-            sources: Any iterable, even an endless one; a `SandboxSpec` with its source in it says who its
-                parents are, what it is called, and how it came to be.
+            sources: Any iterable, possibly infinite; a `SandboxSpec` with its source states its parents, its
+                id, and its mutation type.
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population.
             generation: The generation they belong to, from 0.
-            progress: Called with each result, how many there are, and how many sources there are (or have
-                been taken, if no more is known). None shows a bar on a terminal while the loop waits for a
-                result, once it has taken two seconds; `evocell.silent` shows nothing.
+            progress: Called with each result, the number of results so far, and the number of sources (of
+                those consumed so far, if the total is unknown). None shows a bar on a terminal while the
+                loop waits for a result, once it has taken two seconds; `evocell.silent` shows nothing.
 
         Cancellation: Leaving the block stops what is under way.
         """
@@ -234,7 +233,7 @@ class AsyncEvaluating(EngineLifecycle):
             except BaseException as error:
                 if passes_on(error):
                     raise
-                result = error  # raised again where the results are taken
+                result = error  # raised again where the results are consumed
             await finished_in.send((index, result))
 
         waiting = iter(enumerate(sources))
@@ -264,7 +263,7 @@ class AsyncEvaluating(EngineLifecycle):
     async def open_stream(
         self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
     ) -> Callable[[Source | SandboxSpec], Awaitable[FitnessResult]]:
-        """Prepare an evaluation once, for a loop that evaluates one source after the other with it.
+        """Prepare an evaluation once, for a loop that evaluates sources one by one.
 
         Args:
             evaluation: What to run of them and how to score it.
@@ -272,7 +271,7 @@ class AsyncEvaluating(EngineLifecycle):
             generation: The generation they belong to, from 0.
 
         Returns:
-            An async function that does what `evaluate_one` does; it may run many times at once.
+            An async function equivalent to `evaluate_one`; concurrent calls are allowed.
 
         Raises:
             ConfigurationError: The evaluation cannot be used.
@@ -288,7 +287,7 @@ class AsyncEvaluating(EngineLifecycle):
         return evaluate
 
     def _check_parents(self, given: object, new: Iterable[NewIndividual]) -> None:
-        """Refuse parents that never existed; those of a `SandboxSpec` may be under way."""
+        """Refuse parents that never existed; those of a `SandboxSpec` may still be under evaluation."""
         if given is None:
             return
         for one in new:
@@ -303,13 +302,13 @@ class AsyncEvaluating(EngineLifecycle):
         repeats: int = REPEATS,
         progress: RepeatDone | None = None,
     ) -> Measurement:
-        """Measure what a program costs, in fuel, memory and time.
+        """Measure the cost of a program in fuel, memory and time.
 
         Args:
             source: The program.
             evaluation: Its cases.
-            repeats: How often to evaluate it, from 1. Fuel needs one; time is noisy and wants nine.
-            progress: Called after each of them.
+            repeats: Number of evaluations, from 1. Fuel needs one; time is noisy, nine are advisable.
+            progress: Called after each evaluation.
 
         Raises:
             ConfigurationError: The evaluation or the number of repeats cannot be used.
@@ -326,9 +325,9 @@ class AsyncEvaluating(EngineLifecycle):
         repeats: int = REPEATS,
         progress: RepeatDone | None = None,
     ) -> Comparison:
-        """Compare what two programs cost on the same cases.
+        """Compare the costs of two programs on the same cases.
 
-        They run in turns, one call at a time, and change places from repeat to repeat, so that other load of
+        They run alternately, one call at a time, and swap the order with each repeat, so that other load of
         the machine affects both alike. Fuel decides without noise, time only where noise cannot explain
         the difference.
 
@@ -350,7 +349,7 @@ class AsyncEvaluating(EngineLifecycle):
         _check_repeats(repeats)
         new = individuals(list(sources), population=None, generation=0, parents=None)
         found: list[list[FitnessResult]] = [[] for _ in new]
-        # Each repeat runs: a memoised call has no time of its own.
+        # Not memoised: a memoised call has no time of its own.
         evaluation = evolve(check_evaluation(evaluation), memoise=False)
         with self._request():
             plan = await self._batches.plan(evaluation, deadline_s=None, calls=1)
@@ -364,7 +363,7 @@ class AsyncEvaluating(EngineLifecycle):
         return [Measurement.of(results, overhead_fuel=overhead_fuel) for results in found]
 
     async def _overhead_fuel(self, evaluation: Evaluation) -> int:
-        """Fuel of an evaluation's calls to a function that only returns; 0 if a harness is what is called."""
+        """Measure the fuel of an evaluation's calls to an empty function; 0 for a harness."""
         if evaluation.harness is not None:
             return 0
         bare = evolve(
@@ -391,7 +390,7 @@ def _any_value(_case: Case, _value: object) -> float:
 
 
 def _empty_program(entry: str) -> dict[str, str]:
-    """Write a program whose entry takes anything and returns at once."""
+    """Return the source of a program whose entry takes any arguments and returns at once."""
     module, _, qualname = entry.partition(":")
     *classes, function = qualname.split(".")
     lines = [f"{'    ' * depth}class {name}:" for depth, name in enumerate(classes)]

@@ -32,11 +32,11 @@ from evocell.store.runs import LostSandbox, lost_sandboxes, note_revived
 __all__ = ["AsyncHistory", "Version"]
 
 Version: TypeAlias = "Source | SandboxRef | ModuleVersion"
-"""A version of code: a source, what a sandbox holds, or one from its history."""
+"""A version of code: a source, a sandbox's current code, or one from its history."""
 
 
 class AsyncHistory(EngineLifecycle):
-    """The methods of `AsyncEngine` for versions of code, and for what is recorded of calls and sandboxes."""
+    """The methods of `AsyncEngine` for versions of code, and for records of calls and sandboxes."""
 
     async def hot_reload_source(
         self,
@@ -51,20 +51,20 @@ class AsyncHistory(EngineLifecycle):
         Args:
             sandbox: Which one.
             source: The new code.
-            mutation_type: How the new code came to be, for its lineage.
-            keep_state: False starts from a fresh fork, so that nothing of the former code remains, and
-                rejected code leaves the sandbox in status ``error``. True swaps the code in for what runs:
+            mutation_type: The kind of mutation that made the new code, for the lineage.
+            keep_state: False starts from a fresh fork, so that no state of the former code remains, and
+                rejected code leaves the sandbox in status ``error``. True swaps the code in place:
                 instances, classes and functions keep their identity and get the new code, and a
-                module-level name keeps its value if the module still makes it in the same way. Code that
-                is rejected, or whose modules raise, then changes nothing. docs/versions.md says what
+                module-level name keeps its value if the module still binds it in the same way. Code that
+                is rejected, or whose modules raise, then changes nothing. docs/versions.md lists what
                 does not survive.
 
         Returns:
-            `Completed` with the digest of the new version, or what kept the code from being loaded.
+            `Completed` with the digest of the new version, or the failure of the load.
 
         Raises:
             SandboxNotFound: There is none, or it was destroyed meanwhile.
-            ConfigurationError: The source is no tree of files, or an argument cannot be used.
+            ConfigurationError: The source or an argument is invalid.
 
         Cancellation: The sandbox keeps its code; with `keep_state` its session may lose its state.
         """
@@ -83,7 +83,7 @@ class AsyncHistory(EngineLifecycle):
         mutation_type: str = "mutation",
         keep_state: bool = False,
     ) -> Outcome:
-        """Replace a sandbox's code by that of a zip or wheel; otherwise the same as `hot_reload_source`.
+        """Replace a sandbox's code by that of a zip or wheel; else as `hot_reload_source`.
 
         Args:
             sandbox: Which one.
@@ -104,9 +104,9 @@ class AsyncHistory(EngineLifecycle):
     async def rollback_module(
         self, sandbox: SandboxRef, module: str, version: int, *, keep_state: bool = False
     ) -> Outcome:
-        """Give one module the files it had in an earlier version, as a new version.
+        """Restore one module's files from an earlier version, as a new version.
 
-        The files of all other modules stay as they are. A package is a module with all that is below it.
+        The files of all other modules are unchanged. A package is a module with everything below it.
 
         Args:
             sandbox: Which one.
@@ -115,12 +115,11 @@ class AsyncHistory(EngineLifecycle):
             keep_state: As in `hot_reload_source`.
 
         Returns:
-            `Completed` with the digest of the new version of the whole tree, or what kept the code from being
-            loaded.
+            `Completed` with the digest of the new version of the whole tree, or the failure of the load.
 
         Raises:
             SandboxNotFound: There is none, or it was destroyed meanwhile.
-            ConfigurationError: There is no such module or version, or it is not kept any more.
+            ConfigurationError: The module or version does not exist, or is not kept any more.
 
         Cancellation: As for `hot_reload_source`.
         """
@@ -132,7 +131,7 @@ class AsyncHistory(EngineLifecycle):
         """Return the version of a module that a sandbox has loaded.
 
         Returns:
-            The version; None if the sandbox holds no code that runs.
+            The version; None if the sandbox holds no working code.
 
         Raises:
             SandboxNotFound: There is no such sandbox.
@@ -144,7 +143,7 @@ class AsyncHistory(EngineLifecycle):
     async def history(self, sandbox: SandboxRef, module: str) -> tuple[ModuleVersion, ...]:
         """Return the versions of a module of a sandbox, oldest first.
 
-        The latest `Config.max_module_versions` are kept, also of a module that is not there any more.
+        The latest `Config.max_module_versions` are kept, also of a removed module.
 
         Raises:
             SandboxNotFound: There is no such sandbox.
@@ -154,10 +153,10 @@ class AsyncHistory(EngineLifecycle):
             return await self._reloading.history(self._manager.get(id_of(sandbox)), module)
 
     async def past_versions(self, sandbox_id: SandboxRef, module: str | None = None) -> list[ModuleVersion]:
-        """Return all versions that a sandbox's modules have had, also of a sandbox that was destroyed.
+        """Return all versions of a sandbox's modules, also of a destroyed sandbox.
 
-        They come from the store, with those of earlier engines if there is a state directory. What is not in
-        `history` cannot be rolled back to, but its text is in the store.
+        They are read from the store, including those of earlier engines if there is a state directory.
+        Versions that are not in `history` cannot be rolled back to, but their text is in the store.
 
         Args:
             sandbox_id: The sandbox, or its id; it need not exist any more.
@@ -174,7 +173,7 @@ class AsyncHistory(EngineLifecycle):
     async def diff(
         self, sandbox: SandboxRef, module: str, old: int | None = None, new: int | None = None
     ) -> VersionDiff:
-        """Return what changed in a module from one version to another.
+        """Return the changes of a module between two versions.
 
         Args:
             sandbox: Which one.
@@ -203,21 +202,21 @@ class AsyncHistory(EngineLifecycle):
     ) -> HeadToHead:
         """Run two versions on the same cases, side by side in one sandbox.
 
-        The modules of both are loaded into one guest, under names with a prefix: ``first_program`` and
-        ``second_program``. Code that cannot be followed there (imports by names that are known only when it
-        runs, ``exec``) is rejected by name.
+        The modules of both are loaded into one guest, under prefixed names: ``first_program`` and
+        ``second_program``. Code that cannot be renamed (imports by names computed at run time, ``exec``) is
+        rejected by name.
 
         Args:
             first: One version, such as the parent: a source, a `Sandbox`, or a `ModuleVersion` of `history`.
             second: The other one.
-            evaluation: The cases, and how to score them; without harness, stop and total limits.
+            evaluation: The cases and their scoring; without harness, stop and total limits.
             deadline_s: Seconds in which everything must be over.
 
         Returns:
-            The fitness of both, and each case side by side. Nothing is noted with the sandboxes.
+            The fitness of both, and each case side by side. Nothing is recorded for the sandboxes.
 
         Raises:
-            ConfigurationError: The evaluation cannot be shared, or a source is no tree of files.
+            ConfigurationError: The evaluation cannot be shared, or a source is invalid.
             SandboxNotFound: There is no such sandbox.
 
         Cancellation: Every call is stopped, and there is no result.
@@ -250,20 +249,20 @@ class AsyncHistory(EngineLifecycle):
         after: int = 0,
         limit: int = 100,
     ) -> list[AuditEntry]:
-        """Return what the security gate decided and which guests were stopped.
+        """Return audit entries: decisions of the security gate and stopped guests.
 
         Args:
             kind: Only entries of this kind: ``"allowed"``, ``"reported"`` (it would have been refused, but
                 ``enforcement_enabled`` is off), ``"refused"``, ``"refused_running"`` (by the audit hook),
                 ``"killed"``, ``"crashed"`` or ``"worker_lost"``.
-            sandbox_id: Only those about this sandbox, which may be gone.
-            since: Only those from this moment on, in seconds since 1970.
+            sandbox_id: Only those about this sandbox, which may be destroyed.
+            since: Only those from this time on, in seconds since 1970.
             after: Only those with a higher number than this.
             limit: How many at most, from 1 to 10,000.
 
         Returns:
-            The newest that fit, the oldest of them first. With a ``state_dir`` those of earlier engines are
-            among them.
+            The newest matching entries, oldest first. With a ``state_dir`` they include those of earlier
+            engines.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -284,19 +283,19 @@ class AsyncHistory(EngineLifecycle):
     async def evaluation_records(
         self, *, sandbox_id: SandboxRef | None = None, key: str | None = None, limit: int = 100
     ) -> list[EvaluationRecord]:
-        """Return records of the calls that evaluations made; an engine with a ``state_dir`` keeps them.
+        """Return the records of evaluated calls, which an engine with a ``state_dir`` keeps.
 
         Args:
-            sandbox_id: Only those of this individual, which was the first to make the call.
-            key: Only those whose key begins so.
+            sandbox_id: Only those of this individual, the first to make the call.
+            key: Only those whose key has this prefix.
             limit: How many at most, from 1 to 10,000.
 
         Returns:
-            The newest that fit, the oldest of them first. Calls that share a fork
-            (``isolation="candidate"``, sessions) depend on each other and have none.
+            The newest matching records, oldest first. Calls that share a fork
+            (``isolation="candidate"``, sessions) depend on each other and have no records.
 
         Raises:
-            ConfigurationError: An argument cannot be used, or this engine keeps no records.
+            ConfigurationError: An argument is invalid, or this engine keeps no records.
             StoreError: The store cannot be used.
         """
         with self._request():
@@ -310,7 +309,7 @@ class AsyncHistory(EngineLifecycle):
             record: One of `evaluation_records`.
 
         Raises:
-            StoreError: Its code or arguments are not kept any more.
+            StoreError: Its code or arguments have been removed.
             CapacityError: There is no room for another fork.
 
         Cancellation: The call is stopped.
@@ -323,26 +322,26 @@ class AsyncHistory(EngineLifecycle):
             return await self._pure.replay(record, self._versions, self._observer, self._manager.images)
 
     async def memo_info(self) -> MemoInfo:
-        """Return how many calls of evaluations with ``memoise`` a remembered outcome replaced."""
+        """Return the number of calls that memoised outcomes replaced."""
         with self._request():
             return self._pure.info()
 
     async def revive_sandboxes(self, ids: Sequence[SandboxRef] | None = None) -> list[str]:
-        """Create the sandboxes of killed engines again, with the code they had.
+        """Recreate the sandboxes of killed engines, with their code.
 
-        What their sessions kept in memory is gone. A sandbox whose code is not in the store any more, or
-        whose id is in use again, is left as it is.
+        The state of their sessions is lost. A sandbox whose code is not in the store any more, or whose id is
+        in use again, is skipped.
 
         Args:
             ids: Which ones; None for all.
 
         Returns:
-            The ids of those that were created.
+            The ids of the recreated sandboxes.
 
         Raises:
-            ConfigurationError: One of `ids` was not held by a killed engine, has been brought back already,
-                or its code is gone; nothing has been brought back.
-            CapacityError: There would be too many sandboxes; nothing has been brought back.
+            ConfigurationError: One of `ids` did not belong to a killed engine, has been revived already, or
+                its code is missing; nothing has been revived.
+            CapacityError: The sandboxes would exceed the capacity; nothing has been revived.
             StoreError: The store is damaged.
 
         Cancellation: None of them is created.

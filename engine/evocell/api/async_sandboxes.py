@@ -50,16 +50,16 @@ class AsyncSandboxes(EngineLifecycle):
             kwargs: Arguments by name.
             seed: Reseeds the guest's random sources before the call.
             limits: Limits of this call; None for the sandbox's own.
-            isolation: ``"session"`` keeps what the code leaves behind for the next call, and calls
-                take turns; ``"call"`` runs in a fork that is discarded, concurrently with others.
+            isolation: ``"session"`` keeps the sandbox's state for the next call, and serialises calls;
+                ``"call"`` runs in a fork that is discarded, concurrently with others.
             deadline_s: Deadline in seconds, waiting included.
 
         Returns:
-            How it ended. A call that had to be killed leaves the sandbox usable, with a fresh fork.
+            The outcome. A call that had to be killed leaves the sandbox usable, with a fresh fork.
 
         Raises:
-            SandboxNotFound: There is none, or it was destroyed during the call.
-            ConfigurationError: An argument cannot be used or encoded.
+            SandboxNotFound: The sandbox does not exist, or was destroyed during the call.
+            ConfigurationError: An argument is invalid or cannot be encoded.
 
         Cancellation: The call is stopped; the session it ran in loses its state.
         """
@@ -92,14 +92,14 @@ class AsyncSandboxes(EngineLifecycle):
         isolation: RunIsolation = "session",
         deadline_s: float | None = None,
     ) -> Outcome:
-        """Call a function of a sandbox, and stop it when it has run for `timeout_s` seconds.
+        """Call a function of a sandbox with a limit on its run time.
 
         Otherwise the same as `run`.
 
         Args:
             sandbox: Which one.
             entry: As in `run`.
-            timeout_s: How long the call itself may run, in seconds; replaces the ``timeout_s`` of `limits`.
+            timeout_s: Limit of the call's own run time in seconds; replaces the ``timeout_s`` of `limits`.
             args: As in `run`.
             kwargs: As in `run`.
             seed: As in `run`.
@@ -120,10 +120,10 @@ class AsyncSandboxes(EngineLifecycle):
         )
 
     async def get_info(self, sandbox: SandboxRef) -> SandboxState:
-        """Return a sandbox's state at this moment.
+        """Return a sandbox's current state.
 
         Raises:
-            SandboxNotFound: There is none.
+            SandboxNotFound: The sandbox does not exist.
         """
         with self._request():
             return self._manager.state(self._manager.get(sandbox_id(sandbox)))
@@ -145,7 +145,7 @@ class AsyncSandboxes(EngineLifecycle):
             Its last state, ``stopped``.
 
         Raises:
-            SandboxNotFound: There is none, or it is being destroyed already.
+            SandboxNotFound: The sandbox does not exist, or is being destroyed already.
         """
         with self._request():
             return await self._manager.destroy(self._manager.get(sandbox_id(sandbox)))
@@ -156,7 +156,7 @@ class AsyncSandboxes(EngineLifecycle):
         """Destroy many sandboxes.
 
         Args:
-            sandboxes: Which ones; one that is named twice is destroyed once.
+            sandboxes: The sandboxes; duplicates are allowed.
             missing_ok: Skip those that do not exist.
 
         Returns:
@@ -181,25 +181,25 @@ class AsyncSandboxes(EngineLifecycle):
             return [record.state for record in records.values()]
 
     async def freeze(self, sandbox: SandboxRef, name: str, *, replace: bool = False) -> ImageInfo:
-        """Make a named image of a sandbox's code and state, from which later sandboxes and evaluations start.
+        """Freeze a sandbox's code and state into a named image for later sandboxes and evaluations.
 
-        The image has the sandbox's modules imported and its objects alive. It is in the image cache, for
-        other engines and later ones. A sandbox that is created from it without a source continues with the
-        frozen code and state. One with a source finds the frozen modules imported beside its own, which
-        go before them; ``/app`` then holds its own files alone. The sandbox that is frozen stays as it is.
+        The image has the sandbox's modules imported and its objects alive. It is stored in the image cache,
+        for other and later engines. A sandbox created from it without a source continues with the frozen code
+        and state. A sandbox with a source has the frozen modules imported beside its own, which take
+        precedence; ``/app`` then holds only its own files. The frozen sandbox is unchanged.
 
         Args:
             sandbox: The sandbox. A call that runs in its session is waited for.
             name: The image's name: 1 to 100 letters, digits, ``.``, ``_`` and ``-``.
-            replace: Whether the name may be taken from another image, which then has its id only.
+            replace: Whether the name may be taken from another image, which then only has its id.
 
         Raises:
-            SandboxBusy: Its code has files open, or raised while the copy was prepared.
-            ImageError: The image made of it does not answer as it should.
-            ConfigurationError: The name cannot be used or is taken, or the sandbox holds no code.
-            SandboxNotFound: There is none, or it was destroyed meanwhile.
+            SandboxBusy: Its code has open files, or raised while the copy was prepared.
+            ImageError: The resulting image does not answer as it should.
+            ConfigurationError: The name is invalid or in use, or the sandbox holds no code.
+            SandboxNotFound: The sandbox does not exist, or was destroyed meanwhile.
 
-        Cancellation: There may be an image, complete and with its name, or none.
+        Cancellation: The image either exists, complete and named, or does not.
         """
         with self._request():
             record = self._manager.get(sandbox_id(sandbox))
@@ -210,14 +210,14 @@ class AsyncSandboxes(EngineLifecycle):
 
         Args:
             sandbox: The sandbox. A call that runs in its session is waited for.
-            path: The file; there must be none yet. It appears complete, and is on disk then.
+            path: The file; it must not exist. It is created atomically and flushed to disk.
 
         Returns:
             The file's path.
 
         Raises:
             SandboxBusy: Its code has files open.
-            ConfigurationError: There is a file already, or the sandbox holds rejected code.
+            ConfigurationError: The file exists already, or the sandbox's code was rejected.
             StoreError: The file cannot be written.
             SandboxNotFound: There is no such sandbox, or it was destroyed meanwhile.
 
@@ -250,33 +250,33 @@ class AsyncSandboxes(EngineLifecycle):
         with self._request():
             found = self._worker.find_image(image)
             if found is None:
-                self._manager.find_image(image)  # says which there are
+                self._manager.find_image(image)  # raises an error that lists the images
                 raise ConfigurationError(f"there is no image {image!r}", "image")
             return await self._copies.export_image(found, file_path(path))
 
     async def import_image(
         self, path: str | Path, name: str | None = None, *, replace: bool = False
     ) -> ImageInfo:
-        """Make an image from a file that `export_image` wrote; the file is not trusted.
+        """Make an image from a file that `export_image` wrote; the file is untrusted.
 
-        Everything in it is checked, and sealed anew on this machine. What runs in its forks is as
+        Everything in it is validated, and native code is compiled on this machine. Code in its forks is as
         untrusted as the file's author, and as confined as any other guest.
 
         Args:
             path: The file.
-            name: What the image will go by; None for its id alone.
+            name: Name of the image; None for its id alone.
             replace: Whether the name may be taken from another image.
 
         Raises:
-            ImageError: The file is no exported image, is damaged, or was made with another interpreter or
+            ImageError: The file is not an exported image, is damaged, or was made with another interpreter or
                 other layers than any image here; the message says which.
 
-        Cancellation: There may be an image, complete, or none.
+        Cancellation: The image either exists, complete, or does not.
         """
         with self._request():
             return await self._copies.import_image(file_path(path), name, replace=replace)
 
     async def list_images(self) -> list[ImageInfo]:
-        """Return the images in the cache, the newest first; one with several names comes once for each."""
+        """Return the images in the cache, newest first, once per name."""
         with self._request():
             return self._worker.list_images()

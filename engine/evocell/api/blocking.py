@@ -1,11 +1,11 @@
-"""Blocking methods made from async ones, one line for each.
+"""Derivation of blocking methods from async ones, one line each.
 
 ``run = blocking(AsyncEngine.run)`` gives a class a method that runs the async one in a trio loop and waits
-for it. For a type checker, for `help` and for `inspect.signature` it has the arguments, the types and the
-text of the async one, and returns what that one's coroutine returns. `blocking_as` is for methods whose
-result belongs to the async side, such as an `AsyncSandbox`, and is converted.
+for it. For a type checker, for `help` and for `inspect.signature` it has the arguments, types and docstring
+of the async one, and the return value of its coroutine. `blocking_as` is for methods whose result belongs to
+the async side, such as an `AsyncSandbox`, and must be converted.
 
-The async method is looked up by its name at each call, so that any object with methods of these names may be
+The async method is looked up by name at each call, so that any object with methods of these names can be
 behind the loop, such as a client of another process's engine.
 """
 
@@ -49,7 +49,7 @@ class Blocking(Derived):
     __slots__ = ()
 
     def _async_side(self) -> tuple[Portal, object]:
-        """Return the loop to wait for, and the async object in it."""
+        """Return the loop, and the async object in it."""
         raise NotImplementedError
 
 
@@ -59,7 +59,7 @@ def blocking(
     """Make a method that waits for an async one.
 
     Args:
-        method: The async one, of the class whose object `Blocking._async_side` returns.
+        method: The async method, of the class whose object `Blocking._async_side` returns.
     """
     return blocking_as(method, _unchanged, None)
 
@@ -73,8 +73,8 @@ def blocking_as(
 
     Args:
         method: The async one.
-        convert: Makes the result, of the loop and of what the async one returned.
-        returns: The annotation of what ``convert`` returns; None for that of the async one.
+        convert: Converts the async result, given the loop.
+        returns: The return annotation of ``convert``; None for that of the async method.
     """
     name = method.__name__
 
@@ -95,7 +95,7 @@ def _unchanged(_portal: Portal, result: R) -> R:
 
 
 def _check_arguments(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise the error of arguments that do not fit, with the name of the method that was called."""
+    """Raise the error of mismatched arguments, with the name of the called method."""
     try:
         inspect.signature(call).bind(*args, **kwargs)
     except TypeError as error:
@@ -105,13 +105,13 @@ def _check_arguments(call: Callable[..., Any], args: tuple[Any, ...], kwargs: di
 def derived(
     call: F, method: Callable[..., Any], *, without: str | None = None, returns: str | None = None
 ) -> F:
-    """Give a function the name, signature and text of the method that it is made from.
+    """Copy the name, signature and docstring of a method to the function derived from it.
 
     Args:
         call: The function.
         method: The method.
-        without: An argument that the function does not take.
-        returns: The annotation of the result, if it is another one.
+        without: A parameter that the function does not have.
+        returns: The return annotation, if it differs.
 
     Returns:
         The function.
@@ -132,6 +132,6 @@ def derived(
 
 
 def _text_without(argument: str, text: str) -> str:
-    """Take an argument's entry out of a docstring, and the heading if it was the only one."""
+    """Remove a parameter's entry from a docstring, and the heading if it was the only one."""
     entry = re.compile(rf"^( +){argument}: .*\n(?:\1 +\S.*\n)*", re.MULTILINE)
     return re.sub(r"^ *Args:\n\s*\n", "", entry.sub("", text), flags=re.MULTILINE)

@@ -20,7 +20,7 @@ __all__ = ["GetEngine", "default_engine", "evaluate"]
 P = ParamSpec("P")
 
 GetEngine: TypeAlias = Callable[[], Engine]
-"""Gives the engine of the calling process, for code that must outlive a fork."""
+"""Returns the engine of the calling process, for code that must survive a fork."""
 
 
 class _Default:
@@ -37,7 +37,7 @@ class _Default:
             return self.engine
 
     def forget(self) -> None:
-        """Start anew in a forked child, where the lock may be held by a thread of the parent."""
+        """Reset in a forked child, where the lock may be held by a thread of the parent."""
         self.lock = threading.Lock()
         self.engine = None
 
@@ -55,11 +55,11 @@ os.register_at_fork(after_in_child=_default.forget)
 
 
 def default_engine() -> Engine:
-    """Return the one engine of this process, made at the first call with the settings of `Config.load`.
+    """Return this process's default engine, created at the first call with `Config.load`.
 
-    In a child of `multiprocessing` (or of an executor built on it) it has one worker unless the settings say
-    how many: its parent already uses every core. It is closed at exit, and replaced by a new one
-    if it was closed before. One that was inherited by ``os.fork`` is never used: the child makes its own.
+    In a child of `multiprocessing` (or of an executor built on it) it has one worker, unless the settings
+    give a number: its parent already uses every core. It is closed at exit, and replaced by a new one if it
+    was closed before. An engine inherited by ``os.fork`` is never used: the child creates its own.
 
     Raises:
         ImageError: The image cannot be found, built or trusted.

@@ -1,4 +1,4 @@
-"""`Engine`, the blocking engine; its methods are made from those of `AsyncEngine`."""
+"""The blocking `Engine`; its methods are derived from those of `AsyncEngine`."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ __all__ = ["Engine"]
 
 
 class Engine(Evaluators):
-    """Runs untrusted Python in sandboxes and scores it; blocks until there is an answer.
+    """Runs untrusted Python in sandboxes and scores it; its methods block.
 
-    It owns one thread with a trio loop in which an `AsyncEngine` runs; every method waits for the method of
-    that name there. It may be used from any thread, also in notebooks and where another event loop runs
-    (which then waits as well). An interrupt (Ctrl-C) during a call cancels that call alone and is raised
-    again; what that leaves behind stands under "Cancellation" with each method.
+    It owns one thread with a trio loop that runs an `AsyncEngine`; each method waits for the method of the
+    same name there. It may be used from any thread, also in notebooks and beside another event loop (which it
+    blocks). An interrupt (Ctrl-C) during a call cancels only that call and is re-raised; "Cancellation" in
+    each method's docstring states the effects.
 
-    It starts when it is made, and builds its image if there is none yet (minutes, once). Close it,
-    or use it as a context manager; otherwise it is closed at exit.
+    It starts on construction, and builds its image if there is none yet (minutes, once). Close it, or use it
+    as a context manager; otherwise it is closed at exit.
 
     Args:
         config: Settings; None loads them from environment and file, see `Config.load`.
         progress: Called with each step of an image build, in a thread of its own. None shows it on standard
             error (a start that finds its image shows nothing); `evocell.silent` shows nothing at all.
         open_worker: Opens the worker that runs the guests.
-        cluster: Where guests live, if not on this machine: a ``distributed.Client``, or a pool such as
+        cluster: The cluster that runs guests, if any: a ``distributed.Client``, or a pool such as
             `evocell.integrations.dask.DaskCluster`. Scoring, expected answers, the store and sandboxes that
             keep state stay on this machine; ``workers`` counts its processes, started when first needed.
-        telemetry: Where its events go, to attach to it before the engine opens; None makes one.
+        telemetry: Receives its events; pass one to attach handlers before the engine opens. None makes one.
 
     Raises:
         ImageError: The image cannot be found, built or trusted.
         ClusterLost: The cluster cannot be reached, or none of its nodes can be used.
-        EngineForked: Also by every method, in a process that inherited an engine by ``os.fork``.
-        EngineClosed: By every method but `close`, once it is closed.
+        EngineForked: Also raised by every method in a process that inherited an engine by ``os.fork``.
+        EngineClosed: Raised by every method but `close` after closing.
     """
 
     _thread: TrioThread[AsyncEngine]
@@ -90,14 +90,14 @@ class Engine(Evaluators):
         )
         self._thread = TrioThread(opening, name="evocell-engine")
         self._engine = self._thread.resource
-        # The thread does not know this object: dropping the last reference to it ends the thread.
+        # The thread does not reference this object: dropping its last reference ends the thread.
         weakref.finalize(self, self._thread.stop_soon).atexit = False
 
     def close(self) -> None:
         """Stop running requests, whose callers get `EngineClosed`, and release all resources. Idempotent.
 
         Raises:
-            StoreError: Something could not be written to the ``state_dir``. All else is done.
+            StoreError: Data could not be written to the ``state_dir``. The engine is closed all the same.
         """
         self._thread.close()
 
@@ -105,7 +105,7 @@ class Engine(Evaluators):
         return self._thread, self._engine
 
     def __enter__(self) -> Self:
-        """Return the engine itself, which is open already."""
+        """Return the engine itself."""
         self._thread.check()
         return self
 
@@ -115,13 +115,13 @@ class Engine(Evaluators):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it; if the block raised, a `StoreError` of closing is left out."""
+        """Close the engine; a `StoreError` of closing is suppressed if the block raised."""
         with nullcontext() if exc is None else suppress(StoreError):
             self.close()
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed, or cannot work here because it was inherited by ``os.fork``."""
+        """Whether it is closed, or unusable because it was inherited by ``os.fork``."""
         return not self._thread.usable
 
     def _repr_html_(self) -> str:
@@ -175,12 +175,12 @@ class Engine(Evaluators):
 
     @property
     def repairs(self) -> tuple[str, ...]:
-        """What the start repaired in the state directory after engines that were killed, a sentence each."""
+        """Repairs of the state directory made at the start after killed engines, a sentence each."""
         return self._engine.repairs
 
     @property
     def store_path(self) -> Path:
-        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        """Path of the engine's database: in its ``state_dir``, or in a temporary directory of the engine."""
         return self._engine.store_path
 
     create_sandbox = one_sandbox(AsyncEngine.create_sandbox)
@@ -290,20 +290,20 @@ class Engine(Evaluators):
         generation: int = 0,
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, FitnessResult]]:
-        """Evaluate sources and hand out (index, result) as soon as each is there, for steady-state loops.
+        """Evaluate sources and yield each (index, result) as soon as it arrives, for steady-state loops.
 
-        Sources are taken in the caller's thread, one at a time, when there is room for one, so that a
-        generator may make them from the results so far.
+        Sources are consumed in the caller's thread, one at a time, when a slot is free, so that a
+        generator may produce them from the results so far.
 
         Args:
-            sources: Any iterable, even an endless one; a `SandboxSpec` with its source in it says who its
-                parents are, what it is called, and how it came to be.
+            sources: Any iterable, possibly infinite; a `SandboxSpec` with its source states its parents, its
+                id, and its mutation type.
             evaluation: What to run of them and how to score it.
             population: Keep them as sandboxes of this population.
             generation: The generation they belong to, from 0.
-            progress: Called with each result, how many there are, and how many sources there are (or have
-                been taken, if no more is known). None shows a bar on a terminal while the loop waits for a
-                result, once it has taken two seconds; `evocell.silent` shows nothing.
+            progress: Called with each result, the number of results so far, and the number of sources (of
+                those consumed so far, if the total is unknown). None shows a bar on a terminal while the
+                loop waits for a result, once it has taken two seconds; `evocell.silent` shows nothing.
 
         Cancellation: Closing the iterator, or Ctrl-C, stops what is under way.
         """

@@ -37,33 +37,33 @@ __all__ = [
 F = TypeVar("F")
 
 Prepare: TypeAlias = Callable[..., Source | SandboxSpec]
-"""Makes the code of what a loop calls an individual."""
+"""Converts a loop's individual to its source."""
 
 Finish: TypeAlias = Callable[[FitnessResult], F]
-"""Makes of a result what a loop calls a fitness."""
+"""Converts a result to a loop's fitness."""
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-"""The arguments of one call, by place and by name."""
+"""Positional and keyword arguments of one call."""
 
 
 def as_given(individual: Source) -> Source:
-    """Return the individual itself as its code."""
+    """Return the individual itself as its source."""
     return individual
 
 
 def objectives(result: FitnessResult) -> tuple[float, ...]:
-    """Return the objectives in order, as DEAP has them; of an invalid individual, the ``failure``."""
+    """Return the objectives as a tuple, as in DEAP; for an invalid individual, the ``failure``."""
     return result.objectives
 
 
 def bound(function: Callable[..., Any]) -> tuple[Callable[..., Any], Call]:
-    """Unwrap the partials in which toolboxes pass their functions.
+    """Unwrap the partials that toolboxes wrap functions in.
 
     Args:
         function: Any function.
 
     Returns:
-        What is inside, and the arguments that the partials had bound.
+        The innermost function, and the arguments bound by the partials.
     """
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def bound(function: Callable[..., Any]) -> tuple[Callable[..., Any], Call]:
 
 
 def not_an_evaluator(function: object) -> ConfigurationError:
-    """Refuse to map a function that would run outside of any sandbox."""
+    """Return the error for mapping a function that would run outside of any sandbox."""
     name = getattr(function, "__name__", None) or type(function).__name__
     return ConfigurationError(
         f"the map of an evaluator runs evaluators only, and {name!r} is none and wraps none: it would run "
@@ -137,7 +137,7 @@ class AsyncEvaluator(Completable, Generic[F]):
         return await self._all([((individual,), {}) for individual in individuals])
 
     async def map(self, function: Callable[..., Awaitable[F]], *iterables: Iterable[Any]) -> list[F]:
-        """Do what the built-in ``map`` does for this evaluator, or a partial of it, all at once.
+        """Map this evaluator, or a partial of it, over iterables concurrently, like the built-in ``map``.
 
         Raises:
             ConfigurationError: The function is something else.
@@ -177,7 +177,7 @@ class AsyncEvaluators(AsyncEvaluating):
         prepare: Prepare | None = None,
         finish: Finish[Any] | None = None,
     ) -> AsyncEvaluator[Any]:
-        """Make an async function of an individual that evaluates it.
+        """Make an async function that evaluates an individual.
 
         Args:
             evaluation: What to run of an individual and how to score it.
@@ -194,9 +194,9 @@ class AsyncEvaluators(AsyncEvaluating):
 class Evaluator(Completable, Generic[F]):
     """An evaluation as a function of an individual; made by `Engine.evaluator`.
 
-    Call it with one individual, or hand it to something that maps functions over many: its `map` and
-    `starmap` are what ``toolbox.register("map", ...)`` and the like want, and evaluate all at once. It may be
-    used from any thread.
+    Call it with one individual, or pass it to code that maps functions over many: its `map` and `starmap`
+    are suitable for ``toolbox.register("map", ...)`` and the like, and evaluate concurrently. It may be used
+    from any thread.
 
     Attributes:
         evaluation: What is run of an individual and how it is scored.
@@ -204,7 +204,7 @@ class Evaluator(Completable, Generic[F]):
         finish: Makes of a `FitnessResult` what is returned.
     """
 
-    # No __dict__: toolboxes copy that of a function into the partials they make of it.
+    # No __dict__: toolboxes copy a function's into the partials they make of it.
     __slots__ = ("_lock", "_owner", "_stream", "_thread", "evaluation", "finish", "prepare")
 
     def __init__(
@@ -213,13 +213,13 @@ class Evaluator(Completable, Generic[F]):
         self.evaluation = check_evaluation(evaluation)
         self.prepare = prepare
         self.finish = finish
-        self._owner = owner  # an engine without references is closed
+        self._owner = owner  # an unreferenced engine is closed
         self._thread = owner._thread  # noqa: SLF001 - its engine's
         self._lock = threading.Lock()
         self._stream: Callable[[Source | SandboxSpec], Awaitable[FitnessResult]] | None = None
 
     def finished_by(self, finish: Finish[Any]) -> Evaluator[Any]:
-        """Return another evaluator of the same evaluation and engine, that returns something else.
+        """Return an evaluator of the same evaluation and engine with another ``finish``.
 
         Args:
             finish: Makes of a `FitnessResult` what is returned.
@@ -245,11 +245,11 @@ class Evaluator(Completable, Generic[F]):
         """Start the evaluation of one individual and return at once.
 
         Args:
-            *args: As for a call; ``prepare`` is asked before this returns.
+            *args: As for a call; ``prepare`` is called before this returns.
             **kwargs: The same, by name.
 
         Returns:
-            Gets what a call would return, or raise. Cancelling it stops the evaluation, also one that runs.
+            Resolves to the value or exception of a call. Cancelling it stops the evaluation.
         """
         source = self.prepare(*args, **kwargs)
         return _Pending(self._thread.submit(partial(self._ready(), source)), self.finish)
@@ -271,7 +271,7 @@ class Evaluator(Completable, Generic[F]):
         return self._all([((individual,), {}) for individual in individuals])
 
     def map(self, function: Callable[..., F], *iterables: Iterable[Any]) -> list[F]:
-        """Do what the built-in ``map`` does, for this evaluator all at once.
+        """Map this evaluator over iterables concurrently, like the built-in ``map``.
 
         Args:
             function: This evaluator, another one, or a partial of one, as toolboxes pass it. A function
@@ -279,7 +279,7 @@ class Evaluator(Completable, Generic[F]):
             *iterables: The arguments, one iterable for each.
 
         Raises:
-            ConfigurationError: The function does not lead to an evaluator, and so not to a sandbox.
+            ConfigurationError: The function wraps no evaluator, so it would run outside of any sandbox.
         """
         return self.starmap(function, zip(*iterables, strict=False))
 
@@ -321,7 +321,7 @@ def _is_partial(function: Callable[..., Any]) -> bool:
 
 
 class _Pending(Future[F]):
-    """The future of one evaluation; it can be cancelled as long as there is no result."""
+    """The future of one evaluation, which can be cancelled until it is done."""
 
     def __init__(self, task: Task[FitnessResult], finish: Finish[F]) -> None:
         super().__init__()
@@ -330,7 +330,7 @@ class _Pending(Future[F]):
         task.future.add_done_callback(self._settle)
 
     def cancel(self) -> bool:
-        """Stop the evaluation; False if there is a result already."""
+        """Stop the evaluation; False if it is done already."""
         cancelled = super().cancel()
         if cancelled:
             self._task.cancel()
@@ -338,7 +338,7 @@ class _Pending(Future[F]):
 
     def _settle(self, done: Future[FitnessResult]) -> None:
         if not self.set_running_or_notify_cancel():
-            with suppress(BaseException):  # of a cancelled call
+            with suppress(BaseException):  # the future of a cancelled call
                 done.result()
             return
         try:
@@ -354,7 +354,7 @@ class Evaluators(Blocking):
 
     @property
     def slots(self) -> int:
-        """How many calls run at once; more of them wait."""
+        """Number of concurrent calls; further ones wait."""
         self._thread.check()
         return self._thread.resource.slots
 
@@ -375,7 +375,7 @@ class Evaluators(Blocking):
         prepare: Prepare | None = None,
         finish: Finish[Any] | None = None,
     ) -> Evaluator[Any]:
-        """Make a function of an individual that evaluates it, for a loop that is there already.
+        """Make a function that evaluates an individual, for an existing evolution loop.
 
         Args:
             evaluation: What to run of an individual and how to score it.

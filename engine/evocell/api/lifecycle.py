@@ -57,10 +57,10 @@ __all__ = ["EngineLifecycle"]
 
 
 class _Ancestry:
-    """A record, kept across ``os.fork``, of whether an engine has run guests in this process.
+    """Record, inherited by ``os.fork``, of whether an engine has run guests in this process.
 
-    The native runtime has threads of its own, which a fork does not copy: in a child of such a process the
-    first guest that touches a file would wait for them for ever, and could not be stopped.
+    The native runtime has threads, which a fork does not copy: in a forked child the first guest that
+    accesses a file would wait for them for ever, and could not be stopped.
     """
 
     def __init__(self) -> None:
@@ -127,10 +127,10 @@ class EngineLifecycle(Completable):
         self._check_entering()
         async with AsyncExitStack() as opening:
             await trio.to_thread.run_sync(sweep)
-            opening.callback(sweep)  # of what killed workers left
+            opening.callback(sweep)  # directories of killed workers
             root = self._open_directory(opening)
             durable = self.config.state_dir is not None
-            # A new variant is a few small files: on a disk they take longer than to compile it.
+            # A new variant is a few small files, and writing them to a disk takes longer than compiling them.
             memory = None if durable else memory_place()
             code = root if memory is None else opening.enter_context(OwnedDirectory(memory))
             snapshots = SnapshotStore(code / "code")
@@ -200,7 +200,7 @@ class EngineLifecycle(Completable):
         """Stop running requests and release all resources.
 
         Raises:
-            StoreError: Something could not be written to the ``state_dir``, and the block did not raise.
+            StoreError: Data could not be written to the ``state_dir``, and the block did not raise.
         """
         try:
             await self.aclose()
@@ -216,9 +216,9 @@ class EngineLifecycle(Completable):
                         raise error from None
 
     async def aclose(self) -> None:
-        """Refuse further calls and stop the ones under way, which raise `EngineClosed`. Idempotent.
+        """Refuse further calls and stop those under way, which raise `EngineClosed`. Idempotent.
 
-        The worker itself is given back when the block of the context manager ends.
+        The worker is released when the block of the context manager ends.
         """
         self._closed = True
         for scope in tuple(self._requests):
@@ -245,12 +245,12 @@ class EngineLifecycle(Completable):
 
     @property
     def repairs(self) -> tuple[str, ...]:
-        """What the start repaired in the state directory after engines that were killed, a sentence each."""
+        """Repairs of the state directory made at the start after killed engines, a sentence each."""
         return tuple(self._observer.repairs.sentences())
 
     @property
     def store_path(self) -> Path:
-        """The database of this engine: in its ``state_dir``, or in a temporary one that goes with it."""
+        """Path of the engine's database: in its ``state_dir``, or in a temporary directory of the engine."""
         return self._observer.store.path
 
     @property
@@ -260,7 +260,7 @@ class EngineLifecycle(Completable):
 
     @property
     def slots(self) -> int:
-        """How many calls run at once; more of them wait."""
+        """Number of concurrent calls; further ones wait."""
         return self._worker.slots
 
     def __reduce__(self) -> NoReturn:
@@ -303,8 +303,8 @@ class EngineLifecycle(Completable):
         """Show a batch's progress on standard error, unless the call or the engine has a progress function.
 
         Args:
-            what: What is done, such as ``"evaluating"``.
-            total: How many there are.
+            what: The activity, such as ``"evaluating"``.
+            total: The number of items.
             progress: The call's progress function.
 
         Yields:
@@ -329,7 +329,7 @@ class EngineLifecycle(Completable):
 
     @contextmanager
     def _request(self) -> Iterator[None]:
-        """Run a request; if the engine is closed before or during it, raise `EngineClosed`."""
+        """Run a request; raises `EngineClosed` if the engine is closed before or during it."""
         if self._closed:
             raise EngineClosed(_NOT_OPEN if self._resources is None else _CLOSED)
         with trio.CancelScope() as scope:

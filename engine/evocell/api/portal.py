@@ -28,15 +28,15 @@ class Portal(Protocol):
     """The interface for running an async function in a trio loop from another thread."""
 
     def call(self, function: Callable[[], Awaitable[R]]) -> R:
-        """Run `function` to its end; its result or exception becomes the caller's."""
+        """Run `function` to its end; return its result or raise its exception."""
         ...
 
 
 class Task(Generic[R]):
-    """One async function that runs, or is to run, in a trio loop.
+    """An async function scheduled or running in a trio loop.
 
     Attributes:
-        future: Gets the result; done only when the function has unwound completely.
+        future: Holds the result; done only when the function has unwound completely.
         token: The loop it belongs to.
     """
 
@@ -48,7 +48,7 @@ class Task(Generic[R]):
         self._scope = trio.CancelScope()
 
     def begin(self, nursery: trio.Nursery | None) -> None:
-        """Start the function, or settle the future if there is no nursery any more; called in the loop."""
+        """Start the function, or settle the future if the nursery has closed; called in the loop."""
         self._begun = True
         if nursery is None:
             self.future.set_exception(EngineClosed())
@@ -56,10 +56,10 @@ class Task(Generic[R]):
             nursery.start_soon(self.run)
 
     def cancel(self) -> None:
-        """Ask for the function to be cancelled; safe from any thread, before its start and after its end."""
+        """Request cancellation of the function; safe from any thread, before its start and after its end."""
         try:
             self.token.run_sync_soon(self._stop)
-        except trio.RunFinishedError:  # the loop that has ended took the function with it
+        except trio.RunFinishedError:  # the function ended with the loop
             self._settle()
 
     def _stop(self) -> None:
@@ -79,7 +79,7 @@ class Task(Generic[R]):
             self.future.exception()
 
     async def run(self) -> None:
-        """Run in the loop and settle the future; the function's failure goes there and nowhere else."""
+        """Run in the loop and settle the future, which alone receives the function's failure."""
         try:
             with self._scope:
                 try:
@@ -87,7 +87,7 @@ class Task(Generic[R]):
                 except trio.Cancelled:
                     raise
                 except BaseExceptionGroup as group:
-                    # Nurseries put a cancellation into a group, too (the loop's; all else is the thread's).
+                    # Nurseries also wrap cancellations, which belong to the loop; other errors to the thread.
                     cancelled, failed = group.split(trio.Cancelled)
                     if failed is not None:
                         self.future.set_exception(failed)
@@ -109,7 +109,7 @@ class TrioThread(Generic[T_co]):
         name: The thread's name.
 
     Raises:
-        Exception: Whatever entering the context manager raised.
+        Exception: The failure of entering the context manager.
     """
 
     def __init__(self, open_resource: Callable[[], AbstractAsyncContextManager[T_co]], *, name: str) -> None:
@@ -143,7 +143,7 @@ class TrioThread(Generic[T_co]):
             EngineForked: This process inherited the loop by ``os.fork``.
 
         Cancellation: An interrupt (Ctrl-C) cancels this function only, waits for it to unwind, and is
-        raised again. A second interrupt does not wait.
+        re-raised. A second interrupt does not wait.
         """
         if threading.current_thread() is self._thread:
             raise EvocellError(
@@ -152,7 +152,7 @@ class TrioThread(Generic[T_co]):
                 "call it from another thread, or use the AsyncSandbox that an async fitness function is given"
             )
         task = self._task(function)
-        try:  # around the start as well: an interrupt may come before it, or between it and the wait
+        try:  # around the start as well: an interrupt may come before it, or before the wait
             self._start(task)
             return task.future.result()
         except BaseException:
@@ -173,7 +173,7 @@ class TrioThread(Generic[T_co]):
 
     def _start(self, task: Task[R]) -> None:
         try:
-            # Looks for the nursery in the loop, so that nothing closes between the look and the start.
+            # Looks up the nursery in the loop, so that it cannot close between the check and the start.
             task.token.run_sync_soon(lambda: task.begin(self._nursery))
         except trio.RunFinishedError:
             task.future.set_exception(EngineClosed())
@@ -192,12 +192,12 @@ class TrioThread(Generic[T_co]):
             raise EngineClosed from self._failure
 
     def close(self) -> None:
-        """Cancel what is running, leave the context manager and end the thread. Idempotent.
+        """Cancel all functions, leave the context manager and end the thread. Idempotent.
 
-        In a process that inherited the loop by ``os.fork`` nothing happens: its thread is not here.
+        No effect in a process that inherited the loop by ``os.fork``, which does not have its thread.
 
         Raises:
-            StoreError: Leaving it raised that, because something could not be written; once.
+            StoreError: Leaving the context manager raised it, because data could not be written; raised once.
         """
         if os.getpid() != self._pid:
             return
@@ -215,14 +215,14 @@ class TrioThread(Generic[T_co]):
             self._soon(self._stop.set)
 
     def _abandon(self) -> None:
-        self._abandoned = True  # seen by a loop that has not started yet
+        self._abandoned = True  # for a loop that has not started yet
         self._soon(self._startup.cancel)
         if self._thread.ident is not None:
             self._thread.join()
 
     def _soon(self, function: Callable[[], None]) -> None:
         if self._token is not None:
-            with suppress(trio.RunFinishedError):  # what was to be ended has ended
+            with suppress(trio.RunFinishedError):  # it has ended already
                 self._token.run_sync_soon(function)
 
     def _run(self) -> None:
@@ -266,7 +266,7 @@ _running: weakref.WeakSet[TrioThread[Any]] = weakref.WeakSet()
 def _close_all() -> None:
     # The interpreter must not end while a guest is in native code.
     for thread in tuple(_running):
-        with suppress(StoreError):  # it is in the log
+        with suppress(StoreError):  # it has been logged
             thread.close()
 
 
@@ -277,7 +277,7 @@ def is_multiprocessing_child() -> bool:
 
 @cache
 def _close_at_the_end_of(child_pid: int) -> None:  # noqa: ARG001 - once for each process
-    """Have everything closed at the end of a multiprocessing child, which runs no `atexit` functions."""
+    """Register closing at the end of a multiprocessing child, which runs no `atexit` functions."""
     multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
 
 

@@ -40,7 +40,7 @@ def guest_notes(info: Mapping[str, object], config: Config) -> str:
     """Describe the guest for the author, a person or a model, of code that runs in it.
 
     Args:
-        info: What the guest reports of itself: ``python``, ``packages`` and ``warm``.
+        info: The guest's report: ``python``, ``packages`` and ``warm``.
         config: The engine's settings.
 
     Returns:

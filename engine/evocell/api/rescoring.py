@@ -1,4 +1,4 @@
-"""Rescoring of kept results, for a scorer that was changed."""
+"""Rescoring of existing results with a changed evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["rescore"]
 
 
 def rescore(results: Iterable[FitnessResult], evaluation: Evaluation) -> Results:
-    """Score the outcomes that results hold again, with a changed evaluation; no program runs.
+    """Score the outcomes of results again with a changed evaluation, without running any program.
 
     Entry, cases, limits and seed must be those that the results were made with; what may differ is ``score``,
     ``aggregate``, ``directions`` and ``failure``, and what the cases expect. The functions run in the calling
@@ -29,11 +29,11 @@ def rescore(results: Iterable[FitnessResult], evaluation: Evaluation) -> Results
 
     Args:
         results: Results with their outcomes, as `Engine.evaluate` returned them.
-        evaluation: What they are scored by now.
+        evaluation: The changed evaluation.
 
     Returns:
-        One result for each, in order. One that failed before it was scored fails as it did, and counts the
-        new ``failure``.
+        One result for each, in order. One that failed before it was scored fails in the same way, and counts
+        the new ``failure``.
 
     Raises:
         ConfigurationError: A result has more cases than the evaluation, something is no result, or ``score``

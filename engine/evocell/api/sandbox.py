@@ -1,7 +1,7 @@
-"""Handles of sandboxes: `AsyncSandbox` for trio programs, `Sandbox` for blocking programs.
+"""Sandbox handles: `AsyncSandbox` for trio programs, `Sandbox` for blocking programs.
 
-Their methods are made from those of the engine: `AsyncSandbox.run` is `AsyncEngine.run` of this sandbox, and
-`Sandbox.run` waits for that.
+Their methods are derived from those of the engine: `AsyncSandbox.run` is `AsyncEngine.run` of this sandbox,
+and `Sandbox.run` waits for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ R = TypeVar("R")
 def _of_engine(
     method: Callable[Concatenate[Any, SandboxRef, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[AsyncSandbox, P], Coroutine[Any, Any, R]]:
-    """Make a sandbox's method from one of its engine, which takes the sandbox first."""
+    """Derive a sandbox's method from an engine's, whose first argument is the sandbox."""
     name = method.__name__
 
     async def call(self: AsyncSandbox, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,7 +88,7 @@ class AsyncSandbox(Derived):
         """Evaluate the sandbox's code in fresh forks, and record the result as its fitness.
 
         Args:
-            evaluation: What to run and how to score it.
+            evaluation: The evaluation.
 
         Raises:
             SandboxNotFound: There is no such sandbox.
@@ -99,21 +99,21 @@ class AsyncSandbox(Derived):
         return (await self._engine.batch_evaluate([self], evaluation))[0]
 
     async def fork(self, new_id: str | None = None) -> AsyncSandbox:
-        """Make a sandbox that holds what this one holds at this moment: its code and its session's state.
+        """Fork the sandbox: make a sandbox with its code and the current state of its session.
 
-        The two share nothing that either could change. The new one joins the population and generation of
-        this one, its parent, with the mutation type ``"fork"``.
+        The two share no mutable state. The fork joins the population and generation of its parent, with the
+        mutation type ``"fork"``.
 
         Args:
-            new_id: Id of the new one; None has one made.
+            new_id: Id of the fork; None generates one.
 
         Raises:
             SandboxBusy: Its code has files open, or the worker has no room for the copy.
             SandboxNotFound: There is no such sandbox, or it was destroyed meanwhile.
-            SandboxExists: The new id is taken.
+            SandboxExists: The new id is in use.
             CapacityError: There would be too many sandboxes.
 
-        Cancellation: There is no new sandbox.
+        Cancellation: No sandbox is created.
         """
         return await self._engine.fork_sandbox(self, new_id)
 
@@ -241,7 +241,7 @@ class Sandbox(Blocking):
 
 
 Fitness: TypeAlias = Callable[[Sandbox], object]
-"""A caller's own fitness function: run in a thread with a `Sandbox`; returns a number or named numbers."""
+"""A custom fitness function: called in a thread with a `Sandbox`; returns a number or named numbers."""
 
 AsyncFitness: TypeAlias = Callable[[AsyncSandbox], Awaitable[object]]
-"""The same as an async function, run in the engine's loop with an `AsyncSandbox`."""
+"""An async custom fitness function, called in the engine's loop with an `AsyncSandbox`."""

@@ -35,7 +35,7 @@ _ID_CHARS = 16
 _WIDE = 110
 _NARROW_COLUMNS = 14 + 15 + 16 + 3
 _MOST_FOLDED = 10_000
-"""Entries of what was allowed that are folded into a line for each thing."""
+"""Entries of allowed versions that are folded into one line per subject."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -71,7 +71,7 @@ def run_audit(args: argparse.Namespace) -> int:
         if args.json or args.kind:
             entries = read(kind=args.kind, limit=args.limit)
         else:
-            # What was refused or stopped is not to be pushed out by what was allowed.
+            # Entries of allowed versions must not displace those of refused or stopped ones.
             found = [read(kind=kind, limit=args.limit) for kind in AUDIT_KINDS if kind != "allowed"]
             entries = sorted((one for some in found for one in some), key=lambda one: one.seq)[-args.limit :]
             allowed = read(kind="allowed", limit=_MOST_FOLDED)
@@ -86,10 +86,10 @@ def run_audit(args: argparse.Namespace) -> int:
 
 
 def state_dir(given: Path | None) -> Path:
-    """Return the state directory that was given, or else the configured one.
+    """Return the given state directory, or else the configured one.
 
     Raises:
-        ConfigurationError: There is neither.
+        ConfigurationError: Neither exists.
     """
     found = given or Config.load().state_dir
     if found is None:

@@ -71,10 +71,10 @@ def run_bench(args: argparse.Namespace) -> int:
         args: The options that `add_bench_parser` describes.
 
     Returns:
-        0, or 1 if a program failed or gave a wrong answer.
+        0, or 1 if a program failed or returned a wrong answer.
 
     Raises:
-        EvocellError: An option cannot be used, or the engine broke.
+        EvocellError: An option is invalid, or the engine failed.
     """
     from evocell.api.engine import Engine
     from evocell.cli.bench_view import comparison_json, measurement_json, show_comparison, show_measurement
@@ -133,7 +133,7 @@ def _any_value(_case: Case, _value: object) -> float:
 
 @contextmanager
 def _bar(args: argparse.Namespace) -> Iterator[RepeatDone | None]:
-    """A bar on a terminal; it says how long it will still take."""
+    """Show a bar with the estimated remaining time on a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from evocell.console.safe import SafeConsole

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["comparison_json", "measurement_json", "show_comparison", "show_measurement"]
 
 _MANY = 12
-"""Cases shown one by one; of more only the dearest are."""
+"""Most cases shown one by one; of more, only the most expensive."""
 
 
 def show_measurement(measured: Measurement, name: str) -> None:
-    """Print what a program cost, a row for each case."""
+    """Print the cost of a program, one row per case."""
     console = open_screen(highlight=False)
     cases = measured.result.test_results
     table = _table("case", "ended", "fuel", "peak memory", "time, median")
@@ -45,7 +45,7 @@ def show_measurement(measured: Measurement, name: str) -> None:
 
 
 def show_comparison(compared: Comparison, first: str, second: str) -> None:
-    """Print two programs side by side, and who wins by what."""
+    """Print two programs side by side, with the verdicts."""
     console = open_screen(highlight=False)
     table = _table("", first, second, "second / first")
     one, other = compared.first, compared.second
@@ -67,7 +67,7 @@ def show_comparison(compared: Comparison, first: str, second: str) -> None:
 
 
 def measurement_json(measured: Measurement) -> dict[str, object]:
-    """A measurement as plain data; seconds and bytes."""
+    """Return a measurement as plain data, in seconds and bytes."""
     cases = measured.result.test_results
     wall = Interval.of(measured.wall_s)
     return {
@@ -94,7 +94,7 @@ def measurement_json(measured: Measurement) -> dict[str, object]:
 
 
 def comparison_json(compared: Comparison) -> dict[str, object]:
-    """A comparison as plain data."""
+    """Return a comparison as plain data."""
     wall = compared.wall_ratio
     return {
         "first": measurement_json(compared.first),

@@ -1,7 +1,7 @@
 """`evocell demo`: evolve a bin-packing heuristic inside sandboxes and show the result.
 
-The evolution itself is an example that lives outside the engine, because making new programs is the
-caller's job; this module finds it, runs it and hands what it reports to a display.
+The evolution itself is an example outside the engine, because making new programs is the caller's task; this
+module imports and runs it, and displays its progress.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXAMPLE = "bin_packing"
 DEFAULT_GENERATIONS = 20
 DEFAULT_POPULATION = 50
 SMALLEST_POPULATION = 6
-"""Five places of the first generation go to saboteurs."""
+"""Five programs of the first generation are saboteurs."""
 
 _MODULE = f"evocell_example_{EXAMPLE}"
 
@@ -86,10 +86,10 @@ def run_demo(args: argparse.Namespace) -> int:
         args: The options that `add_demo_parser` describes.
 
     Returns:
-        0 if the five saboteurs died as they should, 1 if one of them did not.
+        0 if the five saboteurs failed as expected, else 1.
 
     Raises:
-        EvocellError: The engine cannot start, or broke.
+        EvocellError: The engine cannot start, or failed.
     """
     from evocell.api.engine import Engine
     from evocell.cli.report import write_report
@@ -113,7 +113,7 @@ def run_demo(args: argparse.Namespace) -> int:
 
 
 def _run_on(engine: Engine, args: argparse.Namespace) -> list[str]:
-    """Run the demo on an engine and show it; return what went otherwise than it should, a sentence each."""
+    """Run and display the demo on an engine; return deviations from the expected course as sentences."""
     from evocell.cli.demo_result import show_result
     from evocell.cli.demo_view import open_view
 
@@ -130,7 +130,7 @@ def _run_on(engine: Engine, args: argparse.Namespace) -> list[str]:
 
 
 def repeating_options(args: argparse.Namespace) -> str:
-    """Name the options that repeat a run, leaving out those at their defaults."""
+    """Return the options that repeat a run, without defaults."""
     options = f"--seed {args.seed}"
     if args.generations != DEFAULT_GENERATIONS:
         options += f" --generations {args.generations}"
@@ -140,7 +140,7 @@ def repeating_options(args: argparse.Namespace) -> str:
 
 
 def unexpected_fates(result: dict[str, Any]) -> list[str]:
-    """Say in a sentence each which saboteurs did not end the way their labels say."""
+    """Return a sentence for each saboteur that did not end as labelled."""
     return [
         f"the saboteur {one['label']!r} should have died of {one['expected']!r}, "
         f"but it {'died of ' + repr(one['died_of']) if one['died_of'] else 'lived'}"
@@ -156,7 +156,7 @@ def load_example(name: str) -> ModuleType:
         name: Module inside the example, such as ``experiment``.
 
     Raises:
-        ConfigurationError: The example is not there.
+        ConfigurationError: The example is missing.
     """
     if _MODULE not in sys.modules:
         folder = _example_folder()

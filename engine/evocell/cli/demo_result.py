@@ -1,4 +1,4 @@
-"""The final report of the demo: failures of saboteurs; the best program, its quality and ancestry; cost."""
+"""Final report of the demo: failures of saboteurs; the best program, its quality and ancestry; cost."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def show_result(console: Console, result: Mapping[str, Any], *, options: str) ->
     """Print the result of a run: saboteurs, program, quality, ancestry, cost, digest.
 
     Args:
-        console: Where to print.
-        result: What the experiment returned.
+        console: The console.
+        result: The result of the experiment.
         options: The command line's options that repeat the run.
     """
     best = result["best"]
@@ -67,7 +67,7 @@ def saboteur_table(saboteurs: Sequence[Mapping[str, Any]]) -> Group:
 
 
 def held_out_table(held_out: Mapping[str, Any]) -> Group:
-    """Compare the evolved program with the classic ones on instances it was not chosen by."""
+    """Compare the evolved program with the classic heuristics on held-out instances."""
     table = _table()
     table.add_column("instances")
     for name in ("first-fit", "best-fit", "evolved"):
@@ -121,14 +121,14 @@ def fuel_table(front: Sequence[Mapping[str, Any]], *, blocks: str) -> Group:
 
 
 def spread(everyone: Sequence[T], most: int) -> list[T]:
-    """Return at most so many, evenly spread, the first and the last among them."""
+    """Return at most `most` items, evenly spaced, including the first and the last."""
     if len(everyone) <= most:
         return list(everyone)
     return [everyone[round(place * (len(everyone) - 1) / (most - 1))] for place in range(most)]
 
 
 def verdict(held_out: Mapping[str, Any]) -> list[str]:
-    """Say in a sentence for each family how the evolved program compares with best-fit."""
+    """Compare the evolved program with best-fit, in one sentence per family."""
     sentences = []
     for family, measured in held_out.items():
         evolved, best_fit = measured["excess"]["evolved"], measured["excess"]["best_fit"]

@@ -1,4 +1,4 @@
-"""The display of the demo while it runs: live on a terminal, else one line a generation."""
+"""Display of the running demo: live on a terminal, else one line per generation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.text import Text
 from evocell.console.safe import SafeConsole
 
 UNKNOWN_WIDTH = 100
-"""Columns given to tables where the output is not a terminal, whose width would be a guess."""
+"""Width of tables if the output is not a terminal."""
 
 _WIDEST = 110
 _EVERY_S = 0.1
@@ -41,11 +41,11 @@ class Progress(Protocol):
 
     @property
     def number(self) -> int:
-        """The generation it is in, from 0."""
+        """The current generation, from 0."""
 
     @property
     def judged(self) -> int:
-        """Programs of that generation that have been evaluated."""
+        """Number of evaluated programs of that generation."""
 
     @property
     def population(self) -> int:
@@ -53,11 +53,11 @@ class Progress(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether the generation is over."""
+        """Whether the generation has ended."""
 
     @property
     def history(self) -> Sequence[float | None]:
-        """Best excess after each generation that is over."""
+        """Best excess after each completed generation."""
 
     @property
     def mean_excess(self) -> float | None:
@@ -77,7 +77,7 @@ class Progress(Protocol):
 
     @property
     def saboteurs(self) -> Mapping[str, str | None]:
-        """What each saboteur died of, by label; None while it is not known."""
+        """Kind of failure of each saboteur, by label; None if not known yet."""
 
     @property
     def evaluations(self) -> int:
@@ -106,7 +106,7 @@ class View:
         self._drawn_s = -_EVERY_S
 
     def watch(self, progress: Progress) -> None:
-        """Show where the run is; on a terminal no more than ten times a second."""
+        """Show the progress; on a terminal at most ten times a second."""
         self._latest = progress
         if self._live is None:
             if progress.complete:
@@ -117,7 +117,7 @@ class View:
             self._drawn_s = self._clock()
 
     def close(self) -> None:
-        """Draw the last state once more, without a word about what comes next."""
+        """Draw the final state, without a note on the next step."""
         if self._live is not None:
             self._draw(self._live, "")
 
@@ -185,7 +185,7 @@ def dashboard(
         width: Columns of the terminal.
         height: Its rows; the best program is shown if there is room for it.
         blocks: Characters of growing height for the chart.
-        note: What happens now, if it is not the evolution.
+        note: The current activity, if it is not the evolution.
     """
     inside = min(width, _WIDEST) - 4
     facts = _facts()

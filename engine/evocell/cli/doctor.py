@@ -36,7 +36,7 @@ def add_doctor_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    """Print what was found; the exit code is 1 if something keeps sandboxes from running."""
+    """Print the findings; the exit code is 1 if sandboxes cannot run."""
     config = Config.load()
     cache = open_cache(args.cache_dir, config)
     facts = gather(cache, configured_spec(config), config)
@@ -49,7 +49,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def report(facts: Facts, checks: Sequence[Check]) -> dict[str, object]:
-    """Put everything `doctor` knows into the shape of its JSON."""
+    """Return all findings in the form of the command's JSON output."""
     return {
         "facts": asdict(facts),
         "capacity": asdict(room(facts)) | {"sessions": room(facts).sessions},
@@ -83,10 +83,10 @@ class Check:
     """One finding.
 
     Attributes:
-        name: What was checked.
+        name: Name of the check.
         found: The value that was found.
-        status: Whether it is good enough.
-        advice: How to mend it; empty if there is nothing to mend.
+        status: Its severity.
+        advice: The remedy; empty if there is nothing to fix.
     """
 
     name: str
@@ -96,8 +96,8 @@ class Check:
 
 
 def room(facts: Facts) -> Capacity:
-    """Work out how many sandboxes can keep state in one worker, as the workers themselves do."""
-    # A worker process gives itself what it may have; the calling process is left as it is.
+    """Compute the capacity of one worker for sessions, as the workers do."""
+    # A worker process raises its own limits; the calling process is not changed.
     descriptors = facts.open_files_hard if facts.workers else facts.open_files_soft
     found = Resources(
         memory_bytes=min(facts.worker_memory_bytes, facts.memory_available_bytes // max(1, facts.workers)),
@@ -108,7 +108,7 @@ def room(facts: Facts) -> Capacity:
 
 
 def judge(facts: Facts) -> tuple[Check, ...]:
-    """Turn what was found into findings, in the order they are shown."""
+    """Return the checks of the facts, in the order of display."""
     return (
         _python(facts),
         _platform(facts),

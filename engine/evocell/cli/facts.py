@@ -1,4 +1,4 @@
-"""Facts about the machine, as `evocell doctor` reads them, without judgement."""
+"""Facts about the machine for `evocell doctor`, without judgement."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class Facts:
         memory_total_bytes: Physical memory, or the container's limit if that is smaller.
         memory_available_bytes: Memory that can be had without swapping, within the same limit.
         cache_dir: The image cache.
-        disk_free_bytes: Room left where the cache lies.
-        max_map_count: Memory mappings a process may have; None where the system does not say.
-        open_files_soft: Descriptors this process may hold; `UNLIMITED` if nothing bounds them.
-        open_files_hard: Descriptors it may ask for; likewise.
-        workers: Processes an engine would run sandboxes in; 0 for the calling one.
-        worker_memory_bytes: Memory of its own that each may hold.
+        disk_free_bytes: Free space on the cache's file system.
+        max_map_count: Memory mappings a process may have; None if unknown.
+        open_files_soft: Soft limit of descriptors; `UNLIMITED` if unbounded.
+        open_files_hard: Hard limit of descriptors; likewise.
+        workers: Worker processes of an engine; 0 for the calling process.
+        worker_memory_bytes: Private memory that each may hold.
         images: Images in the cache.
         image_id: The image an engine would fork from, None if it has yet to be built.
         patches: Names of the changes that an image's build makes to the interpreter.
-        build_disk_bytes: Room without which the builder refuses to start.
-        build_memory_bytes: Memory without which it refuses to compile the interpreter.
+        build_disk_bytes: Free space that the builder requires.
+        build_memory_bytes: Memory that it requires to compile the interpreter.
     """
 
     python: str
@@ -78,7 +78,7 @@ class Facts:
 
 
 def gather(cache: ImageCache, spec: ImageSpec, config: Config) -> Facts:
-    """Read everything `doctor` judges.
+    """Collect the facts.
 
     Args:
         cache: The image cache to look at.
@@ -127,7 +127,7 @@ def container_memory_bytes(files: tuple[Path, ...]) -> int | None:
     """Read the memory limit of the control group this process is in.
 
     Args:
-        files: Where the kernel may show it, in order of preference.
+        files: Candidate files of the kernel, in order of preference.
 
     Returns:
         The limit, or None if there is none.
@@ -140,6 +140,6 @@ def container_memory_bytes(files: tuple[Path, ...]) -> int | None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """Find the directory whose file system a path that may not exist yet would be on."""
+    """Return the nearest existing parent of a path, for its file system."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())

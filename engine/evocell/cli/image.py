@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["SHORT_ID", "choose", "newest_first", "run_export", "run_import"]
 
 SHORT_ID = 12
-"""Characters of an id that are shown."""
+"""Characters of an id in tables."""
 
 
 def add_image_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -197,7 +197,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_remove(args: argparse.Namespace) -> int:
-    """Remove one image or all; running sandboxes keep what they have mapped."""
+    """Remove one image or all; running sandboxes keep their mappings."""
     if args.all == (args.image is not None):
         raise ImageError("name one image to remove, or give --all")
     cache = open_cache(args.cache_dir, Config.load())
@@ -211,11 +211,11 @@ def run_remove(args: argparse.Namespace) -> int:
 
 
 def open_cache(directory: Path | None, config: Config) -> ImageCache:
-    """Open the image cache a command works on.
+    """Open the image cache of a command.
 
     Args:
-        directory: What `--cache-dir` named, which goes before the configuration.
-        config: Says where the cache is otherwise.
+        directory: The value of `--cache-dir`, which overrides the configuration.
+        config: The configuration.
     """
     from evocell_runtime.cache import ImageCache
 
@@ -231,7 +231,7 @@ def configured_spec(
     """Describe the image an engine with this configuration would fork from.
 
     Args:
-        config: Where the warm set and the layers come from.
+        config: The default warm set and layers.
         warm: Modules to import before the freeze, in place of the configuration's.
         layers: Zip files for the guest's path, in place of the configuration's.
     """
@@ -255,7 +255,7 @@ def package_image(manifest: ImageManifest) -> str:
 
 
 def names_of(cache: ImageCache) -> dict[str, list[str]]:
-    """Return the names that each image goes by, by its id."""
+    """Return the names of each image, by its id."""
     names: dict[str, list[str]] = {}
     for name, image_id in cache.names().items():
         names.setdefault(image_id, []).append(name)
@@ -263,11 +263,11 @@ def names_of(cache: ImageCache) -> dict[str, list[str]]:
 
 
 def facts(manifest: ImageManifest, cache: ImageCache) -> dict[str, object]:
-    """Collect what `show` prints of an image, in the order it is printed.
+    """Collect the facts of `show` about an image, in the order of display.
 
     Args:
         manifest: The image.
-        cache: Where it lies; asked for the space it takes.
+        cache: Its cache, for the space it takes.
     """
     return {
         "image_id": manifest.image_id,
@@ -292,12 +292,12 @@ def facts(manifest: ImageManifest, cache: ImageCache) -> dict[str, object]:
 
 
 def freed_bytes(manifest: ImageManifest, others: Sequence[ImageManifest], cache: ImageCache) -> int:
-    """Work out what removing an image frees: its compiled interpreter stays while others share it.
+    """Compute the space freed by removing an image; a shared compiled interpreter stays.
 
     Args:
         manifest: The image to remove.
         others: The images that stay.
-        cache: Asked for the space the image takes, interpreter included.
+        cache: Its cache, for the space it takes, interpreter included.
     """
     shared = any(other.code_key == manifest.code_key for other in others)
     return cache.size_bytes(manifest.image_id) - (manifest.code_bytes if shared else 0)
@@ -384,15 +384,15 @@ def _shelf(cache: ImageCache, image_id: str) -> LoadedImages:
 def choose(
     wanted: str | None, manifests: Sequence[ImageManifest], names: Mapping[str, str] | None = None
 ) -> ImageManifest:
-    """Find an image by name, id or the start of an id.
+    """Find an image by name, id or prefix of an id.
 
     Args:
-        wanted: A name, an id or the beginning of one; None means the newest.
-        manifests: What the cache holds.
-        names: Which image goes by which name.
+        wanted: A name, an id or a prefix of one; None means the newest.
+        manifests: The images in the cache.
+        names: Ids by name.
 
     Raises:
-        ImageError: No image begins like this, or several do.
+        ImageError: No image matches, or several do.
     """
     if not manifests:
         raise ImageError("the cache holds no image; `evocell image build` makes one")

@@ -47,7 +47,7 @@ def add_layer_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def run_build(args: argparse.Namespace) -> int:
-    """Build a layer, and say what is in it and how to use it."""
+    """Build a layer, and print its contents and usage."""
     from evocell_runtime.layers import build_layer
 
     output = args.output or args.requirements.with_suffix(".zip")

@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 a check found a problem, 2 an error that one sentence on standard
-        error explains, 130 interrupted, 141 the reader of the output has gone.
+        error explains, 130 interrupted, 141 the reader of the output has closed it.
     """
     if argv is None:
-        clean_traces()  # of a fault of ours: the message may quote anything
+        clean_traces()  # an internal error: the message may quote anything
     args = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int | None] = args.run
     try:
@@ -56,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes standard output once more at exit; give it somewhere to go.
+        # The interpreter flushes standard output once more at exit; redirect it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_GONE
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Put together the parser of every sub-command."""
+    """Build the parser of all sub-commands."""
     parser: argparse.ArgumentParser = _Parser(
         prog="evocell",
         description="Runs evolved, untrusted Python in WebAssembly sandboxes.",
@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def version_line() -> str:
-    """Name this release and the runtime it drives."""
+    """Return the versions of this release and of its runtime."""
     try:
         own = version("evocell")
     except PackageNotFoundError:
@@ -99,5 +99,5 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, in the form of all other errors of the command."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what was wrong with the arguments and where help is, and leave."""
+        """Print the fault of the arguments and a hint to the help, and exit."""
         self.exit(_FAILED, f"evocell: {clean_line(message)}; `{self.prog} --help` lists what there is\n")

@@ -81,12 +81,12 @@ def write_report(
 
     Args:
         place: The state directory, or its database.
-        out: Where to.
-        run: Which run; None for the search of the last that evaluated anything.
+        out: The file.
+        run: The run; None for the search of the last one with evaluations.
         all_runs: Whether all runs are shown together.
         population: Only members of this one, in all runs.
-        direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
-        title: What to call it.
+        direction: ``"maximize"`` or ``"minimize"``; None for the evaluation's.
+        title: The title.
 
     Raises:
         ConfigurationError: There is no such run, or the page cannot be written.

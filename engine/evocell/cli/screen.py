@@ -1,7 +1,7 @@
-"""Output of the commands; no other module of this package writes to the terminal.
+"""Terminal output of the commands; no other module of this package writes to the terminal.
 
-Output may quote a variant, a file, a store or a package, so it is cleaned here, and JSON escapes everything
-that is not printable. A test holds all modules of the package to that.
+Output may quote a variant, a file, a store or a package, so it is cleaned here, and JSON escapes all
+unprintable characters. A test enforces that for all modules of the package.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from evocell.models.foreign import clean, clean_json, clean_message
 __all__ = ["complain", "data_sink", "open_screen", "say", "say_json"]
 
 _WIDE = 1000
-"""Columns of what is no terminal: a row stays on its line, so that `grep` and `sort` find it whole."""
+"""Width without a terminal: rows are not wrapped, so that `grep` and `sort` work on whole rows."""
 
 
 def open_screen(**options: Any) -> SafeConsole:
-    """Return standard output as a console: as wide as the terminal, or as ``COLUMNS`` says, else very wide.
+    """Return standard output as a console with the width of the terminal or ``COLUMNS``, else very wide.
 
     Args:
         **options: As `rich.console.Console` takes them.
@@ -44,14 +44,14 @@ def complain(sentence: str) -> None:
 
 
 def say_json(document: object, *, indent: int | None = None, sort_keys: bool = False) -> None:
-    """Print JSON to standard output: all of ASCII that is printable, whatever is in it."""
+    """Print JSON to standard output, in printable ASCII only."""
     text = json.dumps(document, indent=indent, sort_keys=sort_keys, default=repr)
     sys.stdout.write("\n".join(map(clean_json, text.split("\n"))) + "\n")
     sys.stdout.flush()
 
 
 def data_sink(file: IO[bytes]) -> Callable[[bytes], object]:
-    """Return what writes text as data: as it is into a file or to a program, cleaned to a terminal."""
+    """Return a function that writes text: unchanged to a file or pipe, cleaned to a terminal."""
     if not file.isatty():
         return file.write
     return lambda data: file.write(clean(data.decode("utf-8", "replace")).encode("utf-8", "replace"))

@@ -47,7 +47,7 @@ def add_serve_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def run_serve(args: argparse.Namespace) -> int:
-    """Serve until the client is gone, or a signal comes."""
+    """Serve until the client disconnects, or a signal arrives."""
     if args.describe:
         from evocell.pipe.description import describe
 
@@ -69,7 +69,7 @@ def run_serve(args: argparse.Namespace) -> int:
 
 
 def _alone(error: BaseException) -> BaseException:
-    """Take the wrapping of nurseries off an error that is alone in it."""
+    """Unwrap an exception group with a single error."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
@@ -109,7 +109,7 @@ async def _serve(config: Config, args: argparse.Namespace) -> None:
 
 
 def _announce(args: argparse.Namespace, address: str) -> None:
-    """Say where clients connect: one line of JSON for scripts, one sentence for people."""
+    """Print the address for clients: one line of JSON for scripts, one sentence for people."""
     token = {} if args.tcp is None else {"token_file": str(args.token_file)}
     place = {"unix" if args.tcp is None else "tcp": address, **token}
     say_json({"listening": place, "framing": args.framing})
@@ -117,7 +117,7 @@ def _announce(args: argparse.Namespace, address: str) -> None:
 
 
 async def _end_on_signal(scope: object, on_socket: bool) -> None:  # noqa: FBT001 - passed to start_soon
-    """End the server when it is asked to; Ctrl-C is for the program that started one on standard input."""
+    """End the server on a signal; on standard input, Ctrl-C is left to the parent program."""
     import trio
 
     assert isinstance(scope, trio.CancelScope)

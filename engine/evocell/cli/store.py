@@ -97,7 +97,7 @@ def store_path(given: Path | None) -> Path:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Say what is wrong with a store; the exit code is 1 if something is."""
+    """Print the faults of a store; the exit code is 1 if there are any."""
     path = store_path(args.state_dir)
     with store_reader(path) as connection:
         problems = list(inspect_store(connection, path))

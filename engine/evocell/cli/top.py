@@ -33,15 +33,15 @@ _MOST_DEATHS = 8
 _NAME_WIDTH = 10
 _SPARK_WIDTH = 40
 _FRAME_LINES = 4
-"""Lines of the frame, the head and the one below it."""
+"""Lines of the frame, the header and the separator."""
 _STATES = {"running": "bold green", "closed": "dim", "killed": "bold red"}
 
 WINDOW_S = 10.0
-"""Over how long the throughput is taken."""
+"""Window of the throughput, in seconds."""
 HISTORY = 60
-"""Seconds of throughput that are remembered."""
+"""Seconds of throughput history."""
 _LOOKS = 5
-"""After how many looks it is asked again which runs are one search."""
+"""Number of updates after which the runs of the search are looked up again."""
 _NEW = """
     SELECT e.evaluation, e.valid, e.reason, e.fitness_score, e.evaluated_at, e.fuel_used, e.generation,
         e.sandbox_id, b.direction
@@ -78,7 +78,7 @@ def add_top_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def run_top(args: argparse.Namespace) -> int:
-    """Show an engine until Ctrl-C; where there is no terminal, once."""
+    """Show an engine until Ctrl-C; without a terminal, once."""
     path = store_path(args.state_dir)
     console = SafeConsole()
     with store_reader(path) as connection:
@@ -110,9 +110,9 @@ def draw(picture: Picture, place: str, *, plain: bool = False, height: int | Non
 
     Args:
         picture: The run.
-        place: Its state directory, for the head line.
+        place: Its state directory, for the header.
         plain: Whether only ASCII can be shown.
-        height: Lines that there are; None for as many as it takes.
+        height: Available lines; None for no limit.
     """
     bars = _PLAIN_BARS if plain else _BARS
     head = Text.assemble(
@@ -152,7 +152,7 @@ def draw(picture: Picture, place: str, *, plain: bool = False, height: int | Non
     left = (height or 1000) - _FRAME_LINES - facts.row_count
     n_kinds = min(len(picture.deaths), _MOST_DEATHS)
     if picture.state == "running" and picture.workers:
-        # Workers and kinds of death share what is left, and neither goes without.
+        # Workers and kinds of failure share the remaining lines; each gets at least one.
         n_workers = max(2, left - 2 - 2 - min(n_kinds, max(2, left // 3)))
         parts += [Text(), _workers(picture, n_workers)]
         left -= 2 + min(len(picture.workers), n_workers)
@@ -184,7 +184,7 @@ def _workers(picture: Picture, most: int) -> Table:
 
 
 def _end_of(name: str, width: int) -> str:
-    """Return a name that fits: workers differ in how their names end."""
+    """Return the end of a name that fits, since workers' names differ at the end."""
     return name if len(name) <= width else f"{name[: width // 2 - 1]}…{name[-(width - width // 2) :]}"
 
 
@@ -253,18 +253,18 @@ class Picture:
     Attributes:
         run: Its number.
         state: ``"running"``, ``"closed"`` or ``"killed"``.
-        age_s: Seconds since it began; of one that is over, how long it took.
+        age_s: Seconds since it began; for an ended run, its duration.
         sandboxes: Live sandboxes by status.
         workers: Name and latest reading of each worker.
         n_evaluations: Evaluations so far.
         n_valid: Valid ones.
-        per_s: Evaluations a second lately.
+        per_s: Recent evaluations per second.
         history: The same for each of the last seconds, oldest first.
         deaths: Invalid ones by kind.
         best: Id, score and generation of the fittest; None if no individual is valid.
         generation: The latest generation.
-        fuel: Units of work so far.
-        batches: Operation, size and results so far of the batches that run.
+        fuel: Fuel used so far.
+        batches: Operation, size and number of results of the running batches.
     """
 
     run: int
@@ -289,8 +289,8 @@ class RunWatcher:
     Args:
         connection: Opened with `open_reader`.
         path: The database.
-        run: Which run; None for the one that is running, else the latest that evaluated anything, and all
-            that are one search with it.
+        run: The run; None for the running one, else the latest one with evaluations, and all runs of the
+            same search.
         all_runs: Whether the evaluations of all runs count.
         population: Only members of this one count, in all runs.
 
@@ -314,7 +314,7 @@ class RunWatcher:
         self._begin(self._latest() if run is None else run)
 
     def look(self, now: float | None = None) -> Picture:
-        """Return the run as it is now; a newer run takes its place unless one was named."""
+        """Return the current state of the run; switches to a newer run unless one was named."""
         now = time.time() if now is None else now
         if self._follow_latest and (latest := self._latest()) != self._picture.run:
             self._begin(latest)
@@ -331,7 +331,7 @@ class RunWatcher:
         if found is None:
             raise ConfigurationError("no engine has used this state directory yet", "state_dir")
         if not is_alive(self._path, found):
-            # `evocell replay`, for one, leaves a run in which nothing was evaluated.
+            # `evocell replay`, for example, leaves a run without evaluations.
             evaluated = self._connection.execute("SELECT max(run) FROM evaluations").fetchone()[0]
             found = found if evaluated is None else evaluated
         return int(found)
@@ -369,7 +369,7 @@ class RunWatcher:
         ).fetchall()
 
     def _runs(self) -> list[int]:
-        """Return the runs whose evaluations count; looked up again when there is another run."""
+        """Return the runs whose evaluations count; looked up again when a run is added."""
         n_runs = self._connection.execute("SELECT count(*) FROM runs").fetchone()[0]
         self._looks += 1
         if n_runs != self._known_runs or (n_runs > 1 and self._looks % _LOOKS == 0):

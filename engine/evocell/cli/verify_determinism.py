@@ -42,9 +42,9 @@ class Finding:
     """The result of one run of one program.
 
     Attributes:
-        kind: How it ended.
+        kind: The kind of its outcome.
         outcome: Digest of its outcome: value, output, error, fuel, memory.
-        fuel_used: The fuel it took.
+        fuel_used: The fuel it used.
     """
 
     kind: str
@@ -57,11 +57,11 @@ class Verdict:
     """The result of a corpus over all runs.
 
     Attributes:
-        digest: A hash over every program's outcome, fuel included; two machines with the same image that
-            print the same one have computed the same.
-        programs: How many there are.
-        runs: How often each was run.
-        different: Programs that did not give the same every time, with what they gave.
+        digest: Hash over all outcomes, fuel included; equal on two machines with the same image if they
+            computed the same.
+        programs: Number of programs.
+        runs: Runs of each.
+        different: Programs whose outcomes differed between runs, with the outcomes.
         kinds: Number of programs by the kind of their outcome.
         outcomes: The first finding of each program.
         image_id: The image they ran in.
@@ -148,7 +148,7 @@ def _client(address: str) -> AbstractContextManager[Any]:
     """Connect to a Dask scheduler.
 
     Raises:
-        ConfigurationError: Dask is not installed, or there is no scheduler.
+        ConfigurationError: Dask is not installed, or the scheduler cannot be reached.
     """
     try:
         from distributed import Client
@@ -162,13 +162,13 @@ def _client(address: str) -> AbstractContextManager[Any]:
 
 
 def read_outcomes(path: Path) -> dict[str, Finding]:
-    """Read what another machine printed.
+    """Read the outcomes of another machine.
 
     Args:
-        path: What `verify-determinism --json` wrote to standard output there.
+        path: The output of `verify-determinism --json` there.
 
     Raises:
-        ConfigurationError: It cannot be read, or is something else.
+        ConfigurationError: It cannot be read, or is not such output.
     """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))["outcomes"]
@@ -189,7 +189,7 @@ def read_outcomes(path: Path) -> dict[str, Finding]:
 def _apart(
     here: Mapping[str, Finding], there: Mapping[str, Finding]
 ) -> dict[str, tuple[Finding | None, ...]]:
-    """Return the programs that gave something else on the other machine, or that only one of the two ran."""
+    """Return the programs whose outcomes differ from the other machine's, or that only one of the two ran."""
     return {
         name: (here.get(name), there.get(name))
         for name in sorted({*here, *there})
@@ -206,14 +206,14 @@ def verify(
     cluster: object | None = None,
     quiet: bool = True,
 ) -> Verdict:
-    """Run a corpus and compare.
+    """Run a corpus repeatedly and compare the outcomes.
 
     Args:
         config: Settings, apart from the number of workers.
         corpus: The programs.
-        runs: How often to run it on each number of workers, each time in another order.
+        runs: Number of runs for each number of workers, each in another order.
         workers: The numbers of workers.
-        cluster: A cluster to run it on as well, as `Engine` takes it; None for this machine alone.
+        cluster: A cluster to run it on as well, as for `Engine`; None for this machine only.
         quiet: Whether to show no progress.
     """
     seen: dict[str, list[Finding]] = {program.name: [] for program in corpus}

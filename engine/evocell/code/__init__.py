@@ -1,1 +1,1 @@
-"""Code of individuals: sources, version trees and byte code."""
+"""Code of individuals: sources, version trees, byte code."""

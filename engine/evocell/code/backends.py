@@ -1,7 +1,7 @@
-"""Compiler back ends: each reads one kind of source and returns its files by path.
+"""Source back ends: each reads one kind of source and returns its files by path.
 
-All later steps are shared: the tree is checked and named by its content, and its files are compiled one by
-one in a guest, or taken from the cache. A new kind of source needs a new back end only.
+All later steps are shared: the tree is checked and addressed by its content, and its files are compiled one
+by one in a guest, or taken from the cache. A new kind of source needs only a new back end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEFAULT_PATH = f"{DEFAULT_MODULE}.py"
 _SKIPPED_DIRECTORIES = ("__pycache__",)
 _BUNDLE_SUFFIXES = (".zip", ".whl")
 _FILE_NAME = re.compile(r"[^\s()'\"#=]+\.(?:py|zip|whl)")
-"""A text of this form is not a program, but a path that was passed in place of the file's content."""
+"""Form of a text that is a path, passed by mistake in place of the file's content."""
 
 
 class Backend(Protocol):
@@ -33,18 +33,18 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name."""
         ...
 
     def accepts(self, source: object) -> bool:
-        """Say whether a source is of its kind."""
+        """Return whether a source is of its kind."""
         ...
 
     def read(self, source: Any) -> Files:
-        """Return the files of a source that it accepts, by path.
+        """Return the files of an accepted source, by path.
 
         Raises:
-            ConfigurationError: Something in it is refused; the message names it.
+            ConfigurationError: Part of it is refused; the message names it.
         """
         ...
 
@@ -55,7 +55,7 @@ class TextBackend:
     name = "text"
 
     def accepts(self, source: object) -> bool:
-        """Say whether it is text."""
+        """Return whether it is text."""
         return isinstance(source, str)
 
     def read(self, source: str) -> Files:
@@ -71,11 +71,11 @@ class FilesBackend:
     name = "files"
 
     def accepts(self, source: object) -> bool:
-        """Say whether it is a mapping."""
+        """Return whether it is a mapping."""
         return isinstance(source, Mapping)
 
     def read(self, source: Mapping[str, str | bytes]) -> Files:
-        """Return the files; what they hold is checked with the tree."""
+        """Return the files; their contents are checked with the tree."""
         return [
             (path, _encode(content) if isinstance(content, str) else content)
             for path, content in source.items()
@@ -88,11 +88,11 @@ class BundleBackend:
     name = "bundle"
 
     def accepts(self, source: object) -> bool:
-        """Say whether it is bytes."""
+        """Return whether it is bytes."""
         return isinstance(source, bytes | bytearray | memoryview)
 
     def read(self, source: bytes | bytearray | memoryview) -> Files:
-        """Unpack it in memory; nothing in it is trusted."""
+        """Unpack it in memory; its contents are untrusted."""
         return read_bundle(bytes(source), check_path)
 
 
@@ -102,20 +102,20 @@ class PathBackend:
     name = "path"
 
     def accepts(self, source: object) -> bool:
-        """Say whether it is a `Path`."""
+        """Return whether it is a `Path`."""
         return isinstance(source, Path)
 
     def read(self, source: Path) -> Files:
-        """Read it; links and what is no regular file are refused."""
+        """Read it; links and other non-regular files are refused."""
         return _read_path(source)
 
 
 BACKENDS: tuple[Backend, ...] = (TextBackend(), FilesBackend(), BundleBackend(), PathBackend())
-"""All of them; the first that accepts a source reads it."""
+"""All back ends; the first that accepts a source reads it."""
 
 
 def _encode(text: str) -> bytes:
-    """Encode text; a lone surrogate is left to the guest's compiler, which calls it a syntax error."""
+    """Encode text; lone surrogates pass, since the guest's compiler reports them as syntax errors."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -153,7 +153,7 @@ def _read_directory(root: Path) -> list[tuple[str, bytes]]:
 
 
 def _read_regular(path: Path, quota: Quota, name: str) -> bytes:
-    """Read a regular file up to the quota, however large it says it is."""
+    """Read a regular file up to the quota, regardless of its reported size."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,11 +1,10 @@
 """Deduplicated file contents, shared by the trees through hard links.
 
-A tree's file is a hard link to its content here, so that a hundred versions that differ in one file take
-little more space than one of them. A content that no tree links to any more has a link count of one, and can
-be removed.
+A tree's file is a hard link to its content, so that a hundred versions that differ in one file take little
+more space than one of them. A content that no tree links to has a link count of one, and can be removed.
 """
 
-# Names as plain strings: a Path for each file costs as much again as what is done with it.
+# Names are plain strings: a Path per file would double the cost.
 # ruff: noqa: PTH102, PTH108, PTH116, PTH120, PTH208
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ _COMPARED_BYTES = 1 << 20
 class BlobStore:
     """File contents in a directory, by their SHA-256.
 
-    Threads and processes may use one directory at once. A content that was there before this store was
-    opened is read once and replaced if a crash had damaged it. Methods raise `OSError` if the disk does.
+    Threads and processes may use one directory at once. A content from before this store was
+    opened is verified once and replaced if a crash had damaged it. Methods raise `OSError` on disk errors.
 
     Args:
-        root: The directory; its parent is there and is on the file system of the trees.
+        root: The directory; its parent exists and is on the file system of the trees.
     """
 
     def __init__(self, root: Path) -> None:
@@ -40,12 +39,12 @@ class BlobStore:
         root.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
 
     def place(self, digest: str, content: bytes, target: str) -> None:
-        """Put a file that holds a content at a place where there is none.
+        """Create a file with a content at a path where none exists.
 
         Args:
             digest: SHA-256 of the content, in hex.
             content: The content.
-            target: The path of the file, in a directory that nothing else uses.
+            target: The path of the file, in a directory in exclusive use.
         """
         blob = self._path(digest)
         if _linked(blob, target):
@@ -53,7 +52,7 @@ class BlobStore:
                 self._verified.add(digest)
                 return
             os.unlink(target)
-        with suppress(FileNotFoundError):  # it is damaged, or has all the links it can have
+        with suppress(FileNotFoundError):  # damaged, or at the maximal number of links
             os.unlink(blob)
         with os.fdopen(os.open(target, _CREATE, _FILE_MODE), "wb") as file:
             file.write(content)
@@ -61,17 +60,17 @@ class BlobStore:
         self._verified.add(digest)
 
     def _adopt(self, target: str, blob: str) -> None:
-        """Keep the content of a file that was just written, for those who come after."""
+        """Keep the content of a new file for later trees."""
         if not _linked(target, blob):
             with suppress(FileExistsError):
                 os.mkdir(os.path.dirname(blob), _DIRECTORY_MODE)
             _linked(target, blob)
 
     def drop_unused(self, digests: Iterable[str]) -> tuple[int, int]:
-        """Remove those of some contents that no tree holds any more.
+        """Remove those of the given contents that no tree holds any more.
 
         Returns:
-            How many were removed, and their bytes.
+            The number of removed contents, and their bytes.
         """
         removed = total = 0
         for digest in digests:
@@ -86,7 +85,7 @@ class BlobStore:
         return removed, total
 
     def digests(self) -> list[str]:
-        """Return the digests of all contents that are kept."""
+        """Return the digests of all stored contents."""
         return [blob for directory in _names(self._root) for blob in _names(f"{self._root}/{directory}")]
 
     def _path(self, digest: str) -> str:
@@ -94,15 +93,15 @@ class BlobStore:
 
 
 def _linked(source: str, target: str) -> bool:
-    """Make a hard link; False if it cannot be made here, or there is nothing to link to."""
+    """Make a hard link; return False if that is impossible, or the content is missing."""
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
         return False
     except FileExistsError:
-        return True  # another writer of the same content was faster
+        return True  # a concurrent writer of the same content was faster
     except OSError as error:
-        # ext4 has room for 65,000 links to one file; some file systems make none at all.
+        # ext4 allows 65,000 links per file; some file systems allow none.
         if error.errno in {errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EXDEV}:
             return False
         raise
@@ -110,7 +109,7 @@ def _linked(source: str, target: str) -> bool:
 
 
 def _holds(path: str, content: bytes) -> bool:
-    """Whether a file is a regular one that holds a content and nothing else."""
+    """Return whether a file is regular and has exactly a given content."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

@@ -1,7 +1,7 @@
 """Reading of untrusted zip files and wheels.
 
-`zipfile` reads the directory of the archive; the content is inflated here, because `zipfile` stops
-quietly at the declared size, and a size that lies has to be refused by name.
+`zipfile` reads the directory of the archive; the content is inflated here, because `zipfile` silently
+stops at the declared size, and a wrong size has to be refused by name.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
 _ENCRYPTED = 0x1
 _RAW_DEFLATE = -zlib.MAX_WBITS
-#: Room for the directory of a tree at its limits: a generous entry for each file, and as many
+#: Size of the directory of a tree at its limits: a generous entry for each file, and as many
 #: entries for directories.
 _DIRECTORY_BYTES = 2 * MAX_FILES * 1024
 
-# What zipfile raises for a directory that is not one.
+# Exceptions of zipfile for a malformed directory.
 _MALFORMED = (
     zipfile.BadZipFile,
     struct.error,
@@ -47,13 +47,13 @@ def read_bundle(data: bytes, check_path: Callable[[object], str]) -> list[tuple[
 
     Args:
         data: The archive.
-        check_path: Returns a path that may be used, and refuses any other.
+        check_path: Returns a valid path, and refuses any other.
 
     Returns:
         Path and content of each file, in the archive's order.
 
     Raises:
-        ConfigurationError: The bytes are no zip file, or an entry is refused; the message names it.
+        ConfigurationError: The bytes are not a zip file, or an entry is refused; the message names it.
     """
     _check_end(data)
     try:
@@ -66,7 +66,7 @@ def read_bundle(data: bytes, check_path: Callable[[object], str]) -> list[tuple[
     declared = Quota()
     unpacked = Quota()
     for entry in entries:
-        # zipfile cuts its own name at a NUL; the original one is what has to be judged.
+        # zipfile cuts the name at a NUL; the original one must be checked.
         name = check_path(entry.orig_filename.removesuffix("/"))
         if name in names:
             raise refuse(name, "is in the bundle twice")
@@ -83,11 +83,11 @@ def read_bundle(data: bytes, check_path: Callable[[object], str]) -> list[tuple[
 
 
 def _check_end(data: bytes) -> None:
-    """Judge the size of the directory before `zipfile` makes an object of each entry."""
+    """Check the size of the directory before `zipfile` creates an object for each entry."""
     if len(data) > MAX_TOTAL_BYTES:
         raise refuse("bundle", f"is larger than {MAX_TOTAL_BYTES >> 20} MiB")
     start = len(data) - _END.size
-    # The same search as zipfile's, so that both find the same record.
+    # Searches like zipfile, so that both find the same record.
     if not (start >= 0 and data[start : start + 4] == _END_MAGIC and data.endswith(b"\0\0")):
         start = data.rfind(_END_MAGIC, max(0, len(data) - _COMMENT_BYTES - _END.size))
     if start < 0 or start + _END.size > len(data):
@@ -117,7 +117,7 @@ def _check_entry(entry: zipfile.ZipInfo, name: str) -> None:
 
 
 def _inflate(data: bytes, entry: zipfile.ZipInfo, name: str) -> bytes:
-    """Unpack one entry, at most one byte beyond what it declares and may have."""
+    """Unpack one entry, up to one byte beyond its declared size and its limit."""
     start = entry.header_offset
     if start < 0 or start + _LOCAL.size > len(data) or data[start : start + 4] != _LOCAL_MAGIC:
         raise refuse(name, "has no header in the bundle; it is damaged")

@@ -1,9 +1,8 @@
-"""Compilation of version trees: the request to a guest, its answer, and the form that is cached.
+"""Compilation of version trees: the request to a guest, its answer, and the cached form.
 
-The guest does the compiling, with its own interpreter, in a fork that runs no variant code; the
-execution layer carries the request there and the answer back. Files are compiled one by one and kept
-one by one, so that of a version that differs in one file only that file is compiled. Nothing here does
-any I/O, and the byte code is never looked into on the host.
+The guest compiles with its own interpreter, in a fork that runs no variant code; the execution layer
+transports the request and the answer. Files are compiled and cached one by one, so that only the
+changed files of a version are compiled. This module does no I/O, and byte code is opaque to the host.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from evocell_guest.packing import module_name, pack_files
 from evocell_guest.values import encode
 from evocell_runtime.warm import HEAVY_PACKAGES
 
-#: Changes whenever the same input may compile to other bytes or be stored in another shape.
+#: Version of the compiled form; changes whenever the same input may give other bytes.
 CODE_FORMAT = 3
 _MAX_IMPORTS = 10_000
 _MAX_MARKS = 100_000
@@ -37,14 +36,14 @@ _MAX_TEXT_CHARS = 4_096
 _MAX_UNIT_BYTES = 256 << 20
 
 FUEL_PER_NS = 10
-"""Fuel in a nanosecond of the virtual clock."""
+"""Fuel per nanosecond of the virtual clock."""
 
 COMPILE_FUEL = 100_000_000_000
-"""The most that any compilation may use."""
+"""Most fuel of a compilation."""
 _LEAST_FUEL = 5_000_000_000
-# What compiling a byte of Python is reckoned to take, and what it may take. Source: the modules of this
-# project take 7,000 fuel, the gate included; bare statements of four characters 100,000; and a call
-# with 5,000 keywords, which the compiler compares with one another, more than 150,000.
+# Estimated and maximal fuel of compiling a byte of Python. Source: the modules of this project take
+# 7,000 fuel, the gate included; bare statements of four characters 100,000; and a call with 5,000
+# keywords, which the compiler compares with one another, more than 150,000.
 _FUEL_PER_BYTE = 20_000
 _MOST_FUEL_PER_BYTE = 1_000_000
 
@@ -57,8 +56,8 @@ class CompiledUnit:
         path: Its path in its tree.
         code: Byte code that only a guest of the same image can read.
         imports: Top-level modules that it imports, sorted.
-        marks: What the statements that bind its names look like, for a reload in place.
-        findings: What a security policy that only reports would have refused, in sentences.
+        marks: Checksums of the statements that bind its names, for a reload in place.
+        findings: Violations of a security policy that only reports, in sentences.
     """
 
     path: str
@@ -70,21 +69,21 @@ class CompiledUnit:
 
 @frozen
 class CompiledVersion:
-    """A version that is ready to be loaded: its files, and byte code for its modules.
+    """A compiled version, ready to be loaded: its files, and the byte code of its modules.
 
     Attributes:
         digest: Digest of the file tree.
-        path: Directory of the snapshot, to be mounted at the root it was compiled for.
+        path: Directory of the snapshot, to be mounted at the root that it was compiled for.
         code: Byte code that only a guest of the same image can read.
         imports: Top-level modules that its files import, sorted.
         packages: Those of them that decide in which image it runs, sorted: none that is its own, or that its
             policy refuses.
-        findings: What a security policy that only reports would have refused, in sentences.
+        findings: Violations of a security policy that only reports, in sentences.
         files: Digest of each file's content, by path.
         file_imports: Top-level modules that each Python file imports, by path.
-        units: Its files one by one, if it was just compiled.
+        units: Its compiled files, if it was just compiled.
         normal: The same program as its syntax tree has it, where calls are memoised by that.
-        lease: Keeps the snapshot on disk for as long as this object is there.
+        lease: Keeps the snapshot on disk as long as this object exists.
     """
 
     digest: str
@@ -110,16 +109,16 @@ def code_key(
     own: Iterable[str] = (),
     prefix: str = "",
 ) -> str:
-    """Return the key that byte code is kept under: a hash of everything that it depends on.
+    """Return the cache key of byte code: a hash of everything that it depends on.
 
     Args:
         image_id: The image whose interpreter compiled it.
         digest: Digest of the file tree, or of the file's content.
         root: Where the tree is mounted.
-        policy: What its files may not do; None for trusted code.
+        policy: The security policy of its files; None for trusted code.
         path: Path of the file; empty for the tree.
-        own: The tree's own modules, which count where the policy lets in only them and a list of others, or
-            their names get a prefix.
+        own: The tree's own modules, which matter if the policy has a list of allowed modules, or names are
+            prefixed.
         prefix: That prefix.
     """
     allows = policy.digest if policy is not None else ""
@@ -129,7 +128,7 @@ def code_key(
 
 
 def python_files(tree: FileTree) -> list[tuple[str, bytes]]:
-    """Return the files of a tree that are compiled."""
+    """Return the Python files of a tree."""
     return [(path, content) for path, content in tree.files if path.endswith(".py")]
 
 
@@ -139,18 +138,18 @@ def own_modules(tree: FileTree) -> list[str]:
 
 
 def compile_fuel(tree: FileTree) -> int:
-    """Return how much fuel the compilation of a tree may use: in proportion to its length, with a cap.
+    """Return the fuel limit of compiling a tree: in proportion to its length, with a cap.
 
-    It depends on the tree alone, so that how it ends does not depend on who asks first.
+    It depends only on the tree, so that the outcome does not depend on which task compiles it first.
     """
     return min(COMPILE_FUEL, _LEAST_FUEL + _MOST_FUEL_PER_BYTE * _python_bytes(tree))
 
 
 def too_much_code(tree: FileTree, limits: Limits) -> Rejected | None:
-    """Say that a tree takes more to be compiled than the limits of a call leave for it; None if it does not.
+    """Return the rejection of a tree that is too long to be compiled under a call's limits, or None.
 
-    Compiling comes out of no call's fuel, so what it may take is held against the fuel of one call, but not
-    against less than 5,000 million, for 250 KB of code.
+    Compilation is not charged to any call, so its fuel limit is compared with the fuel of one call, but at
+    least with 5,000 million, for 250 KB of code.
     """
     n_bytes = _python_bytes(tree)
     estimate, most = _FUEL_PER_BYTE * n_bytes, max(limits.fuel, _LEAST_FUEL)
@@ -170,14 +169,14 @@ def _python_bytes(tree: FileTree) -> int:
 def compile_request(
     tree: FileTree, root: str, policy: SecurityPolicy | None, known: Iterable[str] = (), prefix: str = ""
 ) -> dict[str, object]:
-    """Return the request that has a guest compile the Python files of a tree.
+    """Return the request to compile the Python files of a tree.
 
     Args:
-        tree: The files; all but Python files are left out.
-        root: Where the tree will be mounted, such as ``/app``; it shows in tracebacks.
-        policy: What the files may not do; None for trusted code.
+        tree: The files; only Python files are included.
+        root: Mount point of the tree, such as ``/app``, which appears in tracebacks.
+        policy: The security policy of the files; None for trusted code.
         known: Paths of files that need not be compiled.
-        prefix: What the names of the tree's modules are to begin with; empty for nothing.
+        prefix: Prefix of the names of the tree's modules; may be empty.
     """
     done = set(known)
     return {
@@ -195,7 +194,7 @@ def compile_request(
 def compile_trees_request(
     trees: Sequence[FileTree], root: str, policy: SecurityPolicy | None, prefix: str = ""
 ) -> dict[str, object]:
-    """Return the request that has a guest compile several trees; arguments as for `compile_request`."""
+    """Return the request to compile several trees; arguments as for `compile_request`."""
     return {
         "op": "compile_trees",
         "trees": [
@@ -209,11 +208,11 @@ def compile_trees_request(
 
 
 def read_compile_trees_response(response: object, count: int) -> list[tuple[object, int]]:
-    """Return the answers in a guest's answer to `compile_trees_request`, and the fuel that each took.
+    """Decode the answer to `compile_trees_request`: one answer per tree, and the fuel of each.
 
     Args:
         response: The decoded answer.
-        count: How many trees were to be compiled.
+        count: Number of trees in the request.
 
     Raises:
         ProtocolError: It is not an answer to such a request.
@@ -236,14 +235,14 @@ def assemble(
     units: Sequence[CompiledUnit],
     policy: SecurityPolicy | None = None,
 ) -> CompiledVersion:
-    """Put the compiled files of a tree together.
+    """Assemble a compiled version from the compiled files of a tree.
 
     Args:
-        snapshot: Where the tree lies.
+        snapshot: The snapshot of the tree.
         tree: The tree.
-        root: Where it is mounted.
+        root: Its mount point.
         units: All of its Python files, sorted by path.
-        policy: What they may not do while they run; None for trusted code.
+        policy: Their run-time policy; None for trusted code.
     """
     imports = {name for unit in units for name in unit.imports}
     return CompiledVersion(
@@ -294,11 +293,11 @@ def read_compile_response(
 
     Args:
         response: The decoded answer.
-        snapshot: Where the tree lies.
-        tree: The tree that was compiled.
-        root: Where it is mounted.
-        known: The files that the request left out, by path.
-        policy: What the files may not do; None for trusted code.
+        snapshot: The snapshot of the tree.
+        tree: The compiled tree.
+        root: Its mount point.
+        known: The files that the request omitted, by path.
+        policy: The security policy of the files; None for trusted code.
 
     Raises:
         ProtocolError: It is not an answer to such a request.
@@ -324,17 +323,17 @@ def read_compile_response(
 
 
 def dump_unit(unit: CompiledUnit) -> bytes:
-    """Return what is kept of a compiled file, for `SnapshotStore.put_code`."""
+    """Encode a compiled file for `SnapshotStore.put_code`."""
     marks = [list(mark) for mark in unit.marks]
     plain = [unit.path, unit.code, list(unit.imports), marks, list(unit.findings)]
     return encode(plain, max_bytes=_MAX_UNIT_BYTES, max_items=1 << 20, max_depth=4)
 
 
 def load_unit(data: bytes) -> CompiledUnit:
-    """Return a compiled file from what `dump_unit` made of it.
+    """Decode a compiled file from the bytes of `dump_unit`.
 
     Raises:
-        ProtocolError: The bytes are not of that shape.
+        ProtocolError: The bytes are malformed.
     """
     return _unit(decode_hostile(data, max_bytes=_MAX_UNIT_BYTES, max_items=1 << 20, max_depth=4))
 

@@ -1,7 +1,7 @@
-"""The `ModuleVersionManager`: the history of module versions of each sandbox.
+"""History of module versions of each sandbox.
 
-A version is not a copy: it names a tree in the snapshot store, where files that versions share are on disk
-once. The manager holds the trees of the versions that it keeps, and lets go of the others.
+A version is not a copy: it refers to a tree in the snapshot store, where shared files are stored once. The
+manager holds references to the trees of the versions that it keeps, and releases the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from evocell.models.versions import ModuleVersion
 __all__ = ["ROLLBACK", "ModuleVersionManager", "module_files"]
 
 ROLLBACK = "rollback"
-"""The mutation type of a version that has the files of an earlier one."""
+"""The mutation type of a version with the files of an earlier one."""
 
 _INIT = "__init__.py"
 _SHOWN_NAMES = 20
@@ -27,7 +27,7 @@ _SHOWN_NAMES = 20
 
 @define(eq=False)
 class _Module:
-    """One module of a sandbox: the versions that are kept, oldest first, and the loaded one."""
+    """A module of a sandbox: the retained versions, oldest first, and the loaded one."""
 
     kept: list[ModuleVersion] = field(factory=list)
     current: ModuleVersion | None = None
@@ -43,8 +43,8 @@ class ModuleVersionManager:
     """Numbers the versions of each module of each sandbox, and keeps the latest of them.
 
     Args:
-        trees: Where the trees of kept versions are held, under the name ``"sandbox:ID"``.
-        keep: How many versions of a module are kept; the one that is loaded is always among them.
+        trees: The references to the trees of retained versions, under the user ``"sandbox:ID"``.
+        keep: Number of versions retained per module, always including the loaded one.
     """
 
     def __init__(self, trees: TreeReferences, *, keep: int) -> None:
@@ -55,12 +55,12 @@ class ModuleVersionManager:
     def register(
         self, sandbox_id: str, code: CompiledVersion, *, mutation_type: str
     ) -> tuple[ModuleVersion, ...]:
-        """Note that a sandbox has loaded a tree: each module that is not as it was gets a new version.
+        """Record that a sandbox has loaded a tree: each changed module gets a new version.
 
         Args:
             sandbox_id: The sandbox.
-            code: What it has loaded.
-            mutation_type: How that came to be.
+            code: The loaded code.
+            mutation_type: The kind of mutation that made it.
 
         Returns:
             The new versions.
@@ -101,20 +101,20 @@ class ModuleVersionManager:
         return tuple(made)
 
     def forget(self, sandbox_id: str) -> None:
-        """Forget a sandbox and let go of its trees; one that is not known is no error."""
+        """Remove a sandbox and release its trees; no effect on an unknown one."""
         self._sandboxes.pop(sandbox_id, None)
         self._trees.release(_user(sandbox_id))
 
     def modules(self, sandbox_id: str) -> tuple[str, ...]:
-        """Return the names of the modules that a sandbox has loaded, sorted."""
+        """Return the sorted names of a sandbox's loaded modules."""
         modules = self._modules(sandbox_id)
         return tuple(sorted(name for name, module in modules.items() if module.current is not None))
 
     def current(self, sandbox_id: str, module: str) -> ModuleVersion:
-        """Return the version of a module that is loaded.
+        """Return the loaded version of a module.
 
         Raises:
-            ConfigurationError: The sandbox has no such module; the message names those it has.
+            ConfigurationError: The sandbox has no such module; the message names the existing ones.
         """
         known = self._modules(sandbox_id).get(module)
         if known is None or known.current is None:
@@ -122,7 +122,7 @@ class ModuleVersionManager:
         return known.current
 
     def history(self, sandbox_id: str, module: str) -> tuple[ModuleVersion, ...]:
-        """Return the versions of a module that are kept, oldest first, also of one that is gone.
+        """Return the retained versions of a module, oldest first, also of a removed module.
 
         Raises:
             ConfigurationError: The sandbox never had such a module.
@@ -136,7 +136,7 @@ class ModuleVersionManager:
         """Return a version by its number.
 
         Raises:
-            ConfigurationError: There is none, or it is not kept any more; the message names those that are.
+            ConfigurationError: It does not exist, or is not kept any more; the message names those that are.
         """
         kept = self.history(sandbox_id, module)
         for version in kept:
@@ -171,14 +171,14 @@ class ModuleVersionManager:
 
 
 def module_files(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Sort the files of a tree by the modules they belong to.
+    """Group the files of a tree by module.
 
     Args:
         paths: Paths of all files.
 
     Returns:
-        For each module that can be imported its files, sorted: the one file of a plain module, and of a
-        package all that is below its directory, so that a file may belong to several.
+        The sorted files of each importable module: the one file of a plain module, and for a package all
+        files below its directory, so that a file may belong to several modules.
     """
     every = sorted(paths)
     packages = {path[: -len(_INIT) - 1] for path in every if path.endswith("/" + _INIT)}
@@ -196,7 +196,7 @@ def module_files(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _same(module: _Module, checksum: str) -> int | None:
-    """Number of the first kept version with a checksum."""
+    """Return the number of the first retained version with a checksum."""
     return next((version.number for version in module.kept if version.checksum == checksum), None)
 
 

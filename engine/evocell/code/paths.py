@@ -1,4 +1,4 @@
-"""Paths of files in a tree, checked, and the quotas on their number and size."""
+"""Validation of paths in a tree, and quotas on the number and size of files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ MAX_PATH_CHARS = 1024
 MAX_PART_BYTES = 255
 
 MAX_FILES = 2_000
-#: Directories are not in an archive's size, and a path of a kilobyte needs five hundred of them.
+#: Directories do not count in an archive's size, and a path of a kilobyte needs five hundred of them.
 MAX_DIRECTORIES = 2_000
 MAX_FILE_BYTES = 4 << 20
 MAX_TOTAL_BYTES = 64 << 20
 
 
 def check_path(path: object) -> str:
-    """Return a relative path with forward slashes, and refuse, by name, anything else.
+    """Return a valid relative path with forward slashes; refuse anything else by name.
 
     Raises:
-        ConfigurationError: The path is absolute, climbs out with ``..``, or could be read in two ways.
+        ConfigurationError: The path is absolute, leaves the tree with ``..``, or is ambiguous.
     """
     if not isinstance(path, str):
         raise refuse(repr(path)[:200], "is not a text; paths of files are strings")
@@ -48,10 +48,10 @@ def check_path(path: object) -> str:
 
 
 def refuse(path: str, reason: str) -> ConfigurationError:
-    """Return the error that refuses a file by its name.
+    """Return the error that refuses a file by name.
 
     Args:
-        path: The offending path, shown with whatever cannot be printed escaped.
+        path: The offending path, shown with unprintable characters escaped.
         reason: The rest of the sentence.
     """
     return ConfigurationError(f"{path!r} {reason}", path)
@@ -59,7 +59,7 @@ def refuse(path: str, reason: str) -> ConfigurationError:
 
 @define
 class Quota:
-    """Counts files and bytes, and refuses the one that goes over.
+    """Counts files and bytes, and refuses those over the limits.
 
     Attributes:
         files: Files so far.
@@ -73,14 +73,14 @@ class Quota:
         """Count a file.
 
         Raises:
-            ConfigurationError: It is one too many.
+            ConfigurationError: There are too many files.
         """
         self.files += 1
         if self.files > MAX_FILES:
             raise refuse(path, f"is one file too many; a tree has at most {MAX_FILES:,}")
 
     def add_bytes(self, path: str, size: int) -> None:
-        """Count the whole content of a file.
+        """Count the content of a file.
 
         Raises:
             ConfigurationError: The file is too large, or the tree with it.

@@ -1,8 +1,8 @@
 """Reference counts of version trees; an unreferenced tree can be removed from disk.
 
-A tree is used by a name (``"sandbox:a"``, ``"pin:best"``) that holds it until it lets go, or by a lease, an
-object that keeps the tree for as long as the object itself is kept. Code that is about to run carries a
-lease, so that no collection takes away what a call is about to mount.
+A tree is referenced by a named user (``"sandbox:a"``, ``"pin:best"``) until it is released, or by a lease, an
+object that keeps the tree as long as the object is referenced. Code about to run carries a lease, so that no
+collection removes a tree that a call is about to mount.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["TreeLease", "TreeReferences"]
 
 
 class TreeLease:
-    """Keeps a tree on disk for as long as this object is referred to; made by `TreeReferences.lease`.
+    """Keeps a tree on disk as long as this object is referenced; made by `TreeReferences.lease`.
 
     Attributes:
         digest: Digest of the tree.
@@ -30,17 +30,17 @@ class TreeLease:
         self._returned = returned
 
     def __del__(self) -> None:
-        # It may run at any moment, also while this thread holds the lock: only hand it back.
+        # It may run at any moment, also while this thread holds the lock, so it only queues the release.
         self._returned.append(self.digest)
 
 
 class TreeReferences:
-    """Counts the uses of version trees; safe from any thread.
+    """Reference counts of version trees; thread-safe.
 
-    Take hold of a tree before it is put into the store: what is held is never removed.
+    Hold a tree before it is put into the store: held trees are never removed.
 
     Args:
-        snapshots: Where the trees are.
+        snapshots: The store of the trees.
     """
 
     def __init__(self, snapshots: SnapshotStore) -> None:
@@ -52,24 +52,24 @@ class TreeReferences:
         self._returned: deque[str] = deque()
 
     def hold(self, user: str, digest: str) -> None:
-        """Have a user hold a tree once more.
+        """Add a reference of a user to a tree.
 
         Args:
-            user: Who, such as ``"sandbox:a"``.
-            digest: Which tree; it need not be in the store yet.
+            user: The user, such as ``"sandbox:a"``.
+            digest: The tree, which need not be in the store yet.
         """
         with self._lock:
             self._held.setdefault(user, Counter())[digest] += 1
             self._uses[digest] += 1
 
     def release(self, user: str, digest: str | None = None) -> None:
-        """Let go of a tree once, or of all that a user holds; what is not held is no error.
+        """Release one reference of a user to a tree, or all of the user's; no effect if there is none.
 
-        Nothing is removed: that is for `remove_unused`.
+        It removes nothing from disk; `remove_unused` does.
 
         Args:
-            user: Who.
-            digest: Which tree; None for all of them.
+            user: The user.
+            digest: The tree; None for all of the user's.
         """
         with self._lock:
             held = self._held.get(user)
@@ -83,24 +83,24 @@ class TreeReferences:
                 del self._held[user]
 
     def lease(self, digest: str) -> TreeLease:
-        """Keep a tree for as long as what is returned is referred to."""
+        """Keep a tree as long as the returned lease is referenced."""
         with self._lock:
             self._settle()
             self._leases[digest] += 1
         return TreeLease(digest, self._returned)
 
     def users(self, digest: str) -> frozenset[str]:
-        """Return the names of those who hold a tree; leases have none."""
+        """Return the names of a tree's users, which do not include leases."""
         with self._lock:
             return frozenset(user for user, held in self._held.items() if held[digest])
 
     def held_by(self, user: str) -> frozenset[str]:
-        """Return the digests of the trees that a user holds."""
+        """Return the digests of a user's trees."""
         with self._lock:
             return frozenset(self._held.get(user, ()))
 
     def is_used(self, digest: str) -> bool:
-        """Return whether a tree is held by a name or has a lease."""
+        """Return whether a tree has a user or a lease."""
         with self._lock:
             return self._is_used(digest)
 
@@ -117,14 +117,14 @@ class TreeReferences:
     def remove_unused(self, *, keep: Collection[str] = ()) -> Removed:
         """Remove the unreferenced trees, and the files that only they held.
 
-        It blocks, for some 100 µs a tree, but holds others up only while it moves the trees out of the way.
-        A tree that comes into use meanwhile is either kept or put again.
+        It blocks, for some 100 µs a tree, but blocks other threads only while it moves the trees out of the
+        store. A tree that is referenced meanwhile is either kept or put again.
 
         Args:
-            keep: Digests of trees that stay all the same.
+            keep: Digests of trees that are kept in any case.
 
         Returns:
-            What was removed.
+            Counts of the removed trees and files.
 
         Raises:
             StoreError: The store cannot be read or changed.
@@ -140,13 +140,13 @@ class TreeReferences:
         return bool(self._uses[digest] or self._leases[digest])
 
     def _settle(self) -> None:
-        """Take back the leases that were given up."""
+        """Process the queued releases of leases."""
         while self._returned:
             _take_off(self._leases, self._returned.popleft(), 1)
 
 
 def _take_off(counted: Counter[str], digest: str, count: int) -> None:
-    """Count a digest down, and forget it at zero."""
+    """Decrement a count, and drop the entry at zero."""
     counted[digest] -= count
     if counted[digest] <= 0:
         del counted[digest]

@@ -1,4 +1,4 @@
-"""Immutable snapshots of file trees on disk, and the byte code made of them, by content."""
+"""Content-addressed store of immutable file trees and their byte code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DIGEST_BYTES = 32
 
 _FEW_FILES = 32
 _FEW_BYTES = 1 << 20
-"""A tree of few files that hold little is written in less time than a thread takes to be asked for it."""
+"""Bounds of a small tree, which is written in less time than the hand-over to a thread takes."""
 
 
 @frozen
@@ -39,7 +39,7 @@ class VersionSnapshot:
 
     Attributes:
         digest: Digest of the tree, see `FileTree`.
-        path: Directory that holds exactly its files.
+        path: Directory with exactly its files.
     """
 
     digest: str
@@ -63,12 +63,12 @@ class Removed:
 
 @frozen
 class Detached:
-    """Trees that were moved out of a store and are yet to be deleted.
+    """Trees moved out of a store, to be deleted.
 
     Attributes:
-        grave: The directory they lie in; None if there are none.
-        n_trees: How many there are.
-        contents: Digests of their files' contents; None if that is not known of all.
+        grave: Their directory; None if there are none.
+        n_trees: Their number.
+        contents: Digests of their files' contents; None if not known for all.
     """
 
     grave: Path | None
@@ -77,16 +77,16 @@ class Detached:
 
 
 class SnapshotStore:
-    """Keeps file trees and byte code under one directory, each named by its content.
+    """Stores file trees and byte code in one directory, addressed by content.
 
-    Trees share their files: each content is on disk once, and a tree holds hard links.
+    Trees share files: each content is stored once, and a tree has hard links.
 
-    Nothing is ever changed in place: a tree is written beside its final name and renamed, so that
-    threads and processes may put the same one at once. A tree that was there before this store was
-    opened is compared with what it should be, once, and replaced if a crash had damaged it.
+    Nothing is changed in place: a tree is written under a temporary name and renamed, so that threads and
+    processes may put the same one concurrently. A tree from before this store was opened is verified once,
+    and replaced if a crash had damaged it.
 
     Args:
-        root: Directory of the store, which belongs to evocell alone; created if it is not there.
+        root: Directory of the store, for the exclusive use of evocell; created if missing.
 
     Raises:
         StoreError: The directory cannot be used, or others may write to it.
@@ -100,7 +100,7 @@ class SnapshotStore:
         self._files: dict[str, tuple[str, ...]] = {}
         self._changing = threading.Lock()
         self.on_new: Callable[[FileTree], None] | None = None
-        """Told of each tree that was not there before, in whatever thread put it."""
+        """Called with each new tree, in the thread that put it."""
         with self._store_errors(self.root):
             for directory in (self.root, self._trees, self._code, self._temporary, self.root / "files"):
                 problem = make_private(directory)
@@ -109,7 +109,7 @@ class SnapshotStore:
             self._blobs = BlobStore(self.root / "files")
 
     def put(self, tree: FileTree) -> VersionSnapshot:
-        """Keep a tree, and return where it is; one that is there already is left alone.
+        """Store a tree, unless it exists already; return its snapshot.
 
         Raises:
             StoreError: The disk is full, or the store cannot be written.
@@ -125,10 +125,10 @@ class SnapshotStore:
         return VersionSnapshot(tree.digest, final)
 
     def read(self, digest: str) -> FileTree:
-        """Return a tree that was put.
+        """Read a stored tree.
 
         Raises:
-            StoreError: It is not there any more, or it is not what it was.
+            StoreError: It is missing or damaged.
         """
         place = self._trees / _checked_key(digest)
         with self._store_errors(place):
@@ -141,24 +141,24 @@ class SnapshotStore:
 
     @property
     def empty(self) -> VersionSnapshot:
-        """The snapshot without any file, to be mounted where there is nothing to mount."""
+        """The empty snapshot, to be mounted in place of an absent tree."""
         return self.put(FileTree())
 
     def path_of(self, digest: str) -> Path:
-        """Return where a tree is, or would be."""
+        """Return the path of a tree, which may not exist."""
         return self._trees / _checked_key(digest)
 
     def holds(self, digest: str) -> bool:
-        """Whether a tree is there; it may be damaged."""
+        """Return whether a tree exists; it may be damaged."""
         return (self._trees / _checked_key(digest)).exists()
 
     def digests(self) -> list[str]:
-        """Return the digests of all trees that are there, also of those an earlier process put."""
+        """Return the digests of all stored trees, including those of earlier processes."""
         with self._store_errors(self._trees), os.scandir(self._trees) as entries:
             return [entry.name for entry in entries]
 
     def remove(self, *digests: str) -> Removed:
-        """Remove trees, and what no other tree holds of them; one that is not there is no error.
+        """Remove trees, and contents that no other tree holds; missing trees are ignored.
 
         Raises:
             StoreError: One of them cannot be removed.
@@ -166,10 +166,10 @@ class SnapshotStore:
         return self.discard(self.detach(digests))
 
     def detach(self, digests: Collection[str]) -> Detached:
-        """Take trees out of the store, each in one step; putting one again makes a new one.
+        """Move trees out of the store, each atomically; a tree put later is a new one.
 
         Returns:
-            What is to be given to `discard`.
+            The argument for `discard`.
 
         Raises:
             StoreError: One of them cannot be moved.
@@ -189,7 +189,7 @@ class SnapshotStore:
                 except FileNotFoundError:
                     continue
                 n_trees += 1
-                # What an earlier process put is not known by its contents: then all of them are looked at.
+                # Contents of trees of earlier processes are not known: then all contents are checked.
                 if files is None or contents is None:
                     contents = None
                 else:
@@ -197,7 +197,7 @@ class SnapshotStore:
         return Detached(grave, n_trees, contents)
 
     def discard(self, detached: Detached) -> Removed:
-        """Delete trees that were taken out, and what no tree holds any more.
+        """Delete detached trees, and contents that no tree holds any more.
 
         Raises:
             StoreError: The store cannot be read or changed.
@@ -211,7 +211,7 @@ class SnapshotStore:
         return Removed(detached.n_trees, n_files, n_bytes)
 
     def get_code(self, key: str) -> bytes | None:
-        """Return byte code that was put under a key; None if there is none, or it is damaged.
+        """Return the byte code stored under a key; None if it is missing or damaged.
 
         Args:
             key: See `evocell.code.compiler.code_key`.
@@ -233,11 +233,11 @@ class SnapshotStore:
         return code
 
     def put_code(self, key: str, code: bytes) -> None:
-        """Keep byte code under a key; it replaces what was there.
+        """Store byte code under a key, replacing an existing entry.
 
         Args:
             key: See `evocell.code.compiler.code_key`.
-            code: Bytes that only the guest can read.
+            code: Bytes that are opaque to the host.
 
         Raises:
             StoreError: The disk is full, or the store cannot be written.
@@ -270,7 +270,7 @@ class SnapshotStore:
             os.rename(staging, final)  # noqa: PTH104
         except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
-            # Another writer of the same content was faster; anything else is an error.
+            # A concurrent writer of the same content was faster; anything else is an error.
             if not (isinstance(error, OSError) and final.is_dir() and _holds(final, tree)):
                 raise
 
@@ -294,7 +294,7 @@ class SnapshotStore:
 
 
 def read_tree(place: Path) -> FileTree:
-    """Return the tree that a directory holds, which this package wrote.
+    """Read the tree in a directory that this package wrote.
 
     Raises:
         OSError: It cannot be read.
@@ -319,7 +319,7 @@ def _checked_key(key: str) -> str:
 
 
 def _remove(directory: str) -> None:
-    """Delete a tree that nothing changes meanwhile; three times as fast as `shutil.rmtree`."""
+    """Delete a tree without concurrent changes; three times as fast as `shutil.rmtree`."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -330,7 +330,7 @@ def _remove(directory: str) -> None:
 
 
 def _holds(directory: Path, tree: FileTree) -> bool:
-    """Whether a directory holds exactly a tree's files."""
+    """Return whether a directory has exactly a tree's files."""
     expected = dict(tree.files)
     seen = 0
     for place, directories, names in os.walk(directory):
@@ -347,12 +347,12 @@ def _holds(directory: Path, tree: FileTree) -> bool:
 
 
 async def put_tree(snapshots: SnapshotStore, tree: FileTree) -> VersionSnapshot:
-    """Keep a tree, and return where it is; a large one is written in a thread.
+    """Store a tree, a large one in a thread; return its snapshot.
 
     Raises:
         StoreError: The disk is full, or the store cannot be written.
 
-    Cancellation: It is kept all the same.
+    Cancellation: It is stored all the same.
     """
     if len(tree.files) <= _FEW_FILES and sum(len(content) for _, content in tree.files) <= _FEW_BYTES:
         return snapshots.put(tree)

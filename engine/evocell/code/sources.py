@@ -1,7 +1,7 @@
 """Conversion of a caller's source into a checked, immutable tree of files.
 
-Bundles and paths come from the author of the variant, so they are hostile: every path is checked
-before it can name anything outside the tree, and every size twice, as declared and as unpacked.
+Bundles and paths come from the author of the variant, so they are untrusted: every path is checked
+before use, and every size twice, as declared and as unpacked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHORT_TEXTS = 256
 
 
 def _checked_files(files: object) -> tuple[tuple[str, bytes], ...]:
-    """Sort the files by path and check them together."""
+    """Sort the files by path, and check them as a whole."""
     found: dict[str, bytes] = {}
     quota = Quota()
     for path, content in files:  # type: ignore[attr-defined]  # pairs, from this package only
@@ -59,9 +59,9 @@ def _checked_files(files: object) -> tuple[tuple[str, bytes], ...]:
 
 
 def _check_clashes(files: Mapping[str, bytes]) -> None:
-    """Refuse names that are one name on a file system which ignores case or normalises Unicode.
+    """Refuse names that clash on a file system which ignores case or normalises Unicode.
 
-    Also refuse more directories than a tree may have, and one where a file is.
+    Also refuse too many directories, and a directory with the path of a file.
     """
     spelled: dict[str, str] = {}
     directories: set[str] = set()
@@ -97,7 +97,7 @@ def _digest(tree: FileTree) -> str:
 
 @frozen
 class FileTree:
-    """Files by relative path, checked, sorted, and named by their content.
+    """Files by relative path: checked, sorted, and addressed by content.
 
     Attributes:
         files: Path and content of each file, sorted by path; paths have forward slashes.
@@ -115,15 +115,15 @@ class FileTree:
 
     @cached_property
     def file_digests(self) -> dict[str, str]:
-        """SHA-256 of each file's content, in hex, by path in sorted order."""
+        """SHA-256 of each file's content, in hex, by sorted path."""
         return {path: hashlib.sha256(content).hexdigest() for path, content in self.files}
 
     def get(self, path: str) -> bytes | None:
-        """Return the content of a file, or None if there is no such file."""
+        """Return the content of a file; None if it does not exist."""
         return dict(self.files).get(path)
 
     def replace(self, files: Mapping[str, bytes]) -> FileTree:
-        """Return a tree in which some files are added or replaced.
+        """Return a tree with some files added or replaced.
 
         Raises:
             ConfigurationError: A path or size is refused.
@@ -133,8 +133,8 @@ class FileTree:
     def modules(self) -> list[tuple[str, bool, str]]:
         """List the importable modules as (dotted name, whether a package, path), sorted by path.
 
-        Python files whose path is not a module's name are left out; where a package and a module
-        share a name, the package wins, as it does in Python.
+        Python files whose path is not a module's name are omitted; if a package and a module share a
+        name, the package wins, as in Python.
         """
         found: dict[str, tuple[str, bool, str]] = {}
         for path, _ in self.files:
@@ -153,7 +153,7 @@ class FileTree:
 
 
 def normalise(source: Source) -> FileTree:
-    """Turn what a caller hands in as code into a checked tree of files.
+    """Convert a source to a checked tree of files.
 
     Args:
         source: Text (becomes ``program.py``), files by path, the bytes of a zip or wheel, or a
@@ -161,7 +161,7 @@ def normalise(source: Source) -> FileTree:
             or of one file with program text.
 
     Raises:
-        ConfigurationError: The source is of no such kind, is empty, cannot be read, or a path or
+        ConfigurationError: The source is of another kind, is empty, cannot be read, or a path or
             size in it is refused; the message names it.
     """
     if isinstance(source, str) and len(source) <= SHORT_CHARS:

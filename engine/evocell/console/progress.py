@@ -4,9 +4,9 @@ A build announces what it will take and is shown from its first report on: as a 
 of a log elsewhere. A batch is shown as a bar after two seconds, or where there is neither a terminal nor a
 notebook as lines after ten, and only if neither its engine nor its call was given a progress function.
 
-All bars are lines of a `Display`, which owns the terminal while there is at least one, and gives it back its
-cursor at exit, whatever happens. The batches of a process share one display, because a terminal has room for
-one. ``rich`` is imported when there is something to draw: most programs never need it.
+All bars are lines of a `Display`, which owns the terminal while it has at least one bar, and restores the
+cursor at exit in any case. The batches of a process share one display. ``rich`` is imported on first use:
+most programs never need it.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ __all__ = [
 ]
 
 PATIENCE_S = 2.0
-"""A batch that takes no longer than this is not shown."""
+"""Seconds after which a batch is shown."""
 
 QUICK_S = 0.25
-"""A wait for the next result of a stream that is no longer than this is not shown."""
+"""Seconds after which a wait for the next result of a stream is shown."""
 
 LINES_S = 10.0
-"""Seconds between two lines about a batch where there is no terminal."""
+"""Seconds between two log lines about a batch without a terminal."""
 
 DISK_GB = 0.7
-"""What the guest takes on disk in all.
+"""Total disk space of the guest.
 
 Source: 280 MB of native code, 54 MB of standard library and 34 MB of snapshot in the cache, 250 MB for the
 package they are made from, 32 MB for wasmtime.
@@ -66,7 +66,7 @@ _PLAIN_EVERY_S = 15.0
 _DONE = 1.0
 
 Report: TypeAlias = Callable[[Any, int, int], None]
-"""A batch's progress function: called with what is done, how much is done, and how much there is."""
+"""A batch's progress function: called with the finished item, the number done, and the total."""
 
 
 def silent(*progress: object) -> None:
@@ -76,25 +76,25 @@ def silent(*progress: object) -> None:
     ``engine.evaluate(..., progress=evocell.silent)`` that batch is not.
 
     Args:
-        *progress: Where the build, or the batch, is.
+        *progress: The report, which is ignored.
     """
 
 
 def is_terminal() -> bool:
-    """Whether standard error is a terminal that can redraw a line."""
+    """Return whether standard error is a terminal that can redraw a line."""
     try:
         return sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
-    except (AttributeError, ValueError):  # there is none, or it is closed
+    except (AttributeError, ValueError):  # it is missing or closed
         return False
 
 
 def size_of(items: object) -> int | None:
-    """How many items there are, if they can be counted without taking them."""
+    """Return the number of items, if it is known without consuming them."""
     return len(items) if isinstance(items, Sized) else None
 
 
 class Display:
-    """The bars that are shown on one console at this moment; it may be used from any thread.
+    """The bars currently shown on one console; thread-safe.
 
     Args:
         console: Where to draw; None for standard error.
@@ -106,16 +106,16 @@ class Display:
         self._progress: Progress | None = None
 
     def forget(self) -> None:
-        """Start anew in a forked child, whose parent draws on, and may have held the lock."""
+        """Reset in a forked child, whose parent continues to draw, and may have held the lock."""
         self._lock = threading.Lock()
         self._progress = None
 
     def add(self, what: str, total: float | None, *, taken_s: float = 0.0) -> TaskID:
-        """Show a bar of something that began so many seconds ago; the first bar opens the display."""
+        """Show a bar of an activity that began some seconds ago; the first bar opens the display."""
         with self._lock:
             if self._progress is None:
                 self._progress = _progress(self._given)
-                atexit.register(self._close)  # a terminal must get its cursor back, whatever happens
+                atexit.register(self._close)  # restores the cursor in any case
                 self._progress.start()
             line = self._progress.add_task(what, total=total, amount="", notes="")
             for task in self._progress.tasks:
@@ -130,11 +130,11 @@ class Display:
 
         Args:
             line: The bar.
-            what: What is done.
-            done: How much of it is done.
-            total: How much there is; None if unknown.
-            amount: The same as text.
-            notes: What else to say.
+            what: The activity.
+            done: The amount done.
+            total: The total; None if unknown.
+            amount: The amount as text.
+            notes: Further text.
         """
         with self._lock:
             if self._progress is not None:
@@ -143,7 +143,7 @@ class Display:
                 )
 
     def remove(self, line: TaskID) -> None:
-        """Take a bar away; the last one closes the display."""
+        """Remove a bar; the last one closes the display."""
         with self._lock:
             if self._progress is not None:
                 self._progress.remove_task(line)
@@ -189,9 +189,9 @@ class BatchBar(BatchCount):
     """A progress bar of one batch, shown once the batch has taken `PATIENCE_S`; a context manager.
 
     Args:
-        what: What is done, such as ``"evaluating"``.
-        total: How many there are; None if unknown.
-        display: Where it is shown; None for the process's own.
+        what: The activity, such as ``"evaluating"``.
+        total: The number of items; None if unknown.
+        display: The display; None for the process's own.
     """
 
     def __init__(self, what: str, total: int | None, *, display: Display | None = None) -> None:
@@ -203,7 +203,7 @@ class BatchBar(BatchCount):
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
-        """Begin to wait until it is due."""
+        """Start the delay before it is shown."""
         self.show_in(PATIENCE_S)
         return self
 
@@ -213,11 +213,11 @@ class BatchBar(BatchCount):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Take it off the terminal."""
+        """Remove it from the terminal."""
         self.hide()
 
     def show_in(self, seconds: float) -> None:
-        """Put it on the terminal after a while, unless `hide` is called before."""
+        """Show it after a delay, unless `hide` is called before."""
         with self._lock:
             self._wanted = True
             self._timer = threading.Timer(seconds, self._show)
@@ -225,7 +225,7 @@ class BatchBar(BatchCount):
             self._timer.start()
 
     def report(self, result: object, done: int, total: int | None = None) -> None:
-        """Note that another one is done; to be used as the progress function of the batch."""
+        """Count a finished item; use it as the progress function of the batch."""
         with self._lock:
             self._count(result, done, total)
             self._draw()
@@ -251,7 +251,7 @@ class BatchBar(BatchCount):
             )
 
     def hide(self) -> None:
-        """Take it off, or do not show it at all; idempotent."""
+        """Remove it, or never show it; idempotent."""
         with self._lock:
             self._wanted = False
             if self._timer is not None:
@@ -267,13 +267,13 @@ def batch_bar(what: str, total: int | None) -> BatchBar | NotebookBar:
 
 
 class StreamProgress:
-    """The progress of results that are handed out one by one.
+    """Progress of a stream of results.
 
-    The program that gets them may write to the terminal itself, so the bar is on the terminal only during a
-    wait for the next result, if that is long.
+    The consuming program may write to the terminal itself, so the bar is shown only during a long wait for
+    the next result.
 
     Args:
-        sources: What is evaluated.
+        sources: The sources.
         progress: The caller's function; None shows a bar.
         shown: Whether there is a terminal to show one on.
     """
@@ -297,7 +297,7 @@ class StreamProgress:
             self._bar.hide()
 
     def done(self, result: object, *, n_running: int) -> None:
-        """Note a result; so many sources are still under way."""
+        """Count a result, with the number of sources still under way."""
         self._n_done += 1
         if self._bar is not None:
             self._bar.report(result, self._n_done)
@@ -306,13 +306,13 @@ class StreamProgress:
 
 
 class BatchLines(BatchCount):
-    """The progress function of a batch where there is no terminal: a line every few seconds, as in a log.
+    """Progress function of a batch without a terminal: a log line every few seconds.
 
-    Nothing is written of a batch that takes less than the first interval.
+    Nothing is written for a batch that takes less than the first interval.
 
     Args:
-        what: What is done, such as ``"evaluating"``.
-        total: How many there are; None if unknown.
+        what: The activity, such as ``"evaluating"``.
+        total: The number of items; None if unknown.
         every_s: Seconds between two lines.
     """
 
@@ -322,12 +322,12 @@ class BatchLines(BatchCount):
         self._told = self._began
 
     def report(self, result: object, done: int, total: int | None = None) -> None:
-        """Note that another one is done, and write a line if it is time for one."""
+        """Count a finished item, and write a line if one is due."""
         now = time.monotonic()
         self._count(result, done, total)
         if now - self._told >= self._every_s:
             self._told = now
-            with suppress(AttributeError, OSError, ValueError):  # none, closed, or a full disk
+            with suppress(AttributeError, OSError, ValueError):  # missing, closed, or a full disk
                 _standard_error().print(self._text(now - self._began), soft_wrap=True, highlight=False)
                 sys.stderr.flush()
 
@@ -347,9 +347,9 @@ class BatchLines(BatchCount):
 class ConsoleProgress:
     """Shows `BuildProgress` on standard error: a bar on a terminal, lines elsewhere.
 
-    Call it with each report; it draws nothing before the first one, so a start that finds its image in the
-    cache stays silent. It may be called from any thread. The bar goes at the last report (fraction 1), or at
-    the end of a ``with`` block, which also says that the image is ready unless the block raised.
+    Call it with each report; it draws nothing before the first one, so a start with a cached image is
+    silent. It may be called from any thread. The bar is removed at the last report (fraction 1), or at the
+    end of a ``with`` block, which also reports that the image is ready unless the block raised.
 
     Args:
         console: Where to draw; None for standard error.
@@ -368,7 +368,7 @@ class ConsoleProgress:
         """Show one report.
 
         Args:
-            progress: Where the build is.
+            progress: The report.
         """
         with self._lock:
             if self._latest is None:
@@ -380,7 +380,7 @@ class ConsoleProgress:
                 self._log(progress)
 
     def close(self) -> None:
-        """Take the bar off the terminal; harmless if there is none."""
+        """Remove the bar; no effect if there is none."""
         with self._lock:
             self._stop()
 
@@ -394,7 +394,7 @@ class ConsoleProgress:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the display; a build that nothing stopped has made its image."""
+        """Close the display; report that the image is ready unless the block raised."""
         self.close()
         latest, self._latest = self._latest, None
         if exc_type is None and latest is not None and latest.fraction < _DONE:
@@ -435,15 +435,15 @@ class ConsoleProgress:
 
 
 def console_progress() -> ConsoleProgress:
-    """Make a display for an image's build on standard error; what an engine uses if it is given none."""
+    """Make a display for an image's build on standard error, the default of an engine."""
     return ConsoleProgress()
 
 
 def announcement(eta_s: float | None) -> str:
-    """Say what a build will take, before it starts.
+    """Return the announcement of a build, with its cost.
 
     Args:
-        eta_s: Estimated seconds left; None while nothing is known.
+        eta_s: Estimated remaining seconds; None if unknown.
     """
     if eta_s is not None and eta_s < _QUICK_BUILD_S:
         return f"Building a sandbox image from native code that is there already: {duration(eta_s)}, once."
@@ -455,7 +455,7 @@ def announcement(eta_s: float | None) -> str:
 
 
 def plain_line(progress: BuildProgress) -> str:
-    """Render a build's progress as one line of a log."""
+    """Format a build's progress as a log line."""
     place = f"{min(progress.steps_done + 1, progress.steps_total)}/{progress.steps_total}"
     if progress.fraction >= _DONE:
         return ready_line(progress.elapsed_s)
@@ -464,5 +464,5 @@ def plain_line(progress: BuildProgress) -> str:
 
 
 def ready_line(elapsed_s: float) -> str:
-    """Say that an image is there, and how long it took."""
+    """Return the line that reports a finished image and its build time."""
     return f"image: ready after {duration(elapsed_s)}"

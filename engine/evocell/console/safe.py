@@ -1,4 +1,4 @@
-"""The console for all terminal output, on which untrusted text can neither control nor style the terminal."""
+"""Console for all terminal output, on which untrusted text can neither control nor style the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SafeConsole(Console):
         super().__init__(**{"markup": False, "emoji": False, **options})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render, and clean all text; the control codes that the console itself writes are no text."""
+        """Render, and clean all text but the console's own control codes."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment

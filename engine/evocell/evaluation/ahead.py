@@ -1,8 +1,8 @@
-"""Code of a batch compiled ahead of its evaluation, many candidates in one fork.
+"""Compilation of a batch's code ahead of its evaluation, many candidates in one fork.
 
-Compiling a small candidate costs mostly the fork and the request around it. A batch therefore has the code
-of its next candidates compiled together while it evaluates the ones before. Candidates load their code as
-ever, and find it made; what could not be made ahead they make themselves.
+Most of the cost of compiling a small candidate is the fork and the request. A batch therefore compiles its
+next candidates together while it evaluates earlier ones. Candidates load their code as usual and find it
+compiled; code that could not be compiled ahead is compiled then.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from evocell.sandboxes.code_versions import Versions
 __all__ = ["CompileAhead"]
 
 TOGETHER = 32
-"""Trees that are compiled in one fork at most."""
+"""Most trees compiled in one fork."""
 TOGETHER_BYTES = 256 << 10
-"""Bytes of source in one fork at most."""
+"""Most bytes of source compiled in one fork."""
 LEAD = 2 * TOGETHER
-"""How many candidates the compilation may be ahead of the evaluation."""
+"""Most candidates by which the compilation may be ahead of the evaluation."""
 
 R = TypeVar("R")
 
@@ -35,9 +35,9 @@ class CompileAhead:
     """Compiles the sources of a batch ahead of its evaluation.
 
     Args:
-        versions: What compiles, and keeps what it compiled.
+        versions: Compiles and caches the code.
         sources: The sources, in the order in which they are evaluated.
-        limits: Limits of the calls that they are for.
+        limits: Limits of the later calls.
     """
 
     def __init__(self, versions: Versions, sources: Sequence[Source], limits: Limits) -> None:
@@ -48,7 +48,7 @@ class CompileAhead:
         self._moved = trio.Event()
 
     def note_done(self) -> None:
-        """Note that one more candidate has been evaluated."""
+        """Record that one more candidate has been evaluated."""
         self._n_done += 1
         self._moved.set()
 
@@ -67,7 +67,7 @@ class CompileAhead:
         """Evaluate while code is compiled ahead.
 
         Raises:
-            BaseException: What `evaluate` raised, bare.
+            BaseException: The exception of `evaluate`, not wrapped in a group.
 
         Cancellation: Both are cancelled.
         """
@@ -97,7 +97,7 @@ class CompileAhead:
 
     @staticmethod
     def _next(sources: Sequence[Source], at: int) -> tuple[list[FileTree], int]:
-        """The next trees to compile together, and the place after them."""
+        """Return the next trees to compile together, and the index after them."""
         trees: list[FileTree] = []
         n_bytes = 0
         while at < len(sources) and len(trees) < TOGETHER and n_bytes < TOGETHER_BYTES:
@@ -107,6 +107,6 @@ class CompileAhead:
                 try:
                     trees.append(normalise(source))
                 except ConfigurationError:
-                    continue  # the candidate is told when it is loaded
+                    continue  # reported when the candidate is loaded
                 n_bytes += len(source)
         return trees, at

@@ -1,4 +1,4 @@
-"""Batches: sources or sandboxes in, fitness results in the same order out, and noted where they belong."""
+"""Evaluation of batches of sources or sandboxes; results are in input order and recorded."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ from evocell.sandboxes.record import SandboxRecord
 __all__ = ["Batches", "NewIndividual", "SandboxFunction"]
 
 SandboxFunction = Callable[[SandboxRecord], Awaitable[object]]
-"""Finds the fitness of a sandbox in a way of its own."""
+"""A custom function that returns the fitness of a sandbox."""
 
 
 @frozen
 class NewIndividual:
-    """A source to evaluate, and what it will be called.
+    """A source to evaluate, with its specification.
 
     Attributes:
         source: Its code.
-        spec: What is known about it.
-        keep: Whether it stays as a sandbox; otherwise it leaves nothing but its result.
+        spec: Its specification.
+        keep: Whether it is kept as a sandbox; otherwise only its result remains.
     """
 
     source: Source = field(repr=False)
@@ -76,13 +76,13 @@ class NewIndividual:
 
 @define(eq=False)
 class _TransientIndividual:
-    """An individual that leaves nothing but its result.
+    """An individual of which only the result is kept.
 
     Attributes:
         sandbox_id: Its name in the result.
         generation: The generation it belongs to.
         number: Its number in lineage and store.
-        version: Digest of its code, once that has been read.
+        version: Digest of its code, once it has been read.
     """
 
     sandbox_id: str
@@ -95,12 +95,12 @@ class _TransientIndividual:
 class _SandboxIndividual:
     """A sandbox under evaluation.
 
-    All of one evaluation is about one version: a reload meanwhile is for the next one.
+    An evaluation concerns one version: a concurrent reload affects the next evaluation.
 
     Attributes:
         record: The sandbox.
-        load_first: Makes its code ready.
-        code: The result of that; None before.
+        load_first: Loads its code.
+        code: The loaded code; None before.
         version: Digest of its code, also of rejected code, once it has been read.
     """
 
@@ -115,7 +115,7 @@ class _SandboxIndividual:
         return self.record.number
 
     async def load(self) -> CompiledVersion | Rejected:
-        """Make the code ready, or return what it was the first time."""
+        """Load the code once; later calls return the same result."""
         if self.code is None:
             assert self.load_first is not None
             self.code = await self.load_first()
@@ -125,12 +125,12 @@ class _SandboxIndividual:
 
     @property
     def is_current(self) -> bool:
-        """Whether the sandbox holds what was evaluated."""
+        """Whether the sandbox still holds the evaluated version."""
         version = self.code.digest if isinstance(self.code, CompiledVersion) else None
         return self.code is None or self.record.state.version == version
 
     def candidate(self) -> Candidate:
-        """The sandbox as something to evaluate."""
+        """Return the sandbox as a candidate."""
         return Candidate(
             sandbox_id=self.record.id,
             generation=self.record.state.generation,
@@ -142,14 +142,14 @@ class _SandboxIndividual:
 
 
 class Batches:
-    """Evaluates many at once.
+    """Evaluates batches.
 
     Args:
-        worker: Where calls run.
-        versions: Where code is made ready.
-        manager: Where sandboxes are kept.
-        pure: Makes the calls, or remembers their outcomes.
-        config: Limits and settings of an evaluation that has none.
+        worker: Runs the calls.
+        versions: Compiles the code.
+        manager: The manager of the sandboxes.
+        pure: Makes the calls, or returns memoised outcomes.
+        config: Default limits and settings.
     """
 
     def __init__(
@@ -170,15 +170,15 @@ class Batches:
     async def plan(
         self, evaluation: Evaluation, *, deadline_s: float | None, calls: int | None = None
     ) -> Plan:
-        """Make an evaluation ready.
+        """Prepare an evaluation.
 
         Args:
-            evaluation: What to make ready.
+            evaluation: The evaluation.
             deadline_s: Seconds from now in which everything must be over; None for no deadline.
-            calls: How many calls may be in the worker at once; None for as many as it can use.
+            calls: Most concurrent calls in the worker; None for as many as it can use.
 
         Raises:
-            ConfigurationError: Something in it cannot be used.
+            ConfigurationError: Part of it is invalid.
         """
         deadline = Deadline(check_deadline(deadline_s))
         found, asked = self._manager.find_image(evaluation.image), evaluation.image
@@ -206,7 +206,7 @@ class Batches:
         """Evaluate sources; those to be kept become sandboxes.
 
         Raises:
-            CapacityError: They would be too many sandboxes.
+            CapacityError: The sandboxes would exceed the capacity.
             ScoringError: The caller's own functions raised for every one.
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
@@ -246,16 +246,16 @@ class Batches:
         """Evaluate sources in stages; those to be kept become sandboxes, however far they come.
 
         Args:
-            stages: What to run.
-            individuals: Of whom.
-            total_limits: Limits of all calls of one of them together; None for none.
+            stages: The stages.
+            individuals: The individuals.
+            total_limits: Limits of all calls of one individual together; None for none.
             deadline_s: Seconds from now in which everything must be over; None for no deadline.
-            progress: Called with the last result of each that goes no further.
+            progress: Called with the last result of each individual that is dropped.
 
         Raises:
-            ConfigurationError: Something in a stage cannot be used.
-            CapacityError: They would be too many sandboxes.
-            ScoringError: The caller's own functions raised for every one in a stage.
+            ConfigurationError: Part of a stage is invalid.
+            CapacityError: The sandboxes would exceed the capacity.
+            ScoringError: The caller's own functions raised for every individual of a stage.
 
         Cancellation: Every call is stopped, and none of the sandboxes remains.
         """
@@ -287,7 +287,7 @@ class Batches:
             return staged
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
-        """Evaluate one source; a function of the caller's that raises makes it invalid, no more."""
+        """Evaluate one source; if a function of the caller's raises, the result is invalid."""
         async with self._candidates([individual], plan) as (candidates, members):
             member = members[0]
             since = self._observer.store.losses
@@ -311,7 +311,7 @@ class Batches:
     async def sandboxes(
         self, plan: Plan, records: Sequence[SandboxRecord], *, progress: Progress | None = None
     ) -> list[FitnessResult]:
-        """Evaluate the code that sandboxes hold, in forks that leave their sessions alone.
+        """Evaluate the code of sandboxes in separate forks, without touching their sessions.
 
         Raises:
             ConfigurationError: The evaluation names an image, and one of them starts from another.
@@ -340,7 +340,7 @@ class Batches:
         deadline_s: float | None,
         progress: Progress | None = None,
     ) -> list[FitnessResult]:
-        """Have a function find the fitness of each sandbox.
+        """Evaluate sandboxes with a custom fitness function.
 
         Raises:
             ScoringError: It raised for every one.
@@ -405,7 +405,7 @@ class Batches:
     async def _candidates(
         self, individuals: Sequence[NewIndividual], plan: Plan
     ) -> AsyncIterator[tuple[list[Candidate], Sequence[_SandboxIndividual | _TransientIndividual]]]:
-        """Name the individuals; either all of them are kept, as sandboxes of the image, or none is."""
+        """Turn individuals into candidates; either all are kept, as sandboxes of the image, or none is."""
         image = plan.evaluation.image
         if not (individuals and individuals[0].keep):
             passing = [self._passing(individual, plan.limits) for individual in individuals]
@@ -423,7 +423,7 @@ class Batches:
             except StoreError as error:
                 if not error.results or None in error.results:
                     raise
-                unwritten = error  # all of them were evaluated, and stay
+                unwritten = error  # all were evaluated, and are kept
         if unwritten is not None:
             raise unwritten
 
@@ -497,7 +497,7 @@ class Batches:
     async def _load_kept(
         self, member: _SandboxIndividual, source: Source, limits: Limits
     ) -> CompiledVersion | Rejected:
-        # A sandbox whose first load fails is gone, so what may have to wait for room is done before it.
+        # A failed first load destroys the sandbox, so work that may wait for room comes before it.
         record = member.record
         try:
             made = await self._load(member, source, limits)

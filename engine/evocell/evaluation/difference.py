@@ -1,4 +1,4 @@
-"""Compare an expected value with what a guest returned, and say where they part.
+"""Comparison of an expected value with a returned one; reports the first difference.
 
 The built-in scorers use this on the host. A list, a tuple and an array that hold the same values in the same
 order are equal, and so are a set and a frozenset; other containers must be of one kind. Scalars compare as
@@ -20,7 +20,7 @@ REL_TOLERANCE = 1e-6
 """Relative tolerance of ``"close"``."""
 
 ABS_TOLERANCE = 1e-9
-"""Absolute tolerance of ``"close"``, which decides near zero."""
+"""Absolute tolerance of ``"close"``, which matters near zero."""
 
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (str, "a string"),
@@ -45,10 +45,10 @@ def difference(
     """Find the first place in which two values differ.
 
     Args:
-        expected: What the caller said the answer is.
-        value: What the guest returned.
+        expected: The caller's expected answer.
+        value: The returned value.
         close: Allow numbers to differ by a relative 1e-6 or an absolute 1e-9.
-        same_kinds: Tell a list from a tuple and from an array, and a set from a frozenset.
+        same_kinds: Distinguish a list from a tuple and from an array, and a set from a frozenset.
 
     Returns:
         None if they are equal; otherwise a phrase such as ``"at [2]: expected 9, got 8"``.
@@ -60,21 +60,21 @@ def difference(
 
 
 class _Comparison:
-    """How two values are compared, and the walk through them."""
+    """The rules of a comparison, and its traversal."""
 
     def __init__(self, *, close: bool, same_kinds: bool) -> None:
         self.same: Callable[[Any, Any], bool] = _close if close else _equal
         self.same_kinds = same_kinds
 
     def differ(self, expected: Any, value: Any, path: str) -> str | None:
-        """The first place at or below a path where two values differ."""
+        """Return the first difference at or below a path."""
         kind, got = _kind(expected), _kind(value)
         if kind != got and not self.same_kinds:
             if kind in _SEQUENCES and got in _SEQUENCES:
                 expected, value = _without_array(expected, kind), _without_array(value, got)
                 if isinstance(expected, list | tuple) and isinstance(value, list | tuple):
                     return self.sequences(expected, value, path)
-                return _say(path, f"expected {kind}, got {got}")  # one is an array of no dimension
+                return _say(path, f"expected {kind}, got {got}")  # one is a zero-dimensional array
             if kind in _SETS and got in _SETS:
                 kind = got
         if kind != got and (kind in _CONTAINERS or got in _CONTAINERS):
@@ -92,7 +92,7 @@ class _Comparison:
         return _say(path, f"expected {shown(expected)}, got {shown(value)}")
 
     def sequences(self, expected: Any, value: Any, path: str) -> str | None:
-        """The first place in which two lists or tuples differ."""
+        """Return the first difference of two lists or tuples."""
         if len(expected) != len(value):
             return _say(path, f"expected {len(expected)} items, got {len(value)}")
         for index, (wanted, item) in enumerate(zip(expected, value, strict=True)):
@@ -102,7 +102,7 @@ class _Comparison:
         return None
 
     def mappings(self, expected: Mapping[Any, Any], value: Mapping[Any, Any], path: str) -> str | None:
-        """The first key by which two dicts differ."""
+        """Return the first difference of two dicts."""
         for key in expected:
             if key not in value:
                 return _say(path, f"the key {shown(key)} is missing")
@@ -116,7 +116,7 @@ class _Comparison:
         return None
 
     def sets(self, expected: Any, value: Any, path: str) -> str | None:
-        """Whether two sets differ; there is no first place in them."""
+        """Return the difference of two sets, which has no position."""
         if expected == value:
             return None
         if len(expected) == len(value):
@@ -124,12 +124,12 @@ class _Comparison:
                 pairs = zip(sorted(expected), sorted(value), strict=True)
                 if all(self.same(wanted, item) for wanted, item in pairs):
                     return None
-            except TypeError:  # members without an order cannot be paired: equality has decided
+            except TypeError:  # unordered members cannot be paired: only equality counts
                 pass
         return _say(path, f"expected {shown(expected)}, got {shown(value)}")
 
     def arrays(self, expected: Any, value: Any, path: str) -> str | None:
-        """The first place in which two arrays differ."""
+        """Return the first difference of two arrays."""
         if tuple(expected.shape) != tuple(value.shape):
             return _say(
                 path,
@@ -180,12 +180,12 @@ def _kind(value: object) -> str:
 
 
 def _is_numpy_array(value: object) -> bool:
-    # Scalars of numpy have a shape too, the empty one, but no length; an array of no dimension is an array.
+    # numpy scalars have a shape too, the empty one, but no length; a zero-dimensional array is an array.
     return type(value).__name__ == "ndarray" and hasattr(value, "tolist")
 
 
 def shown(value: object) -> str:
-    """Render a value for a sentence, in at most about 80 characters, whatever it is."""
+    """Render any value for a sentence, in at most about 80 characters."""
     try:
         text = _short.repr(value)
     except Exception:  # noqa: BLE001 - a repr may fail in any way; an int of a million digits does

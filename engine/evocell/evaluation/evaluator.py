@@ -1,4 +1,4 @@
-"""Evaluate candidates: cases in forks, scores on the host, one's failure no business of the others."""
+"""Evaluation of candidates: cases run in forks, scores are computed on the host, failures are isolated."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ __all__ = [
 ]
 
 Progress = Callable[[FitnessResult, int, int], None]
-"""Called with each result as it is there, how many are there now, and how many there will be."""
+"""Called with each result as it arrives, the number of results so far, and the total."""
 
 LoadCode: TypeAlias = Callable[[], Awaitable[CompiledVersion | Rejected]]
-"""Makes an individual's code ready."""
+"""Loads an individual's code."""
 
 R = TypeVar("R")
 
 _session_numbers = count(1)
 _MOST_FORKS = 3
-"""How often what a candidate's cases share may be lost with its worker, the last time included."""
+"""Most losses of a candidate's shared fork with its worker, including the last one."""
 
 
 @frozen(kw_only=True)
@@ -67,11 +67,11 @@ class Candidate:
     Attributes:
         sandbox_id: Its name in the result.
         generation: The generation it belongs to.
-        load: Makes its code ready; called once.
+        load: Loads its code; called once.
         image: The image that it was made with, if it was with one.
-        in_use: Entered while it is evaluated. If its sandbox is destroyed, it cancels what is under way and
-            raises `SandboxNotFound`.
-        security: The security profile of its code, if it is not the engine's.
+        in_use: Context manager entered for the evaluation. If the sandbox is destroyed, it cancels the block
+            and raises `SandboxNotFound`.
+        security: Its own security profile; None for the engine's.
     """
 
     sandbox_id: str
@@ -89,13 +89,13 @@ async def evaluate_all(
     *,
     done: Callable[[int, FitnessResult], None],
 ) -> list[FitnessResult]:
-    """Evaluate candidates, as many at once as the worker can use.
+    """Evaluate candidates, with as much concurrency as the worker can use.
 
     Args:
-        worker: Where to run them.
-        plan: What to run.
-        candidates: Whom.
-        done: Called with the place and result of each, as it is there.
+        worker: The worker.
+        plan: The prepared evaluation.
+        candidates: The candidates.
+        done: Called with the index and result of each, as it arrives.
 
     Returns:
         Their results, in order. A candidate that fails is an invalid result.
@@ -118,14 +118,14 @@ async def evaluate_each(
     budgets: Sequence[Budget] | None = None,
     done: Callable[[int, FitnessResult], None],
 ) -> list[Scored]:
-    """Evaluate candidates as `evaluate_all` does, but leave it open whether the scoring is broken.
+    """Evaluate candidates as `evaluate_all` does, but without the check for broken scoring.
 
     Args:
-        worker: Where to run them.
-        plan: What to run.
-        candidates: Whom.
-        budgets: What each may still use, if the evaluation is one of several; None for a fresh one.
-        done: Called with the place and result of each, as it is there.
+        worker: The worker.
+        plan: The prepared evaluation.
+        candidates: The candidates.
+        budgets: The remaining budget of each, if the evaluation is one of several; None for fresh ones.
+        done: Called with the index and result of each, as it arrives.
     """
 
     async def one(index: int) -> Scored:
@@ -148,13 +148,13 @@ async def evaluate_candidate(
     *,
     ran: Sequence[Outcome] | None = None,
 ) -> Scored:
-    """Evaluate one candidate; it fails by being invalid, never by an exception.
+    """Evaluate one candidate; its failure is an invalid result, never an exception.
 
     Args:
-        worker: Where to run it.
-        plan: What to run.
-        candidate: Whom.
-        budget: What it may still use, if the evaluation is one of several; None for a fresh one.
+        worker: The worker.
+        plan: The prepared evaluation.
+        candidate: The candidate.
+        budget: Its remaining budget, if the evaluation is one of several; None for a fresh one.
         ran: How its cases ended, if they have run already; None to run them.
 
     Cancellation: Its calls are stopped, and there is no result.
@@ -177,7 +177,7 @@ async def evaluate_candidate(
 
 
 def note_result(span: Span, result: FitnessResult) -> None:
-    """Have the span of an evaluation say at its end how it ended."""
+    """Add an evaluation's result to its span."""
     span.note(valid=result.valid, reason=result.reason)
     span.measure(fuel_used=result.fuel_used, peak_memory_bytes=result.peak_memory_bytes)
 
@@ -237,12 +237,12 @@ async def _evaluate(
 def refuse_broken_scoring(scored: Sequence[Scored], *, n_all: int | None = None) -> None:
     """Raise if the caller's own functions raised for every candidate they were asked about.
 
-    One candidate among others that never came so far proves nothing: what it returned may have confused the
+    A single scored candidate in a larger batch proves nothing: its values may have confused the
     function. It takes two, or one that is the whole batch.
 
     Args:
         scored: The candidates.
-        n_all: How many are in the whole batch; None for these.
+        n_all: Size of the whole batch; None for the number of these.
 
     Raises:
         ScoringError: Chained from the first exception.
@@ -261,13 +261,13 @@ def refuse_broken_scoring(scored: Sequence[Scored], *, n_all: int | None = None)
 
 @define(eq=False)
 class _CaseResults:
-    """What a candidate's cases gave so far.
+    """Results of a candidate's cases so far.
 
     Attributes:
-        outcomes: How each call ended, by the case's place, in the order in which they were run.
-        judged: The scores of the first of them; the rest is scored at the end.
-        stop_raised: What the stop predicate raised; None if it did not.
-        n_memoised: How many of the calls were made before.
+        outcomes: The outcome of each call by case index, in the order of execution.
+        judged: The scores of the first of them; the others are scored at the end.
+        stop_raised: The exception of the stop predicate, or None.
+        n_memoised: Number of memoised calls.
     """
 
     outcomes: dict[int, Outcome] = field(factory=dict)
@@ -280,7 +280,7 @@ class _CaseResults:
         return any(outcome.ok for outcome in self.outcomes.values())
 
     def judge(self, plan: Plan) -> list[Judged]:
-        """Score what is not scored yet, and return all scores."""
+        """Score the unscored cases, and return all scores."""
         for index, outcome in list(self.outcomes.items())[len(self.judged) :]:
             self.judged.append(judge(plan.evaluation, index, outcome))
         return self.judged
@@ -293,7 +293,7 @@ class _CaseResults:
         return not scope.cancelled_caught
 
     def enough(self, plan: Plan) -> bool:
-        """Score what is not scored yet, and say whether to stop."""
+        """Score the unscored cases, and return whether to stop."""
         stop, self.stop_raised = should_stop(plan.evaluation, self.judge(plan))
         return stop
 
@@ -308,9 +308,9 @@ async def _on_host(plan: Plan, trail: _CaseResults, function: Callable[[], R], *
 async def _at_once(
     worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion, trail: _CaseResults
 ) -> None:
-    """Run cases that do not depend on each other: the public ones, and when they are scored the hidden ones.
+    """Run independent cases concurrently: the public ones, and after they are scored the hidden ones.
 
-    So nothing that a hidden case does, to a worker or to the deadline, changes what is told of a public one.
+    So no effect of a hidden case, on a worker or on the deadline, can leak into the result of a public one.
     """
 
     async def one(index: int) -> Outcome:
@@ -343,7 +343,7 @@ async def _in_turn(
     trail: _CaseResults,
     budget: Budget | None,
 ) -> None:
-    """Run cases one after the other, as long as there is reason to go on."""
+    """Run cases sequentially until one decides to stop."""
     shares_fork = plan.evaluation.isolation == "candidate"
     fork = _SharedFork(worker, plan, candidate, code) if shares_fork else None
     if budget is None:
@@ -378,10 +378,10 @@ async def _in_turn(
 
 
 class _SharedFork:
-    """The fork in which all cases of a candidate run, one after the other.
+    """The fork in which all cases of a candidate run sequentially.
 
-    If it is lost with its worker, the cases before are run again in another one, which is then as the first
-    one was: the same calls in the same order leave the same state. Their outcomes are known already.
+    If it is lost with its worker, the earlier cases are replayed in a new one, which restores the state: the
+    same calls in the same order leave the same state. Their outcomes are known already.
     """
 
     def __init__(self, worker: Worker, plan: Plan, candidate: Candidate, code: CompiledVersion) -> None:
@@ -408,7 +408,7 @@ class _SharedFork:
         return report
 
     async def end(self) -> None:
-        """End it."""
+        """End the fork."""
         with trio.CancelScope(shield=True):
             await self._worker.host.end_session(self._session)
 
@@ -420,7 +420,7 @@ class _SharedFork:
         return await self._call(index, limits, fresh=not self._made)
 
     async def _call(self, index: int, limits: Limits, *, fresh: bool) -> CallReport | None:
-        """Run a case; None if the fork is a new one and should not be."""
+        """Run a case; None if the fork turned out to be a new one unexpectedly."""
         report = await _call(
             self._worker,
             self._plan,
@@ -481,7 +481,7 @@ async def _call(
 
 
 def _no_room(error: CapacityError) -> Outcome:
-    """The outcome of a call without room within `CAPACITY_TIMEOUT_S`; it says nothing of the program."""
+    """Return the outcome of a call without room within `CAPACITY_TIMEOUT_S`; not the program's fault."""
     return WorkerLost(
         reason=f"out of capacity for {CAPACITY_TIMEOUT_S:g} s: {error.message}", deterministic=False
     )
@@ -491,7 +491,7 @@ def _without_score(
     plan: Plan, candidate: Candidate, why: Outcome, trail: _CaseResults | None = None
 ) -> FitnessResult:
     ran = {} if trail is None else trail.outcomes
-    judged = [] if trail is None else list(trail.judged)  # a thread that was left behind may go on
+    judged = [] if trail is None else list(trail.judged)  # an abandoned thread may still change it
     return unscored(
         plan.evaluation,
         why,

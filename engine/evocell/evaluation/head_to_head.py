@@ -1,4 +1,4 @@
-"""Two versions, loaded side by side in one sandbox and run on the same cases."""
+"""Head-to-head comparison of two versions, loaded side by side in one sandbox."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["PREFIXES", "SIDES", "check_duel", "head_to_head"]
 
 SIDES = ("first", "second")
 PREFIXES = ("first_", "second_")
-"""What the names of the two versions' modules begin with in the guest."""
+"""Prefixes of the names of the two versions' modules in the guest."""
 
 _NO_ARGUMENTS = encode([[], {}])
 _numbers = count(1)
@@ -55,13 +55,13 @@ async def head_to_head(
 ) -> HeadToHead:
     """Run two versions on the same cases, in the same guests.
 
-    Each case has a fork (with ``isolation="candidate"`` all cases have one) into which both are loaded, under
-    names with a prefix, before either is called; they take turns in who is called first. One that has to be
-    killed takes the fork with it, and the other is then called in a new one.
+    Each case has a fork (with ``isolation="candidate"`` all cases share one) into which both are loaded,
+    under prefixed names, before either is called; they alternate in being called first. If one has to be
+    killed, the fork ends with it, and the other is called in a new one.
 
     Args:
-        worker: Where they run.
-        versions: Makes them ready.
+        worker: The worker.
+        versions: Compiles them.
         plan: The evaluation.
         trees: The first version and the second.
 
@@ -104,7 +104,7 @@ async def head_to_head(
 
 
 async def _rejected(versions: Versions, plan: Plan, trees: Sequence[FileTree], why: Rejected) -> HeadToHead:
-    """Say which version is to blame for that they cannot be loaded: one, or both together."""
+    """Attribute a failed load to one version, or to both together."""
     alone = [await versions.compiled(tree, limits=plan.limits) for tree in trees]
     blamed = [one if isinstance(one, Rejected) else None for one in alone]
     reasons = blamed if any(blamed) else [why, why]
@@ -145,7 +145,7 @@ class _Ring:
         """Call both versions.
 
         Args:
-            turn: When the case is run, which says who is called first, and its place among the cases.
+            turn: Position in the order of execution, which decides the first version, and the case's index.
         """
         number, index = turn
         order = (0, 1) if number % 2 == 0 else (1, 0)
@@ -158,7 +158,7 @@ class _Ring:
             await self._worker.host.end_session(self.session)
 
     async def call(self, index: int, side: int) -> Outcome:
-        """Call one version; the code is loaded before that, so that neither pays for it."""
+        """Call one version; the code is loaded before, so that neither is charged for it."""
         plan = self._plan
         with plan.deadline.scope():
             async with plan.calls:
@@ -191,11 +191,11 @@ class _Ring:
 
 @define(eq=False)
 class _Score:
-    """What both versions made of the cases so far.
+    """Outcomes and scores of both versions so far.
 
     Attributes:
-        outcomes: How the calls of both ended, by the case's place.
-        judged: The scores of both, by the case's place.
+        outcomes: The outcomes of both, by case index.
+        judged: The scores of both, by case index.
         image: What the image is called in which they ran.
     """
 
@@ -205,7 +205,7 @@ class _Score:
     judged: dict[int, tuple[Judged, Judged]] = field(factory=dict)
 
     def judge(self) -> bool:
-        """Score what is not scored yet."""
+        """Score the unscored cases."""
         for index, pair in self.outcomes.items():
             if index not in self.judged:
                 first, second = (judge(self.evaluation, index, outcome) for outcome in pair)
@@ -234,9 +234,9 @@ class _Score:
         return _matched(self.evaluation, *results)
 
     def out_of_time(self, plan: Plan) -> HeadToHead:
-        """Say that the deadline passed while the versions were scored."""
+        """Record that the deadline passed during scoring."""
         why = deadline_outcome(plan.deadline.seconds)
-        judged = list(self.judged.values())  # a thread that was left behind may go on
+        judged = list(self.judged.values())  # an abandoned thread may still change it
         results = [
             unscored(
                 plan.evaluation,
@@ -252,7 +252,7 @@ class _Score:
 
 
 def _matched(evaluation: Evaluation, first: FitnessResult, second: FitnessResult) -> HeadToHead:
-    """Put the results of both versions side by side."""
+    """Pair the results of both versions."""
     duels = tuple(
         Duel(first=one, second=other, same=_same(one.outcome, other.outcome))
         for one, other in zip(first.test_results, second.test_results, strict=True)

@@ -1,9 +1,9 @@
-"""Calls as pure functions of what decides them: remembered outcomes, and records from which to do them again.
+"""Memoisation of calls by everything that determines their outcome, and records for replay.
 
-A call in a fork of its own, in a profile that promises the same again, depends on nothing but its
-`CallIdentity`. So its outcome may be remembered, if the evaluation asks for it, and a hit is impossible where
-any of that differs. What depends on the machine (a kill by wall clock, a lost worker) and what depends on
-calls before (a session) is never remembered.
+In a reproducible profile, a call in a fork of its own depends only on its `CallIdentity`. Its outcome may
+therefore be memoised, if the evaluation asks for it, and a hit requires that the identity is equal. Outcomes
+that depend on the machine (a kill by wall clock, a lost worker) or on earlier calls (a session) are never
+memoised.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ MakeCall: TypeAlias = Callable[[CallJob], Awaitable[CallReport]]
 
 
 class MemoisingCaller:
-    """Makes the calls of evaluations, or remembers their outcomes.
+    """Makes the calls of evaluations, or returns memoised outcomes.
 
     Args:
-        worker: Where they run.
+        worker: Runs the calls.
         config: The engine's settings.
-        observer: Whose store keeps outcomes and records, if it is a durable one.
+        observer: Its store keeps outcomes and records, if it is durable.
     """
 
     def __init__(self, worker: Worker, config: Config, observer: Observer) -> None:
@@ -65,13 +65,13 @@ class MemoisingCaller:
         Args:
             job: The call.
             make: Makes a call.
-            memoise: Whether an earlier outcome will do, and this one may be remembered.
+            memoise: Whether an earlier outcome may be returned, and this one stored.
             security: The security profile of its code.
 
         Returns:
-            Its report, `CallReport.memoised` if it was remembered.
+            Its report, with `CallReport.memoised` set for an earlier outcome.
 
-        Cancellation: The call is stopped; others who wait for the same make it themselves.
+        Cancellation: The call is stopped; other tasks that wait for the same call make it themselves.
         """
         normal = job.code.normal
         if self._promised and memoise and normal is not None and normal.digest != job.code.digest:
@@ -99,7 +99,7 @@ class MemoisingCaller:
                 break
             await waiting.wait()
             if self._memory.get(key) is None:
-                break  # it was not worth remembering, or was not finished
+                break  # the other call was not memoisable, or not finished
         event = self._under_way.setdefault(key, trio.Event())
         try:
             self._memory.misses += 1
@@ -113,7 +113,7 @@ class MemoisingCaller:
             event.set()
 
     def identify(self, job: CallJob, security: str) -> CallIdentity:
-        """Return everything that the outcome of a call depends on."""
+        """Return the identity of a call: everything its outcome depends on."""
         harness = job.harness
         return CallIdentity(
             image=self._worker.image_digest(job.image),
@@ -131,7 +131,7 @@ class MemoisingCaller:
         )
 
     def info(self) -> MemoInfo:
-        """Return how often a remembered outcome spared a call."""
+        """Return statistics of memoisation."""
         return self._memory.info()
 
     def find(
@@ -140,7 +140,7 @@ class MemoisingCaller:
         """Return records; see `Records.find`. Blocks.
 
         Raises:
-            ConfigurationError: This engine keeps none.
+            ConfigurationError: This engine keeps no records.
         """
         if self._records is None:
             raise ConfigurationError(
@@ -155,7 +155,7 @@ class MemoisingCaller:
         """Make a recorded call again and compare.
 
         Raises:
-            StoreError: Its code or its arguments are not kept any more.
+            StoreError: Its code or its arguments have been removed.
         """
         call = record.call
         payload = None
@@ -210,7 +210,7 @@ class MemoisingCaller:
         return _other(record, differences, outcome)
 
     def _resident(self, call: CallIdentity) -> CompiledVersion | None:
-        """Return the code of a call that was made of code which lies in its image; None for any other."""
+        """Return the code of a recorded call if it is the code of its image; else None."""
         if call.code != _hash(b""):
             return None
         image = self._worker.find_image(call.image_id)
@@ -260,7 +260,7 @@ def _may_quote_lines(outcome: Outcome) -> bool:
 
 
 def _lasting(outcome: Outcome) -> bool:
-    """Whether the same must come of the same call again."""
+    """Return whether an outcome is reproducible."""
     return outcome.deterministic and not isinstance(outcome, WorkerLost)
 
 
@@ -285,7 +285,7 @@ def _other(record: EvaluationRecord, differences: Sequence[str], outcome: Outcom
 
 
 def _tree(versions: Versions, observer: Observer, digest: str) -> FileTree:
-    """The files of a version: from the snapshots, or from the text in the store."""
+    """Return the files of a version, from the snapshots or from the text in the store."""
     try:
         return versions.read(digest)
     except StoreError:

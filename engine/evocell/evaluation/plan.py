@@ -1,4 +1,4 @@
-"""An evaluation prepared once for all its candidates: payloads, harness, budgets, failure watch."""
+"""Preparation of an evaluation, once for all candidates: payloads, harness, budgets, failure watch."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ __all__ = ["Budget", "FailureWatch", "Plan", "on_host", "prepare"]
 R = TypeVar("R")
 
 MOST_TOLD = 10_000
-"""Evaluations that are remembered as told about."""
+"""Most evaluations remembered as warned about."""
 
 
 @frozen(kw_only=True)
 class Plan:
-    """An evaluation, ready to be run on any number of candidates.
+    """A prepared evaluation, to be run on any number of candidates.
 
     Attributes:
-        evaluation: What it was made of.
+        evaluation: The evaluation.
         payloads: The encoded arguments of each case.
         seeds: The seed of each case.
         limits: Limits of each call.
@@ -45,7 +45,7 @@ class Plan:
         images: Has the images that code asks for.
         harness: The compiled harness, if there is one.
         deadline: When everything must be over.
-        calls: Bounds how many calls of this evaluation are in the worker at once.
+        calls: Bounds the concurrent calls of this evaluation in the worker.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers their outcomes.
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def own_functions(self) -> bool:
-        """Whether a function of the caller's takes part, which then runs in a thread."""
+        """Whether a function of the caller's is involved; it then runs in a thread."""
         evaluation = self.evaluation
         return any(map(callable, (evaluation.score, evaluation.aggregate, evaluation.stop)))
 
@@ -105,10 +105,10 @@ class Plan:
 
     @property
     def phases(self) -> tuple[tuple[int, ...], ...]:
-        """The places of the cases that may be shown, and of those that may not; the former are run first.
+        """Indices of the public cases and of the hidden ones; the public ones run first.
 
-        Otherwise a candidate could carry what it saw in a hidden case over to a public one that comes later:
-        in a fork that both share, in what is left of a budget, or by when it stops.
+        Otherwise a candidate could leak information from a hidden case to a later public one: in a shared
+        fork, through the remaining budget, or by its time of stopping.
         """
         public = tuple(index for index, case in enumerate(self.evaluation.cases) if case.public)
         hidden = tuple(index for index, case in enumerate(self.evaluation.cases) if not case.public)
@@ -141,20 +141,20 @@ async def prepare(
     normal_forms: NormalForms,
     watch: FailureWatch,
 ) -> Plan:
-    """Make an evaluation ready.
+    """Prepare an evaluation.
 
     Args:
-        evaluation: What to make ready.
+        evaluation: The evaluation.
         versions: Compiles the harness.
-        default_limits: Limits of a call if the evaluation has none.
+        default_limits: Limits of a call if the evaluation sets none.
         image: The image that it names; None if it names none.
         images: Has the images that code asks for.
         deadline: When everything must be over.
-        calls_at_once: How many calls may be in the worker at once: a number, or as many as fit into it.
+        calls_at_once: Most concurrent calls in the worker: a number, or the worker's slots.
         room: Waits for a worker that has none.
         observer: Where its evaluations are noted.
         pure: Makes its calls, or remembers their outcomes.
-        memoise: Whether it may remember, if it does not say so itself.
+        memoise: Whether outcomes are memoised, if the evaluation does not say.
         normal_forms: Finds the syntax trees' own texts of programs.
         watch: Warns where a failure counts more than a real score.
 
@@ -193,17 +193,17 @@ async def prepare(
 
 
 async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | None:
-    """Run a function that may ask the caller's own ones, which are kept out of the loop.
+    """Run a function that may call the caller's own ones, which must not run on the loop.
 
     Args:
-        plan: Whose functions.
-        function: What to run; it returns something else than None.
-        asks: Whether it comes to asking any at all.
+        plan: The plan whose functions are called.
+        function: The function; it must not return None.
+        asks: Whether any of the caller's functions will be called.
 
     Returns:
-        What it returned; None if the deadline passed first. The thread is then left to itself.
+        Its value; None if the deadline passed first. The thread is then abandoned.
 
-    Cancellation: The thread is left to itself.
+    Cancellation: The thread is abandoned.
     """
     if not asks:
         return function()
@@ -223,11 +223,11 @@ async def _harness(evaluation: Evaluation, versions: Versions) -> CompiledVersio
 
 
 class Budget:
-    """What `Evaluation.total_limits` leaves of a candidate's fuel, time and output after some calls.
+    """A candidate's remaining fuel, time and output under `Evaluation.total_limits`.
 
-    What hidden cases use is not taken from public ones that are run later, in a further stage: how far these
-    came would tell of it. So a candidate with hidden cases in one stage and public ones in a later one can
-    use up to twice the total.
+    The usage of hidden cases is not deducted from public ones in a later stage, whose results would reveal
+    it. So a candidate with hidden cases in one stage and public ones in a later one can use up to twice the
+    total.
 
     Args:
         limits: Limits of each call.
@@ -241,11 +241,11 @@ class Budget:
         self._hidden = _Spent()
 
     def enter(self, limits: Limits) -> None:
-        """Go on with other limits of each call, and what is left of the total."""
+        """Enter a stage with other limits per call, keeping the remaining total."""
         self._limits = limits
 
     def next_limits(self, *, public: bool = True) -> Limits | LimitExceeded:
-        """Return the limits of the next call, or the limit that leaves nothing for one.
+        """Return the limits of the next call, or the limit that is exhausted.
 
         Args:
             public: Whether its case may be shown.
@@ -265,7 +265,7 @@ class Budget:
         return limits.evolve(
             fuel=min(fuel, limits.fuel),
             timeout_s=min(timeout_s, limits.timeout_s),
-            # Having written it all is no fault: only a call that writes one byte more is stopped.
+            # Using up the output is no fault: only a call that writes one byte more is stopped.
             output_bytes=max(1, min(output_bytes, limits.output_bytes)),
             memory_bytes=min(total.memory_bytes, limits.memory_bytes),
             payload_bytes=min(total.payload_bytes, limits.payload_bytes),
@@ -279,15 +279,15 @@ class Budget:
         )
 
     def spend(self, outcome: Outcome, given: Limits, *, public: bool = True) -> Outcome:
-        """Take off what a call used.
+        """Subtract a call's usage from the budget.
 
         Args:
-            outcome: How it ended.
-            given: What `next_limits` had given it.
+            outcome: Its outcome.
+            given: Its limits, from `next_limits`.
             public: Whether its case may be shown.
 
         Returns:
-            The outcome; one that ended where the total did says so.
+            The outcome; if the total was exhausted, it says so.
         """
         own = self._public if public else self._hidden
         own.add(outcome)
@@ -350,11 +350,11 @@ class FailureWatch:
         self._told: set[object] = set()
 
     def look(self, evaluation: Evaluation, about: int, result: FitnessResult) -> None:
-        """Look at a result, and warn if a failure would have been better.
+        """Check a result, and warn if a failure would have counted more.
 
         Args:
-            evaluation: Whose result it is.
-            about: Tells the evaluation's cases from those of others.
+            evaluation: The evaluation.
+            about: Identifies the evaluation's cases.
             result: The result.
         """
         self._look_at_imports(evaluation.entry, result)
@@ -362,7 +362,7 @@ class FailureWatch:
         self._look(result, failure, evaluation.entry, (about, evaluation.score, evaluation.aggregate))
 
     def look_at(self, function: str, result: FitnessResult) -> None:
-        """Do the same for a result of a fitness function of the caller's, whose failures count 0.0."""
+        """Check a result of a custom fitness function, whose failures count 0.0."""
         self._look(result, (0.0,), function, ())
 
     def _look_at_imports(self, entry: str, result: FitnessResult) -> None:

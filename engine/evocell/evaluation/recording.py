@@ -1,4 +1,4 @@
-"""What becomes of results besides being returned: they are kept, told of, and counted for the caller."""
+"""Recording of results: writes them to the store, emits telemetry, reports progress."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["BatchRecord", "Task", "batch_record"]
 
 @frozen
 class Task:
-    """What a batch evaluates, as the store knows it.
+    """Identification of an evaluation in the store.
 
     Attributes:
-        entry: What is called.
-        digest: The same for evaluations whose scores can be compared.
+        entry: The entry.
+        digest: Equal for evaluations with comparable scores.
         direction: ``"maximize"`` or ``"minimize"``, of the first objective.
     """
 
@@ -35,7 +35,7 @@ class Task:
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Task:
-        """Describe an evaluation that is ready to be run."""
+        """Describe a prepared evaluation."""
         evaluation = plan.evaluation
         digest = hashlib.sha256(evaluation.entry.encode())
         for payload in plan.payloads:
@@ -46,19 +46,19 @@ class Task:
 
     @classmethod
     def of_function(cls, function: object, direction: str = "maximize") -> Task:
-        """Describe a fitness function of the caller's."""
+        """Describe a custom fitness function."""
         name = function_name(function)
         return cls(name, hashlib.sha256(name.encode()).hexdigest(), direction)
 
     def begin(self, journal: Journal, operation: str, numbers: Sequence[int]) -> int:
-        """Keep that a batch has begun; return its number."""
+        """Record the start of a batch; return its number."""
         return journal.begin_batch(
             operation, numbers, entry=self.entry, task=self.digest, direction=self.direction
         )
 
 
 def function_name(function: object) -> str:
-    """Name a function of the caller's, or a word that stands for one."""
+    """Return the name of the caller's function, or a placeholder."""
     if isinstance(function, str):
         return function
     return str(getattr(function, "__qualname__", type(function).__qualname__))
@@ -68,10 +68,10 @@ class BatchRecord:
     """One batch under way.
 
     Args:
-        observer: Where its results are kept.
+        observer: Records its results.
         number: Its number in the store.
-        total: How many results there will be.
-        progress: The caller's.
+        total: Total number of results.
+        progress: The caller's progress callback.
     """
 
     def __init__(self, observer: Observer, number: int, total: int, progress: Progress | None) -> None:
@@ -84,10 +84,10 @@ class BatchRecord:
         self.results: list[Any] = [None] * total
 
     def done(self, index: int, result: FitnessResult, *, number: int, version: str | None) -> None:
-        """Keep the result of one individual, and report it.
+        """Record the result of one individual, and report progress.
 
         Args:
-            index: Its place among what was given.
+            index: Its index in the input.
             result: The result.
             number: Its number in the store.
             version: Digest of its code.
@@ -106,17 +106,17 @@ class BatchRecord:
 async def batch_record(
     observer: Observer, operation: str, task: Task, numbers: Sequence[int], progress: Progress | None
 ) -> AsyncIterator[BatchRecord]:
-    """Keep the results of a batch for as long as it runs; what it returns is on disk when the block is over.
+    """Record the results of a batch during a block; they are on disk when the block ends.
 
     Args:
-        observer: Where they are kept.
+        observer: Records the results.
         operation: ``"evaluate"`` or ``"evaluate_stages"``.
-        task: What is evaluated.
-        numbers: Of the individuals in it.
-        progress: Called with each result, how many there are, and how many there will be.
+        task: The evaluation.
+        numbers: The numbers of its individuals.
+        progress: Called with each result, the number of results so far, and the total.
 
     Raises:
-        StoreError: The results cannot be written, or code cannot be kept; it has the results.
+        StoreError: The results or the code cannot be written; the error has the results.
     """
     journal = observer.journal
     about = {"operation": operation, "count": len(numbers)}

@@ -1,7 +1,7 @@
-"""From outcomes to a fitness, on the host, with functions that may be the caller's own.
+"""Scoring of outcomes on the host, with built-in or custom functions.
 
-What the caller's functions raise or return by mistake is data here: the individual becomes invalid with
-the reason ``"score"``. Nothing in this module knows of trio, so it may run in any thread.
+An exception or an unusable return value of the caller's functions is data: the individual becomes invalid
+with the reason ``"score"``. This module does not use trio, so it may run in any thread.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ __all__ = [
 ]
 
 HEADLINE_NAMES = ("score", "combined_score")
-"""Names of the part that is the fitness when one objective is given as a mapping of parts."""
+"""Names of the part that is the fitness if one objective is given as a mapping of parts."""
 
 REASON = "score"
 
 DESTROYED = "destroyed"
-"""Reason of an individual whose sandbox was destroyed meanwhile; it says nothing about the individual."""
+"""Reason of an individual whose sandbox was destroyed meanwhile; not the individual's fault."""
 
 
 @frozen
 class Judged:
-    """One case with its score.
+    """A case with its score.
 
     Attributes:
-        case: What the caller will see.
-        raised: What the scoring function raised; None if it did not.
-        unusable: Whether the call went well and yet there is no usable score.
+        case: The public result.
+        raised: The exception of the scoring function, or None.
+        unusable: Whether the call succeeded but there is no usable score.
     """
 
     case: CaseResult
@@ -60,12 +60,12 @@ class Judged:
 
 @frozen
 class Scored:
-    """One individual with its fitness.
+    """An individual with its fitness.
 
     Attributes:
-        result: What the caller will see.
-        asked: Whether a function of the caller's was asked at all.
-        raised: The first exception that such a function raised; None if none did.
+        result: The public result.
+        asked: Whether a function of the caller's was called at all.
+        raised: The first exception of such a function, or None.
     """
 
     result: FitnessResult
@@ -74,15 +74,15 @@ class Scored:
 
 
 class _UnusableError(Exception):
-    """A scoring function returned something that is no score; the text says what is wrong."""
+    """The return value of a scoring function is not a score; the text says why."""
 
 
 def judge(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
     """Score the outcome of one case.
 
     Args:
-        evaluation: Whose case it is.
-        index: The case's place, from 0.
+        evaluation: The evaluation.
+        index: The case's index, from 0.
         outcome: How its call ended.
     """
     case = evaluation.cases[index]
@@ -131,12 +131,12 @@ def judge_raised(case: Case, index: int, outcome: Outcome, error: Exception) -> 
 
 
 def in_order(judged: Sequence[Judged]) -> list[Judged]:
-    """Return cases in the caller's order; they may have been run in another."""
+    """Return cases in the caller's order, which may differ from the order of execution."""
     return sorted(judged, key=lambda one: one.case.index)
 
 
 def should_stop(evaluation: Evaluation, judged: Sequence[Judged]) -> tuple[bool, Exception | None]:
-    """Say whether enough is known after the cases so far; also what the predicate raised, if it did."""
+    """Return whether to stop after the cases so far, and the exception of the predicate, if any."""
     if evaluation.stop is None:
         return False, None
     if evaluation.stop == "first_failure":
@@ -156,18 +156,18 @@ def summarise(
     evaluation_time_ms: float,
     stop_raised: Exception | None = None,
 ) -> Scored:
-    """Make one fitness of an individual's cases.
+    """Aggregate an individual's cases into its fitness.
 
-    A call that failed makes the individual invalid, whatever the other cases gave. Cases left out after an
+    A failed call makes the individual invalid, regardless of the other cases. Cases left out after an
     early stop count as `Evaluation.failure_objectives` in a ``"mean"``, so that stopping early never helps.
 
     Args:
-        evaluation: What was evaluated.
+        evaluation: The evaluation.
         judged: The cases that ran, in order.
         sandbox_id: The individual.
         generation: The generation it belongs to.
         evaluation_time_ms: Wall time from the first call to here, in milliseconds.
-        stop_raised: What the stop predicate raised; None if it did not.
+        stop_raised: The exception of the stop predicate, or None.
     """
     cases = tuple(one.case for one in judged)
     outcomes = [case.outcome for case in cases]
@@ -223,13 +223,13 @@ def unscored(
     sandbox_id: str,
     generation: int,
 ) -> FitnessResult:
-    """Make the fitness of an individual that was never scored.
+    """Return the fitness of an individual that was never scored.
 
     Args:
-        evaluation: What was to be evaluated.
-        why: What stopped it before it was scored.
-        ran: How the cases ended that had run by then, by their place.
-        judged: Those among them that had been scored.
+        evaluation: The evaluation.
+        why: The cause.
+        ran: The outcomes of the cases run so far, by index.
+        judged: Those of them that were scored.
         sandbox_id: The individual.
         generation: The generation it belongs to.
     """
@@ -268,13 +268,13 @@ def destroyed(
     objectives: tuple[float, ...] = (0.0,),
     directions: tuple[Direction, ...] = ("maximize",),
 ) -> Scored:
-    """Make the fitness of an individual whose sandbox was destroyed before there was a score.
+    """Return the fitness of an individual whose sandbox was destroyed before it was scored.
 
     Args:
         sandbox_id: The individual.
         generation: The generation it belongs to.
-        objectives: What a failure counts.
-        directions: Whether more is better, for each of them.
+        objectives: The objectives of a failure.
+        directions: The direction of each objective.
     """
     return Scored(
         FitnessResult(
@@ -299,18 +299,18 @@ def from_function(
     evaluation_time_ms: float,
     direction: Direction = "maximize",
 ) -> Scored:
-    """Make a fitness of what a fitness function returned or raised.
+    """Convert the return value or exception of a fitness function to a fitness.
 
     Args:
         value: A number, a mapping of parts, a tuple with one number, or a whole `FitnessResult`.
-        raised: What the function raised; None if it returned. An `OutcomeError` is the individual's failure.
+        raised: The function's exception, or None. An `OutcomeError` is the individual's failure.
         sandbox_id: The individual.
         generation: The generation it belongs to.
-        evaluation_time_ms: Wall time that the function took, in milliseconds.
-        direction: Whether more is better.
+        evaluation_time_ms: Wall time of the function, in milliseconds.
+        direction: The direction.
     """
     if isinstance(value, FitnessResult):
-        # It may be of another name: the result of `evaluate_one`, say, is as good as a number.
+        # Its id may differ: a result of `evaluate_one`, for example, is accepted like a number.
         return Scored(evolve(value, sandbox_id=sandbox_id, generation=generation), asked=True)
     blank = FitnessResult(
         sandbox_id, generation, 0.0, evaluation_time_ms=evaluation_time_ms, directions=(direction,)
@@ -427,7 +427,7 @@ def _finite(value: object) -> float:
 
 
 def _with_remark(given: object) -> tuple[object, str | None]:
-    """Take a score apart from the text that may come with it."""
+    """Separate a score from its optional remark."""
     match given:
         case (score, str(remark)) if isinstance(given, tuple):
             return score, remark
@@ -435,7 +435,7 @@ def _with_remark(given: object) -> tuple[object, str | None]:
 
 
 def _is_false(value: object) -> bool:
-    """Whether a score is a plain False, or numpy's, rather than a number."""
+    """Return whether a score is False, or numpy's False, rather than a number."""
     is_flag = isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
     return is_flag and not value
 
@@ -449,7 +449,7 @@ def _label(case: CaseResult) -> str:
 
 
 def named(error: Exception) -> str:
-    """Name an exception of the caller's in a sentence."""
+    """Describe an exception of the caller's function in a sentence."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - an exception's text may fail as well

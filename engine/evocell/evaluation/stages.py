@@ -1,4 +1,4 @@
-"""Run candidates through stages, each of which prunes the next."""
+"""Staged evaluation: each stage prunes the candidates of the next."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ROUNDING = 1e-9
 
 @frozen
 class PlannedStage:
-    """A stage that is ready to be run.
+    """A prepared stage.
 
     Attributes:
-        stage: What it was made of.
-        plan: Its evaluation, made ready.
+        stage: The stage.
+        plan: Its prepared evaluation.
     """
 
     stage: Stage
@@ -45,23 +45,23 @@ async def evaluate_in_stages(
     evaluated: Callable[[], None],
     done: Callable[[int, FitnessResult], None],
 ) -> list[StagedResult]:
-    """Evaluate candidates in one stage after the other; a stage begins when the one before it is over.
+    """Evaluate candidates stage by stage; a stage begins when the one before has ended.
 
     Args:
-        worker: Where to run them.
-        stages: What to run.
-        candidates: Whom.
-        load_again: For each, what makes its code ready in the second stage and after.
+        worker: The worker.
+        stages: The stages.
+        candidates: The candidates.
+        load_again: For each, the function that loads its code in the second and later stages.
         total_limits: Limits of all calls of one candidate together, in all stages; None for none.
         evaluated: Called with each result of a stage.
-        done: Called with the place of each that goes no further, and its last result.
+        done: Called with the index of each dropped candidate, and its last result.
 
     Returns:
-        How far each came, in order.
+        The last stage and the results of each, in order.
 
     Raises:
         ScoringError: In a stage, the caller's own functions raised for every candidate.
-        StoreError: The code of one cannot be kept; it has how far each came.
+        StoreError: The code of one cannot be stored; the error has the results.
 
     Cancellation: Every call is stopped, and there is no result.
     """
@@ -112,7 +112,7 @@ async def evaluate_in_stages(
 async def _kept(
     planned: PlannedStage, valid: Mapping[int, FitnessResult], *, n_entered: int, alone: bool
 ) -> tuple[list[int], dict[int, str]]:
-    """Say who goes on, in order, and about whom the caller's function raised."""
+    """Return the candidates that advance, in order, and those for which the caller's function raised."""
     keep = planned.stage.keep
     if not callable(keep):
         n_kept = math.ceil(keep * n_entered - _ROUNDING)

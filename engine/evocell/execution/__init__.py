@@ -1,1 +1,1 @@
-"""What the engine and its workers share: messages, the connection between them, the worker's interface."""
+"""Shared by engine and workers: messages, their connection, the interface of a worker."""

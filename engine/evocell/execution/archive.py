@@ -1,9 +1,9 @@
-"""Files that carry an image or a sandbox from one engine to another.
+"""File format for images and sandboxes that are moved between engines.
 
-A parcel is a head, which says what it is and what it holds, and packed sections. It is written whole or
-not at all, and never over another file. Reading one trusts nothing: the head is capped and scanned before
-it is decoded, every section is unpacked under the bound that its reader sets, all is compared with its hash,
-and nothing may follow. It holds data only: native code is made where it runs, byte code by the guest there.
+An archive is a head, which states its kind and contents, and compressed sections. It is written atomically
+and never overwrites a file. Reading trusts nothing: the head is capped and scanned before it is decoded, each
+section is unpacked under the bound that its reader sets, everything is checked against its hash, and no
+trailing bytes are allowed. It holds data only: native code and byte code are compiled where they run.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _SECTION_FIELDS = 4
 
 @frozen
 class Archive:
-    """What a file carries.
+    """Contents of an archive file.
 
     Attributes:
         kind: ``"image"`` or ``"sandbox"``.
-        facts: What is known of it, as plain data.
+        facts: Its metadata, as plain data.
         sections: Its larger parts, by name.
     """
 
@@ -53,10 +53,10 @@ class Archive:
 
 
 def write_archive(path: Path, parcel: Archive) -> None:
-    """Write a parcel to a new file, whole or not at all, and see that it is on disk.
+    """Write an archive to a new file, atomically, and flush it to disk.
 
     Raises:
-        ConfigurationError: There is a file already.
+        ConfigurationError: The file exists already.
         StoreError: It cannot be written.
     """
     packed: list[bytes] = []
@@ -83,10 +83,10 @@ def _write_new(path: Path, parts: tuple[bytes, ...]) -> None:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-            path.hardlink_to(made)  # fails if there is one, unlike a rename
+            path.hardlink_to(made)  # fails if the file exists, unlike a rename
         finally:
             made.unlink(missing_ok=True)
-    with suppress(OSError):  # a file system without it
+    with suppress(OSError):  # a file system without hard links
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
@@ -98,13 +98,13 @@ def read_archive(path: Path, kind: str, bounds: Mapping[str, int]) -> Archive:
     """Read an untrusted archive.
 
     Args:
-        path: Where it is.
-        kind: What it must be.
+        path: The file.
+        kind: The required kind.
         bounds: The sections it may have, and the most bytes each may unpack to.
 
     Raises:
         ConfigurationError: There is no such file, or it cannot be read.
-        ProtocolError: It is no parcel of that kind, is damaged, or is over a bound; the message says which.
+        ProtocolError: It is no archive of that kind, is damaged, or is over a bound; the message says which.
     """
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -178,7 +178,7 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def tree_of(directory: Path) -> FileTree:
-    """The tree that lies in a directory of ours.
+    """Return the tree in a trusted directory.
 
     Raises:
         OSError: It cannot be read.
@@ -188,15 +188,15 @@ def tree_of(directory: Path) -> FileTree:
 
 
 def pack_tree(tree: FileTree) -> bytes:
-    """A tree's files as one section."""
+    """Pack a tree's files into one section."""
     return encode([[path, content] for path, content in tree.files])
 
 
 def unpack_tree(data: bytes, max_bytes: int) -> FileTree:
-    """The tree that `pack_tree` packed, or someone who would like it to be taken for one.
+    """Unpack a tree from an untrusted section.
 
     Raises:
-        ProtocolError: It is not even a list of files.
+        ProtocolError: It is not a list of files.
         ConfigurationError: A path or size in it is refused, by name.
     """
     pairs = decode_hostile(data, max_bytes=max_bytes, max_items=_TREE_ITEMS, max_depth=_TREE_DEPTH)

@@ -1,4 +1,4 @@
-"""Copies of sessions, as they are asked for and answered between an engine and its worker processes."""
+"""Requests about copies of sessions, between an engine and its worker processes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ EXPORT_SESSION, IMPORT_SESSION = "export_session", "import_session"
 EXPORT_IMAGE, IMPORT_IMAGE = "export_image", "import_image"
 
 COPYING = frozenset({FORK, FREEZE, EXPORT_SESSION, IMPORT_SESSION, EXPORT_IMAGE, IMPORT_IMAGE})
-"""The requests that are about copies."""
+"""Methods of these requests."""
 
 
 async def answer_copying(host: Host, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what a request about a copy asks for, on the worker's side; a refusal is an answer, too."""
+    """Handle a copying request on the worker's side; a refusal is a regular answer."""
     try:
         if method == FORK:
             return {"done": await host.fork_session(params["session"], params["new"])}

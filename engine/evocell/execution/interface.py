@@ -1,6 +1,6 @@
-"""What a worker is: the one place where guests run, seen from above.
+"""Interface of a worker, through which the engine runs guests.
 
-Orchestration talks to this interface only. `evocell.workers.worker` implements it over a
+Orchestration uses this interface only. `evocell.workers.worker` implements it over a
 host of guests: the one in this process, or a pool of worker processes.
 """
 
@@ -28,14 +28,14 @@ __all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "To
 
 @frozen(kw_only=True)
 class CompileJob:
-    """Compile every Python file of a tree, in a guest fork that runs none of it.
+    """Compilation of every Python file of a tree, in a guest fork that runs none of it.
 
     Attributes:
         tree: The files; the ones that are not Python are left alone.
         root: Where the tree will be mounted: ``/app`` for a variant, ``/harness`` for a harness. It
             becomes part of the file names in tracebacks.
-        policy: What the code may not do; None for trusted code.
-        prefix: What the names of its modules are to begin with; empty for nothing.
+        policy: The security policy; None for trusted code.
+        prefix: Prefix of the names of its modules; may be empty.
         known: Files of the tree that are compiled already, by path.
     """
 
@@ -60,7 +60,7 @@ class CallJob:
         seed: Reseeds the guest's random sources before the call.
         limits: Bounds of this call.
         harness: Trusted files that are importable beside the variant.
-        reload: For a session only: swap `code` in for what is loaded, before the call.
+        reload: For a session only: hot-swap `code` before the call.
         sandbox_id: The sandbox whose call it is, for events and the audit log.
         passing: Whether the session serves one evaluation and ends with it; see `Run.passing`.
     """
@@ -103,13 +103,13 @@ class TogetherJob:
 
 @frozen(kw_only=True)
 class FreezeJob:
-    """A session to be made an image.
+    """A session to be frozen into an image.
 
     Attributes:
-        session: Whose state; None freezes a fresh fork with the code ready to be imported.
+        session: The session; None freezes a fresh fork with the code ready to be imported.
         image: Id of the image it was forked from; None for the engine's own.
         code: Its code; None if it has none.
-        name: What the new image will go by.
+        name: Name of the new image.
         limits: The sandbox's own; its code runs when the image is made.
         replace: Whether the name may be taken from another image.
     """
@@ -124,17 +124,17 @@ class FreezeJob:
 
 @frozen(kw_only=True)
 class CallReport:
-    """The report of a call.
+    """Report of a call.
 
     Attributes:
         outcome: The result, or how the call failed.
         session_alive: Whether the session it ran in still holds its state. Always False for a
             throw-away fork.
-        session_fresh: Whether a session's fork was a fresh one; one that was believed to hold state had
-            lost it.
-        lost: Whether nothing is known, because the process that made the call is gone.
-        memoised: Whether the call was made before, and not again.
-        answer_bytes: How long the guest's answer was, in bytes: what is done with the outcome takes time in
+        session_fresh: Whether a session's fork was a fresh one; if it was believed to hold state, the state
+            was lost.
+        lost: Whether the call's worker process died, so that the result is unknown.
+        memoised: Whether the outcome is that of an earlier identical call.
+        answer_bytes: Length of the guest's answer in bytes; processing the outcome takes time in
             proportion.
     """
 
@@ -155,16 +155,16 @@ class Worker(Protocol):
         ...
 
     def image_digest(self, image: str | None) -> str:
-        """Hash of the memory and the guest's state that an image starts from; None is the engine's own.
+        """Return the hash of an image's initial memory and guest state; None for the engine's own.
 
         Raises:
-            ImageError: There is no such image any more.
+            ImageError: The image is not in the cache any more.
         """
         ...
 
     @property
     def slots(self) -> int:
-        """How many calls it can usefully have in flight; more than that wait inside."""
+        """Number of calls it can usefully have in flight; further ones wait inside."""
         ...
 
     async def wait_slots(self, seen: int) -> int:
@@ -179,10 +179,10 @@ class Worker(Protocol):
         ...
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
-        """Compile several trees in one fork, which runs none of them.
+        """Compile several trees in one fork that does not run them.
 
-        What comes of each is what `compile` makes of it. A tree that ends the fork, or that may owe its end
-        to another one, is compiled by itself.
+        Each result equals that of `compile`. A tree that ends the fork, or whose failure another tree may
+        have caused, is compiled by itself.
 
         Args:
             jobs: At least one; they have root, policy and prefix in common, and none has known files.
@@ -192,10 +192,10 @@ class Worker(Protocol):
         ...
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
-        """Have a fork that runs no variant code look at code, such as for a diff.
+        """Analyse code in a fork that runs no untrusted code, such as for a diff.
 
         Args:
-            request: What the agent is asked.
+            request: The request to the agent.
 
         Returns:
             The agent's answer, decoded but not checked; or how the call failed.
@@ -207,7 +207,7 @@ class Worker(Protocol):
     async def call(self, job: CallJob) -> CallReport:
         """Run one call to its end or to a limit.
 
-        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        Cancellation: The fork is discarded. A session it ran in is lost with its state.
         """
         ...
 
@@ -226,7 +226,7 @@ class Worker(Protocol):
         ...
 
     def find_image(self, wanted: str) -> ImageInfo | None:
-        """Find an image by its name, its id or the unambiguous beginning of one; None if there is none."""
+        """Find an image by its name, its id or an unambiguous prefix of one; None if there is none."""
         ...
 
     def list_images(self) -> list[ImageInfo]:
@@ -234,21 +234,21 @@ class Worker(Protocol):
         ...
 
     def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
-        """Return the code that is loaded in an image, with nothing to load; None for one that holds none."""
+        """Return the code loaded in an image, which needs no loading; None if there is none."""
         ...
 
     @property
     def host(self) -> Host:
-        """The place of its guests: what keeps sessions and runs processes."""
+        """The host of its guests."""
         ...
 
     async def freeze_session(self, job: FreezeJob) -> ImageInfo:
-        """Seal what a session holds as an image; the session stays as it is.
+        """Freeze a session into an image; the session is unchanged.
 
         Raises:
             CopyRefused: It cannot be copied, or the image cannot be made.
 
-        Cancellation: There may be an image, complete and with its name, or none.
+        Cancellation: The image either exists, complete and named, or does not.
         """
         ...
 
@@ -278,7 +278,7 @@ class Worker(Protocol):
 
 
 class OpenWorker(Protocol):
-    """Opens a worker; `evocell.workers.open_worker.open_worker` is one."""
+    """A function that opens a worker, such as `evocell.workers.open_worker.open_worker`."""
 
     def __call__(
         self,
@@ -287,7 +287,7 @@ class OpenWorker(Protocol):
         *,
         progress: Callable[..., None] | None = None,
     ) -> AbstractAsyncContextManager[Worker]:
-        """Open the worker, building its image first if there is none yet.
+        """Open the worker, building its image first if need be.
 
         Args:
             config: The engine's configuration.

@@ -1,6 +1,6 @@
-"""A run: one request to a guest, as it travels to where guests live, and what is seen of it there.
+"""Requests to guests and their results, the interface of a host, and sessions as data.
 
-Both are plain data, so that a run may happen in this process or in another.
+Requests and results are plain data, so that a guest may live in this process or in another.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = [
 
 
 class CopyRefused(EvocellError):
-    """What a session holds cannot be copied, frozen, exported or taken over; the message says why."""
+    """A session cannot be copied, frozen, exported or imported; the message says why."""
 
 
 class ImageRefused(CopyRefused):
-    """What a session holds makes no image: the one made of it does not answer, or not as it should."""
+    """The image frozen from a session does not answer, or not as it should."""
 
 
 @frozen(kw_only=True)
@@ -46,18 +46,18 @@ class GuestRequest:
 
     Attributes:
         session: Name of the fork that keeps its state; None for one that is thrown away.
-        parts: What the agent is asked, with the code to load: bytes that make up the request one after
-            the other. Arguments and code are parts of their own, since other runs have them too.
-        parts_again: What it is asked instead when the session has the code already.
-        child_parts: The request of a process of the call, up to its arguments; None if it may have none.
+        parts: The request to the agent, including the code to load, as bytes to concatenate. Arguments
+            and code are parts of their own, since other requests share them.
+        parts_again: The request without the code, for a session that has it loaded.
+        child_parts: A child process's request, up to its arguments; None if processes are not allowed.
         limits: Bounds of the call.
-        seed: Seed of everything random.
+        seed: Seed of all random sources.
         image: Id of the image to fork; None for the host's own.
         app: Directory mounted at ``/app``; None for an empty one.
         harness: Directory mounted at ``/harness``; None for an empty one.
-        sandbox_id: Whose call it is. It stays in this process.
+        sandbox_id: The calling sandbox. Not sent to other processes.
         passing: Whether its session serves one evaluation and ends with it: it is neither copied nor frozen,
-            and if it is lost it can be made again. It stays in this process, too.
+            and can be recreated if lost. Not sent to other processes.
     """
 
     session: str | None = None
@@ -74,19 +74,19 @@ class GuestRequest:
 
     @property
     def body(self) -> bytes:
-        """What the agent is asked, in one piece."""
+        """The request to the agent, concatenated."""
         return b"".join(self.parts)
 
     @property
     def body_again(self) -> bytes | None:
-        """What it is asked when the session has the code already, in one piece."""
+        """The request without the code, concatenated."""
         return None if self.parts_again is None else b"".join(self.parts_again)
 
     def to_wire(self, refer: Callable[[bytes], bytes | str]) -> dict[str, Any]:
-        """The run as plain data.
+        """Return the request as plain data.
 
         Args:
-            refer: Gives for a part its name, if it need not go along, or else the part itself.
+            refer: Returns the name of a part that need not be sent, or else the part itself.
         """
         again, child = self.parts_again, self.child_parts
         return {
@@ -103,11 +103,11 @@ class GuestRequest:
 
     @classmethod
     def from_wire(cls, plain: Mapping[str, Any], find: Callable[[str], bytes]) -> GuestRequest:
-        """A run from what `to_wire` made of it.
+        """Return the request that `to_wire` made plain data of.
 
         Args:
             plain: The plain data.
-            find: Gives the part that a name stands for.
+            find: Returns the part with a name.
         """
         app, harness = plain["app"], plain["harness"]
         again, child = plain["parts_again"], plain["child_parts"]
@@ -126,15 +126,15 @@ class GuestRequest:
 
 @frozen(kw_only=True)
 class GuestResult:
-    """What was seen of a run. Exactly one of the first five is set.
+    """Result of one guest request, as the host observed it. Exactly one of the first five is set.
 
     Attributes:
-        result: What the host saw of the call, if there was one.
+        result: The host's observations of the call, if one was made.
         undelivered: Why the request did not reach the guest: ``"memory"`` if it had no room for it,
-            ``"ruined"`` if an earlier call had left its heap unusable.
-        unforked: Why there was no fork, in a sentence: the engine's trouble, not the variant's.
+            ``"ruined"`` if an earlier call had corrupted its heap.
+        unforked: Why there was no fork, in a sentence: a failure of the engine, not of the variant.
         no_image: Why the image could not be loaded, in a sentence.
-        lost: Why nothing is known, in a sentence: the process that ran it is gone.
+        lost: Why the result is unknown, in a sentence: the process that ran it died.
         timed_out: Whether the host killed the call at its deadline.
         session_alive: Whether the session still holds its state.
         loaded: Whether the fork was a fresh one, into which the code was loaded.
@@ -151,12 +151,12 @@ class GuestResult:
 
     @property
     def answer(self) -> GuestBytes | None:
-        """The guest's answer, if it returned with one in its time."""
+        """The guest's answer, if it returned one in time."""
         result = self.result
         return None if result is None or self.timed_out or not result.returned else result.response
 
     def to_wire(self) -> dict[str, Any]:
-        """The result as plain data."""
+        """Return the result as plain data."""
         plain = {name: getattr(self, name) for name in _GUEST_RESULT}
         if self.result is not None:
             seen = plain["result"] = {name: getattr(self.result, name) for name in _RESULT}
@@ -169,7 +169,7 @@ class GuestResult:
 
     @classmethod
     def from_wire(cls, plain: Mapping[str, Any]) -> GuestResult:
-        """A result from what `to_wire` made of it."""
+        """Return the result that `to_wire` made plain data of."""
         seen = plain["result"]
         result = None
         if seen is not None:
@@ -190,7 +190,7 @@ def _guest_bytes(data: bytes | None) -> GuestBytes | None:
 
 @lru_cache(maxsize=64)
 def _plain_limits(limits: Limits) -> dict[str, Any]:
-    """Limits as plain data; most runs have those of the run before. Not to be changed."""
+    """Return limits as plain data; cached and shared, so do not modify it."""
     return asdict(limits)
 
 
@@ -199,7 +199,7 @@ def _found(parts: Sequence[bytes | str], find: Callable[[str], bytes]) -> tuple[
 
 
 async def fixed_slots(slots: int, seen: int) -> int:
-    """What `Host.wait_slots` does where the number never changes."""
+    """Implement `Host.wait_slots` for a constant number of slots."""
     if slots == seen:
         await trio.sleep_forever()
     return slots
@@ -207,10 +207,10 @@ async def fixed_slots(slots: int, seen: int) -> int:
 
 @frozen(kw_only=True)
 class SessionCopy:
-    """What a session held, as plain data that may come from anywhere.
+    """State of a session as plain, possibly untrusted, data.
 
     Attributes:
-        guest: The guest, put aside; see `evocell_runtime.hibernation.Hibernated.to_plain`.
+        guest: The hibernated guest; see `evocell_runtime.hibernation.Hibernated.to_plain`.
         scratch: Its scratch files, encoded.
     """
 
@@ -219,30 +219,30 @@ class SessionCopy:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> SessionCopy:
-        """The copy in what `Sessions.export_session` returned."""
+        """Make the copy from the data that `Sessions.export_session` returned."""
         return cls(guest=state["guest"], scratch=state["scratch"])
 
     def state(self, *, image: str | None, app: Path, limits: Limits) -> dict[str, Any]:
-        """What `Sessions.import_session` takes.
+        """Return the state for `Sessions.import_session`.
 
         Args:
             image: Id of the image it was forked from, here; None for the engine's own.
             app: Directory of the code it has loaded.
-            limits: Bounds that hold for its whole life.
+            limits: Bounds for its whole life.
         """
         plain = {"guest": dict(self.guest), "scratch": self.scratch}
         return {**plain, "image": image, "app": str(app), "limits": asdict(limits)}
 
 
 class Sessions(Protocol):
-    """The forks that keep their state from call to call, by name."""
+    """Interface to sessions by name: forks that keep their state between calls."""
 
     async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the call in it if there is one; idempotent."""
+        """Drop a session and its fork, after its current call if any; idempotent."""
         ...
 
     async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds into a new one, in the same process.
+        """Copy a session into a new one in the same process.
 
         Returns:
             Whether there was anything to copy.
@@ -256,7 +256,7 @@ class Sessions(Protocol):
         ...
 
     async def export_session(self, session: str) -> dict[str, Any] | None:
-        """Take down what a session holds, which stays as it is.
+        """Export a session's state; the session is unchanged.
 
         Returns:
             Plain data for `import_session`; None if there is no such session.
@@ -267,40 +267,40 @@ class Sessions(Protocol):
         ...
 
     async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
-        """Begin a session with what one elsewhere held.
+        """Create a session from exported state.
 
         Args:
             session: Its name.
-            state: What `export_session` returned there, which is untrusted, and beside it ``"image"``,
-                ``"app"`` and ``"limits"`` as they are here.
+            state: The untrusted data that `export_session` returned, and the local ``"image"``,
+                ``"app"`` and ``"limits"``.
 
         Raises:
-            CopyRefused: It cannot be had here; the message says why.
+            CopyRefused: It cannot be restored here; the message says why.
         """
         ...
 
     def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
+        """Return the name of the process that holds a session; None if none does."""
         ...
 
     async def wait_session_losses(self, seen: int) -> int:
-        """Wait until sessions have been lost, with the process that held them, more than `seen` times.
+        """Wait until the count of lost sessions exceeds `seen`; a session is lost with its process.
 
         Returns:
-            How often that has happened by now; to be passed as `seen` the next time.
+            The current count, to be passed as `seen` the next time.
         """
         ...
 
 
 class Host(Sessions, Protocol):
-    """The place of guests: this process or others. Every method may be used from many trio tasks at once."""
+    """Owner of guests: this process or a pool. Every method may be used from many trio tasks at once."""
 
     on_kill: Callable[[WorkerKill], None] | None
     """See `Worker`."""
 
     @property
     def slots(self) -> int:
-        """How many runs it can usefully have under way; more of them wait inside."""
+        """Number of requests it can usefully have under way; further ones wait inside."""
         ...
 
     async def wait_slots(self, seen: int) -> int:
@@ -313,21 +313,21 @@ class Host(Sessions, Protocol):
         Raises:
             EngineClosed: The host is closed.
 
-        Cancellation: The fork is discarded. A session it ran in is gone with its state.
+        Cancellation: The fork is discarded. A session it ran in is lost with its state.
         """
         ...
 
     async def freeze_session(
         self, request: GuestRequest, *, name: str, replace: bool, version: str | None
     ) -> str:
-        """Seal what a session holds as an image; the session stays as it is.
+        """Freeze a session into an image; the session is unchanged.
 
         Args:
             request: The session, and the request that prepares a copy of it for the freeze. Without a
                 session a fresh fork is frozen.
-            name: What the image will go by.
+            name: Name of the image.
             replace: Whether the name may be taken from another image.
-            version: Digest of the code that is loaded in it.
+            version: Digest of the code loaded in it.
 
         Returns:
             The image's id.
@@ -336,7 +336,7 @@ class Host(Sessions, Protocol):
             CopyRefused: It cannot be copied, or the copy cannot be prepared.
             EngineClosed: The host is closed.
 
-        Cancellation: There may be an image, complete and with its name, or none.
+        Cancellation: The image either exists, complete and named, or does not.
         """
         ...
 
@@ -349,17 +349,17 @@ class Host(Sessions, Protocol):
         ...
 
     def workers(self) -> list[WorkerInfo]:
-        """What is seen of each process, or of this one."""
+        """Return the state of each process, or of this one."""
         ...
 
     async def drain(self, name: str) -> None:
-        """Replace a process by another; its runs come to their end, and its sessions move.
+        """Replace a process by another; its requests finish, and its sessions move.
 
         Raises:
-            ConfigurationError: There is no such process, or it is this one.
+            ConfigurationError: No such process exists, or it is this one.
         """
         ...
 
     async def aclose(self) -> None:
-        """Kill every run and drop every fork; idempotent."""
+        """Kill every request and drop every fork; idempotent."""
         ...

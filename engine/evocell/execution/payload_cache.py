@@ -1,9 +1,9 @@
-"""Long byte strings that cross a connection once, however many runs refer to them.
+"""Content-addressed transfer of long byte strings, so that each crosses a connection once.
 
-A batch sends the same arguments for every candidate, and the same code for every case. Parts of a request
-that are long enough go by a name, the hash of their content. The worker's process keeps what it was sent
-on a shelf bounded in bytes; the engine remembers what it has sent, on a list with the same bound. The two
-may differ: a run that refers to something gone is answered with what is missing, and is sent again.
+A batch sends the same arguments for every candidate, and the same code for every case. Long parts of a
+request are replaced by a name, the hash of their content. The worker process caches the blobs it received,
+bounded in bytes; the engine keeps the names of those it has sent, with the same bound. The two may differ: a
+request that refers to an evicted blob is answered with the missing names, and is sent again.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ __all__ = [
 ]
 
 BLOB_BYTES = 4096
-"""Parts longer than this go by name."""
+"""Length in bytes above which a part is sent by name."""
 
 CACHE_BYTES = 256 << 20
-"""What a worker's process keeps of what it was sent."""
+"""Default size of a worker process's cache, in bytes."""
 
 NAMED_BYTES = 64 << 20
-"""What the engine keeps the names of: hashing a megabyte takes longer than a short call."""
+"""Bytes of blobs whose names the engine caches: hashing a megabyte takes longer than a short call."""
 
 BLOB = "blob"
-"""The notification that brings one."""
+"""Notification that carries a blob."""
 
 ANSWER_MISSING = "missing"
-"""The key of an answer that says which are not there."""
+"""Key of an answer that lists missing blobs."""
 
 
 def name_of(blob: bytes) -> str:
-    """The name of a blob."""
+    """Return the name of a blob."""
     return hashlib.sha256(blob).hexdigest()
 
 
 class PayloadCache:
-    """The worker's side: keeps blobs, and puts runs together from them.
+    """Worker side: keeps blobs, and assembles requests from them.
 
     Args:
-        max_bytes: How much it keeps.
+        max_bytes: Size of the cache.
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._blobs: LruCache[str, bytes] = LruCache(max_bytes)
 
     def take(self, params: Mapping[str, Any]) -> None:
-        """Keep what a notification brought."""
+        """Keep the blob of a notification."""
         blob = bytes(params["data"])
         self._blobs.put(str(params["name"]), blob, len(blob))
 
     def run(self, params: Mapping[str, Any]) -> GuestRequest | dict[str, list[str]]:
-        """The run a request describes, or the answer that says what is missing for it.
+        """Assemble a request from its description; returns the answer with the missing names if any are.
 
         Raises:
-            ProtocolError: It describes none.
+            ProtocolError: The description is malformed.
         """
         missing: list[str] = []
 
@@ -87,18 +87,18 @@ class PayloadCache:
 
 
 def packed(seen: GuestResult) -> bytes:
-    """What was seen of a run, as the answer to the request for it."""
+    """Return a result as the answer to its request."""
     data: bytes = msgpack.packb(seen.to_wire())
     return data
 
 
 class RequestSender:
-    """The engine's side: sends runs over one connection, and what they refer to ahead of them.
+    """Engine side: sends requests over one connection, preceded by the blobs they refer to.
 
     Args:
-        connection: Where to.
-        names: Names of blobs that are known; shared by all connections.
-        max_bytes: How much the other side keeps.
+        connection: The connection.
+        names: Cache of blob names; shared by all connections.
+        max_bytes: Size of the other side's cache.
     """
 
     def __init__(
@@ -107,29 +107,29 @@ class RequestSender:
         self._connection = connection
         self._names = names
         self._sent: LruCache[str, None] = LruCache(max_bytes)
-        self._largest = max_bytes // 4  # one that fills the shelf would drive all others off it
+        self._largest = max_bytes // 4  # a blob that fills the cache would evict all others
         self.missed = 0
-        """How often the other side had lost what it was believed to have."""
+        """Number of times the other side lacked a blob it was believed to have."""
 
     async def run(self, request: GuestRequest) -> GuestResult:
-        """Have a run done there.
+        """Run a request on the other side.
 
         Raises:
-            ConnectionLost: The other side went away first.
+            ConnectionLost: The other side was lost first.
             RequestFailed: It refused.
-            KeyError, TypeError, ValueError: Its answer is no result.
+            KeyError, TypeError, ValueError: Its answer is not a result.
         """
-        # A worker that misses something twice in a row gets it all in one piece.
+        # After two misses in a row the request is sent whole.
         for refer in (self._refer, self._refer, _enclose):
             blobs: dict[str, bytes] = {}
             plain = request.to_wire(partial(refer, blobs))
             for name, blob in blobs.items():
                 if name not in self._sent:
-                    # Noted first, so that another run does not send it as well; written before that one's
-                    # request, because messages are written in the order in which they are asked for.
+                    # Recorded first, so that a concurrent request does not send it as well; it is written
+                    # before that request, because messages are written in the order of submission.
                     self._sent.put(name, None, len(blob))
                     await self._connection.notify(BLOB, {"name": name, "data": blob})
-            # In one piece: the reader of frames then has few values to follow.
+            # As one blob: the frame reader then has few values to parse.
             packed = msgpack.packb(plain)
             answer = await self._connection.request("run", {"run": packed, "alone": request.session is None})
             if isinstance(answer, bytes):

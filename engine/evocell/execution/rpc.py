@@ -1,4 +1,4 @@
-"""Messages over a pair of byte streams: requests that are answered, whatever the order of the answers."""
+"""Concurrent requests and responses over a pair of byte streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evocell.wire.frames import FrameLimits, FrameReader, Notification, Request,
 __all__ = ["FRAME_LIMITS", "Answer", "Connection", "ConnectionLost", "Outgoing", "RequestFailed"]
 
 FRAME_LIMITS = FrameLimits(max_bytes=1 << 29, max_items=4096, max_depth=8)
-"""Between an engine and its workers: few values, of which some are long."""
+"""Limits between an engine and its workers: few values, some of them long."""
 
 _READ_BYTES = 1 << 16
 _CANCEL = "cancel"
@@ -28,7 +28,7 @@ Answer = Callable[[dict[str, Any] | None, Any], None]
 
 
 class ConnectionLost(EvocellError):
-    """The other side is gone, or out of step; nothing more will be answered."""
+    """The other side was lost, or violated the protocol; no further request will be answered."""
 
 
 class RequestFailed(EvocellError):
@@ -37,25 +37,26 @@ class RequestFailed(EvocellError):
 
 @define(eq=False)
 class _Pending:
-    """A request that waits for its answer."""
+    """A request waiting for its answer."""
 
     over: trio.Event = field(factory=trio.Event)
     answer: Response | None = None
 
 
 class Connection:
-    """One end of a pair of streams. Each end may ask and answer.
+    """One end of a pair of streams. Each end may send requests and answer them.
 
-    Run `serve` in a task; it ends when the other side is gone.
+    Run `serve` in a task; it ends when the other side is lost.
 
     Args:
-        receive: Where messages come from.
-        send: Where they go.
+        receive: Stream of incoming messages.
+        send: Stream of outgoing messages.
         handler: Answers requests: gets a method and its parameters. An `EvocellError` it raises
             becomes an error for the other side. A request that is cancelled there is cancelled here.
-        notified: Takes notifications: each before anything that was sent after it.
-        quick: Is offered each request first, with what takes the answer: an error or None, and a result. If
-            it takes the request it returns what stops it, else None, and `handler` gets it in a task.
+        notified: Called with each notification, before anything sent after it is processed.
+        quick: Called first with each request and a function that takes the answer (an error or None,
+            and a result). It returns a function that cancels the request, or None to decline; then
+            `handler` gets the request in a task.
     """
 
     def __init__(
@@ -84,27 +85,27 @@ class Connection:
 
     @property
     def stoppable(self) -> int:
-        """Requests of the other side that are not answered yet."""
+        """Unanswered requests of the other side."""
         return len(self._stops)
 
     @property
     def sent_bytes(self) -> int:
-        """Length of all messages sent so far."""
+        """Total length of all messages sent."""
         return self._outgoing.put_bytes
 
     @property
     def is_lost(self) -> bool:
-        """Whether the other side is gone: every request fails from now on."""
+        """Whether the other side is lost: every request fails from now on."""
         return self._lost is not None
 
     async def request(self, method: str, params: dict[str, Any]) -> Any:
-        """Ask, and wait for the answer.
+        """Send a request, and wait for the answer.
 
         Raises:
             ConnectionLost: The other side went away first.
             RequestFailed: It answered with an error.
 
-        Cancellation: The other side is told to stop, and this waits until it has.
+        Cancellation: The other side is told to stop, and this waits until it has stopped.
         """
         msgid, pending = self._new_request()
         try:
@@ -119,17 +120,17 @@ class Connection:
         return self._result(pending)
 
     async def probe(self, method: str, *, sent: Callable[[], None]) -> Any:
-        """Ask whether the other side is there, with a request that takes it no time.
+        """Probe whether the other side responds, with a request that takes it no time.
 
         Args:
-            method: What to ask.
-            sent: Called when the question has been written.
+            method: The request's method.
+            sent: Called when the request has been written.
 
         Raises:
-            ConnectionLost: It is gone.
+            ConnectionLost: The other side was lost.
             RequestFailed: It answered with an error.
 
-        Cancellation: Nothing waits: a side that hangs would not answer.
+        Cancellation: Does not wait for the other side, which may be hung.
         """
         msgid, pending = self._new_request()
         try:
@@ -164,11 +165,11 @@ class Connection:
         return pending.answer.result
 
     async def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Tell something; if the other side is gone, nothing happens."""
+        """Send a notification; no effect if the other side is lost."""
         await self._write(Notification(method, params))
 
     async def serve(self) -> str:
-        """Read until the other side is gone, answering requests on the way.
+        """Read messages and answer requests until the other side is lost.
 
         Returns:
             Why it ended, in a sentence.
@@ -208,7 +209,7 @@ class Connection:
                     pending.over.set()
             case Request(msgid):
                 if not self._take_quickly(message):
-                    # Made here and not by the task, which may start only after the cancellation was read.
+                    # Created here and not by the task, which may start only after the cancellation was read.
                     scope = trio.CancelScope()
                     self._stops[msgid] = scope.cancel
                     nursery.start_soon(self._answer, message, scope)
@@ -222,7 +223,7 @@ class Connection:
         if self._quick is None:
             return False
         msgid = request.msgid
-        self._stops[msgid] = bool  # until it is known what does; an answer at once takes it away
+        self._stops[msgid] = bool  # placeholder; removed by an immediate answer
         try:
             stop = self._quick(request.method, request.params, partial(self._answer_quickly, msgid))
         except EvocellError as failure:
@@ -235,7 +236,7 @@ class Connection:
         return stop is not None
 
     def release(self) -> None:
-        """Write the answers to quick requests; until this is called they may be held back."""
+        """Flush the answers to quick requests; they may be held back until then."""
         self._outgoing.release()
 
     def _answer_quickly(self, msgid: int, error: dict[str, Any] | None, result: Any) -> None:
@@ -276,10 +277,10 @@ def _told(failure: EvocellError) -> dict[str, Any]:
 
 
 class Outgoing:
-    """What is to be written to a stream. Run `serve` in a task, for what the stream does not take at once.
+    """Outgoing buffer of a stream. Run `serve` in a task, for what the stream does not accept at once.
 
     Args:
-        stream: Where to. Nothing else may write to it.
+        stream: The stream. Nothing else may write to it.
     """
 
     def __init__(self, stream: trio.abc.SendStream) -> None:
@@ -291,10 +292,10 @@ class Outgoing:
         self._broken = False
         self._held: list[bytes] = []
         self.put_bytes = 0
-        """Length of all messages put so far."""
+        """Total length of all messages put."""
 
     def put(self, data: bytes) -> None:
-        """Write a message, now or as soon as those before it are written. Lost if the other side is gone."""
+        """Write a message, now or after those before it. Dropped if the other side is lost."""
         self.put_bytes += len(data)
         if self._held:
             self._held.append(data)
@@ -307,34 +308,34 @@ class Outgoing:
             self._more.set()
 
     def hold(self, data: bytes) -> None:
-        """Put a message, to be written with the next ones, or by `release`, in one go."""
+        """Buffer a message, to be written together with the next ones or by `release`."""
         self.put_bytes += len(data)
         self._held.append(data)
 
     def release(self) -> None:
-        """Write what is held."""
+        """Write the held messages."""
         if self._held:
             self.put(b"")
 
     async def written(self) -> None:
-        """Wait until everything that was put is written, or the other side is gone.
+        """Wait until everything put is written, or the other side is lost.
 
-        Cancellation: It is written all the same.
+        Cancellation: The messages are written all the same.
         """
         while self._waiting:
             await self._empty.wait()
 
     async def serve(self) -> None:
-        """Write what the stream did not take at once.
+        """Write what the stream did not accept at once.
 
-        Cancellation: The stream may have half a message, and is of no more use; no task waits any longer.
+        Cancellation: The stream may have half a message, and is unusable; waiting tasks are released.
         """
         try:
             while True:
                 await self._more.wait()
                 self._more = trio.Event()
                 try:
-                    while self._waiting:  # the first stays until it is written: none may overtake it
+                    while self._waiting:  # the first stays queued until written: none may overtake it
                         await self._stream.send_all(self._waiting[0])
                         self._waiting.popleft()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -345,21 +346,21 @@ class Outgoing:
             self._tell_empty()
 
     def _give_up(self) -> None:
-        """Write nothing any more."""
+        """Drop all messages, and write no further ones."""
         self._broken = True
         self._waiting.clear()
 
     def _tell_empty(self) -> None:
-        """Have those go on who wait until nothing is left to be written."""
+        """Wake the tasks that wait until everything is written."""
         self._empty.set()
         self._empty = trio.Event()
 
     def _write_now(self, pipe: trio.lowlevel.FdStream, data: bytes) -> int:
-        """Write what fits into the pipe; returns how much."""
+        """Write as much as the pipe accepts; returns the number of bytes."""
         try:
             return os.write(pipe.fileno(), data)
         except BlockingIOError:
             return 0
-        except OSError:  # the reader of the other direction says how it ended
+        except OSError:  # the reader of the other direction reports the end
             self._broken = True
             return len(data)

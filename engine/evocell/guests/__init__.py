@@ -1,1 +1,1 @@
-"""The worker's side: guest interpreters, their forks and sessions, and what schedules them."""
+"""Worker side: guest interpreters, forks, sessions, scheduling."""

@@ -1,10 +1,10 @@
-"""Ends calls at their deadline that do not pause: long loops of native code that call nothing.
+"""Watchdog that ends calls at their deadline where they do not pause: native loops without calls.
 
 Theory of operation. A guest's code pauses after each slice of fuel, and then its deadline is looked at. A
 loop that calls nothing (one numpy operation over a large array) does not pause, so the thread that runs it
-cannot look. This watch is another thread: it sets the guest's fuel to less than nothing, and the code traps
-at the next turn of its loop. The guest may be writing the same counter at that moment, and its write may
-win: so it is set again and again until the call has ended. What is left of the fuel means nothing then; the
+cannot look. This watch is another thread: it sets the guest's fuel to a negative number, and the code traps
+at the next iteration of its loop. The guest may be writing the same counter at that moment, and its write may
+win: so it is set again and again until the call has ended. The remaining fuel is meaningless then; the
 call is reported as timed out.
 
 The watch sleeps while nothing is watched. While calls run it wakes each `TICK_S`.
@@ -21,7 +21,7 @@ from evocell_runtime.instance import Call
 __all__ = ["TICK_S", "DeadlineWatch"]
 
 TICK_S = 0.01
-"""How late a deadline is noticed at the most, in seconds."""
+"""Most seconds by which a deadline is noticed late."""
 
 _LINGER_TICKS = 100
 
@@ -44,14 +44,14 @@ class DeadlineWatch:
         self._thread: threading.Thread | None = None
 
     def poll(self, call: Call, left_s: float) -> tuple[bool, bool]:
-        """Run a slice of a call, and have it end if it takes longer than this.
+        """Run a slice of a call, and end the call if it exceeds its remaining time.
 
         Args:
             call: The call.
-            left_s: Time it has left, in seconds.
+            left_s: Remaining time of the call, in seconds.
 
         Returns:
-            Whether it has ended, and whether it was this watch that ended it.
+            Whether the call has ended, and whether this watch ended it.
         """
         with self._lock:
             self._watched[call] = self._clock() + left_s
@@ -90,7 +90,7 @@ class DeadlineWatch:
                 for call, deadline in self._watched.items():
                     if now >= deadline:
                         self._expired.add(call)
-                        call.exhaust()  # the lock keeps its thread from freeing it meanwhile
+                        call.exhaust()  # the lock keeps the call's thread from freeing it meanwhile
                 idle = 0 if self._watched else idle + 1
                 if idle > _LINGER_TICKS:
                     self._hibernated = True

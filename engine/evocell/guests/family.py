@@ -1,17 +1,16 @@
-"""The processes of one call: guests of their own, of which one runs at a time.
+"""Processes of one call: separate guests, one of which runs at a time.
 
-A guest that may have processes asks for one in its mailbox and waits for the answer; its call pauses as at
-the end of a slice, and no host code runs on its stack. What it may ask is in `evocell.guests.questions`.
+A guest that may have processes requests one through its mailbox and waits for the answer; its call pauses
+as at the end of a slice, and no host code runs on its stack. `evocell.guests.questions` defines the requests.
 
-Time is the virtual clock, which goes by work: each process has its own, as if on a core of its own, and
-begins with that of the one that started it. The one that has used the least runs next. A process that waits,
-for another to end, for a message or for time to pass, goes on when that has happened, at the time at which
-it happened; a deadline of its own comes when no other has anything to do before it. So what is seen does not
-depend on how fast this machine is, and the same call gives the same, to the unit of fuel.
+Time is the virtual clock, which advances with work: each process has its own, as if on a core of its own,
+starting at its parent's time. The process with the earliest clock runs next. A process that waits (for the
+end of another, for a message, for time to pass) resumes at the virtual time of that event; its timeout fires
+when no other process has work before it. So results do not depend on the speed of the machine, and the same
+call uses the same fuel, to the unit.
 
-All fuel is the call's: what a process uses, those that come after it have not. A tenth of it is kept for the
-first guest. When the others have used the rest they stand still, and deadlines that wait for them pass; what
-waits for them without one sees them killed.
+All processes share the call's fuel. A tenth of it is reserved for the first guest. When the others have used
+the rest they stop, waits for them with a timeout time out, and waits without one see them killed.
 """
 
 from __future__ import annotations
@@ -49,30 +48,30 @@ from evocell_runtime.membrane import COSTS
 __all__ = ["MOST_DEPTH", "Family"]
 
 MOST_DEPTH = 4
-"""How deep processes may start processes."""
+"""Most levels of nested processes."""
 
 START_FUEL = 20_000_000
-"""What a fresh guest costs the one that starts it, in fuel: about its share of the host's time."""
+"""Fuel charged to the parent for a fresh guest, in proportion to the host's time for it."""
 
 FORK_FUEL = 60_000_000
-"""What a copy of a guest costs."""
+"""Fuel charged for a copy of a guest."""
 
 QUESTION_FUEL = 100_000
-"""What any question costs beside what the membrane charges for it."""
+"""Fuel charged for any question, beside the membrane's charge."""
 
 QUANTUM_NS = 20_000_000
-"""How far one process may get ahead of another that could run."""
+"""Most virtual time by which a process may run ahead of another runnable one."""
 
 MOST_CHANNELS = 10_000
 
 MESSAGE_BYTES = 64
-"""What a message on its way counts for beside what is in it."""
+"""Overhead counted for a message in transit, in addition to its contents."""
 
 MOST_ENDED = 1_000
-"""Processes of one process that have ended and were not waited for."""
+"""Most ended children of one process that have not been waited for."""
 
 _RESERVED = 10
-"""One part in so many of the fuel is the first guest's alone."""
+"""The fraction of the fuel reserved for the first guest is one part in this many."""
 
 _FUEL_PER_NS = COSTS["FUEL_PER_NS"]
 _KILLED, _SEGFAULT, _TOO_LARGE = -9, -11, -25
@@ -89,7 +88,7 @@ class _End:
 
 @define(eq=False)
 class _Member:
-    """A process that is alive: its guest, and what it waits for."""
+    """A live process: its guest, and what it waits for."""
 
     pid: int
     parent: _Member | None
@@ -113,8 +112,8 @@ class Family:
         call: The call, begun.
         limits: Its limits; each process has those of memory, output, files and payload for itself.
         make: Makes a fresh guest with the same directories.
-        program: What runs in a guest.
-        request: Makes the request of a fresh process out of what was asked.
+        program: The program that runs in each guest.
+        request: Makes a fresh process's request from the parent's question.
         seed: The call's.
         realtime: The profile.
     """
@@ -146,11 +145,11 @@ class Family:
         self._bound_ns: int | None = None
         self._others_ran_s = 0.0
         self.exhausted = False
-        """Whether all fuel is used up, by whichever of them."""
+        """Whether all fuel is used up."""
         self.peak_bytes = 0
-        """Most memory that a process that has ended had, in bytes; 0 if none has."""
+        """Peak memory of the processes that have ended, in bytes; 0 if none has."""
         self.trouble: BaseException | None = None
-        """Why a process could not be made, if that is not the guests' fault."""
+        """Why a process could not be created, if the guests are not to blame."""
 
     @property
     def current(self) -> Call:
@@ -163,10 +162,10 @@ class Family:
         return self._others_ran_s + sum(one.call.ran_s for one in self._alive.values())
 
     def polled(self, *, ended: bool) -> bool:
-        """Look what became of the call that was polled, and choose who is next.
+        """Handle the state of the polled call, and choose which process runs next.
 
         Args:
-            ended: Whether that call has ended.
+            ended: Whether the polled call has ended.
 
         Returns:
             Whether all is over.
@@ -194,17 +193,17 @@ class Family:
         return self._go_on()
 
     def idle_s(self) -> float:
-        """How long the call that was polled may sleep before another is to run, in seconds."""
+        """Return how long the polled call may sleep before another process is to run, in seconds."""
         if self._bound_ns is None:
             return math.inf
         return max(0, self._bound_ns - self._current.call.clock_ns) / 1e9
 
     def slept(self, duration_ns: int, left_ns: int) -> bool:
-        """Let the clock of the call that was polled go on, which slept in the realtime profile.
+        """Advance the clock of the polled call after a sleep in the realtime profile.
 
         Args:
             duration_ns: How long it slept.
-            left_ns: How long it still wants to; another runs meanwhile.
+            left_ns: How long it has left to sleep; another process runs meanwhile.
 
         Returns:
             Whether all is over.
@@ -218,7 +217,7 @@ class Family:
         return self._go_on()
 
     def settle(self) -> None:
-        """End all processes, and let the first guest's counter show what is left of the fuel."""
+        """End all processes, and set the first guest's fuel counter to the remaining fuel."""
         for member in list(self._root.children.values()):
             self._bury(member, _KILLED)
         if self._current is not self._root:
@@ -228,14 +227,14 @@ class Family:
     # ------------------------------------------------------------------ turns
 
     def _save(self, member: _Member) -> None:
-        """Take over from a paused member what all of them share."""
+        """Save the shared state from a paused member."""
         self._left = member.call.fuel
         member.clock_ns = member.call.clock_ns
         self._scratch = member.instance.scratch_state()
         self.exhausted = self._left < 0
 
     def _resume(self, member: _Member) -> None:
-        """Make a member the one that runs."""
+        """Switch to a member."""
         self.exhausted = self.exhausted or self._left < 0
         if self.exhausted:
             return
@@ -247,18 +246,18 @@ class Family:
         self._current = member
 
     def _is_due(self, member: _Member) -> bool:
-        """Whether a member that could go on is to make room."""
+        """Return whether a runnable member must yield to another."""
         if member is not self._root and self._left <= self._reserve:
             return True
         return self._bound_ns is not None and member.clock_ns >= self._bound_ns
 
     def _hand_over(self, member: _Member) -> bool:
-        """Give a member its answer, once it has room for it."""
+        """Deliver a member's answer, once it has room for it."""
         assert member.answer is not None
         try:
             if member.call.deliver(member.answer):
                 member.answer = None
-        except IndexError:  # it has ruined its heap
+        except IndexError:  # it has corrupted its heap
             if member is self._root:
                 return True
             self._save(member)
@@ -267,7 +266,7 @@ class Family:
         return False
 
     def _go_on(self) -> bool:
-        """Find who runs next, and let deadlines pass that come before."""
+        """Find the next process to run, and fire timeouts that are due before."""
         while not self.exhausted:
             runner = self._first_runner()
             waiter = self._first_deadline()
@@ -301,7 +300,7 @@ class Family:
         return min(waiting, key=lambda one: (one.until_ns or 0, one.pid), default=None)
 
     def _break_standstill(self) -> None:
-        """Go on though no process can: for want of fuel, or because each waits for another."""
+        """Resolve a standstill: no fuel is left, or every process waits for another."""
         starved = [one for one in self._alive.values() if one.waits is None]
         if starved:
             for member in starved:
@@ -313,7 +312,7 @@ class Family:
         self._wake(waiter, Refused("busy" if busy else "deadlock"), waiter.clock_ns)
 
     def _wake(self, member: _Member, answer: Answer | Refused | bytes | int | None, at_ns: int) -> None:
-        """Answer a member that waits."""
+        """Answer a waiting member."""
         member.waits = member.until_ns = None
         member.clock_ns = max(member.clock_ns, at_ns)
         self._answer(member, answer)
@@ -330,7 +329,7 @@ class Family:
     # ------------------------------------------------------------------ questions
 
     def _hear(self, member: _Member) -> None:
-        """Do what a member asks for, or note that it waits."""
+        """Handle a member's question, or record that the member waits."""
         try:
             question = read_question(member.call.question(most_bytes(self._limits)), self._limits)
         except (MemoryError, ProtocolError) as error:
@@ -361,7 +360,7 @@ class Family:
         member.until_ns = None if wait_ns is None else member.clock_ns + wait_ns
 
     def _start(self, member: _Member, question: Start | Fork) -> None:
-        """Start a process, or have its parent wait until there is room for it."""
+        """Start a process, or make its parent wait until there is room for it."""
         if member.depth >= MOST_DEPTH:
             self._answer(member, Refused("depth", f"processes start processes {MOST_DEPTH} deep at the most"))
             return
@@ -417,7 +416,7 @@ class Family:
         )
 
     def _try_wait(self, member: _Member) -> None:
-        """Let a member go on if one of those whose end it waits for has ended in time."""
+        """Resume a member if one of the processes it waits for has ended in time."""
         question = member.waits
         assert isinstance(question, Wait)
         unknown = [pid for pid in question.pids if pid not in member.ended and pid not in member.children]
@@ -486,7 +485,7 @@ class Family:
     # ------------------------------------------------------------------ ends
 
     def _bury(self, member: _Member, code: int | None = None, said: str = "") -> None:
-        """Take a process out, tell its parent how it ended, and free its guest."""
+        """Remove a process, report its end to its parent, and free its guest."""
         for child in list(member.children.values()):
             self._bury(child, _KILLED)
         self._others_ran_s += member.call.ran_s

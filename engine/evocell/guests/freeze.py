@@ -1,9 +1,9 @@
-"""A session frozen into an image, in the process that holds it.
+"""Freezing a session into an image, in the process that holds it.
 
-What is frozen is a copy: the session goes on as if nothing had been. The copy is told to settle: what it
-has loaded becomes a part of the image, and its objects are put out of the collector's reach. A second copy
-tells which objects may be made immortal, so that forks which merely look at them share their pages; asking
-the first would leave its traces in the image.
+A copy is frozen, so the session itself is unchanged. The copy is settled: its loaded code becomes part of the
+image, and its objects are exempted from garbage collection. A second copy reports which objects may be made
+immortal, so that forks which only read them share their pages; asking the first copy would leave traces in
+the image.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from evocell_runtime.untrusted import GuestBytes
 __all__ = ["LEAST_TO_SETTLE", "freeze_copy", "limits_to_settle"]
 
 LEAST_TO_SETTLE = Limits(fuel=5_000_000_000, timeout_s=5.0)
-"""What preparing a copy for the freeze may take where the sandbox's own limits are lower."""
+"""Limits of preparing a copy for the freeze, where the sandbox's own are lower."""
 
-_ROOM_BYTES = 32 << 20  # to list the objects that are there, beyond what the sandbox may have for itself
+_ROOM_BYTES = 32 << 20  # to list the existing objects, beyond the sandbox's own limit
 _ADDRESSES_BYTES = 8 << 20  # of two million objects; the image with numpy has 96,000
 _LASTING = encode({"op": "lasting"})
 _ANSWER: Bounds = {"max_bytes": 1 << 16, "max_items": 32, "max_depth": 8}
@@ -44,14 +44,14 @@ _numbers = count(1)
 
 
 class SessionHost(Protocol):
-    """The host of guests, as far as a freeze needs it."""
+    """The part of the host that a freeze needs."""
 
     async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request."""
         ...
 
     async def fork_session(self, session: str, new: str, limits: Limits | None = None) -> bool:
-        """Copy what a session holds into a new one."""
+        """Copy a session's state into a new session."""
         ...
 
     async def end_session(self, session: str) -> None:
@@ -59,7 +59,7 @@ class SessionHost(Protocol):
         ...
 
     def kept(self, session: str) -> AbstractAsyncContextManager[Fork | None]:
-        """Hold a session's fork."""
+        """Hold a session's fork for the duration of a block."""
         ...
 
 
@@ -72,7 +72,7 @@ async def freeze_copy(
     replace: bool,
     version: str | None,
 ) -> str:
-    """Seal a copy of what a session holds; see `Host.freeze_session`."""
+    """Freeze a copy of a session into an image; see `Host.freeze_session`."""
     copy = f"freeze-{next(_numbers)}"
     lasting = f"{copy}-lasting"
     try:
@@ -136,13 +136,13 @@ def _seal(
 
 
 def limits_to_settle(own: Limits, held_bytes: int = 0) -> Limits:
-    """What preparing a copy may take: what a call into the sandbox may, or a little more.
+    """Return the limits of preparing a copy: those of a call into the sandbox, or a little more.
 
     Nothing can be written to its scratch space.
 
     Args:
         own: The sandbox's limits.
-        held_bytes: How far the memory of its fork may have grown already.
+        held_bytes: Memory that its fork may already have grown to.
     """
     return evolve(
         own,

@@ -1,4 +1,4 @@
-"""One request to a guest, from the fork to the outcome, as the driver's threads run it."""
+"""Execution of one request in a guest, from fork to result, on the scheduler's threads."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from evocell.guests.family import Family
 
 PROGRAM = b"serve()"
-"""What each call runs in the guest's `__main__`; the boot put `serve` there."""
+"""Source that each call runs in the guest's `__main__`; the boot defined `serve` there."""
 
 
 class Fork:
-    """A guest and the scratch directory made for it. Closed by its owner, in any thread.
+    """A guest and its scratch directory. Closed by its owner, in any thread.
 
-    While nothing runs in it, it may be put aside: it then holds neither store nor mapping nor descriptor.
+    While idle it may be hibernated: it then holds no store, mapping or descriptor.
 
     Args:
-        image: What to fork.
+        image: The image to fork.
         app: Directory at `/app`.
         harness: Directory at `/harness`, or None.
-        limits: Bounds that hold for the fork's whole life: memory, scratch space.
-        make_scratch: Makes the directory at `/tmp`, if the limits give it any space.
-        asleep: What it is, if it comes from another process, put aside.
+        limits: Bounds for the fork's whole life: memory, scratch space.
+        make_scratch: Makes the directory at `/tmp`, if the limits allow any space.
+        asleep: Its hibernated state, if it comes from another process.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class Fork:
 
     @property
     def instance(self) -> Instance:
-        """The guest, which is not put aside."""
+        """The resident guest; it must not be hibernated."""
         assert self._instance is not None
         return self._instance
 
     @property
     def hibernated_bytes(self) -> int | None:
-        """What it takes while it is put aside; None while it is ready."""
+        """Bytes it takes while hibernated; None while resident."""
         return None if self._hibernated is None else self._hibernated.held_bytes
 
     def sibling(self) -> Instance:
-        """A fresh guest with the same directories, for a process of a call in this one. Close it before this.
+        """Create a fresh guest with the same directories, for a child process. Close it before this fork.
 
         Raises:
             ImageError: There is no room for it.
@@ -89,10 +89,10 @@ class Fork:
         return self._new_instance()
 
     def hibernate(self) -> None:
-        """Keep only what makes the guest differ from its image. It must be at rest; idempotent.
+        """Keep only the guest's difference from its image. It must be idle; idempotent.
 
         Raises:
-            ImageError: It has files open, or the kernel does not tell what it wrote to; it stays as it is.
+            ImageError: It has files open, or the kernel does not report its written pages; it is unchanged.
         """
         if self._hibernated is None:
             self._hibernated = self.snapshot()
@@ -100,7 +100,7 @@ class Fork:
             self._instance = None
 
     def snapshot(self) -> Hibernated:
-        """What makes the guest differ from its image; it stays as it is. It must be at rest.
+        """Return the guest's difference from its image; it is unchanged. It must be idle.
 
         Raises:
             ImageError: As for `hibernate`.
@@ -108,10 +108,10 @@ class Fork:
         return self._hibernated or hibernate(self.instance, self.image.reference())
 
     def wake(self) -> Fork:
-        """The fork itself, with its guest as it was before it was put aside.
+        """Restore the guest from hibernation if need be; returns the fork itself.
 
         Raises:
-            ImageError: There is no room for another guest; it stays put aside.
+            ImageError: There is no room for another guest; it stays hibernated.
         """
         if self._hibernated is not None:
             instance = self._new_instance()
@@ -124,10 +124,10 @@ class Fork:
         return self
 
     def with_app(self, app: Path | None) -> Fork:
-        """The fork itself, ready to run, with another directory at `/app`.
+        """Mount another directory at `/app`, waking the guest if need be; returns the fork itself.
 
-        What is mounted belongs to a guest's instance, so the guest goes into a new one. One that has files
-        open cannot, and keeps the directory that it has.
+        Mounts belong to a guest's instance, so the guest moves into a new instance. A guest with open files
+        cannot move, and keeps its directory.
 
         Raises:
             ImageError: As for `wake`.
@@ -153,9 +153,9 @@ class Fork:
         return self
 
     def release(self) -> dict[str, Any]:
-        """What another process needs to go on with it, as plain data. It must be put aside.
+        """Return its state as plain data, for another process to adopt. It must be hibernated.
 
-        It is then that process's, and its scratch directory as well: this one is not to be used or closed.
+        Ownership, also of its scratch directory, passes to that process: do not use or close this object.
         """
         assert self._hibernated is not None
         return {
@@ -169,15 +169,15 @@ class Fork:
 
     @classmethod
     def adopt(cls, image: Image, plain: Mapping[str, Any], take_scratch: Callable[[Path], Path]) -> Fork:
-        """The fork that another process of the same image handed over, put aside.
+        """Adopt a hibernated fork that another process with the same image released.
 
         Args:
             image: The image.
-            plain: What `release` returned there.
-            take_scratch: Makes a directory of that process one of this.
+            plain: The data that `release` returned there.
+            take_scratch: Takes over a directory of that process.
 
         Raises:
-            OSError: The scratch directory cannot be had.
+            OSError: The scratch directory cannot be taken over.
         """
         app, harness, scratch = plain["app"], plain["harness"], plain["scratch"]
         return cls(
@@ -190,7 +190,7 @@ class Fork:
         )
 
     def copy(self, limits: Limits | None = None) -> Fork:
-        """Another fork that holds the same; this one stays as it is. It must be at rest.
+        """Return a copy of the fork; this one is unchanged. It must be idle.
 
         Args:
             limits: Bounds of the copy; None for this one's.
@@ -238,21 +238,21 @@ class Fork:
 
 
 class GuestJob:
-    """A request, run in a fork of its own or in one that is kept.
+    """A request, run in a fork of its own or in a session's.
 
     Exactly one of `result`, `unforked` and `undelivered` is set when `done` is called, unless the
     job was cancelled.
 
     Args:
-        make_fork: Makes the fork, or returns the kept one.
-        request: The agent's mail.
+        make_fork: Makes the fork, or returns the session's.
+        request: The request for the agent.
         limits: The call's limits.
         seed: The call's seed.
         realtime: The profile.
-        keep: Whether a sound fork outlives the job. A fork that is not kept is closed here.
-        done: Called on the driver's thread when all is over.
+        keep: Whether a usable fork outlives the job. A fork that is not kept is closed here.
+        done: Called on the scheduler's thread when the job has ended.
         watch: Ends the call at its deadline where it does not pause.
-        child_parts: The request of a process of the call, up to its arguments; None if it may have none.
+        child_parts: A child process's request, up to its arguments; None if processes are not allowed.
         clock: Time in seconds.
     """
 
@@ -286,22 +286,22 @@ class GuestJob:
         self._slept_s = 0.0
         self._hibernated: tuple[float, float] | None = None
         self.fork: Fork | None = None
-        """The fork the job ran in, if it is kept and still sound."""
+        """The fork the job ran in, if it is kept and still usable."""
         self.result: CallResult | None = None
-        """What the host saw of the call."""
+        """The host's observations of the call."""
         self.timed_out = False
         """Whether the host killed the call at its deadline."""
         self.unforked: BaseException | None = None
-        """Why there was no fork: the engine's trouble, not the variant's."""
+        """Why there was no fork: a failure of the engine, not of the variant."""
         self.undelivered: BaseException | None = None
-        """Why the request did not reach the guest: an earlier call had ruined its heap or filled it."""
+        """Why the request did not reach the guest: an earlier call had corrupted or filled its heap."""
 
     def cancel(self) -> None:
         """Kill the call at its next slice. From any thread; idempotent."""
         self._cancelled = True
 
     def begin(self) -> bool:
-        """Fork, hand the request over, start."""
+        """Fork, deliver the request, start."""
         if self._cancelled:
             return True
         try:
@@ -332,7 +332,7 @@ class GuestJob:
         return False
 
     def step(self) -> bool:
-        """Run a slice; over when the call ended, was cancelled or is past its deadline."""
+        """Run a slice; return whether the call has ended, was cancelled or is past its deadline."""
         call = self._call if self._family is None else self._family.current
         if call is None or self._cancelled:
             return True
@@ -352,12 +352,12 @@ class GuestJob:
         return self._family is not None and self._family.polled(ended=ended)
 
     def _left_s(self, call: Call) -> float:
-        """Time that the call has left, its processes included, in seconds."""
+        """Return the call's remaining time in seconds, its processes included."""
         ran_s = call.ran_s if self._family is None else self._family.ran_s
         return self._limits.timeout_s - ran_s - self._slept_s
 
     def _new_family(self, fork: Fork, call: Call, limits: CallLimits) -> Family:
-        # Few calls have processes, and a worker starts without what reads their questions.
+        # Imported late: few calls have processes, and the worker starts faster without it.
         from evocell.guests.family import Family  # noqa: PLC0415
         from evocell.guests.questions import child_request  # noqa: PLC0415
 
@@ -374,7 +374,7 @@ class GuestJob:
         )
 
     def _wake(self, call: Call) -> bool:
-        """Count the sleep, and let the guest go on; over if the call is past its deadline."""
+        """Count the sleep and resume the guest; return whether the call is past its deadline."""
         assert self._hibernated is not None
         began, _ = self._hibernated
         self._hibernated = None
@@ -390,13 +390,13 @@ class GuestJob:
         return self._family.slept(slept_ns, max(0, call.instance.sleeping_ns() - slept_ns))
 
     def wake_at(self) -> float | None:
-        """When a sleeping guest goes on; at once if it was cancelled."""
+        """Return when a sleeping guest resumes; at once if it was cancelled."""
         if self._hibernated is None or self._cancelled:
             return None
         return self._hibernated[1]
 
     def end(self) -> None:
-        """Read what there is to read, free what is not kept, tell the waiting task."""
+        """Read the result, free what is not kept, notify the waiting task."""
         try:
             if self._family is not None:
                 self._family.settle()
@@ -414,7 +414,7 @@ class GuestJob:
             self._done()
 
     def _seen(self, call: Call) -> CallResult:
-        """What was seen of the call, with its processes."""
+        """Return the observations of the call, its processes included."""
         result = call.finish()
         family = self._family
         if family is not None:

@@ -1,4 +1,4 @@
-"""The host of guests in this process: forks, sessions, and the threads that drive them."""
+"""Host of guests in this process: forks, sessions, and the threads that run them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from evocell.models.limits import Limits
 from evocell_runtime.errors import ImageError
 
 EXPORT_BYTES = 256 << 20
-"""A session that takes more than this put aside is not given to another process."""
+"""A session that takes more than this when hibernated is not moved to another process."""
 
 _SLOTS_PER_THREAD = 2
 
 T = TypeVar("T")
 
 HERE = "local"
-"""Name of the process that calls."""
+"""Name of the calling process."""
 
 
 @define(eq=False)
 class _Session:
-    """A fork that keeps its state, and the lock that lets one run in at a time."""
+    """A fork that keeps its state, and the lock that serialises requests to it."""
 
     lock: trio.Lock = field(factory=trio.Lock)
     fork: Fork | None = None
@@ -48,10 +48,10 @@ class GuestHost:
     """Runs guests in threads of this process.
 
     Args:
-        images: What is forked.
-        driver: Drives guests; closed with the host.
+        images: The images to fork from.
+        driver: The scheduler of guests; closed with the host.
         realtime: Whether guests see the real clock and real entropy.
-        capacity: How many sessions there is room for.
+        capacity: Bounds on sessions.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class GuestHost:
         while True:
             session = self._sessions.setdefault(request.session, _Session())
             async with session.lock:
-                if self._sessions.get(request.session) is not session:  # it was ended while this run waited
+                if self._sessions.get(request.session) is not session:  # ended while this request waited
                     continue
                 full = None if session.fork is not None else self._residents.refusal()
                 if full is not None:
@@ -107,14 +107,14 @@ class GuestHost:
     def begin(
         self, request: GuestRequest, done: Callable[[GuestResult | EngineClosed], None]
     ) -> Callable[[], object] | None:
-        """Begin a run that needs no session, without a task for it.
+        """Begin a request without a session, without a task for it.
 
         Args:
-            request: The run.
-            done: Called on the event loop's thread with what was seen of it, or that it was cancelled.
+            request: The request.
+            done: Called on the event loop's thread with the result, or with the cancellation.
 
         Returns:
-            What cancels it; None if it has to be run by `run`.
+            A function that cancels it; None if it has to go through `run`.
         """
         if not self._driver.on_loop or request.session is not None or not self._images.holds(request.image):
             return None
@@ -136,12 +136,12 @@ class GuestHost:
         return partial(self._driver.cancel, job)
 
     async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the run in it if there is one; idempotent."""
+        """Drop a session and its fork, after its current request if any; idempotent."""
         held = self._sessions.get(session)
         if held is None:
             return
         async with held.lock:
-            if self._sessions.get(session) is held:  # else another ended it, and this is a later one's name
+            if self._sessions.get(session) is held:  # else another ended it, and its name is in use again
                 del self._sessions[session]
             fork, held.fork = held.fork, None
             self._residents.leave(held)
@@ -149,11 +149,11 @@ class GuestHost:
                 fork.close()
 
     async def release_session(self, name: str) -> dict[str, Any] | None:
-        """Give a session away, after the run in it if there is one; then it is not here any more.
+        """Release a session to another process, after its current request if any.
 
         Returns:
-            What another process needs to go on with it, as plain data; None if there is no such session, or
-            it has files open, or is too large for that, and stays.
+            The session as plain data for `adopt_session`; None, and nothing changes, if there is no such
+            session, it has files open, or it is too large.
         """
         held = self._sessions.get(name)
         if held is None:
@@ -171,11 +171,11 @@ class GuestHost:
         return None
 
     async def adopt_session(self, name: str, plain: Mapping[str, Any]) -> None:
-        """Take a session that another process gave away.
+        """Adopt a session that another process released.
 
         Raises:
-            CapacityError: Its scratch directory or its image cannot be had.
-            ProtocolError: There is a session of that name.
+            CapacityError: Its scratch directory or its image is not available.
+            ProtocolError: A session of that name exists.
         """
         if name in self._sessions:
             raise ProtocolError(f"there is a session {name!r} already")
@@ -190,21 +190,21 @@ class GuestHost:
 
     @property
     def capacity(self) -> int:
-        """How many sessions there is room for, if none has much data of its own."""
+        """Number of sessions there is room for, if none has much data of its own."""
         return self._residents.capacity.sessions
 
     @property
     def stalled_s(self) -> float:
-        """Seconds for which a guest has held its thread in one slice."""
+        """Seconds for which a guest has been holding its thread in one slice."""
         return self._driver.stalled_s
 
     async def fork_session(self, session: str, new: str, limits: Limits | None = None) -> bool:
-        """Copy what a session holds into a new one; see `Host`.
+        """Copy a session's state into a new session; see `Host`.
 
         Args:
-            session: Whose.
-            new: Name of the new one.
-            limits: Bounds of the new one's fork; None for those of the other.
+            session: The session to copy.
+            new: Name of the new session.
+            limits: Bounds of the new session's fork; None for those of the original.
         """
         async with self.kept(session) as fork:
             if fork is None:
@@ -223,7 +223,7 @@ class GuestHost:
     async def freeze_session(
         self, request: GuestRequest, *, name: str, replace: bool, version: str | None
     ) -> str:
-        """Seal what a session holds as an image; see `Host`."""
+        """Freeze a session into an image; see `Host`."""
         from evocell.guests.freeze import freeze_copy  # noqa: PLC0415 - a worker starts without
 
         return await freeze_copy(
@@ -231,7 +231,7 @@ class GuestHost:
         )
 
     async def export_session(self, session: str) -> dict[str, Any] | None:
-        """Take down what a session holds; see `Host`."""
+        """Export a session's state; see `Host`."""
         from evocell.guests.session_data import export_data  # noqa: PLC0415 - a worker starts without
 
         state: dict[str, Any] | None = None
@@ -241,7 +241,7 @@ class GuestHost:
         return state
 
     async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
-        """Begin a session with what one elsewhere held; see `Host`."""
+        """Create a session from exported state; see `Host`."""
         if session in self._sessions:
             raise CopyRefused(f"there is a session {session!r} already")
         from evocell.guests.session_data import import_data  # noqa: PLC0415 - a worker starts without
@@ -266,7 +266,7 @@ class GuestHost:
 
     @asynccontextmanager
     async def kept(self, session: str) -> AsyncIterator[Fork | None]:
-        """Hold a session's fork, awake or asleep, for something other than a run; None if there is none."""
+        """Hold a session's fork, resident or hibernated, for work other than a request; None if missing."""
         held = self._sessions.get(session)
         if held is None:
             yield None
@@ -275,12 +275,12 @@ class GuestHost:
             yield held.fork if self._sessions.get(session) is held else None
 
     def _keep(self, session: str, fork: Fork) -> None:
-        """Begin a session with a fork that holds something already."""
+        """Create a session from a fork that already holds state."""
         held = self._sessions[session] = _Session(fork=fork)
         self._note(held, fork)
 
     def _note(self, session: _Session, fork: Fork) -> None:
-        """Note what a session takes while nothing runs in it."""
+        """Account for an idle session: resident, pinned by open files, or hibernated."""
         if fork.hibernated_bytes is None:
             self._residents.rest(session, weight(fork.instance.open_files))
         else:
@@ -288,15 +288,15 @@ class GuestHost:
 
     @property
     def _most_awake(self) -> int:
-        """How many sessions are kept ready."""
+        """Most sessions kept resident."""
         return min(self._residents.capacity.awake, AWAKE_SESSIONS)
 
     def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
+        """Return the name of the process that holds a session; None if none does."""
         return HERE if session in self._sessions else None
 
     def workers(self) -> list[WorkerInfo]:
-        """What is seen of this process."""
+        """Return the state of this process."""
         return [
             WorkerInfo(
                 name=HERE,
@@ -324,7 +324,7 @@ class GuestHost:
         await trio.sleep_forever()
 
     async def aclose(self) -> None:
-        """Kill every run, drop every fork, end the threads; idempotent."""
+        """Kill every request, drop every fork, end the threads; idempotent."""
         self._closed = True
         with trio.CancelScope(shield=True):
             for job in list(self._running):
@@ -351,7 +351,7 @@ class GuestHost:
         )
 
     async def _run_in(self, session: _Session, request: GuestRequest) -> GuestResult:
-        """Run in a session whose lock is held; its fork is kept if it is sound afterwards."""
+        """Run in a session whose lock is held; its fork is kept if it is usable afterwards."""
         held, session.fork = session.fork, None
         self._residents.leave(session)
         make, body = self._fresh(request), request.body
@@ -360,21 +360,21 @@ class GuestHost:
             body = request.body if request.body_again is None else request.body_again
         try:
             done = await self._drive(make, body, request, keep=True)
-            # One that could not be woken for want of room is kept as it is.
+            # A fork that could not be woken for lack of room is kept hibernated.
             session.fork = done.fork if done.unforked is None else held
-            if self._closed and session.fork is not None:  # nothing else will
+            if self._closed and session.fork is not None:  # nothing else will close it
                 session.fork.close()
                 session.fork = None
             if session.fork is not None:
                 self._note(session, session.fork)
         finally:
-            # A run that never began (cancelled, or the engine closed) leaves the kept fork unused.
+            # A request that never began (cancelled, or the engine closed) leaves the kept fork unused.
             if held is not None and held is not session.fork:
                 held.close()
         return evolve(_guest_result(done), loaded=held is None)
 
     async def _hibernate_idle(self) -> None:
-        """Put idle sessions aside until no more are ready than shall be."""
+        """Hibernate idle sessions until the resident ones are within bounds."""
         tried: set[_Session] = set()
         while True:
             surplus = self._residents.surplus(self._most_awake)
@@ -418,7 +418,7 @@ class GuestHost:
     async def _drive(
         self, make_fork: Callable[[], Fork], body: bytes, request: GuestRequest, *, keep: bool
     ) -> GuestJob:
-        """Have the driver run a job, and wait for it; a cancelled wait kills the job first."""
+        """Have the scheduler run a job, and wait for it; a cancelled wait kills the job first."""
         if self._closed:
             msg = "the engine is closed"
             raise EngineClosed(msg)
@@ -446,17 +446,17 @@ class GuestHost:
 
 def _tell_loop(token: trio.lowlevel.TrioToken, over: trio.Event) -> None:
     """Set an event from another thread."""
-    with suppress(trio.RunFinishedError):  # then no task is left to wait
+    with suppress(trio.RunFinishedError):  # the loop has ended, so no task waits
         token.run_sync_soon(over.set)
 
 
 def _fork(images: LoadedImages, image_id: str | None, **details: Any) -> Fork:
-    """Fork an image; made of one that is loaded, or was until a moment ago."""
+    """Fork an image that the caller has had loaded; it is loaded again if it was dropped meanwhile."""
     return Fork(images.get(image_id), **details)
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:
-    """Do something in a thread, which cannot be stopped half-way."""
+    """Run a function in a thread to completion, whatever is cancelled."""
     done: list[T] = []
     with trio.CancelScope(shield=True):
         done.append(await trio.to_thread.run_sync(work))
@@ -471,7 +471,7 @@ def _copied(fork: Fork, limits: Limits | None) -> Fork:
 
 
 def _guest_result(job: GuestJob) -> GuestResult:
-    """What a job saw, as plain data.
+    """Return a job's result as plain data.
 
     Raises:
         EngineClosed: The job was cancelled because the host was closed.

@@ -1,4 +1,4 @@
-"""Images as files: written, and made again from what was written. Both happen where guests live."""
+"""Export and import of images as files, in the process that holds the guests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SHOWN_CHARS = 200
 
 
 def export_image(images: LoadedImages, image_id: str | None, path: Path) -> str:
-    """Write an image's snapshot, and the code that is loaded in it, to a new file. Blocks.
+    """Write an image's snapshot, and the code loaded in it, to a new file. Blocks.
 
     Returns:
         The file's path.
@@ -73,19 +73,19 @@ def export_image(images: LoadedImages, image_id: str | None, path: Path) -> str:
 
 
 def import_image(images: LoadedImages, path: Path, *, name: str | None, replace: bool) -> str:
-    """Seal the snapshot in a file as an image of this machine. Blocks.
+    """Make an image of this machine from the snapshot in a file. Blocks.
 
     Args:
-        images: The images there are; one of them must have the same files at its `/`.
+        images: The available images; one of them must have the same files at its `/`.
         path: The file, which is untrusted.
-        name: What the image will go by; None for its id alone.
+        name: Name of the image; None for its id alone.
         replace: Whether the name may be taken from another image.
 
     Returns:
         The image's id.
 
     Raises:
-        CopyRefused: It is no such file, or cannot be used here; the message says why.
+        CopyRefused: The file is not an exported image, or cannot be used here; the message says why.
     """
     bounds = {_SNAPSHOT: MAX_SNAPSHOT_BYTES, _TREE: _TREE_BYTES}
     try:
@@ -116,7 +116,7 @@ def import_image(images: LoadedImages, path: Path, *, name: str | None, replace:
 
 
 def _base(cache: ImageCache, facts: Mapping[str, Any]) -> ImageManifest:
-    """The image here that the snapshot's interpreter would not know from its own."""
+    """Return the local image that is compatible with the snapshot's interpreter."""
     if _text(facts, "abi") != snapshot_abi():
         raise ProtocolError("it was made with another interpreter, or another version of evocell")
     root = facts.get("root")
@@ -137,7 +137,7 @@ def _base(cache: ImageCache, facts: Mapping[str, Any]) -> ImageManifest:
 
 
 def _laid_out(tree: FileTree | None, folder: Path) -> Path | None:
-    """Write a tree, every path of which was checked, into a directory."""
+    """Write a tree, whose paths have been validated, into a directory."""
     if tree is None:
         return None
     for path, content in tree.files:

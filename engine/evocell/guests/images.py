@@ -1,4 +1,4 @@
-"""The image an engine forks from, as its configuration asks for it."""
+"""Loaded images, the catalogue of cached images, and building the configured one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.image import Image, open_image
 from evocell_runtime.spec import ImageSpec
 
-if TYPE_CHECKING:  # worker processes, which never build, start without them
+if TYPE_CHECKING:  # worker processes never build images, and start faster without these
     from evocell.config import Config
     from evocell_runtime.build import BuildProgress
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:  # worker processes, which never build, start without them
 T = TypeVar("T")
 
 KEPT_IMAGES = 64
-"""Images that a process has mapped for forks to come; of more, the one used longest ago is let go."""
+"""Most images that a process keeps mapped; the least recently used is dropped first."""
 
 
 class LoadedImages:
-    """The images that a process forks from: its own, and others from the same cache as they are asked for.
+    """The images that a process forks from: its own, and others, loaded from the same cache on demand.
 
     Args:
-        own: The image of runs that name none.
-        cache: Where the others lie.
+        own: The image of requests that name none.
+        cache: The cache of the others.
     """
 
     def __init__(self, own: Image, cache: ImageCache) -> None:
@@ -43,14 +43,14 @@ class LoadedImages:
         self._loading = threading.Lock()
 
     def holds(self, image_id: str | None) -> bool:
-        """Whether `get` would not have to load it."""
+        """Return whether an image is loaded."""
         return image_id in (None, self.own.image_id) or image_id in self._others
 
     def get(self, image_id: str | None) -> Image:
         """Return an image, loading it if need be. From any thread.
 
         Raises:
-            evocell_runtime.errors.ImageError: There is none of that id, or it is damaged.
+            evocell_runtime.errors.ImageError: The image does not exist, or is damaged.
         """
         if image_id is None or image_id == self.own.image_id:
             return self.own
@@ -67,7 +67,7 @@ class LoadedImages:
             return image
 
     def close(self) -> None:
-        """Let all of them go; forks that are alive keep theirs. Idempotent."""
+        """Drop all images; live forks keep theirs. Idempotent."""
         with self._loading:
             others = list(self._others.values())
             self._others.clear()
@@ -76,11 +76,11 @@ class LoadedImages:
 
 
 class ImageCatalogue:
-    """What the engine knows of images, without loading any.
+    """Lookup of images in the cache, without loading any.
 
     Args:
         own: The engine's own image.
-        cache: Where all lie.
+        cache: The cache of all images.
     """
 
     def __init__(self, own: ImageManifest, cache: ImageCache) -> None:
@@ -89,7 +89,7 @@ class ImageCatalogue:
         self._known: dict[str, ImageManifest] = {own.image_id: own}
 
     def find(self, wanted: str) -> ImageInfo | None:
-        """Return the image that goes by a name, an id or its unambiguous beginning; None if none does."""
+        """Return the image with a name, an id or an unambiguous prefix of an id; None if there is none."""
         image_id = self.cache.id_of(wanted)
         manifest = self._known.get(image_id or wanted)
         if manifest is None or not self.cache.image_dir(manifest.image_id).is_dir():
@@ -100,10 +100,10 @@ class ImageCatalogue:
         return describe_image(manifest, None if image_id is None else wanted)
 
     def manifest(self, image_id: str | None) -> ImageManifest:
-        """Return the manifest of an image that was found before, or of the engine's own for None.
+        """Return the manifest of a found image, or of the engine's own for None.
 
         Raises:
-            ImageError: It is not there any more.
+            ImageError: It is no longer in the cache.
         """
         if image_id is None:
             return self.own
@@ -114,7 +114,7 @@ class ImageCatalogue:
         return manifest
 
     def known(self) -> list[ImageInfo]:
-        """Return every image in the cache, the newest first; one with several names comes once for each."""
+        """Return every image in the cache, newest first, once per name."""
         names: dict[str, list[str | None]] = {}
         for name, image_id in self.cache.names().items():
             names.setdefault(image_id, []).append(name)
@@ -126,7 +126,7 @@ class ImageCatalogue:
 
 
 def describe_image(manifest: ImageManifest, name: str | None) -> ImageInfo:
-    """Say what is known of an image."""
+    """Describe an image."""
     return ImageInfo(
         id=manifest.image_id,
         name=name,
@@ -146,7 +146,7 @@ def spec_of(config: Config) -> ImageSpec:
 
 
 async def load_image(config: Config, progress: Progress | None) -> Image:
-    """Load the image into this process, building it first if there is none yet.
+    """Load the image into this process, building it first if need be.
 
     Raises:
         ImageError: It could not be found, built or trusted.
@@ -157,7 +157,7 @@ async def load_image(config: Config, progress: Progress | None) -> Image:
 
 
 async def ensure_image(config: Config, progress: Progress | None) -> ImageManifest:
-    """Have the image in the cache, building it if there is none yet, and load nothing.
+    """Ensure that the image is in the cache, building it if need be, without loading it.
 
     Raises:
         ImageError: It could not be found, built or trusted.

@@ -1,8 +1,8 @@
-"""Runs guests on the event loop's own thread, a slice at a time: for a process that does nothing else.
+"""Scheduler that runs guests on the event loop's thread, slice by slice, for dedicated processes.
 
-A second thread would cost more than a short call does: two hand-overs of the interpreter lock, and, while
-both threads are on cores, an interrupt to the other core for each change of the process's memory. Between
-two slices the loop gets a turn, so the process hears of new requests and of cancellations within a slice.
+A second thread would cost more than a short call: two switches of the interpreter lock, and, while both
+threads are on cores, an inter-processor interrupt for each change of the process's memory map. The loop runs
+between two slices, so new requests and cancellations are seen within a slice.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD, Job, Ru
 __all__ = ["LoopScheduler"]
 
 BREATH_S = 0.002
-"""The loop gets a turn at least so often while short jobs wait."""
+"""Longest time between two turns of the loop while short jobs wait."""
 
 
 class LoopScheduler:
-    """Drives jobs on one thread with everything else. Run `serve` in a task.
+    """Runs jobs on the event loop's thread. Run `serve` in a task.
 
     Args:
         clock: Time in seconds, for sleeping guests.
@@ -36,8 +36,8 @@ class LoopScheduler:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.on_pause: Callable[[], object] = bool
-        """Called before the loop gets a turn, and before the last short job that waits is run: what jobs that
-        ended had to tell should go out now, so that others come in time."""
+        """Called before each turn of the loop, and before the last waiting short job: flushes the results of
+        ended jobs, so that new requests arrive in time."""
         self._turns = RunQueue(STARTED_PER_THREAD)
         self._closing = False
         self._current: Job | None = None
@@ -50,19 +50,19 @@ class LoopScheduler:
 
     @property
     def switches(self) -> int:
-        """How often a call was put behind waiting ones."""
+        """Number of times a call was preempted for waiting ones."""
         return self._turns.switches
 
     @property
     def stalled_s(self) -> float:
-        """How long a job has held the thread, in seconds; 0 as seen from the thread itself."""
+        """Seconds for which a job has held the thread; 0 when read from the thread itself."""
         return 0.0
 
     def submit(self, job: Job) -> None:
         """Queue a job; its `end` will be called.
 
         Raises:
-            RuntimeError: The driver is closing.
+            RuntimeError: The scheduler is closing.
         """
         if self._closing:
             msg = "the driver is closing"
@@ -71,7 +71,7 @@ class LoopScheduler:
         self._changed.set()
 
     def cancel(self, job: Job) -> None:
-        """Have a job end at its next slice, or at once if it has not begun or sleeps; idempotent."""
+        """Cancel a job: it ends at its next slice, or at once if it has not begun or sleeps; idempotent."""
         job.cancel()
         if job in self._turns.fresh:
             self._turns.fresh.remove(job)
@@ -93,7 +93,7 @@ class LoopScheduler:
             job.end()
 
     async def serve(self) -> None:
-        """Drive jobs until the driver is closed.
+        """Run jobs until the scheduler is closed.
 
         Cancellation: A job that has begun stays as it is; `aclose` ends it.
         """

@@ -1,8 +1,8 @@
-"""The worker as a process: `python -m evocell.guests.main`.
+"""Entry point of a worker process: `python -m evocell.guests.main`.
 
-It is started by exec, speaks frames on what were its standard input and output, forks guests from one
-image, and drives them on the thread of its event loop. It ends when its input ends, and the kernel ends it
-with the process that started it. It keeps nothing: the engine has all that matters.
+It is started by exec, exchanges frames on its former standard input and output, forks guests from one image,
+and runs them on its event loop's thread. It ends when its input ends, and the kernel kills it with its parent
+process. It holds no durable state.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class _Service:
         self._shelf = PayloadCache()
 
     def notified(self, method: str, params: dict[str, Any]) -> None:
-        """Keep a blob that runs will refer to."""
+        """Keep a blob that later requests refer to."""
         if method == BLOB:
             self._shelf.take(params)
 
     def quick(self, method: str, params: dict[str, Any], answer: Answer) -> Callable[[], object] | None:
-        """Take a run that needs no session, which then needs no task; see `Connection`."""
+        """Accept a request without a session, which needs no task; see `Connection`."""
         host = self._host
         if method != "run" or host is None or not params["alone"]:
             return None
@@ -64,7 +64,7 @@ class _Service:
         return host.begin(request, done)
 
     async def handle(self, method: str, params: dict[str, Any]) -> Any:
-        """Do what a request asks for."""
+        """Handle a request."""
         if method == "open":
             self._host = _open(params, self._driver)
             self._shelf = PayloadCache(params["shelf_bytes"])
@@ -128,7 +128,7 @@ def main() -> int:
     die_with_parent()
     clean_traces()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Frames get descriptors of their own, so that nothing else can write among them.
+    # Frames get descriptors of their own, so that no other output can mix with them.
     source, sink = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

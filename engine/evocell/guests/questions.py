@@ -1,7 +1,7 @@
-"""What a guest may ask while its call waits, read from untrusted bytes.
+"""Questions of a guest about processes and channels, decoded from untrusted bytes.
 
-A question is a list in msgpack after one byte that no message begins with; an answer is a list too. What
-processes send one another goes through here as bytes that are measured and never looked into.
+A question is one marker byte, which no message begins with, and a msgpack list; an answer is a list too.
+Payloads between processes pass through as opaque bytes of bounded length.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MOST_NS = 1 << 62
 _CODES = range(-64, 256)
 _SIGNALS = range(1, 65)
 _SAID_CHARS = 4096
-_LENGTH_BYTES, _END = 4, b"0"  # of a blob in marshal's format, and the end of a map
+_LENGTH_BYTES, _END = 4, b"0"  # a blob in marshal's format, and the end of a map
 _ABORTED, _SEGFAULT, _TOO_LARGE = -6, -11, -25
 
 
@@ -56,7 +56,7 @@ class Start:
 
     Attributes:
         payload: Arguments of `evocell_child.main`, encoded.
-        stdin: What it can read from its standard input.
+        stdin: Its standard input.
     """
 
     payload: bytes = field(repr=False)
@@ -65,10 +65,10 @@ class Start:
 
 @frozen
 class Fork:
-    """Start a process that is a copy of the one that asks.
+    """Start a process that is a copy of the asking one.
 
     Attributes:
-        stdin: What it can read from its standard input.
+        stdin: Its standard input.
     """
 
     stdin: bytes = b""
@@ -79,7 +79,7 @@ class Wait:
     """Wait until one of some processes has ended.
 
     Attributes:
-        pids: Processes of the one that asks; none to let time pass.
+        pids: Child processes of the asking one; empty to let time pass.
         wait_ns: The longest wait, in nanoseconds of the virtual clock; None for ever.
     """
 
@@ -92,8 +92,8 @@ class Kill:
     """End a process.
 
     Attributes:
-        pid: Which.
-        signal: By which signal.
+        pid: The process.
+        signal: The signal.
     """
 
     pid: int
@@ -124,9 +124,9 @@ class Receive:
 
     Attributes:
         channel: Which.
-        wait_ns: As for `Wait`.
-        takes: Whether the message is taken out, and not only waited for.
-        watched: Processes of the one that asks whose end ends the wait too.
+        wait_ns: As in `Wait`.
+        takes: Whether the message is removed, and not only awaited.
+        watched: Child processes of the asking one whose end also ends the wait.
     """
 
     channel: int
@@ -156,10 +156,10 @@ class Answer:
     Attributes:
         pid: Which.
         code: Its exit status, or the negative number of a signal.
-        data: What it left for its parent.
-        stdout: What it wrote.
-        stderr: What it wrote.
-        said: What is to be said of its end, if it was an odd one.
+        data: Data left for its parent.
+        stdout: Its standard output.
+        stderr: Its standard error.
+        said: A remark on its end, if it was unusual.
     """
 
     pid: int
@@ -171,13 +171,13 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """How many bytes it holds."""
+        """Number of bytes it holds."""
         return len(self.data) + len(self.stdout) + len(self.stderr)
 
 
 @frozen
 class Refused:
-    """A question that is not done.
+    """Refusal of a question.
 
     Attributes:
         why: ``"malformed"``, ``"depth"``, ``"busy"``, ``"deadlock"``, ``"stranger"``, ``"full"`` or
@@ -190,19 +190,19 @@ class Refused:
 
 
 def most_bytes(limits: Limits) -> int:
-    """The longest question that is read: what it carries is at most as long as a payload."""
+    """Return the length of the longest valid question: its contents are at most as long as a payload."""
     return limits.payload_bytes + ENVELOPE_BYTES
 
 
 def read_question(raw: GuestBytes | None, limits: Limits) -> Question:
-    """Read a question.
+    """Decode a question.
 
     Args:
-        raw: The bytes, the first of which is the mark; None if there are too many.
-        limits: The call's: what it carries is at most as long as a payload.
+        raw: The bytes, beginning with the marker; None if there are too many.
+        limits: The call's limits: contents are at most as long as a payload.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It is malformed.
     """
     most = most_bytes(limits)
     if raw is None or len(raw) > most:
@@ -233,17 +233,17 @@ def read_question(raw: GuestBytes | None, limits: Limits) -> Question:
 
 
 def child_request(parts: Sequence[bytes], payload: bytes) -> bytes:
-    """Make the request of a process that is started: what the guest's agent reads.
+    """Make the agent's request for a started process.
 
     Args:
-        parts: All of it but the arguments; see `evocell.workers.requests.child_parts`.
-        payload: Its arguments, as they were asked for: a blob in the request, which is not looked into.
+        parts: The request up to the arguments; see `evocell.workers.requests.child_parts`.
+        payload: Its arguments as the parent sent them, included as an opaque blob.
     """
     return b"".join((*parts, len(payload).to_bytes(_LENGTH_BYTES, "little"), payload, _END))
 
 
 def encode_answer(answer: Answer | Refused | bytes | int | None) -> bytes:
-    """Write an answer: ``["done", value]`` or ``["refused", why, sentence]``."""
+    """Encode an answer: ``["done", value]`` or ``["refused", why, sentence]``."""
     if isinstance(answer, Refused):
         return encode(["refused", answer.why, answer.said])
     if isinstance(answer, Answer):
@@ -254,15 +254,15 @@ def encode_answer(answer: Answer | Refused | bytes | int | None) -> bytes:
 
 
 def read_child_answer(response: GuestBytes, limits: Limits) -> tuple[int, bytes, str]:
-    """Read what a process left when it returned.
+    """Decode the response of a process that returned.
 
     Args:
-        response: Its agent's response.
+        response: The response of its agent.
         limits: The call's.
 
     Returns:
-        Its exit status, what it left for its parent, and what is to be said of its end. A response that is
-        none is an end by signal 6.
+        Its exit status, its data for the parent, and a remark on its end. A malformed response counts as an
+        end by signal 6.
     """
     try:
         answer = decode_response(response, max_bytes=limits.payload_bytes, max_items=_ITEMS, max_depth=_DEPTH)
@@ -279,7 +279,7 @@ def read_child_answer(response: GuestBytes, limits: Limits) -> tuple[int, bytes,
 
 
 def end_of(result: CallResult, limits: Limits) -> tuple[int, bytes, str]:
-    """The exit status of a process that ended by itself, what it left, and what is to be said of it."""
+    """Return the exit status of a process that ended by itself, its data for the parent, and a remark."""
     if result.returned and result.response is not None and not result.status:
         return read_child_answer(result.response, limits)
     if result.stop_reason is StopReason.EXIT:
@@ -304,7 +304,7 @@ def _are_pids(values: list[Any]) -> bool:
 
 
 def _duration(value: Any) -> int | None:
-    """A wait in nanoseconds; None for one without end.
+    """Check a wait in nanoseconds; None is an unbounded wait.
 
     Raises:
         ProtocolError: It is neither.

@@ -1,9 +1,9 @@
-"""The order in which guests get to run, on threads and on the loop.
+"""Run queue of guests, shared by both schedulers.
 
-A guest runs in slices of fuel. A scheduler keeps to one call for a quantum of slices and then, if
-others wait, puts it behind them: a long call never starves its neighbours, and a short one is
-never interrupted. Calls that have begun hold memory, so only so many may be under way at once;
-the rest wait unbegun, which costs nothing.
+A guest runs in slices of fuel. A scheduler runs one call for a quantum of slices and then, if
+others wait, moves it behind them: a long call never starves its neighbours, and a short one is
+never interrupted. Calls that have begun hold memory, so their number is bounded;
+the others wait unstarted, which costs nothing.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Protocol
 __all__ = ["QUANTUM_SLICES", "STARTED_PER_THREAD", "Job", "RunQueue"]
 
 QUANTUM_SLICES = 40
-"""Slices a call keeps its thread while others wait: about 20 to 100 ms."""
+"""Quantum of a call while others wait, in slices: about 20 to 100 ms."""
 
 STARTED_PER_THREAD = 8
-"""Calls a thread may have under way at once; each holds a guest's memory."""
+"""Most calls under way per thread; each holds a guest's memory."""
 
 
 class Job(Protocol):
-    """A guest's work, done on whichever thread the driver gives it, one thread at a time.
+    """A guest's work, run on any thread of the scheduler, one at a time.
 
-    None of the methods may raise: a job keeps its own failure, and tells it in `end`.
+    No method may raise: a job keeps its own failure and reports it in `end`.
     """
 
     def begin(self) -> bool:
-        """Fork and start. Returns whether there is nothing left to run."""
+        """Fork and start. Returns whether the job is already over."""
         ...
 
     def step(self) -> bool:
@@ -35,54 +35,54 @@ class Job(Protocol):
         ...
 
     def wake_at(self) -> float | None:
-        """When a sleeping guest wants to go on (`time.monotonic`), or None if it does now."""
+        """Return when a sleeping guest resumes (`time.monotonic`); None if it is runnable."""
         ...
 
     def cancel(self) -> None:
-        """Make the next `begin` or `step` say that the work is over. From any thread; idempotent."""
+        """Make the next `begin` or `step` report the end of the work. From any thread; idempotent."""
         ...
 
     def end(self) -> None:
-        """Free what the work held and hand over its result. Called exactly once, begun or not."""
+        """Free the job's resources and deliver its result. Called exactly once, begun or not."""
         ...
 
 
 class RunQueue:
-    """Who runs next. Not safe to use from two threads at once.
+    """Queue of jobs. Not safe to use from two threads at once.
 
     Args:
-        most: How many jobs may be under way at once.
+        most: Most jobs under way at once.
     """
 
     def __init__(self, most: int) -> None:
         self.fresh: deque[Job] = deque()
         """Jobs that have not begun."""
         self.paused: deque[Job] = deque()
-        """Jobs that have begun and are not being run."""
+        """Jobs that have begun and are not running now."""
         self.started = 0
         """Jobs that have begun and have not ended."""
         self.switches = 0
-        """How often a call was put behind waiting ones."""
+        """Number of times a call was preempted for waiting ones."""
         self._most = most
 
     def may_begin(self, *, closing: bool) -> bool:
-        """Whether a job waits that has not begun, and may."""
+        """Return whether an unstarted job may begin."""
         if not self.fresh:
             return False
-        # What sleeps does not count: it may sleep for long.
+        # Sleeping jobs do not count: they may sleep for long.
         asleep = sum(job.wake_at() is not None for job in self.paused)
         return closing or self.started - asleep < self._most
 
     def begin_next(self) -> Job:
-        """Take the first of the jobs that have not begun. It counts as begun."""
+        """Pop the first unstarted job. It counts as begun."""
         self.started += 1
         return self.fresh.popleft()
 
     def resume_next(self, now: float) -> tuple[Job | None, float | None]:
-        """Take the first of the jobs under way that wants to go on.
+        """Pop the first runnable job under way.
 
         Returns:
-            The job, or None and when the first of the sleeping ones wakes, if there are any.
+            The job, or None with the time at which the first sleeping job wakes, if any sleeps.
         """
         soonest: float | None = None
         for _ in range(len(self.paused)):
@@ -95,11 +95,11 @@ class RunQueue:
         return None, soonest
 
     def others_wait(self) -> bool:
-        """Whether a job that has had its quantum should make room."""
+        """Return whether a job that has used its quantum should yield."""
         return bool(self.paused) or (bool(self.fresh) and self.started < self._most)
 
     def put_back(self, job: Job, *, over: bool) -> None:
-        """Count a job out, or put it behind the others."""
+        """Remove a finished job, or move an unfinished one behind the others."""
         if over:
             self.started -= 1
         else:

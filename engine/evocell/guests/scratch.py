@@ -1,8 +1,8 @@
-"""Temporary directories that do not outlive their owners for long.
+"""Temporary directories, removed by other processes if their owner was killed.
 
-A process that is killed cannot remove what it made. So each directory is locked by the process that owns it,
-and a process that needs one first removes those that are not locked any more. A lock is surer than a process
-id, which the kernel gives away again, and which means another process in another container. Cleaners such as
+A killed process cannot remove its directories. So each directory is locked by its owner, and a process that
+creates one first removes those that are no longer locked. A lock is more reliable than a process
+id, which the kernel reuses, and which names another process in another container. Cleaners such as
 systemd-tmpfiles leave locked directories alone, too.
 """
 
@@ -22,10 +22,10 @@ from types import TracebackType
 __all__ = ["MARKER", "PREFIX", "OwnedDirectory", "Scratch", "memory_place", "sweep"]
 
 PREFIX = "evocell-"
-"""What the names of all directories begin with."""
+"""Prefix of the names of all directories."""
 
 MARKER = ".evocell"
-"""A file in each that says whose it is; there only while, or after, the directory was locked."""
+"""Marker file that identifies our directories; it exists only while or after the directory was locked."""
 
 _PRIVATE_MODE = 0o700
 _MEMORY = "/dev/shm"  # noqa: S108 - each directory in it is private, and locked by its owner
@@ -38,7 +38,7 @@ _log = logging.getLogger("evocell")
 class OwnedDirectory:
     """A private temporary directory, removed by `close`, or by a later `sweep` if this process cannot.
 
-    Nothing happens at its finalisation: a child made by ``os.fork`` must not remove what its parent uses.
+    It has no finaliser: a child made by ``os.fork`` must not remove its parent's directory.
 
     Args:
         place: The directory to make it in; None for the usual one.
@@ -55,13 +55,13 @@ class OwnedDirectory:
         except OSError:
             self.path.rmdir()
             raise
-        # A file system without such locks: it is never swept, which is the safe side.
+        # A file system without such locks: the directory is never swept, which is safe.
         with suppress(OSError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (self.path / MARKER).write_text(f"made by process {self._pid}\n", encoding="ascii")
 
     def __enter__(self) -> Path:
-        """Return where it is."""
+        """Return its path."""
         return self.path
 
     def __exit__(
@@ -74,7 +74,7 @@ class OwnedDirectory:
         self.close()
 
     def is_there(self) -> bool:
-        """Whether the directory of that name is still the one that was made, and not another user's."""
+        """Return whether the path still names the directory that was created, not another user's."""
         if self._lock is None:
             return False
         with suppress(OSError):
@@ -82,7 +82,7 @@ class OwnedDirectory:
         return False
 
     def close(self) -> None:
-        """Remove it with all that is in it, as far as that can be done; idempotent."""
+        """Remove it with its contents, as far as possible; idempotent."""
         lock, self._lock = self._lock, None
         if lock is None or self._pid != os.getpid():
             return
@@ -93,7 +93,7 @@ class OwnedDirectory:
 
 
 class Scratch:
-    """Makes directories for guests to write in, all of them in one that belongs to this process."""
+    """Makes writable directories for guests, inside one directory owned by this process."""
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
@@ -109,10 +109,10 @@ class Scratch:
             return Path(tempfile.mkdtemp(prefix="tmp-", dir=self._place()))
 
     def take(self, directory: Path) -> Path:
-        """Make a directory of another process's one of these. From any thread.
+        """Take over a directory of another process. From any thread.
 
         Raises:
-            OSError: It is not there any more.
+            OSError: It no longer exists.
         """
         with self._changing:
             taken = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._place()))
@@ -120,7 +120,7 @@ class Scratch:
             return taken
 
     def close(self) -> None:
-        """Remove whatever is left of them; idempotent."""
+        """Remove all remaining directories; idempotent."""
         with self._changing:
             self._remove_home()
 
@@ -138,13 +138,13 @@ class Scratch:
 
 
 def sweep() -> list[str]:
-    """Remove the temporary directories whose owners are gone.
+    """Remove the temporary directories whose owners have died.
 
-    Only what is certainly ours is touched: a directory of this user, closed to all others, with our name and
-    our marker in it, that is not locked. No link is followed.
+    Only directories that are certainly ours are touched: owned by this user, inaccessible to others, with our
+    prefix and marker, and not locked. No link is followed.
 
     Returns:
-        The names of those that are gone now.
+        The names of the removed directories.
     """
     removed = [name for place in (tempfile.gettempdir(), _MEMORY) for name in _sweep(place)]
     if removed:
@@ -164,7 +164,7 @@ def _sweep(directory: str) -> list[str]:
 
 
 def memory_place() -> str | None:
-    """A file system in memory with room to spare; None if there is none, or another place was asked for."""
+    """Return an in-memory file system with enough room; None without one, or if ``TMPDIR`` is set."""
     if any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
         return None
     with suppress(OSError):
@@ -175,13 +175,13 @@ def memory_place() -> str | None:
 
 
 def _remove_orphan(place: int, name: str) -> bool:
-    """Remove a directory if it is ours and its owner is gone; whether it was removed."""
+    """Remove a directory if it is ours and its owner has died; return whether it was removed."""
     try:
         directory = os.open(name, _DIRECTORY, dir_fd=place)
     except OSError:
         return False
     try:
-        # The marker is written under the lock: what has one and can be locked has lost its owner.
+        # The marker is written under the lock: a directory with a marker that can be locked has no owner.
         if not _is_ours(directory):
             return False
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,7 +206,7 @@ def _is_ours(directory: int) -> bool:
 
 
 def _empty(directory: int) -> None:
-    """Remove what is in a directory, the marker last: what is left half done will be found again."""
+    """Remove a directory's contents, the marker last, so that an interrupted removal is found again."""
     for name in sorted(_names(directory), key=MARKER.__eq__):
         if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             shutil.rmtree(name, dir_fd=directory)

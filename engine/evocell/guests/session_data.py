@@ -1,4 +1,4 @@
-"""What a session holds as plain data, and sessions made of such data, from wherever it comes."""
+"""Conversion of sessions to plain data and, from untrusted plain data, back."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from evocell_runtime.private import PRIVATE_MODE
 __all__ = ["MAX_SCRATCH_FILES", "export_data", "import_data"]
 
 MAX_SCRATCH_FILES = 10_000
-"""Files in a guest's scratch space that are carried along."""
+"""Most files of a guest's scratch space that are exported."""
 
 _SLACK_BYTES = 4 << 20
 _ITEMS_PER_FILE = 3
 
 
 def export_data(fork: Fork) -> dict[str, Any]:
-    """What a fork holds, as plain data; it stays as it is. It must be at rest.
+    """Return a fork's state as plain data; the fork is unchanged. It must be idle.
 
     Raises:
         CopyRefused: It has files open, or too many in its scratch space.
@@ -44,16 +44,16 @@ def export_data(fork: Fork) -> dict[str, Any]:
 
 
 def import_data(images: LoadedImages, state: Mapping[str, Any], make_scratch: Callable[[], Path]) -> Fork:
-    """A fork, put aside, that holds what one elsewhere held.
+    """Make a hibernated fork from exported state.
 
     Args:
         images: The images here.
-        state: ``"guest"`` and ``"scratch"`` as `export_data` made them, or someone who would like them to be
-            taken for that; and the engine's own ``"image"``, ``"app"`` and ``"limits"``.
+        state: ``"guest"`` and ``"scratch"``, untrusted, in the form that `export_data` returns; and the
+            engine's own ``"image"``, ``"app"`` and ``"limits"``.
         make_scratch: Makes a directory for the guest to write in.
 
     Raises:
-        CopyRefused: It cannot be had here; the message says why.
+        CopyRefused: It cannot be restored here; the message says why.
     """
     try:
         limits = Limits(**state["limits"])
@@ -80,7 +80,7 @@ def import_data(images: LoadedImages, state: Mapping[str, Any], make_scratch: Ca
 
 
 def _packed_scratch(scratch: Path | None) -> bytes:
-    """Files and directories of a scratch space; a guest can make no links."""
+    """Pack the files and directories of a scratch space; a guest cannot make links."""
     found: list[list[Any]] = []
     if scratch is not None:
         for place, directories, names in os.walk(scratch):
@@ -95,10 +95,10 @@ def _packed_scratch(scratch: Path | None) -> bytes:
 
 
 def _scratch_entries(data: bytes, limits: Limits) -> list[tuple[str, bytes | None]]:
-    """Paths and contents of what is to lie in a scratch space, directories without; all held to the limits.
+    """Return the paths and contents of scratch entries (directories without), checked against the limits.
 
     Raises:
-        CopyRefused: They are over a limit, or none; the message says why.
+        CopyRefused: They are malformed or over a limit; the message says why.
     """
     try:
         return list(_checked_entries(data, limits))
@@ -140,7 +140,7 @@ def _checked_entries(data: bytes, limits: Limits) -> Iterator[tuple[str, bytes |
 
 
 def _charged(entries: Sequence[tuple[str, bytes | None]]) -> ScratchUse:
-    """What the membrane has charged for them."""
+    """Return the membrane's charge for them."""
     return ScratchUse(
         used_bytes=sum(charged_bytes(len(content or b"")) for _, content in entries), entries=len(entries)
     )

@@ -1,7 +1,7 @@
-"""The threads that run guests, beside whatever else the process does.
+"""Scheduler that runs guests on threads, in a process that also does other work.
 
-Forking maps memory, and two threads of one process that do little else stand in each other's way:
-calls of a millisecond go through faster on one thread than on two. So the further threads begin
+Forking maps memory, and two threads of one process that mostly fork contend for the address space:
+calls of a millisecond are faster on one thread than on two. So further threads begin
 calls only while calls take longer than that. Source: `bench/`, 2 cores, create + call + destroy:
 2.1-2.5 ms each on one thread, 2.7-2.8 ms on two.
 """
@@ -19,21 +19,21 @@ from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD, Job, Ru
 __all__ = ["PARALLEL_FROM_S", "ThreadScheduler"]
 
 PARALLEL_FROM_S = 0.005
-"""Calls that take this long, in seconds, are worth a second thread."""
+"""Duration of calls, in seconds, from which a second thread pays off."""
 
 _SMOOTHING = 0.2
 
 
 class ThreadScheduler:
-    """Threads that drive jobs. It owns the threads; `close` ends them.
+    """Runs jobs on threads, which it owns; `close` ends them.
 
     Args:
-        threads: How many; a core each.
+        threads: Number of threads; a core each.
         clock: Time in seconds, for sleeping guests.
     """
 
     on_loop = False
-    """Jobs end on threads of the driver's own."""
+    """Jobs end on the scheduler's own threads."""
 
     def __init__(self, threads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -56,7 +56,7 @@ class ThreadScheduler:
         """Queue a job; its `end` will be called.
 
         Raises:
-            RuntimeError: The driver is closing.
+            RuntimeError: The scheduler is closing.
         """
         with self._changed:
             if self._closing:
@@ -66,20 +66,20 @@ class ThreadScheduler:
             self._changed.notify_all()
 
     def cancel(self, job: Job) -> None:
-        """Have a job end at its next slice, or at once if it has not begun or sleeps; idempotent."""
+        """Cancel a job: it ends at its next slice, or at once if it has not begun or sleeps; idempotent."""
         job.cancel()
         with self._changed:
             unbegun = job in self._turns.fresh
             if unbegun:
                 self._turns.fresh.remove(job)
             self._changed.notify_all()
-        if unbegun:  # on this thread: the others may be at work for a long time
+        if unbegun:  # on this thread: the others may be busy for a long time
             job.end()
 
     def close(self) -> None:
         """Let the threads finish what they run and end; ends queued jobs unbegun. Blocks; idempotent.
 
-        Jobs that should not run on must have been told to stop before.
+        Cancel jobs that should not finish before calling it.
         """
         with self._changed:
             self._closing = True
@@ -88,7 +88,7 @@ class ThreadScheduler:
             thread.join()
 
     async def aclose(self) -> None:
-        """The same, without blocking the event loop."""
+        """Close without blocking the event loop; see `close`."""
         await trio.to_thread.run_sync(self.close)
 
     @property
@@ -98,12 +98,12 @@ class ThreadScheduler:
 
     @property
     def switches(self) -> int:
-        """How often a call was put behind waiting ones."""
+        """Number of times a call was preempted for waiting ones."""
         return self._turns.switches
 
     @property
     def stalled_s(self) -> float:
-        """How long a job has held its thread without coming back, in seconds; 0 if none holds one."""
+        """Longest time that a job has been holding a thread in one slice, in seconds; 0 if none does."""
         now = self._clock()
         return max((now - began for began in self._step_began if began is not None), default=0.0)
 
@@ -135,16 +135,16 @@ class ThreadScheduler:
             return self._turns.others_wait()
 
     def _worth_helping(self, now: float) -> bool:
-        """Whether calls are, or one just now is, long enough for a further thread to begin others."""
+        """Return whether calls take long enough for a further thread to begin some."""
         if self._typical_s >= PARALLEL_FROM_S:
             return True
         return any(began is not None and now - began >= PARALLEL_FROM_S for began in self._turn_began)
 
     def _pick(self, index: int) -> tuple[Job, bool] | None:
-        """The next job and whether it has begun; None when the driver has closed and all is done."""
+        """Return the next job and whether it has begun; None when the scheduler is closed and drained."""
         with self._changed:
             while True:
-                # What has not begun goes first, as far as memory allows: most calls are short.
+                # Unstarted jobs go first, as far as memory allows: most calls are short.
                 now = self._clock()
                 soonest: float | None = None
                 if self._turns.may_begin(closing=self._closing):

@@ -1,4 +1,4 @@
-"""Ways into evocell from frameworks and libraries that have a loop already; see ``docs/guides``.
+"""Integrations for frameworks and libraries with an evolution loop of their own; see ``docs/guides``.
 
-Nothing else imports these modules, and each imports its framework only if that is what it is for.
+No other module imports these, and each imports only its own framework.
 """

@@ -1,13 +1,11 @@
-"""Dask: an engine whose guests live on a cluster's workers.
+"""Dask: engines with guests on a cluster's workers.
 
-``with evocell.Engine(cluster=client) as engine:`` is all that changes. Each Dask worker holds a node, with as
-many guest processes as it has threads. Dask carries bytes: the source, arguments, limits and seeds of runs
-one way, what was seen of them the other. It pickles the names of the functions below and nothing that a guest
-wrote.
+Only ``with evocell.Engine(cluster=client) as engine:`` changes. Each Dask worker holds a node, with as many
+guest processes as it has threads. Dask carries bytes: sources, arguments, limits and seeds of requests one
+way, results the other. It pickles the names of the functions below, but no data of guests.
 
-Batches of runs are Dask tasks, each bound to one worker, so Dask's dashboard shows them and other users of
-the cluster get their turns. Whatever has to get through at once (joining, stopping, a look) goes beside the
-tasks.
+Batches of requests are Dask tasks, each bound to one worker, so they appear on Dask's dashboard and share the
+cluster with other users. Urgent messages (joining, stopping, polling) bypass the tasks.
 """
 
 from __future__ import annotations
@@ -36,16 +34,15 @@ from evocell.integrations.cluster.protocol import Link, NodeFailed, NodeLost
 __all__ = ["DaskCluster", "pool_of"]
 
 CONNECT_S = 10.0
-"""How long the scheduler may take to answer at the beginning."""
+"""Timeout of the scheduler's first answer."""
 
 CLOSE_S = 10.0
-"""How long nodes may take to end at the end."""
+"""Timeout of the nodes' end."""
 
 DEMAND_PER_NODE = 10
-"""Tasks that no worker can take, by which an adaptive cluster sees that one more worker had something to do.
+"""Unschedulable tasks by which an adaptive cluster sees demand for one more worker.
 
-Dask guesses half a second for a task that it does not know, and by default grows by a thread for five seconds
-of work.
+Dask estimates half a second for an unknown task, and by default grows by a thread per five seconds of work.
 """
 
 _MOST_DEMAND = 1000
@@ -59,19 +56,19 @@ _log = logging.getLogger("evocell")
 
 @frozen(kw_only=True)
 class DaskCluster:
-    """A Dask cluster, as an engine uses it: ``Engine(cluster=DaskCluster(client=client, processes=4))``.
+    """A Dask cluster for an engine: ``Engine(cluster=DaskCluster(client=client, processes=4))``.
 
     Attributes:
         client: A client of the cluster, made without ``asynchronous=True``. The engine has a connection of
             its own to the same scheduler, with the same security, and neither uses nor closes this one.
-        processes: Guest processes of each node; None for as many as the Dask worker has threads.
+        processes: Guest processes of each node; None for the number of the Dask worker's threads.
         images_dir: Directory of built images that all nodes share, such as one on NFS, which must belong to
             the user that workers run as and be closed to others; None for the user's cache directory of each
             machine.
-        patience_s: Seconds for which the engine waits for a node when there is none.
+        patience_s: Seconds for which the engine waits for a node.
 
     Raises:
-        ConfigurationError: Something in it cannot be used.
+        ConfigurationError: A field is invalid.
     """
 
     client: Client = field()
@@ -80,7 +77,7 @@ class DaskCluster:
     patience_s: float = 120.0
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what cannot be used."""
+        """Validate the fields."""
         if not isinstance(self.client, Client):
             raise ConfigurationError(
                 f"client must be a distributed.Client, not {type(self.client).__name__}; "
@@ -112,7 +109,7 @@ class DaskCluster:
 
     @asynccontextmanager
     async def link(self) -> AsyncIterator[Link]:
-        """Connect to the scheduler, for one engine.
+        """Connect one engine to the scheduler.
 
         Raises:
             ClusterLost: It does not answer.
@@ -147,10 +144,10 @@ class DaskCluster:
 
 
 def pool_of(cluster: object) -> DaskCluster:
-    """Return a client as an engine uses it.
+    """Return the pool of a client.
 
     Raises:
-        ConfigurationError: It is no client.
+        ConfigurationError: It is not a client.
     """
     if not isinstance(cluster, Client):
         raise ConfigurationError(
@@ -162,11 +159,11 @@ def pool_of(cluster: object) -> DaskCluster:
 
 
 class DaskLink:
-    """A scheduler as one engine holds it; implements `evocell.integrations.cluster.protocol.Link`.
+    """One engine's connection to a scheduler; implements `evocell.integrations.cluster.protocol.Link`.
 
     Args:
-        client: A client of the engine's own.
-        address: Where the scheduler is.
+        client: The engine's own client.
+        address: The scheduler's address.
     """
 
     def __init__(self, client: Client, address: str) -> None:
@@ -187,26 +184,26 @@ class DaskLink:
 
     @property
     def members(self) -> Mapping[str, str]:
-        """The workers there are; see `Link`."""
+        """The current workers; see `Link`."""
         return self._members
 
     @property
     def trouble(self) -> str | None:
-        """Why the scheduler cannot be reached; see `Link`."""
+        """Why the scheduler is unreachable; see `Link`."""
         return self._trouble
 
     async def wait_change(self) -> None:
-        """Wait until workers came or went; see `Link`."""
+        """Wait until the set of workers may have changed; see `Link`."""
         await self._changed.wait()
 
     def left_in_order(self, address: str) -> bool:
-        """Whether a worker that is gone was retired or closed; see `Link`."""
+        """Return whether a lost worker was retired or closed; see `Link`."""
         return address in self._in_order
 
     # ------------------------------------------------------------------ members
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow the scheduler until cancelled. Started once it has said which workers there are."""
+        """Follow the scheduler until cancelled. Reports started once the workers are known."""
         await self._attach()
         task_status.started()
         was_there = True
@@ -241,7 +238,7 @@ class DaskLink:
         self._tell()
 
     def _happened(self, event: tuple[float, Any]) -> None:
-        """Take note of what the scheduler tells; on the client's loop."""
+        """Handle an event of the scheduler; on the client's loop."""
         _, told = event
         if isinstance(told, dict) and told.get("action") in ("add-worker", "remove-worker"):
             with suppress(trio.RunFinishedError):
@@ -257,7 +254,7 @@ class DaskLink:
                 self._in_order.add(address)
             self._tell()
         else:
-            self._stale = True  # the event does not say what it is called
+            self._stale = True  # the event lacks its name
 
     def _tell(self) -> None:
         self._changed.set()
@@ -266,7 +263,7 @@ class DaskLink:
     # ------------------------------------------------------------------ messages
 
     async def ask(self, addresses: Sequence[str], message: bytes) -> dict[str, bytes | EvocellError]:
-        """Have nodes answer a message beside all tasks; see `Link`."""
+        """Send a message to nodes, bypassing the tasks; see `Link`."""
         there = [address for address in addresses if address in self._members]
         found: dict[str, bytes | EvocellError] = {
             address: NodeLost(f"{address} is gone") for address in addresses if address not in self._members
@@ -287,7 +284,7 @@ class DaskLink:
         return found
 
     async def work(self, address: str, message: bytes) -> bytes:
-        """Have a node answer a message as a task of its worker; see `Link`."""
+        """Send a message to a node as a task of its worker; see `Link`."""
         if address not in self._members:
             raise NodeLost(f"{address} is gone")
         key = f"evocell-{self._token}-{next(self._numbers)}"
@@ -311,7 +308,7 @@ class DaskLink:
         return answer
 
     async def want(self, nodes: int) -> None:
-        """Have as many tasks that no worker can take as an adaptive cluster needs to grow; see `Link`."""
+        """Submit as many unschedulable tasks as an adaptive cluster needs to grow; see `Link`."""
         n_tasks = min(_MOST_DEMAND, nodes * DEMAND_PER_NODE)
 
         async def change() -> None:
@@ -324,7 +321,7 @@ class DaskLink:
                     self._client.submit(_nothing, key=key, resources={_DEMAND: 1}, pure=False, retries=0)
                 )
 
-        with suppress(Exception):  # it is no more than a wish
+        with suppress(Exception):  # best effort
             await self._on_loop(change)
 
     async def _cancelled(self, future: Future[Any]) -> None:
@@ -338,13 +335,13 @@ class DaskLink:
             run = functools.partial(
                 self._client.run, close_node, self._token, workers=there, on_error="return"
             )
-            with suppress(Exception):  # a node that cannot be told ends when it hears nothing any more
+            with suppress(Exception):  # an unreachable node ends when its lease expires
                 await self._on_loop(run)
 
     async def _on_loop(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Await something in the client's loop, which is that of another thread.
+        """Await a coroutine in the client's loop, in another thread.
 
-        Cancellation: It is cancelled there, and not waited for.
+        Cancellation: It is cancelled there, without waiting.
         """
         over = trio.Event()
 
@@ -369,7 +366,7 @@ class DaskLink:
 
 
 class _Node(WorkerPlugin):
-    """Ends an engine's node with the Dask worker that it lives in, or when it is removed.
+    """Dask plugin that ends an engine's node with its Dask worker, or when it is removed.
 
     Args:
         worker: The Dask worker.
@@ -382,12 +379,12 @@ class _Node(WorkerPlugin):
         )
 
     async def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - as Dask has it
-        """End it."""
+        """End the node."""
         await asyncio.to_thread(self.door.close)
 
 
 async def answer_beside(token: str, message: bytes, dask_worker: Worker) -> bytes:
-    """Answer a message at once; the first one makes the node. Dask runs it in the worker's loop."""
+    """Answer a message at once, in the worker's loop; the first message creates the node."""
     name = _plugin_name(token)
     if name not in dask_worker.plugins:
         await dask_worker.plugin_add(_Node(dask_worker), name=name, catch_errors=False)
@@ -395,10 +392,10 @@ async def answer_beside(token: str, message: bytes, dask_worker: Worker) -> byte
 
 
 def answer_in_turn(token: str, message: bytes) -> bytes:
-    """Answer a message; Dask runs it as a task, in a thread of the worker.
+    """Answer a message as a Dask task, in a thread of the worker.
 
-    It takes its turn among the worker's tasks and then makes room: what has arrived waits for a guest
-    process, which would be idle if the next batch came only after the one before had been answered.
+    It is scheduled among the worker's tasks and then secedes: queued requests keep the guest processes busy,
+    which would be idle if the next batch came only after the answer to the one before.
     """
     node = _node(get_worker(), token)
     secede()
@@ -406,7 +403,7 @@ def answer_in_turn(token: str, message: bytes) -> bytes:
 
 
 async def close_node(token: str, dask_worker: Worker) -> None:
-    """End an engine's node, if there is one."""
+    """End an engine's node, if it exists."""
     if _plugin_name(token) in dask_worker.plugins:
         await dask_worker.plugin_remove(_plugin_name(token))
 
@@ -422,11 +419,11 @@ def _plugin_name(token: str) -> str:
 
 
 def _nothing() -> None:
-    """What an adaptive cluster is shown; no worker has the resource for it."""
+    """Stand for demand; no worker has the resource for this task."""
 
 
 def _failure(address: str, error: object) -> EvocellError:
-    """What an error of Dask's says about a node."""
+    """Translate an error of Dask to the failure of a node."""
     if isinstance(error, ModuleNotFoundError):
         return NodeFailed(f"{address} cannot import {error.name}; install evocell with the extra dask there")
     if error is None or isinstance(error, OSError | asyncio.CancelledError) or _is_loss(error):
@@ -446,13 +443,13 @@ def _is_loss(error: object) -> bool:
 
 
 def _name(name: object, address: str) -> str:
-    """What to call a worker: Dask gives some a number, and some their address."""
+    """Return the display name of a worker, which for Dask may be a number or its address."""
     if isinstance(name, int):
         return f"node-{name}"
     return name[:100] if isinstance(name, str) and name else address
 
 
 def _close(client: Any) -> None:
-    with suppress(Exception):  # there may be nothing any more that could be closed
+    with suppress(Exception):  # there may be nothing left to close
         client.unsubscribe_topic("all")
         client.close(timeout=2)

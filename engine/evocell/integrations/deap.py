@@ -1,7 +1,8 @@
-"""Lineage of a DEAP loop: who descends from whom, and by what operators, for `engine.lineage` and the report.
+"""Lineage of a DEAP loop: parents and operators of individuals, for `engine.lineage` and the report.
 
-DEAP does not say where an individual comes from: it clones, and changes the clones in place. `Family` wraps
-the operators of a toolbox so that individuals carry it along, and hands it to the engine with their source::
+DEAP does not record the origin of an individual: it clones, and changes the clones in place. `Family` wraps
+the operators of a toolbox so that individuals carry their origin, and passes it to the engine with their
+source::
 
     family = Family(population="regression")
     family.track(toolbox)  # clone, mate, mutate
@@ -9,7 +10,7 @@ the operators of a toolbox so that individuals carry it along, and hands it to t
     toolbox.register("evaluate", ev)
     toolbox.register("map", ev.map)
 
-Nothing of DEAP is imported here, and a loop runs as it did: no random number is drawn.
+DEAP is not imported here, and a loop is not affected: no random number is drawn.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ _MOST_PARENTS = 64
 
 @frozen
 class _Origin:
-    """Where an individual comes from.
+    """The origin of an individual.
 
     Attributes:
         id: Its id; None until it is evaluated.
         generation: The generation it belongs to.
-        parents: Ids of those it was made of.
-        operators: What was done to them, in order.
+        parents: Ids of its parents.
+        operators: The operators applied to them, in order.
     """
 
     id: str | None = None
@@ -50,12 +51,12 @@ class _Origin:
 
 
 class Family:
-    """Keeps who descends from whom in a loop of DEAP's.
+    """Tracks the lineage of a DEAP loop.
 
     Args:
-        population: The name of the population that reports know the individuals under; None keeps no
-            sandboxes, and lineage all the same.
-        prefix: What ids begin with; None for one that no other family has.
+        population: The name of the individuals' population in reports; None keeps no sandboxes, but still the
+            lineage.
+        prefix: Prefix of ids; None for a unique one.
     """
 
     def __init__(self, population: str | None = None, *, prefix: str | None = None) -> None:
@@ -64,12 +65,12 @@ class Family:
         self._numbers = count(1)
 
     def track(self, toolbox: Any, *, operators: Iterable[str] = ("mate", "mutate")) -> None:
-        """Have a toolbox's operators say what they do; call it once they are registered.
+        """Wrap a toolbox's operators to record origins; call it after they are registered.
 
         Args:
             toolbox: A ``deap.base.Toolbox``; ``clone`` is replaced as well.
-            operators: Names of the functions that change individuals in place, given first, and return them
-                in a tuple.
+            operators: Names of the functions that take individuals first, change them in place, and return
+                them in a tuple.
 
         Raises:
             ConfigurationError: The toolbox has no function of a name.
@@ -84,7 +85,7 @@ class Family:
         """Make the ``prepare`` of an evaluator.
 
         Args:
-            source: Makes the source of an individual.
+            source: Converts an individual to its source.
         """
 
         @functools.wraps(source)
@@ -103,7 +104,7 @@ class Family:
         return prepared
 
     def id_of(self, individual: Any) -> str | None:
-        """Return the id under which the engine knows an individual; None if it was not evaluated yet."""
+        """Return the engine's id of an individual; None if it was not evaluated yet."""
         return _origin_of(individual).id
 
     def _cloning(self, clone: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,7 +136,7 @@ def _origin_of(individual: Any) -> _Origin:
 
 
 def _child_of(origins: Iterable[_Origin], operator: str) -> _Origin:
-    """Return the origin of what an operator made: evaluated ones are its parents, others hand on theirs."""
+    """Return the origin of an operator's output: evaluated inputs are its parents, others pass on theirs."""
     parents: list[str] = []
     operators: list[str] = []
     generation = 0

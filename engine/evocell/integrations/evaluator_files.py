@@ -1,4 +1,4 @@
-"""Which files an evaluator needs beside itself, and how they become a harness."""
+"""Collection of an evaluator's files into a harness."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ STAND_INS = (
     "evocell_subprocess",
     "evocell_threads",
 )
-"""Our modules that stand in the guest for what it has not."""
+"""Modules that replace missing features in the guest."""
 
 PROCESSES = 8
-"""How many processes an evaluator may have at once."""
+"""Most concurrent processes of an evaluator."""
 
 _NOT_LOCAL = frozenset({"evocell", "openevolve"})
 _SKIPPED = frozenset({"__pycache__", "openevolve_output"})
@@ -47,7 +47,7 @@ _SKIPPED = frozenset({"__pycache__", "openevolve_output"})
 
 @frozen
 class EvaluatorFiles:
-    """An evaluator with what it needs, by paths as the sandbox will see them.
+    """An evaluator with its files, by their paths in the sandbox.
 
     Attributes:
         evaluator: The evaluator's own path, relative to the harness.
@@ -64,14 +64,14 @@ class EvaluatorFiles:
 
 
 def guest_module(name: str) -> bytes:
-    """Return the text of one of our modules that run in the guest."""
+    """Return the text of an in-guest module."""
     return resources.files("evocell.integrations.in_guest").joinpath(f"{name}.py").read_bytes()
 
 
 def defined_names(evaluator: Path) -> set[str]:
-    """Return what an evaluator's module defines at its top level.
+    """Return the names that an evaluator's module defines at its top level.
 
-    It is read with the host's parser: an evaluator is its user's own, no candidate.
+    It is parsed on the host: an evaluator is trusted, unlike a candidate.
 
     Raises:
         ConfigurationError: The file cannot be read or parsed.
@@ -89,16 +89,16 @@ def defined_names(evaluator: Path) -> set[str]:
 
 
 def gather(evaluator: Path, *, files: Sequence[str] = (), root: Path | None = None) -> EvaluatorFiles:
-    """Collect an evaluator, the modules beside it that it imports, and the files that are named.
+    """Collect an evaluator, the adjacent modules that it imports, and the given files.
 
     Args:
         evaluator: The evaluator's file.
         files: More files, as patterns relative to ``root``, such as ``"data/*.json"``; a directory stands for
-            all that is in it.
+            all its contents.
         root: The directory that the sandbox will see; None for the evaluator's own.
 
     Raises:
-        ConfigurationError: A file is not there, or a pattern matches nothing.
+        ConfigurationError: A file is missing, or a pattern matches nothing.
     """
     top = (evaluator.parent if root is None else root).resolve()
     own = evaluator.resolve()
@@ -121,7 +121,7 @@ def gather(evaluator: Path, *, files: Sequence[str] = (), root: Path | None = No
 
 
 def modules_beside(script: Path) -> dict[str, bytes]:
-    """Collect the modules beside a script that it imports, and those that they import; not the script itself.
+    """Collect the adjacent modules that a script imports, transitively; not the script itself.
 
     Raises:
         ConfigurationError: One of them cannot be read or parsed.
@@ -140,7 +140,7 @@ def _files_in(path: Path) -> Iterator[Path]:
 
 
 def _local_modules(evaluator: Path) -> set[Path]:
-    """Find the modules beside the evaluator that it, or one of them, imports."""
+    """Find the adjacent modules that the evaluator imports, transitively."""
     found: set[Path] = set()
     waiting = [evaluator]
     while waiting:

@@ -1,4 +1,4 @@
-"""FunSearch: the sandbox that its published code leaves for others to provide.
+"""FunSearch: an implementation of the sandbox that its published code lacks.
 
 DeepMind's code has a class ``Sandbox`` whose ``run`` raises `NotImplementedError`; forks have a class of the
 same interface that they hand to their evaluators. `Sandbox` is a drop-in for both.
@@ -16,7 +16,7 @@ from evocell.models.limits import Limits
 
 __all__ = ["Sandbox"]
 
-# A specification imports it for its decorators; the first function's is still there in the program.
+# A specification imports it for its decorators; the first function's decorator remains in the program.
 _FUNSEARCH = "def run(function): return function\n\n\ndef evolve(function): return function\n"
 
 
@@ -24,16 +24,16 @@ class Sandbox:
     """Runs a function of a generated program on an input, in a fresh fork each time.
 
     In DeepMind's code, write ``evaluator.Sandbox = evocell.integrations.funsearch.Sandbox`` before its
-    ``main``. In forks, give it where they take the class or an object of it. It may be used by many threads
+    ``main``. In forks, pass it in place of their class or an object of it. It may be used by many threads
     and evaluators at once, and it can be pickled.
 
     Args:
-        *args: Ignored: what a fork's own sandbox would be given, such as a directory.
-        limits: Limits of a call beside its timeout; None for the engine's.
+        *args: Ignored arguments of a fork's own sandbox, such as a directory.
+        limits: Limits of a call except its timeout; None for the engine's.
         seed: Seed of the guest's random sources: the same program gives the same value on the same input.
-        on_result: Called with what is known of each call, which is more than `run` may return: its
+        on_result: Called with the full result of each call, beyond the return value of `run`: its
             ``artifacts()`` have the error, the traceback, the limit and the fuel.
-        engine: Gives the engine of the calling process.
+        engine: Returns the engine of the calling process.
         **kwargs: Ignored, as ``args`` are.
     """
 
@@ -65,10 +65,10 @@ class Sandbox:
                 the same program at the same place on every machine.
 
         Returns:
-            What it returned and True; or None and False if it did not return, for whatever reason.
+            Its value and True; or None and False if it did not return.
 
         Raises:
-            ConfigurationError: The input cannot be sent, or the name or the timeout cannot be used.
+            ConfigurationError: The input cannot be encoded, or the name or the timeout is invalid.
         """
         engine = self._get_engine()
         limits = (self._limits or engine.config.limits()).evolve(timeout_s=float(timeout_seconds))

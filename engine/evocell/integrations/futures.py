@@ -1,7 +1,7 @@
-"""`concurrent.futures`: an executor whose work is done in sandboxes.
+"""`concurrent.futures`: an executor that runs its work in sandboxes.
 
-It goes wherever a library takes an executor, asyncio's ``loop.run_in_executor`` included. What it runs must
-be an evaluator of an engine: a plain function would run outside of any sandbox, and is refused.
+It can be used wherever a library accepts an executor, including asyncio's ``loop.run_in_executor``. It runs
+only evaluators of an engine: a plain function would run outside of any sandbox, and is refused.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ T = TypeVar("T")
 
 
 class SandboxExecutor(Executor):
-    """An executor for evaluators; they bring their engine, which it neither makes nor closes.
+    """An executor for evaluators, whose engine it neither creates nor closes.
 
-    Unlike a future of a thread or a process, one of its futures can be cancelled while it runs: the sandbox
-    is stopped.
+    Unlike those of threads or processes, its futures can be cancelled while running: the sandbox is stopped.
     """
 
     def __init__(self) -> None:
@@ -35,11 +34,11 @@ class SandboxExecutor(Executor):
 
         Args:
             fn: An `Evaluator`, or a partial of one.
-            *args: What its ``prepare`` takes.
+            *args: The arguments of its ``prepare``.
             **kwargs: The same, by name.
 
         Raises:
-            ConfigurationError: The function is no evaluator.
+            ConfigurationError: The function is not an evaluator.
             RuntimeError: The executor has been shut down.
         """
         inside, (first, named) = bound(fn)
@@ -58,7 +57,7 @@ class SandboxExecutor(Executor):
             self._pending.discard(future)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the base class'
-        """Take no more, and wait for what runs; with ``cancel_futures``, stop it instead."""
+        """Refuse further work, and wait for running evaluations; ``cancel_futures`` stops them instead."""
         with self._lock:
             self._open = False
             pending = list(self._pending)

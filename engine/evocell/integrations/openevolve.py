@@ -1,8 +1,8 @@
 """OpenEvolve: evaluators whose programs run in sandboxes.
 
 OpenEvolve loads an evaluator *file* and calls its ``evaluate(program_path)``, and ``evaluate_stage1`` and so
-on if it works in a cascade. It imports that file anew for every cascade, and again in every process that it
-forks. So what is made here holds no engine: each call asks for the one of its process, which outlives them.
+on for a cascade. It re-imports that file for every cascade, and in every process that it forks. So the
+functions made here hold no engine: each call uses the engine of its process, which outlives them.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ except ImportError as missing:  # pragma: no cover - the tests have it
 __all__ = ["EvaluatorFunction", "evaluators", "main", "sandboxed"]
 
 SCRATCH_BYTES = 64 << 20
-"""Room in ``/tmp`` for an evaluator that writes files."""
+"""Default scratch space of an evaluator that writes files."""
 
 _DRIVER = "evocell_driver:evaluate"
 _STAGES = ("evaluate_stage1", "evaluate_stage2", "evaluate_stage3")
 
 
 class EvaluatorFunction:
-    """One function of an evaluator: takes the path of a program, returns what OpenEvolve expects.
+    """One function of an evaluator: takes the path of a program, returns OpenEvolve's result.
 
-    It is an object and not a function, because OpenEvolve copies the source text of functions; and it can be
-    pickled, because it holds no engine.
+    It is an object, because OpenEvolve copies the source text of functions; it can be pickled, because it
+    holds no engine.
 
     Args:
-        name: What OpenEvolve calls it.
-        evaluation: What to run of a program.
-        report: Makes of a result what OpenEvolve expects.
-        engine: Gives the engine of the calling process.
+        name: Its name in OpenEvolve.
+        evaluation: The evaluation.
+        report: Converts a result for OpenEvolve.
+        engine: Returns the engine of the calling process.
         kept: What evaluations write that is kept; None for nothing.
     """
 
@@ -90,12 +90,12 @@ class EvaluatorFunction:
             **arguments: OpenEvolve's ``evaluator_args``, plain data, for the evaluator in the sandbox.
 
         Returns:
-            Metrics, or metrics and artifacts. A program that fails is a result with the metrics of a failure
-            and artifacts that say why; it never raises.
+            Metrics, or metrics and artifacts. A program that fails gives the metrics of a failure and
+            artifacts with the reason; it never raises.
 
         Raises:
             ConfigurationError: There are arguments, and it is scored on the host.
-            EvocellError: The engine itself cannot go on.
+            EvocellError: The engine itself failed.
         """
         engine = self._get_engine()
         before = None if self._kept is None else self._kept.read()
@@ -136,26 +136,26 @@ def evaluators(
 
     Write in the file ``(evaluate,) = evaluators(task)``, or with a cascade
     ``evaluate, evaluate_stage1, evaluate_stage2 = evaluators(task, stages=[quick, task])``. The engine
-    starts, and builds its image if there is none, when the file is imported: not in an evaluation's time.
+    starts, and builds its image if there is none, when the file is imported, not during an evaluation.
 
     The metrics are ``combined_score``, the parts of the score by their names, ``valid`` (1 or 0) and
-    ``fuel_used``, a measure of cost without noise that can be a feature dimension. The artifacts tell the
-    language model how the first public case failed, and nothing of cases that are not public; ``fuel_used``
-    is that of the public cases. The score, its parts and ``valid`` are over all cases, because OpenEvolve
-    selects by them. It shows all metrics to the model: score hidden cases coarsely if that says too much.
+    ``fuel_used``, a noise-free measure of cost that can be a feature dimension. The artifacts describe the
+    failure of the first public case to the language model, and nothing of hidden cases; ``fuel_used`` is that
+    of the public cases. The score, its parts and ``valid`` are over all cases, because OpenEvolve selects by
+    them. It shows all metrics to the model: score hidden cases coarsely if that reveals too much.
 
     Args:
         evaluation: What ``evaluate`` runs. Its first objective must be maximised.
         stages: What ``evaluate_stage1`` and so on run, at most three.
         failure_metrics: Further metrics of a program that fails, such as feature dimensions, which OpenEvolve
-            wants of every program.
-        engine: Gives the engine; it is asked at each call, because a fork has another one.
+            requires of every program.
+        engine: Returns the engine; called for each evaluation, because a fork has another one.
 
     Returns:
         ``evaluate`` and a function for each stage, in order.
 
     Raises:
-        ConfigurationError: An evaluation cannot be used.
+        ConfigurationError: An evaluation is invalid.
         ImageError: The image cannot be built.
     """
     if len(stages) > len(_STAGES):
@@ -191,27 +191,27 @@ def sandboxed(
     keep_bytes: int = KEPT_BYTES,
     engine: GetEngine = default_engine,
 ) -> tuple[EvaluatorFunction, ...]:
-    """Put an evaluator that exists, as it is, into the sandbox together with the program that it evaluates.
+    """Run an existing evaluator, unchanged, in the sandbox together with the program that it evaluates.
 
-    This is the least change: the evaluator's file stays untouched, and a second file says
+    This needs the fewest changes: the evaluator's file stays untouched, and a second file has
     ``evaluate, evaluate_stage1, evaluate_stage2 = sandboxed("evaluator.py")``. ``python -m
     evocell.integrations.openevolve evaluator.py`` writes it.
 
-    Nothing that the program does can leave the sandbox. But the evaluator shares the program's interpreter,
-    as it does without evocell: a program may still forge its own score. Where that matters, use `evaluators`,
-    which scores on the host.
+    The program cannot affect anything outside the sandbox. But the evaluator shares the program's
+    interpreter, as it does without evocell: a program may still forge its own score. If that matters, use
+    `evaluators`, which scores on the host.
 
-    Threads, processes and alarms are replaced by what runs in turn; what would need a timeout of its own is
-    bounded by ``limits``, all of it together.
+    Threads, processes and alarms are replaced by sequential stand-ins; ``limits`` bound their total, in place
+    of separate timeouts.
 
     Args:
-        evaluator: The evaluator's file. Modules beside it that it imports come along.
+        evaluator: The evaluator's file. Adjacent modules that it imports are included.
         files: More files that it reads, as patterns relative to ``root``.
         root: The directory that the sandbox sees; None for the evaluator's own.
         environ: Environment variables that it reads.
         limits: Limits of one evaluation; None for the engine's, with 64 MiB of ``/tmp``.
-        failure_metrics: Metrics of a program that fails beside ``combined_score``, which is 0 unless it is
-            among them.
+        failure_metrics: Metrics of a program that fails in addition to ``combined_score``, which is 0 unless
+            given here.
         keep: A directory of its own for what the evaluator writes beside itself, such as a log or a table:
             the next evaluation finds it there, and so does the host. None throws it away after each.
         keep_bytes: How much that may be, in bytes.
@@ -222,7 +222,7 @@ def sandboxed(
         defines, in this order.
 
     Raises:
-        ConfigurationError: The evaluator is not there or defines no ``evaluate``; a file is not there.
+        ConfigurationError: The evaluator is missing or defines no ``evaluate``; a file is missing.
         ImageError: The image cannot be built.
     """
     path = Path(evaluator)
@@ -271,7 +271,7 @@ def _running(name: str, gathered: EvaluatorFiles, environ: dict[str, str], limit
 
 
 def _headline(_: Case, value: Any) -> float:
-    """Return the number that OpenEvolve would select by, for the engine's own records."""
+    """Return the number that OpenEvolve would select by, for the engine's records."""
     metrics = value["metrics"]
     if "combined_score" in metrics:
         metrics = {"combined_score": metrics["combined_score"]}
@@ -289,7 +289,7 @@ class _Report:
 
     Attributes:
         failure_metrics: Metrics of a program that failed.
-        claims: Whether the metrics are what the guest returned, and not what the host scored.
+        claims: Whether the metrics are the guest's return value, not the host's score.
     """
 
     failure_metrics: dict[str, float]
@@ -321,9 +321,9 @@ class _Report:
 
 
 def _failure(result: FitnessResult) -> dict[str, str | bytes]:
-    """Say how a program failed: outcome, error, traceback, streams, limit, fuel, all in one text too.
+    """Describe a program's failure: outcome, error, traceback, streams, limit, fuel, and a summary text.
 
-    A program that failed in hidden cases alone has nothing that says so.
+    A failure in hidden cases only is not described.
     """
     found: dict[str, str | bytes] = dict(result.artifacts())
     if found or (told.tells_all(result) and not result.valid):
@@ -351,7 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0.
 
     Raises:
-        SystemExit: It cannot be done; the reason is on standard error.
+        SystemExit: It failed; the reason is on standard error.
     """
     parser = argparse.ArgumentParser(
         prog="python -m evocell.integrations.openevolve",

@@ -3,9 +3,9 @@
     with evocell.Engine() as engine, OpenTelemetryBridge(engine.telemetry):
         ...
 
-Attributes are numbers of the engine's own, booleans, and words from the closed sets of
-`evocell.telemetry.catalogue`; ids, reasons in words and whatever else callers or guests wrote stay out,
-so no exporter's storage grows with what is evaluated.
+Attributes are numbers of the engine, booleans, and words from the closed sets of
+`evocell.telemetry.catalogue`; ids, reasons and other text of callers or guests are excluded, so that the
+cardinality does not grow with the evaluations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evocell.telemetry.events import Telemetry, TelemetryEvent
 __all__ = ["OpenTelemetryBridge"]
 
 OPEN_SPANS = 10_000
-"""Spans that may be open at once; the oldest is ended beyond that, should its end never be told."""
+"""Most open spans; beyond it the oldest is ended, in case its end event was missed."""
 
 _SCOPE = "evocell"
 _NS = 1_000_000_000
@@ -36,7 +36,7 @@ Attributes = dict[str, str | bool | int]
 
 
 class OpenTelemetryBridge:
-    """Turns events into spans and measurements, for as long as it is open; a context manager.
+    """Turns events into spans and measurements while it is open; a context manager.
 
     Spans: ``sandbox.create``, ``sandbox.hot_reload``, ``sandbox.evaluate``, ``sandbox.batch``.
     Metrics: ``evocell.evaluations``, ``evocell.kills``, ``evocell.sandboxes``,
@@ -44,7 +44,7 @@ class OpenTelemetryBridge:
     ``evocell.evaluation.peak_memory`` and ``evocell.worker.memory``.
 
     Args:
-        telemetry: The engine's, as ``engine.telemetry``.
+        telemetry: The engine's ``engine.telemetry``.
         tracer_provider: Makes the spans; None for OpenTelemetry's global one.
         meter_provider: Takes the measurements; None for OpenTelemetry's global one.
     """
@@ -85,7 +85,7 @@ class OpenTelemetryBridge:
         telemetry.attach(self._id, "", self._receive)
 
     def __enter__(self) -> Self:
-        """Return the bridge itself, which is open already."""
+        """Return the bridge itself."""
         return self
 
     def __exit__(
@@ -98,7 +98,7 @@ class OpenTelemetryBridge:
         self.close()
 
     def close(self) -> None:
-        """Listen no more, and end the spans that are open; idempotent."""
+        """Detach from the events, and end the open spans; idempotent."""
         self._telemetry.detach(self._id)
         with self._lock:
             left = list(self._open.values())
@@ -126,7 +126,7 @@ class OpenTelemetryBridge:
             self._worker_memory.record(event.measurements["memory_bytes"], _closed(event))
 
     def _count_sandbox(self, sandbox_id: object, *, created: bool) -> None:
-        """Count a sandbox in or out; one whose creation failed is destroyed and never was there."""
+        """Count a sandbox; one whose creation failed is destroyed without having been counted."""
         with self._lock:
             known = sandbox_id in self._alive
             if created:
@@ -153,7 +153,7 @@ class OpenTelemetryBridge:
         with self._lock:
             span = self._open.pop(event.metadata.get("span"), None)
         if span is None:
-            return  # it began before the bridge was there
+            return  # it began before the bridge was opened
         span.set_attributes(_named(_closed(event)))
         for name, value in event.measurements.items():
             if name != "duration_s":
@@ -164,7 +164,7 @@ class OpenTelemetryBridge:
 
 
 def _closed(event: TelemetryEvent) -> Attributes:
-    """Return what of an event's metadata is a boolean or a word from a closed set."""
+    """Return the booleans and closed-set words in an event's metadata."""
     kind = EVENTS.get(event.name)
     found: Attributes = {}
     for label in () if kind is None else kind.labels:
@@ -177,7 +177,7 @@ def _closed(event: TelemetryEvent) -> Attributes:
 
 
 def _numbers_of(event: TelemetryEvent) -> Attributes:
-    """Return the numbers in an event's metadata, for spans only: they would be too many for metrics."""
+    """Return the numbers in an event's metadata, for spans only: too high a cardinality for metrics."""
     return {
         name: value
         for name, value in event.metadata.items()

@@ -1,4 +1,4 @@
-"""pymoo: problems whose individuals are programs, or are turned into programs, that run in sandboxes."""
+"""pymoo: problems whose individuals are, or are converted to, programs that run in sandboxes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ except ImportError as missing:  # pragma: no cover - the tests have it
 __all__ = ["SandboxProblem", "SandboxRunner"]
 
 VIOLATION = 1e30
-"""Each constraint of an individual that failed."""
+"""Constraint violation of an individual that failed."""
 
 
 class SandboxProblem(Problem):  # type: ignore[misc]  # pymoo has no types
-    """A problem whose individuals are all evaluated by one evaluator, a generation at a time.
+    """A problem that evaluates a generation of individuals at a time with one evaluator.
 
-    pymoo minimises; objectives that the evaluation maximises are negated on their way. An individual that
+    pymoo minimises; maximised objectives are negated. An individual that
     fails has the evaluation's ``failure``, which must be worse than any real value.
 
     Args:
         evaluator: Made by `Engine.evaluator`; its ``prepare`` gets one row of variables (or one object, with
-            pymoo's mixed and custom variables), and its ``finish`` must give the objectives, as it does when
-            it is left out.
-        ieq_constr: Names of parts of the score that must not be above 0, pymoo's ``G``; the individual is
+            pymoo's mixed and custom variables), and its ``finish`` must return the objectives, as the
+            default does.
+        ieq_constr: Names of parts of the score that must not be above 0, pymoo's ``G``; an individual is
             feasible if none is.
         eq_constr: Names of parts of the score that must be 0, pymoo's ``H``.
         **settings: As for pymoo's ``Problem``: ``n_var``, ``xl``, ``xu``, ``vars`` and so on. ``n_obj`` is
@@ -85,7 +85,7 @@ class SandboxProblem(Problem):  # type: ignore[misc]  # pymoo has no types
         out["F"] = np.array(found, dtype=float).reshape(len(x), self.n_obj) * self._signs
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> SandboxProblem:
-        """Return itself: algorithms copy their problem, and an engine has no copy."""
+        """Return itself: algorithms copy their problem, and an engine cannot be copied."""
         return self
 
 
@@ -94,7 +94,7 @@ def _itself(result: FitnessResult) -> FitnessResult:
 
 
 def _parts(result: FitnessResult, names: Sequence[str]) -> list[float]:
-    """Return what an individual's constraints have come to; one that failed violates all of them.
+    """Return the values of an individual's constraints; a failed one violates all of them.
 
     Raises:
         ConfigurationError: The score has no such part.
@@ -112,13 +112,13 @@ def _parts(result: FitnessResult, names: Sequence[str]) -> list[float]:
 
 
 class SandboxRunner:
-    """Runs an elementwise problem of one's own in threads, so that its sandboxes work side by side.
+    """Runs a custom elementwise problem in threads, so that its sandboxes run concurrently.
 
-    For a problem whose ``_evaluate`` uses an engine in whatever way it likes:
+    For a problem whose ``_evaluate`` uses an engine in any way:
     ``MyProblem(elementwise_runner=SandboxRunner(engine))``.
 
     Args:
-        engine: The engine that it uses; as many evaluations are under way as the engine can use.
+        engine: The engine; determines the number of concurrent evaluations.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -43,19 +43,19 @@ METRICS_ON_ERROR: Mapping[str, Any] = {
     "num_invalid_runs": 0,
     "all_validation_errors": [],
 }
-"""Metrics of a program that failed; ShinkaEvolve's own."""
+"""ShinkaEvolve's metrics of a program that failed."""
 
 
 class EarlyStop(Protocol):
-    """A way to stop early; the ones of ``shinka.utils.eval_stop`` satisfy it."""
+    """Protocol of an early-stopping method, such as those of ``shinka.utils.eval_stop``."""
 
     name: str
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Reset the state."""
 
     def check(self, scores: list[float], threshold: float, /) -> Any:
-        """Say what the scores so far mean: ``should_stop``, ``prediction``, ``confidence``, ``reason``."""
+        """Return the verdict on the scores: ``should_stop``, ``prediction``, ``confidence``, ``reason``."""
 
 
 def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
@@ -80,42 +80,42 @@ def run_shinka_eval(  # noqa: PLR0917 - the signature is ShinkaEvolve's
     harness: Source | Literal["beside"] | None = "beside",
     engine: GetEngine = default_engine,
 ) -> tuple[dict[str, Any], bool, str | None]:
-    """Run a function of a program several times, in sandboxes, and write what ShinkaEvolve reads.
+    """Run a function of a program several times in sandboxes, and write ShinkaEvolve's files.
 
-    All arguments up to ``verbose`` are those of ``shinka.core.run_shinka_eval``, and the functions among them
-    run here, outside of the sandbox, on what the program returned. Each run has a fork of its own, so that
-    none sees what another left behind, and they run side by side without being asked to.
+    All arguments up to ``verbose`` are those of ``shinka.core.run_shinka_eval``, and functions among them are
+    called on the host, outside of the sandbox, with the program's return values. Each run has a fork of its
+    own, so that runs are isolated from one another, and they run concurrently by default.
 
     Args:
         program_path: The program's file.
-        results_dir: Where ``metrics.json`` and ``correct.json`` go.
+        results_dir: Directory for ``metrics.json`` and ``correct.json``.
         experiment_fn_name: The function to call.
-        num_runs: How many times, at least once.
-        get_experiment_kwargs: Gives the arguments of each run, plain data; None gives ``seed``, from 1.
-        aggregate_metrics_fn: Makes metrics of all results: ``combined_score``, ``public``, ``private`` and
-            ``text_feedback``. None gives a few about the runs.
-        validate_fn: Says whether a result is correct, and why not.
-        plotting_fn: Draws the metric ``extra_data``, which is kept as a pickle of the host's own making.
+        num_runs: Number of runs, at least 1.
+        get_experiment_kwargs: Returns the arguments of each run, plain data; None passes ``seed``, from 1.
+        aggregate_metrics_fn: Computes the metrics of all results: ``combined_score``, ``public``,
+            ``private`` and ``text_feedback``. None gives basic ones about the runs.
+        validate_fn: Returns whether a result is correct, and why not.
+        plotting_fn: Draws the metric ``extra_data``, which is stored as a pickle made by the host.
         default_metrics_on_error: Metrics of a program that failed; None for those of ShinkaEvolve.
-        early_stop_method: Says after each run whether to go on; the runs are then one after the other. A name
-            is looked up in the ShinkaEvolve that is installed.
+        early_stop_method: Decides after each run whether to stop; the runs are then sequential. A name is
+            looked up in the installed ShinkaEvolve.
         early_stop_threshold: The score to beat.
-        early_stop_score_fn: Makes a score of a result; None takes a number, or the one under ``"score"``.
-        early_stop_kwargs: Options of a method that is given by name.
+        early_stop_score_fn: Computes the score of a result; None uses a number, or the one under ``"score"``.
+        early_stop_kwargs: Options of a method given by name.
         run_workers: Ignored: the engine has a worker for each core.
         max_workers_cap: Ignored.
-        verbose: Whether to say on standard output what is done; None asks ``SHINKA_EVAL_VERBOSE``.
+        verbose: Whether to report progress on standard output; None reads ``SHINKA_EVAL_VERBOSE``.
         limits: Limits of each run; None for the engine's.
-        harness: Modules that the program imports and that are not part of it. ``"beside"``: those beside
-            the script that is running which the script imports; None: none.
-        engine: Gives the engine.
+        harness: Modules that the program imports and that are not part of it. ``"beside"``: the modules
+            adjacent to the running script that the script imports; None: none.
+        engine: Returns the engine.
 
     Returns:
-        The metrics, whether the program is correct, and what went wrong first. A program that fails has
+        The metrics, whether the program is correct, and the first error. A program that fails has
         ``text_feedback`` with its error, traceback and output for the language model.
 
     Raises:
-        ConfigurationError: An argument cannot be used.
+        ConfigurationError: An argument is invalid.
     """
     del run_workers, max_workers_cap
     speaks = os.environ.get("SHINKA_EVAL_VERBOSE", "1") != "0" if verbose is None else verbose
@@ -168,26 +168,26 @@ def main(
     *,
     engine: GetEngine = default_engine,
 ) -> int:
-    """Be an evaluation script: evaluate the program that is named and write what ShinkaEvolve reads.
+    """Run as an evaluation script: evaluate the given program and write ShinkaEvolve's files.
 
     ``combined_score`` is the first objective, ``public`` holds the parts of the score, ``private`` the fuel,
-    the memory and whether the program is valid, and ``text_feedback`` what may be said of the cases that are
-    public. The program is correct if it is valid and passed every case.
+    the memory and whether the program is valid, and ``text_feedback`` the feedback on the public cases. The
+    program is correct if it is valid and passed every case.
 
     If there are hidden cases, only ``combined_score``, ``correct`` and ``private`` are over all cases:
-    ShinkaEvolve selects by them. ``public`` then has the means of the public cases, and the error and what is
-    printed tell of these alone.
+    ShinkaEvolve selects by them. ``public`` then has the means of the public cases, and the error and the
+    printed output concern only these.
 
     Args:
-        evaluation: What to run of the program; its first objective must be maximised.
+        evaluation: The evaluation; its first objective must be maximised.
         argv: The script's arguments; None for those of the process.
         engine: Gives the engine.
 
     Returns:
-        0, also for a program that fails: that is a result.
+        0, also for a program that fails, since that is a result.
 
     Raises:
-        ConfigurationError: The evaluation cannot be used.
+        ConfigurationError: The evaluation is invalid.
     """
     if evaluation.directions[0] != "maximize":
         raise ConfigurationError(
@@ -226,7 +226,7 @@ def main(
 
 
 def _with_driver(harness: Source | Literal["beside"] | None) -> dict[str, str | bytes]:
-    """Put a harness, the driver and what it needs into one tree."""
+    """Combine a harness and the driver with its modules into one tree."""
     files: dict[str, str | bytes] = {}
     script = getattr(sys.modules["__main__"], "__file__", None)
     if harness == "beside":
@@ -250,7 +250,7 @@ def _summary(
     aggregate: Callable[[list[Any]], dict[str, Any]] | None,
     validate: Callable[[Any], tuple[bool, str | None]] | None,
 ) -> tuple[dict[str, Any], bool, str | None]:
-    """Make metrics of the runs' results, and validate each."""
+    """Compute the metrics of the runs' results, and validate each."""
     values = [case.outcome.unwrap() for case in result.test_results]
     seconds = [case.outcome.wall_s for case in result.test_results]
     problems: list[str] = []
@@ -305,7 +305,7 @@ def _failed(
 
 
 class _Stopper:
-    """Asks a method of stopping early after each run."""
+    """Applies an early-stopping method after each run."""
 
     def __init__(
         self,
@@ -327,7 +327,7 @@ class _Stopper:
         self._decision: Any = None
 
     def __call__(self, cases: list[CaseResult]) -> bool:
-        """Say whether to stop after these runs."""
+        """Return whether to stop after these runs."""
         if self.method is None or not cases[-1].outcome.ok:
             return False
         score = self._score(cases[-1].outcome.unwrap())
@@ -336,7 +336,7 @@ class _Stopper:
         return bool(self._decision.should_stop)
 
     def summary(self, n_ran: int, n_wanted: int) -> dict[str, Any]:
-        """Return the metric that tells of it, if there is a method."""
+        """Return the metric about early stopping, if there is a method."""
         if self.method is None or self._decision is None:
             return {}
         told = {name: getattr(self._decision, name) for name in ("prediction", "confidence", "reason")}
@@ -375,7 +375,7 @@ def _draw(drawn: Sequence[tuple[Any, str]], directory: Path) -> None:
 
 
 def _write(directory: Path, metrics: Mapping[str, Any], *, correct: bool, error: str | None) -> None:
-    """Write both files so that a reader finds them whole."""
+    """Write both files atomically."""
     for name, content in (("metrics.json", metrics), ("correct.json", {"correct": correct, "error": error})):
         temporary = directory / f".{name}.{os.getpid()}"
         temporary.write_text(json.dumps(content, indent=4, default=_plain), encoding="utf-8")
@@ -383,7 +383,7 @@ def _write(directory: Path, metrics: Mapping[str, Any], *, correct: bool, error:
 
 
 def _plain(value: Any) -> Any:
-    """Make plain data of numpy's numbers and arrays, and text of the rest."""
+    """Convert numpy's numbers and arrays to plain data, and other values to text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 

@@ -1,7 +1,7 @@
-r"""Threads, processes, alarms and limits for a harness of one's own, as the integrations have them.
+r"""Stand-ins for threads, processes, alarms and limits, for custom harnesses.
 
-A harness is trusted code that runs in the sandbox, beside the candidate. One that wants `subprocess`,
-`multiprocessing`, `threading`, `signal.alarm` or `resource` takes these files along, installs them first, and
+A harness is trusted code that runs in the sandbox, beside the candidate. A harness that needs `subprocess`,
+`multiprocessing`, `threading`, `signal.alarm` or `resource` includes these files, installs them first, and
 is called with `Limits` that allow processes::
 
     first = "import evocell_stand_ins\nevocell_stand_ins.install()\n"
@@ -13,8 +13,8 @@ is called with `Limits` that allow processes::
         limits=evocell.Limits(processes=PROCESSES, scratch_bytes=16 << 20),
     )
 
-A process that is started is a guest of its own: `subprocess` runs Python programs in fresh ones, and
-`multiprocessing` in copies of the one that starts them. See the guide of OpenEvolve for what works how.
+Each process is a guest of its own: `subprocess` runs Python programs in fresh guests, and `multiprocessing`
+in copies of the parent. The guide of OpenEvolve describes the supported features.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["PROCESSES", "stand_ins"]
 
 
 def stand_ins() -> dict[str, bytes]:
-    """Return the files that a harness takes along, by name.
+    """Return the files for a harness, by name.
 
-    ``import evocell_stand_ins; evocell_stand_ins.install()`` puts them in place, in the sandbox, once.
+    ``import evocell_stand_ins; evocell_stand_ins.install()`` installs them in the sandbox, once.
     """
     return {f"{name}.py": guest_module(name) for name in STAND_INS}

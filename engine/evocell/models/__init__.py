@@ -89,7 +89,7 @@ __all__ = [
     "utc_now",
 ]
 
-# A worker process needs few of them, and starts a tenth sooner without the others.
+# A worker process needs few of them, and starts 10 % faster without the others.
 _PLACES = {
     "equality": ("ByContent", "same_value"),
     "evaluation": ("Case", "Evaluation", "normalise_entry"),

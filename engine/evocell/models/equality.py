@@ -1,7 +1,7 @@
 """Equality of plain values by content, for comparing the results of two runs.
 
-``==`` is not enough: NaN differs from itself, numpy arrays answer with an array, and
-``1 == 1.0 == True`` although a codec tells them apart.
+``==`` is not enough: NaN differs from itself, numpy arrays compare to an array, and
+``1 == 1.0 == True`` although a codec distinguishes them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from attrs import frozen
 
 
 def same_value(left: Any, right: Any) -> bool:
-    """Say whether two values are of the same types and content, down to the last element.
+    """Return whether two values have the same types and content, recursively.
 
     NaN equals NaN, and 0.0 differs from -0.0, as in an encoded value. Arrays (anything with
-    ``dtype``, ``shape`` and ``tobytes`` or the buffer protocol) are compared by those. Mappings
-    are the same whatever the order of their keys.
+    ``dtype``, ``shape`` and ``tobytes`` or the buffer protocol) are compared by those. The order
+    of a mapping's keys does not matter.
     """
     if left is right:
         return True
@@ -61,7 +61,7 @@ def _plainly_equal(left: object, right: object) -> bool:
 class ByContent:
     """Comparison key for attrs fields (``field(eq=ByContent)``) that hold arbitrary values.
 
-    Its hash is coarse (one per type of value), so that a record stays hashable whatever it holds.
+    Its hash is coarse (one per type of value), so that a record is hashable whatever values it holds.
 
     Attributes:
         value: The value to compare.

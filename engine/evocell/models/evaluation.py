@@ -1,4 +1,4 @@
-"""What to run of an individual, on what, and how to score it."""
+"""Definition of an evaluation: entry, cases, scoring, limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evocell.models.equality import ByContent
 from evocell.models.fitness import CaseResult, Direction
 from evocell.models.limits import Limits
 
-#: The module a bare entry is looked up in, and the name a bare source text is given.
+#: Module of a bare entry, and name of the module of a bare source text.
 DEFAULT_MODULE = "program"
 MAX_SEED = (1 << 64) - 1
 MOST_SCORES_AT_ONCE = 10_000
@@ -56,7 +56,7 @@ def normalise_entry(entry: str) -> str:
 
 
 def check_seed(seed: object, what: str) -> None:
-    """Refuse a seed that is not a whole number of 64 bits, from 0.
+    """Refuse a seed that is not an unsigned 64-bit integer.
 
     Raises:
         ConfigurationError: The seed cannot be used; ``what`` names it in the message.
@@ -90,20 +90,20 @@ _NOT_GIVEN: Any = object()
 
 @frozen
 class Case:
-    """One call of the entry, and what the host knows about it.
+    """One call of the entry, with its expected value and visibility.
 
     Attributes:
         args: Positional arguments.
         kwargs: Arguments by name.
-        expected: What the scoring needs to judge the value; never sent to the guest. Left out it is None.
-        name: Name to report it under; empty for its number.
+        expected: The expected value, for the scoring; never sent to the guest. None if omitted.
+        name: Name in reports; empty for its number.
         seed: Seed of the guest's random sources; None for the evaluation's.
         public: Whether its outcome may be shown to the author of the next variant. Hidden cases run after
             all public ones.
-        has_expected: Whether `expected` was given, were it as None. ``"equal"`` and ``"close"`` need it.
+        has_expected: Whether `expected` was given, even as None. Required by ``"equal"`` and ``"close"``.
 
     Raises:
-        ConfigurationError: A field is not of the right kind.
+        ConfigurationError: A field has a wrong type or value.
     """
 
     args: tuple[Any, ...] = field(default=(), converter=_args_tuple, eq=ByContent)
@@ -175,38 +175,39 @@ class Evaluation:
         entry: The function to call, as ``"module:qualname"``. With a harness it may be one of the
             harness' modules, which are importable beside the candidate's.
         cases: The calls to make.
-        score: ``"equal"``, ``"close"`` or a function of case and value, run on the host. The first two want
-            an expected value in every case; a list, a tuple and an array of the same values are equal there.
-            A function returns a number or named numbers, or a tuple of that and a text: a remark on the case,
-            which `feedback` shows if the case is public, as it does the text of what the function raises.
+        score: ``"equal"``, ``"close"`` or a function of case and value, run on the host. The first two
+            require an expected value in every case; a list, a tuple and an array of the same values count as
+            equal. A function returns a number or named numbers, or a tuple of that and a text: a remark on
+            the case. `feedback` shows the remark, or the text of an exception of the function, if the case is
+            public.
             A plain function runs in a thread, one at a time; an ``async`` one is awaited on the engine's
             trio loop, so it may await what runs there (trio, anyio, httpx) and must not block.
-        aggregate: ``"mean"`` or a function of all case results that gives the score, its parts by
+        aggregate: ``"mean"`` or a function of all case results that returns the score, its parts by
             name, or one number per objective.
         harness: Trusted driver files, by path or in a zip, importable beside the candidate. It shares the
-            candidate's interpreter, so what it returns is a claim for ``score`` to verify.
+            candidate's interpreter, so its return value is a claim for ``score`` to verify.
         image: Name of the image to fork from; None for the one that follows from the imports.
         limits: Limits of each call; None for the engine's.
-        total_limits: Limits of all calls together; None for none. Over several stages, what hidden cases use
-            is not taken from public ones.
-        seed: Seed of the guest's random sources, of 64 bits.
-        isolation: ``"case"`` gives each case a fresh fork; ``"candidate"`` runs all in one. Either way the
-            public cases run first and the hidden ones after them, each in the order given. ``"batch"`` runs
+        total_limits: Limits of all calls together; None for none. Over several stages, the usage of hidden
+            cases is not deducted from public ones.
+        seed: Seed of the guest's random sources, an unsigned 64-bit integer.
+        isolation: ``"case"`` gives each case a fresh fork; ``"candidate"`` runs all in one. In both modes the
+            public cases run first and the hidden ones after them, in the given order. ``"batch"`` runs
             up to 32 candidates of one `evaluate` in one fork, under one budget: they are not protected from
             each other, only you are from them. For tiny ones by the thousand; see the threat model.
-        stop: None, ``"first_failure"``, or a function of the results so far, in the order in which they were
-            run, that says when enough is known.
+        stop: None, ``"first_failure"``, or a function of the results so far, in the order of execution, that
+            returns whether to stop.
         directions: ``"maximize"`` or ``"minimize"`` for each objective.
-        failure: The objective, or tuple of objectives, of an invalid individual. Left out it is
-            0.0, which is only accepted for one maximised objective.
-        memoise: Whether a call that was made before, with the same code, arguments, seed, limits and image,
-            need not be made again; scoring is always done. None is the engine's setting.
+        failure: The objective, or tuple of objectives, of an invalid individual. Defaults to 0.0,
+            which is only accepted for one maximised objective.
+        memoise: Whether the outcome of an earlier call with the same code, arguments, seed, limits and image
+            is reused; scoring is always repeated. None is the engine's setting.
             ``"tree"`` takes programs for the same whose syntax trees are: comments, blank lines and layout do
             not count, and calls are made with the text that the tree gives, see docs/determinism.md.
         scores_at_once: How many calls of an async ``score`` may be awaited at the same time, from 1.
 
     Raises:
-        ConfigurationError: A field cannot be used, or ``failure`` is needed and left out.
+        ConfigurationError: A field is invalid, or ``failure`` is required and missing.
     """
 
     entry: str = field(converter=normalise_entry)
@@ -272,7 +273,7 @@ class Evaluation:
 
     @property
     def failure_objectives(self) -> tuple[float, ...]:
-        """What an invalid individual gets, one number per objective."""
+        """The objectives of an invalid individual."""
         if self.failure is None:
             return (0.0,)
         return self.failure if isinstance(self.failure, tuple) else (self.failure,)

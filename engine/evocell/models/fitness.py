@@ -1,12 +1,12 @@
-"""The result of scoring one individual, and the text about it that the author of the next variant may read.
+"""Fitness results, and the feedback text derived from them for the author of the next variant.
 
-That text goes back to the author of untrusted code, so it is built from a positive list: the candidate's
-own output, the host's readings, and what the caller's own scoring said, of public cases. How a value differs
-from what was expected is not in it, because that quotes what was expected.
+The feedback goes to the author of untrusted code, so it is built from a positive list: the candidate's own
+output, the host's readings, and the remarks of the caller's scoring, of public cases. Differences from the
+expected value are excluded, because they quote the expected value.
 
-A candidate chooses its fuel, its memory, how it fails and so its score to the last digit, case by case. So
-where some cases are hidden, no number that was computed from them is in it either, not even how many there
-are: results that differ in hidden cases alone have the same text.
+A candidate controls its fuel, its memory, its failures and so its score to the last digit, case by case. So
+if some cases are hidden, no number computed from them is included, not even how many there are: results that
+differ only in hidden cases have the same text.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class CaseResult:
 
     Attributes:
         name: The case's name; empty if it has none.
-        index: Its place among the evaluation's cases, from 0.
-        outcome: How the call ended.
-        score: What the scoring function gave; None if it was not asked or failed.
-        passed: Whether the case counts as passed: it is as expected, or, where ``score`` is a function, that
-            gave a usable score other than False. A score of 0.0 passes: whether that is bad only you know.
+        index: Its index among the evaluation's cases, from 0.
+        outcome: The outcome of the call.
+        score: The score; None if the scoring function was not called or failed.
+        passed: Whether the case passed: the value is as expected, or, if ``score`` is a function, it
+            returned a usable score other than False. A score of 0.0 passes, since its meaning is yours.
         public: Whether the case may be shown to the author of the next variant.
-        error: Why there is no score, in a sentence; may hold what only the host may know.
-        remark: What the scoring function said of it, beside the number or by raising; `feedback` and
-            `artifacts` show it of public cases. None if it said nothing.
+        error: Why there is no score, in a sentence; may contain secrets of the host.
+        remark: The scoring function's remark or the text of its exception; `feedback` and `artifacts`
+            show it for public cases. None if there is none.
     """
 
     name: str
@@ -65,7 +65,7 @@ class CaseResult:
 
 
 Direction = Literal["maximize", "minimize"]
-"""Whether more of an objective is better, or less."""
+"""Direction of an objective."""
 
 
 _PLAIN = (
@@ -111,30 +111,30 @@ def _only_score(result: FitnessResult) -> tuple[float, ...]:
 class FitnessResult:
     """The result of one evaluation: the score of an individual and the cases behind it.
 
-    Two results of the same deterministic evaluation compare equal: when it ran and how long it
-    took are left out of equality.
+    Two results of the same deterministic evaluation compare equal: equality ignores the time and
+    duration of the evaluation.
 
     Attributes:
         sandbox_id: The individual.
         generation: The generation it belongs to.
-        fitness_score: The score; of an invalid individual, the evaluation's ``failure``. Any
-            finite number; 0 to 1 is convention.
+        fitness_score: The score; for an invalid individual, the evaluation's ``failure``. Any
+            finite number; 0 to 1 is a convention.
         components: Parts of the score by name.
-        evaluated_at: When, in UTC.
+        evaluated_at: Time of the evaluation, in UTC.
         evaluation_time_ms: Wall time from the first call to the score, in milliseconds.
         test_results: Each case that ran.
         error: Why the individual is invalid, in a sentence; None if it is valid. It may reveal hidden cases.
-        valid: Whether the score is a real one. Selection must never prefer an invalid one.
+        valid: Whether the score is valid. Selection must never prefer an invalid individual.
         objectives: All objectives in order; by default the score alone.
         reason: The kind of failure, as `Outcome.kind` names it; ``"score"`` if the scoring failed, and
-            ``"destroyed"`` if its sandbox was destroyed before there was a score; None if it is valid.
-        fuel_used: Units of work, all cases together.
-        peak_memory_bytes: The most memory any case had above the image.
-        deterministic: Whether evaluating again must give the same.
-        n_memoised: Cases whose call was made before and not again.
+            ``"destroyed"`` if its sandbox was destroyed before it was scored; None if it is valid.
+        fuel_used: Total fuel of all cases.
+        peak_memory_bytes: Peak memory of any case above the image.
+        deterministic: Whether a repeated evaluation must give the same result.
+        n_memoised: Number of cases with a memoised outcome.
         all_public: Whether every case of the evaluation may be shown to the author of the next variant. If
-            not, what was computed over all cases (score, validity, error, fuel, memory) may not either.
-        directions: Whether more is better, for each objective, as the evaluation says.
+            not, values computed over all cases (score, validity, error, fuel, memory) may not either.
+        directions: The direction of each objective.
         image: The image its calls started from: the name or id that was asked for, ``"base"`` for the
             engine's own, or the name of one with the packages that the code imports; see docs/images.md.
     """
@@ -161,15 +161,14 @@ class FitnessResult:
     def feedback(self, max_chars: int = 4000) -> str:
         """Describe the result for a language model that writes the next variant.
 
-        Holds the score, the validity and the public cases, failed ones first, each with its
-        outcome, error, what ``score`` said of it, ends of traceback and output, and fuel. Never holds
-        expected values, nor anything of cases that are not public. If there are such cases, it has the
-        mean of the public ones in place of the score, and fuel and memory of the public ones: results that
-        differ in hidden cases only have the same text. A case without a name is numbered among the public
-        ones.
+        Contains the score, the validity and the public cases, failed ones first, each with its
+        outcome, error, the remark of ``score``, the tails of traceback and output, and fuel. Never contains
+        expected values, nor anything about hidden cases. If there are hidden cases, it has the mean of the
+        public ones in place of the score, and fuel and memory of the public ones: results that differ only in
+        hidden cases have the same text. A case without a name is numbered among the public ones.
 
         Args:
-            max_chars: Characters the text may have at most, from 1.
+            max_chars: Most characters of the text, from 1.
 
         Raises:
             ConfigurationError: ``max_chars`` is below 1.
@@ -199,11 +198,11 @@ class FitnessResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain data that ``json.dumps`` takes: numbers, strings, lists and dicts.
+        """Return the result as JSON-compatible plain data: numbers, strings, lists and dicts.
 
-        All fields are there under their names; of each case in ``test_results`` what is known but the value
-        that the call returned. ``evaluated_at`` is ISO 8601. What is given to the author of the next variant
-        is `feedback` or `artifacts`: this holds what is known of cases that are not public, too.
+        It has all fields by name; each case in ``test_results`` lacks only the returned value.
+        ``evaluated_at`` is ISO 8601. For the author of the next variant use `feedback` or `artifacts`: this
+        includes hidden cases.
         """
         plain = {name: getattr(self, name) for name in _PLAIN}
         return {
@@ -216,18 +215,17 @@ class FitnessResult:
         }
 
     def artifacts(self) -> dict[str, str]:
-        """Return details of the first public case that failed, by name.
+        """Return details of the first failed public case, by name.
 
-        Keys, each there only if it has something to say: ``case``, ``outcome``, ``remark``, ``error``,
-        ``traceback``, ``stdout``, ``stderr``, ``limit``, ``fuel``. If no public case failed and the
-        individual was not refused as a whole, only what ``score`` remarked on the first public case, or
-        nothing.
+        Keys, each present only if not empty: ``case``, ``outcome``, ``remark``, ``error``, ``traceback``,
+        ``stdout``, ``stderr``, ``limit``, ``fuel``. If no public case failed and the individual was not
+        refused as a whole, only the remark of ``score`` on the first public case, or nothing.
         """
         return _artifacts(self)
 
 
 def check_direction(direction: object) -> None:
-    """Refuse what is no direction.
+    """Refuse an invalid direction.
 
     Raises:
         ConfigurationError: It is neither ``"maximize"`` nor ``"minimize"``.
@@ -278,12 +276,12 @@ def public_cases(result: FitnessResult) -> list[CaseResult]:
 
 
 def tells_all(result: FitnessResult) -> bool:
-    """Whether nothing in a result comes from a case that must stay hidden."""
+    """Return whether a result contains nothing from hidden cases."""
     return result.all_public and all(case.public for case in result.test_results)
 
 
 def public_error(result: FitnessResult) -> str | None:
-    """Say what an individual did wrong, as far as that may be shown; None for nothing."""
+    """Return the error of an individual as far as it may be shown; None if there is none."""
     if tells_all(result) and result.reason == "score":
         return "the scoring did not take what it returned"
     if tells_all(result) or _refused_as_a_whole(result):
@@ -295,16 +293,16 @@ def public_error(result: FitnessResult) -> str | None:
 
 
 def public_fuel(result: FitnessResult) -> int:
-    """Return the fuel of the cases that may be shown, or of all if all may be."""
+    """Return the fuel of the public cases, or of all if all are public."""
     if tells_all(result):
         return result.fuel_used
     return sum(case.outcome.fuel_used for case in public_cases(result))
 
 
 def public_parts(result: FitnessResult) -> dict[str, float]:
-    """Return the parts of the score, of the cases that may be shown; if others are hidden, plain means.
+    """Return the parts of the score; if some cases are hidden, plain means over the public ones.
 
-    A score without parts is then ``score``.
+    A score without parts is then reported as ``score``.
     """
     if tells_all(result):
         return dict(result.components)
@@ -324,9 +322,9 @@ def _mean(numbers: list[float]) -> float:
 
 
 def _refused_as_a_whole(result: FitnessResult) -> bool:
-    """Whether an individual failed before any case was run, so that its error speaks of none.
+    """Return whether an individual failed before any case was run, so that its error concerns none.
 
-    What a function of the caller's raised may quote what it expected.
+    An exception of the caller's function may quote expected values.
     """
     return not result.test_results and result.reason != "score"
 
@@ -388,7 +386,7 @@ def _score_of_public(result: FitnessResult, public: list[CaseResult]) -> list[st
 
 
 def _case_block(label: str, case: CaseResult, max_chars: int) -> str:
-    """One case: a line that is always whole, and what of the details fits."""
+    """Format a case: a complete first line, and as many details as fit."""
     outcome = case.outcome
     verdict = "passed" if case.passed else "failed"
     line = f"case {label}: {verdict}, {outcome.kind}{_score(case)}, fuel"
@@ -411,7 +409,7 @@ def _case_block(label: str, case: CaseResult, max_chars: int) -> str:
 
 
 def _section(title: str, text: str, max_chars: int) -> str:
-    """The end of a text under its title, indented so that it cannot pass for a line of ours."""
+    """Format the tail of a text under a title, indented so that it cannot imitate a line of the report."""
     opening = f"\n  {title}: "
     kept = max_chars - len(opening)
     if kept <= len(_CUT):
@@ -456,12 +454,12 @@ def _limit(outcome: Outcome) -> str:
 def _short_repr(value: object) -> str:
     try:
         return _value_repr.repr(value)
-    except ValueError:  # an integer of more digits than Python converts to text
+    except ValueError:  # an integer with more digits than Python converts to text
         return f"<{type(value).__name__}>"
 
 
 def _tail(text: str, max_chars: int) -> str:
-    """The end of a text without control characters, marked if something was cut off."""
+    """Return the tail of a text without control characters, marked if truncated."""
     if len(text) <= max_chars:
         return clean(text)
     return _CUT + clean(text[len(text) - max_chars + len(_CUT) :])

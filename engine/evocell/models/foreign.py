@@ -1,8 +1,8 @@
 """Cleaning of untrusted text before it reaches a terminal or a reader.
 
-Whatever a variant, a file, a store, a client or a package wrote can hold terminal codes, marks that turn
-the direction of writing, and line ends that forge a line of ours. `clean` is the one place that decides what
-may pass; all that `evocell` prints goes through it.
+Text of a variant, a file, a store, a client or a package can contain terminal codes, bidirectional
+controls, and line ends that forge a line of output. `clean` is the single place that decides which
+characters pass; all output of `evocell` goes through it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from types import TracebackType
 __all__ = ["clean", "clean_json", "clean_line", "clean_log", "clean_message", "clean_traces"]
 
 _BEYOND = 0x10000
-"""The first character that JSON escapes as two."""
+"""The first code point that JSON escapes as a surrogate pair."""
 
 
 def clean(text: str) -> str:
-    """Replace what is neither printable, nor a line end, nor a tab: terminal codes, bidi marks and so on."""
+    """Replace all characters but printable ones, line ends and tabs: terminal codes, bidi marks and so on."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
 
 def clean_line(text: str) -> str:
-    """Make one line of a text, so that it cannot pass for a line of ours."""
+    """Clean a text and join it to one line, so that it cannot forge a line of output."""
     return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def clean_message(text: str) -> str:
-    """Clean a sentence that may quote several lines; those after the first are indented."""
+    """Clean a message of possibly several lines; lines after the first are indented."""
     return clean(text).replace("\n", "\n  ")
 
 
 def clean_json(document: str) -> str:
-    """Escape what is not printable in a JSON document of one line, which then says the same."""
+    """Escape unprintable characters in a one-line JSON document without changing its value."""
     return document if document.isprintable() else "".join(map(_escaped, document))
 
 
@@ -59,7 +59,7 @@ class _CleanFormatter(logging.Formatter):
 
 @contextmanager
 def clean_log() -> Iterator[None]:
-    """Have warnings of a program that set up no log reach standard error cleaned."""
+    """Clean warnings that reach standard error in a program without logging handlers."""
     if logging.root.handlers:
         yield
         return
@@ -74,7 +74,7 @@ def clean_log() -> Iterator[None]:
 
 
 def clean_traces() -> None:
-    """Have this process's uncaught exceptions reach standard error cleaned."""
+    """Clean this process's uncaught exceptions before they reach standard error."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.stderr.write(clean("".join(traceback.format_exception(kind, error, trace))))

@@ -1,4 +1,4 @@
-"""HTML representations for notebooks: small tables, in which all text of a guest is escaped."""
+"""HTML representations for notebooks: small tables with all guest text escaped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str
 
     Args:
         head: Titles of the columns.
-        rows: Their cells; numbers stand to the right.
+        rows: Their cells; numbers are right-aligned.
         caption: What stands above it.
     """
     titles = "".join(f"<th>{_text(title)}</th>" for title in head)
@@ -25,7 +25,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str
 
 
 def facts(caption: str, pairs: Iterable[tuple[str, object]]) -> str:
-    """Return a table of two columns: what, and how much. Pairs whose value is None are left out.
+    """Return a table of two columns, name and value, without pairs whose value is None.
 
     Args:
         caption: What stands above it.
@@ -38,7 +38,7 @@ def facts(caption: str, pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number as it is read, or nothing for None."""
+    """Return a formatted number; empty for None."""
     return "" if value is None else f"{value:,.6g}"
 
 

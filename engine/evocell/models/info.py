@@ -1,4 +1,4 @@
-"""Information about images and about workers."""
+"""Information about images and workers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ID = re.compile(r"[0-9a-f]{32}\Z")
 
 @frozen(kw_only=True)
 class ImageInfo:
-    """An image: an interpreter with imported modules; for one made by `freeze`, the state of a sandbox.
+    """An image: an interpreter with imported modules or, if made by `freeze`, a sandbox's state.
 
     Attributes:
-        id: Hash over everything that went into it.
-        name: The name it was asked for by; None if that was its id.
-        parent_id: For an image made by `freeze`, the one its sandbox had started from.
-        version: For such an image, the digest of the code that is loaded in it.
+        id: Hash over all inputs of the image.
+        name: The name by which it was found; None if it was found by its id.
+        parent_id: For an image made by `freeze`, the image of its sandbox.
+        version: For such an image, the digest of the code loaded in it.
         created_at: When it was built or frozen, ISO 8601 in UTC.
         memory_bytes: Size of a guest's memory at its start, shared until written to.
-        snapshot_bytes: How much of that is used, as it lies on disk.
+        snapshot_bytes: Bytes of it on disk, without unused memory.
         snapshot_sha256: Hash of the memory and the guest's state.
         python: The guest's Python version.
     """
@@ -43,10 +43,10 @@ class ImageInfo:
 
 
 def check_image_name(name: object) -> str:
-    """Return a name that an image can go by.
+    """Return a valid image name.
 
     Raises:
-        ConfigurationError: It cannot be one.
+        ConfigurationError: The name is invalid.
     """
     if not isinstance(name, str) or not _NAME.match(name) or _ID.match(name):
         raise ConfigurationError(
@@ -62,26 +62,26 @@ WorkerStatus: TypeAlias = Literal["starting", "up", "draining", "refused"]
 
 @frozen(kw_only=True)
 class WorkerInfo:
-    """The state of one worker, or of a node of a cluster, at one moment.
+    """State of one worker, or of a node of a cluster, at one moment.
 
     Attributes:
-        name: The name of its place; the process in it changes.
-        pid: The process, on the machine that it runs on; None while there is none, or it has not started.
-        status: ``"up"`` takes calls; ``"starting"`` is not ready yet, or waits to be started again;
-            ``"draining"`` takes calls as well, and its successor is on the way; ``"refused"`` is a node that
-            gets no calls, for what `problem` says.
-        sessions: Sandboxes that keep their state in it.
-        calls: Calls that are in it now, waiting or running.
-        finished: Calls that came to an end in this process.
-        restarts: How often the process was replaced by another.
-        capacity: How many sandboxes can keep their state in it, if none has much data of its own; None while
-            there is no process.
+        name: The name of its slot; the process in it changes.
+        pid: Process id, on its machine; None while there is no process, or it has not started.
+        status: ``"up"`` accepts calls; ``"starting"`` is not ready yet, or waits for a restart;
+            ``"draining"`` still accepts calls while its successor starts; ``"refused"`` is a node that
+            gets no calls for the reason in `problem`.
+        sessions: Number of sandboxes with a session in it.
+        calls: Number of calls in it, waiting or running.
+        finished: Number of calls finished in this process.
+        restarts: Number of replacements of the process.
+        capacity: Most sandboxes with a session in it, if none has much data of its own; None while there is
+            no process.
         node: Address of the node; None for a process of this machine.
         processes: Guest processes of the node; None for a process of this machine, or if it has not joined.
         problem: Why a node is refused, in a sentence.
-        memory_bytes: Memory that the guest processes of a node hold, as it said lately; None for a process of
-            this machine, which can be looked at.
-        cpu_s: Processor seconds that they used, likewise.
+        memory_bytes: Memory of a node's guest processes, as last reported; None for a process of this
+            machine, which can be inspected directly.
+        cpu_s: Processor seconds of these processes, likewise.
     """
 
     name: str
@@ -101,13 +101,13 @@ class WorkerInfo:
 
 @frozen(kw_only=True)
 class WorkerKill:
-    """A worker process that was killed for the memory that it held.
+    """A worker process that was killed for its memory.
 
     Attributes:
         worker: Its name.
-        limit: Bytes of memory that it may hold.
+        limit: Bytes of memory that it was allowed.
         reached: Bytes that it held.
-        sandbox_ids: Whose calls were under way in it.
+        sandbox_ids: Sandboxes with calls under way in it.
     """
 
     worker: str

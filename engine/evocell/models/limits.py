@@ -13,14 +13,14 @@ from evocell.errors import ConfigurationError
 MAX_OUTPUT_BYTES = 1 << 20
 #: A 32-bit WebAssembly memory cannot be larger, image included.
 MAX_MEMORY_BYTES = 4 << 30
-#: The guest's decoder and encoder recurse; deeper values would meet its recursion limit first.
+#: The guest's decoder and encoder recurse; deeper values would exceed its recursion limit.
 MAX_PAYLOAD_DEPTH = 128
-#: Listing and removing a scratch directory takes the host time for each of its files.
+#: Listing and removing a scratch directory costs the host time per file.
 MAX_SCRATCH_FILES = 1_000_000
 #: Removing a scratch directory recurses on the host.
 MAX_SCRATCH_DEPTH = 64
 
-#: Each is a guest of its own, whose memory the host must have room for.
+#: Each is a separate guest, whose memory the host must provide.
 MAX_PROCESSES = 64
 
 _MAX_INT = (1 << 63) - 1
@@ -36,7 +36,7 @@ _UPPER_BOUNDS = {
 
 
 def _whole(_: object, attribute: Attribute[int], value: object) -> None:
-    """Refuse anything but a whole number between the field's bounds."""
+    """Refuse anything but an integer between the field's bounds."""
     name = attribute.name
     lowest = 0 if name in _MAY_BE_NONE else 1
     highest = _UPPER_BOUNDS.get(name, _MAX_INT)
@@ -50,7 +50,7 @@ def _whole(_: object, attribute: Attribute[int], value: object) -> None:
 
 
 def _seconds(_: object, attribute: Attribute[float], value: object) -> None:
-    """Refuse anything but a finite number of seconds above zero."""
+    """Refuse anything but a positive finite number of seconds."""
     name = attribute.name
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     if not usable or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
@@ -80,27 +80,27 @@ class Limits:
 
     Attributes:
         fuel: Units of work, about ten a nanosecond, host calls included; the default is about 10 s of work.
-        memory_bytes: Growth of the guest's memory above what the image holds already.
-        timeout_s: Seconds in which the call itself ran, as a backstop to ``fuel``; time in which
-            the call waited for its turn does not count.
+        memory_bytes: Growth of the guest's memory above the image.
+        timeout_s: Seconds of run time of the call itself, as a backstop to ``fuel``; waiting in queues
+            does not count.
         output_bytes: Bytes written to stdout and stderr together, at most 1 MiB.
         payload_bytes: Bytes of the encoded arguments, and again of the encoded result.
         payload_items: Elements in the arguments, and again in the result, all levels together.
         payload_depth: Levels of nesting in the arguments, and again in the result.
         open_files: Files and directories the guest may have open at once.
         scratch_bytes: Bytes of writable ``/tmp``; 0 leaves it read-only and empty. Files count in units of
-            4 KiB, holes included, each file and directory takes another 4 KiB, and what earlier calls of
-            a session left there counts.
+            4 KiB, including holes, each file and directory counts another 4 KiB, and files left by
+            earlier calls of a session count.
         scratch_files: Files and directories in ``/tmp``.
         scratch_file_bytes: Size of the largest file in ``/tmp``; a write beyond it is an ``OSError``.
         scratch_depth: Names in a path below ``/tmp``; a longer one is an ``OSError``.
-        processes: Processes that a call may have at once beside itself, at most 64; 0 for none. Each is a
-            guest of its own, with the other limits for itself, but the fuel, the files and the time are the
-            call's. Without stand-ins for `subprocess` and `multiprocessing` in the harness nothing asks for
-            one; see ``evocell.integrations.stand_ins``.
+        processes: Concurrent child processes of a call, at most 64; 0 for none. Each is a guest of its own
+            with the other limits for itself, but shares the call's fuel, files and time. They require the
+            stand-ins for `subprocess` and `multiprocessing` in the harness; see
+            ``evocell.integrations.stand_ins``.
 
     Raises:
-        ConfigurationError: A limit is not a number of the right kind or out of its range.
+        ConfigurationError: A limit has a wrong type or is out of range.
     """
 
     fuel: int = field(default=100_000_000_000, validator=_whole)
@@ -119,7 +119,7 @@ class Limits:
 
     @property
     def payload_bounds(self) -> Bounds:
-        """The bounds of arguments, and again of a result, as encoding and decoding take them."""
+        """The bounds of arguments, and likewise of a result, as arguments for encoding and decoding."""
         return {
             "max_bytes": self.payload_bytes,
             "max_items": self.payload_items,
@@ -133,7 +133,7 @@ class Limits:
             **changes: New values by the names of the attributes.
 
         Raises:
-            ConfigurationError: There is no such limit, or its value cannot be used.
+            ConfigurationError: There is no such limit, or its value is invalid.
         """
         known = [attribute.name for attribute in fields(Limits)]
         for name in changes:
@@ -146,14 +146,14 @@ class Limits:
 
 
 def check_limits(limits: object, what: str = "limits") -> Limits | None:
-    """Return limits, or None for those that hold without.
+    """Return limits, or None for the defaults.
 
     Args:
-        limits: What was given.
-        what: What it was given as.
+        limits: The limits.
+        what: Name of the argument.
 
     Raises:
-        ConfigurationError: They are something else.
+        ConfigurationError: It is something else.
     """
     if limits is not None and not isinstance(limits, Limits):
         raise ConfigurationError(f"{what} must be an evocell.Limits, not {type(limits).__name__}", what)
@@ -161,5 +161,5 @@ def check_limits(limits: object, what: str = "limits") -> Limits | None:
 
 
 def optional_limits(_: object, attribute: Attribute[Limits | None], value: object) -> None:
-    """Refuse, as an attrs validator, anything but limits or None."""
+    """Validate, for attrs, that a value is limits or None."""
     check_limits(value, attribute.name)

@@ -15,10 +15,10 @@ from evocell.models.html import table
 __all__ = ["Duel", "HeadToHead", "Side"]
 
 CONFIDENCE = 0.95
-"""How sure an interval of a median is, at least."""
+"""Least confidence level of a median's interval."""
 
 Verdict = Literal["first", "second", "equal", "undecided"]
-"""Which of two programs costs less."""
+"""Verdict on the cheaper of two programs."""
 
 
 @frozen
@@ -29,7 +29,7 @@ class Interval:
         median: The middle of the samples.
         low: Its lower bound.
         high: Its upper bound.
-        n: How many samples there were.
+        n: Number of samples.
 
     Source: the order statistics of a sample bound its median, whatever its distribution (the sign test).
     """
@@ -41,14 +41,14 @@ class Interval:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Interval:
-        """The interval of some samples; fewer than six bound nothing, and give an infinite one.
+        """Return the interval of samples; infinite for fewer than six.
 
         Args:
             samples: At least one.
         """
         ordered = sorted(samples)
         n = len(ordered)
-        skipped, tail = -1, 0.0  # how many samples may be left out at either end
+        skipped, tail = -1, 0.0  # number of samples that may be excluded at either end
         while (tail := tail + 2 * comb(n, skipped + 1) / 2**n) <= 1 - CONFIDENCE:
             skipped += 1
         middle = statistics.median(ordered)
@@ -58,7 +58,7 @@ class Interval:
 
     @property
     def excludes_one(self) -> bool:
-        """Whether a ratio of that size is surely not 1."""
+        """Whether the interval excludes a ratio of 1."""
         return self.low > 1 or self.high < 1
 
 
@@ -68,11 +68,11 @@ class Measurement:
 
     Attributes:
         result: Its fitness, and each case's outcome, from the first repeat.
-        wall_s: Seconds in which the calls themselves ran, a sum for each repeat.
+        wall_s: Run time of the calls in seconds, a sum for each repeat.
         case_wall_s: For each case that ran, its seconds in each repeat.
         repeatable: Whether fuel, memory and outcomes were the same in every repeat.
-        overhead_fuel: Fuel of the same calls to a function that only returns: decoding the arguments,
-            loading the code, answering. 0 where that is not known.
+        overhead_fuel: Fuel of the same calls to an empty function: decoding the arguments, loading the
+            code, answering. 0 if unknown.
     """
 
     result: FitnessResult
@@ -83,26 +83,26 @@ class Measurement:
 
     @property
     def fuel(self) -> int:
-        """Units of work, all cases together."""
+        """Total fuel of all cases."""
         return self.result.fuel_used
 
     @property
     def own_fuel(self) -> int:
-        """Fuel above that of the same calls to a function that only returns."""
+        """Fuel above that of the same calls to an empty function."""
         return max(0, self.fuel - self.overhead_fuel)
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The most memory any case had above the image."""
+        """Peak memory of any case above the image."""
         return self.result.peak_memory_bytes
 
     @classmethod
     def of(cls, results: Sequence[FitnessResult], *, overhead_fuel: int = 0) -> Measurement:
-        """Put repeats of one evaluation of one program together.
+        """Combine repeats of one program's evaluation.
 
         Args:
-            results: One of each repeat, at least one.
-            overhead_fuel: Fuel of the same calls to a function that only returns.
+            results: One result per repeat, at least one.
+            overhead_fuel: Fuel of the same calls to an empty function.
         """
         first = results[0]
         n_cases = min(len(result.test_results) for result in results)
@@ -169,17 +169,17 @@ class Comparison:
 
     @property
     def by_fuel(self) -> Verdict:
-        """Which one takes less fuel. One that failed never wins; of two that did, none does."""
+        """Which program uses less fuel. A failed program never wins; of two failed ones, neither does."""
         return self._judge(self.first.fuel, self.second.fuel)
 
     @property
     def by_memory(self) -> Verdict:
-        """Which one takes less memory; likewise."""
+        """Which program uses less memory; failures as in `by_fuel`."""
         return self._judge(self.first.peak_memory_bytes, self.second.peak_memory_bytes)
 
     @property
     def by_time(self) -> Verdict:
-        """Which one is faster, ``"undecided"`` unless noise cannot explain it; likewise."""
+        """Which program is faster; ``"undecided"`` if noise may explain it. Failures as in `by_fuel`."""
         failed = self._failed()
         if failed is not None:
             return failed
@@ -209,7 +209,7 @@ class Comparison:
 
 
 def _same(one: FitnessResult, other: FitnessResult) -> bool:
-    """Whether two evaluations ended alike in all that noise should not touch."""
+    """Return whether two evaluations agree in everything that noise does not affect."""
     return (one.fuel_used, one.peak_memory_bytes, one.valid, one.fitness_score, one.objectives) == (
         other.fuel_used,
         other.peak_memory_bytes,
@@ -247,9 +247,9 @@ class HeadToHead:
         first: Fitness of the first version.
         second: Fitness of the second one.
         duels: Each case, in order.
-        winner: Whose fitness is better: ``"first"``, ``"second"``, or ``"draw"``. One that is valid wins
-            against one that is not; with several objectives only one that is better in one and worse in none
-            wins.
+        winner: The version with the better fitness: ``"first"``, ``"second"``, or ``"draw"``. A valid one
+            wins against an invalid one; with several objectives only a dominating one wins (better in one
+            and worse in none).
     """
 
     first: FitnessResult

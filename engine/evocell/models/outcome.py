@@ -1,8 +1,8 @@
 """Outcomes of calls into sandboxes: a closed family of immutable records.
 
-An individual that fails is normal, so failure is data. What kind of failure it was (trap, fuel,
-memory, time) and every reading are the host's own; `Completed.value` is the guest's claim.
-Thousands of these are made per second, so nothing here validates.
+Failure of an individual is normal, so it is data. The kind of failure (trap, fuel, memory, time)
+and every reading are the host's own; `Completed.value` is the guest's claim. Thousands of these
+are created per second, so nothing here validates.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ LimitKind = Literal["fuel", "timeout", "memory", "stack", "output", "files", "pa
 
 @frozen(kw_only=True)
 class Outcome:
-    """The outcome of one call: the fields of all its kinds. Only subclasses are instantiated.
+    """Outcome of one call: the fields common to all kinds. Only subclasses are instantiated.
 
-    Two outcomes of the same deterministic call compare equal: wall time is left out of equality.
+    Two outcomes of the same deterministic call compare equal: equality ignores wall time.
 
     Attributes:
         fuel_used: Units of work, host calls included.
-        wall_s: Seconds in which the call itself ran.
-        peak_memory_bytes: The most memory the guest had above its image, read by the host.
+        wall_s: Run time of the call itself, in seconds.
+        peak_memory_bytes: Peak memory of the guest above its image, measured by the host.
         stdout: Captured standard output, cut at the limit.
         stderr: Captured standard error, cut at the limit.
-        deterministic: False if running again may end otherwise, as after a wall-clock kill.
+        deterministic: False if a repetition may end differently, as after a wall-clock kill.
         import_fuel: How much of `fuel_used` went into importing modules that its image has not imported, as
             the call says itself; 0 if it was little, and in the realtime profile.
     """
@@ -53,12 +53,12 @@ class Outcome:
 
     @property
     def kind(self) -> str:
-        """One word for what happened, from a closed set, such as ``"completed"`` or ``"fuel"``."""
+        """The kind of outcome, from a closed set, such as ``"completed"`` or ``"fuel"``."""
         return type(self).__name__.lower()
 
     @property
     def error(self) -> str | None:
-        """None for a completed call, else one sentence that says what happened."""
+        """None for a completed call, else a sentence that describes the failure."""
         return f"the call ended as {self.kind!r}"
 
     @property
@@ -82,7 +82,7 @@ class Outcome:
     def _refuse(self) -> NoReturn:
         raise OutcomeError(self)
 
-    if not TYPE_CHECKING:  # a type checker says it before
+    if not TYPE_CHECKING:  # type checkers report it earlier
 
         def __getattr__(self, name: str) -> NoReturn:
             if name == "value":
@@ -99,7 +99,7 @@ class Completed(Outcome):
     """The call returned.
 
     Attributes:
-        value: What it returned, decoded under the limits: a claim of untrusted code.
+        value: The return value, decoded under the limits: a claim of untrusted code.
     """
 
     value: Any = field(default=None, eq=ByContent)
@@ -121,7 +121,7 @@ class Completed(Outcome):
 
 @frozen
 class Raised(Outcome):
-    """The code raised an exception, while it was imported or while it ran.
+    """The code raised an exception, during import or during the call.
 
     Attributes:
         type_name: Name of the exception's class, such as ``"ValueError"``.
@@ -141,12 +141,12 @@ class Raised(Outcome):
 
 @frozen
 class Rejected(Outcome):
-    """The code was refused, before it ran or, by the audit hook of the security gate, while it did.
+    """The code was refused, before it ran or, by the security gate's audit hook, while it ran.
 
     Attributes:
-        kind: ``"syntax"``, ``"security"``, ``"compile"`` or ``"load"`` (the entry is not there).
-        message: What is wrong, in a sentence.
-        path: File the fault is in, relative to the variant's root.
+        kind: ``"syntax"``, ``"security"``, ``"compile"`` or ``"load"`` (the entry is missing).
+        message: A sentence that describes the fault.
+        path: The faulty file, relative to the variant's root.
         line: Line, counted from 1.
         column: Column, counted from 1.
         text: The source line itself.
@@ -161,7 +161,7 @@ class Rejected(Outcome):
 
     @property
     def error(self) -> str | None:
-        """The message, preceded by its place as ``path:line:column``."""
+        """The message, preceded by its location as ``path:line:column``."""
         place = ":".join(str(part) for part in (self.path, self.line, self.column) if part is not None)
         return f"{place}: {self.message}" if place else self.message
 
@@ -171,10 +171,10 @@ class LimitExceeded(Outcome):
     """The call was stopped at one of its limits, or its arguments or result exceeded one.
 
     Attributes:
-        kind: Which limit: fuel, timeout, memory, stack, output, files or payload.
+        kind: The limit: fuel, timeout, memory, stack, output, files or payload.
         limit: The limit's value, in the unit of `Limits`; None if it has no single number.
-        reached: How far the call got, in the same unit; None if unknown.
-        message: A sentence with more to say than the numbers; may be empty.
+        reached: The value that the call reached, in the same unit; None if unknown.
+        message: A sentence with details beyond the numbers; may be empty.
     """
 
     kind: LimitKind
@@ -205,7 +205,7 @@ class GuestCrashed(Outcome):
     """The guest ended itself: a trap, an abort, or ``os._exit``.
 
     Attributes:
-        reason: What was seen, such as the trap's name.
+        reason: The observation, such as the trap's name.
         exit_code: The code it exited with, if it did.
     """
 
@@ -225,10 +225,10 @@ class GuestCrashed(Outcome):
 
 @frozen
 class WorkerLost(Outcome):
-    """The process that ran the call died, or was lost, before there was a result.
+    """The process that ran the call died, or was lost, before it returned a result.
 
     Attributes:
-        reason: What is known about it.
+        reason: The cause, as far as known.
     """
 
     reason: str

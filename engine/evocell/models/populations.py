@@ -34,16 +34,16 @@ class Offspring:
 
     Attributes:
         source: Its code.
-        parents: Its parents, or their ids: one of a mutation, two or more of a crossover, none of a newcomer.
-        mutation_type: How it came to be; None says ``"seed"``, ``"mutation"`` or ``"crossover"`` by the
-            number of its parents.
-        metadata: What is known of the mutation, for lineage: plain data.
-        id: Its id; None has one made.
+        parents: Its parents, or their ids: one for a mutation, two or more for a crossover, none for a seed.
+        mutation_type: The kind of mutation that made it; None chooses ``"seed"``, ``"mutation"`` or
+            ``"crossover"`` by the number of its parents.
+        metadata: Metadata of the mutation, for lineage: plain data.
+        id: Its id; None generates one.
         image: Name of the image it starts from; None for the one that follows from its imports.
         limits: Limits of each call; None for the engine's.
 
     Raises:
-        ConfigurationError: A field cannot be used.
+        ConfigurationError: A field is invalid.
     """
 
     source: Source = field(repr=False, eq=ByContent)
@@ -56,7 +56,7 @@ class Offspring:
 
     @property
     def kind(self) -> str:
-        """How it came to be."""
+        """The kind of mutation that made it."""
         if self.mutation_type is not None:
             return self.mutation_type
         return ("seed", "mutation", "crossover")[min(len(self.parents), 2)]
@@ -64,15 +64,15 @@ class Offspring:
 
 @frozen(kw_only=True)
 class GenerationState:
-    """One generation of a population, its destroyed members included.
+    """One generation of a population, including destroyed members.
 
     Attributes:
         population: The population.
         generation: Its number, from 0.
         sandbox_ids: Its members, oldest first.
-        alive: How many of them are sandboxes now.
+        alive: Number of members that are sandboxes now.
         fitness_stats: Statistics of their latest fitness; see `fitness_statistics`.
-        edges: Child, parent and mutation type of each descent into it, in the order of the children.
+        edges: Child, parent and mutation type of each lineage edge into it, in the order of the children.
     """
 
     population: str
@@ -85,21 +85,21 @@ class GenerationState:
 
 @frozen(kw_only=True)
 class GarbageReport:
-    """The report of one cycle of the garbage collector.
+    """Report of one cycle of the garbage collector.
 
     Attributes:
-        cause: ``"interval"``, ``"demand"``, ``"pressure"`` (memory), or ``"capacity"``: there was no room for
-            further sandboxes.
-        sandboxes: Ids of the sandboxes that were destroyed.
-        sessions: How many of them held a session.
-        kept_elites: Members of retired generations that stayed for their fitness.
-        kept_pinned: Those that stayed because they are pinned.
-        kept_busy: Those that stayed because they were in use; a later cycle takes them.
-        trees: Version trees that were removed.
-        files: Contents of files that no other tree holds.
-        bytes: Their sizes together.
-        directories: Temporary directories of processes that were killed.
-        duration_s: How long it took, in seconds.
+        cause: ``"interval"``, ``"demand"``, ``"pressure"`` (memory), or ``"capacity"`` (no room for further
+            sandboxes).
+        sandboxes: Ids of the destroyed sandboxes.
+        sessions: Number of those that had a session.
+        kept_elites: Number of members of retired generations kept for their fitness.
+        kept_pinned: Number kept because they are pinned.
+        kept_busy: Number kept because they were in use; a later cycle collects them.
+        trees: Number of removed version trees.
+        files: Number of removed file contents that no other tree holds.
+        bytes: Total size of these.
+        directories: Number of removed temporary directories of killed processes.
+        duration_s: Duration in seconds.
     """
 
     cause: GarbageCause

@@ -1,4 +1,4 @@
-"""The fittest of some results, and statistics of their scores."""
+"""Ranking of results, and statistics of their scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["best", "fitness_statistics", "score_statistics"]
 def best(
     results: Iterable[FitnessResult], most: int = 1, *, direction: Direction | None = None
 ) -> list[FitnessResult]:
-    """Return the fittest of some results, by their first objective; invalid ones are never among them.
+    """Return the fittest valid results, by their first objective.
 
     >>> results = [FitnessResult("a", 0, -2.0, valid=True), FitnessResult("b", 0, 0.0, valid=False)]
     >>> [result.sandbox_id for result in best(results)]
@@ -22,14 +22,14 @@ def best(
 
     Args:
         results: Any results.
-        most: How many at most.
-        direction: ``"maximize"`` or ``"minimize"``; None for what the results themselves say.
+        most: Most results returned.
+        direction: ``"maximize"`` or ``"minimize"``; None for the results' own direction.
 
     Returns:
-        The best first; of equal ones, the one that came first. Empty if none is valid.
+        The best first; ties in input order. Empty if none is valid.
 
     Raises:
-        ConfigurationError: An argument cannot be used, or the results have different directions.
+        ConfigurationError: An argument is invalid, or the results have different directions.
     """
     if type(most) is not int or most < 1:
         raise ConfigurationError(f"most must be a whole number from 1, not {most!r}", "most")
@@ -51,7 +51,7 @@ def best(
 
 
 def fitness_statistics(results: Iterable[FitnessResult]) -> dict[str, float]:
-    """Summarise a population's scores; invalid members are counted and otherwise left out.
+    """Summarise a population's scores; invalid members are only counted.
 
     Args:
         results: Latest result of each member.
@@ -68,7 +68,7 @@ def score_statistics(rows: Iterable[tuple[float | None, bool]]) -> dict[str, flo
     """Summarise scores as `fitness_statistics` does.
 
     Args:
-        rows: The score of each, and whether it is a real one.
+        rows: The score of each, and whether it is valid.
     """
     scores: list[float] = []
     n_invalid = 0

@@ -13,7 +13,7 @@ from evocell.models.limits import Limits
 __all__ = ["ENGINE_ABI", "CallIdentity", "EvaluationRecord", "MemoInfo", "Replay", "differing"]
 
 ENGINE_ABI = 1
-"""Changes whenever an engine would do something else with the same call, image and code."""
+"""Version of the engine's behaviour; changes whenever the same call, image and code would run differently."""
 
 
 @frozen(kw_only=True)
@@ -21,18 +21,18 @@ class CallIdentity:
     """Everything that the outcome of a call in a fork of its own depends on, by content.
 
     Attributes:
-        image: Hash of the frozen memory and the guest's state, not of what the image was made from.
-        image_id: Name of the image, for a person and to find it.
+        image: Hash of the frozen memory and the guest's state, not of the image's inputs.
+        image_id: Id of the image, to find it.
         version: Digest of the code's files.
-        code: Hash of its byte code, with the policy that holds while it runs.
+        code: Hash of its byte code and its run-time policy.
         harness: Digest of the harness' files; empty without one.
         harness_code: Hash of its byte code; empty without one.
-        entry: What was called, as ``"module:qualname"``.
+        entry: The entry, as ``"module:qualname"``.
         arguments: Hash of the encoded arguments.
         seed: Seed of the guest's random sources.
         limits: Limits of the call.
         profile: The engine's profile, such as ``"deterministic"``.
-        security_profile: The security profile that the code was held against.
+        security_profile: The security profile of the code.
         abi: `ENGINE_ABI`.
     """
 
@@ -52,19 +52,19 @@ class CallIdentity:
 
     @property
     def key(self) -> str:
-        """A hash over all of it."""
+        """Hash over all fields."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The identity as JSON, keys sorted."""
+        """Return the identity as JSON with sorted keys."""
         return json.dumps({**asdict(self), "seed": str(self.seed)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> CallIdentity:
-        """The identity that `to_json` made JSON of.
+        """Return the identity from the JSON of `to_json`.
 
         Raises:
-            ConfigurationError: It is no such JSON.
+            ConfigurationError: It is not such JSON.
         """
         try:
             plain = json.loads(text)
@@ -75,16 +75,16 @@ class CallIdentity:
 
 @frozen(kw_only=True)
 class EvaluationRecord:
-    """The record of a call made in an evaluation, with its outcome.
+    """Record of a call made in an evaluation, with its outcome.
 
     Attributes:
         seq: Its number in its store.
-        at: When it was made, in seconds since 1970.
+        at: Time of the call, in seconds since 1970.
         sandbox_id: The sandbox that made it first.
         call: The identity of the call.
-        kind: How it ended, as `Outcome.kind`.
-        outcome: Digest of its outcome, wall time left out.
-        fuel_used: The fuel it took.
+        kind: The kind of its outcome, as `Outcome.kind`.
+        outcome: Digest of its outcome without wall time.
+        fuel_used: The fuel it used.
         deterministic: Whether a replay must give the same outcome.
     """
 
@@ -99,19 +99,19 @@ class EvaluationRecord:
 
     @property
     def key(self) -> str:
-        """A hash over what decided its outcome."""
+        """Hash over everything that determines its outcome."""
         return self.call.key
 
 
 @frozen(kw_only=True)
 class Replay:
-    """The result of replaying a recorded call.
+    """Result of replaying a recorded call.
 
     Attributes:
         record: The record.
-        same: Whether everything was the same, bit for bit.
-        differences: What differed, a sentence each.
-        kind: How the replay ended.
+        same: Whether the outcomes are identical, bit for bit.
+        differences: The differences, a sentence each.
+        kind: The kind of the replay's outcome.
         fuel_used: The fuel of the replay.
     """
 
@@ -129,9 +129,9 @@ class MemoInfo:
     Attributes:
         hits: Calls answered with a memoised outcome.
         misses: Calls that could be memoised and were made.
-        refused: Outcomes that were not kept, because they are not deterministic.
+        refused: Outcomes that were not kept because they are not deterministic.
         entries: Outcomes kept in this process.
-        bytes: Their size together.
+        bytes: Their total size.
     """
 
     hits: int = 0
@@ -142,7 +142,7 @@ class MemoInfo:
 
 
 def differing(old: CallIdentity, new: CallIdentity) -> list[str]:
-    """Say in what two identities differ, a sentence each."""
+    """Return the differences of two identities, a sentence each."""
     sentences = []
     for attribute in fields(CallIdentity):
         before, after = getattr(old, attribute.name), getattr(new, attribute.name)

@@ -1,4 +1,4 @@
-"""Ids and sources as callers may give them, converted and checked in one place."""
+"""Validation and conversion of ids and sources given by callers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Completable", "Named", "SandboxName", "optional_id", "sandbox_id", "
 
 
 class Named(Protocol):
-    """Something with an id, such as a `Sandbox`, an `AsyncSandbox` or an `Individual` of lineage."""
+    """Protocol of objects with an id, such as a `Sandbox`, an `AsyncSandbox` or an `Individual`."""
 
     @property
     def id(self) -> str:
@@ -21,11 +21,11 @@ class Named(Protocol):
 
 
 SandboxName: TypeAlias = str | Named
-"""A sandbox, or its id; it need not be there any more."""
+"""A sandbox, or its id; it need not exist any more."""
 
 
 def sandbox_id(ref: object) -> str:
-    """Return the id of a sandbox given by its id or itself.
+    """Return the id of a sandbox, which may be given by its id.
 
     Raises:
         ConfigurationError: It is neither.
@@ -43,7 +43,7 @@ def sandbox_id(ref: object) -> str:
 
 
 def optional_id(ref: object) -> str | None:
-    """Return None for None, and else what `sandbox_id` does."""
+    """Return None for None, else as `sandbox_id`."""
     return None if ref is None else sandbox_id(ref)
 
 

@@ -1,7 +1,7 @@
 """Security policies: what the gate refuses under each profile, as plain data that the guest applies.
 
-The gate is policy, for mutation operators and for reports of what variants try to use. Isolation is the task
-of the membrane: what the gate lets through cannot reach the host either.
+The gate is policy, for mutation operators and for reports of the names that variants try to use. Isolation is
+the task of the membrane: code that passes the gate cannot reach the host either.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ _HIGH_EVENTS: Mapping[str, tuple[str, ...] | None] = {
     "pickle.find_class": None,
 }
 
-#: What the profile ``high`` lets in: modules that compute. A caller adds to them with `allowed_modules`.
+#: Modules that the profile ``high`` allows: those that compute. `allowed_modules` adds to them.
 COMPUTING_MODULES = (
     "__future__",
     "abc",
@@ -198,7 +198,7 @@ COMPUTING_MODULES = (
     "zlib",
 )
 
-#: Parts of those that load or write files and machine code.
+#: Submodules of these that load or write files and machine code.
 _NOT_COMPUTING = (
     "numpy.ctypeslib",
     "numpy.distutils",
@@ -210,11 +210,11 @@ _NOT_COMPUTING = (
 
 @frozen(kw_only=True)
 class SecurityPolicy:
-    """A security policy: what a variant's code must not do, as far as its text or audit events show it.
+    """A security policy: actions that a variant's code must not take, as far as text or audit events show.
 
     Attributes:
         profile: The profile it comes from.
-        enforce: Whether what is found refuses the code, or is only reported.
+        enforce: Whether findings reject the code, or are only reported.
         blocked: Modules that must not be imported, submodules included.
         allowed: The only modules that may be imported besides the code's own; None for all but the blocked.
         names: Dotted names that must not be reached through an import.
@@ -234,7 +234,7 @@ class SecurityPolicy:
     events: Mapping[str, tuple[str, ...] | None] = field(factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
-        """The policy as plain data, for the guest."""
+        """Return the policy as plain data, for the guest."""
         return {
             "profile": self.profile,
             "enforce": self.enforce,
@@ -258,12 +258,12 @@ class SecurityPolicy:
         }
 
     def with_processes(self) -> SecurityPolicy:
-        """The policy of calls that may have processes: it does not block the modules for them."""
+        """Return the policy of calls with processes, which does not block the modules for them."""
         return evolve(self, blocked=tuple(name for name in self.blocked if name not in _OF_PROCESSES))
 
     @cached_property
     def digest(self) -> str:
-        """A hash over all of it: code that was let through by one policy is not let through by another."""
+        """Hash over all fields: code that passed one policy has not passed another."""
         return hashlib.sha256(json.dumps(self.to_wire(), sort_keys=True).encode()).hexdigest()
 
 
@@ -273,11 +273,11 @@ def policy_for(
     """Make the policy of a profile.
 
     Args:
-        profile: ``"low"`` blocks modules and nothing else; ``"medium"`` also what takes the interpreter or
-            the agent apart (frames, tracing, code objects, the collector's lists); ``"high"`` lets in only
+        profile: ``"low"`` only blocks modules; ``"medium"`` also access to internals of the interpreter or
+            the agent (frames, tracing, code objects, the collector's lists); ``"high"`` allows only
             modules that compute, and no evaluation of text, no files and no introspection.
         blocked: Modules that must not be imported under any profile; the agent's own are always blocked.
-        allowed: Modules that ``"high"`` lets in besides its own list.
+        allowed: Modules that ``"high"`` allows besides its own list.
         enforce: Whether to refuse, or only to report.
     """
     names = tuple(sorted({*blocked, *_AGENT}))

@@ -21,10 +21,10 @@ def check_id(value: object, what: str) -> None:
 
     Args:
         value: The id.
-        what: What it is the id of, for the message.
+        what: The kind of object it identifies, for the message.
 
     Raises:
-        ConfigurationError: The id cannot be used.
+        ConfigurationError: The id is invalid.
     """
     if not isinstance(value, str):
         raise ConfigurationError(f"{what} must be a string, not {type(value).__name__}", what)
@@ -89,7 +89,7 @@ class SandboxSpec:
     """The specification of one sandbox to create, as `batch_create` takes it.
 
     Attributes:
-        id: Name of the sandbox, unique within its engine; None has one made.
+        id: Id of the sandbox, unique within its engine; None generates one.
         source: The code as text, files by path, a file or a directory.
         bundle: The code as the bytes of a zip or wheel; instead of ``source``.
         image: Name of the image to fork from; None for the one that follows from the code's imports.
@@ -98,10 +98,10 @@ class SandboxSpec:
         generation: Generation it belongs to, from 0.
         parent_ids: Its parents; crossover has two, and the first is its `parent_id`.
         security_profile: ``"low"``, ``"medium"`` or ``"high"``; None is the engine's.
-        mutation_type: How it came to be, such as ``"seed"``, ``"mutation"``, ``"crossover"``.
+        mutation_type: The kind of mutation that made it, such as ``"seed"``, ``"mutation"``, ``"crossover"``.
 
     Raises:
-        ConfigurationError: A field cannot be used, or both ``source`` and ``bundle`` are given.
+        ConfigurationError: A field is invalid, or both ``source`` and ``bundle`` are given.
     """
 
     id: str | None = field(default=None, validator=_optional_id)
@@ -123,9 +123,9 @@ class SandboxSpec:
 
     @property
     def code(self) -> Source | None:
-        """The source or the bundle, whichever was given; None if the sandbox starts empty."""
+        """The source or the bundle; None if the sandbox starts without code."""
         return self.source if self.source is not None else self.bundle
 
     def without_code(self) -> SandboxSpec:
-        """Return a copy that holds no code, to be kept for the life of the sandbox."""
+        """Return a copy without the code, to be kept for the life of the sandbox."""
         return evolve(self, source=None, bundle=None)

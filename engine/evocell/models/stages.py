@@ -1,4 +1,4 @@
-"""Evaluation in stages: cheap ones first; only individuals that do well enter the expensive ones."""
+"""Staged evaluation: cheap stages first, expensive ones for the fittest individuals only."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class Stage:
     """One stage of an evaluation.
 
     Attributes:
-        evaluation: What is evaluated of each individual that enters it.
-        keep: Which individuals go on. A number above 0 and up to 1: that fraction of those that entered,
-            rounded up, the best by the first objective, the earlier one of two equals. A function: those for
-            which it returns true, run in a thread of the host. An invalid individual never goes on.
-        name: What to call it; empty for its number.
+        evaluation: The evaluation of each individual that enters it.
+        keep: Which individuals advance. A number above 0 and up to 1: that fraction of those that
+            entered, rounded up, the best by the first objective, the earlier one of two equals. A
+            function: those for which it returns true, called in a thread of the host. An invalid
+            individual never advances.
+        name: Its name; empty for its number.
 
     Raises:
-        ConfigurationError: A field cannot be used.
+        ConfigurationError: A field is invalid.
     """
 
     evaluation: Evaluation
@@ -54,15 +55,15 @@ class Stage:
 
 @frozen
 class StagedResult:
-    """How far one individual came, and how it did on the way.
+    """Results of one individual in the stages that it entered.
 
-    Scores of different stages mean different things: compare individuals by ``(stage, fitness_score)``, and
-    never one that is invalid with one that is not.
+    Scores of different stages are not comparable: compare individuals by ``(stage, fitness_score)``, and
+    never an invalid one with a valid one.
 
     Attributes:
         results: Its result in each stage it entered, in order; at least one.
-        kept: Whether it went through all stages, and was kept after the last one too.
-        error: What ``keep`` raised about it, in a sentence; None if it did not. Such a one is not kept.
+        kept: Whether it passed all stages, including the selection after the last one.
+        error: The exception of ``keep`` for it, in a sentence, or None. Such an individual is not kept.
     """
 
     results: tuple[FitnessResult, ...]
@@ -86,15 +87,15 @@ class StagedResult:
 
     @property
     def fuel_used(self) -> int:
-        """Units of work, all stages together."""
+        """Total fuel of all stages."""
         return sum(result.fuel_used for result in self.results)
 
 
 def check_stages(stages: object, total_limits: object) -> tuple[Stage, ...]:
-    """Return stages that can be run one after the other.
+    """Return stages, refusing invalid ones.
 
     Raises:
-        ConfigurationError: They are no stages, or their limits contradict the total.
+        ConfigurationError: They are not stages, or their limits contradict the total.
     """
     if isinstance(stages, str) or not isinstance(stages, Sequence) or not stages:
         raise ConfigurationError(

@@ -15,7 +15,7 @@ from evocell.models.specs import SandboxSpec
 
 
 class SandboxStatus(StrEnum):
-    """The status of a sandbox. The values are what is stored and sent."""
+    """Status of a sandbox. The values are those in the store and on the wire."""
 
     CREATING = "creating"
     RUNNING = "running"
@@ -23,7 +23,7 @@ class SandboxStatus(StrEnum):
     STOPPED = "stopped"
 
 
-#: Which statuses may follow which. A sandbox in error comes back by loading code that works.
+#: Allowed transitions. A sandbox in error recovers by loading working code.
 ALLOWED_TRANSITIONS: Mapping[SandboxStatus, frozenset[SandboxStatus]] = MappingProxyType(
     {
         SandboxStatus.CREATING: frozenset(
@@ -37,7 +37,7 @@ ALLOWED_TRANSITIONS: Mapping[SandboxStatus, frozenset[SandboxStatus]] = MappingP
 
 
 def utc_now() -> datetime:
-    """Return the time of day, aware and in UTC."""
+    """Return the current time, aware and in UTC."""
     return datetime.now(UTC)
 
 
@@ -48,8 +48,8 @@ class Transition:
     Attributes:
         before: The status it left; None when it was created.
         after: The status it entered.
-        at: When, in UTC.
-        reason: Why, in a sentence; may be empty.
+        at: Time, in UTC.
+        reason: The reason, in a sentence; may be empty.
     """
 
     before: SandboxStatus | None
@@ -69,18 +69,18 @@ class SandboxState:
     Attributes:
         id: Its name, unique within the engine.
         status: Its status.
-        config: What it was created from, without the code.
-        supervisor: Name of the worker that holds its session; None while it holds none.
-        monitor: Name of the task that watches it; None while nothing of it is alive.
+        config: Its specification, without the code.
+        supervisor: Name of the worker that holds its session; None while it has none.
+        monitor: Name of the task that watches its session; None while it has none.
         created_at: When it was created, in UTC.
-        restart_count: How often it was replaced by a fresh fork after a failure.
+        restart_count: Number of times its session was replaced by a fresh fork after a failure.
         error: Why it is in status ``error``, in a sentence.
         generation: Generation it belongs to, from 0.
         parent_ids: All its parents.
         parent_id: The first parent; None for a seed.
-        mutation_type: How it came to be.
+        mutation_type: The kind of mutation that made it.
         fitness: Its latest fitness score.
-        evaluated_at: When that was computed, in UTC.
+        evaluated_at: Time of the evaluation, in UTC.
         lineage_depth: Generations between it and the seed it descends from.
         population: The population it belongs to.
         version: Digest of the code it holds; None while it holds none.
@@ -131,9 +131,9 @@ class SandboxState:
         reason: str = "",
         **changes: Any,
     ) -> SandboxState:
-        """Return the state after a step of its life, with the step noted in `transitions`.
+        """Return the state after a transition, which is added to `transitions`.
 
-        Moving to the status it has already notes nothing and only applies the changes.
+        A move to the current status adds no transition and only applies the changes.
 
         Args:
             status: The status to enter.
@@ -141,7 +141,7 @@ class SandboxState:
             **changes: Other fields that change with it.
 
         Raises:
-            ValueError: No sandbox may go from its status to that one; the engine is at fault.
+            ValueError: The transition is not allowed, which is a bug of the engine.
         """
         if status is self.status:
             return evolve(self, **changes)
@@ -157,7 +157,7 @@ class PopulationState:
 
     Attributes:
         id: Its name.
-        generation: The latest generation in it, from 0.
+        generation: Its latest generation, from 0.
         sandbox_ids: Its members.
         fitness_stats: Statistics of the valid members, see `fitness_statistics`.
         created_at: When it was created, in UTC.

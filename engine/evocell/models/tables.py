@@ -1,4 +1,4 @@
-"""Results as rows of plain data, and rows as a data frame of the installed library."""
+"""Conversion of results to rows of plain data, and of rows to data frames."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _COLUMNS = (
 def to_dataframe(results: Iterable[Any], *, library: FrameLibrary | None = None) -> Any:
     """Make a data frame of results, one row for each, whose numbers are columns.
 
-    Parts of the score are the columns ``component_<name>``, and where there are several objectives they are
-    ``objective_1`` and so on. What a result does not have is missing in its row.
+    Parts of the score are the columns ``component_<name>``, and several objectives are ``objective_1`` and so
+    on. Values that a result lacks are missing in its row.
 
     Args:
         results: `FitnessResult`, `StagedResult` (its last stage) or `FitnessEntry` objects.
@@ -47,7 +47,7 @@ def to_dataframe(results: Iterable[Any], *, library: FrameLibrary | None = None)
         A ``pandas.DataFrame`` or a ``polars.DataFrame``.
 
     Raises:
-        ConfigurationError: The library is not installed, or something is no result.
+        ConfigurationError: The library is not installed, or an item is not a result.
     """
     rows: list[Mapping[str, Any]] = []
     for one in results:
@@ -61,7 +61,7 @@ def row_of(result: object) -> dict[str, Any]:
     """Return a result as one row.
 
     Raises:
-        ConfigurationError: It is no result.
+        ConfigurationError: It is not a result.
     """
     if isinstance(result, FitnessResult):
         row = {name: getattr(result, name) for name in _COLUMNS}
@@ -90,7 +90,7 @@ def frame_of(
 
     Args:
         rows: The rows.
-        columns: Columns that are there in any case, in order; others follow as they are met.
+        columns: Columns that are always present, in order; others follow in order of appearance.
         library: As in `to_dataframe`.
 
     Raises:

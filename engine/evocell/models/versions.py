@@ -18,15 +18,15 @@ class ModuleVersion:
     Attributes:
         sandbox_id: The sandbox.
         module: The module's dotted name.
-        number: 1 for the first that was loaded; each that differs from the one before counts one more.
+        number: 1 for the first loaded version; each one that differs from the previous gets the next.
         checksum: SHA-256, in hex, over the paths and contents of the module's files.
-        digest: Digest of the file tree that it was loaded with, as in `SandboxState.version`.
+        digest: Digest of the whole file tree, as in `SandboxState.version`.
         files: Paths of the module's files in that tree, sorted.
         dependencies: Top-level modules that its files import, sorted.
         parent_version: Number of the version that it replaced; None for the first.
         restores: Number of the version whose files it has, if it is a rollback; None otherwise.
-        mutation_type: How it came to be, such as ``"seed"``, ``"mutation"``, ``"rollback"``.
-        created_at: When it was loaded, in UTC.
+        mutation_type: The kind of mutation that made it, such as ``"seed"``, ``"mutation"``, ``"rollback"``.
+        created_at: Time of loading, in UTC.
     """
 
     sandbox_id: str
@@ -51,10 +51,10 @@ class VersionDiff:
         old: Number of the version it is compared with.
         new: Number of the version that is compared.
         unified: The changed lines, as `diff -u` prints them; empty if no file changed.
-        added: Functions and classes that are new, as ``"module:Class.method"``.
-        removed: Those that are gone.
-        changed: Those whose syntax tree differs, so not by comments or layout alone; a module's own name
-            stands for its statements that are in no function or class.
+        added: New functions and classes, as ``"module:Class.method"``.
+        removed: Removed functions and classes.
+        changed: Those whose syntax tree differs, so not only in comments or layout; a module's own name
+            stands for its top-level statements.
     """
 
     module: str

@@ -1,4 +1,4 @@
-"""What annotations mean on the wire: their names in the description, and their parts. No I/O."""
+"""Mapping of annotations to the wire: names in the description, and parts. No I/O."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ __all__ = [
 Hint = Any
 
 HANDLES = (Sandbox, AsyncSandbox)
-"""Classes that travel as the id of a sandbox."""
+"""Classes sent as the id of a sandbox."""
 SCALARS: dict[Hint, str] = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes"}
-"""Classes that travel as they are, and their names."""
+"""Classes sent unchanged, and their names."""
 ANYTHING = (Any, object)
-"""Annotations of values that are not looked into."""
+"""Annotations of opaque values."""
 
 
 class Unsupported(TypeError):
@@ -48,7 +48,7 @@ class Unsupported(TypeError):
 
 @cache
 def origin_of(hint: Hint) -> Any:
-    """Return what an annotation is a special case of, as `typing.get_origin` does."""
+    """Return the origin of an annotation, like `typing.get_origin`."""
     return typing.get_origin(hint)
 
 
@@ -76,11 +76,11 @@ def hints_of(thing: Any) -> dict[str, Hint]:
 
 @cache
 def variants(model: type) -> dict[str, type]:
-    """Return the classes of a family by name, if a model is the head of one; else nothing."""
+    """Return the subclasses of a model by name, if it is the base of a family; else nothing."""
     found: dict[str, type] = {}
     children: list[type] = model.__subclasses__()
     for child in children:
-        # attrs with slots leaves the class it was made from behind; only the one of that name counts.
+        # attrs with slots leaves the original class behind; only the one bound to the name counts.
         if has(child) and "__attrs_attrs__" in vars(child):
             found[child.__name__] = child
             found |= variants(child)
@@ -91,7 +91,7 @@ def sort_of(hint: Hint) -> str:
     """Return the name of an annotation in the description of the protocol.
 
     Raises:
-        Unsupported: It means nothing on the wire.
+        Unsupported: It has no form on the wire.
     """
     if hint in ANYTHING or isinstance(hint, TypeVar):
         return "value"
@@ -139,24 +139,24 @@ def _grouped(sort: str) -> str:
 
 @cache
 def branches_of(hint: Hint) -> list[Hint]:
-    """Return the members of a union that may travel: of a source, what a path leads to and not the path."""
+    """Return the members of a union that can be sent; a source is sent as contents, not as a path."""
     args = list(get_args(hint))
     return [arg for arg in args if arg is not Path] if is_source(hint) else args
 
 
 def is_source(hint: Hint) -> bool:
-    """Whether a union is that of `Source`, whose paths lead to code."""
+    """Return whether a union is that of `Source`, whose paths refer to code."""
     args = get_args(hint)
     return Path in args and any(origin_of(arg) is collections.abc.Mapping for arg in args)
 
 
 def names_files(hint: Hint) -> bool:
-    """Whether an annotation takes paths of the server's files."""
+    """Return whether an annotation accepts paths of the server's files."""
     return hint is Path or any(names_files(part) for part in branches_of(hint) if not isinstance(part, list))
 
 
 def arguments_of(hint: Hint) -> Sequence[Hint] | None:
-    """Return the annotations of what a function annotated so takes."""
+    """Return the parameter annotations of a function's annotation."""
     for option in [hint, *get_args(hint)]:
         if origin_of(option) is collections.abc.Callable and isinstance(get_args(option)[0], list):
             return list(get_args(option)[0])

@@ -1,4 +1,4 @@
-"""The blocking client: the methods of `Engine`, answered by a server at the other end of a pipe."""
+"""Blocking client: the methods of `Engine`, served by a remote engine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["Client"]
 class Client(Engine):
     """An engine at the other end of a pipe, with the methods of `Engine`; may be used from any thread.
 
-    Made by `spawn`, `unix` and `tcp`. Closing it, or the end of its ``with`` block, ends the session and all
-    that is in it, unless it is a detached one.
+    Made by `spawn`, `unix` and `tcp`. Closing it, or the end of its ``with`` block, ends the session and its
+    sandboxes, unless it is detached.
 
     Args:
         opening: Makes the connection, in a thread of its own.
@@ -31,7 +31,7 @@ class Client(Engine):
     def __init__(self, opening: Callable[[], AbstractAsyncContextManager[AsyncClient]]) -> None:
         self._thread = TrioThread(opening, name="evocell-client")
         self._engine = self._thread.resource
-        # The thread does not know this object: dropping the last reference to it ends the thread.
+        # The thread does not reference this object: dropping its last reference ends the thread.
         weakref.finalize(self, self._thread.stop_soon).atexit = False
 
     @classmethod
@@ -81,19 +81,19 @@ class Client(Engine):
         return self._client.part("lineage", self._thread.call)
 
     def ping(self) -> None:
-        """Ask whether the server is there; see `AsyncClient.ping`."""
+        """Check that the server responds; see `AsyncClient.ping`."""
         self._thread.call(self._client.ping)
 
     def describe(self) -> dict[str, Any]:
-        """Return the description of the protocol as the server has it."""
+        """Return the server's description of the protocol."""
         return self._thread.call(self._client.describe)
 
     def shutdown(self) -> None:
-        """End the session, a detached one too; see `AsyncClient.shutdown`."""
+        """End the session, even a detached one; see `AsyncClient.shutdown`."""
         self._thread.call(self._client.shutdown)
 
     def events(self, prefix: str = "", *, after: int | None = None) -> Iterator[ReceivedEvent]:
-        """Subscribe to the session's events; close the iterator, or leave it, to end the subscription."""
+        """Subscribe to the session's events; closing the iterator ends the subscription."""
         opened = self._client.events(prefix, after=after)
         source = self._thread.call(opened.__aenter__)
         try:

@@ -1,8 +1,7 @@
-"""One end of a pipe over byte streams: a `Machine`, with a task that reads and one that writes.
+"""One end of a pipe over byte streams: a `Machine` with a reader and a writer task.
 
-All buffers are bounded. Messages that the other end has not read wait in a queue of limited bytes; while it
-is full, results wait where they were made and nothing more is read. A peer that reads nothing for
-`stall_s` seconds is disconnected.
+All buffers are bounded. Unsent messages wait in a queue bounded in bytes; while it is full, producers of
+results block and nothing more is read. A peer that reads nothing for `stall_s` seconds is disconnected.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ Handler = Callable[[int, str, Mapping[str, Any]], Awaitable[Any]]
 
 @define(eq=False)
 class _Pending:
-    """A request of this end that waits for its answer."""
+    """A request of this end waiting for its answer."""
 
     over: trio.Event = field(factory=trio.Event)
     answer: Answered | None = None
@@ -59,13 +58,13 @@ class Channel:
     """One end of a connection. Run `serve` in a task; it ends with the connection.
 
     Args:
-        receive: Where bytes come from.
-        send: Where they go.
+        receive: Stream of incoming bytes.
+        send: Stream of outgoing bytes.
         machine: The state of this end.
         handler: Answers requests. An `EvocellError` that it raises becomes the other end's error; any other
             exception is logged, and the other end gets an `InternalError`.
         greeted: Answers the client's hello, on a server.
-        told: Takes notifications, each before anything that was sent after it; None drops them.
+        told: Called with each notification, in the order of the stream; None drops them.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class Channel:
 
     @property
     def closing(self) -> bool:
-        """Whether this end has begun to close the connection, or it is over."""
+        """Whether the connection is closing or over."""
         return self._reason is not None or self._ended is not None
 
     async def serve(self) -> EvocellError:
@@ -128,7 +127,7 @@ class Channel:
                     why = await self._read(answering)
                     self._reason = why if self._reason is None else self._reason
                 finally:
-                    # Before anything waits for the tasks that answer: they may be waiting for an answer.
+                    # Before waiting for the handler tasks, which may themselves wait for an answer.
                     self._end(_CLOSED if self._reason is None else self._reason)
                     answering.cancel_scope.cancel()
             await self._say_farewell()
@@ -137,7 +136,7 @@ class Channel:
         return self._ended
 
     def close(self, reason: EvocellError) -> None:
-        """End the connection, telling the other end why; `serve` returns soon."""
+        """End the connection, sending the reason to the other end; `serve` returns soon."""
         if self._reason is None:
             self._reason = reason
         if self._life is not None:
@@ -154,17 +153,17 @@ class Channel:
         """Send a request, and wait for its answer.
 
         Args:
-            method: What is asked for.
+            method: The method.
             params: Arguments by name.
-            sent: Called with the request's id before anything can come of it.
-            trusting: Whether a cancelled request waits until the other end has answered, so that nothing of
-                it goes on over there. An end that does not trust the other one does not wait for it.
+            sent: Called with the request's id before the other end can react.
+            trusting: Whether a cancelled request waits until the other end has answered, so that its work
+                has stopped there. An end that does not trust the other one does not wait.
 
         Raises:
             ConnectionClosed: The connection is over.
-            EvocellError: What the other end answered.
+            EvocellError: The error that the other end answered with.
 
-        Cancellation: The other end is told.
+        Cancellation: The other end is notified.
         """
         self._refuse_closed()
         async with self._turn:
@@ -202,7 +201,7 @@ class Channel:
         return pending.answer.result
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification, once the other end has read enough of the earlier messages.
+        """Send a notification, once the send queue has room.
 
         Raises:
             ConnectionClosed: The connection is over.
@@ -242,7 +241,7 @@ class Channel:
             return ConnectionClosed("the connection broke")
 
     async def _found(self, data: bytes) -> Reading:
-        """Find messages in bytes; long input is read in a thread, so that no other task waits for it."""
+        """Parse messages from bytes; long input in a thread, so that it does not block other tasks."""
         machine = self.machine
         if machine.pending_bytes + len(data) < _LONG_BYTES:
             return machine.read(data)
@@ -255,7 +254,7 @@ class Channel:
                     pending.answer = event
                     pending.over.set()
             case RequestReceived(msgid):
-                # Made here and not by the task, which may start only after the cancellation was read.
+                # Created here and not by the task, which may start only after the cancellation was read.
                 scope = self._scopes[msgid] = trio.CancelScope()
                 nursery.start_soon(self._answer, event, scope)
             case RequestWithdrawn(msgid):
@@ -304,7 +303,7 @@ class Channel:
         return data
 
     async def _encode(self, message: Message) -> bytes:
-        """Encode a message; a long one in a thread, so that no other task waits for it."""
+        """Encode a message; a long one in a thread, so that it does not block other tasks."""
         if is_long(frame_of(message)):
             return await trio.to_thread.run_sync(self.machine.encode, message)
         return self.machine.encode(message)
@@ -337,7 +336,7 @@ class Channel:
             self._something = trio.Event()
 
     async def _write_some(self) -> None:
-        """Send the next message, or the next few if they are short, piece by piece."""
+        """Send the next message, or several short ones, in pieces."""
         chunk = self._outgoing.popleft()
         while self._outgoing and len(chunk) + len(self._outgoing[0]) <= _WRITE_BYTES:
             chunk += self._outgoing.popleft()
@@ -356,7 +355,7 @@ class Channel:
             self._drained = trio.Event()
 
     async def _say_farewell(self) -> None:
-        """Give the last messages a moment to leave, and say why there will be no more."""
+        """Flush the last messages for a short time, and send the reason for closing."""
         assert self._reason is not None
         with suppress(ProtocolError):
             self._push(self.machine.close(self._reason))
@@ -382,11 +381,11 @@ class ReceivedEvent:
     Attributes:
         seq: Its number in the session, from 1; what to resume after.
         at: When, in seconds since 1970.
-        name: What happened, such as ``"sandbox.create.stop"``.
+        name: Its name, such as ``"sandbox.create.stop"``.
         measurements: Numbers by name, with their units in the names.
-        metadata: What else is known.
-        dropped: How many of the subscription's events before this one are lost, because the client was too
-            slow or came back too late.
+        metadata: Further fields.
+        dropped: Number of events of the subscription lost before this one, because the client was too slow or
+            resumed too late.
     """
 
     seq: int

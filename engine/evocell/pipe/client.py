@@ -1,4 +1,4 @@
-"""The client for trio programs: the methods of `AsyncEngine`, answered at the other end of a pipe."""
+"""Client for trio programs: the methods of `AsyncEngine`, served by a remote engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from evocell_runtime.build import BuildProgress
 __all__ = ["AsyncClient", "Streams", "connect_tcp", "connect_unix", "spawn_server"]
 
 GRACE_S = 5.0
-"""How long a server that was started by its client may take to end."""
+"""Timeout in seconds for the end of a server started by its client."""
 
 _POLL_S = 0.005
 _QUEUED_EVENTS = 1000
@@ -66,12 +66,12 @@ class Streams:
 async def spawn_server(
     *options: str, command: Sequence[str] | None = None, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Streams]:
-    """Start ``evocell serve`` as a child of this process, which ends with the block or with this process.
+    """Start ``evocell serve`` as a child process, which ends with the block or with this process.
 
     Args:
         *options: Options of ``evocell serve``, such as ``"--workers", "2"``.
         command: What to run instead of this interpreter's ``evocell serve``.
-        env: Environment variables beside those of this process, such as ``{"EVOCELL_PROFILE": "realtime"}``.
+        env: Environment variables in addition to this process's, such as ``{"EVOCELL_PROFILE": "realtime"}``.
     """
     process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a moment; the caller says what to run
         [*(command or (sys.executable, "-m", "evocell", "serve")), *options],
@@ -79,7 +79,7 @@ async def spawn_server(
         stdout=subprocess.PIPE,
         bufsize=0,
         env={**os.environ, **(env or {})},
-        process_group=0,  # Ctrl-C in a terminal is this program's to handle
+        process_group=0,  # Ctrl-C in a terminal is handled by this program
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -137,12 +137,12 @@ async def connect_tcp(host: str, port: int) -> AsyncIterator[Streams]:
 class AsyncClient(_Base):
     """An engine at the other end of a pipe, with the methods of `AsyncEngine`.
 
-    Made by `spawn`, `unix` and `tcp`, which are async context managers; leaving one ends the session and all
-    that is in it, unless it is a detached one. What a method raises over there it raises here.
+    Made by `spawn`, `unix` and `tcp`, which are async context managers; leaving one ends the session and its
+    sandboxes, unless it is detached. Exceptions of the remote methods are raised here.
 
     Attributes:
         session: Name and key of the session, and the number of its last event at the handshake.
-        limits: What the server takes from this client.
+        limits: The server's limits on this client.
         server: The server's name and version.
     """
 
@@ -176,7 +176,7 @@ class AsyncClient(_Base):
         Args:
             *options: Options of ``evocell serve``.
             command: What to run instead of this interpreter's ``evocell serve``.
-            env: Environment variables beside those of this process.
+            env: Environment variables in addition to this process's.
             progress: Called with each step of an image build; None shows it on standard error.
             framing: How messages follow one another.
         """
@@ -195,7 +195,7 @@ class AsyncClient(_Base):
         """Connect to a server on a TCP port; the options are `over`'s and `Hello`'s.
 
         Args:
-            host: The server's machine, which is this one, or what forwards to it.
+            host: The server's host: this machine, or a forwarder to it.
             port: The server's port.
             token: The server's token, or the path of the file that holds it.
             **options: Of `over` and `Hello`.
@@ -220,16 +220,16 @@ class AsyncClient(_Base):
         progress: Callable[..., None] | None = None,
         framing: Framing = "stream",
     ) -> AsyncIterator[AsyncClient]:
-        """Speak to a server over any pair of streams, until the end of the block.
+        """Connect to a server over any pair of streams, until the end of the block.
 
         Args:
-            streams: An async context manager that gives `Streams`.
-            hello: What to say first.
+            streams: An async context manager that returns `Streams`.
+            hello: The first message.
             progress: Called with each step of an image build; None shows it on standard error.
             framing: How messages follow one another.
 
         Raises:
-            EvocellError: What the server answered to the hello; `ImageError` if it has no image.
+            EvocellError: The server's error answer to the hello; `ImageError` if it has no image.
             ConnectionClosed: There was no answer.
         """
         client = cls()
@@ -258,7 +258,7 @@ class AsyncClient(_Base):
 
     @property
     def slots(self) -> int:
-        """How many calls run at once; more of them wait."""
+        """Number of concurrent calls; further ones wait."""
         return int(self._image["slots"])
 
     @property
@@ -267,20 +267,20 @@ class AsyncClient(_Base):
         return self._progress is None and (is_terminal() or is_notebook())
 
     async def ping(self) -> None:
-        """Ask whether the server is there.
+        """Check that the server responds.
 
         Raises:
-            ConnectionClosed: It is not.
+            ConnectionClosed: It does not.
         """
         await self._channel.request("ping", {})
 
     async def describe(self) -> dict[str, Any]:
-        """Return the description of the protocol as the server has it."""
+        """Return the server's description of the protocol."""
         described: dict[str, Any] = await self._channel.request("describe", {})
         return described
 
     async def shutdown(self) -> None:
-        """End the session, a detached one too; everything in it is gone when this returns."""
+        """End the session, even a detached one; all its sandboxes are destroyed when this returns."""
         await self._channel.request("shutdown", {})
 
     async def aclose(self) -> None:
@@ -297,7 +297,7 @@ class AsyncClient(_Base):
 
         Args:
             prefix: Only events under this name, as in `Telemetry.attach`.
-            after: Number of the last event that is known already; None for new ones only.
+            after: Number of the last known event; None for new ones only.
         """
         sink, source = trio.open_memory_channel[ReceivedEvent](_QUEUED_EVENTS)
         self._event_sink = sink
@@ -313,7 +313,7 @@ class AsyncClient(_Base):
     async def open_stream(
         self, evaluation: Evaluation, *, population: str | None = None, generation: int = 0
     ) -> Callable[[Source | SandboxSpec], Awaitable[FitnessResult]]:
-        """Return a function that does what `evaluate_one` does; see `AsyncEngine.open_stream`."""
+        """Return a function equivalent to `evaluate_one`; see `AsyncEngine.open_stream`."""
 
         async def evaluate(source: Source | SandboxSpec) -> FitnessResult:
             new = individual(source, population=population, generation=generation)
@@ -329,7 +329,7 @@ class AsyncClient(_Base):
 
         return evaluate
 
-    # These are made of the others, on this side as on that one.
+    # These are built on the other methods, on the client as on the engine.
     as_completed = AsyncEvaluating.as_completed
     evaluator = AsyncEvaluators.evaluator
 
@@ -344,7 +344,7 @@ class AsyncClient(_Base):
         return _RemotePart(self, "lineage")
 
     def part(self, name: str, wait: Callable[[Callable[[], Awaitable[Any]]], Any]) -> Any:
-        """Return ``fitness`` or ``lineage`` for programs that block, which wait with a function."""
+        """Return ``fitness`` or ``lineage`` for blocking programs, with a function that waits for answers."""
         return _RemotePart(self, name, wait)
 
     async def _serve(self) -> None:
@@ -404,7 +404,7 @@ class AsyncClient(_Base):
             return await self.exchange(method, {**arguments, "progress": bar.report})
 
     async def exchange(self, method: Method, arguments: Mapping[str, Any]) -> Any:
-        """Ask the other end for what a method returns."""
+        """Call a method at the other end, and decode its result."""
         with self._functions.request() as names:
             params = {
                 name: encode(value, method.arguments[name].hint, names, role=name)
@@ -427,13 +427,13 @@ _BATCHES = {
     "evaluate": ("evaluating", "sources"),
     "evaluate_stages": ("evaluating in stages", "sources"),
 }
-"""Methods that are shown to a person while they run: what to call it, and which argument is counted."""
+"""Methods with a progress bar: the activity, and the argument whose items are counted."""
 
 _OURS = TypeOptions(tuples="ext", arrays="ext")
 
 
 def _remote(method: Method) -> Callable[..., Awaitable[Any]]:
-    """Make the client's method of a method of the engine, with its signature and documentation."""
+    """Derive the client's method from the engine's, with its signature and docstring."""
     original = getattr(AsyncEngine, method.name)
     signature = inspect.signature(original)
 
@@ -452,7 +452,7 @@ class _RemotePart:
     Args:
         client: The client.
         name: The attribute.
-        wait: Waits for an answer; None leaves that to the caller.
+        wait: Waits for an answer; None returns awaitables.
     """
 
     def __init__(

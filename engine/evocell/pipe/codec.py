@@ -1,7 +1,7 @@
 """Encoding and decoding of the pipe's messages: MessagePack with extension types for values. No I/O.
 
-A client chooses what it wants to read: tuples and sets, and arrays, in extension types that keep them apart,
-or as plain lists that any MessagePack library gives it. What it sends may be either.
+A client chooses the forms it reads: tuples, sets and arrays as extension types that distinguish them, or as
+plain lists that any MessagePack library can decode. It may send either form.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["MessageEncoder", "TypeOptions", "message_reader"]
 _SHORT_BYTES = 4096
 _UNSAFE_KEY = "__proto__"
 PAIRS = 9
-"""Extension type of a map that a reader has no map for; only ever sent by a server."""
+"""Extension type of a map that the reader cannot represent; only sent by a server."""
 
 
 @frozen(kw_only=True)
@@ -41,11 +41,11 @@ class TypeOptions:
     """The forms in which a client reads types that MessagePack lacks.
 
     Attributes:
-        tuples: ``"list"`` for tuples and sets as lists, ``"ext"`` for extension types that tell them apart.
+        tuples: ``"list"`` for tuples and sets as lists, ``"ext"`` for extension types that distinguish them.
         arrays: ``"list"`` for arrays as nested lists, ``"ext"`` for extension types that hold their bytes;
-            with the latter long lists of numbers come in one, too.
-        maps: ``"any"`` for maps as they are, ``"plain"`` for maps that hold anything but strings as keys, or
-            the key ``__proto__``, in an extension type: sandboxed code chooses its keys, and not every
+            with the latter, long lists of numbers are sent in one, too.
+        maps: ``"any"`` for maps unchanged, ``"plain"`` for an extension type for maps with keys other than
+            strings, or with the key ``__proto__``: sandboxed code chooses its keys, and not every
             language has maps for all of them.
     """
 
@@ -55,10 +55,10 @@ class TypeOptions:
 
 
 class MessageEncoder:
-    """Encodes messages in the forms that the reader has chosen.
+    """Encodes messages in the reader's chosen forms.
 
     Attributes:
-        types: What it wants to read; may be changed between two messages.
+        types: The reader's forms; may be changed between two messages.
 
     Args:
         limits: What one message may be.
@@ -74,7 +74,7 @@ class MessageEncoder:
         """Return the bytes of a message.
 
         Raises:
-            ProtocolError: The message holds what has no encoding, or is longer than the reader takes.
+            ProtocolError: The message has a value without an encoding, or exceeds the reader's limit.
         """
         try:
             data = _encode(frame_of(message), self.types, self.limits.max_bytes)
@@ -89,7 +89,7 @@ class MessageEncoder:
 
 
 def message_reader(limits: FrameLimits, framing: Framing = "stream") -> FrameReader:
-    """Make a reader that knows the extension types of values and holds what is in them to its limits.
+    """Make a reader that decodes the extension types of values, with their contents under its limits.
 
     Args:
         limits: What one message may be; ``reader.limits`` may be changed between two messages.
@@ -111,7 +111,7 @@ def message_reader(limits: FrameLimits, framing: Framing = "stream") -> FrameRea
 def _encode(frame: list[Any], types: TypeOptions, max_bytes: int) -> bytes:
     long = is_long(frame)
     if types.maps == "any" and not long:
-        # What is plain data needs no second look; long lists of numbers are shorter in an extension type.
+        # Plain data needs no conversion; long lists of numbers are shorter as an extension type.
         with suppress(TypeError, ValueError, OverflowError):
             plain: bytes = msgpack.packb(frame, strict_types=True)
             if types.arrays == "list" or len(plain) <= _SHORT_BYTES:

@@ -1,4 +1,4 @@
-"""The machine-readable description of the protocol, made from its code; docs/pipe.md is made from it."""
+"""Machine-readable description of the protocol, derived from the code; docs/pipe.md is generated from it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NOTIFICATIONS = {
     ),
     "closing": ("client or server", "code, message, data", "Why the sender closes the connection now."),
 }
-"""Notifications by method: who sends them, with what, and what they say."""
+"""Notifications by method: sender, parameters and meaning."""
 
 _TERMINAL = re.compile(r" None shows a bar on a terminal.*?nothing\.")
 """The remark on progress functions that applies only to an engine in the caller's own process."""
@@ -138,7 +138,7 @@ def _model(model: type) -> dict[str, Any]:
     }
     head = next((base for base in model.__mro__[1:] if has(base) and variants(base)), None)
     if head is not None:
-        # Sent for the reader's convenience, beside the fields.
+        # Derived values, sent in addition to the fields.
         described = {
             "type": _with_default(f'"{model.__name__}"', NOTHING, "Which outcome it is."),
             "ok": _with_default("bool", None, "True only if the call returned a value."),
@@ -149,14 +149,14 @@ def _model(model: type) -> dict[str, Any]:
 
 
 def _models() -> list[type]:
-    """Every model that a method takes or returns, and what these hold, by name."""
+    """Collect every model that a method takes or returns, and nested ones, by name."""
     found: dict[str, type] = {}
     starts = [
         hint
         for method in engine_methods().values()
         for hint in (*(argument.hint for argument in method.arguments.values()), method.result)
     ]
-    # The last two are what functions of the client are asked about.
+    # The last two are arguments of the client's functions.
     waiting = [*_parts([*starts, Hello, Subscription, FitnessResult, Outcome])]
     while waiting:
         model = waiting.pop()

@@ -20,7 +20,7 @@ _PART = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 
 def refreshed(text: str) -> str:
-    """Return a page with its tables as they should be.
+    """Return a page with its tables regenerated.
 
     Args:
         text: The page; a table stands between ``<!-- begin name -->`` and ``<!-- end name -->``.

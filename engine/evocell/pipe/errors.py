@@ -1,7 +1,7 @@
 """Errors of the pipe, and the conversion of exceptions to `{code, message, data}` and back.
 
-The code is the exception's class, and the data are the arguments that its constructor takes, so that an error
-added to `evocell.errors` travels without a line here.
+The code is the name of the exception's class, and the data are the arguments of its constructor, so that
+errors added to `evocell.errors` are supported without a change here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RemoteError(EvocellError):
 
     Attributes:
         code: The code that the other end sent.
-        data: The data that it sent besides the message.
+        data: Its data besides the message.
     """
 
     def __init__(self, message: str, code: str = "", data: Mapping[str, Any] | None = None) -> None:
@@ -54,7 +54,7 @@ class ConnectionClosed(EvocellError):
 
 
 class MethodNotFound(EvocellError):
-    """There is no method of that name.
+    """The requested method does not exist.
 
     Attributes:
         method: The name.
@@ -73,10 +73,10 @@ class RequestCancelled(EvocellError):
 
 
 class Busy(EvocellError):
-    """Too many requests wait for an answer; send it again when some are answered.
+    """Too many requests are unanswered; retry when some have been answered.
 
     Attributes:
-        limit: How many may wait, or how many bytes they may have come in.
+        limit: The limit on unanswered requests, or on the bytes of their messages.
     """
 
     def __init__(self, message: str, limit: int = 0) -> None:
@@ -89,10 +89,10 @@ class Unauthorized(EvocellError):
 
 
 class UnsupportedProtocol(EvocellError):
-    """The server does not speak the version that was asked for; the connection is closed.
+    """The server does not support the requested version; the connection is closed.
 
     Attributes:
-        supported: The versions that it speaks.
+        supported: The supported versions.
     """
 
     def __init__(self, message: str, supported: list[int] | None = None) -> None:
@@ -101,7 +101,7 @@ class UnsupportedProtocol(EvocellError):
 
 
 class InternalError(EvocellError):
-    """The server met a fault of its own; the request is lost, the connection is not."""
+    """An internal error of the server; the request failed, the connection stays usable."""
 
 
 @cache
@@ -139,7 +139,7 @@ def to_wire(error: EvocellError) -> dict[str, Any]:
 
 
 def from_wire(plain: Mapping[str, Any]) -> EvocellError:
-    """Return the exception that an error stands for; one that is not understood is a `RemoteError`."""
+    """Return the exception of an error on the wire; a `RemoteError` if the code is unknown."""
     code, message, data = str(plain.get("code", "")), str(plain.get("message", "")), plain.get("data")
     data = data if isinstance(data, dict) else {}
     kind = error_codes().get(code)

@@ -1,4 +1,4 @@
-"""Functions of a client that the server may call: registered, called back, and their answers checked."""
+"""Callbacks: registration of a client's functions, calls by the server, checks of the answers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["CALL", "TOLD_ROLES", "CallbackRegistry", "ClientContext"]
 _THREADS = 8
 
 CALL = "call"
-"""The method by which the server asks for one of the client's functions."""
+"""Method by which the server calls one of the client's functions."""
 TOLD_ROLES = frozenset({"progress"})
-"""Functions that are told something and asked nothing."""
+"""Functions that receive notifications and return nothing."""
 _IN_LOOP = frozenset({"fitness"})
 
 
@@ -40,7 +40,7 @@ class _Lent:
         role: The field or argument it is for.
         function: The function.
         owner: The model that holds it.
-        takes: The annotations of what it takes; None if they are not known.
+        takes: The annotations of its parameters; None if unknown.
     """
 
     role: str
@@ -50,7 +50,7 @@ class _Lent:
 
 
 class _Names:
-    """Lends one request's functions; implements `evocell.pipe.serialization.Context` for what it sends."""
+    """Registers a request's functions; implements `evocell.pipe.serialization.Context` for sending."""
 
     def __init__(self, functions: CallbackRegistry) -> None:
         self._functions = functions
@@ -61,7 +61,7 @@ class _Names:
         return self._functions.handle(sandbox_id)
 
     def function(self, role: str, name: str, owner: Mapping[str, Any]) -> Callable[..., Any]:  # noqa: ARG002
-        """Refuse: a server lends none."""
+        """Refuse: a server has no functions to call."""
         raise ConfigurationError(
             f"{role}: the server named a function ({name}), and it has none to lend", role
         )
@@ -76,10 +76,10 @@ class _Names:
 
 
 class CallbackRegistry:
-    """The functions of a client that the server may call at this moment.
+    """The functions of a client that the server may currently call.
 
     Args:
-        engine: The engine behind the pipe, as the client has it.
+        engine: The client's view of the remote engine.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -169,14 +169,14 @@ class ClientContext:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self.holds_threads = False
-        """Whether a function was named that is asked from a thread, which waits for the answer."""
+        """Whether a function was named that is called from a thread, which waits for the answer."""
 
     def handle(self, sandbox_id: str) -> str:
-        """Return the id: the engine takes it as well as the sandbox."""
+        """Return the id, which the engine accepts in place of the sandbox."""
         return sandbox_id
 
     def function(self, role: str, name: str, owner: Mapping[str, Any]) -> Callable[..., Any]:
-        """Return a function that asks the client."""
+        """Return a function that calls the client."""
         if role in TOLD_ROLES:
             return partial(self._tell, name)
         if role in _IN_LOOP:
@@ -192,10 +192,10 @@ class ClientContext:
             else:
                 plain = [encode(arg, None) for arg in args]
             answer = trio.from_thread.run(partial(self._ask, name, plain))
-            # Several objectives are a tuple in Python, which most other languages do not have.
+            # Several objectives are a tuple in Python, which most other languages lack.
             return tuple(answer) if role == "aggregate" and isinstance(answer, list) else answer
 
-        # The cases are found by what they are, so they must stay what they are.
+        # Cases are identified by content, so they must not be changed.
         ask.__dict__["cases"] = cases
         return ask
 

@@ -24,7 +24,7 @@ SERVER_METHODS = {
     "unsubscribe": "Has no more events sent.",
     "shutdown": "Ends the session, a detached one too; answered when its sandboxes are gone.",
 }
-"""Requests that are no method of the engine."""
+"""Requests other than methods of the engine."""
 
 
 def _namespace(_: object, __: Attribute[str | None], value: object) -> None:
@@ -41,11 +41,11 @@ class Hello:
     Attributes:
         protocol: The version of the protocol it speaks.
         client: Its name and version, for the server's log.
-        token: The server's token, where it wants one.
-        types: What it wants to read for tuples, sets and arrays.
-        detach: Whether its session shall outlive the connection.
-        attach: Key of a detached session to go on with.
-        namespace: Name of the durable state it works on, where the server keeps one; a client alone has it.
+        token: The server's token, if it requires one.
+        types: The forms of tuples, sets and arrays that it reads.
+        detach: Whether its session is to outlive the connection.
+        attach: Key of a detached session to resume.
+        namespace: Name of its durable state, if the server keeps one; exclusive to one client at a time.
     """
 
     protocol: int = PROTOCOL
@@ -71,6 +71,6 @@ class Subscription:
 
 
 def shown_limits(limits: PipeLimits) -> Mapping[str, Any]:
-    """Return the limits that a client learns."""
+    """Return the limits that are sent to a client."""
     hidden = {"hello_s", "max_waiting"}
     return {name: value for name, value in asdict(limits).items() if name not in hidden}

@@ -9,34 +9,34 @@ from evocell.wire.frames import FrameLimits
 __all__ = ["GREETING_LIMITS", "PROTOCOL", "PipeLimits"]
 
 PROTOCOL = 1
-"""Version of the protocol. It changes when a client written for the one before could misunderstand."""
+"""Version of the protocol. It changes when clients of the previous version could misinterpret messages."""
 
 GREETING_LIMITS = FrameLimits(max_bytes=64 << 10, max_items=256, max_depth=8)
-"""What a message may be before both ends have said hello."""
+"""Limits of a message before the handshake."""
 
 
 @frozen(kw_only=True)
 class PipeLimits:
     """Limits that a server imposes on one client.
 
-    The client learns all but ``hello_s`` and ``max_waiting`` at the handshake.
+    All but ``hello_s`` and ``max_waiting`` are sent to the client in the handshake.
 
     Attributes:
         max_frame_bytes: Length of one message, in either direction.
-        max_items: Values in one message, all levels together.
-        max_depth: Containers around one another in a message, the message itself included.
-        max_in_flight: Requests of a client that wait for an answer; one more is refused as ``Busy``.
-        max_in_flight_bytes: Bytes of the messages that these requests came in.
-        max_asking: Requests under way that lend functions which are asked from threads: all but ``fitness``
-            and ``progress``. One more is refused as ``Busy``.
+        max_items: Values in one message, on all levels together.
+        max_depth: Nested containers in a message, including the message itself.
+        max_in_flight: Unanswered requests of a client; a further one is refused as ``Busy``.
+        max_in_flight_bytes: Bytes of the messages of these requests.
+        max_asking: Requests under way with functions that are called from threads: all but ``fitness`` and
+            ``progress``. A further one is refused as ``Busy``.
         max_queued_events: Events that wait for a subscriber; the oldest are dropped, and counted.
-        max_unsent_bytes: Bytes of messages that a client has not read. While there are more, nothing is read
-            from it, and its results wait.
+        max_unsent_bytes: Bytes of messages that a client has not read. While they are exceeded, nothing is
+            read from it, and its results wait.
         hello_s: Seconds in which a client must say hello.
-        max_waiting: Connections that have not said hello yet. When one more comes, the one that has waited
-            longest is closed, so that idle ones keep none out.
-        stall_s: Seconds in which a client that has something to read must read 64 KiB of it, or all.
-        detach_s: Seconds that a detached session waits to be attached again.
+        max_waiting: Connections before their hello. For a further one, the longest waiting connection is
+            closed, so that idle connections cannot block new ones.
+        stall_s: Seconds in which a client with unread messages must read 64 KiB of them, or all.
+        detach_s: Seconds for which a detached session waits to be resumed.
     """
 
     max_frame_bytes: int = 64 << 20
@@ -54,5 +54,5 @@ class PipeLimits:
 
     @property
     def frames(self) -> FrameLimits:
-        """What one message may be, after the handshake."""
+        """Limits of one message after the handshake."""
         return FrameLimits(max_bytes=self.max_frame_bytes, max_items=self.max_items, max_depth=self.max_depth)

@@ -1,8 +1,8 @@
-"""The protocol state machine of one end of a pipe, without I/O: bytes in, events out; calls in, bytes out.
+"""Sans-I/O protocol state machine of one end of a pipe: bytes in, events out; calls in, bytes out.
 
 A connection begins with the client's request ``hello`` and is open once the server has answered it. From then
-on either end may ask, answer and tell. Whatever breaks a rule raises `ProtocolError`, after which the machine
-takes nothing more: its owner sends what `close` gives, and ends the connection.
+on either end may send requests, responses and notifications. A violation raises `ProtocolError`, after which
+the machine accepts no input: its owner sends the bytes that `close` returns, and ends the connection.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class RequestReceived:
 
 @frozen
 class Refused:
-    """A request that is over a limit; it is to be answered with the error."""
+    """A request over a limit, to be answered with the error."""
 
     msgid: int
     error: EvocellError
@@ -78,14 +78,14 @@ class Refused:
 
 @frozen
 class RequestWithdrawn:
-    """A request was withdrawn by its sender; it is answered all the same, most likely as cancelled."""
+    """A request was withdrawn by its sender; it must still be answered, usually as cancelled."""
 
     msgid: int
 
 
 @frozen
 class Answered:
-    """A request of this end is answered; `error` is None if it went well."""
+    """A request of this end was answered; `error` is None on success."""
 
     msgid: int
     error: EvocellError | None
@@ -106,7 +106,7 @@ class Reading:
 
     Attributes:
         messages: Each message with its length in bytes.
-        error: What is wrong with what follows them; None if nothing is.
+        error: The fault of the bytes after them, or None.
     """
 
     messages: tuple[tuple[Message, int], ...]
@@ -120,11 +120,11 @@ class Machine:
     """The state machine of one end of a connection.
 
     Attributes:
-        phase: Where the connection is.
+        phase: The phase of the connection.
 
     Args:
-        role: Which end.
-        limits: What this end takes, once the connection is open.
+        role: The role of this end.
+        limits: Limits of incoming messages, once the connection is open.
         framing: How messages follow one another.
     """
 
@@ -150,24 +150,24 @@ class Machine:
 
     @property
     def in_flight(self) -> int:
-        """Requests of the other end that wait for an answer."""
+        """Unanswered requests of the other end."""
         return len(self._asked)
 
     @property
     def waiting(self) -> int:
-        """Requests of this end that wait for an answer."""
+        """Unanswered requests of this end."""
         return len(self._waiting)
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes held of a message that is not whole."""
+        """Bytes held of an incomplete message."""
         return self._reader.pending_bytes
 
     def receive(self, data: bytes) -> Iterator[Event]:
         """Take received bytes; yields the events they contain, one by one.
 
         Raises:
-            ProtocolError: The other end broke a rule. What came before has been handed out.
+            ProtocolError: The other end violated the protocol. Earlier events have been yielded.
         """
         found = self.read(data)
         for message, n_bytes in found.messages:
@@ -176,10 +176,10 @@ class Machine:
             raise found.error
 
     def read(self, data: bytes) -> Reading:
-        """The first half of `receive`: find messages in bytes. It may run in a thread.
+        """Parse messages from bytes, the first half of `receive`. It may run in a thread.
 
         Returns:
-            What was found, for `take`, and what is wrong with the rest.
+            The messages, for `take`, and the fault of the rest.
         """
         if self.phase is Phase.CLOSED:
             return Reading((), self._broken)
@@ -191,7 +191,7 @@ class Machine:
         return Reading(tuple(messages))
 
     def take(self, message: Message, n_bytes: int) -> Event:
-        """The second half of `receive`: turn a message into its event.
+        """Turn a message into its event, the second half of `receive`.
 
         Raises:
             ProtocolError: The other end broke a rule.
@@ -221,8 +221,8 @@ class Machine:
 
         Args:
             msgid: The hello's.
-            result: What the client learns.
-            types: What it wants to read.
+            result: The answer for the client.
+            types: The client's forms.
         """
         data = self.respond(msgid, dict(result))
         self._open(self.limits.frames, types)
@@ -232,7 +232,7 @@ class Machine:
         """Send a request.
 
         Returns:
-            The id under which the answer will come, and the bytes to send.
+            The id of the expected answer, and the bytes to send.
 
         Raises:
             ProtocolError: The request cannot be sent: this end is at fault.
@@ -245,7 +245,7 @@ class Machine:
             raise
 
     def reserve(self) -> int:
-        """Return an id for a request of this end, under which an answer is waited for from now on."""
+        """Allocate an id for a request of this end, whose answer is expected from now on."""
         msgid = next(self._ids) % _MSGIDS
         while msgid in self._waiting:
             msgid = next(self._ids) % _MSGIDS
@@ -253,14 +253,14 @@ class Machine:
         return msgid
 
     def release(self, msgid: int) -> None:
-        """Take back an id under which nothing was sent."""
+        """Release an id for which nothing was sent."""
         self._waiting.discard(msgid)
 
     def encode(self, message: Message) -> bytes:
         """Return the bytes of a message; it may run in a thread.
 
         Raises:
-            ProtocolError: It has no encoding, or is longer than the other end takes.
+            ProtocolError: It has no encoding, or exceeds the other end's limit.
         """
         return self._encoder.encode(message)
 
@@ -289,11 +289,11 @@ class Machine:
         return self._encoder.encode(Notification(method, dict(params)))
 
     def cancel(self, msgid: int) -> bytes:
-        """Withdraw a request of this end; its answer still comes."""
+        """Withdraw a request of this end; it will still be answered."""
         return self.notify(CANCEL, {"msgid": msgid})
 
     def close(self, reason: EvocellError) -> bytes:
-        """Close the connection, with the reason for the other end."""
+        """Close the connection; returns the bytes that give the other end the reason."""
         self.phase = Phase.CLOSED
         return self._encoder.encode(Notification(CLOSING, errors.to_wire(reason)))
 
@@ -362,7 +362,7 @@ class Machine:
             self._encoder.types = types
 
     def settle(self, msgid: int) -> None:
-        """Record that a request of the other end is answered.
+        """Record that a request of the other end was answered.
 
         Raises:
             ProtocolError: There is no such request: this end is at fault.

@@ -1,8 +1,7 @@
-"""The methods of the engine as the pipe offers them, with the text of their docstrings.
+"""The engine's methods offered by the pipe, with the text of their docstrings.
 
-A method that is added to `AsyncEngine` is offered under its own name, with its arguments under theirs, as
-long as its annotations mean something on the wire. The argument ``sandbox`` may be called ``id``, and
-``sandboxes`` ``ids``.
+A method added to `AsyncEngine` is offered automatically, with the same names, if its annotations have a form
+on the wire. The argument ``sandbox`` may be called ``id``, and ``sandboxes`` ``ids``.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ NOT_OFFERED = {
     "migrate_sandbox": "its target is another engine; export_sandbox and import_sandbox do the same",
     "open_stream": "it returns a function; evaluate_one and as_completed do the same",
 }
-"""Methods of the engine that the pipe leaves out, and why."""
+"""Methods of the engine that the pipe does not offer, and why."""
 
 _PARTS: Mapping[str, tuple[type, tuple[str, ...]]] = MappingProxyType(
     {
@@ -66,10 +65,10 @@ _PARTS: Mapping[str, tuple[type, tuple[str, ...]]] = MappingProxyType(
         ),
     }
 )
-"""Attributes of the engine whose methods are offered under both names, as ``fitness.best``."""
+"""Attributes of the engine whose methods are offered with a dotted name, such as ``fitness.best``."""
 
 _ABOUT_ALL = frozenset({"drain_worker", "freeze", "workers"})
-"""Methods about what all clients of a server have in common."""
+"""Methods about resources shared by all clients of a server."""
 
 _ALIASES = {"id": "sandbox", "ids": "sandboxes"}
 MISSING = inspect.Parameter.empty
@@ -82,7 +81,7 @@ class Argument:
     Attributes:
         name: Its name on both sides.
         hint: Its annotation.
-        default: What it is if it is left out; `MISSING` if it must be given.
+        default: Its default; `MISSING` if it is required.
     """
 
     name: str
@@ -92,16 +91,16 @@ class Argument:
 
 @frozen
 class Method:
-    """One method that the pipe offers.
+    """A method offered by the pipe.
 
     Attributes:
         name: Its name on both sides.
-        arguments: What it takes, by name.
-        result: The annotation of what it returns; of one part if it streams.
-        summary: What it does, in a line.
-        meanings: What each argument is, as far as it is documented.
-        errors: What it raises and when, as far as it is documented.
-        streams: Whether it hands its results out one by one, as they are there.
+        arguments: Its arguments by name.
+        result: The annotation of its result; of one item if it streams.
+        summary: The first line of its docstring.
+        meanings: Documented arguments.
+        errors: Documented errors.
+        streams: Whether it yields its results one by one.
         blocks: Whether it is a plain function that waits for the store.
     """
 
@@ -116,16 +115,16 @@ class Method:
 
     @property
     def owner_only(self) -> bool:
-        """Whether only a server with one client offers it: it is about what clients share, or names files."""
+        """Whether only a server with one client offers it, since it concerns shared resources or files."""
         return self.name in _ABOUT_ALL or any(
             names_files(argument.hint) for argument in self.arguments.values()
         )
 
     def read(self, params: Mapping[str, Any], context: Context) -> dict[str, Any]:
-        """Return the arguments that a request's parameters stand for.
+        """Decode the arguments from a request's parameters.
 
         Raises:
-            ConfigurationError: One is missing, unknown or not what it should be.
+            ConfigurationError: One is missing, unknown or of the wrong type.
         """
         given: dict[str, Any] = {}
         for name, value in params.items():
@@ -155,7 +154,7 @@ def engine_methods() -> Mapping[str, Method]:
 
 
 def strange_methods() -> Mapping[str, str]:
-    """Return what is wrong with methods that can neither travel nor are in `NOT_OFFERED`; best none."""
+    """Return the faults of methods that are neither offered nor in `NOT_OFFERED`; empty if all is well."""
     return {name: str(why) for name, why in _looked_up().items() if isinstance(why, Unsupported)}
 
 
@@ -228,17 +227,17 @@ _ENTRY = re.compile(r"    (\w+): (.*)")
 
 
 def arguments_of(function: Any) -> dict[str, str]:
-    """Return what a function's docstring says under ``Args``, by name."""
+    """Return the entries of a function's docstring under ``Args``, by name."""
     return _entries(function, "Args:")
 
 
 def errors_of(function: Any) -> dict[str, str]:
-    """Return what a function's docstring says under ``Raises``, by name."""
+    """Return the entries of a function's docstring under ``Raises``, by name."""
     return _entries(function, "Raises:")
 
 
 def attributes_of(model: Any) -> dict[str, str]:
-    """Return what a class's docstring says under ``Attributes``, by name."""
+    """Return the entries of a class's docstring under ``Attributes``, by name."""
     return _entries(model, "Attributes:") if "__doc__" in vars(model) else {}
 
 

@@ -1,7 +1,8 @@
-"""Incremental encoding of long messages, so that no other thread waits for a whole one. No I/O.
+"""Incremental encoding of long messages, which does not block other threads for a whole message. No I/O.
 
-What comes out is what ``msgpack.packb`` makes of the same value once tuples, sets and arrays in it are what
-the reader wants. Arrays become lists here a part at a time, and how many values they become is known before.
+The output equals that of ``msgpack.packb`` for the same value after conversion of tuples, sets and arrays to
+the reader's forms. Arrays are converted to lists in parts, and the number of resulting values is computed
+before.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from evocell_guest.values import encode
 __all__ = ["Packing", "is_array", "is_long"]
 
 STEP_VALUES = 4096
-"""Values that are packed in one step, with the interpreter locked; some 0.2 ms of work."""
+"""Values packed in one step, which holds the interpreter's lock; some 0.2 ms of work."""
 STEP_BYTES = 1 << 18
 _SORTED_AT_ONCE = 1 << 14
 
@@ -33,12 +34,12 @@ _EXT_32 = Struct(">BIB")
 
 
 def is_array(value: object) -> bool:
-    """Whether a value is an array, of numpy or of a process without it."""
+    """Return whether a value is an array, of numpy or its stand-in in a process without numpy."""
     return isinstance(value, Array) or (hasattr(value, "tolist") and hasattr(value, "shape"))
 
 
 def is_long(value: object) -> bool:
-    """Whether it takes long to pack a value; finds out in a short time."""
+    """Return whether packing a value takes long; itself quick."""
     left, n_bytes = STEP_VALUES, STEP_BYTES
     stack: list[Any] = [value]
     while stack:
@@ -71,10 +72,10 @@ class Packing:
     """The encoding of one message.
 
     Args:
-        tuples_as_lists: Whether the reader wants tuples and sets as lists.
-        arrays_as_lists: Whether it wants arrays as lists.
-        is_plain_map: Whether it has a map for these keys; None if it has one for any.
-        pairs_code: The extension type of maps that it has none for.
+        tuples_as_lists: Whether the reader reads tuples and sets as lists.
+        arrays_as_lists: Whether it reads arrays as lists.
+        is_plain_map: Returns whether it can represent a map with given keys; None if it can represent any.
+        pairs_code: The extension type of the other maps.
         max_bytes: Most bytes that the message may take.
     """
 
@@ -99,8 +100,8 @@ class Packing:
         """Return the bytes of a value.
 
         Raises:
-            ProtocolError: It takes more bytes than it may.
-            ValueError: Something in it has no encoding.
+            ProtocolError: It is too long.
+            ValueError: Part of it has no encoding.
         """
         self._value(value)
         return b"".join(self._pieces)
@@ -154,7 +155,7 @@ class Packing:
             self._several(values[start : start + STEP_VALUES])
 
     def _several(self, values: Sequence[Any]) -> None:
-        """Pack neighbours, at once if they are few and plain."""
+        """Pack adjacent values, in one call if they are few and plain."""
         kinds = set(map(type, values))
         plain = kinds <= _SHORT_ATOMS or (kinds <= _ATOMS and not is_long(values))
         if plain and (int not in kinds or _fits(values)):
@@ -169,7 +170,7 @@ class Packing:
             return
         self._add(_map_header(len(value)))
         for key, item in value.items():
-            # A key that is a tuple is one in an extension type, whatever the reader wants elsewhere.
+            # A tuple as a key is always an extension type, regardless of the reader's form.
             self._add(msgpack.packb(key) if _is_plain_key(key) else encode(key, root="message"))
             self._value(item)
 
@@ -180,7 +181,7 @@ class Packing:
             self._extension(2, list(values))
 
     def _extension(self, code: int, values: list[Any]) -> None:
-        """Pack a list in an extension type, whose length goes before it."""
+        """Pack a list in an extension type, preceded by its length."""
         outer, self._pieces = self._pieces, []
         if code == self._pairs_code:
             self._pairs(values)
@@ -224,7 +225,7 @@ class Packing:
 
 
 def _cells(shape: Sequence[int]) -> int:
-    """How many values an array becomes as nested lists, the outermost of them and all elements counted."""
+    """Return the number of values of an array as nested lists, counting all lists and elements."""
     if 0 in shape:
         return 1 + empty_rows(shape)
     total, rows = 1, 1
@@ -235,7 +236,7 @@ def _cells(shape: Sequence[int]) -> int:
 
 
 def _part(array: Any, start: int, stop: int, *, drop: bool = False) -> Any:
-    """Rows of an array; of a single one without its dimension, if that is to be dropped."""
+    """Return rows of an array; a single row without its dimension, if that is to be dropped."""
     if not isinstance(array, Array):
         return array[start] if drop else array[start:stop]
     row = item_bytes(array.dtype) * math.prod(array.shape[1:])
@@ -244,7 +245,7 @@ def _part(array: Any, start: int, stop: int, *, drop: bool = False) -> Any:
 
 
 def _in_order(values: Iterable[Any]) -> Iterator[Any]:
-    """Elements of a set in the order of their bytes."""
+    """Return the elements of a set in the order of their encodings."""
     keyed = [(encode(value), value) for value in values]
     runs = [
         sorted(keyed[start : start + _SORTED_AT_ONCE], key=_first)
@@ -267,7 +268,7 @@ def _fits(values: Sequence[Any]) -> bool:
 
 
 def _packed_all(values: Sequence[Any]) -> bytes:
-    """The bytes of values one after the other."""
+    """Return the concatenated encodings of values."""
     packed: bytes = msgpack.packb(list(values), strict_types=True)
     return packed[len(_array_header(len(values))) :]
 

@@ -1,8 +1,8 @@
 """Serialization by annotations: models become maps, and maps become models. No I/O.
 
-Everything follows from the annotations of the engine's methods and models, so that a method or a field that
-is added there travels without a line here. What arrives is checked against them, and refused by the path to
-the part at fault.
+Everything is derived from the annotations of the engine's methods and models, so that methods and fields
+added there are supported without a change here. Input is checked against them; errors name the path of the
+offending part.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _SHOWN_CHARS = 60
 
 
 class Context(Protocol):
-    """Conversion of the parts of a value that are not data: sandboxes and functions."""
+    """Interface for parts of a value that are not data: sandboxes and functions."""
 
     def handle(self, sandbox_id: str) -> Any:
-        """Return what to pass for a sandbox that the other end names."""
+        """Return the object for a sandbox that the other end names."""
         ...
 
     def function(self, role: str, name: str, owner: Mapping[str, Any]) -> Callable[..., Any]:
-        """Return a function that asks the other end.
+        """Return a function that calls the other end.
 
         Args:
             role: The field or argument it is for, such as ``"score"``.
-            name: What the other end calls it.
+            name: Its name at the other end.
             owner: The fields beside it, decoded.
         """
         ...
@@ -61,23 +61,23 @@ class Context(Protocol):
     def name_of(
         self, role: str, function: Callable[..., Any], owner: object, takes: Sequence[Hint] | None
     ) -> str:
-        """Return a name by which the other end can ask for a function.
+        """Return a name by which the other end can call a function.
 
         Args:
             role: The field or argument it is for.
             function: The function.
             owner: The model that holds it; None for an argument.
-            takes: The annotations of what it takes; None if they are not known.
+            takes: The annotations of its parameters; None if unknown.
         """
         ...
 
 
 def encode(value: Any, hint: Hint, context: Context | None = None, *, role: str = "") -> Any:
-    """Return a model, or whatever holds models, as plain data.
+    """Return a model, or a value that contains models, as plain data.
 
     Args:
-        value: What to send.
-        hint: Its annotation: what is annotated as any value stays as it is.
+        value: The value.
+        hint: Its annotation; values annotated as ``Any`` are unchanged.
         context: Names functions; without it a function becomes None.
         role: The field or argument it is for.
     """
@@ -98,7 +98,7 @@ def _encode(value: Any, hint: Hint, context: Context | None, role: str, owner: o
     if isinstance(value, HANDLES):
         return value.id
     if isinstance(value, Path):
-        # The other end may be on another machine: of code, what a path leads to goes along, not the path.
+        # The other end may be on another machine: code is sent as contents, not as a path.
         return dict(normalise(value).files) if is_source(hint) else str(value.absolute())
     if has(type(value)):
         return _encode_model(value, context)
@@ -121,7 +121,7 @@ def _encode_model(value: Any, context: Context | None) -> dict[str, Any]:
     form = _form_of(kind)
     plain: dict[str, Any] = {}
     if form.is_variant:
-        # Readings that other languages would have to work out again.
+        # Derived values that other languages would have to recompute.
         plain = {"type": form.name, "ok": value.ok, "kind": value.kind, "error": value.error}
     for name, field in form.fields.items():
         item = getattr(value, name)
@@ -138,10 +138,10 @@ class _FormField:
 
     Attributes:
         hint: Its annotation.
-        scalars: Types of which it takes any value as it is.
-        is_value: Whether it takes anything.
+        scalars: Types whose values it accepts unchanged.
+        is_value: Whether it accepts any value.
         alias: Its name in the constructor.
-        required: Whether it must be given.
+        required: Whether it is required.
     """
 
     hint: Hint
@@ -188,27 +188,27 @@ def _scalars_of(hint: Hint) -> frozenset[type]:
 
 
 def _part(hint: Hint, kind: type) -> Hint:
-    """Return the annotation of the elements of a container annotated so; any value if it does not say."""
+    """Return the element annotation of a container's annotation; ``Any`` if it has none."""
     options = branches_of(hint) if origin_of(hint) in {Union, types.UnionType} else [hint]
     for option in options:
         origin, args = origin_of(option), [arg for arg in get_args(option) if arg is not Ellipsis]
         if isinstance(origin, type) and issubclass(origin, kind) and args:
             return args[-1] if len(args) <= 1 or kind is Mapping else Union[tuple(args)]  # noqa: UP007
-    return None  # not said: by what it is
+    return None  # unannotated: by its type
 
 
 def decode(value: Any, hint: Hint, path: str, context: Context, *, role: str = "") -> Any:
-    """Return the value of an annotation, built from plain data of the other end.
+    """Decode plain data of the other end according to an annotation.
 
     Args:
-        value: What came.
-        hint: What it should be.
-        path: What to call it in an error.
-        context: Gives sandboxes and functions.
+        value: The plain data.
+        hint: The annotation.
+        path: Its name in errors.
+        context: Resolves sandboxes and functions.
         role: The argument it is for.
 
     Raises:
-        ConfigurationError: It is something else; the message names the part at fault.
+        ConfigurationError: It does not match; the message names the offending part.
     """
     return _Decoder(context).decode(value, hint, path, role, {})
 
@@ -321,7 +321,7 @@ class _Decoder:
             if type(item) in known[name].scalars:
                 given[name] = item
             elif _names_function(item):
-                later.append(name)  # a function may need to know what is beside it
+                later.append(name)  # a function may need its neighbouring fields
             else:
                 given[name] = self.decode(item, known[name].hint, f"{path}.{name}", name, {})
         for name in later:
@@ -342,7 +342,7 @@ def _names_function(value: object) -> bool:
 
 
 def _fits(value: Any, hint: Hint) -> bool:
-    """Whether the type of a value fits a member of a union."""
+    """Return whether the type of a value matches a member of a union."""
     if hint in ANYTHING:
         return True
     origin = origin_of(hint)

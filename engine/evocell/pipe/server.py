@@ -1,4 +1,4 @@
-"""The server: shared workers, a session for each client, and the transports."""
+"""Server: shared workers, one session per client, transports."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from evocell_runtime.build import BuildProgress
 __all__ = ["PipeServer", "is_breach", "open_server", "server_version"]
 
 _TIME_TO_SPEAK_S = 0.25
-"""A connection is not closed for another one before this, so that a hello on its way is read..."""
+"""Seconds before which a connection is not closed for another one, so that a hello in transit is read..."""
 
 _CROWD = 8
-"""... unless there are so many times more than may wait."""
+"""... unless the limit is exceeded by this factor."""
 
 _log = logging.getLogger("evocell")
 
 
 def server_version() -> str:
-    """Return the name and version that a server tells its clients."""
+    """Return the name and version that a server sends to its clients."""
     try:
         return f"evocell {version('evocell')}"
     except PackageNotFoundError:
@@ -48,7 +48,7 @@ def server_version() -> str:
 
 
 def is_breach(why: EvocellError) -> bool:
-    """Whether a connection ended for something that the client did against the protocol, or could not do."""
+    """Return whether a connection ended because of a violation or failure of the client."""
     return not isinstance(why, errors.ConnectionClosed | EngineClosed)
 
 
@@ -56,10 +56,10 @@ class PipeServer:
     """Serves clients; made by `open_server`.
 
     Args:
-        nursery: Where sessions live.
+        nursery: The nursery of the sessions.
         config: Settings of the engines. The number of sandboxes is divided among the clients.
-        limits: What is taken from each client.
-        max_clients: How many sessions there may be, detached ones included.
+        limits: Limits of each client.
+        max_clients: Most sessions, including detached ones.
         may_detach: Whether sessions may outlive their connections.
     """
 
@@ -79,7 +79,7 @@ class PipeServer:
         self._may_detach = may_detach
         self._sessions: dict[str, Session] = {}
         self._namespaces: dict[str, Session] = {}
-        self._connections: dict[ServedConnection, None] = {}  # in the order in which they came
+        self._connections: dict[ServedConnection, None] = {}  # in order of arrival
         self._n_named = 0
         self._guests: SharedWorkers | None = None
         self._failure: EvocellError | None = None
@@ -87,7 +87,7 @@ class PipeServer:
 
     @property
     def failure(self) -> EvocellError | None:
-        """Why there will be no image; None if it is there or is being made."""
+        """Why the image failed; None if it is ready or being made."""
         return self._failure
 
     @property
@@ -97,7 +97,7 @@ class PipeServer:
 
     @property
     def image(self) -> Mapping[str, Any]:
-        """Whether the image is ready, its id, and how many calls run at once."""
+        """Whether the image is ready, its id, and the number of concurrent calls."""
         guests = self._guests
         return {
             "ready": guests is not None,
@@ -112,14 +112,14 @@ class PipeServer:
 
     @property
     def session_names(self) -> list[str]:
-        """Names of the sessions there are."""
+        """Names of the current sessions."""
         return list(self._sessions)
 
     def open_session(self, hello: Hello) -> Session:
-        """Return a session for a client, a new one or the one it attaches to.
+        """Return a client's session, a new one or the one it resumes.
 
         Raises:
-            ConfigurationError: It asks for what this server does not offer.
+            ConfigurationError: It requests an option that this server does not offer.
             CapacityError: There are too many sessions.
         """
         if hello.attach is not None:
@@ -176,10 +176,10 @@ class PipeServer:
         return why
 
     def _make_room(self) -> None:
-        """Close the connections that have waited longest without a hello, if there are too many.
+        """Close the longest waiting connections without a hello, if there are too many.
 
-        Who has shown a token has a session, and is bounded by their number. A client says hello as soon as it
-        is connected, so those that have been silent for longest are the ones that only hold a place.
+        Authenticated clients have sessions, whose number is bounded. A client sends its hello right after
+        connecting, so the longest silent connections are those that only occupy a slot.
         """
         most = self._limits.max_waiting
         waiting = [one for one in self._connections if one.is_waiting]
@@ -192,7 +192,7 @@ class PipeServer:
             one.channel.close(errors.Busy("too many connections wait to say hello", most))
 
     async def open_guests(self, open_worker: OpenWorker) -> None:
-        """Keep the workers open until cancelled; clients that wait for them get the error if this fails."""
+        """Keep the workers open until cancelled; waiting clients get the error on failure."""
         token = trio.lowlevel.current_trio_token()
 
         def progress(step: BuildProgress) -> None:
@@ -288,16 +288,16 @@ async def open_server(
     may_detach: bool = True,
     open_worker: OpenWorker = open_configured_worker,
 ) -> AsyncIterator[PipeServer]:
-    """Open a server that waits for `PipeServer.serve`; the image is made ready meanwhile.
+    """Open a server, to be used by `PipeServer.serve`; the image is prepared in the background.
 
     Args:
         config: Settings of the engines.
-        limits: What is taken from each client.
-        max_clients: How many sessions there may be; one has all of the configuration for itself.
+        limits: Limits of each client.
+        max_clients: Most sessions; a single one gets the whole configuration for itself.
         may_detach: Whether sessions may outlive their connections.
         open_worker: Opens the workers.
 
-    Cancellation: All sessions end, and no process is left.
+    Cancellation: All sessions end, and no process remains.
     """
     async with trio.open_nursery() as workers:
         async with trio.open_nursery() as sessions:

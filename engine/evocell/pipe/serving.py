@@ -1,4 +1,4 @@
-"""The server's side of one connection: handshake, requests, notifications."""
+"""Server side of one connection: handshake, requests, notifications."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Host(Protocol):
 
     @property
     def failure(self) -> EvocellError | None:
-        """Why there will be no image; None if it is there or is being made."""
+        """Why the image failed; None if it is ready or being made."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class Host(Protocol):
         ...
 
     def open_session(self, hello: Hello) -> Session:
-        """Return a session for a client, a new one or the one it attaches to."""
+        """Return a client's session, a new one or the one it resumes."""
         ...
 
 
@@ -66,10 +66,10 @@ class ServedConnection:
     """One client connection, from its hello to its end.
 
     Args:
-        receive: Where bytes come from.
-        send: Where they go.
+        receive: Stream of incoming bytes.
+        send: Stream of outgoing bytes.
         host: The server.
-        limits: What is taken from the client.
+        limits: Limits of the client.
         framing: How messages follow one another.
         token: The token that the client must send; None to accept any connection.
     """
@@ -89,7 +89,7 @@ class ServedConnection:
         self._token = token
         self.since = trio.current_time()
         self.session: Session | None = None
-        """The client's session; None until it has said hello."""
+        """The client's session; None before the hello."""
         machine = Machine("server", limits, framing=framing)
         self.channel = Channel(receive, send, machine, self._handle, greeted=self._greet)
         self._context = ClientContext(self.channel)
@@ -107,7 +107,7 @@ class ServedConnection:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the client has not said hello yet, and its connection is not being closed either."""
+        """Whether the client has not sent its hello yet, and its connection is not closing."""
         return self.session is None and not self.channel.closing
 
     async def serve(self) -> EvocellError:
@@ -129,7 +129,7 @@ class ServedConnection:
         return why
 
     def tell(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification that may be left out, if the client has said hello."""
+        """Send a droppable notification, if the handshake is complete."""
         if self.session is not None:
             self.channel.notify_nowait(method, params)
 
@@ -165,7 +165,7 @@ class ServedConnection:
             "types": asdict(hello.types),
         }
         self.channel.accept(machine.accept(greeted.msgid, result, hello.types))
-        if self._host.failure is not None:  # all others have been told before
+        if self._host.failure is not None:  # all others have been notified before
             self.tell("image.failed", errors.to_wire(self._host.failure))
         self._greeted.set()
 
@@ -198,7 +198,7 @@ class ServedConnection:
 
     @contextmanager
     def _asking(self, context: ClientContext) -> Iterator[None]:
-        """Bound the requests that keep threads waiting for a client, which all clients have to share."""
+        """Bound the requests that block threads on a client, since threads are shared by all clients."""
         if context.holds_threads and self._n_asking >= self._limits.max_asking:
             raise Busy(
                 f"{self._n_asking} requests that lend functions are under way, and no more may be",
@@ -281,14 +281,14 @@ class ServedConnection:
         self._nursery.start_soon(self._leave)
 
     async def _leave(self) -> None:
-        """Close once the answer to the shutdown is on its way."""
+        """Close after the answer to the shutdown has been queued."""
         while self.channel.machine.in_flight:
             await trio.lowlevel.checkpoint()
         self.channel.close(ConnectionClosed("the session was shut down"))
 
 
 async def _encoded(result: Any, found: Method) -> Any:
-    """Make plain data of a result; of a long one in a thread, so that no other client waits for it."""
+    """Convert a result to plain data; a long one in a thread, so that it does not block other clients."""
     if is_long(result):
         return await trio.to_thread.run_sync(encode, result, found.result)
     return encode(result, found.result)

@@ -1,7 +1,7 @@
-"""A session: the engine of one client on a server, and its state.
+"""Session of one client on a server: its engine and state.
 
-Every client has its own engine, so none can name, see or count what another has; the workers underneath
-are shared. A session ends with its connection, unless the client asked for it to be detached.
+Every client has its own engine, so no client can address, see or count another's sandboxes; the workers are
+shared. A session ends with its connection, unless the client asked for a detached one.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ MakeEngine = Callable[..., AbstractAsyncContextManager[AsyncEngine]]
 
 
 class Session:
-    """One client's engine, with the key to attach to it again.
+    """One client's engine, with the key to resume it.
 
     Attributes:
-        name: What the server calls it.
-        key: The secret with which the client attaches to it again; only the client knows it.
+        name: Its name on the server.
+        key: The secret for resuming it; only the client knows it.
         detached: Whether it outlives its connection.
-        channel: The connection it has now; None while it has none.
-        ended: Set when everything in it is gone.
+        channel: Its current connection, or None.
+        ended: Set when the engine is closed.
 
     Args:
-        name: What to call it.
+        name: Its name.
         config: The settings of its engine.
         make_engine: Makes the engine.
     """
@@ -64,7 +64,7 @@ class Session:
         """Keep an engine open until `end`.
 
         Args:
-            open_worker: Waits for the workers to be ready, and returns what lends them.
+            open_worker: Waits until the workers are ready; returns the function that opens a worker on them.
         """
         try:
             with self._life:
@@ -98,7 +98,7 @@ class Session:
 
     @property
     def last_event(self) -> int:
-        """Number of its latest event; 0 if there was none, or no subscription."""
+        """Number of its latest event; 0 without events or subscriptions."""
         return 0 if self._engine is None else self._engine.event_stream.last_seq
 
     def end(self) -> None:

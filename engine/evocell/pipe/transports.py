@@ -1,4 +1,4 @@
-"""Transports of the server: standard input, a Unix socket, or loopback TCP with a token."""
+"""Transports of the server: standard input and output, a Unix socket, or loopback TCP with a token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _log = logging.getLogger("evocell")
 
 @asynccontextmanager
 async def stdio_streams() -> AsyncIterator[tuple[trio.abc.ReceiveStream, trio.abc.SendStream]]:
-    """Take standard input and output for frames; whatever else is printed goes to standard error.
+    """Use standard input and output for frames, redirecting other output to standard error.
 
     Raises:
         ConfigurationError: One of them is a terminal.
@@ -60,7 +60,7 @@ async def stdio_streams() -> AsyncIterator[tuple[trio.abc.ReceiveStream, trio.ab
 
 
 async def watch_parent(gone: Callable[[], None]) -> None:
-    """Call `gone` when the process that started this one has died; its pipes may have other holders."""
+    """Call `gone` when the parent process has died; other processes may hold its pipes open."""
     descriptor = os.pidfd_open(os.getppid())
     try:
         await trio.lowlevel.wait_readable(descriptor)
@@ -74,7 +74,7 @@ async def listen_unix(path: Path) -> AsyncIterator[list[trio.SocketListener]]:
     """Listen on a Unix socket that only this user can connect to; it is removed at the end of the block.
 
     Raises:
-        ConfigurationError: The path is in use, or cannot be used.
+        ConfigurationError: The path is in use or unusable.
     """
     with _usable(path):
         await _remove_stale(path)
@@ -98,13 +98,13 @@ async def listen_unix(path: Path) -> AsyncIterator[list[trio.SocketListener]]:
 
 @asynccontextmanager
 async def listen_tcp(address: str) -> AsyncIterator[list[trio.SocketListener]]:
-    """Listen on a port of this machine alone.
+    """Listen on a loopback port.
 
     Args:
         address: ``PORT`` or ``HOST:PORT``; port 0 takes a free one.
 
     Raises:
-        ConfigurationError: The address is none, is no loopback address, or is in use.
+        ConfigurationError: The address is invalid, not a loopback address, or in use.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]") or LOOPBACK[0]
@@ -137,10 +137,10 @@ async def serve_clients(
     """Serve all clients that connect, until cancelled.
 
     Args:
-        server: What to serve.
-        listeners: Where they connect. On a Unix socket only this user, and root, are let in.
+        server: The server.
+        listeners: The listeners. On a Unix socket only this user and root are accepted.
         framing: How messages follow one another.
-        token: What each must show; None on a Unix socket.
+        token: The required token; None on a Unix socket.
     """
 
     async def serve_one(stream: trio.SocketStream) -> None:
@@ -154,7 +154,7 @@ async def serve_clients(
 
 
 def read_token(path: Path) -> str:
-    """Return the token in a file; a file that is not there is made, with a new token.
+    """Return the token in a file; a missing file is created with a new token.
 
     Raises:
         ConfigurationError: The file cannot be used, or others can read it.
@@ -197,7 +197,7 @@ class _usable:  # noqa: N801 - reads as a word
 
 
 async def _remove_stale(path: Path) -> None:
-    """Remove the socket that a server which was killed left behind."""
+    """Remove the socket of a killed server."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -216,7 +216,7 @@ async def _remove_stale(path: Path) -> None:
 
 
 def _is_ours(connected: trio.socket.SocketType) -> bool:
-    """Whether the other end of a Unix socket is this user's, or root's; a TCP socket has a token instead."""
+    """Return whether the peer of a Unix socket is this user or root; TCP uses a token instead."""
     if connected.family != socket.AF_UNIX:
         return True
     raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
@@ -225,6 +225,6 @@ def _is_ours(connected: trio.socket.SocketType) -> bool:
 
 
 def shown_address(listeners: list[trio.SocketListener]) -> str:
-    """Return where listeners listen, for a person and for a script."""
+    """Return the listeners' address, in readable and in machine-readable form."""
     name = listeners[0].socket.getsockname()
     return str(name) if isinstance(name, str) else f"{name[0]}:{name[1]}"

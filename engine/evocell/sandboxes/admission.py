@@ -12,14 +12,14 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """Counts sandboxes, and refuses those over the capacity.
+    """Counts sandboxes, and refuses those over capacity.
 
     Args:
-        capacity: How many there may be, in all and again in each population.
+        capacity: Most sandboxes in the engine, and most in each population.
 
     Attributes:
-        refusal: Why no further ones are made for now; None while they are.
-        on_join: Told of each sandbox that joins a population: which one, and of which generation.
+        refusal: Why creation is suspended; None while it is not.
+        on_join: Called with the population and generation of each sandbox that joins one.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -29,11 +29,11 @@ class Admission:
         self.on_join: Callable[[str, int], None] | None = None
 
     def check(self, specs: Sequence[SandboxSpec], n_there: int) -> None:
-        """Refuse sandboxes that would be too many.
+        """Refuse sandboxes over capacity.
 
         Args:
             specs: The new ones.
-            n_there: How many there are.
+            n_there: Number of existing sandboxes.
 
         Raises:
             CapacityError: The engine or a population would have too many, or there is no memory for more.
@@ -46,7 +46,7 @@ class Admission:
             self._refuse_over(f"population {population!r}", self._members[population] + n_new)
 
     def has_room(self, specs: Sequence[SandboxSpec], n_there: int) -> bool:
-        """Whether sandboxes are few enough, whatever the memory says; see `check` for the arguments."""
+        """Return whether the number is within capacity, regardless of memory; arguments as for `check`."""
         joining = Counter(spec.population for spec in specs if spec.population is not None)
         most = max((self._members[one] + n_new for one, n_new in joining.items()), default=0)
         return max(most, n_there + len(specs)) <= self._capacity

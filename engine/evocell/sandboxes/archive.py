@@ -1,8 +1,8 @@
 """Export and import of sandboxes as files.
 
 A file holds a sandbox's code as source files, its session's difference from its image, and its metadata.
-Byte code and the image are not in it: the code is compiled here, by the guest, and the image must be
-here, or have been imported before.
+Byte code and the image are not included: the importing guest compiles the code, and the image must exist
+there or have been imported before.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class ExportedSandbox:
     """The content of an exported file.
 
     Attributes:
-        spec: What it is created from, without its code; its id is the one it had.
-        image_id: The image it starts from, where it was exported.
-        snapshot_sha256: Hash of that image's snapshot, by which it is known anywhere.
-        code_in_image: Whether its code is the one that is loaded in the image.
+        spec: Its specification without the code; the id is its former one.
+        image_id: Id of the image it starts from, on the exporting machine.
+        snapshot_sha256: Hash of that image's snapshot, the same on every machine.
+        code_in_image: Whether its code is that of the image.
         tree: Its source files; None if it holds no code, or that of its image.
-        session: What its session held; None if it had none.
+        session: The state of its session; None if it had none.
     """
 
     spec: SandboxSpec
@@ -68,15 +68,15 @@ def write_sandbox(
 
     Args:
         path: The file.
-        state: What is known of it.
+        state: Its state.
         limits: Its limits.
         image: Id and snapshot hash of the image it starts from.
-        code: Directory with its source files; None if it holds none.
-        code_in_image: Whether they are those of its image, and left out.
-        session: What its session holds; None if it has none.
+        code: Directory with its source files; None if it has no code.
+        code_in_image: Whether they are those of its image, and omitted.
+        session: The state of its session; None if it has none.
 
     Raises:
-        ConfigurationError: There is a file already.
+        ConfigurationError: The file exists already.
         StoreError: It cannot be written.
     """
     facts: dict[str, Any] = {
@@ -105,8 +105,8 @@ def read_sandbox(path: Path) -> ExportedSandbox:
     """Read a sandbox from an untrusted file. Blocks.
 
     Raises:
-        ConfigurationError: There is no such file.
-        ProtocolError: It is no exported sandbox, is damaged or is over a bound; the message says which.
+        ConfigurationError: The file does not exist.
+        ProtocolError: It is not an exported sandbox, is damaged or is over a bound; the message says which.
     """
     bounds = {
         _TREE: _TREE_BYTES,

@@ -27,9 +27,9 @@ _TIMEOUT = "sandbox.killed.timeout"
 def record_decision(
     audit: AuditLog, digest: str, policy: SecurityPolicy, made: CompiledVersion | Rejected
 ) -> None:
-    """Note what the security gate decided about a version that was compiled for the first time."""
+    """Record the security gate's decision on a version compiled for the first time."""
     if isinstance(made, Rejected):
-        return  # it is noted with the sandbox that it was refused to
+        return  # recorded by `record_refusal`, with the sandbox
     for sentence in made.findings:
         audit.note("reported", sentence, version=digest, profile=policy.profile)
     if not made.findings:
@@ -38,7 +38,7 @@ def record_decision(
 
 
 def record_refusal(audit: AuditLog, sandbox_id: str, made: object, *, version: str, profile: str) -> None:
-    """Note that code was refused by the gate before it ran, if it was."""
+    """Record that the gate refused code before it ran, if it did."""
     if isinstance(made, Rejected) and made.kind == "security":
         audit.note(
             "refused", made.error or made.kind, sandbox_id=sandbox_id, version=version, profile=profile
@@ -46,7 +46,7 @@ def record_refusal(audit: AuditLog, sandbox_id: str, made: object, *, version: s
 
 
 def report_kill(observer: Observer, sandbox_id: str, outcome: Outcome, *, version: str = "") -> None:
-    """Note a call that was stopped, refused or lost; and emit the event of one that ended at a limit."""
+    """Record a call that was stopped, refused or lost, and emit the event if it ended at a limit."""
     audit = observer.audit
     if isinstance(outcome, LimitExceeded):
         audit.note("killed", f"{outcome.kind}: {outcome.error}", sandbox_id=sandbox_id, version=version)
@@ -65,13 +65,13 @@ def report_kill(observer: Observer, sandbox_id: str, outcome: Outcome, *, versio
 
 
 def report_deadline(observer: Observer, sandbox_id: str, deadline_s: float) -> None:
-    """Note, and emit the event of, a call that was stopped because the deadline of all passed."""
+    """Record, with its event, a call that was stopped by the overall deadline."""
     observer.audit.note("killed", f"timeout: the deadline of {deadline_s:g} s passed", sandbox_id=sandbox_id)
     observer.telemetry.emit(_TIMEOUT, {"limit": deadline_s}, {"sandbox_id": sandbox_id})
 
 
 def report_full_queue(observer: Observer, sandbox_id: str, *, limit: int, reached: int) -> None:
-    """Note, and emit the event of, a session that was ended because too many calls waited for it."""
+    """Record, with its event, a session that was ended because its queue was full."""
     sentence = f"backlog: {reached:,} calls waited, and {limit:,} may"
     observer.audit.note("killed", sentence, sandbox_id=sandbox_id)
     about = {"sandbox_id": sandbox_id, "kind": "backlog"}
@@ -79,12 +79,12 @@ def report_full_queue(observer: Observer, sandbox_id: str, *, limit: int, reache
 
 
 def report_worker_kill(observer: Observer, kill: WorkerKill, at_rest: Iterable[str]) -> None:
-    """Note, and emit the event of, each sandbox that a worker took along which was killed for its memory.
+    """Record, with an event each, the sandboxes lost with a worker that was killed for its memory.
 
     Args:
-        observer: Where to.
-        kill: What was killed.
-        at_rest: Sandboxes that kept state in it, with a call under way or not.
+        observer: The recorders.
+        kill: The killed worker.
+        at_rest: Sandboxes with a session in it, idle or not.
     """
     for sandbox_id in dict.fromkeys((*kill.sandbox_ids, *at_rest)):
         sentence = f"worker_memory: its worker held {kill.reached:,} bytes, and {kill.limit:,} are allowed"

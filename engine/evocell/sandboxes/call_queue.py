@@ -22,9 +22,9 @@ class _Call:
     """A call that is waiting or running.
 
     Attributes:
-        scope: What it runs in.
-        waits: Whether it counts as waiting.
-        killed_by: What it raises, if it was killed.
+        scope: Its cancel scope.
+        waits: Whether it counts as waiting in the queue.
+        killed_by: The error that it raises, if it was killed.
     """
 
     scope: trio.CancelScope = field(factory=trio.CancelScope)
@@ -34,16 +34,16 @@ class _Call:
 
 @define(eq=False)
 class CallQueue:
-    """Counts a sandbox's calls from their arrival to their end.
+    """Tracks a sandbox's calls from arrival to end.
 
-    A call in the session waits until its turn comes. One in a fork of its own counts as waiting until it is
-    over: only the worker knows when it begins.
+    A call in the session waits for its turn. A call in a fork of its own counts as waiting until it has
+    ended: only the worker knows when it begins.
 
     Attributes:
-        sandbox_id: Whose calls.
-        limit: How many may wait.
-        policy: ``"reject"`` refuses one more; ``"kill"`` does so too, and ends all others with the session.
-        verdict: Why calls are being killed at this moment, in a sentence.
+        sandbox_id: The sandbox.
+        limit: Most waiting calls.
+        policy: ``"reject"`` refuses a further call; ``"kill"`` also ends all others, and the session.
+        verdict: Why calls are currently being killed, in a sentence.
     """
 
     sandbox_id: str
@@ -54,25 +54,25 @@ class CallQueue:
 
     @property
     def waiting(self) -> int:
-        """How many calls were made and have not begun."""
+        """Number of calls that have not begun."""
         return self._waiting
 
     _calls: set[_Call] = field(factory=set, repr=False)
 
     @property
     def is_full(self) -> bool:
-        """Whether one more call would be too many."""
+        """Whether the queue is full."""
         return self._waiting >= self.limit
 
     @contextmanager
     def call(self) -> Iterator[Callable[[], None]]:
-        """Count a call for the duration of the block; raise if the call is killed.
+        """Track a call for the duration of the block; raise if the call is killed.
 
         Yields:
-            What to call when it begins.
+            A function to call when the call begins.
 
         Raises:
-            CapacityError: It was killed, because too many calls waited.
+            CapacityError: It was killed because the queue was full.
         """
         call = _Call()
         self._calls.add(call)

@@ -1,4 +1,4 @@
-"""One call into one sandbox: encoding of arguments, the choice of fork, recording of the outcome."""
+"""A call into a sandbox: encoding of arguments, choice of fork, recording of the outcome."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ SESSION_LOST = "the worker that held the session's state is gone"
 
 @frozen(kw_only=True)
 class CallRequest:
-    """A call that is ready to go to the worker.
+    """A call, ready for the worker.
 
     Attributes:
         entry: ``"module:qualname"``.
         payload: The encoded arguments.
         seed: Reseeds the guest's random sources.
         limits: Bounds of the call.
-        isolation: ``"session"`` keeps the sandbox's state from call to call, ``"call"`` runs in a fork that
-            is thrown away and leaves the session alone.
+        isolation: ``"session"`` keeps the sandbox's state between calls, ``"call"`` runs in a temporary fork
+            and does not touch the session.
     """
 
     entry: str
@@ -69,8 +69,8 @@ def encode_arguments(args: object, kwargs: object, limits: Limits, where: str) -
     Args:
         args: Positional arguments.
         kwargs: Arguments by name.
-        limits: Whose payload limits hold.
-        where: What to call the call in an error, such as ``"cases[3]"``.
+        limits: Limits whose payload bounds apply.
+        where: Name of the call in errors, such as ``"cases[3]"``.
 
     Raises:
         ConfigurationError: An argument cannot be encoded or is over a limit; the message has its path.
@@ -94,7 +94,7 @@ def encode_arguments(args: object, kwargs: object, limits: Limits, where: str) -
             root=_ROOT,
         )
     except (EncodeError, TooLarge) as error:
-        # The sentences are the guest's, which speak of a returned value.
+        # The sentences are the guest's, written for a returned value.
         text = str(error).replace("; return ", "; give ", 1)
         if isinstance(error, TooLarge) and error.which in _PAYLOAD_LIMITS:
             text = (
@@ -109,7 +109,7 @@ def check_deadline(deadline_s: object) -> float:
     """Return a deadline in seconds as trio counts, infinite for None.
 
     Raises:
-        ConfigurationError: It is not a number of seconds above zero.
+        ConfigurationError: It is not a positive number of seconds.
     """
     if deadline_s is None:
         return math.inf
@@ -121,7 +121,7 @@ def check_deadline(deadline_s: object) -> float:
 
 
 def deadline_outcome(deadline_s: float) -> LimitExceeded:
-    """Say that a deadline passed before a call had ended, or had begun."""
+    """Return the outcome of a call whose deadline passed before it ended or began."""
     return LimitExceeded(
         "timeout",
         limit=deadline_s,
@@ -141,15 +141,15 @@ async def run_in_sandbox(
     """Call a function of a sandbox.
 
     Args:
-        worker: Where.
-        record: Which sandbox.
-        request: What to call.
-        observer: Where a killed call is noted.
-        deadline_s: Seconds in which everything must be over, waiting included.
+        worker: The worker.
+        record: The sandbox.
+        request: The call.
+        observer: Records a killed call.
+        deadline_s: Seconds for everything, including the wait in the queue.
 
     Raises:
-        SandboxNotFound: The sandbox was destroyed before the call had ended.
-        CapacityError: Too many calls wait for the sandbox.
+        SandboxNotFound: The sandbox was destroyed before the call ended.
+        CapacityError: The sandbox's queue is full.
 
     Cancellation: The call is stopped; if it ran in the session, the session's state is lost.
     """
@@ -190,7 +190,7 @@ async def _run(
 
 
 async def _refuse(worker: Worker, record: SandboxRecord, observer: Observer) -> NoReturn:
-    """Refuse a call, because too many wait; by policy, end the session and all calls in it."""
+    """Refuse a call because the queue is full; by policy, end the session and all calls in it."""
     backlog = record.backlog
     error = backlog.refuse()
     if backlog.verdict is not None:
@@ -206,7 +206,7 @@ async def _refuse(worker: Worker, record: SandboxRecord, observer: Observer) -> 
 
 
 async def end_session(worker: Worker, record: SandboxRecord) -> None:
-    """End the session of a sandbox whose lock is held, if it has one; never cancelled half-way."""
+    """End the session of a sandbox, if it has one; its lock is held. Shielded from cancellation."""
     if record.session_opened:
         with trio.CancelScope(shield=True):
             try:
@@ -236,10 +236,10 @@ async def _run_thrown_away(
 
 
 async def swap_in_place(worker: Worker, record: SandboxRecord, code: CompiledVersion) -> Outcome:
-    """Swap code in for what the session of a sandbox runs, whose lock is held.
+    """Hot-swap the code in a sandbox's session; the sandbox's lock is held.
 
     Returns:
-        `Completed` if it runs now; otherwise what kept it from it. The session then runs what it ran, unless
+        `Completed` if the new code is loaded; otherwise the failure. The session then keeps its code, unless
         it had to be killed.
 
     Cancellation: The session loses its state.
@@ -281,7 +281,7 @@ async def _call_session(worker: Worker, record: SandboxRecord, job: CallJob) -> 
     try:
         report = await worker.call(job)
     except BaseException as error:
-        # The worker may not know of it: a call that was over when it was to be stopped keeps its state.
+        # The worker may not have ended it: a call that had finished when it was cancelled keeps its state.
         await end_session(worker, record)
         if isinstance(error, trio.Cancelled):
             record.note_restart(record.backlog.verdict or "the call was cancelled")
@@ -289,7 +289,7 @@ async def _call_session(worker: Worker, record: SandboxRecord, job: CallJob) -> 
     outcome = report.outcome
     if outcome.kind in KILLING:
         if report.session_alive:
-            # It ran out of memory and lives: what it had begun is half done, and the memory stays taken.
+            # It ran out of memory and survived: the swap is incomplete, and the memory stays allocated.
             await end_session(worker, record)
         record.note_restart(outcome.error or outcome.kind)
     elif held_state and report.session_fresh:
@@ -301,5 +301,5 @@ async def _call_session(worker: Worker, record: SandboxRecord, job: CallJob) -> 
 
 
 def _rejection(record: SandboxRecord) -> Outcome:
-    # A record without code and without a rejection is one whose load failed with the engine.
+    # A record without code and without a rejection is one whose load failed by an engine error.
     return record.rejected or Rejected("load", f"sandbox {record.id!r} holds no code")

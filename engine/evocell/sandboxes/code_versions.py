@@ -56,7 +56,7 @@ _log = logging.getLogger("evocell")
 
 @define(eq=False)
 class _Pending:
-    """The lock for compiling one key, with the number of tasks that hold it or wait."""
+    """Lock for compiling one key, with the number of its holders and waiters."""
 
     lock: trio.Lock = field(factory=trio.Lock)
     interested: int = 0
@@ -87,17 +87,17 @@ def _unseen(_digest: str, _files: Sequence[tuple[str, bytes]]) -> None:
 class Versions:
     """Compiles trees in the worker and caches the byte code, in memory and in the snapshot store.
 
-    The cache is by file: of a tree that differs from a known one in one file, only that file is compiled,
-    and a tree whose files are all known, such as a crossover of two modules, needs no guest at all.
+    The cache is per file: if a tree differs from a known one in one file, only that file is compiled,
+    and a tree of known files, such as a crossover of two modules, needs no guest at all.
 
     Args:
-        worker: Where code is compiled.
-        snapshots: Where trees and byte code are kept.
-        trees: Counts who uses which tree.
-        policy: Gives what a variant may not do under a profile; None stands for the engine's own.
-        durable: Whether the store outlives this engine, so that byte code is worth writing to it.
+        worker: Compiles the code.
+        snapshots: Store of trees and byte code.
+        trees: Reference counts of trees.
+        policy: Returns the security policy of a profile; None stands for the engine's own profile.
+        durable: Whether the store outlives this engine; only then is byte code written to it.
         decided: Called with the result of each compilation of a variant's tree, and its policy.
-        seen: Called with each variant's tree before its compilation, so that its source can be kept.
+        seen: Called with each variant's tree before its compilation, so that its source can be stored.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Versions:
     async def load(
         self, source: Source, *, profile: SecurityProfile | None = None, limits: Limits | None = None
     ) -> CompiledVersion | Rejected:
-        """Make a variant's source ready to run; a source that is no tree of files is a rejected one."""
+        """Make a variant's source ready to run; an invalid source is rejected."""
         try:
             tree = await read_source(source)
         except ConfigurationError as error:
@@ -145,15 +145,15 @@ class Versions:
 
         Args:
             tree: The files.
-            root: Where they will be mounted.
-            trusted: Whether the tree may do what variants may not.
+            root: Mount point of the files.
+            trusted: Whether the tree is exempt from the security policy.
             profile: Its sandbox's security profile; None for the engine's.
-            limits: Limits of the calls that it is for, whose fuel decides how much code there may be; None
-                for no such bound.
+            limits: Limits of the later calls, whose fuel bounds the amount of code; None for
+                no such bound.
 
         Returns:
-            The compiled version, or why it was rejected. The tree stays on disk for as long as the
-            returned object is referenced.
+            The compiled version, or the rejection. The tree stays on disk as long as the returned
+            object is referenced.
 
         Raises:
             StoreError: The snapshot store cannot be used.
@@ -165,7 +165,7 @@ class Versions:
             self._seen(tree.digest, tree.files)
         if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
             return (
-                refusal  # also of what is known: how a call ends must not depend on what was compiled before
+                refusal  # also for cached code, since the outcome of calls must not depend on the cache state
             )
         key = code_key(self._worker.image_id, tree.digest, root, policy)
         lease = self.trees.lease(tree.digest)
@@ -173,19 +173,19 @@ class Versions:
         if known is None:
             known = await self._compiled_once(CompileJob(tree=tree, root=root, policy=policy), key)
         elif isinstance(known, CompiledVersion):
-            await put_tree(self._snapshots, tree)  # it may have been collected meanwhile
+            await put_tree(self._snapshots, tree)  # may have been collected meanwhile
         return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
 
     async def compile_ahead(self, trees: Sequence[FileTree], *, limits: Limits) -> None:
-        """Compile together those of some variants' trees that are not known.
+        """Compile the unknown ones of several variants' trees together.
 
-        It only saves time: what it cannot do is left to `compiled`, with the error that belongs to it.
+        An optimisation only: failures are left to `compiled`, which reports the error of the tree.
 
         Args:
             trees: The trees.
             limits: As for `compiled`.
 
-        Cancellation: Nothing is kept; `compiled` goes on by itself.
+        Cancellation: Nothing is kept; `compiled` compiles the trees itself.
         """
         policy = self._policy_of(None, limits)
         jobs: dict[str, _Job] = {}
@@ -205,12 +205,12 @@ class Versions:
         if len(jobs) < _LEAST_TOGETHER:
             return
         async with AsyncExitStack() as stack:
-            # They are let go in order, each a turn of the loop before the next, so that candidates which wait
+            # Locks are released in order, one per turn of the loop, so that candidates which wait
             # for their code begin in order.
             for key in reversed(jobs):
                 stack.push_async_callback(trio.lowlevel.cancel_shielded_checkpoint)
                 await stack.enter_async_context(self._alone(key))
-            jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # some are made by now
+            jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # compiled meanwhile
             if len(jobs) < _LEAST_TOGETHER:
                 return
             with suppress(CapacityError, ImageError, StoreError, WorkerDied):
@@ -224,7 +224,7 @@ class Versions:
                 await self._keep_units(units)
 
     async def adopt(self, code: CompiledVersion) -> CompiledVersion:
-        """Have the store keep the tree of code that came with an image.
+        """Put the tree of an image's code into the store.
 
         Raises:
             StoreError: The store cannot be used.
@@ -238,14 +238,14 @@ class Versions:
 
     @property
     def profile(self) -> SecurityProfile:
-        """The security profile of code that brings none of its own."""
+        """The security profile of code without one of its own."""
         return self._policy_for(None).profile
 
     def read(self, digest: str) -> FileTree:
-        """Return a tree that is in use, from disk. Blocks.
+        """Read a tree in use from disk. Blocks.
 
         Raises:
-            StoreError: It is not there, or it is damaged.
+            StoreError: It is missing or damaged.
         """
         return self._snapshots.read(digest)
 
@@ -259,7 +259,7 @@ class Versions:
 
     @asynccontextmanager
     async def _alone(self, key: str) -> AsyncIterator[None]:
-        """Wait until no other task makes what is kept under a key."""
+        """Hold the lock of a key, so that only one task compiles it."""
         pending = self._pending.setdefault(key, _Pending())
         pending.interested += 1
         try:
@@ -271,7 +271,7 @@ class Versions:
                 del self._pending[key]
 
     def _policy_of(self, profile: SecurityProfile | None, limits: Limits | None) -> SecurityPolicy:
-        """What a variant may not do under a profile, in calls with some limits."""
+        """Return the security policy of a profile, for calls with the given limits."""
         policy = self._policy_for(profile)
         return policy.with_processes() if limits is not None and limits.processes else policy
 
@@ -282,11 +282,11 @@ class Versions:
         self._kept.put(key, known, _ENTRY_BYTES + size)
 
     def _with_stored_files(self, jobs: Mapping[str, _Job]) -> set[str]:
-        """The keys of those jobs of whose files some are in the store."""
+        """Return the keys of the jobs that have files in the store."""
         return {key for key, job in jobs.items() if self._from_store(job.unit_keys)}
 
     async def _keep_units(self, units: Mapping[str, CompiledUnit]) -> None:
-        """Keep compiled files by their keys, and in the store if that is worth while."""
+        """Cache compiled files by key, and write them to the store if it is durable."""
         for key, unit in units.items():
             self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
         if self._durable:
@@ -299,7 +299,7 @@ class Versions:
         profile: SecurityProfile | None = None,
         limits: Limits | None = None,
     ) -> CompiledVersion | Rejected:
-        """Make several trees ready to run in one guest, the modules of each under names with a prefix.
+        """Make several trees ready to run in one guest, the modules of each under prefixed names.
 
         Args:
             versions: Each tree by the prefix that its modules get.
@@ -308,7 +308,7 @@ class Versions:
 
         Returns:
             One compiled version with the modules of all, or why one was rejected, such as for code that the
-            transformer cannot follow. Files that belong to no module are there once, so they must be equal.
+            transformer cannot follow. Files outside of modules exist only once, so they must be equal.
 
         Raises:
             StoreError: The snapshot store cannot be used.
@@ -363,7 +363,7 @@ class Versions:
         return evolve(assemble(snapshot, job.tree, job.root, units, job.policy), units=())
 
     async def _units_of(self, job: CompileJob) -> list[CompiledUnit] | Rejected:
-        """Return the compiled files of a tree, in order; those that are not known are compiled now."""
+        """Return the compiled files of a tree, in order, compiling the unknown ones."""
         keys = self._unit_keys(job)
         units = {path: unit for path, key in keys.items() if (unit := self._units.get(key)) is not None}
         if self._durable and len(units) < len(keys):
@@ -394,7 +394,7 @@ class Versions:
                 if data is None:
                     continue
                 unit = load_unit(data)
-            except (StoreError, ProtocolError):  # damaged on disk: compiling again replaces it
+            except (StoreError, ProtocolError):  # damaged on disk: recompilation replaces it
                 continue
             self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
             found[path] = unit
@@ -404,15 +404,15 @@ class Versions:
         try:
             for key, unit in units.items():
                 self._snapshots.put_code(key, dump_unit(unit))
-        except StoreError as error:  # it is compiled again when needed
+        except StoreError as error:  # recompiled when needed
             _log.warning("byte code is not kept: %s", error)
 
 
 async def read_source(source: Source) -> FileTree:
-    """Turn what a caller hands in as code into a tree; files are read in a thread.
+    """Convert a source into a tree; files are read in a thread.
 
     Raises:
-        ConfigurationError: It is no source, or something in it is refused.
+        ConfigurationError: It is not a source, or part of it is refused.
     """
     if isinstance(source, str):
         return normalise(source)
@@ -427,5 +427,5 @@ async def _on_disk(n_files: int, function: Callable[[T], R], argument: T) -> R:
 
 
 def _top(path: str) -> str:
-    """The module that a file belongs to if its top-level name is one."""
+    """Return the top-level module that a file belongs to."""
     return path.partition("/")[0].removesuffix(".py")

@@ -31,7 +31,7 @@ class Copies:
     """Forks, freezes, exports and imports sandboxes.
 
     Args:
-        worker: The worker that holds their sessions.
+        worker: The worker that holds the sessions.
         manager: The manager of the sandboxes.
     """
 
@@ -43,15 +43,15 @@ class Copies:
         """Fork a sandbox: make sandboxes with its code and its session's state.
 
         Args:
-            record: The other one.
-            new_ids: An id for each; None has one made.
+            record: The sandbox to fork.
+            new_ids: An id for each fork; None generates one.
 
         Raises:
             SandboxBusy: Its state cannot be copied.
             SandboxNotFound: It was destroyed meanwhile.
-            SandboxExists, CapacityError: They cannot be created; none of them is.
+            SandboxExists, CapacityError: They cannot be created; none is.
 
-        Cancellation: None of them remains.
+        Cancellation: No fork remains.
         """
         asked = record.state.config.image if record.image is None else record.image.id
         spec = evolve(record.state.config, image=asked, parent_ids=(record.id,), mutation_type=FORKED)
@@ -68,16 +68,16 @@ class Copies:
 
         Args:
             record: The sandbox.
-            name: What the image will go by.
+            name: Name of the image.
             replace: Whether the name may be taken from another image.
 
         Raises:
             SandboxBusy: Its state cannot be copied, or the copy cannot be prepared.
-            ImageError: The image made of it does not answer as it should.
+            ImageError: The resulting image does not answer as it should.
             SandboxNotFound: It was destroyed meanwhile.
             ConfigurationError: It holds no code, or the name is another image's.
 
-        Cancellation: There may be an image, complete and with its name, or none.
+        Cancellation: The image either exists, complete and named, or does not.
         """
         with record.in_use():
             await record.loaded.wait()
@@ -106,15 +106,15 @@ class Copies:
                     raise SandboxBusy(record.id, str(refusal)) from refusal
 
     async def export(self, record: SandboxRecord, path: Path) -> None:
-        """Write a sandbox to a new file; it stays as it is.
+        """Write a sandbox to a new file; the sandbox is unchanged.
 
         Raises:
             SandboxBusy: Its state cannot be copied.
             SandboxNotFound: It was destroyed meanwhile.
-            ConfigurationError: It holds code that was rejected, or there is a file already.
+            ConfigurationError: Its code was rejected, or the file exists already.
             StoreError: The file cannot be written.
 
-        Cancellation: There may be a file, complete, or none.
+        Cancellation: The file either exists, complete, or does not.
         """
         with record.in_use():
             await record.loaded.wait()
@@ -126,15 +126,15 @@ class Copies:
 
         Args:
             path: The file.
-            new_id: The sandbox's id; None for the one it had.
-            limits: Its limits; None for those it had.
+            new_id: The sandbox's id; None for its former one.
+            limits: Its limits; None for its former ones.
 
         Raises:
-            ProtocolError: The file is no exported sandbox, is damaged, or holds what cannot be.
-            ConfigurationError: There is no such file, or the image that the sandbox starts from is not here.
+            ProtocolError: The file is not an exported sandbox, is damaged, or inconsistent.
+            ConfigurationError: The file does not exist, or the sandbox's image is not available here.
             SandboxExists, CapacityError: It cannot be created.
 
-        Cancellation: There is no sandbox.
+        Cancellation: No sandbox remains.
         """
         exported = await trio.to_thread.run_sync(read_sandbox, path)
         chosen = await self._manager.images.find(exported.image_id)
@@ -183,24 +183,24 @@ class Copies:
     async def migrate(
         self, record: SandboxRecord, path: Path, recreate: Callable[[Path], Awaitable[object]]
     ) -> object:
-        """Move a sandbox: recreate it elsewhere from a file, and destroy it here.
+        """Migrate a sandbox: recreate it elsewhere from a file, and destroy it here.
 
-        Calls that come meanwhile wait; afterwards they raise `SandboxNotFound`. If either engine dies on the
-        way, the sandbox is in the file, here, or there.
+        Concurrent calls wait, and then raise `SandboxNotFound`. If either engine dies during the migration,
+        the sandbox survives in the file, here, or there.
 
         Args:
             record: The sandbox.
-            path: The file, which is removed at the end.
-            recreate: Makes the sandbox elsewhere, and returns when it is there.
+            path: The intermediate file, which is removed at the end.
+            recreate: Creates the sandbox elsewhere, and returns when it exists.
 
         Returns:
-            What `recreate` returned.
+            The value of `recreate`.
 
         Raises:
-            SandboxBusy, ConfigurationError, StoreError: As by `export`; nothing has changed.
-            Exception: What `recreate` raised; the sandbox is here as before.
+            SandboxBusy, ConfigurationError, StoreError: As for `export`; nothing has changed.
+            Exception: The failure of `recreate`; the sandbox is unchanged.
 
-        Cancellation: It is here as before; it may be there as well.
+        Cancellation: It is unchanged here; it may exist there as well.
         """
         await record.loaded.wait()
         async with record.lock:
@@ -243,7 +243,7 @@ class Copies:
         await trio.to_thread.run_sync(write)
 
     def _image_of(self, exported: ExportedSandbox) -> str | None:
-        """The id of the image here that a sandbox started from elsewhere; None for the engine's own."""
+        """Return the id of the local image that matches an imported sandbox's; None for the engine's own."""
         known = {image.snapshot_sha256: image for image in self._worker.list_images()}
         found = self._worker.find_image(exported.image_id) or known.get(exported.snapshot_sha256)
         if found is None or found.snapshot_sha256 != exported.snapshot_sha256:
@@ -257,7 +257,7 @@ class Copies:
     async def _put_in(
         self, record: SandboxRecord, code: CompiledVersion, exported: ExportedSandbox, path: Path
     ) -> None:
-        """Give a new sandbox the session it had elsewhere."""
+        """Import a new sandbox's session."""
         assert exported.session is not None
         async with record.lock:
             record.session_opened = True
@@ -270,7 +270,7 @@ class Copies:
             record.note_session(live=True)
 
     async def _copy(self, record: SandboxRecord, made: SandboxRecord) -> None:
-        """Copy the code and session of a sandbox, whose lock is held, into a new one."""
+        """Copy the code and session of a sandbox into a new one; the sandbox's lock is held."""
         about = {
             "sandbox_id": made.id,
             "generation": made.state.generation,
@@ -281,7 +281,7 @@ class Copies:
         with self._manager.telemetry.span("sandbox.create", about) as span:
             async with made.lock:
                 if record.session_live:
-                    made.session_opened = True  # from here on there may be a session to end
+                    made.session_opened = True  # from here on a session may exist that must be ended
                     try:
                         live = await self._worker.host.fork_session(record.session, made.session)
                     except CopyRefused as refusal:
@@ -297,7 +297,7 @@ class Copies:
 
 
 def _share_code(record: SandboxRecord, made: SandboxRecord) -> None:
-    """Have a new sandbox hold the code of another one, or be in error for the same reason."""
+    """Give a new sandbox the code of another, or its rejection."""
     made.code, made.rejected = record.code, record.rejected
     state = record.state
     made.move(

@@ -1,10 +1,10 @@
-"""The garbage collector: sandboxes of past generations, unused trees, remains of killed processes.
+"""Garbage collection of sandboxes of past generations, unused trees and orphaned directories.
 
-A sandbox is garbage if it is in a population, its generation is none of the latest, and it is neither one of
-the population's elite, nor pinned, nor in use. Sandboxes without a population are their owner's business.
+A sandbox is garbage if it is in a population, its generation is not among the latest, and it is neither in
+the population's elite, nor pinned, nor in use. Sandboxes without a population are never collected.
 
-When memory runs short, only the latest generation of each population stays; if that does not help, further
-sandboxes are refused until it does.
+When memory runs short, only the latest generation of each population is retained; if that does not help,
+further sandboxes are refused until memory is free again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from evocell.store.populations import PopulationStore
 __all__ = ["GARBAGE", "GarbageCollector", "TreeRemoval", "memory_taken"]
 
 GARBAGE = "garbage-collector"
-"""Name of the task that collects at intervals and watches the memory."""
+"""Name of the task that collects periodically and watches the memory."""
 
 TREE_REST_S = 3600.0
-"""How long an unused tree stays in a durable store, so that a restarted engine finds it."""
+"""Seconds for which an unused tree stays in a durable store, so that a restarted engine finds it."""
 
 RELIEF_S = 10.0
-"""Seconds between two collections for want of memory."""
+"""Seconds between two collections for lack of memory."""
 
 _log = logging.getLogger("evocell")
 
@@ -48,12 +48,12 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def memory_taken(group: Path = _GROUP) -> float:
-    """Return the part of the memory that is taken, from 0 to 1: of the machine's, or of its control group's.
+    """Return the fraction of memory in use, from 0 to 1, of the machine or of its control group.
 
-    The one of the two that is fuller counts. Pages of files that can be dropped at once are not taken.
+    The higher of the two fractions counts. Clean page cache does not count as used.
 
     Args:
-        group: Where the kernel shows the control group.
+        group: Directory of the control group.
     """
     machine = float(psutil.virtual_memory().percent) / 100
     limit, used = _number(group / "memory.max"), _number(group / "memory.current")
@@ -79,7 +79,7 @@ def _droppable(file: Path) -> int:
 
 @frozen
 class _Sorted:
-    """Members of retired generations, sorted into collectable and kept ones."""
+    """Members of retired generations, split into collectable and retained ones."""
 
     dead: list[SandboxRecord] = field(factory=list)
     elites: list[SandboxRecord] = field(factory=list)
@@ -92,7 +92,7 @@ class TreeRemoval:
     Args:
         references: The reference counts of the trees.
         snapshots: The store of the trees.
-        kept: Returns whether another engine has the same store.
+        kept: Returns whether another engine uses the same store.
         durable: Whether the trees outlive this engine.
     """
 
@@ -105,14 +105,14 @@ class TreeRemoval:
         self._durable = durable
 
     def remove(self, rested: bool) -> Removed:  # noqa: FBT001 - called in a thread
-        """Remove them; blocks.
+        """Remove unused trees; blocks.
 
         Args:
-            rested: Whether in a durable store only those go that were put there some time ago.
+            rested: Whether recently used trees of a durable store are spared.
         """
         try:
             if self._durable and self._kept.is_shared():
-                return Removed()  # a tree that is unused here may be in use there
+                return Removed()  # a tree unused here may be in use by that engine
             keep = self._fresh() if self._durable and rested else ()
             return self._references.remove_unused(keep=keep)
         except StoreError as error:
@@ -139,7 +139,7 @@ class GarbageCollector:
         populations: The members of populations.
         trees: Removes version trees.
         config: Intervals, retention, and the threshold of memory.
-        taken: Returns the fraction of the memory that is in use, from 0 to 1.
+        taken: Returns the fraction of memory in use, from 0 to 1.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class GarbageCollector:
     async def run(self) -> NoReturn:
         """Collect at intervals, and check the memory in between, until cancelled.
 
-        Cancellation: A collection under way destroys what it has begun to destroy.
+        Cancellation: A collection under way completes the destructions it has begun.
         """
         async with trio.open_nursery() as nursery:
             if self._config.enforcement_enabled:
@@ -173,14 +173,14 @@ class GarbageCollector:
                 await self.collect("interval")
 
     async def collect(self, cause: GarbageCause = "demand") -> GarbageReport:
-        """Collect once; two at a time take turns.
+        """Collect once; concurrent collections are serialised.
 
         Args:
-            cause: Why. For want of memory only the latest generations stay, and on demand or for want of it
-                also trees that were used a moment ago go.
+            cause: The reason. For lack of memory only the latest generations are retained; on demand, or for
+                lack of memory, recently used trees are removed as well.
 
         Returns:
-            What was done.
+            A summary of the collection.
 
         Cancellation: What has been destroyed is destroyed.
         """
@@ -202,15 +202,15 @@ class GarbageCollector:
         return report
 
     async def make_room(self, enough: Callable[[], bool]) -> bool:
-        """Destroy collectable sandboxes, to make room for new ones.
+        """Destroy collectable sandboxes to make room for new ones.
 
-        Unused trees and orphaned directories wait for the next cycle: this one is in the way of a call.
+        Unused trees and orphaned directories are left to the next cycle, since a call waits for this one.
 
         Args:
-            enough: Says whether there is room; asked again once it is this one's turn.
+            enough: Returns whether there is room; checked again once this collection has its turn.
 
         Returns:
-            Whether there is room now, or at least more than before.
+            Whether there is room now, or more than before.
 
         Cancellation: What has been destroyed is destroyed.
         """
@@ -228,7 +228,7 @@ class GarbageCollector:
         return True
 
     async def look(self) -> None:
-        """Check the memory: collect if it is short, and refuse further sandboxes if that does not help."""
+        """Check the memory: collect if it is short, and refuse further sandboxes if it stays short."""
         limit = self._config.gc_memory_percent / 100
         admission = self._manager.admission
         taken = self._taken()
@@ -257,10 +257,10 @@ class GarbageCollector:
             await trio.sleep(self._config.enforcement_poll_interval_ms / 1000)
 
     def _sort(self, retain: int) -> _Sorted:
-        """Find the members of generations that are over.
+        """Find the members of retired generations.
 
         Args:
-            retain: How many generations of each population stay whole; 0 for all.
+            retain: Number of generations of each population retained in full; 0 for all.
         """
         found = _Sorted()
         if not retain:

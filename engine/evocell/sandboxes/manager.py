@@ -1,13 +1,13 @@
-"""The sandbox manager: the registry of sandboxes and the state machine of their lifecycle.
+"""Sandbox manager: the registry of sandboxes and the state machine of their lifecycle.
 
 ``creating`` → ``running`` once its code is loaded, or ``error`` if the code was rejected; ``error`` →
 ``running`` when code that works is loaded; ``stopped`` when it is destroyed, after which the id is free
-again. A session that dies is a step to ``error`` and back: the sandbox goes on with a fresh fork. One that
-dies with its worker between calls is noticed by `Manager.watch`.
+again. The death of a session is a step to ``error`` and back: the sandbox continues with a fresh fork.
+`Manager.watch` detects sessions that die with their worker between calls.
 
-One sandbox may be used from many tasks at once. What changes it, or runs in its session, takes turns in
-the order of arrival. Destroying does not wait its turn: it cancels whatever uses the sandbox, and those
-calls raise `SandboxNotFound`. An id is taken from the start of its creation to the end of its destruction.
+A sandbox may be used from many tasks at once. Operations that change it, or run in its session, are
+serialised in the order of arrival. Destruction does not queue: it cancels all users of the sandbox, whose
+calls raise `SandboxNotFound`. An id is in use from the start of creation to the end of destruction.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ __all__ = ["WATCH", "Manager"]
 _ENDINGS_AT_ONCE = 16
 
 WATCH = "session-watch"
-"""Name of the task that notices the death of sessions."""
+"""Name of the task that detects the death of sessions."""
 
-# One for the process: engines may share workers, and must not share sessions.
+# One counter for the process: engines may share workers, and must not share sessions.
 _session_numbers = count(1)
 
 
@@ -59,7 +59,7 @@ class Manager:
     """Creates, loads and destroys sandboxes.
 
     Args:
-        worker: The worker that holds their sessions.
+        worker: The worker that holds the sessions.
         versions: Compiles their code.
         config: Default limits and capacities.
         observer: Records changes and emits events.
@@ -67,13 +67,13 @@ class Manager:
 
     Attributes:
         images: The same.
-        observer: The same.
-        telemetry: Where events go.
-        admission: Says whether further sandboxes may be made.
-        on_full: Called when there is no room for sandboxes, with a function that says whether there is by
-            then; destroys what may go, and says whether anything did.
-        on_scored: Told the population of a sandbox that has got a fitness, and the direction of that.
-        direction_of: Says whether more is better in a population.
+        observer: Records changes and emits events.
+        telemetry: Emits events.
+        admission: Decides whether further sandboxes may be created.
+        on_full: Called when there is no room for sandboxes, with a function that returns whether there is;
+            destroys what may go, and returns whether anything was destroyed.
+        on_scored: Called with the population of a newly evaluated sandbox, and the direction of the fitness.
+        direction_of: Returns the direction of a population.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Manager:
         observer.fitness.on_adjusted = self._adjusted
 
     def get(self, sandbox_id: str) -> SandboxRecord:
-        """Return a sandbox that is there and is not being destroyed.
+        """Return a sandbox that is not being destroyed.
 
         Raises:
-            SandboxNotFound: There is none.
+            SandboxNotFound: No such sandbox exists.
         """
         record = self._records.get(sandbox_id)
         if record is None or record.stopping:
@@ -137,16 +137,16 @@ class Manager:
         ]
 
     def state(self, record: SandboxRecord) -> SandboxState:
-        """Return what callers see of a sandbox: its record, and who holds its session at this moment."""
+        """Return the public state of a sandbox: its record, and the holder of its session."""
         if not record.session_live:
             return record.state
         return evolve(record.state, supervisor=self._worker.host.session_home(record.session), monitor=WATCH)
 
     async def watch(self) -> NoReturn:
-        """Notice sessions that died with their worker, without waiting for the next call in them.
+        """Detect sessions that died with their worker, before the next call in them.
 
-        It keeps nothing between two looks, so that it can be started at any time, also in place of one that
-        failed: what is alive then goes on, and what died meanwhile is noted.
+        It keeps no state between two checks, so it can be restarted at any time: live sessions continue, and
+        those that died meanwhile are recorded.
         """
         async with trio.open_nursery() as nursery:
             n_losses = 0
@@ -166,18 +166,18 @@ class Manager:
         report_worker_kill(self.observer, kill, at_rest)
 
     def new_id(self, taken: Collection[str | None] = ()) -> str:
-        """Return an id that no sandbox has and that is not among those taken."""
+        """Return an id that is neither a sandbox's nor among those taken."""
         while (made := f"sandbox-{next(self._ids)}") in self._records or made in taken:
             pass
         return made
 
     def reserve(self, specs: Sequence[SandboxSpec]) -> list[SandboxRecord]:
-        """Enter sandboxes, all or none, in status ``creating``; they have no code yet.
+        """Register sandboxes, all or none, in status ``creating``; they have no code yet.
 
         Raises:
-            SandboxExists: An id is taken, or is there twice.
-            CapacityError: There would be too many sandboxes, in all or in a population.
-            ConfigurationError: An image is named that this engine does not have.
+            SandboxExists: An id is in use, or given twice.
+            CapacityError: The sandboxes exceed the capacity of the engine or of a population.
+            ConfigurationError: A named image is not available to this engine.
         """
         images = {wanted: self.find_image(wanted) for wanted in {spec.image for spec in specs}}
         self._check_ids(specs)
@@ -186,13 +186,13 @@ class Manager:
         return [self._enter(spec, chosen, images[spec.image]) for spec in specs]
 
     def find_image(self, wanted: str | None) -> ImageInfo | None:
-        """Find an image that forks are to start from, by its name or id.
+        """Find the image of a sandbox's forks, by its name or id.
 
         Returns:
             The image; None for the engine's own.
 
         Raises:
-            ConfigurationError: There is none; the message names those there are.
+            ConfigurationError: There is none; the message names the existing ones.
         """
         if wanted is None or wanted == self._worker.image_id:
             return None
@@ -208,12 +208,12 @@ class Manager:
 
         Args:
             record: The sandbox.
-            source: Its code; None leaves it empty, and its calls rejected, until a reload.
+            source: Its code; None leaves it without code, and its calls rejected, until a reload.
 
         Raises:
             SandboxNotFound: It was destroyed meanwhile.
 
-        Cancellation: The sandbox is gone, as after any failure of the engine.
+        Cancellation: The sandbox is destroyed, as after any failure of the engine.
         """
         state = record.state
         about: dict[str, object] = {
@@ -240,17 +240,17 @@ class Manager:
                     span.note(status=record.state.status.value, version=record.state.version)
                     return made
         except BaseException:
-            if not record.stopping:  # else it is being destroyed already
+            if not record.stopping:  # else its destruction is under way
                 await self.destroy_all([record])
             raise
 
     async def _resident(self, record: SandboxRecord) -> CompiledVersion | Rejected:
-        """Return the code that a sandbox without a source has: what lies in its image, or none."""
+        """Return the code of a sandbox without a source: its image's code, or a rejection."""
         code = None if record.image is None else self._worker.resident_code(record.image)
         return _empty(record.id) if code is None else await self._versions.adopt(code)
 
     def record_refusal(self, record: SandboxRecord, made: CompiledVersion | Rejected) -> None:
-        """Note in the audit log that code was refused to a sandbox, if the security gate refused it."""
+        """Record in the audit log that the security gate refused a sandbox's code, if it did."""
         profile = record.security_profile or self._config.security_profile
         record_refusal(self.observer.audit, record.id, made, version="", profile=profile)
 
@@ -262,13 +262,13 @@ class Manager:
         broken: bool = True,
         **changes: object,
     ) -> None:
-        """Put the result of a load into a sandbox, and register the versions of its modules.
+        """Store the result of a load in a sandbox, and register the versions of its modules.
 
         Args:
             record: The sandbox.
-            made: Its new code, or why it was rejected.
+            made: Its new code, or the rejection.
             broken: Whether a rejection is an error.
-            **changes: Other fields of its state that change with it.
+            **changes: Further changes of its state.
         """
         if record.state.fitness is not None:
             self.observer.journal.unscored(record.number)
@@ -287,12 +287,12 @@ class Manager:
         )
 
     async def held_code(self, record: SandboxRecord) -> CompiledVersion | Rejected:
-        """Return the code a sandbox holds, or why it holds none, once its first load is over."""
+        """Wait for a sandbox's first load; return its code, or why it has none."""
         await record.loaded.wait()
         return record.code or record.rejected or _empty(record.id)
 
     async def destroy(self, record: SandboxRecord) -> SandboxState:
-        """Stop whatever uses a sandbox and take it apart.
+        """Destroy a sandbox: cancel its users, end its session, free its id.
 
         Returns:
             Its last state, ``stopped``.
@@ -300,7 +300,7 @@ class Manager:
         Raises:
             SandboxNotFound: It is being destroyed already.
 
-        Cancellation: Too late: it is destroyed all the same.
+        Cancellation: The sandbox is destroyed all the same.
         """
         if record.stopping:
             raise SandboxNotFound(record.id)
@@ -308,9 +308,9 @@ class Manager:
         return record.state
 
     async def destroy_all(self, records: Sequence[SandboxRecord]) -> None:
-        """Stop whatever uses sandboxes, none of which is being destroyed yet, and take them apart.
+        """Destroy sandboxes, none of which is being destroyed yet; see `destroy`.
 
-        Cancellation: Too late: they are destroyed all the same.
+        Cancellation: The sandboxes are destroyed all the same.
         """
         bare = {record for record in records if record.is_idle and not record.session_opened}
         for record in records:
@@ -322,7 +322,7 @@ class Manager:
             await map_bounded(self.take_apart, others, at_once=_ENDINGS_AT_ONCE)
 
     def record_fitness(self, record: SandboxRecord, result: FitnessResult) -> None:
-        """Note a sandbox's latest fitness, if it is still there."""
+        """Record a sandbox's latest fitness, if it still exists."""
         if record.stopping:
             return
         record.state = evolve(record.state, fitness=result.fitness_score, evaluated_at=result.evaluated_at)
@@ -330,7 +330,7 @@ class Manager:
             self.on_scored(record.state.population, result.directions[0])
 
     def inherit_fitness(self, record: SandboxRecord, entry: FitnessEntry) -> None:
-        """Give a sandbox that was brought back the fitness that it had in an earlier run."""
+        """Give a revived sandbox its fitness of an earlier run."""
         at = datetime.fromtimestamp(entry.at, UTC)
         record.state = evolve(record.state, fitness=entry.score, evaluated_at=at)
         self.observer.fitness.inherit(record.number, record.id, entry)
@@ -351,33 +351,33 @@ class Manager:
 
     @asynccontextmanager
     async def reserved(self, specs: Sequence[SandboxSpec]) -> AsyncIterator[list[SandboxRecord]]:
-        """Reserve sandboxes for a block of work; if it fails or is cancelled, none of them remains."""
+        """Reserve sandboxes for a block; if it fails or is cancelled, none of them remains."""
         await self._make_room(specs)
         records = self.reserve(specs)
         try:
             yield records
         except BaseException:
-            # Some may have been loaded, and be in use by others already.
+            # Some may have been loaded, and be in use already.
             await self.destroy_all([record for record in records if not record.stopping])
             raise
 
     async def _make_room(self, specs: Sequence[SandboxSpec]) -> None:
-        """Collect garbage until there is room, or a collection frees none."""
+        """Collect garbage until there is room, or a collection frees nothing."""
 
         def enough() -> bool:
             return self.admission.has_room(specs, len(self._records))
 
         while self.on_full is not None and not enough():
             if not await self.on_full(enough):
-                return  # `reserve` refuses them, unless some are destroyed first
+                return  # `reserve` refuses them unless others are destroyed first
 
     async def destroy_idle(self, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
-        """Destroy idle sandboxes; those that are in use, or being destroyed, stay.
+        """Destroy those of the given sandboxes that are idle.
 
         Returns:
-            Those that were destroyed.
+            The destroyed ones.
 
-        Cancellation: Those that were told to stop are destroyed all the same.
+        Cancellation: Destructions that have begun complete all the same.
         """
         idle = [record for record in records if record.is_idle]
         await self.destroy_all(idle)
@@ -386,7 +386,7 @@ class Manager:
     async def take_apart(self, record: SandboxRecord) -> None:
         """Wait for the users of a stopped sandbox, end its session and free its id.
 
-        Cancellation: Too late: it is taken apart all the same.
+        Cancellation: It completes all the same.
         """
         with trio.CancelScope(shield=True):
             try:
@@ -396,7 +396,7 @@ class Manager:
                 self._end(record)
 
     def _end(self, record: SandboxRecord) -> None:
-        """Remove a sandbox without a session from the registry, and emit its end, once."""
+        """Remove a sandbox without a session from the registry, and emit its end event, once."""
         if self._records.get(record.id) is not record:
             return
         self._forget(record)
@@ -422,7 +422,7 @@ class Manager:
         return record.session_live and self._worker.host.session_home(record.session) is None
 
     async def _notice_loss(self, record: SandboxRecord) -> None:
-        async with record.lock:  # a call in the session finds out by itself
+        async with record.lock:  # a call in the session detects it by itself
             if self._has_lost_session(record):
                 record.note_restart(SESSION_LOST)
 

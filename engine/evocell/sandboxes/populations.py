@@ -1,8 +1,8 @@
 """Populations: their members, their generations, and the creation of the next generation.
 
-Membership is a field of each sandbox. Kept here is only what no sandbox knows: that a population exists
-though it is empty, its latest generation, the population it descends from, and the pinned sandboxes. The
-store keeps that as well, so that numbering goes on after a restart.
+Membership is a field of each sandbox. The registry holds the rest: which populations exist, even if empty,
+the latest generation and parent population of each, and the pinned sandboxes. The store keeps that as well,
+so that the numbering of generations continues after a restart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PopulationRegistry:
 
     Args:
         manager: The manager of the sandboxes.
-        kept: The populations in the store.
+        kept: The populations of the store.
         config: The retention of a population's members.
     """
 
@@ -57,10 +57,10 @@ class PopulationRegistry:
     def create(
         self, population_id: str, *, parent_population_id: str | None, direction: Direction | None
     ) -> PopulationState:
-        """Enter a population that has no members yet.
+        """Create an empty population.
 
         Raises:
-            ConfigurationError: There is one of that name, or none of its parent's, or a name cannot be used.
+            ConfigurationError: The name is in use or invalid, or the parent does not exist.
         """
         check_id(population_id, "population id")
         if population_id in self._known:
@@ -77,10 +77,10 @@ class PopulationRegistry:
         return self.state(population_id)
 
     def state(self, population_id: str) -> PopulationState:
-        """Return what is known of a population at this moment.
+        """Return the current state of a population.
 
         Raises:
-            ConfigurationError: There is none of that name.
+            ConfigurationError: No population has that name.
         """
         found = self._find(population_id)
         members = self._manager.members(population_id)
@@ -99,10 +99,10 @@ class PopulationRegistry:
         return [self.state(population.id) for population in known]
 
     def resume(self, population_id: str, direction: Direction | None) -> list[LostMember]:
-        """Enter a population, or return its former members that retention keeps and no engine holds.
+        """Create a population, or return those former members that retention keeps and no engine holds.
 
         Raises:
-            ConfigurationError: A name or the direction cannot be used.
+            ConfigurationError: A name or the direction is invalid.
             StoreError: The store cannot be read.
         """
         if population_id not in self._known:
@@ -119,12 +119,12 @@ class PopulationRegistry:
         )
 
     async def bring_back(self, lost: Sequence[LostMember]) -> list[SandboxRecord]:
-        """Create members again, with the code and the fitness that they had.
+        """Recreate members with their former code and fitness.
 
         Raises:
-            CapacityError: There would be too many sandboxes; none has been created.
+            CapacityError: The sandboxes exceed the capacity; none has been created.
 
-        Cancellation: None of them is there.
+        Cancellation: None of them remains.
         """
 
         async def load(pair: tuple[SandboxRecord, LostMember]) -> None:
@@ -160,7 +160,7 @@ class PopulationRegistry:
         return max(0, self._find(population_id).generation)
 
     async def generations(self, population_id: str, generation: int | None) -> list[GenerationState]:
-        """Return all generations of a population, or one, destroyed members included.
+        """Return all generations of a population, or one, including destroyed members.
 
         Raises:
             ConfigurationError: There is no such population.
@@ -169,7 +169,7 @@ class PopulationRegistry:
         self._find(population_id)
         rows: dict[int, dict[str, Sequence[Any]]] = {}
         for row in await self._kept.members(population_id, generation):
-            # The last that bore an id stands for it: one that was brought back is no second member.
+            # The latest holder of an id represents it: a revived member is not counted twice.
             rows.setdefault(row[0], {})[row[1]] = row
         edges: dict[int, list[tuple[str, str, str]]] = {}
         for of, child, parent, kind in self._kept.edges(population_id, generation):
@@ -194,11 +194,11 @@ class PopulationRegistry:
         Args:
             population_id: The population.
             offspring: The individuals.
-            into: A population for them, which is entered as a descendant if it is not there; None for the
+            into: A population for them, created as a descendant if it does not exist; None for the
                 same.
 
         Raises:
-            ConfigurationError: There is no such population, or something is no `Offspring`.
+            ConfigurationError: There is no such population, or an item is not an `Offspring`.
             SandboxNotFound: A parent never existed.
         """
         found = goal = self._find(population_id)
@@ -233,7 +233,7 @@ class PopulationRegistry:
         ]
 
     def elite(self, population_id: str, most: int, generation: int | None = None) -> list[SandboxRecord]:
-        """Return the fittest sandboxes of a population that are valid, the best first.
+        """Return the fittest valid sandboxes of a population, best first.
 
         Raises:
             ConfigurationError: There is no such population.
@@ -248,17 +248,17 @@ class PopulationRegistry:
         return [record for _, _, record in sorted(ranked, key=lambda row: row[:2])[:most]]
 
     def score(self, record: SandboxRecord) -> tuple[float | None, bool]:
-        """Return the latest fitness of a sandbox, in the code that it holds, and whether it is a real one."""
+        """Return the latest fitness of a sandbox's current code, and whether it is valid."""
         if not _is_scored(record):
             return None, False
         entry = self._manager.observer.fitness.get(record.id)
         return record.state.fitness, entry is not None and entry.valid
 
     def pin(self, sandbox_ids: Iterable[str]) -> None:
-        """Keep sandboxes from the garbage collector.
+        """Pin sandboxes, which exempts them from garbage collection.
 
         Raises:
-            SandboxNotFound: One of them is not there; none has been pinned.
+            SandboxNotFound: One of them does not exist; none has been pinned.
         """
         ids = list(sandbox_ids)
         for sandbox_id in ids:
@@ -266,11 +266,11 @@ class PopulationRegistry:
         self._pins.update(ids)
 
     def unpin(self, sandbox_ids: Iterable[str]) -> None:
-        """Let the garbage collector have sandboxes that were pinned; others are left alone."""
+        """Unpin sandboxes; no effect on others."""
         self._pins.difference_update(sandbox_ids)
 
     def pinned(self) -> list[str]:
-        """Return the ids of the sandboxes that are pinned, sorted; those that are gone are forgotten."""
+        """Return the sorted ids of the pinned sandboxes; destroyed ones are dropped."""
         for sandbox_id in list(self._pins):
             try:
                 self._manager.get(sandbox_id)
@@ -292,12 +292,12 @@ class PopulationRegistry:
         return found
 
     def direction(self, population_id: str | None) -> Direction:
-        """Say whether more is better in a population; so it is where nothing is known."""
+        """Return the direction of a population; ``"maximize"`` if unknown."""
         found = None if population_id is None else self._known.get(population_id)
         return "minimize" if found is not None and found.direction == "minimize" else "maximize"
 
     def _scored(self, population_id: str, direction: Direction) -> None:
-        """Note in which direction a member was evaluated: it is the population's, if that has none yet."""
+        """Record the direction of a member's evaluation as the population's, if that has none yet."""
         found = self._known.get(population_id)
         if found is None or found.direction == direction:
             return
@@ -314,7 +314,7 @@ class PopulationRegistry:
             )
 
     def _joined(self, population_id: str, generation: int) -> None:
-        """Note that a sandbox of some generation joins a population."""
+        """Record that a sandbox of some generation joins a population."""
         found = self._known.get(population_id)
         if found is None:
             self._keep(KeptPopulation(population_id, None, generation, UNDECIDED, time.time()))
@@ -327,5 +327,5 @@ class PopulationRegistry:
 
 
 def _is_scored(record: SandboxRecord) -> bool:
-    """Whether a sandbox has been evaluated, in the code that it holds."""
+    """Return whether a sandbox's current code has been evaluated."""
     return record.state.fitness is not None

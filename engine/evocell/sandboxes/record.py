@@ -1,4 +1,4 @@
-"""The engine's record of one sandbox, which may have a session in a worker."""
+"""Record of one sandbox in the engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from evocell.sandboxes.package_images import OWN, ChosenImage, PackageImages
 __all__ = ["KEPT_TRANSITIONS", "SandboxRecord", "Usage"]
 
 KEPT_TRANSITIONS = 100
-"""How many steps of its life a sandbox remembers; the oldest are forgotten first."""
+"""Most transitions that a sandbox records; the oldest are dropped first."""
 
 
 def _tell(record: Any, _: Attribute[SandboxState], state: SandboxState) -> SandboxState:
@@ -37,10 +37,10 @@ class Usage:
     """Resource usage of a sandbox's calls so far.
 
     Attributes:
-        calls: How many there were.
-        fuel_used: Units of work, all together.
-        run_s: Seconds in which they ran, all together.
-        peak_memory_bytes: The most memory that one had above the image.
+        calls: Number of calls.
+        fuel_used: Total fuel.
+        run_s: Total run time in seconds.
+        peak_memory_bytes: Peak memory of a call above the image.
     """
 
     calls: int = 0
@@ -49,7 +49,7 @@ class Usage:
     peak_memory_bytes: int = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Add what a call took."""
+        """Add the usage of a call."""
         self.calls += 1
         self.fuel_used += outcome.fuel_used
         self.run_s += outcome.wall_s
@@ -60,26 +60,26 @@ class Usage:
 class SandboxRecord:
     """The record of one sandbox: its state, its code, and its users.
 
-    It owns nothing outside this process's memory unless `session_opened` is set.
+    It owns no resource outside this process's memory unless `session_opened` is set.
 
     Attributes:
-        state: What callers see.
-        limits: Limits of a call that brings none of its own.
+        state: The public state.
+        limits: Limits of a call without its own.
         image: The image its forks start from; None for the engine's own, or the one that its code asks for.
         images: Has the images that code asks for.
         session_image: The image that its session was forked from; None if it has had none.
-        session: Name of its session in the worker; never used again by another sandbox.
-        backlog: Its calls.
-        code: The code it holds; None if there is none, or if it was rejected.
+        session: Name of its session in the worker; never reused.
+        backlog: The queue of its calls.
+        code: Its code; None if it has none, or it was rejected.
         rejected: Why the code was rejected; None if it was not.
-        session_opened: Whether the worker may know the session, so that the engine must close it there.
+        session_opened: Whether the worker may hold the session, so that the engine must end it there.
         session_live: Whether the worker holds a fork with this sandbox's state.
         lock: Held while the sandbox is created, reloaded or destroyed, or a call runs in its session.
-        loaded: Set once the first load is over, successful or not.
-        stopping: Whether it is being destroyed; nothing may start any more.
+        loaded: Set after the first load, successful or not.
+        stopping: Whether it is being destroyed; no operation may start any more.
         number: Its number in lineage and store.
-        usage: What its calls took.
-        changed: Told its number and its new state whenever that changes.
+        usage: Resource usage of its calls.
+        changed: Called with its number and new state after each change.
     """
 
     state: SandboxState = field(on_setattr=_tell)
@@ -145,20 +145,20 @@ class SandboxRecord:
 
     @property
     def security_profile(self) -> SecurityProfile | None:
-        """The profile it was given; None for the engine's."""
+        """Its own security profile; None for the engine's."""
         return self.state.config.security_profile
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is not in use, and not being destroyed."""
+        """Whether it is neither in use nor being destroyed."""
         return not (self.stopping or self._scopes or self.lock.locked()) and self.loaded.is_set()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Do something with the sandbox until it is done or the sandbox is destroyed.
+        """Use the sandbox for the duration of a block; cancel the block if the sandbox is destroyed.
 
         Raises:
-            SandboxNotFound: It was destroyed meanwhile; what was running has been cancelled.
+            SandboxNotFound: It was destroyed meanwhile; the block was cancelled.
         """
         if self.stopping:
             raise SandboxNotFound(self.id)
@@ -172,15 +172,15 @@ class SandboxRecord:
             raise SandboxNotFound(self.id, "it was destroyed during this call")
 
     def stop(self) -> None:
-        """Enter the final state and cancel whatever is using the sandbox."""
+        """Enter the final state and cancel all users of the sandbox."""
         self.stopping = True
         self.move(SandboxStatus.STOPPED, "destroyed")
         for scope in tuple(self._scopes):
             scope.cancel()
-        self.loaded.set()  # there is nothing left to wait for
+        self.loaded.set()  # nothing left to wait for
 
     def move(self, status: SandboxStatus, reason: str = "", **changes: object) -> None:
-        """Go to another status, or stay and change other fields of the state."""
+        """Change the status or other fields of the state."""
         state = self.state.moved_to(status, reason, **changes)
         if len(state.transitions) > KEPT_TRANSITIONS:
             state = evolve(state, transitions=state.transitions[-KEPT_TRANSITIONS:])
@@ -189,19 +189,19 @@ class SandboxRecord:
     def refuse_stopped(self) -> None:
         """Raise `SandboxNotFound` if the sandbox is being destroyed.
 
-        To be called before a change that follows work which may have been shielded from cancellation.
+        Call it before a change that follows shielded work.
         """
         if self.stopping:
             raise SandboxNotFound(self.id, "it was destroyed during this call")
 
     def note_session(self, *, live: bool) -> None:
-        """Note whether the worker holds a fork with this sandbox's state."""
+        """Record whether the worker holds a fork with this sandbox's state."""
         self.session_live = live
         if live:
             self.session_opened = True
 
     def note_restart(self, reason: str) -> None:
-        """Note that the session was lost and the next call starts from a fresh fork.
+        """Record that the session was lost and the next call starts from a fresh fork.
 
         Args:
             reason: How it was lost, in a sentence.

@@ -23,7 +23,7 @@ from evocell.sandboxes.record import SandboxRecord
 __all__ = ["CONTEXT_LINES", "Reloading"]
 
 CONTEXT_LINES = 3
-"""Lines around each change of a diff."""
+"""Context lines of a diff."""
 
 MakeTree = Callable[[], Awaitable[FileTree]]
 
@@ -46,20 +46,20 @@ class Reloading:
     async def reload(
         self, record: SandboxRecord, source: Source, *, mutation_type: str, keep_state: bool
     ) -> Outcome:
-        """Put other code into a sandbox.
+        """Load new code into a sandbox.
 
-        Without `keep_state` its session ends, so that nothing of the former code remains; rejected code
-        leaves the sandbox in ``error``. With it the code is swapped in for what runs, now; code that is
+        Without `keep_state` its session ends, so that no state of the former code remains; rejected code
+        leaves the sandbox in ``error``. With it the code is swapped in the running session; code that is
         rejected, or whose modules raise, then changes nothing.
 
         Returns:
-            `Completed` with the version's digest, or what kept the code from being loaded.
+            `Completed` with the version's digest, or the failure of the load.
 
         Raises:
-            ConfigurationError: The source is no tree of files.
+            ConfigurationError: The source is invalid.
             SandboxNotFound: It was destroyed meanwhile.
 
-        Cancellation: Nothing has changed, but that a session which was being changed loses its state.
+        Cancellation: Nothing has changed, except that a session in the middle of a swap loses its state.
         """
         tree = await read_source(source)
 
@@ -69,7 +69,7 @@ class Reloading:
         return await self._replace(record, given, mutation_type=mutation_type, keep_state=keep_state)
 
     async def rollback(self, record: SandboxRecord, module: str, number: int, *, keep_state: bool) -> Outcome:
-        """Give a module the files it had in an earlier version; all other files stay as they are.
+        """Restore a module's files from an earlier version; all other files are unchanged.
 
         Returns:
             As `reload`.
@@ -95,7 +95,7 @@ class Reloading:
         return await self._replace(record, restored, mutation_type=ROLLBACK, keep_state=keep_state)
 
     async def module_version(self, record: SandboxRecord, module: str) -> ModuleVersion | None:
-        """Return the version of a module that is loaded; None if the sandbox holds no code that runs.
+        """Return the loaded version of a module; None if the sandbox holds no working code.
 
         Raises:
             ConfigurationError: Its code has no such module.
@@ -104,7 +104,7 @@ class Reloading:
         return None if isinstance(code, Rejected) else self._modules.current(record.id, module)
 
     async def history(self, record: SandboxRecord, module: str) -> tuple[ModuleVersion, ...]:
-        """Return the versions of a module that are kept, oldest first.
+        """Return the retained versions of a module, oldest first.
 
         Raises:
             ConfigurationError: The sandbox never had such a module.
@@ -124,7 +124,7 @@ class Reloading:
         Raises:
             ConfigurationError: There is no such version.
             StoreError: A version cannot be read.
-            OutcomeError: The guest could not compare them, such as for want of fuel.
+            OutcomeError: The guest could not compare them, for example for lack of fuel.
         """
         await record.loaded.wait()
         before, after = self._pair(record, module, old, new)

@@ -25,14 +25,14 @@ READINGS = "readings"
 async def watch_resources(
     worker: Worker, manager: Manager, observer: Observer, *, interval_s: float, emit: bool
 ) -> NoReturn:
-    """Take readings for as long as the engine lives.
+    """Take readings periodically until cancelled.
 
     Args:
-        worker: Whose processes.
-        manager: Whose sandboxes.
+        worker: The worker.
+        manager: The manager of the sandboxes.
         observer: Records the readings: in the store if it is durable, and as events.
         interval_s: Seconds between two readings.
-        emit: Whether they become events.
+        emit: Whether readings are emitted as events.
     """
     seen: dict[int, int] = {}
     while True:
@@ -59,7 +59,7 @@ async def watch_resources(
 def _tell_of_sandboxes(
     observer: Observer, records: Iterable[SandboxRecord], seen: dict[int, int]
 ) -> dict[int, int]:
-    """Emit readings of sandboxes called since the last time; return the calls of each so far."""
+    """Emit readings of sandboxes called since the last time; return the number of calls of each."""
     calls: dict[int, int] = {}
     for record in records:
         calls[record.number] = record.usage.calls
@@ -94,7 +94,7 @@ def _read(info: WorkerInfo) -> dict[str, float]:
         "finished": info.finished,
         "restarts": info.restarts,
     }
-    if info.node is not None:  # it is not of this machine, and says itself how it is
+    if info.node is not None:  # a remote process, which reports its own readings
         told = {"memory_bytes": info.memory_bytes, "cpu_s": info.cpu_s, "processes": info.processes}
         reading.update({key: value for key, value in told.items() if value is not None})
     elif info.pid is not None:
@@ -103,6 +103,6 @@ def _read(info: WorkerInfo) -> dict[str, float]:
             times = process.cpu_times()
             reading["memory_bytes"] = own_memory(process)
             reading["cpu_s"] = times.user + times.system
-        except psutil.Error:  # it ended at this moment
+        except psutil.Error:  # ended meanwhile
             pass
     return reading

@@ -17,7 +17,7 @@ class AncestryGraph:
     """Parents of individuals: two numbers each, and a tuple for the few with more than two parents."""
 
     def __init__(self) -> None:
-        self._first: list[int] = []  # an individual without a parent has its own place here
+        self._first: list[int] = []  # an individual without a parent has its own position here
         self._second: list[int] = []
         self._more: dict[int, tuple[int, ...]] = {}
         self._depths: list[int] = []
@@ -27,10 +27,10 @@ class AncestryGraph:
         return len(self._first)
 
     def add(self, parents: Sequence[int]) -> int:
-        """Add an individual and return its place.
+        """Add an individual and return its position.
 
         Args:
-            parents: Places of its parents, without repetition.
+            parents: Positions of its parents, without repetition.
         """
         place = len(self._first)
         self._first.append(parents[0] if parents else place)
@@ -42,7 +42,7 @@ class AncestryGraph:
         return place
 
     def parents(self, place: int) -> tuple[int, ...]:
-        """Return the places of an individual's parents."""
+        """Return the positions of an individual's parents."""
         first, second = self._first[place], self._second[place]
         if first == place:
             return ()
@@ -54,7 +54,7 @@ class AncestryGraph:
         return self._depths[place]
 
     def has_children(self, place: int) -> bool:
-        """Whether it has descendants."""
+        """Return whether an individual has children."""
         return place in self._with_children
 
     def line(self, place: int) -> list[int]:
@@ -70,7 +70,7 @@ class AncestryGraph:
         """Mark some individuals and all their ancestors.
 
         Returns:
-            A byte for each place up to the highest of `starts`: 1 for who is marked.
+            A byte per position up to the highest of `starts`: 1 if marked.
         """
         top = max(starts)
         marks = bytearray(top + 1)
@@ -94,7 +94,7 @@ class AncestryGraph:
         """Mark all descendants of an individual.
 
         Returns:
-            A byte for each place above `start`: 1 for who is marked.
+            A byte per position above `start`: 1 if marked.
         """
         end = len(self._first)
         marks = bytearray(end)

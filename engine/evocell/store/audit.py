@@ -43,9 +43,9 @@ class AuditEntry:
     """One entry: a decision of the security gate, or a kill of a guest.
 
     Attributes:
-        seq: Its number; they rise and are never used again.
+        seq: Its number; numbers increase and are never reused.
         at: When, in seconds since 1970.
-        kind: What it was, see `AUDIT_KINDS`.
+        kind: One of `AUDIT_KINDS`.
         sandbox_id: The sandbox concerned; empty if the entry is about a version alone.
         version: Digest of the code; empty if it is not known.
         profile: The security profile; empty unless the entry is a decision of the gate.
@@ -65,9 +65,9 @@ class AuditLog:
     """The audit log of one engine, kept in its store; thread-safe.
 
     Args:
-        store: Where to.
+        store: The store.
         run: Number of the engine's run.
-        max_entries: The newest that are kept, give or take a thousand, over all runs of the store.
+        max_entries: Number of newest entries kept over all runs of the store, give or take a thousand.
     """
 
     def __init__(self, store: Store, run: int, *, max_entries: int) -> None:
@@ -102,17 +102,17 @@ class AuditLog:
         after: int = 0,
         limit: int = 100,
     ) -> list[AuditEntry]:
-        """Return the newest entries that fit, the oldest of them first; blocks until all is written.
+        """Return the newest matching entries, oldest first; blocks until all is written.
 
         Args:
             kind: Only of this kind.
             sandbox_id: Only about this sandbox.
-            since: Only from this moment on, in seconds since 1970.
+            since: Only from this time on, in seconds since 1970.
             after: Only those with a higher number.
-            limit: How many at most, from 1 to 10,000.
+            limit: Most entries, from 1 to 10,000.
 
         Raises:
-            ConfigurationError: An argument cannot be used.
+            ConfigurationError: An argument is invalid.
             StoreError: The store cannot be read or written.
         """
         question = _question(kind=kind, sandbox_id=sandbox_id, since=since, after=after, limit=limit)

@@ -10,10 +10,10 @@ from attrs import field, frozen
 __all__ = ["Change", "Files", "diff_files"]
 
 Files = Mapping[str, str | None]
-"""The text of a version by path; None for a file that is no text, or too large to be kept."""
+"""The text of a version by path; None for a file that is not text or too large to be kept."""
 
 MAX_LINES = 5_000
-"""Lines of a file beyond which no difference is worked out: the time grows with their square."""
+"""Lines of a file beyond which no difference is computed: the time is quadratic."""
 
 _CONTEXT = 3
 
@@ -25,12 +25,12 @@ class Change:
     Attributes:
         child_id: The child.
         parent_id: The parent; None for a seed.
-        mutation_type: How the child came to be.
-        metadata: What is known of the mutation.
+        mutation_type: The kind of mutation that made the child.
+        metadata: Metadata of the mutation.
         version: Digest of the child's code.
         parent_version: Digest of the parent's.
-        diff: The difference of their text, as ``diff -u`` shows it; empty if there is none or if the text
-            of one is not known.
+        diff: The difference of their text in the format of ``diff -u``; empty if there is none or if
+            the text of one is unknown.
     """
 
     child_id: str

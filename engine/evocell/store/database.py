@@ -30,7 +30,7 @@ FILE_NAME = "evocell.db"
 """Name of the database in a state directory."""
 
 BUSY_S = 30.0
-"""How long one process waits for another's write to end."""
+"""Seconds for which one process waits for another's write."""
 
 TROUBLES = frozenset(
     {
@@ -47,11 +47,11 @@ TROUBLES = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-"""What SQLite calls it when the disk, the file or another process is at fault, and not what is written."""
+"""SQLite's result codes for faults of the disk, the file or another process, not of the statement."""
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether the cause of a failed write may pass, such as a full disk, so that a retry is worthwhile."""
+    """Return whether the cause of a failed write may be transient, such as a full disk."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, sqlite3.Error) and isinstance(code, int) and code & 0xFF in TROUBLES
 
@@ -63,7 +63,7 @@ def open_reader(state_dir: Path) -> sqlite3.Connection:
         state_dir: The directory, or the database itself.
 
     Raises:
-        StoreError: There is none, it is not ours, or it was written by another version.
+        StoreError: There is none, it is not evocell's, or it was written by another version.
     """
     path = state_dir / FILE_NAME if state_dir.is_dir() else state_dir
     if not path.is_file():
@@ -86,7 +86,7 @@ def _check_readable(version: int, path: Path) -> None:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Connect to a database, which is created, for this user alone, if it is to be written and not there."""
+    """Connect to a database; one opened for writing is created if missing, private to this user."""
     mode = "ro" if read_only else "rwc"
     if not read_only and not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -103,7 +103,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> Non
     """Create or migrate the schema of a database for this version.
 
     Raises:
-        StoreError: It is not ours, or a later version's.
+        StoreError: It is not evocell's, or a later version's.
     """
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
@@ -132,7 +132,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> Non
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of a database, 0 for an empty one, and refuse what is not ours."""
+    """Return the version of a database, 0 for an empty one; refuse a foreign one."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
@@ -157,7 +157,7 @@ class Resting(Protocol):
     """An object whose threads use SQLite and can be paused for a fork."""
 
     def rest(self) -> list[threading.Lock]:
-        """Wait until none is at work, and keep them all out; return what to release to let them in."""
+        """Wait until no thread uses SQLite, and block them all; return the locks to release afterwards."""
         ...
 
 
@@ -175,7 +175,7 @@ class _Forks:
         os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after)
 
     def watch(self, store: Resting) -> None:
-        """Have a store rest at each fork from now on."""
+        """Pause a store at each fork from now on."""
         self._stores.add(store)
 
     def _before(self) -> None:
@@ -191,5 +191,5 @@ _forks = _Forks()
 
 
 def watch_forks(store: Resting) -> None:
-    """Have a store rest at each fork of the process from now on, as long as it is there."""
+    """Pause a store at each fork of the process, as long as the store exists."""
     _forks.watch(store)

@@ -21,7 +21,7 @@ STREAM_CHARS = 2_000
 """Characters of a case's output, error or traceback that are kept."""
 
 MAX_SOURCE_BYTES = 1 << 20
-"""Bytes of a version's text that are kept; a larger one is kept as the names of its files."""
+"""Bytes of a version's text that are kept; of a larger one only the names of its files are kept."""
 
 _MAX_BYTES = 64 << 20
 _MAX_ITEMS = 10_000_000
@@ -44,7 +44,7 @@ def unpack(packed: bytes) -> object:
     except (msgpack.UnpackException, TypeError) as error:
         raise ValueError(f"the record cannot be read: {error}") from error
     except ValueError:
-        # Keys that are no text, as a caller's own notes may have them, could have been made to collide.
+        # Keys other than text, which a caller's metadata may have, could have colliding hashes.
         return _unpack_any(packed)
     return found
 
@@ -68,12 +68,12 @@ def text(value: str | None, most: int | None = None) -> str | None:
 
 
 def seconds(moment: datetime | None) -> float | None:
-    """Return a moment in seconds since 1970."""
+    """Return a time in seconds since 1970."""
     return None if moment is None else moment.timestamp()
 
 
 def case_record(case: CaseResult) -> dict[str, object]:
-    """Describe a case without the value it returned, which may be of any size."""
+    """Describe a case without its value, which may be of any size."""
     outcome = case.outcome
     record: dict[str, object] = {
         "name": case.name,
@@ -106,7 +106,7 @@ def results_record(result: FitnessResult) -> bytes:
 
 
 def config_record(state: SandboxState) -> bytes:
-    """Encode what a sandbox was created from, without its code."""
+    """Encode a sandbox's specification without its code."""
     spec = state.config
     limits = spec.limits
     names = [] if limits is None else [one.name for one in type(limits).__attrs_attrs__]
@@ -119,7 +119,7 @@ def config_record(state: SandboxState) -> bytes:
 
 
 def transitions_record(state: SandboxState) -> bytes:
-    """Encode the life of a sandbox so far."""
+    """Encode a sandbox's transitions so far."""
     return pack(
         [
             [
@@ -140,8 +140,8 @@ def pack_files(files: Sequence[tuple[str, bytes]]) -> tuple[int, bytes]:
         files: Path and content of each file.
 
     Returns:
-        Bytes in all files, and the packed map from path to text; None stands for a file that is no text, or
-        for every one if they are too large.
+        Total bytes of the files, and the packed map from path to text; None stands for a file that is not
+        text, or for every file if they are too large.
     """
     n_bytes = sum(len(content) for _, content in files)
     whole = n_bytes <= MAX_SOURCE_BYTES

@@ -36,7 +36,7 @@ EXPORTS: Mapping[str, str] = MappingProxyType(
         "sources": "SELECT * FROM sources ORDER BY version",
     }
 )
-"""What can be exported, and how it is read."""
+"""Exportable tables and their queries."""
 
 _TIMES = frozenset(
     {"started_at", "ended_at", "evaluated_at", "created_at", "updated_at", "begun_at", "adjusted_at"}
@@ -45,10 +45,10 @@ _FLAGS = frozenset({"kept", "valid", "deterministic"})
 _JSON = frozenset({"objectives", "components"})
 _PACKED = frozenset({"config", "transitions", "test_results", "metadata", "members"})
 _LOOKED_AT = 256
-"""Characters in which one that shows must come: what begins with more blanks is no formula."""
+"""Characters within which a visible one must occur: text with more leading blanks is no formula."""
 
 _FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-"""What a spreadsheet may take for the beginning of a formula, the wide ones of Japanese included."""
+"""Characters that may begin a formula in a spreadsheet, including full-width forms."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", re.ASCII)
 
@@ -74,7 +74,7 @@ def export_rows(connection: sqlite3.Connection, table: str, *, flat: bool = Fals
 
 
 def _spread(connection: sqlite3.Connection) -> tuple[int, list[str]]:
-    """Return how many objectives there are at most, and the names of all parts of scores."""
+    """Return the highest number of objectives, and the names of all parts of scores."""
     most: int | None = connection.execute(
         "SELECT max(json_array_length(objectives)) FROM evaluations"
     ).fetchone()[0]
@@ -99,13 +99,13 @@ def write_rows(rows: Iterator[Row], file_format: ExportFormat, write: Callable[[
     """Write rows in a format.
 
     Args:
-        rows: What to write.
-        file_format: ``"csv"`` has a head line and packed columns as JSON; ``"jsonl"`` has an object a line;
-            ``"msgpack"`` has a map after the other.
+        rows: The rows.
+        file_format: ``"csv"`` has a header line and packed columns as JSON; ``"jsonl"`` has one object per
+            line; ``"msgpack"`` is a sequence of maps.
         write: Takes the bytes.
 
     Returns:
-        How many there were.
+        The number of rows.
     """
     n_rows = 0
     for row in rows:
@@ -144,14 +144,14 @@ def _cell(value: object) -> object:
         return "true" if value else "false"
     if isinstance(value, list | dict):
         return _json(value)
-    # Text of a candidate must not be read as a formula by a spreadsheet.
+    # A spreadsheet must not interpret a candidate's text as a formula.
     if isinstance(value, str) and _looks_like_formula(value):
         return f"'{value}"
     return value
 
 
 def _looks_like_formula(text: str) -> bool:
-    """Whether a cell would be more than text; what does not show before its first sign is left aside."""
+    """Return whether a cell may be read as a formula; invisible leading characters are skipped."""
     first = next(
         (char for char in text[:_LOOKED_AT] if char in _FORMULA or (char.isprintable() and char != " ")), ""
     )
@@ -164,7 +164,7 @@ def _json(value: object) -> str:
 
 def _csv_line(cells: list[object] | list[str]) -> bytes:
     text = io.StringIO()
-    # A carriage return in a cell is only quoted if lines end in one.
+    # The writer quotes a carriage return in a cell only if it is part of the line terminator.
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace") + b"\n"
 

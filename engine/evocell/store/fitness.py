@@ -27,7 +27,7 @@ from evocell.telemetry.events import Telemetry
 __all__ = ["FitnessEntry", "FitnessRecorder"]
 
 LATEST = 100_000
-"""Individuals whose latest fitness is held in memory; that of others is read from the store."""
+"""Most individuals whose latest fitness is in memory; that of others is read from the store."""
 
 _LAST = """
     (SELECT fuel_used FROM evaluations e WHERE e.sandbox = s.sandbox ORDER BY evaluation DESC LIMIT 1),
@@ -97,13 +97,13 @@ class FitnessEntry:
     Attributes:
         sandbox_id: The individual.
         score: Its fitness score.
-        valid: Whether it is a real score.
+        valid: Whether it is a valid score.
         generation: The generation it belongs to.
-        reason: Why it is invalid; of an adjustment, the reason that was given.
-        fuel_used: Units of work that the evaluation took.
+        reason: Why it is invalid; for an adjustment, the given reason.
+        fuel_used: Fuel used by the evaluation.
         at: When, in seconds since 1970.
-        version: Digest of the code that was evaluated, if that is known.
-        delta: What `adjust` added to the score; 0 for any other entry.
+        version: Digest of the evaluated code, if known.
+        delta: The amount that `adjust` added to the score; 0 for any other entry.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
@@ -148,7 +148,7 @@ class FitnessRecorder(Completable):
         self._lock = threading.Lock()
         self._latest: OrderedDict[str, tuple[int, FitnessEntry]] = OrderedDict()
         self.on_adjusted: Callable[[str, FitnessEntry], None] | None = None
-        """Called, in whatever thread adjusts, with an individual's id and its new fitness."""
+        """Called, in the adjusting thread, with an individual's id and its new fitness."""
 
     def record(
         self, result: FitnessResult, *, number: int = 0, version: str | None = None, batch: int | None = None
@@ -157,7 +157,7 @@ class FitnessRecorder(Completable):
 
         Args:
             result: The result.
-            number: The individual's number, from `LineageTracker.record`; 0 gives it one of its own.
+            number: The individual's number, from `LineageTracker.record`; 0 allocates a new one.
             version: Digest of the code that was evaluated.
             batch: The batch it belongs to, from `Journal.begin_batch`.
         """
@@ -193,18 +193,18 @@ class FitnessRecorder(Completable):
             )
 
     def adjust(self, sandbox_id: SandboxName, delta: float, reason: str) -> FitnessEntry:
-        """Adjust the score of an individual, for what its evaluation does not measure.
+        """Adjust the score of an individual for qualities that its evaluation does not measure.
 
         Args:
             sandbox_id: The individual, or its id.
-            delta: What to add to its score; a penalty is below zero where more is better.
+            delta: Amount to add to its score; a penalty is negative if the score is maximised.
             reason: Why, in a few words, for its history.
 
         Returns:
-            Its new fitness. Whether it is valid stays as it was.
+            Its new fitness. Its validity is unchanged.
 
         Raises:
-            ConfigurationError: `delta` is no finite number, or there is no reason.
+            ConfigurationError: `delta` is not a finite number, or the reason is empty.
             SandboxNotFound: The individual has no fitness.
         """
         _check_adjustment(delta, reason)
@@ -277,15 +277,15 @@ class FitnessRecorder(Completable):
         direction: Direction | None = None,
         earlier_runs: bool = False,
     ) -> list[FitnessEntry]:
-        """Return the fittest valid individuals, by their latest fitness, the best first.
+        """Return the fittest valid individuals, by their latest fitness, best first.
 
         Args:
-            most: How many at most.
+            most: Most individuals.
             population: Only members of this one.
             generation: Only members of this one.
             direction: ``"maximize"`` or ``"minimize"``; None for that of the latest evaluation among them.
-            earlier_runs: Whether those count that other engines evaluated, whenever that was. Those of the
-                same search do in any case, as do those of a population that is named; see docs/resuming.md.
+            earlier_runs: Whether individuals evaluated by other engines are included, from any time. Those of
+                the same search always are, as are those of a named population; see docs/resuming.md.
 
         Raises:
             StoreError: The store cannot be used.
@@ -318,7 +318,7 @@ class FitnessRecorder(Completable):
         earlier_runs: bool = False,
         library: FrameLibrary | None = None,
     ) -> Any:
-        """Return every evaluation as a data frame, one row for each, in the order in which they ended.
+        """Return every evaluation as a data frame, one row each, in the order of completion.
 
         Beside the columns of `evocell.to_dataframe` it has ``population``, ``parents`` (their ids, with
         commas), ``mutation_type``, ``version`` and ``run``.
@@ -326,7 +326,7 @@ class FitnessRecorder(Completable):
         Args:
             population: Only of members of this one.
             generation: Only of this one.
-            earlier_runs: Whether those that earlier engines made are there as well.
+            earlier_runs: Whether evaluations of earlier engines are included.
             library: ``"pandas"`` or ``"polars"``; None for the first of them that is installed.
 
         Raises:
@@ -355,7 +355,7 @@ class FitnessRecorder(Completable):
             self._latest.pop(id_of(sandbox_id), None)
 
     def _search(self) -> list[int]:
-        """Return the runs that are one search with this one."""
+        """Return the runs of the same search as this one."""
         store, run = self._journal.store, self._journal.run
         if store.query("SELECT count(*) FROM runs")[0][0] == 1:
             return [run]
@@ -363,7 +363,7 @@ class FitnessRecorder(Completable):
             return runs_of_search(connection, store.path, run)
 
     def inherit(self, number: int, sandbox_id: str, entry: FitnessEntry) -> None:
-        """Give an individual the fitness that it had in an earlier run, without an evaluation.
+        """Give an individual its fitness of an earlier run, without an evaluation.
 
         Args:
             number: Its number in this run.

@@ -34,7 +34,7 @@ _FAILURES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeE
 """What readers raise over values that the schema does not allow."""
 
 _MOST = 20
-"""Problems of one kind that are named; the rest is counted."""
+"""Problems of one kind that are listed; further ones are only counted."""
 
 _KEY_CHARS = 60
 

@@ -1,4 +1,4 @@
-"""The journal: the rows an engine writes into the store while it runs; no method waits for the disk.
+"""Journal of an engine's rows in the store; no method waits for the disk.
 
 Rows are made from their objects in the writer's thread, and the rows of one table are inserted together.
 """
@@ -41,13 +41,13 @@ from evocell.store.store import Store
 __all__ = ["Journal"]
 
 MOST_IN_BUNDLE = 50_000
-"""Rows that may wait to be written; at this bound, a caller with another row waits for the writer."""
+"""Most rows waiting to be written; beyond it, a caller waits for the writer."""
 
 MOST_BEGUN_IN_TROUBLE = 10_000
-"""Individuals and batches that may begin while nothing can be written; then further ones are refused."""
+"""Most individuals and batches that may begin while writes fail; further ones are refused."""
 
 KNOWN_VERSIONS = 100_000
-"""Versions that are remembered as written already."""
+"""Most versions remembered as written."""
 
 _SANDBOX = """
     INSERT INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -79,7 +79,7 @@ _FORGOTTEN = """
 
 @define(eq=False)
 class _Evaluated:
-    """A result that is yet to be written."""
+    """A result waiting to be written."""
 
     row: int
     batch: int | None
@@ -93,11 +93,11 @@ class _Bundle:
     """Rows to be written in one transaction; a later bundle may refer to rows of an earlier one.
 
     Attributes:
-        states: The latest state of each sandbox that changed, and whether it is more than a passing one.
+        states: The latest state of each changed sandbox, and whether the sandbox is kept.
         edges: Children with their parents.
         sources: Versions with their files.
         evaluations: Results.
-        scores: What changes the fitness of sandboxes, in order; nothing else writes those columns.
+        scores: Changes of sandboxes' fitness, in order; nothing else writes those columns.
         statements: All other statements, in order, executed after the rows above.
     """
 
@@ -141,7 +141,7 @@ class Journal:
         self._begun_in_trouble = 0
 
     def new_number(self) -> int:
-        """Return a number for an individual; no other has it, in this run or another.
+        """Return a number for an individual, unique over all runs.
 
         Raises:
             StoreError: The store cannot be written, and much is waiting for it.
@@ -150,20 +150,20 @@ class Journal:
         return next(self._numbers)
 
     def state(self, number: int, state: SandboxState, *, kept: bool = True) -> None:
-        """Keep the state of a sandbox, or of an individual that was evaluated in passing (`kept` False)."""
+        """Record the state of a sandbox, or of an individual that is not kept (`kept` False)."""
         with self._bundle() as bundle:
             bundle.states[number] = state, kept
 
     def edges(self, child: int, parents: Sequence[tuple[str, int]]) -> None:
-        """Keep the parents of an individual, each with its number, or 0 for an unknown one."""
+        """Record the parents of an individual, each with its number, or 0 for an unknown one."""
         with self._bundle() as bundle:
             bundle.edges.append((child, parents))
 
     def notes(self, number: int, metadata: Mapping[str, object]) -> None:
-        """Keep what is known of a mutation.
+        """Record the metadata of a mutation.
 
         Raises:
-            ConfigurationError: A value is no plain data.
+            ConfigurationError: A value is not plain data.
         """
         try:
             packed = pack(dict(metadata))
@@ -177,13 +177,13 @@ class Journal:
     def begin_batch(
         self, operation: str, members: Sequence[int], *, entry: str, task: str, direction: str
     ) -> int:
-        """Record the start of a batch of evaluations, so that recovery knows a batch that never ended.
+        """Record the start of a batch of evaluations, so that recovery can detect an unfinished one.
 
         Args:
-            operation: What the caller asked for.
+            operation: The caller's operation.
             members: Numbers of the individuals in it.
-            entry: What is called.
-            task: The same for evaluations whose scores can be compared.
+            entry: The entry.
+            task: Digest, equal for evaluations with comparable scores.
             direction: ``"maximize"`` or ``"minimize"``, of the first objective.
 
         Returns:
@@ -199,13 +199,13 @@ class Journal:
         return batch
 
     def end_batch(self, batch: int, outcome: str) -> None:
-        """Keep that a batch is over: ``"done"``, or ``"failed"``, when some members may have no result."""
+        """Record the end of a batch: ``"done"``, or ``"failed"`` if some members may have no result."""
         self._execute(
             "UPDATE batches SET outcome = ?, ended_at = ? WHERE batch = ?", (outcome, time.time(), batch)
         )
 
     def evaluated(self, batch: int | None, number: int, result: FitnessResult, version: str | None) -> None:
-        """Keep the result of an individual."""
+        """Record the result of an individual."""
         evaluated = _Evaluated(next(self._rows_of_evaluations), batch, number, result, version)
         with self._bundle() as bundle:
             bundle.evaluations.append(evaluated)
@@ -225,17 +225,17 @@ class Journal:
     def inherited(
         self, number: int, *, score: float | None, valid: bool, evaluated_at: float, version: str | None
     ) -> None:
-        """Keep the fitness that an individual brought along from an earlier run."""
+        """Record the fitness that an individual inherits from an earlier run."""
         with self._bundle() as bundle:
             bundle.scores.append((_FITNESS, (score, valid, evaluated_at, version, number, version)))
 
     def unscored(self, number: int) -> None:
-        """Keep that an individual has other code, so that the fitness of the code before is not its own."""
+        """Record that an individual has new code, which invalidates its fitness."""
         with self._bundle() as bundle:
             bundle.scores.append((_UNSCORED, (number,)))
 
     def source(self, version: str, files: Sequence[tuple[str, bytes]]) -> None:
-        """Keep the text of a version."""
+        """Record the text of a version."""
         if version in self._versions:
             return
         if len(self._versions) >= KNOWN_VERSIONS:
@@ -245,17 +245,17 @@ class Journal:
             bundle.sources.append((version, files))
 
     def reading(self, name: str, reading: Mapping[str, object]) -> None:
-        """Keep the latest reading of the engine or of a worker; the ones before are gone."""
+        """Record the latest reading of the engine or of a worker, replacing the one before."""
         row = (self.run, name, time.time(), pack(dict(reading)))
         self._execute("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", row)
 
     def past(self, known: frozenset[int]) -> Iterator[Individual]:
-        """Return the individuals that have to do with lineage, parents first, without those known.
+        """Return the individuals with lineage, parents first, except known ones.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        self.store.catch_up()  # what cannot be written is of this run, and known
+        self.store.catch_up()  # unwritten rows are of this run, and known
         with blaming_store(self.store.path):
             parents: dict[int, list[str]] = {}
             for child, parent_id in self.store.query(
@@ -270,7 +270,7 @@ class Journal:
                     yield _individual(row, tuple(parents.get(number, ())), metadata)
 
     def find(self, individual_id: str) -> Individual | None:
-        """Return the last individual of an id, as far as the store knows it."""
+        """Return the last individual with an id, from the store."""
         with blaming_store(self.store.path):
             rows = self.store.query(_FORGOTTEN, (individual_id,))
             if not rows:
@@ -287,7 +287,7 @@ class Journal:
         return rows[0][0] if rows else None
 
     def files_of(self, version: str) -> dict[str, str | None] | None:
-        """Return the text of a version; None if it is not there.
+        """Return the text of a version; None if it is missing.
 
         Raises:
             StoreError: It is damaged.
@@ -301,19 +301,19 @@ class Journal:
 
     @contextmanager
     def _bundle(self) -> Iterator[_Bundle]:
-        """Add to the open bundle; the writer closes it when it comes to writing it."""
+        """Add to the open bundle; the writer closes it when it writes it."""
         with self._lock:
             bundle = self._open
             if bundle is None:
                 bundle = self._open = _Bundle()
-                # Not waiting, since the writer may need the lock before it comes to that.
+                # Without waiting, since the writer may need the lock first.
                 self.store.write(partial(self._write, bundle), wait=False)
             yield bundle
         if len(bundle) > MOST_IN_BUNDLE:
-            self.store.catch_up()  # rather than that memory grows
+            self.store.catch_up()  # bounds the memory
 
     def _refuse_too_many(self) -> None:
-        """Bound what waits in memory for a store that cannot be written, before anything is computed."""
+        """Refuse new work while too much waits in memory for a store that cannot be written."""
         trouble = self.store.trouble
         if not trouble:
             self._begun_in_trouble = 0

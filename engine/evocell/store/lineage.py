@@ -1,4 +1,4 @@
-"""Lineage of individuals: queried in memory, kept in the store."""
+"""Lineage of individuals: queried in memory, persisted in the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evocell.store.changes import Change, Files, diff_files
 __all__ = ["Individual", "LineageStore", "LineageTracker"]
 
 LOOSE = 100_000
-"""Individuals without parents that are not kept are forgotten in memory when there are more of them."""
+"""Most parentless individuals in memory that are not kept; further ones are evicted."""
 
 _NO_NOTES: Mapping[str, object] = MappingProxyType({})
 
@@ -29,15 +29,15 @@ class Individual:
     """One individual in the lineage.
 
     Attributes:
-        id: Its name.
-        number: Its number in the store, which no other has, unlike an id that is used again. 0 for a parent
-            of which nothing but its id is known.
+        id: Its id.
+        number: Its number in the store, which is unique, unlike an id, which may be reused. 0 for a
+            parent of which only the id is known.
         parent_ids: Its parents.
         generation: The generation it belongs to.
-        mutation_type: How it came to be.
-        version: Digest of its code, if that is known.
+        mutation_type: The kind of mutation that made it.
+        version: Digest of its code, if known.
         depth: Steps to the farthest seed it descends from.
-        metadata: What is known of the mutation.
+        metadata: Metadata of the mutation.
     """
 
     id: str
@@ -54,19 +54,19 @@ class LineageStore(Protocol):
     """The interface through which lineage is written; implemented by `evocell.store.journal.Journal`."""
 
     def new_number(self) -> int:
-        """Return a number that no individual has."""
+        """Return an unused number for an individual."""
         ...
 
     def edges(self, child: int, parents: Sequence[tuple[str, int]]) -> None:
-        """Keep the parents of an individual, each with its number, or 0 for an unknown one."""
+        """Record the parents of an individual, each with its number, or 0 for an unknown one."""
         ...
 
     def notes(self, number: int, metadata: Mapping[str, object]) -> None:
-        """Keep what is known of a mutation; it replaces what was known."""
+        """Record the metadata of a mutation, replacing earlier metadata."""
         ...
 
     def past(self, known: frozenset[int]) -> Iterator[Individual]:
-        """Return the individuals that have to do with lineage, parents first, without those known."""
+        """Return the individuals with lineage, parents first, except known ones."""
         ...
 
     def find(self, individual_id: str) -> Individual | None:
@@ -78,15 +78,15 @@ class LineageStore(Protocol):
         ...
 
     def files_of(self, version: str) -> Files | None:
-        """Return the text of a version; None if it is not there."""
+        """Return the text of a version; None if it is missing."""
         ...
 
 
 class LineageTracker(Completable):
-    """The lineage of individuals in memory; thread-safe.
+    """Lineage of individuals in memory; thread-safe.
 
     Args:
-        kept: Writes it into a store as well; None keeps it in memory only.
+        kept: Persists it in a store; None keeps it in memory only.
     """
 
     def __init__(self, kept: LineageStore | None = None) -> None:
@@ -105,7 +105,7 @@ class LineageTracker(Completable):
         self._next = 1
 
     def __len__(self) -> int:
-        """How many individuals are known in memory, parents of which only the id is known among them."""
+        """Return the number of individuals in memory, including parents of which only the id is known."""
         return len(self._places)
 
     def record(
@@ -119,17 +119,17 @@ class LineageTracker(Completable):
         metadata: Mapping[str, object] | None = None,
         kept: bool = True,
     ) -> int:
-        """Note an individual and its parents. The same id again is a new individual, which takes the name.
+        """Record an individual and its parents. A reused id is a new individual, which takes over the id.
 
         Args:
             child_id: Its id.
             parent_ids: Its parents' ids; an unknown one is recorded with its id alone.
-            mutation_type: How it came to be.
-            version: Digest of its code, if it is known yet.
+            mutation_type: The kind of mutation that made it.
+            version: Digest of its code, if known yet.
             generation: The generation it belongs to.
-            metadata: What is known of the mutation, such as its operator and its place in the code.
-            kept: False for one that was evaluated in passing; without parents or children it is forgotten
-                in memory, not in the store, when there are many.
+            metadata: Metadata of the mutation, such as its operator and its location in the code.
+            kept: False for an individual that does not become a sandbox; without parents or children it
+                may be evicted from memory, not from the store.
 
         Returns:
             Its number.
@@ -155,7 +155,7 @@ class LineageTracker(Completable):
             return number
 
     def release(self, individual_id: str, number: int) -> None:
-        """Treat an individual that was kept as one that was evaluated in passing, now that it is gone.
+        """Mark an individual as no longer kept, after its sandbox was destroyed.
 
         Args:
             individual_id: Its id.
@@ -167,11 +167,11 @@ class LineageTracker(Completable):
                 self._add_loose(place)
 
     def annotate(self, individual_id: SandboxName, metadata: Mapping[str, object]) -> None:
-        """Add to what is known of the mutation that made an individual.
+        """Add to the metadata of the mutation that made an individual.
 
         Args:
             individual_id: The individual, or its id.
-            metadata: What is known, plain data by name.
+            metadata: Plain data by name.
 
         Raises:
             SandboxNotFound: No individual has the id.
@@ -185,14 +185,14 @@ class LineageTracker(Completable):
             self._notes[place] = notes
 
     def set_version(self, individual_id: str, version: str | None) -> None:
-        """Record the code of an individual that had none yet; an unknown one is left alone."""
+        """Record the code of an individual without code; no effect on an unknown one."""
         with self._lock:
             place = self._places.get(individual_id)
             if place is not None:
                 self._versions[place] = version
 
     def get(self, individual_id: SandboxName) -> Individual:
-        """Return what is known of an individual.
+        """Return an individual.
 
         Args:
             individual_id: The individual, or its id.
@@ -279,8 +279,8 @@ class LineageTracker(Completable):
         """Return individuals and all their ancestors, the oldest first.
 
         Args:
-            individual_ids: Whose: individuals, or their ids.
-            most: At most so many, the youngest; None for all.
+            individual_ids: Individuals, or their ids.
+            most: Most individuals, keeping the youngest; None for all.
 
         Raises:
             SandboxNotFound: No individual has one of the ids.
@@ -301,7 +301,7 @@ class LineageTracker(Completable):
             individual_id: The individual, or its id.
 
         Returns:
-            Text by path, None for a file that is no text; None if it is not known.
+            Text by path, None for a file that is not text; None if it is unknown.
 
         Raises:
             SandboxNotFound: No individual has the id.
@@ -318,7 +318,7 @@ class LineageTracker(Completable):
 
         Raises:
             SandboxNotFound: No individual has one of the ids.
-            ConfigurationError: The two are one.
+            ConfigurationError: The two are the same.
         """
         child_id = sandbox_id(child_id)
         parent_id = None if parent_id is None else sandbox_id(parent_id)
@@ -425,7 +425,7 @@ class LineageTracker(Completable):
 
     def _learn_past(self) -> None:
         assert self._kept is not None
-        past = list(self._kept.past(frozenset(self._numbers)))  # all of it, or none if that fails
+        past = list(self._kept.past(frozenset(self._numbers)))  # all of it, or none on failure
         self._past_is_known = True
         for individual in past:
             newer = self._places.get(individual.id)
@@ -434,5 +434,5 @@ class LineageTracker(Completable):
                 for parent in individual.parent_ids
             ]
             self._append(individual, parents)
-            if newer is not None and self._numbers[newer]:  # an id names its latest holder
+            if newer is not None and self._numbers[newer]:  # an id refers to its latest holder
                 self._places[individual.id] = newer

@@ -1,4 +1,4 @@
-"""The observer of one engine: its telemetry, store, lineage, fitness and audit log, opened together."""
+"""Observer of one engine: its telemetry, store, lineage, fitness and audit log, opened together."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Observer:
         audit: Its audit log.
         repairs: What recovery found and repaired in the store at its start.
         durable: Whether results must be on disk before they are returned.
-        first_name: The first number for a name of its own making, such as ``sandbox-7``, that is not taken.
+        first_name: The first unused number for a generated name such as ``sandbox-7``.
     """
 
     telemetry: Telemetry
@@ -58,7 +58,7 @@ class Observer:
     first_name: int = 1
 
     async def settle(self, *, since: int | None = None) -> None:
-        """Wait until what has been noted is on disk, if it is to be there.
+        """Wait until everything recorded is on disk, if the store is durable.
 
         Args:
             since: As for `Store.flush`.
@@ -90,13 +90,13 @@ async def open_observer(
         store: Its store.
         telemetry: Its events.
         image_id: The image its sandboxes are forked from.
-        has_version: Says whether the tree of a version is on disk.
+        has_version: Returns whether the tree of a version is on disk.
         durable: Whether results must be on disk before they are returned.
         emit_fitness: Whether results become events.
-        audit_entries: How many entries of the audit log are kept.
+        audit_entries: Number of newest audit entries kept.
         event_log: Whether all events are written to files beside the store.
-        event_log_max_bytes: How long one of these files may become.
-        event_log_max_files: How many of them there may be, of all runs.
+        event_log_max_bytes: Most bytes of one of these files.
+        event_log_max_files: Most of these files, over all runs.
 
     Raises:
         StoreError: The store cannot be written.

@@ -21,7 +21,7 @@ from evocell.store.store import Store
 __all__ = ["UNDECIDED", "KeptPopulation", "LostMember", "PopulationStore"]
 
 UNDECIDED = ""
-"""The direction of a population that has none yet."""
+"""Direction of a population without one."""
 
 _ALL = "SELECT id, parent_id, generation, direction, created_at FROM populations"
 _KEEP = """
@@ -68,7 +68,7 @@ class LostMember:
     """A member of a population whose engine has ended.
 
     Attributes:
-        spec: What it is created from again.
+        spec: The specification to recreate it from.
         fitness: Its fitness; None if it has none.
         version: Digest of its code.
     """
@@ -85,13 +85,13 @@ def _is_time(_: object, attribute: Attribute[float], value: object) -> None:
 
 @frozen
 class KeptPopulation:
-    """A population as the store keeps it.
+    """A population in the store.
 
     Attributes:
         id: Its name.
         parent_id: The population it descends from.
-        generation: The latest in it.
-        direction: Whether more or less is better in it; `UNDECIDED` until its first member is evaluated.
+        generation: Its latest generation.
+        direction: Its direction; `UNDECIDED` until its first member is evaluated.
         created_at: When it was created, in seconds since 1970.
     """
 
@@ -115,12 +115,12 @@ class PopulationStore:
         self._run = run
 
     def past(self) -> list[KeptPopulation]:
-        """Return the populations that earlier engines kept here."""
+        """Return the populations of earlier engines."""
         with blaming_store(self._store.path):
             return [KeptPopulation(*row) for row in self._store.query(_ALL)]
 
     def keep(self, population: KeptPopulation) -> None:
-        """Keep a population, or its latest generation."""
+        """Record a population, or its latest generation."""
         self._store.execute(
             _KEEP,
             (
@@ -133,7 +133,7 @@ class PopulationStore:
         )
 
     async def members(self, population: str, generation: int | None) -> list[Sequence[Any]]:
-        """Return (generation, id, fitness, valid, alive) of all who ever were in it, by generation and age.
+        """Return (generation, id, fitness, valid, alive) of all members ever, by generation and age.
 
         Raises:
             StoreError: The store cannot be used.
@@ -142,20 +142,20 @@ class PopulationStore:
         return list(self._store.query(_MEMBERS, (population, generation, generation)))
 
     def edges(self, population: str, generation: int | None) -> list[Sequence[Any]]:
-        """Return (generation, child, parent, mutation type) of all descents into it; see `members`."""
+        """Return (generation, child, parent, mutation type) of all edges into it; see `members`."""
         return list(self._store.query(_EDGES, (population, generation, generation)))
 
     @blaming(attrgetter("_store.path"))
     def lost(self, population: str, *, oldest: int, n_elites: int, direction: str) -> list[LostMember]:
-        """Return the members that engines held which are gone, and that retention would have kept.
+        """Return the members of ended engines that retention would have kept.
 
-        Destroyed members are left out, and so are those whose source is not in the store.
+        Destroyed members are excluded, as are those whose source is not in the store.
 
         Args:
             population: The population.
-            oldest: The oldest generation that is kept whole.
-            n_elites: How many of the fittest are kept, whatever their generation.
-            direction: Which are those.
+            oldest: The oldest generation that is retained in full.
+            n_elites: Number of the fittest that are retained, regardless of generation.
+            direction: The direction of the fitness.
 
         Raises:
             StoreError: The store cannot be read, or is damaged.
@@ -197,12 +197,12 @@ class PopulationStore:
         return whole if whole and len(whole) == len(text) else None
 
     def is_shared(self) -> bool:
-        """Whether another engine has the store open, or had when it was killed."""
+        """Return whether another engine has the store open, or had when it was killed."""
         return bool(self._store.query(_OTHERS, (self._run,))[0][0])
 
 
 def _was_destroyed(steps: bytes | None) -> bool:
-    """Whether a sandbox was destroyed by a call, by its transitions; its engine's end is not among them."""
+    """Return whether a sandbox was destroyed by a call, not by its engine's end, from its transitions."""
     try:
         found = unpack(steps) if steps is not None else []
         return isinstance(found, list) and bool(found) and found[-1][1] == "stopped"

@@ -15,13 +15,13 @@ from evocell.store.store import Store
 __all__ = ["Memory", "Records"]
 
 MOST_BYTES = 64 << 20
-"""What is remembered in this process."""
+"""Most bytes cached in this process."""
 
 MOST_ENTRY_BYTES = 1 << 20
-"""The largest outcome that is remembered."""
+"""Most bytes of a memoised outcome."""
 
 MOST_KEPT = 100_000
-"""Outcomes, and records, that are kept in a store."""
+"""Most outcomes, and most records, in a store."""
 
 MOST_ASKED = 10_000
 
@@ -42,8 +42,8 @@ class Memory:
     """Encoded outcomes by key: an LRU cache in this process, backed by a durable store.
 
     Args:
-        store: The store in which they outlive the engine; None caches in this process only.
-        max_bytes: Most that is kept in this process.
+        store: The durable store; None caches in this process only.
+        max_bytes: Most bytes cached in this process.
     """
 
     def __init__(self, store: Store | None, *, max_bytes: int = MOST_BYTES) -> None:
@@ -65,7 +65,7 @@ class Memory:
         return None
 
     def put(self, key: str, outcome: bytes) -> None:
-        """Store an encoded outcome; one that is too large is left out."""
+        """Store an encoded outcome, unless it is too large."""
         if len(outcome) > MOST_ENTRY_BYTES:
             return
         self._keep(key, outcome)
@@ -76,7 +76,7 @@ class Memory:
                 self._store.execute(_TRIM_MEMO, (MOST_KEPT,))
 
     def drop(self, key: str) -> None:
-        """Forget an entry that turned out to be damaged."""
+        """Drop an entry that turned out to be damaged."""
         self._entries.forget(key)
         if self._store is not None:
             self._store.execute("DELETE FROM memo WHERE key = ?", (key,))
@@ -119,7 +119,7 @@ class Records:
         fuel_used: int,
         deterministic: bool,
     ) -> None:
-        """Keep the record of a call; of the same call made again nothing more is kept."""
+        """Store the record of a call; a repetition of the same call is not stored again."""
         row = (
             key,
             time.time(),
@@ -146,15 +146,15 @@ class Records:
     def find(
         self, *, sandbox_id: str | None = None, key: str | None = None, limit: int = 100
     ) -> list[EvaluationRecord]:
-        """Return the newest records that fit, the oldest of them first; blocks until all is written.
+        """Return the newest matching records, oldest first; blocks until all is written.
 
         Args:
             sandbox_id: Only those of this individual.
-            key: Only those whose key begins so.
-            limit: How many at most, from 1 to 10,000.
+            key: Only those whose key has this prefix.
+            limit: Most records, from 1 to 10,000.
 
         Raises:
-            ConfigurationError: An argument cannot be used, or a record is damaged.
+            ConfigurationError: An argument is invalid, or a record is damaged.
             StoreError: The store cannot be used.
         """
         if type(limit) is not int or not 1 <= limit <= MOST_ASKED:
@@ -175,7 +175,7 @@ class Records:
             return _records(self._store.query(f"SELECT * FROM ({newest}) ORDER BY seq", [*given, limit]))  # noqa: S608
 
     def arguments(self, digest: str) -> bytes | None:
-        """Return the encoded arguments of a call; None if they are not kept."""
+        """Return the encoded arguments of a call; None if they are missing."""
         rows = self._store.query("SELECT CAST(data AS BLOB) FROM arguments WHERE digest = ?", (digest,))
         return bytes(rows[0][0]) if rows and isinstance(rows[0][0], bytes) else None
 

@@ -1,6 +1,6 @@
 """Engines as runs of a store: open, closed or killed; recovery after a kill; the runs of one search.
 
-A run holds a lock on a file of its own while it is open; a run that is open in the store and whose file can
+An open run holds a lock on a file of its own; a run that is open in the store and whose file can
 be locked was killed. Its unfinished evaluations and live sandboxes are then marked as interrupted or lost.
 """
 
@@ -41,10 +41,10 @@ __all__ = [
 ]
 
 INTERRUPTED = "interrupted"
-"""Status and reason of an evaluation that had not ended when its engine was killed."""
+"""Status and reason of an evaluation under way when its engine was killed."""
 
 LOST = "the engine that held it was killed"
-"""What is noted as the error of a sandbox that was alive when its engine was killed."""
+"""Error recorded for a sandbox that was alive when its engine was killed."""
 
 _LOCKS = "runs"
 
@@ -83,7 +83,7 @@ class LostSandbox:
     Attributes:
         id: Its id.
         number: Its number in the store.
-        version: Digest of its code; None if it held none.
+        version: Digest of its code; None if it had none.
     """
 
     id: str
@@ -93,13 +93,13 @@ class LostSandbox:
 
 @frozen
 class RecoveryReport:
-    """What the recovery at a start found and repaired in the store.
+    """Report of a recovery: faults found and repaired in the store.
 
     Attributes:
         runs: Runs that were killed.
-        interrupted: Ids of individuals whose evaluation had not ended.
+        interrupted: Ids of individuals whose evaluation was under way.
         lost: Sandboxes that were alive.
-        missing_versions: Versions of which neither tree nor source is left.
+        missing_versions: Versions without tree and without source.
     """
 
     runs: tuple[int, ...] = ()
@@ -111,7 +111,7 @@ class RecoveryReport:
         return bool(self.runs or self.missing_versions)
 
     def counts(self) -> dict[str, float]:
-        """Say how much was found."""
+        """Return the number of findings of each kind."""
         return {
             "runs": len(self.runs),
             "interrupted": len(self.interrupted),
@@ -120,7 +120,7 @@ class RecoveryReport:
         }
 
     def sentences(self) -> list[str]:
-        """Say what was found and done."""
+        """Return the findings and repairs as sentences."""
         if not self:
             return []
         told = [f"{_several(self.runs, 'engine')} had been killed (run {_listed(self.runs)})"]
@@ -137,11 +137,11 @@ class RecoveryReport:
 
 
 class Run:
-    """One engine's use of a store; close it when the engine ends well.
+    """One engine's use of a store; close it when the engine ends in order.
 
     Attributes:
         number: Its number.
-        repairs: What recovery found and repaired at its start.
+        repairs: The report of the recovery at its start.
     """
 
     def __init__(self, store: Store, number: int, lock: int, repairs: RecoveryReport) -> None:
@@ -154,7 +154,7 @@ class Run:
         """Record the orderly end of the engine; idempotent.
 
         Raises:
-            StoreError: Something of the run could not be written, and the store was to be durable.
+            StoreError: Part of the run could not be written, and the store is durable.
         """
         lock, self._lock = self._lock, None
         if lock is None:
@@ -179,12 +179,12 @@ class Run:
 
 
 def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool]) -> Run:
-    """Enter a new run into a store, after the recovery of killed runs.
+    """Register a new run in a store, after the recovery of killed runs.
 
     Args:
         store: The store.
         image_id: The image its sandboxes are forked from.
-        has_version: Says whether the tree of a version is there.
+        has_version: Returns whether the tree of a version exists.
 
     Raises:
         StoreError: The store cannot be written.
@@ -192,7 +192,7 @@ def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool])
     held: list[int] = []
 
     def begin(connection: sqlite3.Connection) -> tuple[int, int, RecoveryReport]:
-        while held:  # it is called again
+        while held:  # the change may be called again
             os.close(held.pop())
         repairs = _recover(store, connection, has_version)
         number = connection.execute("SELECT coalesce(max(run), 0) + 1 FROM runs").fetchone()[0]
@@ -215,7 +215,7 @@ def open_run(store: Store, *, image_id: str, has_version: Callable[[str], bool])
 
 
 def is_alive(store_path: Path, run: int) -> bool:
-    """Whether the engine of a run that is open still lives."""
+    """Return whether the engine of an open run is alive."""
     try:
         lock = os.open(store_path.parent / _LOCKS / f"{run}.lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -233,10 +233,10 @@ def is_alive(store_path: Path, run: int) -> bool:
 
 
 def run_outcome(connection: sqlite3.Connection, store_path: Path, run: int) -> tuple[str, float | None]:
-    """Return how a run stands at this moment: ``"open"``, ``"closed"`` or ``"killed"``, and when it ended.
+    """Return the current status of a run (``"open"``, ``"closed"`` or ``"killed"``), and when it ended.
 
-    One that was killed is so at once, though the store does not say it before the next start of an engine; it
-    ended with the last that is known of it.
+    A killed run is reported as such at once, though the store records it only at the next start of an engine;
+    it ended with its last recorded event.
 
     Args:
         connection: Opened with `open_reader`.
@@ -339,9 +339,9 @@ def _listed(things: Sequence[object], most: int = 5) -> str:
 
 
 def lost_sandboxes(store: Store) -> list[tuple[LostSandbox, SandboxSpec]]:
-    """Return the sandboxes of killed engines that have not been revived, with their text as source.
+    """Return the sandboxes of killed engines that have not been revived, with their source text.
 
-    Of one whose text is not in the store the source is missing. The last one that bore an id stands for it.
+    The source is missing if the text is not in the store. The latest holder represents an id.
 
     Raises:
         StoreError: The store cannot be read, or is damaged.
@@ -377,7 +377,7 @@ def note_revived(store: Store, lost: Iterable[LostSandbox], run: int) -> None:
 
 
 def runs_of_search(connection: sqlite3.Connection, store_path: Path, run: int) -> list[int]:
-    """Return the runs that are one search with a run, itself among them, in order.
+    """Return the runs of the same search as a run, including itself, in order.
 
     Args:
         connection: Opened with `open_reader`, or a store's own.
@@ -432,10 +432,10 @@ def chosen_runs(
     Args:
         connection: Opened with `open_reader`.
         store_path: The database.
-        latest: The run whose search is shown if nothing is chosen.
+        latest: The run whose search is covered by default.
         run: One run.
-        all_runs: Whether all of them are wanted.
-        population: A population whose members are wanted.
+        all_runs: Whether to cover all runs.
+        population: A population whose members to cover.
 
     Raises:
         ConfigurationError: There is no such population.

@@ -9,14 +9,14 @@ from attrs import frozen
 __all__ = ["APPLICATION_ID", "LATEST_S", "MIGRATIONS", "NUMBER_BITS", "VERSION", "Migration"]
 
 APPLICATION_ID = 0x65766F63
-"""``evoc``: marks a database as ours, in its header."""
+"""``evoc``: the application id in the header of evocell's databases."""
 
 
 LATEST_S = 253_402_300_799
 """The last second of the year 9999: the latest time that there may be."""
 
 NUMBER_BITS = 32
-"""Bits of a row's number below those of its run."""
+"""Bits of a row's number below the bits of its run."""
 
 _RUNS: tuple[str, ...] = (
     """

@@ -1,9 +1,9 @@
 """The durable store: one SQLite database in WAL mode, written by one thread in batches.
 
-Callers queue writes and go on; `flush` waits until everything queued before it is committed, and raises if
+Callers queue writes without waiting; `flush` waits until everything queued before is committed, and raises if
 part of it could not be. Several processes may have one store open.
 
-Writes that fail for a passing reason, such as a full disk, stay in memory, in order, and are tried again;
+Writes that fail for a transient reason, such as a full disk, stay in memory, in order, and are retried;
 until they are written every `flush` raises.
 """
 
@@ -31,19 +31,19 @@ from evocell_runtime.private import make_private, shared_file
 __all__ = ["Store", "Write", "open_store"]
 
 LINGER_S = 0.05
-"""How long the writer gathers writes while no ticket is queued."""
+"""Seconds for which the writer gathers writes while no ticket is queued."""
 
 MOST_WAITING = 50_000
 """Writes that may be queued; at this bound `Store.write` blocks, so that memory does not grow."""
 
 MOST_STUCK = 10_000
-"""Failed writes that are kept to be tried again; those beyond it are lost, and reported."""
+"""Failed writes that are kept for a retry; further ones are lost, and reported."""
 
 RETRY_S = 5.0
-"""Interval at which the writer tries failed writes again while the queue is empty."""
+"""Interval of retries of failed writes while the queue is empty."""
 
 REST_S = 5.0
-"""How long a fork of the process waits for a transaction that is under way."""
+"""Seconds for which a fork of the process waits for a transaction under way."""
 
 Write: TypeAlias = Callable[[sqlite3.Connection], object]
 """Changes the database inside the writer's transaction; it is called again if that was rolled back."""
@@ -73,7 +73,7 @@ class _Ticket:
 
 @define(eq=False)
 class _Once:
-    """A write that is not tried again: its caller waits, and gets the error."""
+    """A write that is not retried: its caller waits, and gets the error."""
 
     write: Write
 
@@ -87,16 +87,16 @@ class Store:
     Attributes:
         path: The file.
         durable: Whether a commit is on disk before it counts.
-        told: Called, in the writer's thread, with a reason and the number of waiting writes: when writing
-            begins to fail, and, with an empty reason, when everything has been written after all.
+        told: Called, in the writer's thread, with a reason and the number of waiting writes: when writes
+            begin to fail, and, with an empty reason, when everything has been written after all.
 
     Args:
-        path: The file; it is created, with its directory, if it is not there.
+        path: The file; it is created, with its directory, if missing.
         durable: False leaves it to the operating system when a commit is on disk, for a store that ends
             with the engine.
 
     Raises:
-        StoreError: It cannot be opened, is no store of ours, or was written by a later version.
+        StoreError: It cannot be opened, is not evocell's, or was written by a later version.
     """
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
@@ -145,12 +145,12 @@ class Store:
 
     @property
     def trouble(self) -> str:
-        """Why writing fails at the moment; empty if it does not."""
+        """Why writes currently fail; empty if they do not."""
         return self._trouble
 
     @property
     def losses(self) -> int:
-        """Number of writes that were lost so far; for `flush`."""
+        """Number of writes lost so far; for `flush`."""
         return self._losses
 
     def write(self, write: Write, *, wait: bool = True) -> None:
@@ -168,17 +168,17 @@ class Store:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
             while wait and len(self._waiting) >= MOST_WAITING and self._thread.is_alive():
-                work.notify_all()  # the writer gathers no longer
+                work.notify_all()  # ends the gathering
                 work.wait(1.0)
             self._waiting.append(write)
             if self._idle:
                 work.notify_all()
 
     def ask(self, write: Callable[[sqlite3.Connection], T]) -> T:
-        """Make a change, wait until it is committed, and return what it returned.
+        """Make a change, wait until it is committed, and return its value.
 
         Raises:
-            StoreError: It, or a write queued before it, could not be written; it is not tried again.
+            StoreError: It, or a write queued before it, could not be written; it is not retried.
         """
         answers: list[T] = []
         self.write(_Once(lambda connection: answers.append(write(connection))))
@@ -201,7 +201,7 @@ class Store:
                 another caller's flush has reported them. None for the failures that no flush has reported.
 
         Raises:
-            StoreError: A write failed; it is either tried again or lost.
+            StoreError: A write failed; it is either retried or lost.
 
         Cancellation: The writes are committed all the same.
         """
@@ -217,7 +217,7 @@ class Store:
         self._raise_for(ticket)
 
     def flush_blocking(self) -> None:
-        """Do what `flush` does, in a thread that may wait."""
+        """Do what `flush` does, blocking the calling thread."""
         event = threading.Event()
         ticket = self._ask(event.set)
         event.wait()
@@ -230,7 +230,7 @@ class Store:
         event.wait()
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Read what is committed.
+        """Query the committed data.
 
         Raises:
             StoreError: It cannot be read.
@@ -250,7 +250,7 @@ class Store:
         self._thread.join()
 
     def rest(self) -> list[threading.Lock]:
-        """Wait until no thread of this process uses the database, and keep all of them out.
+        """Wait until no thread of this process uses the database, and block them all.
 
         Returns:
             The locks to release to let them in again.
@@ -304,7 +304,7 @@ class Store:
                 self._connection.close()
 
     def _take(self) -> list[Write | _Ticket] | None:
-        """Return the entries to be committed next, together; None when there will be no more."""
+        """Return the entries to commit together next; None at the end."""
         work = self._work
         with work:
             while not self._waiting:
@@ -361,7 +361,7 @@ class Store:
         del self._failures[1000:]
 
     def _write(self, writes: Sequence[Write]) -> Sequence[Write]:
-        """Commit what can be committed; return the rest to be tried again, which is a tail of the writes."""
+        """Commit as many writes as possible; return the others, a tail of the writes, to be retried."""
         if not writes:
             return ()
         try:
@@ -418,7 +418,7 @@ class Store:
 
 @asynccontextmanager
 async def open_store(path: Path, *, durable: bool) -> AsyncIterator[Store]:
-    """Open a store for a block of work; see `Store`."""
+    """Open a store for the duration of a block; see `Store`."""
     store = await trio.to_thread.run_sync(partial(Store, path, durable=durable))
     try:
         yield store

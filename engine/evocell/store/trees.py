@@ -15,7 +15,7 @@ def to_dot(family: Sequence[Individual], *, name: str = "lineage") -> str:
 
     Args:
         family: Individuals, as `LineageTracker.family` returns them.
-        name: What to call the graph.
+        name: Name of the graph.
     """
     known = {one.id for one in family}
     lines = [f"digraph {_quoted(name)} {{", "  rankdir=TB;", "  node [shape=box, style=rounded];"]

@@ -36,12 +36,12 @@ class VersionStore:
         self._run = run
 
     def keep(self, versions: Sequence[ModuleVersion]) -> None:
-        """Keep versions; from any thread, written soon."""
+        """Queue versions to be written; from any thread."""
         if versions:
             self._store.executemany(_KEEP, [(self._run, *_row(version)) for version in versions])
 
     def find(self, sandbox_id: str, module: str | None = None) -> list[ModuleVersion]:
-        """Return the versions of a sandbox's modules, in the order in which they were loaded.
+        """Return the versions of a sandbox's modules, in the order of loading.
 
         Args:
             sandbox_id: The sandbox, of this run or an earlier one.

@@ -1,4 +1,4 @@
-"""The catalogue of an engine's events; `docs/telemetry.md` is made from it, and tests compare with it."""
+"""Catalogue of an engine's events; `docs/telemetry.md` is generated from it, and tests compare with it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Number:
     """A measurement of an event.
 
     Attributes:
-        name: Its key; the unit is its end.
-        meaning: What it is.
+        name: Its key; the suffix is the unit.
+        meaning: Description.
         optional: Whether an event may lack it.
     """
 
@@ -58,10 +58,10 @@ class Label:
 
     Attributes:
         name: Its key.
-        types: What it may be.
-        meaning: What it is.
-        closed: All its values, if they are a closed set of the engine's own words; only such labels become
-            attributes of metrics elsewhere.
+        types: Allowed types.
+        meaning: Description.
+        closed: All its values, if they are a closed set of the engine's words; only such labels become
+            attributes of metrics.
         optional: Whether an event may lack it.
     """
 
@@ -299,7 +299,7 @@ EVENTS: Mapping[str, EventKind] = MappingProxyType({kind.name: kind for kind in 
 
 
 def problems(event: TelemetryEvent) -> list[str]:
-    """Say in a sentence each what the table does not know of an event; empty if all is well."""
+    """Return the deviations of an event from the table, a sentence each; empty if there are none."""
     kind = EVENTS.get(event.name)
     if kind is None:
         return [f"there is no event {event.name!r}"]

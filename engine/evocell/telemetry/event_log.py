@@ -1,7 +1,8 @@
 """The event log on disk: concatenated msgpack maps in files of bounded size and number.
 
-The files of a run are ``7.msgpack``, ``7-2.msgpack``, ``7-3.msgpack``; none is ever renamed, so a reader
-is not disturbed. The oldest files of a directory are removed, but never one that an engine writes to.
+The files of a run are ``7.msgpack``, ``7-2.msgpack``, ``7-3.msgpack``; none is ever renamed, so that
+concurrent readers keep their
+place. The oldest files of a directory are removed, but never one that an engine writes to.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class EventLog:
         return self._directory / _name(self._run, self._part)
 
     def append(self, packed: bytes) -> None:
-        """Append one event; if the disk has no room for it, it is left out, and the log `evocell` says so."""
+        """Append one event; if the disk is full, drop it and report that to the logger `evocell`."""
         if self._file is None:
             return
         try:
@@ -91,7 +92,7 @@ class EventLog:
             self._n_missing = 0
 
     def files(self) -> list[Path]:
-        """Return the files of this run that are there, in order."""
+        """Return the existing files of this run, in order."""
         files = log_files(self._directory)
         return [path for run, part, path in files if run == self._run and part >= self._first]
 
@@ -132,7 +133,7 @@ class EventLog:
 
 
 def log_files(directory: Path) -> list[tuple[int, int, Path]]:
-    """Return (run, part, path) of the files of a log, the oldest first."""
+    """Return (run, part, path) of the files of a log, oldest first."""
     found = []
     for path in directory.iterdir():
         match = _NAME.match(path.name)
@@ -142,7 +143,7 @@ def log_files(directory: Path) -> list[tuple[int, int, Path]]:
 
 
 def read_events(path: Path) -> Iterator[bytes]:
-    """Return the packed events of a file of a log in order; one at the end that was cut off is left out.
+    """Return the packed events of a log file in order; a truncated last one is skipped.
 
     Raises:
         OSError: There is no such file, or it cannot be read.

@@ -1,7 +1,7 @@
 """Telemetry of one engine: events, spans, and the handlers attached to them.
 
-Emitting never raises and never waits: a handler that raises is detached and reported, and the engine goes on.
-Which events there are, with what measurements and metadata, is in `evocell.telemetry.catalogue`.
+Emitting never raises and never waits: a handler that raises is detached and reported, and the engine
+continues. The events, with their measurements and metadata, are listed in `evocell.telemetry.catalogue`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TelemetryEvent:
     Attributes:
         name: Its name, in dotted words, such as ``"sandbox.fitness.computed"``.
         measurements: Numbers by name; the unit is part of the name, as in ``duration_s``.
-        metadata: What it is about; each value is None, a bool, a number, a string or a tuple of strings.
+        metadata: Its context; each value is None, a bool, a number, a string or a tuple of strings.
         at: When, in seconds since 1970 (UTC).
     """
 
@@ -49,7 +49,7 @@ class TelemetryEvent:
 
 
 Handler: TypeAlias = Callable[[TelemetryEvent], None]
-"""Called in whatever thread emits; it must be quick, since the engine waits for it."""
+"""Called in the emitting thread; it must be quick, since the engine waits for it."""
 
 
 @frozen
@@ -81,22 +81,22 @@ class Telemetry(Completable):
 
     @property
     def handler_ids(self) -> tuple[str, ...]:
-        """The ids of the handlers that are attached, in the order in which they are called."""
+        """The ids of the attached handlers, in the order of calls."""
         return tuple(one.handler_id for one in self._attached)
 
     def attach(self, handler_id: str, prefix: str, handler: Handler) -> None:
-        """Attach a function, which is called with every event under a prefix.
+        """Attach a function to be called with every event under a prefix.
 
         Args:
-            handler_id: Its name, to detach it by.
+            handler_id: Its id, for `detach`.
             prefix: The first words of the events' names: ``"sandbox.evaluate"`` gets
                 ``sandbox.evaluate.start`` and not ``sandbox.evaluated``; ``""`` gets everything.
-            handler: Called in the thread that emits, often the engine's own, which waits for it: hand work
-                that takes long to another thread. If it raises, it is detached, the failure is logged, and
+            handler: Called in the emitting thread, often the engine's own, which waits for it: move long
+                work to another thread. If it raises, it is detached, the failure is logged, and
                 ``telemetry.handler.failed`` is emitted.
 
         Raises:
-            ConfigurationError: The id is taken, or an argument cannot be used.
+            ConfigurationError: The id is in use, or an argument is invalid.
         """
         _check_attachment(handler_id, prefix, handler)
         with self._lock:
@@ -108,7 +108,7 @@ class Telemetry(Completable):
             self._attached = (*self._attached, _Attached(handler_id, prefix, handler))
 
     def detach(self, handler_id: str) -> bool:
-        """Stop calling a handler; one event that is under way in another thread may still reach it.
+        """Stop calling a handler; an event being emitted in another thread may still reach it.
 
         Returns:
             Whether there was such a handler.
@@ -130,7 +130,7 @@ class Telemetry(Completable):
         Args:
             name: The event, as in `evocell.telemetry.catalogue`.
             measurements: Numbers by name.
-            metadata: What it is about.
+            metadata: Its context.
         """
         attached = self._attached
         if not attached:
@@ -144,17 +144,17 @@ class Telemetry(Completable):
                     self._drop(one, event, error)
 
     def span(self, name: str, metadata: Mapping[str, object] = _NOTHING) -> Span:
-        """Return a block of work that emits ``name.start``, and ``name.stop`` or ``name.exception``.
+        """Return a context manager that emits ``name.start``, and ``name.stop`` or ``name.exception``.
 
         Args:
             name: The event without its last word.
-            metadata: What it is about; all its events carry it, and a ``span`` number that they share.
+            metadata: Metadata of all its events, which also share a ``span`` number.
         """
         return Span(self, name, metadata, next(self._span_numbers))
 
     def _drop(self, one: _Attached, event: TelemetryEvent, error: Exception) -> None:
         if not self.detach(one.handler_id):
-            return  # another thread's event made it fail at the same moment
+            return  # another thread's event made it fail at the same time
         _log.error(
             "the telemetry handler %r raised on %r and is detached",
             one.handler_id,
@@ -180,7 +180,7 @@ def _check_attachment(handler_id: object, prefix: object, handler: object) -> No
 
 
 class Span:
-    """A block of work with a start and a stop event; a context manager, see `Telemetry.span`."""
+    """A context manager with a start and a stop event; see `Telemetry.span`."""
 
     __slots__ = ("_measured", "_metadata", "_name", "_number", "_started", "_telemetry")
 

@@ -28,16 +28,16 @@ from evocell.telemetry.events import Telemetry, TelemetryEvent
 __all__ = ["EventStream", "StreamedEvent", "Subscription", "unpack_event"]
 
 HANDLER_ID = "evocell.stream"
-"""Under which the stream is attached to the engine's telemetry."""
+"""Id of the stream's handler in the engine's telemetry."""
 
 KEPT = 10_000
-"""Events that are kept in memory for those who resume."""
+"""Most events kept in memory for resuming subscribers."""
 
 KEPT_BYTES = 16 << 20
-"""Bytes that they, and each subscriber's queue, may take."""
+"""Most bytes of these events, and of each subscriber's queue."""
 
 CAPACITY = 1_000
-"""Events a subscriber's queue holds, if it does not say."""
+"""Default capacity of a subscriber's queue, in events."""
 
 MAX_CAPACITY = 1_000_000
 
@@ -47,9 +47,9 @@ class StreamedEvent:
     """An event on its way to subscribers.
 
     Attributes:
-        seq: Its number, from 1, without gaps in the stream as a whole.
+        seq: Its number, from 1, without gaps in the whole stream.
         at: When, in seconds since 1970.
-        name: What.
+        name: Its name.
         packed: A msgpack map with ``seq``, ``at``, ``name``, ``measurements`` and ``metadata``.
     """
 
@@ -65,7 +65,7 @@ class StreamedEvent:
 
 
 class Subscription:
-    """One subscriber's place in the stream; made by `EventStream.subscribe`, usable from any thread.
+    """A subscription to the stream, made by `EventStream.subscribe`; thread-safe.
 
     Attributes:
         missed: Events after the number it resumed from that were no longer kept.
@@ -86,16 +86,16 @@ class Subscription:
 
     @property
     def dropped(self) -> int:
-        """How many events it should have got and did not, because its queue was full."""
+        """Number of events dropped because its queue was full."""
         return self._dropped
 
     @property
     def closed(self) -> bool:
-        """Whether there will be no more events."""
+        """Whether no more events will arrive."""
         return self._closed
 
     def take(self, most: int = 100) -> list[StreamedEvent]:
-        """Return the next events, at most so many, without waiting; none if there are none."""
+        """Return at most `most` next events without waiting; may be empty."""
         with self._changed:
             taken = list(islice(self._replay, most))
             while self._queue and len(taken) < most:
@@ -105,14 +105,14 @@ class Subscription:
             return taken
 
     def get(self, timeout_s: float | None = None, most: int = 100) -> list[StreamedEvent]:
-        """Return the next events, waiting in this thread until there is one.
+        """Return the next events, blocking until there is one.
 
         Args:
-            timeout_s: How long to wait, in seconds; None for as long as it takes.
-            most: How many at most.
+            timeout_s: Timeout in seconds; None for no timeout.
+            most: Most events.
 
         Returns:
-            Events; none if the time is over or the subscription is closed.
+            Events; empty after the timeout or if the subscription is closed.
         """
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -164,12 +164,12 @@ class Subscription:
         self.close()
 
     def start_from(self, replay: Iterator[StreamedEvent], missed: int) -> None:
-        """Prepend the events that are replayed to it."""
+        """Prepend the replayed events."""
         self.missed = missed
         self._replay = replay
 
     def wants(self, name: str) -> bool:
-        """Whether an event is under its prefix."""
+        """Return whether an event is under its prefix."""
         prefix = self._prefix
         return not prefix or name == prefix or (name.startswith(prefix) and name[len(prefix)] == ".")
 
@@ -197,8 +197,8 @@ class EventStream(Completable):
     Numbering starts with the first subscription, or at once if there is a log.
 
     Args:
-        telemetry: Where the events come from.
-        log: Where they are written as well; None for nowhere.
+        telemetry: The source of the events.
+        log: The log they are also written to; None for none.
     """
 
     def __init__(self, telemetry: Telemetry, log: EventLog | None = None) -> None:
@@ -222,17 +222,17 @@ class EventStream(Completable):
     def subscribe(
         self, prefix: str = "", *, after: int | None = None, capacity: int = CAPACITY
     ) -> Subscription:
-        """Subscribe to the events under a prefix, from now on or from after a number.
+        """Subscribe to the events under a prefix, from now on or after a given number.
 
         Args:
             prefix: As in `Telemetry.attach`.
-            after: The last number that was seen; what came after it is given first, as far as it is kept, and
-                `Subscription.missed` says how much is not. None for events from now on.
+            after: The last number seen; later events are replayed as far as they are kept, and
+                `Subscription.missed` counts the others. None for events from now on.
             capacity: Events its queue holds, 1 to 1,000,000; when it is full the oldest is dropped.
 
         Raises:
-            ConfigurationError: An argument cannot be used, or `after` lies beyond the last event, as a number
-                from another engine may.
+            ConfigurationError: An argument is invalid, or `after` is beyond the last event, for example a
+                number from another engine.
         """
         _check_subscription(prefix, after, capacity)
         subscription = Subscription(self, prefix, capacity)
@@ -287,7 +287,7 @@ class EventStream(Completable):
                     subscription.offer(streamed)
 
     def _replay(self, subscription: Subscription, after: int) -> tuple[Iterator[StreamedEvent], int]:
-        """Return the events after a number that are still there, and how many are not, as far as is known."""
+        """Return the retained events after a number, and the number of missing ones, as far as known."""
         kept = [one for one in self._kept if one.seq > after]
         first_kept = kept[0].seq if kept else self._last + 1
         logged: Iterator[StreamedEvent] = iter(())
@@ -303,7 +303,7 @@ class EventStream(Completable):
 
 
 def _first_seq(path: Path) -> int | None:
-    """Return the number of the first event of a file; None if there is none."""
+    """Return the number of the first event of a file; None if the file is empty."""
     try:
         packed = next(read_events(path), None)
     except OSError:
@@ -314,7 +314,7 @@ def _first_seq(path: Path) -> int | None:
 def _logged(
     subscription: Subscription, files: Sequence[Path], first: int, end: int
 ) -> Iterator[StreamedEvent]:
-    """Read the events from one number to before another; those that are not there any more are counted."""
+    """Read the events of a half-open range of numbers; returns also the number of missing ones."""
     for path in files:
         with suppress(FileNotFoundError):
             for packed in read_events(path):
@@ -330,7 +330,7 @@ def unpack_event(packed: bytes) -> tuple[int, TelemetryEvent]:
     """Return the number and the event of a msgpack map of the stream.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not an event of the stream.
     """
     try:
         found = msgpack.unpackb(packed)

@@ -1,4 +1,4 @@
-"""The frame codec: untrusted bytes become values, or a `ProtocolError`. No I/O."""
+"""Frame codec, free of I/O: decodes untrusted bytes to values or raises `ProtocolError`."""
 
 from evocell.wire.values import decode_hostile, decode_response
 

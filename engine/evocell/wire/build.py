@@ -1,7 +1,7 @@
 """Construction of values from scanned bytes, in bounded steps.
 
-A C call that builds a value keeps the interpreter's lock for all of it. A long value is therefore built
-from the parts that the scan found, each in a call of its own; between two of them other threads can run.
+A C call that builds a value holds the interpreter's lock throughout. A long value is therefore built from the
+parts that the scan found, one call each; other threads can run between two calls.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _NUMBER_BYTES = 8
 
 
 def build(data: bytes, long: Long | None) -> Any:
-    """Build the value that scanned bytes are.
+    """Build the value of scanned bytes.
 
     Args:
-        data: Bytes that `evocell.wire.scan.scan` let through.
-        long: What it returned.
+        data: Bytes that `evocell.wire.scan.scan` accepted.
+        long: The cuts that it returned.
 
     Raises:
-        ProtocolError: Keys were chosen to collide.
+        ProtocolError: The hashes of keys collide on purpose.
         ValueError: A text is not UTF-8.
     """
     if long is None:
@@ -52,8 +52,8 @@ def _past_the_collector() -> None:
     """Move the values just built into the oldest generation of the cycle collector.
 
     The collector would traverse all new lists after every 100,000 of them, which takes longer than building
-    them, in one step and with the interpreter locked. Decoded values have no cycles. Objects that were frozen
-    before would be unfrozen; then this is not called.
+    them, in one step that holds the interpreter's lock. Decoded values have no cycles. It would unfreeze
+    objects that were frozen before, and is then not called.
     """
     gc.freeze()
     gc.unfreeze()
@@ -140,11 +140,11 @@ def _pieces(data: bytes, size: int) -> Iterator[memoryview]:
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> Any:
-    check_header(dtype, shape, len(data))  # whatever the scan has seen: no other type reaches numpy
+    check_header(dtype, shape, len(data))  # independent of the scan: no other type reaches numpy
     numpy = _numpy()
     if numpy is None:
         return Array(dtype, shape, data)
-    # Writable, as the array was where it came from.
+    # Writable, like the original array.
     return numpy.ndarray(tuple(shape), dtype, bytearray(data))
 
 

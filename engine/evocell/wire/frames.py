@@ -1,15 +1,15 @@
-"""MessagePack-RPC without any I/O: bytes in, messages out; messages in, bytes out.
+"""Sans-I/O MessagePack-RPC: bytes in, messages out; messages in, bytes out.
 
 Workers and other programs speak the same three messages, as the MessagePack-RPC specification has them:
 a request `[0, msgid, method, params]`, a response `[1, msgid, error, result]` and a notification
-`[2, method, params]`. Nothing delimits them but their own structure, so a reader follows that
-structure as bytes arrive, and holds every message to its limits before it is whole.
+`[2, method, params]`. Messages are delimited by their structure only, so a reader parses the structure as
+bytes arrive, and enforces the limits before a message is complete.
 
-What comes through is plain data: no extension types, so nothing is built that a sender chose, unless the
-reader is given a decoder that knows some (and checks them).
+Messages are plain data. Extension types are refused, so a sender cannot choose what is constructed, unless
+the reader has a decoder that knows (and checks) some.
 
-Where a stream is cut into packets already (Erlang's ports do it), each message has its length before it:
-four bytes, big-endian; see `PacketReader`.
+In a packet framing (as used by Erlang's ports) each message is preceded by its length: four bytes,
+big-endian; see `PacketReader`.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ __all__ = [
 ]
 
 Framing: TypeAlias = Literal["stream", "packet4"]
-"""How messages follow one another: one straight after the other, or each after its length in four bytes."""
+"""Framing: messages back to back, or each preceded by its length in four bytes."""
 
 MAX_METHOD_CHARS = 64
 _SHORT_BYTES = 2048
-# The one extension type that msgpack reads without asking; its code, -1, follows one of these bytes.
+# The one extension type that msgpack decodes by itself; its code, -1, follows one of these bytes.
 _TIMESTAMP = re.compile(rb"[\x04\x08\x0c\xd6\xd7]\xff")
 _NO_CONTAINERS = bytes(byte for byte in range(256) if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
 PACKET_HEADER_BYTES = 4
@@ -63,9 +63,9 @@ class FrameLimits:
     """Bounds of one message.
 
     Attributes:
-        max_bytes: Its length.
-        max_items: Values in it, all levels together.
-        max_depth: Containers around one another, the message itself included.
+        max_bytes: Most bytes.
+        max_items: Most values, on all levels together.
+        max_depth: Most nested containers, including the message itself.
     """
 
     max_bytes: int = 64 << 20
@@ -79,7 +79,7 @@ class Request:
 
     Attributes:
         msgid: Chosen by the sender, 32 bits, not in use.
-        method: What is asked for.
+        method: Name of the method.
         params: Arguments by name.
     """
 
@@ -94,7 +94,7 @@ class Response:
 
     Attributes:
         msgid: The request's.
-        error: None, or a map that says what went wrong.
+        error: None, or a map that describes the failure.
         result: The answer, if there is no error.
     """
 
@@ -108,7 +108,7 @@ class Notification:
     """A notification; it has no answer.
 
     Attributes:
-        method: What is told.
+        method: Name of the notification.
         params: Its details by name.
     """
 
@@ -120,17 +120,17 @@ Message = Request | Response | Notification
 
 
 def encode_message(message: Message) -> bytes:
-    """The bytes of a message.
+    """Encode a message.
 
     Raises:
-        TypeError: It holds something that is not plain data.
+        TypeError: It contains something other than plain data.
     """
     data: bytes = msgpack.packb(frame_of(message))
     return data
 
 
 def frame_of(message: Message) -> list[Any]:
-    """The list that a message is on the wire."""
+    """Return the list that represents a message on the wire."""
     match message:
         case Request(msgid, method, params):
             return [0, msgid, method, [params]]
@@ -141,7 +141,7 @@ def frame_of(message: Message) -> list[Any]:
 
 
 def in_packet(data: bytes) -> bytes:
-    """A message with its length before it."""
+    """Return a message preceded by its length."""
     return len(data).to_bytes(PACKET_HEADER_BYTES, "big") + data
 
 
@@ -150,27 +150,27 @@ def _plain(raw: bytes) -> Any:
 
 
 class FrameReader:
-    """Finds messages in a stream of bytes.
+    """Parses messages from a stream of bytes.
 
-    After a `ProtocolError` the stream has no more messages: its sender is out of step.
+    No messages follow a `ProtocolError`: the stream is out of sync.
 
     Args:
-        limits: What one message may be.
-        decode: Makes a value of a whole message; it is then up to it to hold what extension types carry to
-            the limits. None for plain data, where extension types are refused.
+        limits: Bounds of one message.
+        decode: Decodes a complete message, and must enforce the limits on the contents of extension
+            types. None for plain data, where extension types are refused.
     """
 
     def __init__(
         self, limits: FrameLimits | None = None, *, decode: Callable[[bytes], Any] | None = None
     ) -> None:
         self.limits = limits or FrameLimits()
-        """What the next message may be; may be changed between two messages."""
+        """Bounds of the next message; may be changed between two messages."""
         self._decode = decode or _plain
         self._extensions = decode is not None
         self._buffer = bytearray()
         self._broken: ProtocolError | None = None
         self.message_bytes = 0
-        """Length of the message that was handed out last."""
+        """Length of the last returned message."""
         self._begin()
 
     def _begin(self) -> None:
@@ -180,15 +180,15 @@ class FrameReader:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes held of a message that is not whole."""
+        """Bytes held of an incomplete message."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """Take bytes in; hands out the messages that they complete, one by one.
+        """Take bytes; yields the messages that they complete, one by one.
 
         Raises:
-            ProtocolError: The stream is malformed or a message is over a limit. What came before it has
-                been handed out.
+            ProtocolError: The stream is malformed or a message is over a limit. Earlier messages have been
+                yielded.
         """
         if self._broken is not None:
             raise self._broken
@@ -212,10 +212,10 @@ class FrameReader:
             raise
 
     def _short(self) -> Message | None:
-        """Read a short message of plain data in one go; None if what is there is anything else.
+        """Read a short message of plain data in one step; None for anything else.
 
-        So short a message cannot be over a limit, except on its depth, and need not be followed value by
-        value. What it claims to hold is bounded before room is made for it.
+        A message this short cannot exceed a limit, except on depth, and need not be parsed value by value.
+        Announced lengths are bounded before memory is allocated.
         """
         limits = self.limits
         if self._position or not self._buffer or min(limits.max_bytes, limits.max_items) < _SHORT_BYTES:
@@ -225,7 +225,7 @@ class FrameReader:
         try:
             frame = unpacker.unpack()
         except (msgpack.UnpackException, ValueError, TypeError):
-            return None  # not whole, not short, not plain, or wrong: the other way says which
+            return None  # incomplete, long, not plain, or malformed: the general path tells which
         size = unpacker.tell()
         raw = bytes(self._buffer[:size])
         if len(raw.translate(None, _NO_CONTAINERS)) > limits.max_depth or _TIMESTAMP.search(raw):
@@ -236,7 +236,7 @@ class FrameReader:
         return message
 
     def _whole(self) -> bool:
-        """Follow the structure as far as the bytes go; whether the message at the front is complete."""
+        """Parse the structure as far as the bytes go; return whether the first message is complete."""
         buffer, left = self._buffer, self._left
         while left:
             if left[-1] == 0:
@@ -259,7 +259,7 @@ class FrameReader:
         return True
 
     def _step(self, first: int) -> tuple[int, int] | None:
-        """Length of the value's own bytes and its number of children (-1: none); None if more is needed."""
+        """Return a value's own length and number of children (-1: none); None if more bytes are needed."""
         if first < 0x80 or first >= 0xE0:
             return 1, -1
         if first < 0x90:
@@ -302,10 +302,10 @@ class FrameReader:
 
 
 class PacketReader(FrameReader):
-    """Finds messages in a stream of packets, each with its length before it, and one message in each."""
+    """Parses messages from a stream of packets: one message each, preceded by its length."""
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """Take bytes in; hands out the messages that they complete; see `FrameReader.feed`."""
+        """Take bytes; yields the messages that they complete; see `FrameReader.feed`."""
         if self._broken is not None:
             raise self._broken
         self._buffer += data
@@ -340,7 +340,7 @@ class PacketReader(FrameReader):
 def open_reader(
     framing: Framing, limits: FrameLimits, decode: Callable[[bytes], Any] | None = None
 ) -> FrameReader:
-    """Make the reader that a framing needs."""
+    """Make the reader of a framing."""
     kind = PacketReader if framing == "packet4" else FrameReader
     return kind(limits, decode=decode)
 

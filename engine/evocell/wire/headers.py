@@ -1,4 +1,4 @@
-"""MessagePack's first bytes, for readers that follow the structure of untrusted bytes.
+"""Tables of MessagePack's first bytes, for parsers of untrusted bytes.
 
 Source: the MessagePack specification. Small integers (below 0x80, from 0xE0 on), short maps (0x80), short
 lists (0x90) and short texts (0xA0 to 0xBF) have their length in the first byte itself.

@@ -1,6 +1,6 @@
 """Encoding, decoding and digests of outcomes.
 
-Decoding checks every field: the bytes may come from a file that others can write to.
+Decoding checks every field: the bytes may come from a file that is writable by others.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "reason": _TEXT,
     "exit_code": (int, type(None)),
 }
-# As for the texts of a response, with room for what the host puts around them.
+# As for the texts of a response, with room for the host's additions.
 _TEXT_BYTES = {
     "type_name": 1 << 10,
     "kind": 1 << 10,
@@ -79,14 +79,14 @@ _KINDS: dict[type[Outcome], frozenset[str]] = {
 
 
 def encode_outcome(outcome: Outcome) -> bytes | None:
-    """Return an outcome as bytes; None if its value is nested too deeply to be wrapped once more."""
+    """Return an outcome as bytes; None if its value is at the maximal depth and cannot be wrapped."""
     return _encode(outcome, frozenset())
 
 
 def outcome_digest(outcome: Outcome) -> str:
-    """Return a hash over all of an outcome that must be the same the next time: all but wall time."""
+    """Return a hash over the reproducible part of an outcome: everything but wall time."""
     plain = _encode(outcome, _NOT_THE_SAME_TWICE)
-    if plain is None and isinstance(outcome, Completed):  # the value is as deep, or as large, as any may be
+    if plain is None and isinstance(outcome, Completed):  # the value has the maximal depth or size
         rest = _encode(outcome, _NOT_THE_SAME_TWICE | {"value"}) or b""
         plain = rest + encode(outcome.value)
     assert plain is not None, "texts are short"
@@ -94,10 +94,10 @@ def outcome_digest(outcome: Outcome) -> str:
 
 
 def decode_outcome(data: bytes) -> Outcome:
-    """Return the outcome that `encode_outcome` made bytes of.
+    """Decode the bytes that `encode_outcome` returns.
 
     Raises:
-        ProtocolError: They are no outcome.
+        ProtocolError: They are not an outcome.
     """
     plain = decode_hostile(data, max_bytes=_MAX_BYTES, max_items=_MAX_ITEMS, max_depth=_MAX_DEPTH)
     name = plain.pop("", None) if isinstance(plain, dict) else None

@@ -1,10 +1,10 @@
 """A bound on hash collisions, checked before keys of untrusted bytes are hashed.
 
-CPython hashes an int to itself and follows a fixed sequence of places in a table from there, so that a sender
-can choose keys each of which is looked for in thousands of places. Text and bytes are hashed with a secret of
-the process and need no look. The places are counted here as CPython will visit them, in tables of each size
-that the container goes through, and too many of them are refused: building the container, copying it or
-looking something up in it then takes about as much work as with random keys.
+CPython hashes an int to itself and follows a fixed probe sequence from there, so a sender can choose keys
+each of which takes thousands of probes. Text and bytes are hashed with a secret of the process and need no
+check. Probes are counted here as CPython will make them, in tables of each size that the container goes
+through, and too many are refused: building the container, copying it or looking up a key then takes about as
+much work as with random keys.
 
 Source: CPython 3.11 to 3.13, Objects/dictobject.c (`find_empty_slot`) and Objects/setobject.c
 (`set_add_entry`).
@@ -19,27 +19,27 @@ from evocell.errors import ProtocolError
 __all__ = ["check_keys", "is_salted"]
 
 FREE_KEYS = 512
-"""So few keys of one container are never too many, whatever they are; about 0.1 million places."""
+"""Containers with at most this many keys are not checked; about 0.1 million probes at worst."""
 FIRST_TABLE = 1024
 PLACES_PER_KEY = {"dict": 64, "set": 256}
-"""Places on the way of a key on average, beyond the first; a set looks at ten neighbours at a time. Source:
+"""Most probes per key on average, beyond the first; a set looks at ten neighbours at a time. Source:
 100,000 keys as programs choose them (counters, multiples of 2**k, addresses, grid cells, random numbers,
 fractions) need at most 29 and 96; chosen ones, thousands."""
 
 _LINEAR = 9
-"""Places beside the first one that a set looks at."""
+"""Linear probes of a set beside the first slot."""
 
 
 def is_salted(keys: Iterable[Hashable]) -> bool:
-    """Whether a sender cannot know the hashes of keys."""
+    """Return whether a sender cannot know the hashes of keys."""
     return set(map(type, keys)) <= {str, bytes}
 
 
 def check_keys(keys: Collection[Hashable], *, for_set: bool) -> None:
-    """Refuse keys that were chosen to collide.
+    """Refuse keys whose hashes collide on purpose.
 
     Args:
-        keys: Keys of a map or elements of a set, in the order in which they will be put in.
+        keys: Keys of a map or elements of a set, in the order of insertion.
         for_set: Which of the two.
 
     Raises:
@@ -48,7 +48,7 @@ def check_keys(keys: Collection[Hashable], *, for_set: bool) -> None:
     if len(keys) <= FREE_KEYS or is_salted(keys):
         return
     hashes = [hash(key) for key in keys]
-    # A set grows fourfold at first, so that it may be in a table of up to eight times its length.
+    # A set grows fourfold at first, so its table may have up to eight times its length.
     filled, largest = (_in_set, 8 * len(hashes)) if for_set else (_in_dict, 3 * len(hashes))
     size = FIRST_TABLE
     while size <= largest:
@@ -60,7 +60,7 @@ def check_keys(keys: Collection[Hashable], *, for_set: bool) -> None:
 
 
 def _in_dict(hashes: Sequence[int], size: int) -> bool:
-    """Whether a dict of `size` places takes so many keys without looking at too many places."""
+    """Return whether a dict with `size` slots takes the keys without too many probes."""
     mask = size - 1
     taken = bytearray(size)
     budget = PLACES_PER_KEY["dict"] * len(hashes)
@@ -79,7 +79,7 @@ def _in_dict(hashes: Sequence[int], size: int) -> bool:
 
 
 def _in_set(hashes: Sequence[int], size: int) -> bool:
-    """As `_in_dict`, for a set."""
+    """Do the same as `_in_dict` for a set."""
     mask = size - 1
     taken = bytearray(size)
     budget = PLACES_PER_KEY["set"] * len(hashes)

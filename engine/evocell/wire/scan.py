@@ -1,9 +1,9 @@
-"""The scan of hostile bytes, which bounds them before any value is built.
+"""Bounds check of untrusted bytes, before any value is built.
 
-One pass over the headers, without recursion and without allocating what they announce. What it lets
-through costs its reader memory in proportion to its length: nesting, number of values, copies of nested
-payloads, array headers and everything that will be hashed are bounded here. On its way it notes where a
-long message can be cut, so that no more than a part of it is ever built in one step.
+One pass over the headers, without recursion and without allocating announced lengths. Bytes that pass
+cost their reader memory in proportion to their length: nesting, number of values, copies of nested
+payloads, array headers and all hashed values are bounded here. The scan also records where a
+long message can be cut, so that only a part of it is built in one step.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from evocell_guest.walk import (
     MAX_INT_BYTES,
 )
 
-# What surrounds the value being read; it decides what may come next.
+# Kind of the enclosing container; it decides which values are allowed next.
 _PLAIN, _MAP, _SET, _KEY_TUPLE = range(4)
 
 HELD_FACTOR = 110
-"""Bytes that a decoded value takes for each byte of its message, at most.
+"""Most bytes of a decoded value per byte of its message.
 
 A set of 77 small numbers, for which CPython makes a table of 512 entries, takes 98; a list of empty lists 65.
-While it is decoded, payloads of tuples and sets are there once more for each level of them. The caps of a
-message bound both.
+During decoding, payloads of tuples and sets are copied once per level of nesting. The caps of a message bound
+both.
 """
 
 STEP_VALUES = 2048
-"""Values that are built in one step, with the interpreter locked; about 0.2 ms of work."""
+"""Most values built in one step, which holds the interpreter's lock; about 0.2 ms of work."""
 STEP_BYTES = 1 << 20
-"""Bytes that are built in one step, a single longer text or blob aside."""
+"""Most bytes built in one step, except a single longer text or blob."""
 
 _EMPTY = frozenset({0x80, 0x90})
 
 
 @frozen
 class Part:
-    """Neighbours in a long container: a few of them together, or one that is long itself.
+    """Part of a long container: several adjacent values, or one that is long itself.
 
     Attributes:
-        begin: Where its bytes begin.
-        end: Where they end.
-        count: How many values it is, not counting those inside of others.
-        inner: The container that it is, if it is a long one.
+        begin: Offset of its first byte.
+        end: Offset after its last byte.
+        count: Number of values, not counting nested ones.
+        inner: The container itself, if the part is a long one.
     """
 
     begin: int
@@ -69,11 +69,11 @@ class Part:
 
 @frozen
 class Long:
-    """A container that is too long to be built in one step.
+    """A container too long to be built in one step.
 
     Attributes:
         code: ``"["`` for a list, ``"{"`` for a map, else the code of its extension type.
-        parts: What is in it; keys and values of a map alternate.
+        parts: Its contents; keys and values of a map alternate.
     """
 
     code: str | int
@@ -86,11 +86,11 @@ def scan(data: bytes, *, max_bytes: int, max_items: int, max_depth: int) -> Long
     Args:
         data: Untrusted bytes.
         max_bytes: Most bytes it may have.
-        max_items: Most values it may hold, dict keys and all nested ones included.
-        max_depth: Most containers around one another.
+        max_items: Most values, including dict keys and all nested values.
+        max_depth: Most nested containers.
 
     Returns:
-        Where it may be cut, if it is a long container.
+        The cuts, if it is a long container.
 
     Raises:
         ProtocolError: It is malformed or over a limit; the sentence says which, and where.
@@ -116,18 +116,18 @@ class _Scan:
         self._max_copied = max_bytes * COPY_FACTOR + COPY_SLACK_BYTES
         self._items = 1
         self._copied = self._hashed = self._hashed_items = self._hashed_bytes = 0
-        # The innermost container: values left in its present step and after that, its kind and code,
+        # The innermost container: values left in its current step and after that, its kind and code,
         # and the end of the extension payload that it must fill exactly (-1 if it has none of its own).
         self._left = 1
         self._rest = 0
         self._kind = _PLAIN
         self._code: str | int = "["
         self._stop = -1
-        # Where it began, and its present part; both as a position, values left and values seen.
+        # Its start, and its current part; both as a position, values left and values seen.
         self._start: _Mark = (0, 1, 1)
         self._cut: _Mark = (0, 1, 1)
         self._parts: list[Part] = []
-        # Nothing may reach beyond this: the end of the innermost payload, or of the message.
+        # The upper bound of all offsets: the end of the innermost payload, or of the message.
         self._end = len(data)
         self._outer: list[_Outer] = []
 
@@ -164,7 +164,7 @@ class _Scan:
             self._long(first, key=key)
 
     def _long(self, first: int, *, key: bool) -> None:
-        """Read on after the first byte of anything with a length."""
+        """Continue after the first byte of a value with a length."""
         begin = self._position - 1
         size = BLOB_LENGTH.get(first)
         if size is not None:
@@ -228,7 +228,7 @@ class _Scan:
             self._end_part()
 
     def _enter(self, begin: int, count: int, kind: int, code: str | int, stop: int = -1) -> None:
-        """Step into a container of `count` values."""
+        """Enter a container of `count` values."""
         end = self._end if stop < 0 else stop
         if count > end - self._position:
             self._fail("a container announces more values than there are bytes left")
@@ -256,13 +256,13 @@ class _Scan:
         self._cut = (self._position, self._items, count)
 
     def _next_step(self) -> None:
-        """Go on with the values of a container that has many."""
+        """Continue with the next values of a long container."""
         self._end_part()
         step = min(self._rest, STEP_VALUES)
         self._left, self._rest = step, self._rest - step
 
     def _end_part(self, position: int = -1, left: int = -1) -> None:
-        """Note that the innermost container may be cut at a position with so many values left after it."""
+        """Record a cut of the innermost container at a position, with the number of values left after it."""
         if position < 0:
             position, left = self._position, self._left + self._rest
         if left < self._cut[2]:
@@ -270,7 +270,7 @@ class _Scan:
         self._cut = (position, self._items, left)
 
     def _leave(self) -> None:
-        """Step out of a container that is over."""
+        """Leave a container at its end."""
         if self._stop not in {-1, self._position}:
             self._fail("a tuple or set does not fill its payload")
         begin, seen, _ = self._start
@@ -298,7 +298,7 @@ class _Scan:
             self._end_part()
 
     def _header(self, end: int) -> int:
-        """Read the header of the array that a payload ending at `end` must be."""
+        """Read the array header of a payload that ends at `end`."""
         if self._position >= end:
             self._fail("a payload that must be an array is empty")
         first = self._number(1)

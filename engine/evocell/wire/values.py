@@ -1,4 +1,4 @@
-"""Decoding of values and responses that come out of a sandbox."""
+"""Decoding of values and responses of a guest."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from evocell.wire.build import build
 from evocell.wire.scan import scan
 from evocell_runtime.untrusted import GuestBytes
 
-# What a response may have beyond the value that it carries: messages and tracebacks of the agent are
-# at most 20 KiB together, in a map of at most 8 entries.
+# Allowance of a response beyond its value: messages and tracebacks of the agent are at most
+# 20 KiB together, in a map of at most 8 entries.
 ENVELOPE_BYTES = 64 << 10
 ENVELOPE_ITEMS = 64
 ENVELOPE_DEPTH = 1
@@ -24,7 +24,7 @@ _TIMES = range(1 << 63)
 IMPORTS = "i"
 """The key in a response under which a call says how long its imports took, if that was long."""
 
-# The agent's own caps on its texts, in bytes of UTF-8; what is longer, the agent did not write.
+# The agent's own caps on its texts, in bytes of UTF-8; it writes no longer ones.
 _NAME_BYTES = 200
 _SHORT_BYTES = 4 << 10
 _LONG_BYTES = 16 << 10
@@ -37,10 +37,10 @@ TEXT_BYTES = {
     "text": _SHORT_BYTES,
     "traceback": _LONG_BYTES,
 }
-"""How long a text of a response may be."""
+"""Most bytes of a text in a response."""
 _MAX_NAMES = 10_000
 
-# Kind of response -> its fields and what each may be; `object` stands for any value.
+# Kind of response -> its fields and their types; `object` stands for any value.
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "completed": {"v": (object,)},
     "raised": {"type": _TEXT, "message": _TEXT, "traceback": _TEXT},
@@ -75,7 +75,7 @@ def decode_hostile(data: bytes | GuestBytes, *, max_bytes: int, max_items: int, 
         The value: plain Python data and arrays, nothing else.
 
     Raises:
-        ProtocolError: The bytes are not a value, or are over a limit: their sender is at fault.
+        ProtocolError: The bytes are not a value, or are over a limit.
     """
     raw = data.unchecked() if isinstance(data, GuestBytes) else data
     long = scan(raw, max_bytes=max_bytes, max_items=max_items, max_depth=max_depth)
@@ -84,7 +84,7 @@ def decode_hostile(data: bytes | GuestBytes, *, max_bytes: int, max_items: int, 
     except (MemoryError, ProtocolError):
         raise
     except Exception as error:
-        # The scan leaves text that is not UTF-8; whatever else a decoder might find is the sender's too.
+        # The scan does not check UTF-8; any other failure of a decoder is the sender's fault too.
         msg = f"a malformed message: {type(error).__name__} while decoding it"
         raise ProtocolError(msg) from error
 
@@ -105,7 +105,7 @@ def decode_response(
         took, in nanoseconds, under `IMPORTS` if it says so.
 
     Raises:
-        ProtocolError: It is not a response; the sandbox cannot be trusted to be in order.
+        ProtocolError: It is not a response, so the guest's state is unreliable.
     """
     response = decode_hostile(
         data,
@@ -140,10 +140,10 @@ def decode_response(
 
 
 def check_text(text: str, max_bytes: int, what: str) -> None:
-    """Refuse a text that is longer than its sender writes them.
+    """Refuse a text over the agent's own cap.
 
     Raises:
-        ProtocolError: It is.
+        ProtocolError: The text is too long.
     """
     if len(text) > max_bytes or (not text.isascii() and len(text.encode("utf-8", "replace")) > max_bytes):
         msg = f"a malformed response: {what} is longer than {max_bytes:,} bytes"

@@ -1,1 +1,1 @@
-"""The engine's side of workers: processes that are started, watched, given requests and drained."""
+"""Engine side of worker processes: start, supervision, dispatch, draining."""

@@ -1,10 +1,10 @@
-"""Telling a worker that hangs from one that is only slow.
+"""Hang detection that tells a hung worker from a slow one.
 
 A worker that does not answer may be starved by a busy machine, and killing it would lose good work. The
-kernel knows better: a question in its input makes a sound worker ready to run at once. One whose threads are
-all stopped, or all asleep without one of them having been on a core between two looks, does not run because
-it cannot; that is certain after a fraction of a second. One that runs and still does not answer is given the
-core time, not the wall time, that an answer cannot need.
+kernel's view decides: a probe in its input makes a healthy worker runnable at once. A worker whose threads
+are all stopped, or all asleep with none scheduled between two samples, is hung; that is certain after a
+fraction of a second. A worker that runs and still does not answer is killed once it has used more core time
+(not wall time) than an answer can need.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from attrs import frozen
 __all__ = ["HANG_S", "HangDetector", "Sample", "diagnose", "sample"]
 
 PING_S = 0.04
-"""How often a worker with work under way is asked whether it is there."""
+"""Interval of probes to a worker with work under way."""
 IDLE_PING_S = 1.0
-"""How often one without work is asked."""
+"""Interval of probes to an idle worker."""
 SUSPECT_S = 0.08
-"""A worker that has not answered for so long is looked at."""
+"""A worker that has not answered for this long is sampled."""
 SAMPLE_S = 0.03
-"""Pause between two looks."""
+"""Pause between two samples."""
 LOOKS = 2
-"""How often in a row a worker must be seen unable to run. The times above come to less than 0.2 s."""
+"""Consecutive samples that must find the worker unable to run. The times above come to less than 0.2 s."""
 SPIN_S = 60.0
-"""A worker that used so much core time without answering is busy with something it will not leave: it hears
-of a question between two slices of a guest, and a slice takes milliseconds."""
+"""A worker that used this much core time without answering is stuck: it reads probes between two slices of
+a guest, and a slice takes milliseconds."""
 HANG_S = 120.0
-"""A worker that has not answered for so long is killed, whatever it is doing."""
+"""A worker that has not answered for this long is killed unconditionally."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @frozen
 class Sample:
-    """What the kernel says of a process at one moment.
+    """State of a process at one moment, from the kernel.
 
     Attributes:
         states: The states of its threads, a letter each, as in ``/proc/<pid>/status``.
@@ -53,7 +53,7 @@ class Sample:
 
 
 def sample(pid: int) -> Sample | None:
-    """Look at a process; None if there is nothing to see."""
+    """Sample a process; None if it cannot be read."""
     states: list[str] = []
     switches = 0
     try:
@@ -64,7 +64,7 @@ def sample(pid: int) -> Sample | None:
                     states.append(value.split()[0])
                 elif key.endswith("voluntary_ctxt_switches"):
                     switches += int(value)
-        # The name, in brackets, may hold anything; what follows it is counted from its last bracket.
+        # The name, in brackets, is arbitrary; fields are counted from its last closing bracket.
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
         used = stat.rpartition(")")[2].split()[11:13]
         return Sample("".join(states), switches, sum(map(int, used)) / _TICKS)
@@ -73,7 +73,7 @@ def sample(pid: int) -> Sample | None:
 
 
 def diagnose(before: Sample, after: Sample) -> str | None:
-    """Say why a process that has a question waiting cannot run, from two looks; None if it may."""
+    """Return why a process with a probe pending cannot run, from two samples; None if it may be able to."""
     if set(after.states) == {"T"} == set(before.states):
         return "it was stopped by a signal"
     asleep = set(before.states) | set(after.states) == {"S"}
@@ -83,7 +83,7 @@ def diagnose(before: Sample, after: Sample) -> str | None:
 
 
 class HangDetector:
-    """A watch over one process that is asked something now and then.
+    """Watches one process that is probed periodically.
 
     Args:
         pid: The process.
@@ -93,15 +93,15 @@ class HangDetector:
         self._pid = pid
 
     async def wait(self, answered: trio.Event, *, excused: Callable[[], bool] = bool) -> str | None:
-        """Wait for the answer to a question.
+        """Wait for the answer to a probe.
 
         Args:
-            answered: Set when it is there.
-            excused: Whether its being late is not the process's fault at this moment: the asker may be
-                late himself, so that the question is not on its way yet, or the answer lies there unread.
+            answered: Set when the answer has arrived.
+            excused: Returns whether the delay is not the process's fault: the probe may not have been
+                written yet, or the answer may have arrived and not been read yet.
 
         Returns:
-            None once it is there; else why the process will not give one, in a clause.
+            None once it has arrived; else a clause that says why the process will not answer.
         """
         silent_since = trio.current_time()
         with trio.move_on_after(SUSPECT_S):

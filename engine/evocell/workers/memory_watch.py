@@ -1,4 +1,4 @@
-"""The watch over what no single call's limits bound: the memory of a worker process as a whole."""
+"""Supervision of the total memory of worker processes, which no limit of a single call bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evocell.config import Config
 __all__ = ["WatchedWorker", "machine_memory", "memory_bound", "own_memory", "watch_memory"]
 
 SHARE = 0.6
-"""How much of the machine's memory the workers may hold together, if no bound is configured."""
+"""Share of the machine's memory that all workers together may hold, if no bound is configured."""
 
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -23,25 +23,25 @@ _log = logging.getLogger("evocell")
 
 
 class WatchedWorker(Protocol):
-    """A worker's place, as the watch sees it."""
+    """A worker slot as `watch_memory` sees it."""
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Name of the slot."""
         ...
 
     @property
     def pid(self) -> int | None:
-        """The process in it; None if there is none at the moment."""
+        """Process id; None while the slot is empty."""
         ...
 
     def note_memory_kill(self, *, limit: int, reached: int) -> None:
-        """Take note that it is being killed for the memory it holds, in bytes."""
+        """Record that the process is being killed for holding `held_bytes`."""
         ...
 
 
 def machine_memory(group_limit: Path = _GROUP_LIMIT) -> int:
-    """Bytes of memory this machine has, or its control group may use, if that is less."""
+    """Return the machine's memory in bytes, or its control group's limit if that is lower."""
     total = int(psutil.virtual_memory().total)
     try:
         return min(total, int(group_limit.read_text(encoding="ascii")))
@@ -50,31 +50,31 @@ def machine_memory(group_limit: Path = _GROUP_LIMIT) -> int:
 
 
 def memory_bound(config: Config) -> int:
-    """Bytes of memory of its own that one worker may hold."""
+    """Return the bytes of private memory that one worker may hold."""
     if config.worker_max_memory is not None:
         return config.worker_max_memory
     return int(machine_memory() * SHARE / max(1, config.worker_count()))
 
 
 def own_memory(process: psutil.Process) -> int:
-    """Bytes of a process's resident set, without the pages of files.
+    """Return the bytes of a process's resident set without file-backed pages.
 
-    Forks map one image, and the kernel counts its pages for each of them.
+    All forks map the same image, whose pages the kernel would count once per fork.
 
     Raises:
-        psutil.Error: The process is gone.
+        psutil.Error: The process has ended.
     """
     seen = process.memory_info()
     return int(seen.rss) - int(getattr(seen, "shared", 0))
 
 
 async def watch_memory(workers: Sequence[WatchedWorker], *, bound: int, interval_s: float) -> NoReturn:
-    """Kill every worker whose memory is over a bound; the pool starts it again.
+    """Kill each worker whose memory exceeds a bound; the pool restarts it.
 
     Args:
-        workers: Whom to watch.
+        workers: The slots to watch.
         bound: Bytes.
-        interval_s: Seconds between two looks.
+        interval_s: Seconds between two checks.
     """
     while True:
         await trio.sleep(interval_s)
@@ -93,7 +93,7 @@ def _look(worker: WatchedWorker, bound: int) -> None:
             return
         worker.note_memory_kill(limit=bound, reached=reached)
         process.kill()
-    except psutil.Error:  # it ended at this moment
+    except psutil.Error:  # ended meanwhile
         return
     _log.warning(
         "%s (process %d) killed: its memory reached %d bytes, worker_max_memory is %d",

@@ -1,4 +1,4 @@
-"""The worker that a configuration asks for: guests in this process, in others, or on a cluster."""
+"""Opening the configured worker: guests in this process, in worker processes, or on a cluster."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from evocell_runtime.cache import ImageCache, ImageManifest
 __all__ = ["keep_pool", "open_on", "open_worker", "open_worker_processes", "pool_for"]
 
 POOLS = {"distributed": "evocell.integrations.dask"}
-"""The package that a cluster's class is of, and the module whose `pool_of` makes a pool of it."""
+"""Package of a cluster client's class -> module whose `pool_of` makes a pool of the client."""
 
 _CACHE_PART = 4
-"""A worker's payload cache takes at most this part of the memory it may hold."""
+"""Share of a worker's memory that its payload cache may take."""
 
 
 def open_on(cluster: object) -> OpenWorker:
-    """Return what opens a worker on a cluster.
+    """Return the `OpenWorker` of a cluster.
 
     Args:
-        cluster: A client of a kind that is known, or a pool: anything with a method `open_worker`.
+        cluster: A client of a supported framework, or a pool: any object with a method `open_worker`.
 
     Raises:
-        ConfigurationError: It is nothing of the sort.
+        ConfigurationError: It is neither.
     """
-    # By name: frameworks are imported by their users, and integrations stand above all else.
+    # Imported by name: frameworks are imported by their users, and `integrations` is the top layer.
     package = type(cluster).__module__.partition(".")[0]
     if package in POOLS:
         cluster = import_module(POOLS[package]).pool_of(cluster)
@@ -62,7 +62,7 @@ async def open_worker(
     *,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> AsyncIterator[Worker]:
-    """Open worker processes, or with `workers=0` the one in this process; see there."""
+    """Open worker processes, or with `workers=0` a worker in this process; see the two functions below."""
     opening = open_worker_processes if config.worker_count() else open_local_worker
     async with opening(config, snapshots, progress=progress) as worker:
         yield worker
@@ -75,7 +75,7 @@ async def open_local_worker(
     *,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> AsyncIterator[Worker]:
-    """Open the worker, building its image first if there is none yet.
+    """Open the worker in this process, building its image first if need be.
 
     Args:
         config: The engine's configuration.
@@ -106,7 +106,7 @@ async def open_worker_processes(
     *,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> AsyncIterator[Worker]:
-    """Open worker processes, building their image first if there is none yet.
+    """Open worker processes, building their image first if need be.
 
     Args:
         config: The engine's configuration.
@@ -139,7 +139,7 @@ async def open_worker_processes(
 
 
 def pool_for(config: Config, manifest: ImageManifest, *, workers: int) -> HostPool:
-    """Return a pool of worker processes as a configuration asks for it; `keep_pool` starts them.
+    """Return the configured pool of worker processes; `keep_pool` starts them.
 
     Args:
         config: The engine's configuration.
@@ -159,9 +159,9 @@ def pool_for(config: Config, manifest: ImageManifest, *, workers: int) -> HostPo
 async def keep_pool(
     pool: HostPool, config: Config, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Keep the processes of a pool up, and their memory within bounds, until cancelled.
+    """Supervise the processes of a pool, and their memory, until cancelled.
 
-    Started once one of them is up, or the pool has failed.
+    Reports started once one process is up, or the pool has failed.
     """
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.supervise)

@@ -1,7 +1,7 @@
-"""From what the host saw of a call to the outcome the caller gets.
+"""Classification of a guest's result into the outcome that the caller gets.
 
-Kinds by trap, fuel, memory and time are the host's own readings. Only if the call returned
-normally is the guest's answer looked at, and then decoded under limits.
+Traps and exhausted fuel, memory and time are the host's own readings. The guest's answer is read only if
+the call returned normally, and is decoded under limits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 
 NEAR_LIMIT = 0.9
-"""A trap with this much of the memory limit used is put down to memory."""
+"""Share of the memory limit in use from which a trap is attributed to memory."""
 
 _TRAPS = {
     "ERROR": "it passed a host function an address outside its memory",
@@ -40,7 +40,7 @@ _TRAPS = {
 
 
 def readings(result: CallResult, image_bytes: int, *, deterministic: bool) -> dict[str, Any]:
-    """The fields every outcome has, from the host's readings."""
+    """Return the fields that every outcome has, from the host's readings."""
     return {
         "fuel_used": result.fuel_used,
         "wall_s": result.ran_s,
@@ -59,14 +59,14 @@ def import_fuel(result: CallResult, imports_ns: int) -> int:
 def classify(
     result: CallResult, limits: Limits, image_bytes: int, *, timed_out: bool, deterministic: bool = True
 ) -> Outcome:
-    """The outcome of a call.
+    """Return the outcome of a call.
 
     Args:
-        result: What the host saw.
+        result: The host's observations.
         limits: The call's limits.
         image_bytes: Size of the image's memory, which is not the variant's.
         timed_out: Whether the host killed the call at its deadline.
-        deterministic: Whether the profile promises the same again.
+        deterministic: Whether the profile promises that a repetition gives the same outcome.
     """
     common = readings(result, image_bytes, deterministic=deterministic and not timed_out)
     if deterministic and result.imports_ns:
@@ -102,7 +102,7 @@ def _stopped(result: CallResult, limits: Limits, common: dict[str, Any]) -> Outc
         reached = len(result.stdout) + len(result.stderr)
         return LimitExceeded(kind="output", limit=limits.output_bytes, reached=reached, **common)
     if result.stop_reason is StopReason.FILES:
-        # The write that would have gone beyond it was not done.
+        # The write that would have exceeded the limit was not performed.
         limit = limits.scratch_bytes
         return LimitExceeded(kind="files", limit=limit, reached=limit, **common)
     if result.stop_reason is StopReason.ENTRIES:

@@ -1,11 +1,11 @@
-"""Worker processes under one nursery: started again when they end, replaced on request, and given work.
+"""Pool of worker processes under one nursery: restart, replacement on request, dispatch.
 
-A worker is disposable. When one dies its sessions are gone with it (the next run in one starts from the
-version again), and the runs it had under way are lost. A run that needs no session is tried again
-elsewhere, since most likely a neighbour killed the worker; lost a third time, it is named as lost.
+Workers are disposable. A worker that dies takes its sessions with it (the next request to one reloads the
+version), and its requests under way are lost. A request without a session is retried on another worker,
+since most likely a neighbour killed the worker; after the third loss it is reported as lost.
 
-One that is drained loses nothing: its successor is started beside it, its sessions are put aside and go
-over one by one, each after the run in it, and the process ends after its last run.
+Draining a worker loses nothing: its successor is started beside it, its sessions are hibernated and moved
+one by one, each after its current request, and the process ends after its last request.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from evocell_runtime.cache import ImageManifest
 __all__ = ["HostPool"]
 
 SLOTS_PER_WORKER = 4
-"""Runs on their way for each worker: one that is at work has others waiting, or it would wait for them."""
+"""Requests in flight per worker: the one being run and those queued, so that the worker never idles."""
 
 _TRIES = 3
 _MOVE_POLL_S = 0.02
 
 
 class HostPool:
-    """Spreads runs over worker processes; implements `evocell.execution.messages.Host`.
+    """Distributes requests over worker processes; implements `evocell.execution.messages.Host`.
 
     Args:
         manifest: The image the workers fork from.
-        cache_root: Where it lies.
+        cache_root: Directory of the image cache.
         workers: How many processes.
         realtime: Whether guests see the real clock and real entropy.
-        memory_bytes: Memory of its own that each worker may hold.
-        cache_bytes: How much of what runs refer to each worker keeps.
+        memory_bytes: Private memory that each worker may hold.
+        cache_bytes: Size of each worker's payload cache.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class HostPool:
         self._names: LruCache[bytes, str] = LruCache(NAMED_BYTES)
         self._changed = trio.Condition()
         self._for_room = trio.lowlevel.ParkingLot()
-        # Runs that were lost are tried again one at a time: the one that killed its worker, if one did, takes
-        # none of the others along a second time.
+        # Lost requests are retried one at a time, so that one that kills its worker does not take the others
+        # with it a second time.
         self._again = trio.Lock()
         self._closed = False
         self.failure: ImageError | None = None
@@ -87,11 +87,11 @@ class HostPool:
 
     @property
     def processes(self) -> Sequence[WorkerProcess]:
-        """The processes there are, those that are about to end included; it changes with them."""
+        """Current processes, including those about to end; a live view."""
         return self._processes
 
     def workers(self) -> list[WorkerInfo]:
-        """What is seen of each worker."""
+        """Return the state of each worker."""
         return [slot.info(self._table) for slot in self._worker_slots]
 
     async def wait_slots(self, seen: int) -> int:
@@ -99,7 +99,7 @@ class HostPool:
         return await fixed_slots(self.slots, seen)
 
     async def run(self, request: GuestRequest) -> GuestResult:
-        """Run one request on the worker with the least to do, or on the session's own; see `Host`."""
+        """Run one request on the least busy worker, or on the session's own; see `Host`."""
         seen = await self._run_somewhere(request)
         for _ in range(0 if request.session is not None else _TRIES - 1):
             if isinstance(seen, GuestResult):
@@ -109,7 +109,7 @@ class HostPool:
         return seen if isinstance(seen, GuestResult) else GuestResult(lost=seen)
 
     async def _run_somewhere(self, request: GuestRequest) -> GuestResult | str:
-        """Run on a worker, and on the next one if there is no room; or say how the worker was lost."""
+        """Run on a worker, or on the next one if it has no room; the result says if the worker was lost."""
         full: list[WorkerProcess] = []
         while True:
             process, settled = await self._choose(request.session, full)
@@ -132,7 +132,7 @@ class HostPool:
             self._table.forget(session)
 
     async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds into a new one, on the same worker; see `Host`."""
+        """Copy a session into a new one on the same worker; see `Host`."""
         home = await self._staying(session)
         if home is None:
             return False
@@ -142,7 +142,7 @@ class HostPool:
             done = bool(await self._copying(home, (session, new), FORK, {"session": session, "new": new}))
         except CopyRefused:
             self._unsettle(new, home)
-            raise  # after anything else there may be a copy, whose end must find its home
+            raise  # after any other failure the copy may exist, and ending it needs its home
         if not done:
             self._unsettle(new, home)
         return done
@@ -150,7 +150,7 @@ class HostPool:
     async def freeze_session(
         self, request: GuestRequest, *, name: str, replace: bool, version: str | None
     ) -> str:
-        """Seal what a session holds as an image, on its own worker; see `Host`."""
+        """Freeze a session into an image on its own worker; see `Host`."""
         session = request.session
         home = None if session is None else await self._staying(session)
         if home is None:
@@ -161,7 +161,7 @@ class HostPool:
         return str(await self._copying(home, (session,), FREEZE, order))
 
     async def export_session(self, session: str) -> dict[str, Any] | None:
-        """Take down what a session holds; see `Host`."""
+        """Export a session's state; see `Host`."""
         home = await self._staying(session)
         if home is None:
             return None
@@ -171,13 +171,13 @@ class HostPool:
         return state
 
     async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
-        """Begin a session with what one elsewhere held, on the worker with the least to do; see `Host`."""
+        """Create a session from exported state on the least busy worker; see `Host`."""
         home, _ = await self._choose(session, ())
         try:
             await self._copying(home, (session,), IMPORT_SESSION, {"session": session, "state": dict(state)})
         except CopyRefused:
             self._unsettle(session, home)
-            raise  # after anything else it may be there
+            raise  # after any other failure it may exist
 
     async def export_image(self, image: str | None, path: Path) -> str:
         """Write an image to a file; see `Host`."""
@@ -193,29 +193,29 @@ class HostPool:
     async def _copying(
         self, home: WorkerProcess, sessions: Sequence[str | None], method: str, order: dict[str, Any]
     ) -> Any:
-        """Have a worker do something about a copy, and tell those who wait for room when it is done."""
+        """Run a copying request on a worker, then wake the tasks that wait for room."""
         try:
             return await home.copying(sessions, method, order)
         finally:
             self._tell_of_room()
 
     async def _staying(self, session: str) -> WorkerProcess | None:
-        """Where a session lives, and is not about to move away from; None if nowhere."""
+        """Return the worker that holds a session, waiting while it moves; None if none does."""
         while (home := self._table.get(session)) is not None and home.leaving and not home.over.is_set():
             await self._table.wait_arrived(session)
             await trio.sleep(_MOVE_POLL_S)
         return home
 
     async def drain(self, name: str) -> None:
-        """Replace a worker and lose nothing: a new process takes its place, and its sessions move there.
+        """Replace a worker without loss: a new process takes its place, and its sessions move there.
 
-        Runs under way come to their end in the old process, which ends after the last. A session with files
-        open cannot move, and is lost as if the worker had died.
+        Requests under way finish in the old process, which ends after the last. A session with open files
+        cannot move, and is lost as if the worker had died.
 
         Raises:
-            ConfigurationError: There is no such worker.
+            ConfigurationError: No worker has that name.
             EngineClosed: The engine was closed before it was replaced.
-            EvocellError: A successor could not be started; the worker goes on.
+            EvocellError: A successor could not be started; the worker keeps running.
 
         Cancellation: It is replaced all the same.
         """
@@ -226,7 +226,7 @@ class HostPool:
         old, slot.undrained = slot.process, None
         slot.drain_asked.set()
         async with self._changed:
-            # One that was not there, or died meanwhile, is replaced as well.
+            # A worker that was down, or died meanwhile, is replaced as well.
             while slot.process is old or (old is not None and not old.gone.is_set()):
                 if self._closed:
                     raise EngineClosed("the engine is closed")
@@ -237,20 +237,20 @@ class HostPool:
                 await self._changed.wait()
 
     async def end_session(self, session: str) -> None:
-        """Drop a session and its fork, after the run in it if there is one; idempotent.
+        """Drop a session and its fork, after its current request if any; idempotent.
 
-        Cancellation: It is dropped all the same, unless it is on its way elsewhere.
+        Cancellation: The session is dropped all the same, unless it is moving to another worker.
         """
         await self._table.wait_arrived(session)
         process = self._table.forget(session)
         if process is not None:
-            # No other task can find it any more, so a task that is cancelled here ends it all the same.
+            # No other task can find it any more, so it must be ended even if this task is cancelled.
             with trio.CancelScope(shield=True), suppress(ConnectionLost, RequestFailed):
                 await process.wait_without(session)
                 await process.request("end_session", {"session": session})
 
     def session_home(self, session: str) -> str | None:
-        """Name of the worker that holds a session; None if none does."""
+        """Return the name of the worker that holds a session; None if none does."""
         home = self._table.get(session)
         return None if home is None else home.name
 
@@ -259,12 +259,12 @@ class HostPool:
         return await self._table.wait_losses(seen)
 
     async def aclose(self) -> None:
-        """Refuse further runs; the processes end with the nursery that `supervise` runs in. Idempotent."""
+        """Refuse further requests; the processes end with the nursery of `supervise`. Idempotent."""
         self._closed = True
         await self._tell()
 
     async def supervise(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep all workers up until cancelled. Started once one of them is up, or `failure` is set."""
+        """Keep all workers up until cancelled. Reports started once one is up, or `failure` is set."""
         async with trio.open_nursery() as nursery:
             for slot in self._worker_slots:
                 nursery.start_soon(self._keep, slot)
@@ -274,7 +274,7 @@ class HostPool:
             task_status.started()
 
     def _free(self, full: Collection[WorkerProcess] = ()) -> list[WorkerProcess]:
-        """The workers that may be given further runs, but for those known to be full."""
+        """Return the workers that accept further requests, except those known to be full."""
         return [
             process
             for process in self._processes
@@ -284,11 +284,11 @@ class HostPool:
     async def _choose(
         self, session: str | None, full: Collection[WorkerProcess]
     ) -> tuple[WorkerProcess, bool]:
-        """Choose the worker for a run; also returns whether it is the session's home already."""
+        """Choose the worker for a request; also returns whether it already holds the session."""
         while True:
             if session is not None:
                 await self._table.wait_arrived(session)
-            # From here to the run no other task gets its turn, unless there is no worker to choose.
+            # No checkpoint from here to the dispatch, unless there is no worker to choose.
             if self._closed:
                 raise EngineClosed("the engine is closed")
             home = None if session is None else self._table.get(session)
@@ -308,7 +308,7 @@ class HostPool:
                 await self._wait_free(full)
 
     async def _wait_free(self, full: Collection[WorkerProcess]) -> None:
-        """Wait until it is worth looking for a worker again; `_changed` is held."""
+        """Wait until the set of usable workers may have changed; `_changed` is held."""
         while not (self._free(full) or self._closed or self.failure):
             await self._changed.wait()
 
@@ -321,7 +321,7 @@ class HostPool:
     #      beside it (`migrate_sessions`), and it ends after its last request.
     #   2. It is not up, the old one lives, and may come up next time: the pause before the next try grows.
     #   3. It is not up, the old one lives, and it has refused the image or failed too often: the drain is
-    #      given up, with the reason, and the old one goes on until it ends or is asked for again.
+    #      given up, with the reason, and the old one runs until it ends or another drain is requested.
     #   4. It is not up, no other process is, and it refused the image: that is the pool's `failure`, which
     #      every request raises until a later try succeeds.
     #   5. It is not up and none of these: another try after a pause.
@@ -330,7 +330,7 @@ class HostPool:
     # that one that dies at once is not started in a loop.
 
     async def _keep(self, slot: WorkerSlot) -> None:
-        """Keep a worker in a slot: a new one when one has ended, or is to be replaced."""
+        """Keep a slot occupied: start a new process when one has ended or is to be replaced."""
         fruitless = 0
         async with trio.open_nursery() as nursery:
             while True:
@@ -363,7 +363,7 @@ class HostPool:
                 fruitless = 0 if new.finished or not new.over.is_set() else fruitless + 1
 
     async def _see_off(self, process: WorkerProcess) -> None:
-        """Wait for the end of a worker, and forget it."""
+        """Wait until a worker has ended, then remove it from the records."""
         await process.over.wait()
         self._processes.remove(process)
         self._table.lose(self._table.of(process))
@@ -372,7 +372,7 @@ class HostPool:
         await self._tell()
 
     def _tell_of_room(self) -> None:
-        """Have as many of those who wait for room look again as there is room for."""
+        """Wake as many tasks waiting for room as there is room for."""
         if self._for_room:
             self._for_room.unpark(count=max(1, sum(process.room for process in self._free())))
 

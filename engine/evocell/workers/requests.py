@@ -1,7 +1,7 @@
-"""The request that has a guest's agent make a call, in parts: what others hold as well stands alone.
+"""Encoding of a call's request for the guest's agent, in parts: those shared with other requests stand alone.
 
-It is written as the guest's interpreter reads its own constants, because that costs the guest a tenth of what
-reading any other format costs. Nothing is ever read in this format on this side.
+The format is marshal, because the guest decodes it at a tenth of the cost of any other format. The host
+only writes this format and never reads it.
 
 Source: CPython 3.15, Python/marshal.c; the codes used here are the same since 3.4.
 """
@@ -18,10 +18,10 @@ from evocell.models.limits import Limits
 __all__ = ["CHILD_ENTRY", "call_request", "child_parts", "in_pieces"]
 
 CHILD_ENTRY = "evocell_child:main"
-"""What a process of a call is: a function of the harness."""
+"""Entry of a call's child process: a function of the harness."""
 
 _VERSION = 2
-"""Of the format: all later interpreters read it, and it has no references between values."""
+"""Format version: all later interpreters read it, and it has no references between values."""
 
 
 def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
@@ -29,15 +29,15 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
 
     Args:
         job: The call.
-        load: Whether the code goes along.
+        load: Whether the code is included.
 
     Returns:
-        Parts that make up one map, as the agent reads it, when put one after the other. Code and arguments
-        are parts of their own.
+        Parts that, concatenated, are one map as the agent reads it. Code and arguments are parts of
+        their own.
     """
     limits = job.limits
     head = _head(job.entry, job.seed, limits)
-    code = (job.code.code or None) if load else None  # an empty one is in the image already
+    code = (job.code.code or None) if load else None  # the empty harness is in the image already
     harness = job.harness.code if load and job.harness is not None else None
     parts = [head]
     for name, blob in ((_CODE, code), (_HARNESS, harness), (_ARGS, job.payload)):
@@ -60,7 +60,7 @@ def in_pieces(question: dict[str, object]) -> tuple[bytes, ...]:
 
 
 def child_parts(job: CallJob) -> tuple[bytes, ...]:
-    """Make all of the request of a call's process but its arguments: see `evocell.guests.questions`.
+    """Make a child process's request up to its arguments; see `evocell.guests.questions`.
 
     Args:
         job: The call; the process has the same code and harness.
@@ -74,7 +74,7 @@ def child_parts(job: CallJob) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=1024)
 def _head(entry: str, seed: int, limits: Limits) -> bytes:
-    """Everything up to code and arguments; most runs have that of the run before."""
+    """Encode everything up to code and arguments; cached, since consecutive calls mostly share it."""
     return b"{" + b"".join(
         _plain(key) + _plain(value)
         for key, value in (

@@ -1,4 +1,4 @@
-"""Which worker holds each session, and how sessions move to the successor of a worker that is drained."""
+"""Table of sessions by worker, and migration of sessions from a drained worker to its successor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOVES_AT_ONCE = 4
 
 
 class SessionTable:
-    """Sessions by name, with the worker each lives in."""
+    """Maps the name of each session to the worker that holds it."""
 
     def __init__(self) -> None:
         self._homes: dict[str, WorkerProcess] = {}
@@ -36,17 +36,17 @@ class SessionTable:
         return len(self._homes)
 
     def get(self, session: str) -> WorkerProcess | None:
-        """Where a session lives; None if nowhere."""
+        """Return the worker that holds a session; None if none does."""
         return self._homes.get(session)
 
     def settle(self, session: str, process: WorkerProcess) -> None:
-        """Note that a session lives there from now on."""
+        """Record that a worker holds a session from now on."""
         self.forget(session)
         self._homes[session] = process
         self._counts[process] += 1
 
     def forget(self, session: str) -> WorkerProcess | None:
-        """Note that a session is no more; returns where it lived."""
+        """Remove a session; returns the worker that held it."""
         process = self._homes.pop(session, None)
         if process is not None:
             self._counts[process] -= 1
@@ -55,15 +55,15 @@ class SessionTable:
         return process
 
     def count(self, process: WorkerProcess) -> int:
-        """How many sessions live there."""
+        """Return the number of sessions on a worker."""
         return self._counts[process]
 
     def of(self, process: WorkerProcess) -> list[str]:
-        """The sessions that live there."""
+        """Return the sessions on a worker."""
         return [session for session, home in self._homes.items() if home is process]
 
     def lose(self, sessions: Iterable[str]) -> None:
-        """Note that sessions are gone with their state, and wake the tasks that wait for losses."""
+        """Record that sessions were lost with their state, and wake the tasks that wait for losses."""
         lost = [session for session in sessions if self.forget(session) is not None]
         if lost:
             self._losses += 1
@@ -71,14 +71,14 @@ class SessionTable:
             self._loss = trio.Event()
 
     async def wait_losses(self, seen: int) -> int:
-        """Wait until sessions have been lost more than `seen` times; returns how often by now."""
+        """Wait until the count of losses exceeds `seen`; returns the count."""
         while self._losses <= seen:
             await self._loss.wait()
         return self._losses
 
     @contextmanager
     def moving(self, session: str) -> Iterator[None]:
-        """Have tasks that use a session wait until it has arrived elsewhere, or is lost."""
+        """Block the users of a session until it has moved or is lost."""
         arrived = self._moving[session] = trio.Event()
         try:
             yield
@@ -87,7 +87,7 @@ class SessionTable:
             arrived.set()
 
     async def wait_arrived(self, session: str) -> None:
-        """Wait until a session is not on its way."""
+        """Wait until a session is not moving."""
         while (arrived := self._moving.get(session)) is not None:
             await arrived.wait()
 
@@ -95,26 +95,26 @@ class SessionTable:
 async def migrate_sessions(
     old: WorkerProcess, new: WorkerProcess, table: SessionTable, free: Callable[[], Sequence[WorkerProcess]]
 ) -> None:
-    """Move the sessions of a worker to its successor, those at rest first, and have it end.
+    """Move the sessions of a worker to its successor, idle ones first, then end the worker.
 
     Args:
-        old: The worker; it is given no further sessions.
+        old: The worker; it gets no further sessions.
         new: Its successor.
-        table: Where sessions live.
-        free: The workers that take sessions at this moment, should the successor be gone.
+        table: The session table.
+        free: Returns the workers that accept sessions, used if the successor has died.
     """
     old.leaving = True
     room = trio.CapacityLimiter(_MOVES_AT_ONCE)
 
     async def move(session: str, limit: AbstractAsyncContextManager[object]) -> None:
         async with limit:
-            if table.get(session) is old:  # else it has ended
+            if table.get(session) is old:  # else the session has ended
                 with table.moving(session):
                     await _move(session, old, new, table, free)
 
     async with trio.open_nursery() as nursery:
         for session in table.of(old):
-            # One in use waits for the end of its run, and is not to keep the others waiting.
+            # A session in use moves after its current request, without delaying the others.
             nursery.start_soon(move, session, nullcontext() if session in old.under_way else room)
     old.drain()
 
@@ -126,7 +126,7 @@ async def _move(
     table: SessionTable,
     free: Callable[[], Sequence[WorkerProcess]],
 ) -> None:
-    """Move a session, after the run in it; one that cannot move is lost."""
+    """Move a session after its current request; a session that cannot move is lost."""
     await old.wait_without(session)
     state = None
     with suppress(ConnectionLost, RequestFailed):

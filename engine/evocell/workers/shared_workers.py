@@ -1,7 +1,7 @@
-"""One set of workers for several engines, none of which can reach the guests of another, or starve it.
+"""Workers shared by several engines, with isolation and fairness between the engines.
 
-Session names are unique in the process, so engines that share workers never meet. The requests that one of
-them may have under way at once are bounded; further ones wait in the engine's own queue.
+Session names are unique in the process, so no engine can address a session of another. Each engine may
+have a bounded number of requests under way; further ones wait in the engine's own queue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evocell.workers.worker import HostWorker
 __all__ = ["SharedWorkers"]
 
 REQUESTS_PER_SLOT = 2
-"""Requests that one engine may have under way, for each one that the workers can use."""
+"""Requests that one engine may have under way, per slot of the workers."""
 
 _ENDED_AT_ONCE = 64
 
@@ -36,10 +36,10 @@ class SharedWorkers:
 
     Args:
         worker: The workers; they must outlive the engines.
-        apart: Whether the engines belong to different people: none then sees an image that another one made.
+        apart: Whether the engines belong to different tenants, and do not see each other's images.
 
     Raises:
-        ConfigurationError: It is a worker of a kind that cannot be shared.
+        ConfigurationError: This kind of worker cannot be shared.
     """
 
     def __init__(self, worker: Worker, *, apart: bool) -> None:
@@ -60,7 +60,7 @@ class SharedWorkers:
 
     @property
     def slots(self) -> int:
-        """How many calls the workers can usefully have in flight."""
+        """Number of calls that the workers can usefully have in flight."""
         return self._worker.slots
 
     @asynccontextmanager
@@ -82,13 +82,13 @@ class SharedWorkers:
                 await host.aclose()
 
     def _report_kill(self, kill: WorkerKill) -> None:
-        """Tell every engine of a worker that is killed, and each only of its own calls in it."""
+        """Report a killed worker to each engine, with that engine's own calls in it."""
         for tenant in tuple(self._tenants):
             tenant.report_kill(kill)
 
 
 class TenantWorker(HostWorker):
-    """The workers as one of several engines has them: without the images that the others made."""
+    """One engine's view of shared workers: without images that other engines made."""
 
     def __init__(
         self, worker: HostWorker, host: TenantHost, snapshots: SnapshotStore, *, apart: bool
@@ -107,10 +107,10 @@ class TenantWorker(HostWorker):
 
 
 class TenantHost:
-    """The host of one of several engines; implements `evocell.execution.messages.Host`.
+    """One engine's view of a shared host; implements `evocell.execution.messages.Host`.
 
-    It bounds the requests that the engine has under way, marks them so that the engine hears of its own when
-    a worker is killed, and ends the engine's sessions with the engine. The rest is the shared host's.
+    Bounds the engine's requests under way, tags them so that a killed worker is reported to the engines
+    concerned, and ends the engine's sessions with the engine. Delegates the rest to the shared host.
     """
 
     def __init__(self, host: Host, *, number: int) -> None:
@@ -122,7 +122,7 @@ class TenantHost:
 
     @property
     def slots(self) -> int:
-        """How many requests the workers can usefully have under way."""
+        """Number of requests that the workers can usefully have under way."""
         return self._host.slots
 
     async def wait_slots(self, seen: int) -> int:
@@ -130,14 +130,14 @@ class TenantHost:
         return await self._host.wait_slots(seen)
 
     def report_kill(self, kill: WorkerKill) -> None:
-        """Tell this engine of a worker that is killed."""
+        """Report a killed worker to this engine."""
         if self.on_kill is not None:
             mark = self._mark
             ids = tuple(one.removeprefix(mark) for one in kill.sandbox_ids if one.startswith(mark))
             self.on_kill(evolve(kill, sandbox_ids=ids))
 
     async def run(self, request: GuestRequest) -> GuestResult:
-        """Run one request when it is this engine's turn; see `Host`."""
+        """Run one request when this engine has a free slot; see `Host`."""
         if request.sandbox_id:
             request = evolve(request, sandbox_id=self._mark + request.sandbox_id)
         async with self._turns:
@@ -151,21 +151,21 @@ class TenantHost:
         await self._host.end_session(session)
 
     async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds into a new one; see `Sessions`."""
+        """Copy a session's state into a new session; see `Sessions`."""
         self._sessions.add(new)
         return await self._host.fork_session(session, new)
 
     async def export_session(self, session: str) -> dict[str, Any] | None:
-        """Take down what a session holds; see `Sessions`."""
+        """Export a session's state; see `Sessions`."""
         return await self._host.export_session(session)
 
     async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
-        """Begin a session with what one elsewhere held; see `Sessions`."""
+        """Create a session from exported state; see `Sessions`."""
         self._sessions.add(session)
         await self._host.import_session(session, state)
 
     def session_home(self, session: str) -> str | None:
-        """Name of the process that holds a session; None if none does."""
+        """Return the name of the process that holds a session; None if none does."""
         return self._host.session_home(session)
 
     async def wait_session_losses(self, seen: int) -> int:
@@ -175,7 +175,7 @@ class TenantHost:
     async def freeze_session(
         self, request: GuestRequest, *, name: str, replace: bool, version: str | None
     ) -> str:
-        """Seal what a session holds as an image; see `Host`."""
+        """Freeze a session into an image; see `Host`."""
         return await self._host.freeze_session(request, name=name, replace=replace, version=version)
 
     async def export_image(self, image: str | None, path: Path) -> str:
@@ -187,7 +187,7 @@ class TenantHost:
         return await self._host.import_image(path, name=name, replace=replace)
 
     def workers(self) -> list[WorkerInfo]:
-        """What is seen of each process."""
+        """Return the state of each process."""
         return self._host.workers()
 
     async def drain(self, name: str) -> None:
@@ -195,7 +195,7 @@ class TenantHost:
         await self._host.drain(name)
 
     async def aclose(self) -> None:
-        """Drop the sessions of this engine; the workers go on."""
+        """Drop this engine's sessions; the workers keep running."""
         async with trio.open_nursery() as nursery:
             at_once = trio.CapacityLimiter(_ENDED_AT_ONCE)
             for session in tuple(self._sessions):

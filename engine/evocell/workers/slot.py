@@ -1,4 +1,4 @@
-"""The places of a pool, each of which has a worker process in it, one after the other."""
+"""Slots of a pool: each holds one worker process at a time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["WorkerSlot"]
 
 
 class WorkerSlot:
-    """A worker's place in the pool; the process in it changes.
+    """A worker's slot in the pool; the process in it changes.
 
     Args:
-        number: Which one it is, from 0.
+        number: Index of the slot, from 0.
 
     Attributes:
-        name: What it is called, whichever process is in it.
-        process: The process that is given work, or the last that was.
-        restarts: How often one was started in place of another.
-        drain_asked: Set when the present one is to be replaced.
-        undrained: Why it was not, if that was given up.
+        name: Name of the slot, whichever process is in it.
+        process: The process that gets work, or the last that did.
+        restarts: How often a process was replaced.
+        drain_asked: Set when the current process is to be replaced.
+        undrained: Why the replacement was given up, if it was.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,18 +33,18 @@ class WorkerSlot:
         self.undrained: str | None = None
 
     def take(self, new: WorkerProcess) -> None:
-        """Have another process in it."""
+        """Put a new process into the slot."""
         self.restarts += self.process is not None
         self.process = new
         self.drain_asked = trio.Event()
 
     def give_up(self, why: str) -> None:
-        """Keep the present process though it was to be replaced."""
+        """Give up replacing the current process."""
         self.undrained = why
         self.drain_asked = trio.Event()
 
     def info(self, table: SessionTable) -> WorkerInfo:
-        """What is seen of it."""
+        """Return the slot's state."""
         process = self.process
         if process is None or not process.is_up:
             return WorkerInfo(name=self.name, pid=None, status="starting", restarts=self.restarts)

@@ -1,4 +1,4 @@
-"""The worker over any host: jobs become requests, results become outcomes."""
+"""Worker on top of any host: turns jobs into requests and results into outcomes."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from evocell_runtime.untrusted import GuestBytes
 COMPILE_LIMITS = Limits(
     fuel=COMPILE_FUEL, memory_bytes=512 << 20, timeout_s=60.0, payload_bytes=256 << 20, payload_depth=16
 )
-"""The budget of trusted work on code; a compilation has less fuel if there is little code."""
+"""Budget of trusted work on code; compiling little code gets less fuel."""
 
 _INFO: Bounds = {"max_bytes": 256 << 20, "max_items": 10_000, "max_depth": 8}
-"""Bounds of what an image says of itself."""
+"""Bounds of an image's answer about itself."""
 
 
 class HostWorker:
     """Compiles and calls guest code on a host; implements `evocell.execution.interface.Worker`.
 
     Args:
-        host: Where guests live.
-        images: What they are forked from.
-        snapshots: Where version trees lie.
+        host: The host of the guests.
+        images: The images that guests are forked from.
+        snapshots: Store of version trees.
         realtime: Whether guests see the real clock and real entropy.
     """
 
@@ -61,12 +61,12 @@ class HostWorker:
 
     @property
     def host(self) -> Host:
-        """The place of its guests: what keeps sessions and runs processes."""
+        """The host of its guests."""
         return self._host
 
     @property
     def images(self) -> ImageCatalogue:
-        """What its guests are forked from."""
+        """The images that its guests are forked from."""
         return self._images
 
     @property
@@ -80,16 +80,16 @@ class HostWorker:
         return self._images.own.image_id
 
     def image_digest(self, image: str | None) -> str:
-        """Hash of the memory and the guest's state that an image starts from; None is the engine's own.
+        """Return the hash of an image's initial memory and guest state; None for the engine's own.
 
         Raises:
-            ImageError: There is no such image any more.
+            ImageError: The image is not in the cache any more.
         """
         return self._images.manifest(image).snapshot_sha256
 
     @property
     def slots(self) -> int:
-        """How many calls it can usefully have in flight; more than that wait inside."""
+        """Number of calls it can usefully have in flight; further ones wait inside."""
         return self._host.slots
 
     async def wait_slots(self, seen: int) -> int:
@@ -97,7 +97,7 @@ class HostWorker:
         return await self._host.wait_slots(seen)
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
-        """Compile a tree in a fork that runs none of it.
+        """Compile a tree in a fork that does not run it.
 
         Raises:
             CapacityError: There is no room for another fork.
@@ -112,7 +112,7 @@ class HostWorker:
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
-        """Compile several trees in one fork, which runs none of them; see `Worker`.
+        """Compile several trees in one fork that does not run them; see `Worker`.
 
         Raises:
             CapacityError: There is no room for another fork.
@@ -134,7 +134,7 @@ class HostWorker:
         ]
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
-        """Have a fork that runs no variant code look at code; see `Worker`.
+        """Analyse code in a fork that runs no untrusted code; see `Worker`.
 
         Raises:
             CapacityError: There is no room for another fork.
@@ -218,14 +218,14 @@ class HostWorker:
         return self._images.known()
 
     def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
-        """Return the code that is loaded in an image; None for one that holds none."""
+        """Return the code loaded in an image; None if there is none."""
         if image.version is None:
             return None
         path = self._images.cache.image_dir(image.id) / APP_DIRECTORY
         return CompiledVersion(image.version, path, b"")
 
     async def freeze_session(self, job: FreezeJob) -> ImageInfo:
-        """Seal what a session holds as an image; see `Worker`."""
+        """Freeze a session into an image; see `Worker`."""
         code = job.code.code if job.code is not None and job.code.code else None
         request = GuestRequest(
             session=job.session,
@@ -268,7 +268,7 @@ class HostWorker:
         await self._host.aclose()
 
     async def _ask(self, question: Mapping[str, object], limits: Limits) -> GuestResult:
-        """Ask the agent of a fork of its own, which runs no variant code."""
+        """Ask the agent of a dedicated fork, which runs no untrusted code."""
         data = encode(question, **COMPILE_LIMITS.payload_bounds)
         return await self._run(GuestRequest(parts=(data,), limits=limits))
 
@@ -322,7 +322,7 @@ class HostWorker:
 def _compiled_together(
     response: GuestBytes, snapshots: Sequence[VersionSnapshot], jobs: Sequence[CompileJob]
 ) -> list[CompiledVersion | Rejected | None]:
-    """The result of each tree; None where the others, or the limits of all, may have had a part in it."""
+    """Return each tree's result; None where another tree, or the shared limits, may have affected it."""
     made: list[CompiledVersion | Rejected | None] = []
     try:
         answers = read_compile_trees_response(_read(response), len(jobs))
@@ -345,5 +345,5 @@ def _read(response: GuestBytes) -> object:
 
 
 def _answer_bytes(seen: GuestResult) -> int:
-    """Length of a call's answer."""
+    """Return the length of a call's answer in bytes."""
     return 0 if seen.result is None or seen.result.response is None else len(seen.result.response)

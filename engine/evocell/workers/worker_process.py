@@ -1,4 +1,4 @@
-"""One worker process from its start to its end: started, opened, given requests, watched, ended."""
+"""Lifecycle of one worker process: start, opening the image, requests, supervision, end."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ from evocell.workers.hang_detector import IDLE_PING_S, PING_S, HangDetector
 __all__ = ["GRACE_S", "START_S", "WorkerChild", "WorkerProcess"]
 
 START_S = 120.0
-"""How long a worker may take to start and open the image; a cold disk is slow."""
+"""Timeout of starting a worker and opening the image; a cold disk is slow."""
 GRACE_S = 2.0
-"""How long a worker that was told to end may take."""
+"""Timeout of a worker that was told to end."""
 STALL_S = 60.0
-"""A worker in which one slice of a guest takes so long is replaced; a slice takes milliseconds."""
+"""A worker in which one slice of a guest takes this long is replaced; a slice takes milliseconds."""
 
 SHORT_S = 0.005
-"""Runs that take less time than this, in seconds, count as short."""
+"""Requests that take less than this, in seconds, count as short."""
 SHORT_AHEAD, LONG_AHEAD = 4, 2
-"""Short and long runs that a worker is given at most, the one at work included."""
+"""Most short and long requests assigned to one worker, including the one being run."""
 _SMOOTHING = 0.2
 
 _log = logging.getLogger("evocell")
 
 _POLL_S = 0.005
-# glibc's own threshold, but fixed: else it grows with the first large block that is freed, and what a guest's
-# store takes in one piece, and mostly never touches, comes out of used heap: 340 KB a session.
+# glibc's default threshold, but fixed: it would grow with the first large block freed, and a guest's store,
+# one mostly untouched block, would then be allocated from used heap: 340 KB a session.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 _MODULE = "evocell.guests.main"
-# Nothing of what is imported becomes garbage, so looking for some would only take time.
+# Imports create no garbage, so collections during start-up would only take time.
 _PROGRAM = (
     f"import gc; gc.disable(); from {_MODULE} import main; gc.freeze(); gc.enable(); raise SystemExit(main())"
 )
 
 
 class WorkerProcess:
-    """A worker process, which `live` starts and ends. Once over it never comes back; another takes its place.
+    """One worker process, started and ended by `live`. It is not restarted; a new object takes its place.
 
     Args:
-        name: The name of its place in the pool.
-        opening: What the process is told to open.
-        names: Names of blobs that are known; shared by all workers.
-        cache_bytes: How much of what runs refer to it keeps.
-        on_kill: Told when it is to be killed for what it holds.
+        name: The name of its slot in the pool.
+        opening: The parameters of the request that opens the image.
+        names: Names of known blobs; shared by all workers.
+        cache_bytes: Size of its payload cache.
+        on_kill: Called when the process is about to be killed for its memory.
     """
 
     def __init__(
@@ -88,82 +88,82 @@ class WorkerProcess:
         self._changed = trio.Event()
         self._dismissed = trio.Event()
         self.over = trio.Event()
-        """Set when it answers nothing any more, and its sessions are gone."""
+        """Set when it no longer answers, and its sessions are lost."""
         self.gone = trio.Event()
-        """Set when there is no process any more."""
+        """Set when the process has ended."""
         self.refused: str | None = None
-        """Why the process could not open the image, if that is why it ended."""
+        """Why the process could not open the image, if it ended for that."""
         self.leaving = False
-        """Whether another takes its place, and it is given no further sessions."""
+        """Whether it is being replaced, and gets no further sessions."""
         self.under_way: Counter[str | None] = Counter()
-        """Runs in it, by session; those that need none are under None."""
+        """Requests under way by session; those without a session are under None."""
         self.n_under_way = 0
         """How many runs are in it."""
         self.capacity = 0
-        """How many sessions there is room for in it."""
+        """Number of sessions it has room for."""
         self.finished = 0
-        """Runs that came to an end in it."""
+        """Number of requests it has finished."""
         self._typical_s = 0.0
 
     @property
     def is_up(self) -> bool:
-        """Whether its process has opened the image and has not ended."""
-        # A process that is ending closes its pipes before it is seen to have ended.
+        """Whether the process has opened the image and has not ended."""
+        # An ending process closes its pipes before its end can be observed.
         if self._connection is None or self._connection.is_lost or self._verdict is not None:
             return False
         return self._process is not None and self._process.is_alive
 
     @property
     def room(self) -> int:
-        """How many more runs it should be given that could go elsewhere, or wait.
+        """Number of further requests to assign that could as well go elsewhere, or wait.
 
-        One at work has a few short ones waiting, so that it need not wait for the next. Of long ones it has
-        only one: which worker will be free first is known when it is.
+        A busy worker keeps a few short requests queued, so that it never idles. It gets one long request at a
+        time: which worker will be free first is only known when one is.
         """
         ahead = SHORT_AHEAD if self._typical_s < SHORT_S else LONG_AHEAD
         return max(0, ahead - self.n_under_way)
 
     @property
     def pid(self) -> int | None:
-        """The process, as long as it can be given work."""
+        """Process id, as long as it accepts work."""
         return self._process.pid if self._process is not None and self.is_up else None
 
     @property
     def missed(self) -> int:
-        """How often it had lost what it was believed to have."""
+        """How often it lacked a blob that it was believed to have."""
         return 0 if self._sender is None else self._sender.missed
 
     @property
     def sent_bytes(self) -> int:
-        """Length of all messages that were sent to it."""
+        """Total length of all messages sent to it."""
         return 0 if self._connection is None else self._connection.sent_bytes
 
     def note_kill(self, why: str) -> None:
-        """Take note why the process is being killed."""
+        """Record why the process is being killed."""
         self._verdict = why
 
     def note_memory_kill(self, *, limit: int, reached: int) -> None:
-        """Take note that the process is being killed for the memory it holds, in bytes."""
+        """Record that the process is being killed for holding `held_bytes`."""
         owners = tuple(sandbox_id for sandbox_id in self._owners if sandbox_id)
         self._on_kill(WorkerKill(worker=self.name, limit=limit, reached=reached, sandbox_ids=owners))
         self.note_kill(f"its memory reached {reached:,} bytes, over worker_max_memory, {limit:,}")
 
     def drain(self) -> None:
-        """Have it end once no run is under way; it must be given no more."""
+        """End the process once no request is under way; it must get no further ones."""
         self._dismissed.set()
 
     def exit_reason(self) -> str:
-        """Say what became of the process while it had calls under way."""
+        """Return why the process ended, for the error of the calls it lost."""
         how = "died" if self._verdict is None else "was killed"
         why = "" if self._verdict is None else f": {self._verdict}"
         return f"{self.name} {how} with calls under way{why}"
 
     async def run(self, request: GuestRequest) -> GuestResult:
-        """Have a run done.
+        """Run a request.
 
         Raises:
-            ConnectionLost: The process went away first.
-            ProtocolError: It refused, or answered with nonsense, and is replaced.
+            ConnectionLost: The process ended first.
+            ProtocolError: It refused, or sent a malformed answer, and is replaced.
         """
         sender = self._sender
         if sender is None:
@@ -189,15 +189,15 @@ class WorkerProcess:
             self._count_out(request.session)
 
     async def wait_without(self, session: str) -> None:
-        """Wait until no run in a session is under way."""
+        """Wait until no session has a request under way."""
         while session in self.under_way:
             await self._changed.wait()
 
     async def request(self, method: str, params: dict[str, Any]) -> Any:
-        """Ask the process for something that is no run.
+        """Send the process a request of another kind than a run.
 
         Raises:
-            ConnectionLost: It is not up, or went away first.
+            ConnectionLost: It is not up, or ended first.
             RequestFailed: It answered with an error.
         """
         if self._connection is None:
@@ -205,10 +205,10 @@ class WorkerProcess:
         return await self._connection.request(method, params)
 
     async def copying(self, sessions: Sequence[str | None], method: str, params: dict[str, Any]) -> Any:
-        """Have something done about a copy of a session, which counts as a run in each that is named.
+        """Send a copying request; it counts as a request under way in each session it names.
 
         Raises:
-            CopyRefused: It cannot be done, or the process went away first.
+            CopyRefused: It cannot be done, or the process ended first.
             ProtocolError: It failed there.
         """
         if self._connection is None:
@@ -230,7 +230,7 @@ class WorkerProcess:
         return answer["done"]
 
     async def live(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the process and watch over it until it ends. Started once it is up, or over.
+        """Start the process and supervise it until it ends. Reports started once it is up, or has ended.
 
         Cancellation: The process is ended.
         """
@@ -265,7 +265,7 @@ class WorkerProcess:
                 task_status.started()
 
     async def _open(self, process: WorkerChild, connection: Connection) -> bool:
-        """Have a process that was just started open the image; whether it did."""
+        """Have a new process open the image; return whether it did."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_kill_late, self.name, process)
             opened = False
@@ -284,7 +284,7 @@ class WorkerProcess:
         self._scope.cancel()
 
     async def _watch(self, process: WorkerChild, connection: Connection) -> None:
-        """Ask the process now and then whether it is there, and kill it when it will not answer any more."""
+        """Probe the process periodically, and kill it when it no longer answers."""
         detector = HangDetector(process.pid)
         async with trio.open_nursery() as nursery:
             while True:
@@ -292,7 +292,7 @@ class WorkerProcess:
                     await self._busy.wait()
                     await trio.sleep(PING_S)
                 question = _Question(connection)
-                # On its own: what a hanging worker does not read cannot be written to the end.
+                # In a task of its own: a write to a hung worker, which does not read, may block.
                 nursery.start_soon(question.ask)
                 why = await detector.wait(question.answered, excused=partial(_excused, process, question))
                 if why is None and question.stalled_s > STALL_S:
@@ -300,7 +300,7 @@ class WorkerProcess:
                 if why is not None:
                     self.note_kill(why)
                     _log.warning("%s (process %d) killed: %s", self.name, process.pid, why)
-                    process.kill()  # its end is seen where its output is read
+                    process.kill()  # the reader of its output detects its end
                     return
 
     async def _wait_idle(self) -> None:
@@ -324,7 +324,7 @@ class WorkerProcess:
 
 
 class _Question:
-    """A question whether the other side is there, and its answer."""
+    """A probe of the other side, and its answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -336,20 +336,20 @@ class _Question:
         self.is_sent = True
 
     async def ask(self) -> None:
-        """Ask; a side that is gone counts as one that has answered."""
+        """Send the probe; a lost connection counts as an answer."""
         with suppress(ConnectionLost, RequestFailed, TypeError, ValueError):
             self.stalled_s = float(await self._connection.probe("ping", sent=self._sent))
         self.answered.set()
 
 
 def _excused(process: WorkerChild, question: _Question) -> bool:
-    """Whether a process has nothing to answer, or something it has said has not been read."""
+    """Return whether the probe has not been written yet, or output of the process is unread."""
     asked = question.is_sent or process.unheard_bytes > 0
     return not asked or process.unread_bytes > 0
 
 
 async def _kill_late(name: str, process: WorkerChild) -> None:
-    """Kill a process that has not started when its time is over."""
+    """Kill a process that has not started within its timeout."""
     await trio.sleep(START_S)
     _log.warning("%s (process %d) killed: it did not start within %g s", name, process.pid, START_S)
     process.kill()
@@ -358,8 +358,8 @@ async def _kill_late(name: str, process: WorkerChild) -> None:
 class WorkerChild:
     """One worker process, just started.
 
-    It is in a process group of its own: a terminal sends its Ctrl-C to a whole group, and a worker that is
-    only just starting would die of it before it could say that it wants to ignore it.
+    It has its own process group: a terminal sends Ctrl-C to the whole foreground group, and a starting
+    worker would die of it before it could ignore the signal.
 
     Attributes:
         pid: Its process id.
@@ -372,7 +372,7 @@ class WorkerChild:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, on a program of ours
-            [sys.executable, "-c", _PROGRAM, _MODULE],  # the name is for who looks at the processes
+            [sys.executable, "-c", _PROGRAM, _MODULE],  # the name identifies the worker in process listings
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -388,25 +388,25 @@ class WorkerChild:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes it has written that were not read yet."""
+        """Bytes the process has written that were not read yet."""
         return _held_by(self.receive)
 
     @property
     def unheard_bytes(self) -> int:
-        """How much was written to it that it has not read yet."""
+        """Bytes written to the process that it has not read yet."""
         return _held_by(self.send)
 
     def kill(self) -> None:
-        """Kill it; nothing happens if it has ended."""
+        """Kill the process; no effect if it has ended."""
         self._process.kill()
 
     async def end(self, grace_s: float) -> None:
-        """End it: its input ends first, and after a while it is killed.
+        """End the process: close its input, then kill it after the grace period.
 
         Args:
             grace_s: Seconds it may take to end by itself.
@@ -425,7 +425,7 @@ class WorkerChild:
 
 
 def _held_by(pipe: trio.lowlevel.FdStream) -> int:
-    """Bytes that are in a pipe; 0 once this end is closed."""
+    """Return the bytes in a pipe; 0 once this end is closed."""
     size = array.array("i", [0])
     try:
         fcntl.ioctl(pipe.fileno(), termios.FIONREAD, size)

@@ -1,7 +1,7 @@
-"""What a node keeps of what it was sent: blobs and file trees, each within a bound, and images.
+"""Caches of a node: blobs and file trees, each bounded in bytes, and images.
 
-The engine keeps a list with the same bounds for each node (`evocell.integrations.cluster.remote`). Where the
-two differ, a run that refers to something gone is answered with what is missing.
+The engine keeps a list with the same bounds for each node (`evocell.integrations.cluster.remote`). If the two
+differ, a request that refers to an evicted item is answered with the missing names.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ __all__ = ["BLOBS_BYTES", "TREES_BYTES", "Arriving", "Holdings", "tree_weight"]
 
 BLOBS_BYTES = 256 << 20
 TREES_BYTES = 256 << 20
-"""What a node keeps of each kind, in bytes; see `tree_weight`."""
+"""Bound of each cache, in bytes; see `tree_weight`."""
 
 _TREE_OVERHEAD = 8 << 10
 _MOST_ARRIVING = 4 << 30
 
 
 def tree_weight(packed: bytes) -> int:
-    """What a tree counts for, in bytes: its files, and the blocks that a directory of its own takes."""
+    """Return the weight of a tree in bytes: its files, and the blocks of its directory."""
     return len(packed) + _TREE_OVERHEAD
 
 
 @define
 class Arriving:
-    """Something that comes in pieces.
+    """An item that arrives in pieces.
 
     Attributes:
-        total: How many bytes it will have.
-        data: What is there of it.
+        total: Its total size in bytes.
+        data: The bytes received so far.
     """
 
     total: int
     data: bytearray = field(factory=bytearray)
 
     def take(self, offset: int, piece: bytes) -> bool:
-        """Take a piece; whether it was the last.
+        """Append a piece; return whether it was the last.
 
         Raises:
-            ProtocolError: It does not follow the last one.
+            ProtocolError: It is out of order.
         """
         if offset != len(self.data) or offset + len(piece) > min(self.total, _MOST_ARRIVING):
             raise ProtocolError("a piece does not follow the one before")
@@ -62,12 +62,12 @@ class Arriving:
 
 
 class Holdings:
-    """Puts runs together from what the node holds.
+    """Assembles requests from the node's caches.
 
     Args:
-        root: Directory in which trees are laid out, to be mounted; it is empty, and the node's own.
-        cache: Where images lie.
-        own_image: What the engine calls the image that the node's guests are forked from.
+        root: Directory for trees to be mounted; empty, and exclusive to the node.
+        cache: The image cache.
+        own_image: The engine's id of the image that the node's guests are forked from.
     """
 
     def __init__(self, root: Path, cache: ImageCache, own_image: str) -> None:
@@ -81,14 +81,14 @@ class Holdings:
         self._doomed: set[str] = set()
 
     def take_blob(self, name: str, data: bytes) -> None:
-        """Keep a blob."""
+        """Store a blob."""
         self._blobs.put(name, data, len(data))
 
     def take_tree(self, digest: str, packed: bytes) -> None:
-        """Lay a tree out; the ones used longest ago are removed if there are too many.
+        """Write a tree to disk; the least recently used ones are removed if there are too many.
 
         Raises:
-            ProtocolError: It is another one.
+            ProtocolError: Its digest differs.
         """
         tree = unpack_tree(packed, len(packed))
         if tree.digest != digest:
@@ -106,17 +106,17 @@ class Holdings:
             self._drop(dropped)
 
     def take_image(self, image: str, here: str) -> None:
-        """Note what an image of the engine's is called here."""
+        """Record the local id of an image of the engine."""
         self._images[image] = here
 
     def holds_image(self, image: str) -> bool:
-        """Whether an image is here, in the cache that is shared with others if nowhere else."""
+        """Return whether an image is available here, possibly in a shared cache."""
         if image not in self._images and self._cache.get(image) is not None:
             self._images[image] = image
         return image in self._images
 
     def run(self, plain: Mapping[str, Any], number: int) -> GuestRequest | dict[str, list[str]]:
-        """The run that the engine describes, or what is missing for it, by kind."""
+        """Assemble the request that the engine describes; returns the missing names by kind if any are."""
         missing: dict[str, list[str]] = {"blob": [], "tree": [], "image": []}
 
         def find(name: str) -> bytes:
@@ -139,11 +139,11 @@ class Holdings:
         return evolve(run, image=here, sandbox_id=str(number), app=app, harness=harness)
 
     def begin(self, plain: Mapping[str, Any]) -> None:
-        """Note that a run uses its trees from now on."""
+        """Pin the trees of a request."""
         self._using.update(_trees_of(plain))
 
     def end(self, plain: Mapping[str, Any]) -> None:
-        """Note that it does not any more."""
+        """Unpin the trees of a request."""
         for digest in _trees_of(plain):
             self._using[digest] -= 1
             if not self._using[digest]:
@@ -152,7 +152,7 @@ class Holdings:
                     self._drop(digest)
 
     def _mounted(self, what: Any, image: str | None, missing: dict[str, list[str]]) -> Path | None:
-        """The directory that stands here for one of the engine's."""
+        """Return the local directory for one of the engine's."""
         if what is None:
             return None
         kind, name = what

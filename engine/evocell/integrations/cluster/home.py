@@ -1,4 +1,4 @@
-"""The worker processes of the caller's own machine, for what does not leave it: started when first needed."""
+"""Local worker processes of a cluster engine, started on first use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Home"]
 
 
 class Home:
-    """Sandboxes that keep state live here, and images are frozen, written and read here.
+    """Holds the sessions of sandboxes, and freezes, writes and reads images.
 
     Args:
-        manifest: What is forked.
+        manifest: The image.
         config: The engine's configuration.
         nursery: Owns the processes.
-        on_kill: Told of each process that is killed for its memory.
+        on_kill: Called for each process that is killed for its memory.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Home:
         self._started = trio.Event()
         self._closed = False
         self.pool: HostPool | None = None
-        """The processes; None as long as nothing has needed them."""
+        """The processes; None before the first use."""
 
     async def started(self) -> HostPool:
-        """Return the processes, starting them if need be.
+        """Return the processes, starting them on the first call.
 
         Raises:
             EngineClosed: The engine is closed.
@@ -65,7 +65,7 @@ class Home:
         return self.pool
 
     def workers(self) -> list[WorkerInfo]:
-        """What is seen of each process; none before they are needed."""
+        """Return the state of each process; empty before the first use."""
         return [] if self.pool is None else self.pool.workers()
 
     async def wait_session_losses(self, seen: int) -> int:
@@ -75,7 +75,7 @@ class Home:
         return await self.pool.wait_session_losses(seen)
 
     async def aclose(self) -> None:
-        """Refuse further work; the processes end with the nursery. Idempotent."""
+        """Refuse further requests; the processes end with the nursery. Idempotent."""
         self._closed = True
         if self.pool is not None:
             await self.pool.aclose()

@@ -1,9 +1,8 @@
-"""The host of guests that live on a pool's nodes; implements `evocell.execution.messages.Host`.
+"""Host of guests on a pool's nodes; implements `evocell.execution.messages.Host`.
 
-Runs wait in one queue. A node is given as many as keep its guest processes busy while a message travels, in
-batches if they are short. What was on a node that died goes to another one; a run with which three nodes
-died, the last two with no other such run beside it, is lost. Sandboxes that keep state stay on the caller's
-machine.
+Requests wait in one queue. A node gets as many as keep its guest processes busy during a round trip, in
+batches if they are short. Requests of a node that died go to another one; a request with which three nodes
+died, the last two without another such request, is lost. Sessions of sandboxes stay on the caller's machine.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from evocell.models.info import WorkerInfo, WorkerKill
 __all__ = ["ClusterHost"]
 
 TRIES, MOST_TRIES = 3, 6
-"""Nodes that may die with a run; one more for each that died meanwhile without it, up to so many."""
+"""Most nodes that may die with a request; one more, up to a bound, for each that died without it."""
 
 LOOK_S = 5.0
-"""Seconds between two looks at a few nodes; many are looked at less often."""
+"""Seconds between two polls of a few nodes; many nodes are polled less often."""
 
 NODES_PER_LOOK_S = 16
 TROUBLE_S = 3.0
-"""How long the pool may be out of reach before those who wait are told."""
+"""Seconds for which the pool may be unreachable before waiting requests fail."""
 
 _LEAST_SLOTS = 4
 _MESSAGE_RUNS = 64
@@ -47,14 +46,14 @@ _POLL_S = 0.5
 
 
 class ClusterHost:
-    """Spreads runs over nodes.
+    """Distributes requests over nodes.
 
     Args:
         link: The pool.
-        terms: What a node must be.
-        luggage: Packs what runs need.
+        terms: Requirements on nodes.
+        luggage: Packs the data of requests.
         home: The processes of this machine.
-        patience_s: How long runs wait when there is no node.
+        patience_s: Seconds for which requests wait without a node.
     """
 
     def __init__(self, link: Link, terms: Terms, luggage: Luggage, home: Home, *, patience_s: float) -> None:
@@ -86,7 +85,7 @@ class ClusterHost:
 
     @property
     def slots(self) -> int:
-        """How many runs the nodes that are up can usefully have, and a few when there is none."""
+        """Number of requests that the nodes can usefully have under way; a few without nodes."""
         return self._slots
 
     async def wait_slots(self, seen: int) -> int:
@@ -96,7 +95,7 @@ class ClusterHost:
         return self._slots
 
     async def run(self, request: GuestRequest) -> GuestResult:
-        """Run one request on a node, or at home if it is in a session that stays; see `Host`.
+        """Run one request on a node, or locally if its session is local; see `Host`.
 
         Raises:
             ClusterLost: The pool cannot be reached, or has no node.
@@ -126,7 +125,7 @@ class ClusterHost:
         return GuestResult(lost=lost)
 
     async def _have_done(self, waiting: Waiting) -> None:
-        """Wait for a run; it is stopped if the wait is cancelled."""
+        """Wait for a request; it is stopped if the wait is cancelled."""
         self._enqueue(waiting)
         try:
             await waiting.over.wait()
@@ -147,7 +146,7 @@ class ClusterHost:
         self._stir.set()
 
     def _again(self, waiting: Waiting) -> None:
-        """Send a run again at once, of which a node missed something."""
+        """Resend a request at once for which a node lacked data."""
         home = None if waiting.run.session is None else self._sessions.get(waiting.run.session)
         queue = self._suspects if waiting.suspect else self._queue
         (queue if home is None else home.own_queue).appendleft(waiting)
@@ -164,19 +163,19 @@ class ClusterHost:
     # ------------------------------------------------------------------ dealing
 
     async def _deal(self) -> None:
-        """Give nodes what waits, whenever there is something to give and room for it."""
+        """Dispatch waiting requests to nodes whenever there is room."""
         wait_s = math.inf
         while True:
             with trio.move_on_after(wait_s):
                 await self._stir.wait()
             self._stir = trio.Event()
-            # Runs that were started in the same turn of the loop come along.
+            # Collects the requests that were started in the same turn of the loop.
             await trio.lowlevel.checkpoint()
             self._count_slots()
             wait_s = self._give()
 
     def _give(self) -> float:
-        """Give what can be given now; returns the seconds after which something is given that waits."""
+        """Dispatch as much as possible; returns the seconds until a held batch is due."""
         up = [node for node in self._nodes.values() if node.is_up]
         for node in up:
             batch = [node.own_queue.popleft() for _ in range(min(node.room, len(node.own_queue)))]
@@ -218,10 +217,10 @@ class ClusterHost:
     # ------------------------------------------------------------------ nodes
 
     async def supervise(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow the pool until cancelled. Started once there is a node that takes runs.
+        """Follow the pool until cancelled. Reports started once a node accepts requests.
 
         Raises:
-            ClusterLost: There is none in time, or every one was refused.
+            ClusterLost: No node joined in time, or every one was refused.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._deal)
@@ -256,7 +255,7 @@ class ClusterHost:
         )
 
     async def _follow(self, nursery: trio.Nursery) -> None:
-        """Have nodes join that are new, and let those go that are gone."""
+        """Let new nodes join, and drop lost ones."""
         while True:
             members = dict(self._link.members)
             for address in self._nodes.keys() - members.keys():
@@ -305,7 +304,7 @@ class ClusterHost:
             self._sessions.pop(session, None)
 
     async def _look(self) -> None:
-        """Ask nodes now and then how they are, which also tells them that the engine is there."""
+        """Poll the nodes' state periodically, which also renews their leases."""
         while True:
             up = [node for node in self._nodes.values() if node.is_up]
             await trio.sleep(max(LOOK_S, len(up) / NODES_PER_LOOK_S))
@@ -327,7 +326,7 @@ class ClusterHost:
                     node.refuse(str(error))
 
     async def _mind_trouble(self) -> None:
-        """Tell those who wait when the pool is out of reach, or has had no node for too long."""
+        """Fail waiting requests when the pool is unreachable, or has been without nodes for too long."""
         since = math.inf
         want = 0
         while True:
@@ -345,7 +344,7 @@ class ClusterHost:
                 self._fail(ClusterLost(self._trouble))
                 self._tell()
                 if since == math.inf:
-                    self._alone_since = now  # those who try again are given time again
+                    self._alone_since = now  # later requests get the full time again
                     self._trouble = None
             behind = len(self._queue) + len(self._suspects) > 0 or not self._opened
             wanted = max(1, n_up) if behind else 0
@@ -365,7 +364,7 @@ class ClusterHost:
             one.settle(error=error)
 
     async def _export(self, image: str) -> Path:
-        """Return the file that holds an image's snapshot, written once."""
+        """Return the file with an image's snapshot, which is written once."""
         async with self._exporting:
             if image not in self._exported:
                 if self._directory is None:
@@ -386,7 +385,7 @@ class ClusterHost:
     # ------------------------------------------------------------------ the rest of a host
 
     async def end_session(self, session: str) -> None:
-        """Drop a session, soon if it is on a node; see `Host`."""
+        """Drop a session, asynchronously if it is on a node; see `Host`."""
         node = self._unsettle(session)
         if node is None and self._home.pool is not None:
             await self._home.pool.end_session(session)
@@ -398,48 +397,48 @@ class ClusterHost:
         return node
 
     async def fork_session(self, session: str, new: str) -> bool:
-        """Copy what a session holds, at home; see `Host`."""
+        """Copy a local session's state; see `Host`."""
         return await (await self._home.started()).fork_session(session, new)
 
     async def freeze_session(
         self, request: GuestRequest, *, name: str, replace: bool, version: str | None
     ) -> str:
-        """Seal what a session holds as an image, at home; see `Host`."""
+        """Freeze a local session into an image; see `Host`."""
         home = await self._home.started()
         return await home.freeze_session(request, name=name, replace=replace, version=version)
 
     async def export_session(self, session: str) -> dict[str, Any] | None:
-        """Take down what a session holds, at home; see `Host`."""
+        """Export a local session's state; see `Host`."""
         return await (await self._home.started()).export_session(session)
 
     async def import_session(self, session: str, state: Mapping[str, Any]) -> None:
-        """Begin a session with what one elsewhere held, at home; see `Host`."""
+        """Create a local session from exported state; see `Host`."""
         await (await self._home.started()).import_session(session, state)
 
     async def export_image(self, image: str | None, path: Path) -> str:
-        """Write an image to a file, at home; see `Host`."""
+        """Write an image to a local file; see `Host`."""
         return await (await self._home.started()).export_image(image, path)
 
     async def import_image(self, path: Path, *, name: str | None, replace: bool) -> str:
-        """Make an image from a file, at home; see `Host`."""
+        """Make an image from a local file; see `Host`."""
         return await (await self._home.started()).import_image(path, name=name, replace=replace)
 
     def session_home(self, session: str) -> str | None:
-        """Name of the node or process that holds a session; None if none does."""
+        """Return the name of the node or process that holds a session; None if none does."""
         if (node := self._sessions.get(session)) is not None:
             return node.name
         return None if self._home.pool is None else self._home.pool.session_home(session)
 
     def workers(self) -> list[WorkerInfo]:
-        """What is seen of each node, and of the processes at home once they are needed."""
+        """Return the state of each node, and of the local processes once they are started."""
         nodes = sorted(self._nodes.values(), key=lambda node: (len(node.name), node.name))
         return [*(node.info() for node in nodes), *self._home.workers()]
 
     async def drain(self, name: str) -> None:
-        """Replace a process at home; see `Host`.
+        """Replace a local process; see `Host`.
 
         Raises:
-            ConfigurationError: It is a node, which its pool drains.
+            ConfigurationError: It is a node, which only its pool can drain.
         """
         if any(node.name == name for node in self._nodes.values()):
             raise ConfigurationError(
@@ -451,11 +450,11 @@ class ClusterHost:
         await (await self._home.started()).drain(name)
 
     async def wait_session_losses(self, seen: int) -> int:
-        """Wait until sessions at home have been lost more than `seen` times; see `Host`."""
+        """Wait until the count of lost local sessions exceeds `seen`; see `Host`."""
         return await self._home.wait_session_losses(seen)
 
     async def aclose(self) -> None:
-        """Refuse further runs; nodes end with the pool's link. Idempotent."""
+        """Refuse further requests; nodes end with the pool's link. Idempotent."""
         self._closed = True
         for waiting in [*self._queue, *self._suspects]:
             waiting.settle(error=EngineClosed("the engine is closed"))

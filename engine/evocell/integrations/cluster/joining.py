@@ -1,6 +1,6 @@
-"""How a node joins: it is compared with the engine, has its image, and starts guest processes.
+"""Joining of a node: comparison with the engine, transfer of the image, start of guest processes.
 
-A node that would not give the same results is refused, by name and with the reason.
+A node that might give different results is refused, by name and with the reason.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from evocell_runtime.spec import cpu_features
 __all__ = ["Terms", "read_layers"]
 
 OPEN_S = 1800.0
-"""How long a node may take to open: it builds its image if it has none."""
+"""Timeout of opening a node, which may have to build its image."""
 
 _MOST_PROCESSES = 1024
 
 
 @frozen(kw_only=True)
 class Terms:
-    """What a node must be, and is told to open.
+    """Requirements on a node, and the parameters it opens with.
 
     Attributes:
         manifest: The engine's image.
         layers: The layers of that image, by hash, in order.
         config: The engine's configuration.
-        pool: How many guest processes, and where images lie.
+        pool: The number of guest processes, and the image directory.
     """
 
     manifest: ImageManifest
@@ -48,12 +48,12 @@ class Terms:
     pool: Pool
 
     async def join(self, node: RemoteNode) -> None:
-        """Have a node join; it takes runs afterwards.
+        """Let a node join; it accepts requests afterwards.
 
         Raises:
             NodeFailed: It is refused; the message says why.
-            NodeLost: It is gone.
-            ProtocolError: It answers with nonsense.
+            NodeLost: It was lost.
+            ProtocolError: Its answer is malformed.
         """
         self._compare(node, await node.ask({"op": "hello"}))
         order = self._order()
@@ -88,7 +88,7 @@ class Terms:
         }
 
     def _compare(self, node: RemoteNode, facts: Mapping[str, Any]) -> None:
-        """Refuse a node that is made of other parts."""
+        """Refuse a node with other versions of the components."""
         pid = facts.get("pid")
         node.pid = pid if isinstance(pid, int) and not isinstance(pid, bool) else None
         here = {"evocell": version("evocell"), "wasmtime": version("wasmtime")}
@@ -111,7 +111,7 @@ class Terms:
             )
 
     def _compare_image(self, node: RemoteNode, answer: Mapping[str, Any]) -> None:
-        """Refuse a node whose image is another: one that it names differently, or that starts differently."""
+        """Refuse a node whose image has another id or other initial memory."""
         for name, wanted in (
             ("image_there", self.manifest.image_id),
             ("snapshot_sha256", self.manifest.snapshot_sha256),
@@ -126,7 +126,7 @@ class Terms:
 
 
 async def read_layers(config: Config) -> dict[str, bytes]:
-    """The layers of an engine's image, by hash.
+    """Return the layers of an engine's image by hash.
 
     Raises:
         EvocellError: One cannot be read.

@@ -1,4 +1,4 @@
-"""What runs need beside themselves, as it travels to nodes: blobs, trees and images, by their hashes."""
+"""Data that requests refer to, for transfer to nodes: blobs, trees and images, by hash."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from evocell_runtime.derive import APP_DIRECTORY
 __all__ = ["BLOB_BYTES", "Luggage", "Packed"]
 
 BLOB_BYTES = 4096
-"""Parts longer than this go by name, once to each node."""
+"""Length in bytes above which a part is sent by name, once to each node."""
 
 _PACKED_BYTES = 64 << 20
 
 
 @define
 class Packed:
-    """A run as it travels.
+    """A request in transferable form.
 
     Attributes:
-        plain: The run itself, in which long parts, trees and images are names.
+        plain: The request, with names in place of long parts, trees and images.
         blobs: The parts that it names.
         trees: Digests of the trees that it names.
     """
@@ -43,11 +43,11 @@ class Packed:
 
 
 class Luggage:
-    """Packs runs for nodes.
+    """Packs requests for nodes.
 
     Args:
-        snapshots: Where the trees lie that runs name by their paths.
-        images: Where the images lie, some with code in them.
+        snapshots: The store of trees, which requests name by path.
+        images: The images, some with code in them.
     """
 
     def __init__(self, snapshots: SnapshotStore, images: ImageCatalogue) -> None:
@@ -60,10 +60,10 @@ class Luggage:
         snapshots.on_new = self._learn
 
     def pack(self, run: GuestRequest) -> Packed:
-        """Pack a run.
+        """Pack a request.
 
         Raises:
-            ProtocolError: It has a directory mounted that is none of the engine's.
+            ProtocolError: It mounts a directory that is not the engine's.
         """
         packed = Packed({})
 
@@ -83,16 +83,16 @@ class Luggage:
         return packed
 
     def _learn(self, tree: FileTree) -> None:
-        """Pack a tree that is new, and most likely wanted by a node soon."""
+        """Pack a new tree, which a node will most likely need soon."""
         packed = pack_tree(tree)
         with self._packing:
             self._packed.put(tree.digest, packed, len(packed))
 
     def trees(self, digests: Collection[str]) -> dict[str, bytes]:
-        """Trees as they travel. Blocks; from any thread.
+        """Return trees in transferable form. Blocks; from any thread.
 
         Raises:
-            StoreError: One is not there any more.
+            StoreError: One does not exist any more.
         """
         found = self.known_trees(digests)
         for digest in digests:
@@ -103,13 +103,13 @@ class Luggage:
         return found
 
     def known_trees(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """The same, of those that need not be read for it."""
+        """Return those trees in transferable form that need not be read from disk."""
         with self._packing:
             packed = {digest: self._packed.get(digest) for digest in digests}
         return {digest: data for digest, data in packed.items() if data is not None}
 
     def _mounted(self, path: Path | None) -> list[str] | None:
-        """What a directory of this machine is called on all: a tree by its digest, or an image's own code."""
+        """Return the global name of a local directory: a tree's digest, or an image's own code."""
         if path is None:
             return None
         if path.parent == self._trees_root:

@@ -1,8 +1,7 @@
 """Messages between an engine and its nodes, as bytes.
 
-What a node gets comes from the engine, which it obeys. What a node answers is decoded as what a guest says
-is: the machine it runs on is not the caller's, so the answer is scanned under bounds, and each field is
-looked at.
+Nodes trust messages of the engine. Answers of a node are decoded like those of a guest: its machine is not
+the caller's, so the answer is scanned under bounds, and each field is validated.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from evocell_runtime.untrusted import GuestBytes
 __all__ = ["BRIEF_BYTES", "pack", "read_answer", "read_result", "room_for", "row_of", "unpack"]
 
 BRIEF_BYTES = 1 << 20
-"""The longest answer to a question that is not about runs."""
+"""Most bytes of an answer that is not about requests of guests."""
 
 _SPARE_BYTES = 128 << 10
-"""What a result takes beyond the bytes of the guest: its numbers and sentences."""
+"""Overhead of a result beyond the guest's bytes: numbers and sentences."""
 
 _ITEMS, _DEPTH = 200_000, 8
 _TEXT_BYTES = 64 << 10
@@ -42,27 +41,27 @@ _FLAGS = ("timed_out", "session_alive", "loaded")
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
-    """A message of ours as bytes."""
+    """Encode a trusted message."""
     data: bytes = msgpack.packb(message)
     return data
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The message that the engine packed; for nodes."""
+    """Decode a message of the engine; for nodes."""
     message: dict[str, Any] = msgpack.unpackb(data)
     return message
 
 
 def room_for(limits: Limits) -> int:
-    """How long the result of a call under these limits may be at most, in bytes."""
+    """Return the most bytes of a result of a call with the given limits."""
     return limits.payload_bytes + ENVELOPE_BYTES + 2 * limits.output_bytes + _SPARE_BYTES
 
 
 def read_answer(data: bytes, max_bytes: int = BRIEF_BYTES) -> dict[str, Any]:
-    """A node's answer, of which nothing is known yet but that it is a map with texts as keys.
+    """Decode a node's answer, validating only that it is a map with texts as keys.
 
     Raises:
-        ProtocolError: It is none, or is over a bound.
+        ProtocolError: It is malformed, or over a bound.
     """
     answer = decode_hostile(data, max_bytes=max_bytes, max_items=_ITEMS, max_depth=_DEPTH)
     if not isinstance(answer, dict) or not all(isinstance(key, str) for key in answer):
@@ -71,7 +70,7 @@ def read_answer(data: bytes, max_bytes: int = BRIEF_BYTES) -> dict[str, Any]:
 
 
 def row_of(seen: GuestResult) -> list[Any]:
-    """A result as a row of plain values: without the names it is scanned in half the time."""
+    """Return a result as a row of plain values, which is scanned in half the time of a map."""
     plain = seen.to_wire()
     result = plain["result"]
     plain["result"] = None if result is None else [result[name] for name in _RESULT]
@@ -79,14 +78,14 @@ def row_of(seen: GuestResult) -> list[Any]:
 
 
 def read_result(row: object, limits: Limits) -> GuestResult:
-    """A result, from the row that a node says it is.
+    """Decode a result from an untrusted row.
 
     Args:
-        row: What it says, decoded.
-        limits: The limits of the run; what could not have come of them is refused.
+        row: The decoded row.
+        limits: The limits of the request; values that are impossible under them are refused.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It is malformed.
     """
     plain = _named(row, _SIGHTING)
     for name in _SENTENCES:

@@ -1,8 +1,8 @@
-"""A node: guest processes on a machine of a pool, and the door through which an engine's messages come.
+"""Node of a cluster: guest processes on a pool's machine, and the entry point for an engine's messages.
 
-It lives in a process of the pool, in a thread with a trio loop. It keeps nothing that matters: whatever it
-was asked is asked elsewhere if it is gone. It ends with the process it lives in, when it is closed, or when
-the engine has not been heard of for a while.
+It runs in a process of the pool, in a thread with a trio loop. It holds no durable state: its requests are
+repeated elsewhere if it is lost. It ends with its process, when it is closed, or when the engine has not sent
+a message for a while.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from evocell_runtime.spec import ImageSpec, cpu_features
 __all__ = ["LEASE_S", "Machine", "NodeDoor"]
 
 LEASE_S = 120.0
-"""A node that has not heard of its engine for so long ends its guests."""
+"""Lease: a node without messages of its engine for this long ends its guests."""
 
 LINGER_S = 0.05
-"""How long finished runs wait for the others that came with them."""
+"""Seconds for which finished requests wait for the others of their batch."""
 
 _SHELF_PART = 4
 _MOST_KILLS = 100
@@ -57,12 +57,12 @@ Handler = Callable[[Mapping[str, Any]], Any]
 
 @frozen(kw_only=True)
 class Machine:
-    """What a pool gives a node.
+    """Resources of a node, from its pool.
 
     Attributes:
-        name: What the pool calls the process.
-        threads: How many threads it has; as many guest processes are started by default.
-        memory_bytes: Memory that it may hold, what it starts included; None for the machine's.
+        name: The pool's name of the process.
+        threads: Its number of threads; the default number of guest processes.
+        memory_bytes: Memory that it may hold, including child processes; None for the machine's.
     """
 
     name: str
@@ -71,17 +71,17 @@ class Machine:
 
 
 class NodeDoor:
-    """A node as the pool's process holds it. Messages come from any thread.
+    """Handle of a node in the pool's process. Messages may come from any thread.
 
     Args:
-        machine: What it has to live on.
+        machine: Its resources.
     """
 
     def __init__(self, machine: Machine) -> None:
         self._thread = TrioThread(lambda: _opened(machine), name="evocell-node")
 
     def answer(self, message: bytes) -> Future[bytes]:
-        """Start answering a message; cancelling the future changes nothing, an order does.
+        """Start answering a message; cancelling the future has no effect, a stop message does.
 
         Raises:
             EngineClosed: The node is closed.
@@ -90,7 +90,7 @@ class NodeDoor:
         return self._thread.submit(lambda: service.answer(message)).future
 
     def close(self) -> None:
-        """End every guest process. Blocks for a moment. Idempotent."""
+        """End every guest process. Blocks briefly. Idempotent."""
         self._thread.close()
 
 
@@ -108,11 +108,11 @@ async def _opened(machine: Machine) -> AsyncIterator[_Service]:
 
 @define(eq=False)
 class _UnderWay:
-    """A run that has begun.
+    """A request under way.
 
     Attributes:
-        scope: Stops it.
-        plain: What it was made of.
+        scope: Its cancel scope.
+        plain: Its description.
     """
 
     scope: trio.CancelScope
@@ -149,7 +149,7 @@ class _Service:
         }
 
     async def answer(self, data: bytes) -> bytes:
-        """Answer a message; what the node cannot do is an answer, too."""
+        """Answer a message; failures are answers, too."""
         self._heard_at = time.monotonic()
         message = unpack(data)
         try:
@@ -158,7 +158,7 @@ class _Service:
             return pack({"refused": str(error)[:2000]})
 
     async def keep_lease(self) -> None:
-        """End the guests of an engine that is not heard of any more."""
+        """End the guests when the engine's lease expires."""
         while True:
             await trio.sleep(_WATCH_S)
             if self._pool is not None and time.monotonic() - self._heard_at > LEASE_S:
@@ -168,7 +168,7 @@ class _Service:
                 self.close()
 
     def close(self) -> None:
-        """End the guests and forget everything; idempotent."""
+        """End the guests and clear all caches; idempotent."""
         self._living.cancel()
         self._pool = self._holdings = None
         self._under_way.clear()
@@ -180,7 +180,7 @@ class _Service:
             self._directory = None
 
     async def _hello(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        """Say what is here, so that the engine can compare."""
+        """Return the versions of the components, for the engine's comparison."""
         return {
             "evocell": version("evocell"),
             "wasmtime": version("wasmtime"),
@@ -191,7 +191,7 @@ class _Service:
         }
 
     async def _open(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Start guest processes, of an image that is built first if it is not here."""
+        """Start guest processes, building the image first if it is missing."""
         async with self._opening:
             missing = [sha for sha in wanted["layers"] if sha not in self._layers]
             if missing:
@@ -259,7 +259,7 @@ class _Service:
         return min(machine_memory(), self._machine.memory_bytes or machine_memory())
 
     async def _piece(self, piece: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a piece of something; the last one has it kept."""
+        """Take a piece of an item; the last one stores it."""
         kind, name = piece["kind"], piece["name"]
         arriving = self._arriving.get((kind, name))
         if arriving is None or piece["offset"] == 0:
@@ -291,7 +291,7 @@ class _Service:
         return {"here": holdings.holds_image(question["image"])}
 
     async def _import(self, pool: HostPool, holdings: Holdings, name: str, data: bytes) -> dict[str, Any]:
-        """Make an image of a snapshot that was sent; its code is compiled here."""
+        """Make an image from a transferred snapshot; its code is compiled here."""
         assert self._directory is not None
         path = self._directory.path / f"{name}.image"
         try:
@@ -303,25 +303,25 @@ class _Service:
         return {}
 
     async def _orders(self, orders: Mapping[str, Any]) -> dict[str, Any]:
-        """Stop runs, and end sessions."""
+        """Stop requests, and end sessions."""
         for number in orders["cancel"]:
             if (run := self._under_way.get(number)) is not None:
                 run.scope.cancel()
             elif self._seen.pop(number, None) is None:
-                self._refuse(number)  # it may be on its way still
+                self._refuse(number)  # it may still be in transit
         if self._pool is not None:
             for session in orders["end"]:
                 await self._pool.end_session(session)
         return {}
 
     def _refuse(self, number: int) -> None:
-        """Have a run that is not here yet not begun."""
+        """Refuse a request that has not arrived yet."""
         self._unwanted[number] = None
         if len(self._unwanted) > _MOST_UNWANTED:
             del self._unwanted[next(iter(self._unwanted))]
 
     async def _look(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        """Say how the guest processes are."""
+        """Return the state of the guest processes."""
         pool, _holdings = self._opened()
         infos = pool.workers()
         memory_bytes, cpu_s = await trio.to_thread.run_sync(_read, [info.pid for info in infos])
@@ -334,7 +334,7 @@ class _Service:
         }
 
     async def _work(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Do runs, or wait for some that were begun; those that take long are left for later."""
+        """Run requests, or wait for some under way; long ones are answered later."""
         _pool, holdings = self._opened()
         for name, data in message["blobs"].items():
             holdings.take_blob(name, data)
@@ -361,7 +361,7 @@ class _Service:
         }
 
     async def _wait(self, numbers: list[int]) -> list[int]:
-        """Wait until all runs are over, or some are and the rest takes longer; the ones that are."""
+        """Wait until all requests have finished, or the others take too long; return the finished ones."""
 
         def under_way() -> bool:
             return any(number in self._under_way for number in numbers)
@@ -405,7 +405,7 @@ class _Service:
 
 
 def _read(pids: list[int | None]) -> tuple[int, float]:
-    """Memory and processor seconds of processes together; one that is gone counts for nothing."""
+    """Return the total memory and processor seconds of processes; ended ones count as zero."""
     memory_bytes, cpu_s = 0, 0.0
     for pid in pids:
         if pid is None:

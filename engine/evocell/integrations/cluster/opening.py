@@ -1,4 +1,4 @@
-"""The worker of an engine whose guests live on a pool's nodes."""
+"""Opening the worker of an engine with guests on a pool's nodes."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ async def open_cluster_worker(
     *,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> AsyncIterator[Worker]:
-    """Open a worker on a pool, once one of its nodes takes runs.
+    """Open a worker on a pool, once one of its nodes accepts requests.
 
     Args:
         pool: The pool.
-        config: The engine's configuration; `workers` counts processes of this machine, for what stays on it.
+        config: The engine's configuration; `workers` is the number of local processes.
         snapshots: Where version trees are kept.
         progress: Called in a thread with the steps of an image build on this machine.
 
     Raises:
-        ClusterLost: The pool cannot be reached, or has no node that can be used.
+        ClusterLost: The pool cannot be reached, or has no usable node.
         ImageError: The image could not be found, built or trusted.
 
-    Cancellation: Nothing is left on the nodes.
+    Cancellation: Nothing remains on the nodes.
     """
     manifest = await ensure_image(config, progress)
     terms = Terms(manifest=manifest, layers=await read_layers(config), config=config, pool=pool)

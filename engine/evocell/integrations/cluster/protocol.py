@@ -1,12 +1,12 @@
-"""What a pool of machines must do, so that an engine's guests can live on it.
+"""Interface of a pool of machines that can run an engine's guests.
 
-A pool knows nothing of guests. It says which nodes there are, carries a message to one and brings the answer
-back, and tells when a node or the pool is gone. Messages are bytes that need not be read on the way.
+A pool knows nothing about guests. It lists its nodes, delivers a message to a node and returns the answer,
+and reports the loss of a node or of the pool. Messages are opaque bytes.
 
-At the other end of each there is one `evocell.integrations.cluster.node.NodeDoor` for each engine, in a
-process that may start other processes. It takes any message, from any thread, and answers each once:
-``door.answer(message)`` returns a future of bytes. It is made before the first message, and closed with its
-process, or when the pool is told that the engine goes.
+At each node there is one `evocell.integrations.cluster.node.NodeDoor` per engine, in a process that may start
+child processes. It accepts any message, from any thread, and answers each once: ``door.answer(message)``
+returns a future of bytes. It is made before the first message, and closed with its process, or when the
+engine leaves the pool.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["Link", "NodeFailed", "NodeLost", "Pool"]
 
 
 class NodeLost(EvocellError):
-    """A node is gone, and with it what it was asked to do.
+    """A node was lost, with its requests.
 
     Attributes:
-        told: Whether the pool gave it back in an orderly way, so that nothing in it is to blame.
+        told: Whether the pool released it in order, so that no request is to blame.
     """
 
     def __init__(self, message: str, told: bool = False) -> None:  # noqa: FBT001, FBT002 - survives pickling
@@ -33,73 +33,73 @@ class NodeLost(EvocellError):
 
 
 class NodeFailed(EvocellError):
-    """A node is there, and cannot do what it was asked to do; the message says why."""
+    """A node failed to handle a request; the message says why."""
 
 
 class Link(Protocol):
-    """A pool, as the engine that uses it holds it; all of it in the engine's trio loop.
+    """An engine's connection to a pool; used in the engine's trio loop only.
 
     Attributes:
-        label: What to call the pool in a sentence, with its address.
+        label: Name of the pool in messages, with its address.
     """
 
     label: str
 
     @property
     def members(self) -> Mapping[str, str]:
-        """The nodes there are now: addresses, each of which means one process for ever, and their names.
+        """The current nodes: names by address; an address identifies one process for ever.
 
-        A name may come back at another address, when a process took the place of another.
+        A name may recur at another address, when a process was replaced.
         """
         ...
 
     @property
     def trouble(self) -> str | None:
-        """Why the pool itself cannot be reached, in a sentence; None as long as it can."""
+        """Why the pool itself is unreachable, in a sentence, or None."""
         ...
 
     async def wait_change(self) -> None:
-        """Wait until `members` or `trouble` may have changed since this was called."""
+        """Wait until `members` or `trouble` may have changed."""
         ...
 
     def left_in_order(self, address: str) -> bool:
-        """Whether a node that is gone was given back, and did not die."""
+        """Return whether a lost node was released in order, and did not die."""
         ...
 
     async def ask(self, addresses: Sequence[str], message: bytes) -> dict[str, bytes | EvocellError]:
-        """Have nodes answer a message at once, whatever they are doing.
+        """Send a message to nodes and get their answers at once, regardless of their load.
 
         Returns:
-            For each node its answer, or why there is none: `NodeLost` or `NodeFailed`.
+            For each node its answer, or the failure: `NodeLost` or `NodeFailed`.
 
-        Cancellation: Nothing waits; nodes may have got the message.
+        Cancellation: Does not wait; nodes may have received the message.
         """
         ...
 
     async def work(self, address: str, message: bytes) -> bytes:
-        """Have one node answer a message that takes it time, when its turn has come.
+        """Send a long-running message to one node, scheduled by the pool.
 
-        The pool may queue it behind other work, of other users as well; never on another node.
+        The pool may queue it behind other work, also of other users, but never on another node.
 
         Raises:
-            NodeLost: The node is gone, or the pool.
+            NodeLost: The node or the pool was lost.
             NodeFailed: It raised.
 
-        Cancellation: Nothing waits. If its turn has not come the node never gets it.
+        Cancellation: Does not wait. A message still queued is never delivered.
         """
         ...
 
     async def want(self, nodes: int) -> None:
-        """Tell a pool that can grow how many nodes would have something to do beside those there are."""
+        """Tell an elastic pool the number of additional nodes that could be used."""
         ...
 
 
 class Pool(Protocol):
-    """A pool, as its user describes it to an engine."""
+    """A user's description of a pool for an engine."""
 
     @property
     def processes(self) -> int | None:
-        """Guest processes of each node; None for as many as the pool gives a node threads."""
+        """Guest processes of each node; None for the number of its threads."""
         ...
 
     @property
@@ -109,9 +109,9 @@ class Pool(Protocol):
 
     @property
     def patience_s(self) -> float:
-        """Seconds for which the engine waits for a node when there is none."""
+        """Seconds for which the engine waits for a node."""
         ...
 
     def link(self) -> AbstractAsyncContextManager[Link]:
-        """Reach the pool, for one engine; its nodes' doors are closed at the end of the block."""
+        """Connect one engine to the pool; its nodes' doors are closed at the end of the block."""
         ...

@@ -1,4 +1,4 @@
-"""A node as the engine sees it: what it is, what it was sent, and the runs that are on their way there."""
+"""Engine side of a node: its state, its cached data, and its requests under way."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from evocell.models.info import WorkerInfo, WorkerKill, WorkerStatus
 __all__ = ["RemoteNode", "Waiting"]
 
 PIECE_BYTES = 4 << 20
-"""Longer things travel in pieces, ahead of the runs that need them; Dask warns of long arguments at 10 MB."""
+"""Longer items are sent in pieces, ahead of requests that need them; Dask warns of arguments from 10 MB."""
 
 INLINE_BYTES = 256 << 10
-"""What travels with a batch at most; the rest goes ahead of it."""
+"""Most bytes of items sent with a batch; others are sent ahead of it."""
 
 ASK_S = 60.0
-"""How long a node may take to answer a question that is not about runs."""
+"""Timeout of a node's answer to messages that are not about guest requests."""
 
 _MISSES = 3
 _SENTENCE_CHARS = 500
@@ -44,19 +44,19 @@ _SENTENCE_CHARS = 500
 
 @define(eq=False)
 class Waiting:
-    """A run that a task waits for.
+    """A request that a task waits for.
 
     Attributes:
-        run: The run.
-        number: What it is called in messages.
-        packed: The run as it travels.
-        suspect: Whether a node died of it, or of one beside it; then it travels alone.
-        missed: How often a node missed something for it.
-        node: Where it is; None while it waits to be sent.
-        seen: What was seen of it.
-        lost: Why it is lost with its node.
+        run: The request.
+        number: Its number in messages.
+        packed: The request in transferable form.
+        suspect: Whether it, or another request in its batch, may have killed a node; then it is sent alone.
+        missed: Number of times a node lacked data for it.
+        node: The node it is on; None while it waits to be sent.
+        seen: Its result.
+        lost: Why it was lost with its node.
         error: Why it cannot be done at all.
-        over: Set when one of the last three is there.
+        over: Set when one of the last three is set.
     """
 
     run: GuestRequest
@@ -77,23 +77,23 @@ class Waiting:
         lost: NodeLost | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Wake the task that waits, with the result; only the first time counts."""
+        """Wake the waiting task with the result; only the first call counts."""
         if not self.over.is_set():
             self.seen, self.lost, self.error = seen, lost, error
             self.over.set()
 
 
 class RemoteNode:
-    """A node of the pool, from its joining to its end.
+    """A node of the pool, from joining to end.
 
     Args:
-        address: The pool's name for its process.
-        name: What to call it.
+        address: The pool's address of its process.
+        name: Its name.
         link: The pool.
-        luggage: Packs what runs need.
-        export: Returns the file that holds an image's snapshot, written once.
-        own_image: Id of the image that guests are forked from if a run names none.
-        on_kill: Told when it killed a guest process for its memory.
+        luggage: Packs the data of requests.
+        export: Returns the file with an image's snapshot, which is written once.
+        own_image: Id of the default image.
+        on_kill: Called when it killed a guest process for its memory.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class RemoteNode:
         self.sessions: set[str] = set()
         self.sent_at = -math.inf
         self.own_queue: deque[Waiting] = deque()
-        """Runs in sessions that live here."""
+        """Requests of sessions on this node."""
         self.in_flight: dict[int, Waiting] = {}
         self.pace = Pace(1)
         self._link = link
@@ -138,50 +138,50 @@ class RemoteNode:
 
     @property
     def is_up(self) -> bool:
-        """Whether it takes runs."""
+        """Whether it accepts requests."""
         return self.status == "up" and self._nursery is not None
 
     @property
     def room(self) -> int:
-        """How many more runs it should be given."""
+        """Number of further requests to assign."""
         return max(0, self.pace.window - len(self.in_flight)) if self.is_up else 0
 
     @property
     def load(self) -> float:
-        """Runs that are there for each of its guest processes."""
+        """Requests under way per guest process."""
         return len(self.in_flight) / max(1, self.processes)
 
     @property
     def has_suspect(self) -> bool:
-        """Whether a run is there of which a node may have died."""
+        """Whether it has a suspect request, which may have killed a node."""
         return any(waiting.suspect for waiting in self.in_flight.values())
 
     def come_up(self, processes: int) -> None:
-        """Note that it takes runs from now on."""
+        """Mark it as accepting requests."""
         self.processes = processes
         self.pace = Pace(processes)
         self.status = "up"
 
     def refuse(self, why: str) -> None:
-        """Give it no more runs, and have those that are there done elsewhere."""
+        """Assign no more requests, and move those under way to other nodes."""
         self.status, self.problem = "refused", why[:_SENTENCE_CHARS]
         self.lose(NodeLost(why, told=True))
 
     def leave(self, lost: NodeLost) -> None:
-        """Note that it is gone."""
+        """Mark it as lost."""
         self.status = "starting"
         self._living.cancel()
         self.lose(lost)
 
     def lose(self, lost: NodeLost) -> None:
-        """Tell those who wait for something here that they wait in vain."""
+        """Fail all tasks that wait for this node."""
         for waiting in [*self.in_flight.values(), *self.own_queue]:
             waiting.settle(lost=lost)
         self.in_flight.clear()
         self.own_queue.clear()
 
     def info(self) -> WorkerInfo:
-        """What is seen of it."""
+        """Return its state."""
         return WorkerInfo(
             name=self.name,
             pid=self.pid,
@@ -200,12 +200,12 @@ class RemoteNode:
     # ------------------------------------------------------------------ questions
 
     async def ask(self, message: Mapping[str, Any], *, timeout_s: float = ASK_S) -> dict[str, Any]:
-        """Ask it something that takes it no time, or is worth waiting for.
+        """Send it a message, and wait for the answer.
 
         Raises:
-            NodeLost: It is gone, or does not answer.
+            NodeLost: It was lost, or does not answer.
             NodeFailed: It refuses, or fails.
-            ProtocolError: Its answer makes no sense.
+            ProtocolError: Its answer is malformed.
         """
         with trio.move_on_after(timeout_s):
             answers = await self._link.ask([self.address], pack(message))
@@ -216,11 +216,11 @@ class RemoteNode:
         raise NodeLost(f"{self.name} has not answered for {timeout_s:g} s")
 
     def told(self, data: bytes, max_bytes: int = BRIEF_BYTES) -> dict[str, Any]:
-        """Read an answer.
+        """Decode an answer.
 
         Raises:
             NodeFailed: It refuses.
-            ProtocolError: It makes no sense.
+            ProtocolError: The answer is malformed.
         """
         answer = read_answer(data, max_bytes)
         if "refused" in answer:
@@ -228,14 +228,14 @@ class RemoteNode:
         return answer
 
     def read(self, answer: Mapping[str, Any]) -> None:
-        """Take note of its readings."""
+        """Store its readings."""
         for key in ("memory_bytes", "cpu_s", "guests", "up"):
             value = answer.get(key)
             if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1 << 62:
                 self._readings[key] = value
 
     async def ship(self, kind: str, name: str, data: bytes) -> dict[str, Any]:
-        """Send something long, in pieces; returns the answer to the last."""
+        """Send a long item in pieces; returns the answer to the last."""
         answer: dict[str, Any] = {}
         for offset in range(0, max(1, len(data)), PIECE_BYTES):
             piece = {"op": "piece", "kind": kind, "name": name, "offset": offset, "total": len(data)}
@@ -247,19 +247,19 @@ class RemoteNode:
     # ------------------------------------------------------------------ orders
 
     def stop(self, number: int) -> None:
-        """Have a run stopped, soon."""
+        """Queue an order to stop a request."""
         if self.in_flight.pop(number, None) is not None:
             self._cancel.append(number)
             self._orders.set()
 
     def end_session(self, session: str) -> None:
-        """Have a session ended, soon."""
+        """Queue an order to end a session."""
         self.sessions.discard(session)
         self._end.append(session)
         self._orders.set()
 
     async def live(self) -> None:
-        """Have batches sent, and tell it what to stop and what to end, until it leaves."""
+        """Send batches and queued orders until it leaves."""
         with self._living:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -271,18 +271,18 @@ class RemoteNode:
                     try:
                         await self.ask(orders)
                     except NodeLost:
-                        continue  # it is seen where members are
+                        continue  # its loss is detected by the watch on members
                     except (NodeFailed, ProtocolError) as error:
                         self.refuse(str(error))
 
     # ------------------------------------------------------------------ runs
 
     def begin(self, batch: Collection[Waiting], again: Callable[[Waiting], None]) -> None:
-        """Begin to have runs done, of a node that lives; those who wait for them are told.
+        """Send a batch of requests to a live node; waiting tasks get the results.
 
         Args:
-            batch: The runs.
-            again: Called with each that is to be sent again, here or elsewhere.
+            batch: The requests.
+            again: Called with each that is to be resent, here or elsewhere.
         """
         for waiting in batch:
             waiting.node = self
@@ -311,7 +311,7 @@ class RemoteNode:
                 self._drop(waiting, lost)
         except (NodeFailed, ProtocolError) as error:
             self.refuse(f"{self.name} answered with nonsense, or not at all: {error}")
-        except EvocellError as error:  # of ours: a tree that is not there any more
+        except EvocellError as error:  # a local failure: a tree that does not exist any more
             for waiting in batch:
                 self.in_flight.pop(waiting.number, None)
                 waiting.settle(error=error)
@@ -321,7 +321,7 @@ class RemoteNode:
             waiting.settle(lost=lost)
 
     async def _message(self, batch: Collection[Waiting]) -> dict[str, Any]:
-        """The message that brings runs, with what they need; what is long is sent ahead."""
+        """Build the message of a batch with its data, sending long items ahead."""
         async with self._shipping:
             for image in {waiting.run.image for waiting in batch} - self._images - {None}:
                 await self._bring(str(image))
@@ -342,7 +342,7 @@ class RemoteNode:
         return {"op": "work", "runs": runs, "blobs": blobs, "trees": trees, "collect": []}
 
     async def _bring(self, image: str) -> None:
-        """Have an image there: one that is not is sent as a snapshot, and compiled there."""
+        """Ensure that the node has an image, sending the snapshot if need be; it is compiled there."""
         answer = await self.ask({"op": "has_image", "image": image})
         if answer.get("here") is not True:
             path = await self._export(image)
@@ -351,7 +351,7 @@ class RemoteNode:
         self._images.add(image)
 
     async def _ahead(self, kind: str, things: dict[str, bytes]) -> dict[str, bytes]:
-        """Send ahead what is too long to travel with a batch; returns what is left."""
+        """Send the items ahead that are too long for a batch; returns the others."""
         left: dict[str, bytes] = {}
         room = INLINE_BYTES
         for name, data in things.items():
@@ -365,7 +365,7 @@ class RemoteNode:
     def _take_answer(
         self, answer: Mapping[str, Any], batch: Collection[Waiting], again: Callable[[Waiting], None]
     ) -> list[Waiting]:
-        """Take what an answer says of runs; returns those that take longer.
+        """Process the results in an answer; returns the requests still under way.
 
         Raises:
             ProtocolError: It makes no sense.
@@ -381,7 +381,7 @@ class RemoteNode:
                 raise ProtocolError("its answer is about runs that it does not have")
             self._take_one(asked.pop(row[0]), row[1], again)
         left = [asked.pop(number) for number in later if isinstance(number, int) and number in asked]
-        for waiting in asked.values():  # neither: it was told to stop them
+        for waiting in asked.values():  # neither: they were stopped by an order
             self._drop(waiting, NodeLost(f"{self.name} knows nothing of a run", told=True))
         return left
 
@@ -389,7 +389,7 @@ class RemoteNode:
         if not isinstance(answer, dict):
             raise ProtocolError("its answer says nothing of a run")
         if self.in_flight.get(waiting.number) is not waiting:
-            return  # no task waits any more
+            return  # no task waits for it any more
         if "result" in answer:
             seen = read_result(answer["result"], waiting.run.limits)
             del self.in_flight[waiting.number]
@@ -407,7 +407,7 @@ class RemoteNode:
             self._drop(waiting, NodeLost(lost))
 
     def _forget(self, missing: object, waiting: Waiting) -> None:
-        """Take note of what the node does not have, which it was believed to have."""
+        """Record the data that the node lacks although it was believed to have it."""
         waiting.missed += 1
         if not isinstance(missing, dict) or waiting.missed > _MISSES:
             raise ProtocolError("it misses again and again what it was sent")
@@ -418,7 +418,7 @@ class RemoteNode:
         self._images.difference_update(_names(missing.get("image")))
 
     def _tell_kill(self, kill: object) -> None:
-        """Pass on that a guest process was killed for its memory, if what the node says can be read."""
+        """Report a guest process killed for its memory, if the node's report is valid."""
         if not isinstance(kill, dict):
             return
         worker, limit, reached, numbers = (kill.get(key) for key in ("worker", "limit", "reached", "runs"))

@@ -1,4 +1,4 @@
-"""Text that becomes part of a harness: these modules run inside the sandbox, on the guest's Python.
+"""Modules for harnesses, which run inside the sandbox on the guest's Python.
 
 They are read as files and never imported by the host. They import the standard library only.
 """

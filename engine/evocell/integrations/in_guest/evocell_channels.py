@@ -1,7 +1,6 @@
-"""What processes of a sandbox share: pipes, queues, locks and values, made of channels between guests.
+"""Pipes, queues, locks and shared values for processes of a sandbox, built on channels between guests.
 
-A channel is a queue of messages that the host keeps. What is sent is pickled here and never looked into
-there.
+A channel is a queue of messages in the host. Values are pickled here; the messages are opaque to the host.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import evocell_processes as own
 def receive(
     channel: int, block: bool, timeout: float | None, *, takes: bool = True, pids: Iterable[int] = ()
 ) -> Any:
-    """Take a message; None if none came in time."""
+    """Receive a message; None on timeout."""
     watched = list(pids)
     if not block:
         timeout = 0
@@ -30,7 +29,7 @@ def receive(
 
 
 def dumps(value: Any) -> bytes:
-    """Pickle a value, as `multiprocessing` does."""
+    """Pickle a value like `multiprocessing`."""
     return bytes(ForkingPickler.dumps(value))
 
 
@@ -54,10 +53,10 @@ class Connection:
         own.ask("send", self._out, dumps(obj))
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        """Wait for bytes.
+        """Receive bytes.
 
         Raises:
-            EOFError: Nobody is left to send any.
+            EOFError: No sender is left.
         """
         self._check(self._in)
         found: bytes = receive(self._in, True, None)  # type: ignore[arg-type]
@@ -67,15 +66,15 @@ class Connection:
         return found
 
     def recv(self) -> Any:
-        """Wait for a value.
+        """Receive a value.
 
         Raises:
-            EOFError: Nobody is left to send one.
+            EOFError: No process that could send is left.
         """
         return pickle.loads(self.recv_bytes())
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Say whether something can be received within a time."""
+        """Return whether a message can be received within a time."""
         self._check(self._in)
         return receive(self._in, True, timeout, takes=False) is not None  # type: ignore[arg-type]
 
@@ -84,7 +83,7 @@ class Connection:
         self.closed = True
 
     def fileno(self) -> int:
-        """Raise: there is no file behind it."""
+        """Raise an error: a channel has no descriptor."""
         raise io.UnsupportedOperation("fileno")
 
     def _check(self, channel: int | None) -> None:
@@ -103,7 +102,7 @@ class Connection:
 
 
 def pipe(duplex: bool = True) -> tuple[Connection, Connection]:
-    """Return the two ends of a pipe; of one for one way, the one to receive from first."""
+    """Return the two ends of a pipe; of a one-way pipe, the receiving end first."""
     there = own.ask("channel")
     if not duplex:
         return Connection(there, None), Connection(None, there)
@@ -112,7 +111,7 @@ def pipe(duplex: bool = True) -> tuple[Connection, Connection]:
 
 
 class Semaphore:
-    """A number of tokens that processes take and give back."""
+    """A counting semaphore."""
 
     _most: int | None = None
 
@@ -122,23 +121,23 @@ class Semaphore:
             own.ask("send", self._channel, b"")
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """Take a token."""
+        """Acquire the semaphore."""
         return receive(self._channel, block, timeout) is not None
 
     def release(self) -> None:
-        """Give a token back."""
+        """Release the semaphore."""
         if self._most is not None and self.get_value() >= self._most:
             message = "semaphore or lock released too many times"
             raise ValueError(message)
         own.ask("send", self._channel, b"")
 
     def get_value(self) -> int:
-        """Return how many there are."""
+        """Return its value."""
         found: int = own.ask("size", self._channel)
         return found
 
     def locked(self) -> bool:
-        """Say whether there is none."""
+        """Return whether its value is 0."""
         return self.get_value() == 0
 
     def __enter__(self) -> bool:
@@ -149,7 +148,7 @@ class Semaphore:
 
 
 class BoundedSemaphore(Semaphore):
-    """One to which no more tokens are given back than there were."""
+    """A semaphore that cannot be released above its initial value."""
 
     def __init__(self, value: int = 1) -> None:
         super().__init__(value)
@@ -164,14 +163,14 @@ class Lock(BoundedSemaphore):
 
 
 class RLock(Lock):
-    """A lock that its owner may take again."""
+    """A reentrant lock."""
 
     def __init__(self) -> None:
         super().__init__()
         self._owner, self._count = -1, 0
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """Take it."""
+        """Acquire the lock."""
         if self._owner == os.getpid() and self._count:
             self._count += 1
             return True
@@ -181,7 +180,7 @@ class RLock(Lock):
         return True
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         if self._owner != os.getpid() or not self._count:
             message = "attempt to release recursive lock not owned by thread"
             raise AssertionError(message)
@@ -197,7 +196,7 @@ class Event:
         self._channel = own.ask("channel")
 
     def is_set(self) -> bool:
-        """Say whether it is set."""
+        """Return whether it is set."""
         return bool(own.ask("size", self._channel))
 
     def set(self) -> None:
@@ -206,7 +205,7 @@ class Event:
             own.ask("send", self._channel, b"")
 
     def clear(self) -> None:
-        """Take it back."""
+        """Clear it."""
         receive(self._channel, False, None)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -224,7 +223,7 @@ class Condition:
         self.acquire, self.release = self._lock.acquire, self._lock.release
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Let go of the lock until it is notified."""
+        """Release the lock until notified."""
         with self._waiting as held:
             held.value += 1
         self.release()
@@ -234,7 +233,7 @@ class Condition:
             self.acquire()
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """Wait until something holds."""
+        """Wait until a predicate holds."""
         until = None if timeout is None else time.monotonic() + timeout
         while not (found := predicate()):
             left = None if until is None else until - time.monotonic()
@@ -244,7 +243,7 @@ class Condition:
         return found
 
     def notify(self, n: int = 1) -> None:
-        """Wake as many as this that wait."""
+        """Wake at most `n` waiting processes."""
         with self._waiting as held:
             woken = min(n, held.value)
             held.value -= woken
@@ -252,7 +251,7 @@ class Condition:
             own.ask("send", self._wakeups, b"")
 
     def notify_all(self) -> None:
-        """Wake all that wait."""
+        """Wake all waiting processes."""
         self.notify(1 << 30)
 
     def __enter__(self) -> Any:
@@ -263,7 +262,7 @@ class Condition:
 
 
 class Cell:
-    """A value that processes share, pickled in a channel; while one has it, the others wait for it."""
+    """A shared value, pickled in a channel; while one process has it, the others wait for it."""
 
     def __init__(self, value: Any) -> None:
         self._channel = own.ask("channel")
@@ -288,10 +287,10 @@ class Queue:
         self._unfinished = Cell(0)
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put a value in.
+        """Put a value.
 
         Raises:
-            queue.Full: There is no room in time.
+            queue.Full: There is no room within the timeout.
         """
         data = dumps(obj)
         if self._room is not None and not self._room.acquire(block, timeout):
@@ -301,10 +300,10 @@ class Queue:
         own.ask("send", self._channel, data)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take a value out.
+        """Get a value.
 
         Raises:
-            queue.Empty: There is none in time.
+            queue.Empty: There is none within the timeout.
         """
         found = receive(self._channel, block, timeout)
         if found is None:
@@ -314,28 +313,28 @@ class Queue:
         return pickle.loads(found)
 
     def put_nowait(self, obj: Any) -> None:
-        """Put a value in at once."""
+        """Put a value without waiting."""
         self.put(obj, False)
 
     def get_nowait(self) -> Any:
-        """Take a value out at once."""
+        """Get a value without waiting."""
         return self.get(False)
 
     def qsize(self) -> int:
-        """Return how many values are in it."""
+        """Return the number of values in it."""
         found: int = own.ask("size", self._channel)
         return found
 
     def empty(self) -> bool:
-        """Say whether it is empty, by now."""
+        """Return whether it is empty."""
         return receive(self._channel, False, None, takes=False) is None
 
     def full(self) -> bool:
-        """Say whether there is no room in it."""
+        """Return whether it is full."""
         return self._room is not None and self._room.locked()
 
     def task_done(self) -> None:
-        """Say that a value that was taken out is done with."""
+        """Mark a value from `get` as processed."""
         with self._unfinished as held:
             if held.value <= 0:
                 message = "task_done() called too many times"
@@ -343,7 +342,7 @@ class Queue:
             held.value -= 1
 
     def join(self) -> None:
-        """Wait until all values are done with."""
+        """Wait until all values are processed."""
         while True:
             with self._unfinished as held:
                 if not held.value:
@@ -357,7 +356,7 @@ class Queue:
 
 
 class Value:
-    """A number that processes share."""
+    """A shared number."""
 
     def __init__(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> None:
         self._code = _typecode(typecode_or_type)
@@ -385,11 +384,11 @@ class Value:
         return self
 
     def acquire(self, *args: Any) -> bool:
-        """Take its lock."""
+        """Acquire its lock."""
         return bool(self._lock.acquire(*args))
 
     def release(self) -> None:
-        """Give its lock back."""
+        """Release its lock."""
         self._lock.release()
 
     def __enter__(self) -> Any:
@@ -400,7 +399,7 @@ class Value:
 
 
 class Array(Value):
-    """Numbers that processes share."""
+    """A shared array of numbers."""
 
     def __init__(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> None:
         super().__init__(typecode_or_type, lock=lock)
@@ -438,7 +437,7 @@ def _typecode(given: Any) -> str:
 
 
 def _coerced(code: str, value: Any) -> Any:
-    """Make of a value what a C variable of a type would hold of it."""
+    """Convert a value as an assignment to a C variable of a type would."""
     if code in ("c", "?"):
         return bool(value) if code == "?" else value
     return array(code, [value])[0]

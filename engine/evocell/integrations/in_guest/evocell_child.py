@@ -1,4 +1,4 @@
-"""The other side of a process that was started: the interpreter's command line, in a fresh guest."""
+"""Child side of a started process: the interpreter's command line in a fresh guest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WITH_VALUE = ("-W", "-X")
 
 
 def main(options: dict[str, Any]) -> list[Any]:
-    """Be a process that was started: run a program as the interpreter's command line has it.
+    """Run a program as the interpreter's command line would.
 
     Args:
         options: ``words`` (the command line after the interpreter), ``cwd``, ``env``, ``merged`` (whether the
@@ -42,7 +42,7 @@ def main(options: dict[str, Any]) -> list[Any]:
 
 
 def _finished(run: Callable[[], object]) -> int:
-    """Run a program to its end, with what it registered for that, and return its exit status."""
+    """Run a program and its exit handlers; return its exit status."""
     code = _status(run)
     before = code
     try:
@@ -136,7 +136,7 @@ def _run_python(words: list[str], cwd: str) -> None:
 
 
 def _become_main() -> ModuleType:
-    """Put a fresh ``__main__`` in the place of the agent's, which goes on unseen."""
+    """Install a fresh ``__main__`` in place of the agent's, which continues in the background."""
     module = ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = module

@@ -1,4 +1,4 @@
-"""Runs somebody's evaluator on the candidate, both inside the sandbox."""
+"""Runs an existing evaluator on the candidate, both inside the sandbox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import evocell_stand_ins
 PROGRAM = "/app/program.py"
 HARNESS = "/harness"
 OWN = "/tmp/evaluator"  # noqa: S108 - a guest path
-"""Where an evaluator finds itself if it may write beside itself."""
+"""Directory of an evaluator that may write beside its own files."""
 
 _MAX_TEXT_CHARS = 20_000
 _MAX_DEPTH = 8
@@ -32,13 +32,13 @@ def evaluate(  # noqa: PLR0917 - the arguments of the case, by place
     kept: dict[str, bytes] | None = None,
     arguments: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Load an evaluator as OpenEvolve does, call one of its functions, and return what it gave as plain data.
+    """Load an evaluator like OpenEvolve, call one of its functions, and return its result as plain data.
 
     Args:
         function: Its name, such as ``"evaluate"``.
         path: The evaluator's file, relative to the harness.
         environ: Environment variables to add before it is loaded.
-        writable: Whether it is to have a copy of its files that it may write beside.
+        writable: Whether it gets a copy of its files in a writable directory.
         kept: What evaluations before have written there, by path; None if nothing is kept.
         arguments: What the function takes by name beside the program's path.
 
@@ -91,7 +91,7 @@ def _files_below(directory: str) -> dict[str, bytes]:
 
 
 def own_directory() -> str:
-    """Copy the harness, our own modules left out, to where it can be written to."""
+    """Copy the harness, without evocell's modules, to a writable directory."""
     if os.path.isdir(OWN):
         return OWN
 
@@ -109,7 +109,7 @@ def _load(path: str, root: str) -> ModuleType:
     os.chdir(directory)
     parts = path.removesuffix(".py").split("/")
     if not any("." in part for part in parts):
-        # By its dotted name it comes as byte code that was compiled beforehand.
+        # Imported by its dotted name, it uses the byte code compiled beforehand.
         name = ".".join(parts)
         spec = importlib.util.find_spec(name)
         if spec is not None:
@@ -128,7 +128,7 @@ def _load(path: str, root: str) -> ModuleType:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Make plain data of what an evaluator returned: numbers of numpy become Python's, the rest text."""
+    """Convert an evaluator's result to plain data: numpy numbers become Python's, other values text."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if depth < _MAX_DEPTH:

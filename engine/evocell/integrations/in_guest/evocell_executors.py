@@ -12,7 +12,7 @@ from evocell_pools import Workers, broken_pool
 
 
 class PumpedFuture(Future):  # type: ignore[type-arg]
-    """A future whose result comes from a worker, and is looked for when somebody waits for it."""
+    """A future whose result is fetched from a worker when it is waited for."""
 
     workers: Workers
 
@@ -25,17 +25,17 @@ class PumpedFuture(Future):  # type: ignore[type-arg]
                 return
 
     def done(self) -> bool:
-        """Say whether it is done, by now."""
+        """Return whether it is done."""
         self.pump(0)
         return super().done()
 
     def result(self, timeout: float | None = None) -> Any:
-        """Return what came of it."""
+        """Return the result, or raise the exception."""
         self.pump(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the error that came of it."""
+        """Return the exception."""
         self.pump(timeout)
         return super().exception(0)
 
@@ -85,7 +85,7 @@ class ProcessExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for what is under way, and end the workers."""
+        """Wait for the running tasks, and end the workers."""
         self._closed = True
         while wait and self._workers.busy and not cancel_futures:
             self._workers.pump(None)
@@ -102,7 +102,7 @@ class ProcessExecutor(Executor):
 def wait_for_futures(
     fs: Iterable[Future[Any]], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
 ) -> Any:
-    """Do what `concurrent.futures.wait` does."""
+    """Implement `concurrent.futures.wait`."""
     found = set(fs)
     until = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -120,7 +120,7 @@ def wait_for_futures(
 
 
 def as_completed(fs: Iterable[Future[Any]], timeout: float | None = None) -> Iterator[Future[Any]]:
-    """Do what `concurrent.futures.as_completed` does."""
+    """Implement `concurrent.futures.as_completed`."""
     left = list(dict.fromkeys(fs))
     total = len(left)
     until = None if timeout is None else time.monotonic() + timeout

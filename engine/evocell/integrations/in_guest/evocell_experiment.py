@@ -1,4 +1,4 @@
-"""Calls a function of the candidate where it finds what stands in for threads, processes and alarms."""
+"""Calls a function of the candidate with the stand-ins for threads, processes and alarms installed."""
 
 from __future__ import annotations
 

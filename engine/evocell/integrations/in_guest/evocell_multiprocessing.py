@@ -1,7 +1,7 @@
 """`multiprocessing` in a sandbox: a process is a copy of this guest, as with the start method ``fork``.
 
-The package is the standard library's own; what needs the operating system (processes, locks, queues, shared
-values) is made of copies of the guest and of channels between them, through which pickled values go as bytes.
+The package is the standard library's own; the parts that need the operating system (processes, locks, queues,
+shared values) are built on copies of the guest and on channels between them, which carry pickled values.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MISSING = (
 
 
 class _Popen:
-    """What `multiprocessing.process.BaseProcess` starts and asks."""
+    """The ``popen`` object of `multiprocessing.process.BaseProcess`."""
 
     method = "fork"
     sentinel = 0
@@ -60,7 +60,7 @@ class _Popen:
         return self.returncode
 
     def poll(self) -> int | None:
-        """Say how it ended, if it has."""
+        """Return its exit status; None if it has not ended."""
         return self.wait(0)
 
     def _send(self, number: int) -> None:
@@ -97,7 +97,7 @@ class Process(process.BaseProcess):
 
 
 def _proxy(name: str, methods: Iterable[str]) -> type:
-    """Make a class whose methods are done on a value that processes share."""
+    """Make a class whose methods operate on a shared value."""
 
     def through(method: str) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -139,7 +139,7 @@ for _class in (ListProxy, DictProxy):
 
 
 class Namespace:
-    """Attributes that processes share."""
+    """Shared attributes."""
 
     def __init__(self, **given: Any) -> None:
         object.__setattr__(self, "_shared", DictProxy(given))
@@ -160,7 +160,7 @@ class Namespace:
 
 
 class Manager:
-    """Makes what processes share."""
+    """Makes shared objects."""
 
     list, dict, Namespace = ListProxy, DictProxy, Namespace
     Queue = JoinableQueue = Queue
@@ -174,7 +174,7 @@ class Manager:
         raise NotImplementedError(_MISSING.format(f"multiprocessing.Manager().{name}"))
 
     def start(self, *_args: Any) -> None:
-        """Do nothing: there is no process of its own."""
+        """Do nothing: there is no server process."""
 
     def shutdown(self) -> None:
         """Do nothing."""
@@ -192,7 +192,7 @@ class Manager:
 
 
 def missing(name: str) -> Callable[..., Any]:
-    """Return what raises an error that says what there is instead."""
+    """Return a function that raises an error naming the alternative."""
 
     def refuse(*_args: Any, **_kwargs: Any) -> Any:
         raise NotImplementedError(_MISSING.format(f"multiprocessing.{name}"))
@@ -201,7 +201,7 @@ def missing(name: str) -> Callable[..., Any]:
 
 
 class Context(context.BaseContext):
-    """What `multiprocessing.get_context` returns, whatever is asked for."""
+    """The context that `multiprocessing.get_context` returns for every method."""
 
     _name = "fork"
     Process = Process
@@ -225,11 +225,11 @@ class Context(context.BaseContext):
         self.get_context(method)
 
     def get_all_start_methods(self) -> list[str]:
-        """Return those there are."""
+        """Return the available methods."""
         return ["fork"]
 
     def cpu_count(self) -> int:
-        """Return 1: processes run in turn."""
+        """Return 1: processes run one at a time."""
         return 1
 
 
@@ -240,7 +240,7 @@ def _pool(*args: Any, **kwargs: Any) -> Any:
 
 
 def install() -> None:
-    """Put it into the standard library's package."""
+    """Install it into the standard library's package."""
     made = Context()
     own_names: dict[str, Any] = {
         "Pool": _pool,
@@ -274,7 +274,7 @@ def install() -> None:
 
 
 def _replace_modules() -> None:
-    """Fill the modules of the package that cannot be imported without the operating system."""
+    """Replace the modules of the package that cannot be imported without an operating system."""
     synchronize = ModuleType("multiprocessing.synchronize")
     for one in (Lock, RLock, Semaphore, BoundedSemaphore, Event, Condition, Barrier):
         setattr(synchronize, one.__name__, one)

@@ -26,13 +26,13 @@ def broken_pool() -> type[Exception]:
 
 
 class _RemoteError:
-    """An error as it travels: with the text of its traceback, as the standard library's pools have it."""
+    """An error with the text of its traceback, for pickling, like that of the standard library's pools."""
 
     def __init__(self, error: BaseException, text: str) -> None:
         self.error, self.text = error, text
 
     def raised(self) -> BaseException:
-        """Return the error, caused by what its process saw."""
+        """Return the error, chained to its remote traceback."""
         from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 
         self.error.__cause__ = RemoteTraceback(f'\n"""\n{self.text}"""')
@@ -43,19 +43,19 @@ _inherited: list[types.FunctionType] = []
 
 
 def inherited(index: int) -> types.FunctionType:
-    """Return a function that was there before this process was made as a copy."""
+    """Return a function inherited from the parent process."""
     return _inherited[index]
 
 
 class _TaskPickler(ForkingPickler):
-    """Pickles tasks, and refers to local functions that processes have inherited, which have no name.
+    """Pickles tasks, with references to inherited local functions, which have no importable name.
 
-    A pool's processes are copies, so those that are started with its first task hold its functions already,
-    and a lambda need not be refused.
+    A pool's processes are copies, so those started with its first task already hold its functions, and a
+    lambda need not be refused.
     """
 
     accepts = False
-    """Whether functions may be added: the processes are not started yet."""
+    """Whether functions may be added, as long as the processes are not started."""
 
     def reducer_override(self, obj: Any) -> Any:
         if not (isinstance(obj, types.FunctionType) and "<" in obj.__qualname__):
@@ -97,7 +97,7 @@ class Workers:
         return bool(self._waiting)
 
     def start(self) -> None:
-        """Start all of them, or as many as there is room for."""
+        """Start all processes, or as many as there is room for."""
         while len(self._pids) < self._count:
             try:
                 self._pids.append(own.start_copy(self._work))
@@ -109,7 +109,7 @@ class Workers:
     def send(
         self, function: Callable[..., Any], args: Any, kwargs: Any, done: Callable[[bool, Any], object]
     ) -> None:
-        """Have one of them call a function; `done` is told if it went well, and the value or the error."""
+        """Send a function to a process; `done` is called with success, and the value or the error."""
         data = self._packed((function, args, kwargs))
         self.start()
         self._is_used = True
@@ -125,14 +125,14 @@ class Workers:
         except (pickle.PicklingError, AttributeError):
             if self._is_used:
                 raise
-            self.stop()  # those that are started anew hold the function
+            self.stop()  # newly started ones hold the function
             return _packed(task, accepts=True)
 
     def pump(self, timeout: float | None) -> bool:
-        """Wait for a result and pass it on.
+        """Wait for a result and deliver it.
 
         Returns:
-            Whether one came.
+            Whether there was one.
         """
         try:
             found = channels.receive(self._results, True, timeout, pids=self._pids)
@@ -161,7 +161,7 @@ class Workers:
             done(False, broken(f"a process of the pool ended abruptly, with status {code}{said}"))
 
     def stop(self) -> None:
-        """End them."""
+        """End the processes."""
         pids, self._pids = self._pids, []
         for pid in pids:
             if pid in own.running:
@@ -192,7 +192,7 @@ class Workers:
 
 
 class AsyncResult:
-    """What a pool's asynchronous methods return."""
+    """The result object of a pool's asynchronous methods."""
 
     def __init__(self, pool: Pool, count: int, callback: Any, error_callback: Any, *, single: bool) -> None:
         self._pool, self._single = pool, single
@@ -224,12 +224,12 @@ class AsyncResult:
         return self._values[0] if self._single else [one for part in self._values for one in part]
 
     def ready(self) -> bool:
-        """Say whether it is done, by now."""
+        """Return whether it is done."""
         self.wait(0)
         return not self._left
 
     def successful(self) -> bool:
-        """Say whether it went well."""
+        """Return whether it succeeded."""
         if not self.ready():
             message = f"{self!r} not ready"
             raise ValueError(message)
@@ -244,10 +244,10 @@ class AsyncResult:
                 return
 
     def get(self, timeout: float | None = None) -> Any:
-        """Return what came of it.
+        """Return the value, or raise the error.
 
         Raises:
-            multiprocessing.TimeoutError: It is not done in time.
+            multiprocessing.TimeoutError: It is not done within the timeout.
         """
         self.wait(timeout)
         if self._left:
@@ -375,7 +375,7 @@ class Pool:
         return AsyncResult(self, count, callback, error_callback, single=single)
 
     def close(self) -> None:
-        """Take no more tasks."""
+        """Refuse further tasks."""
         self._closed = True
 
     def join(self) -> None:
@@ -400,7 +400,7 @@ class Pool:
 
 
 class _Here:
-    """Workers that are none: each task is done at once, in this process."""
+    """A replacement for workers that runs each task at once, in this process."""
 
     busy = False
 
@@ -426,7 +426,7 @@ class _Here:
         done(good, value)
 
     def pump(self, timeout: float | None) -> bool:
-        """Say that nothing is to come."""
+        """Return False: no result is outstanding."""
         del timeout
         return False
 
@@ -446,7 +446,7 @@ class ThreadPool(Pool):
 
 
 class _Results:
-    """What `Pool.imap` returns."""
+    """The iterator of `Pool.imap`."""
 
     def __init__(self, parts: list[AsyncResult]) -> None:
         self._parts = parts

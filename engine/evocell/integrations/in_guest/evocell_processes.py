@@ -1,7 +1,7 @@
-"""Processes of a sandboxed evaluator, each a guest of its own.
+"""Processes in a sandbox, each a guest of its own.
 
-Here is what `subprocess`, `multiprocessing` and `os` are made of: starting copies of this guest, waiting for
-processes, ending them. Time is the virtual clock, for timeouts too.
+The basis of `subprocess`, `multiprocessing` and `os`: starting copies of this guest, waiting for processes,
+ending them. All times, including timeouts, are those of the virtual clock.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _FILE_MODES = {"rb": os.O_RDONLY, "rb+": os.O_RDWR}
 _sleep = time.sleep
 
 running: set[int] = set()
-"""Processes of this one that have not been waited for."""
+"""Child processes that have not been waited for."""
 ends: dict[int, list[Any]] = {}
-"""How processes ended that were waited for by another one's waiter."""
+"""Exit records of child processes collected by a waiter for another one."""
 before_waiting: list[Callable[[], object]] = []
-"""Called before this process waits for anything."""
+"""Called before this process waits."""
 next_alarm: list[Callable[[], float | None]] = []
-"""Each says when, by `time.monotonic`, something in this process is to be done by `ring`."""
+"""Functions that return the `time.monotonic` at which `ring` has work to do in this process."""
 ring: list[Callable[[], object]] = []
-"""Do what is due."""
+"""Run the due work."""
 
 after_fork: list[Callable[[], object]] = []
 """Called in a copy of this process."""
 
 
 def ask(*question: Any) -> Any:
-    """Ask the host, and raise what a program expects if it refuses.
+    """Send a question to the host; convert refusals to the exceptions that programs expect.
 
     Raises:
-        BlockingIOError: There are as many processes as there may be, or they nest too deeply.
-        EOFError: Everybody waits for another.
+        BlockingIOError: The limit of processes is reached, or they nest too deeply.
+        EOFError: All processes wait for one another.
         OSError: It is refused for another reason.
     """
     try:
@@ -63,18 +63,18 @@ def ask(*question: Any) -> Any:
 
 
 def to_ns(seconds: float | None) -> int | None:
-    """Turn a timeout into nanoseconds; None for one without end."""
+    """Convert a timeout to nanoseconds; None for no timeout."""
     if seconds is None or seconds == float("inf"):
         return None
     return max(0, int(seconds * 1e9))
 
 
 def waiting(timeout: float | None, wait: Callable[[int | None], Any]) -> Any:
-    """Wait in parts, so that timers of this process ring in between.
+    """Wait in parts, so that timers of this process fire in between.
 
     Args:
         timeout: Seconds; None for ever.
-        wait: Waits for at most so many nanoseconds; returns None if nothing came.
+        wait: Waits for at most the given nanoseconds; returns None on timeout.
     """
     for prepare in before_waiting:
         prepare()
@@ -90,10 +90,10 @@ def waiting(timeout: float | None, wait: Callable[[int | None], Any]) -> Any:
 
 
 def wait_for(pids: list[int], timeout: float | None) -> int | None:
-    """Wait until one of some processes has ended; how it did is then in `ends`.
+    """Wait until one of the given processes has ended; its exit record is then in `ends`.
 
     Returns:
-        Which; None if none has in time.
+        The process; None on timeout.
     """
     for pid in pids:
         if pid in ends:
@@ -108,10 +108,10 @@ def wait_for(pids: list[int], timeout: float | None) -> int | None:
 
 
 def kill(pid: int, number: int) -> None:
-    """End a process of this one.
+    """End a child process.
 
     Raises:
-        ProcessLookupError: It is none.
+        ProcessLookupError: There is no such child.
     """
     if pid in ends or number == 0:
         return
@@ -121,7 +121,7 @@ def kill(pid: int, number: int) -> None:
 
 
 def sleep(seconds: float, /) -> None:
-    """Let time pass, for the processes of this one too."""
+    """Let time pass, also for the child processes."""
     if seconds < 0:
         message = "sleep length must be non-negative"
         raise ValueError(message)
@@ -134,13 +134,13 @@ def sleep(seconds: float, /) -> None:
 
 
 def start_copy(task: Callable[[], int]) -> int:
-    """Start a copy of this guest that does a task and ends with its exit status.
+    """Start a copy of this guest that runs a task and ends with its exit status.
 
     Returns:
         The number of the process.
 
     Raises:
-        OSError: There can be no further process.
+        OSError: No further process can be started.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -169,7 +169,7 @@ def start_copy(task: Callable[[], int]) -> int:
 
 
 def _open_again() -> None:
-    """Open what this guest's original has open, under the same numbers; what has no name is closed."""
+    """Reopen the parent's open files under the same descriptors; unnamed ones are closed."""
     found = {}
     for one in gc.get_objects():
         if type(one) is io.FileIO and not one.closed and one.fileno() > _LAST_STANDARD:
@@ -191,7 +191,7 @@ def _open_again() -> None:
 
 
 def write_out(stream: bytes, target: Any, number: int) -> None:
-    """Write what a process wrote where its parent wanted it; in the parent's own stream by default."""
+    """Write a process's output to the parent's chosen destination, by default the parent's own stream."""
     if not stream or target in (_PIPE, _DEVNULL):
         return
     if target is None:
@@ -225,7 +225,7 @@ def _waitpid(pid: int, options: int, /) -> tuple[int, int]:
 
 
 def install() -> None:
-    """Give `os` and `time` what WASI lacks."""
+    """Add the functions to `os` and `time` that WASI lacks."""
     time.sleep = sleep  # type: ignore[assignment]
     own: dict[str, Any] = {
         "kill": kill,

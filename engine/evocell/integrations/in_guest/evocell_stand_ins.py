@@ -1,8 +1,7 @@
-"""What a sandbox has not (threads, processes, alarms), put where programs look for it.
+"""Installation of stand-ins for features a sandbox lacks: threads, processes, alarms.
 
 A process is a guest of its own (`evocell_subprocess`, `evocell_multiprocessing`). A thread runs in this one,
-in turn: when somebody waits for it, or for anything, it runs to its end. Timeouts are those of the virtual
-clock.
+sequentially: it runs to its end when any code waits. Timeouts are those of the virtual clock.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _ADDRESSABLE = 1 << 32
 
 
 def _set_timer(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
-    """Have SIGALRM come after so much virtual time, whatever of it the timer would count."""
+    """Schedule SIGALRM after a span of virtual time, for every kind of timer."""
     del which
     before = _get_timer(0)
     _interval[0] = interval
@@ -125,7 +124,7 @@ def _install_signals() -> None:
 
 
 def _resource() -> ModuleType:
-    """Make the module `resource`: limits are taken note of and are the sandbox's."""
+    """Make the module `resource`: limits are recorded, but the sandbox's limits apply."""
     module = ModuleType("resource")
     limits: dict[int, tuple[int, int]] = {}
     names = ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS")
@@ -133,7 +132,7 @@ def _resource() -> ModuleType:
         setattr(module, f"RLIMIT_{name}", number)
 
     class Usage:
-        """What `getrusage` tells: the work done, as time."""
+        """Result of `getrusage`: the work done, as time."""
 
         def __init__(self) -> None:
             self.ru_utime, self.ru_stime = time.process_time(), 0.0
@@ -238,15 +237,15 @@ class EvaluationResult:
 
     @classmethod
     def from_dict(cls, metrics: dict[str, Any]) -> EvaluationResult:
-        """Make one of metrics alone."""
+        """Make a result from metrics only."""
         return cls(metrics)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics alone."""
+        """Return only the metrics."""
         return self.metrics
 
     def has_artifacts(self) -> bool:
-        """Say whether there are any."""
+        """Return whether there are artifacts."""
         return bool(self.artifacts)
 
     def get_artifact_keys(self) -> list[str]:
@@ -266,10 +265,10 @@ def _openevolve() -> dict[str, ModuleType]:
 
 
 class _AfterImport:
-    """Changes modules right after they were imported (the finder protocol): most programs import none."""
+    """Finder that changes modules right after their import, since most programs import none of them."""
 
     def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
-        """Find one of the modules, with a loader that changes it."""
+        """Find one of the modules, with a loader that patches it."""
         del target
         change = _CHANGES.get(name)
         if change is None:
@@ -282,7 +281,7 @@ class _AfterImport:
 
 
 class _Changing:
-    """A loader that lets another one do the work and then changes the module."""
+    """A loader that delegates to another one and then changes the module."""
 
     def __init__(self, loader: Any, change: Callable[[Any], object]) -> None:
         self._loader, self._change = loader, change
@@ -291,7 +290,7 @@ class _Changing:
         return getattr(self._loader, name)
 
     def create_module(self, spec: Any) -> Any:
-        """Leave it to the other loader."""
+        """Delegate to the other loader."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -351,7 +350,7 @@ _done: list[bool] = []
 
 
 def install() -> None:
-    """Put the stand-ins where programs look for what they stand in for; once."""
+    """Install all stand-ins; once."""
     if _done:
         return
     _done.append(True)

@@ -1,6 +1,6 @@
 """`subprocess` in a sandbox: a Python program that is started runs in a fresh guest.
 
-It has seen nothing of this one and shares only the files with it.
+It shares only the files with this guest.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ _SIGKILL, _SIGTERM = 9, 15
 
 
 class _Input(io.BytesIO):
-    """What a process will read from its standard input: the process starts when it is complete."""
+    """Standard input of a process, which starts when the input is complete."""
 
     def __init__(self, process: Process) -> None:
         super().__init__()
         self._process = process
 
     def write(self, data: Any, /) -> int:
-        """Add to it.
+        """Append to the input.
 
         Raises:
-            BrokenPipeError: The process runs already. What it reads is given to it as a whole.
+            BrokenPipeError: The process runs already. Its input is passed as a whole.
         """
         if self._process.started:
             raise broken_pipe()
         return super().write(data)
 
     def close(self) -> None:
-        """Complete it."""
+        """Complete the input."""
         if not self.closed:
             self._process.launch()
             super().close()
 
 
 class _Output(io.RawIOBase):
-    """What a process writes: read to its end, which waits for the process."""
+    """Output of a process; reading waits for the end of the process."""
 
     def __init__(self, process: Process) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _Output(io.RawIOBase):
         self._at = 0
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
@@ -81,7 +81,7 @@ class Process:
     wait.
 
     Raises:
-        FileNotFoundError: It is another program; there is none in a sandbox.
+        FileNotFoundError: It is another program; a sandbox has only Python.
     """
 
     def __init__(self, args: Any, bufsize: int = -1, executable: Any = None, **options: Any) -> None:
@@ -138,7 +138,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number; 0 while it waits for its input."""
+        """Its process id; 0 while it waits for its input."""
         return self._pid
 
     @property
@@ -147,7 +147,7 @@ class Process:
         return self.text_mode
 
     def launch(self) -> None:
-        """Start, if it has not."""
+        """Start it, if it has not been started."""
         if self.started:
             return
         self.started = True
@@ -159,7 +159,7 @@ class Process:
         """Wait until it has ended.
 
         Raises:
-            subprocess.TimeoutExpired: It has not in time; it goes on the next time that somebody waits.
+            subprocess.TimeoutExpired: It has not ended in time; it continues at the next wait.
         """
         if self.returncode is None:
             self._complete_input()
@@ -178,7 +178,7 @@ class Process:
                 self.stdin.flush()
 
     def _take(self, end: list[Any]) -> None:
-        """Note how it ended, and hand over what it wrote."""
+        """Record its exit status, and deliver its output."""
         _, code, _, out, err, said = end
         if said:
             err = err + said.encode() + b"\n"
@@ -195,7 +195,7 @@ class Process:
             self._waited.output, self._waited.stderr = shown
 
     def poll(self) -> int | None:
-        """Return how it ended; None if it has not by now, the time that it has had considered."""
+        """Return its exit status; None if it has not ended within its virtual time so far."""
         if self.returncode is None and self.started:
             try:
                 self.wait(0)
@@ -204,7 +204,7 @@ class Process:
         return self.returncode
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Give it its input, wait until it has ended, and return what it wrote.
+        """Pass the input, wait until it has ended, and return its output.
 
         Raises:
             subprocess.TimeoutExpired: As for `wait`.
@@ -217,7 +217,7 @@ class Process:
         return tuple(None if pipe is None else pipe.read() for pipe in (self.stdout, self.stderr))  # type: ignore[return-value]
 
     def send_signal(self, number: int) -> None:
-        """End it as by this signal; it cannot catch one."""
+        """End it as if by this signal, which it cannot catch."""
         self.launch()
         if self.returncode is None and number:
             processes.ask("kill", self._pid, int(number))
@@ -249,7 +249,7 @@ class Process:
 
 
 def _command(args: Any, executable: Any, *, shell: bool) -> list[str]:
-    """Return what follows the interpreter on a command line.
+    """Return the arguments after the interpreter in a command line.
 
     Raises:
         FileNotFoundError: It starts another program.
@@ -281,7 +281,7 @@ def _encoding(options: dict[str, Any]) -> tuple[str | None, str | None] | None:
 
 
 def _read_all(given: Any) -> bytes:
-    """Read what a process is to have as its standard input: of a file, what is left in it."""
+    """Read the whole standard input for a process; of a file, from its current position."""
     if given is None or given == subprocess.DEVNULL:
         return b""
     if isinstance(given, int):
@@ -300,7 +300,7 @@ def _system(command: str) -> int:
 
 
 def install() -> None:
-    """Put it where programs look for it."""
+    """Install it into the standard library's module."""
     if not hasattr(os, "system"):
         os.system = _system  # type: ignore[assignment]
     subprocess.Popen = Process  # type: ignore[misc,assignment]

@@ -1,4 +1,4 @@
-"""Threads in a sandbox: each runs in turn, to its end, when somebody waits for it, or for anything."""
+"""Threads in a sandbox: each runs to its end, sequentially, when any code waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import evocell_processes as processes
 
 
 class InTurn(Executor):
-    """An executor that runs what is submitted before `submit` returns."""
+    """An executor that runs the function before `submit` returns."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ _background: list[bool] = []
 
 
 class _SetAside(BaseException):
-    """Ends a thread in the background where it would let time pass, as the end of its process would."""
+    """Ends a daemon thread where it would wait, as the end of its process would."""
 
 
 def run_threads() -> None:
-    """Run the threads that have been started and have not run yet, each to its end.
+    """Run the started threads that have not run yet, each to its end.
 
-    One in the background (a daemon) runs until it lets time pass: what watches over others would never end.
+    A daemon thread runs until it waits: a monitoring thread would never end.
     """
     while _waiting:
         thread = _waiting.pop(0)
@@ -220,7 +220,7 @@ _queue_put = queue.Queue.put
 
 
 def install() -> None:
-    """Put them where programs look for threads."""
+    """Install them into the standard library's modules."""
     concurrent.futures.ThreadPoolExecutor = InTurn  # type: ignore[misc,assignment]
     thread: Any = threading.Thread
     thread.start, thread.join, thread.is_alive = _start, _join, _is_alive

@@ -90,7 +90,7 @@ def test_help_names_what_is_asked_about():
     assert "create_sandbox in module evocell.api.engine" in text
     assert "source: 'Source | None' = None" in text
     assert "-> 'Sandbox'\n" in text
-    assert "Code that is rejected" in text
+    assert "Rejected code (for example a syntax error)" in text
     assert "Async" not in text
 
 

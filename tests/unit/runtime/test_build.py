@@ -180,7 +180,7 @@ def test_too_little_disk_is_refused_with_what_it_takes(cache, no_builder, monkey
         build_image(SMALL, cache)
 
     assert str(caught.value) == (
-        f"building the image takes 160 MB of disk and {cache.root} has 100 MB left; "
+        f"building the image takes 340 MB of disk and {cache.root} has 100 MB left; "
         "free some, or set EVOCELL_CACHE_DIR to a directory on a larger disk"
     )
 

@@ -144,7 +144,7 @@ def test_an_engine_learns_ancestors_that_another_made_meanwhile(fake_workers, tm
     config = Config(state_dir=tmp_path)
 
     def program(name, *parents):
-        return SandboxSpec(name, source=f"def f(): return {len(parents)}", parent_ids=parents)
+        return SandboxSpec(name, source=f"def f(): return {len(parents)}  # {name}", parent_ids=parents)
 
     with Engine(config, open_worker=fake_workers) as one, Engine(config, open_worker=fake_workers) as other:
         other.evaluate_one(program("z", "nobody"), TASK)  # what was there before is known now

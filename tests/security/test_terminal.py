@@ -207,6 +207,11 @@ def test_commands_on_a_state_directory(on_terminal, state, tampered, words, term
         check(on_terminal(*given, term=term), term=term, shows="")
 
 
+def test_the_dashboard(on_terminal, state):
+    shown = on_terminal("dashboard", state, "--no-open", until=b"ends it", fresh=True)
+    check(shown, shows="the page follows the run")
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_top_live(on_terminal, state, term):
     check(
@@ -371,6 +376,7 @@ def test_arguments_that_are_none(on_terminal):
         ("demo", "--seed", CODES),
         ("store", "export", "--table", CODES),
         ("top", CODES),
+        ("dashboard", CODES),
         ("audit", "--since", CODES),
     ):
         check(on_terminal(*words))

@@ -20,7 +20,7 @@ def task(**changes):
 def test_programs_with_the_same_tree_are_called_once(fake_engine, fake_workers):
     results = fake_engine.evaluate([PLAIN, COMMENTED, OTHER, COMMENTED], task())
     assert fake_workers.last.count["call"] == 6
-    assert sorted(result.n_memoised for result in results) == [0, 0, 3, 3]
+    assert sum(result.n_memoised for result in results) == 6  # whichever of two comes first at a case
     assert [result.fitness_score for result in results] == [1.0] * 4
     first, *_ = [evolve(result, sandbox_id="") for result in results]
     assert all(evolve(result, sandbox_id="") == first for result in results)

@@ -17,6 +17,7 @@ from attrs.validators import instance_of
 
 from evocell.errors import ConfigurationError
 from evocell.models.foreign import clean_line
+from evocell.store.encoding import check_time
 from evocell.store.inspection import blaming_store
 from evocell.store.store import Store
 
@@ -53,7 +54,7 @@ class AuditEntry:
     """
 
     seq: int = field(validator=instance_of(int))
-    at: float = field(validator=instance_of(float))
+    at: float = field(validator=check_time)
     kind: str = field(validator=instance_of(str))
     sandbox_id: str = field(validator=instance_of(str))
     version: str = field(validator=instance_of(str))

@@ -7,15 +7,27 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgpack
+from attrs import Attribute
 
 from evocell.errors import ProtocolError
 from evocell.models.fitness import CaseResult, FitnessResult
 from evocell.models.outcome import LimitExceeded, Raised
 from evocell.models.state import SandboxState
+from evocell.store.schema import LATEST_S
 from evocell.wire.values import decode_hostile
 from evocell_guest.walk import MAX_DEPTH
 
-__all__ = ["STREAM_CHARS", "case_record", "config_record", "pack", "pack_files", "seconds", "text", "unpack"]
+__all__ = [
+    "STREAM_CHARS",
+    "case_record",
+    "check_time",
+    "config_record",
+    "pack",
+    "pack_files",
+    "seconds",
+    "text",
+    "unpack",
+]
 
 STREAM_CHARS = 2_000
 """Characters of a case's output, error or traceback that are kept."""
@@ -65,6 +77,16 @@ def text(value: str | None, most: int | None = None) -> str | None:
         return None
     cut = value if most is None or len(value) <= most else value[:most] + " …"
     return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()
+
+
+def check_time(_: object, attribute: Attribute[float], value: object) -> None:
+    """Refuse a value that is not a time in seconds since 1970; a validator of attrs.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(value, float) or not 0 <= value <= LATEST_S:
+        raise ValueError(f"{attribute.name} is not a time: {value!r}")
 
 
 def seconds(moment: datetime | None) -> float | None:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 from attrs.validators import instance_of, optional
 
 from evocell.errors import StoreError
 from evocell.models.specs import SandboxSpec
-from evocell.store.encoding import unpack, unpack_files
+from evocell.store.encoding import check_time, unpack, unpack_files
 from evocell.store.fitness import FitnessEntry
 from evocell.store.inspection import blaming, blaming_store
-from evocell.store.schema import LATEST_S
 from evocell.store.store import Store
 
 __all__ = ["UNDECIDED", "KeptPopulation", "LostMember", "PopulationStore"]
@@ -78,11 +77,6 @@ class LostMember:
     version: str | None
 
 
-def _is_time(_: object, attribute: Attribute[float], value: object) -> None:
-    if not isinstance(value, float) or not 0 <= value <= LATEST_S:
-        raise ValueError(f"{attribute.name} is no time: {value!r}")
-
-
 @frozen
 class KeptPopulation:
     """A population in the store.
@@ -99,7 +93,7 @@ class KeptPopulation:
     parent_id: str | None = field(validator=optional(instance_of(str)))
     generation: int = field(validator=instance_of(int))
     direction: str = field(validator=instance_of(str))
-    created_at: float = field(validator=_is_time)
+    created_at: float = field(validator=check_time)
 
 
 class PopulationStore:

@@ -1,5 +1,6 @@
 """A guest that gets the body of another finds nothing of it."""
 
+import gc
 from pathlib import Path
 
 import pytest

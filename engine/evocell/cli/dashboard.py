@@ -21,7 +21,7 @@ from evocell.cli.store import add_directory, store_path
 from evocell.page.following import Following
 from evocell.page.html import render, security_policy
 from evocell.page.server import PageServer, open_server
-from evocell.store.database import FILE_NAME, open_reader
+from evocell.store.database import open_reader
 
 __all__ = ["add_dashboard_parser"]
 
@@ -53,7 +53,6 @@ def add_dashboard_parser(commands: argparse._SubParsersAction[argparse.ArgumentP
 def run_dashboard(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     path = store_path(args.state_dir)
-    path = path / FILE_NAME if path.is_dir() else path
     open_reader(path).close()  # what is wrong with it is said before there is an address
     page = render({"live": True, "title": f"evocell: {path.absolute().parent.name}"}, live=True)
     with ExitStack() as stack:

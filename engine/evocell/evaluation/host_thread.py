@@ -1,7 +1,7 @@
-"""The thread in which the caller's own functions are asked, one after the other.
+"""One thread for the caller's own functions, which it calls one at a time.
 
-A thread that is asked and waited for once for every candidate costs more than a tiny candidate does. So what
-is to be asked stands in a row, and one stay in a thread asks all that has come meanwhile.
+Handing each call to a thread of the pool costs more than a tiny candidate does. So calls are queued, and one
+visit to a thread makes all that have been queued meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class _Asked(Generic[R]):
-    """A function in the row, and what became of it."""
+    """A queued call, and its result or exception."""
 
     def __init__(self, function: Callable[[], R]) -> None:
         self._function = function
@@ -31,7 +31,7 @@ class _Asked(Generic[R]):
         self._raised: BaseException | None = None
 
     def ask(self) -> None:
-        """Call it, in the thread, unless nobody waits for it any more."""
+        """Make the call, in the thread, unless its caller was cancelled."""
         if self.given_up:
             return
         try:
@@ -100,14 +100,8 @@ class HostThread:
             asked = self._row.popleft()
             asked.ask()
             self._done.append(asked)
-            self._tell(token, self._deliver)
-
-    @staticmethod
-    def _tell(token: trio.lowlevel.TrioToken, what: Callable[[], None]) -> None:
-        try:
-            token.run_sync_soon(what, idempotent=True)
-        except trio.RunFinishedError:  # the engine's loop ended, and left this thread to itself
-            return
+            with suppress(trio.RunFinishedError):  # the engine's loop ended without waiting for this thread
+                token.run_sync_soon(self._deliver, idempotent=True)
 
     def _deliver(self) -> None:
         """Wake those whose functions have returned; on the loop."""

@@ -19,6 +19,7 @@ __all__ = [
     "TROUBLES",
     "Resting",
     "connect",
+    "database_in",
     "is_trouble",
     "open_reader",
     "prepare",
@@ -56,6 +57,11 @@ def is_trouble(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and isinstance(code, int) and code & 0xFF in TROUBLES
 
 
+def database_in(state_dir: Path) -> Path:
+    """Return the database of a state directory, which may be given itself."""
+    return state_dir / FILE_NAME if state_dir.is_dir() else state_dir
+
+
 def open_reader(state_dir: Path) -> sqlite3.Connection:
     """Open the store of a state directory for reading only, concurrently with any writer.
 
@@ -65,7 +71,7 @@ def open_reader(state_dir: Path) -> sqlite3.Connection:
     Raises:
         StoreError: There is none, it is not evocell's, or it was written by another version.
     """
-    path = state_dir / FILE_NAME if state_dir.is_dir() else state_dir
+    path = database_in(state_dir)
     if not path.is_file():
         raise StoreError(f"there is no store at {path}; give the state_dir of an engine", str(path))
     with store_errors(path):

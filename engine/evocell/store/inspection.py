@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from attrs import frozen
 
 from evocell.errors import StoreError
-from evocell.store.database import FILE_NAME, open_reader, store_errors
+from evocell.store.database import FILE_NAME, database_in, open_reader, store_errors
 from evocell.store.encoding import unpack, unpack_files
 from evocell.store.runs import is_alive
 from evocell.store.schema import LATEST_S, MIGRATIONS
@@ -242,8 +242,8 @@ def store_reader(state_dir: Path) -> Iterator[sqlite3.Connection]:
         StoreError: There is no store, it is not ours, of another version, or something in it is not as
             evocell writes it.
     """
-    path = state_dir / FILE_NAME if state_dir.is_dir() else state_dir
-    with closing(open_reader(state_dir)) as connection, store_errors(path), blaming_store(path):
+    path = database_in(state_dir)
+    with closing(open_reader(path)) as connection, store_errors(path), blaming_store(path):
         yield connection
 
 

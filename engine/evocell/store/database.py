@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,15 @@ FILE_NAME = "evocell.db"
 
 BUSY_S = 30.0
 """Seconds for which one process waits for another's write."""
+
+RETRY_S = 0.01
+"""Seconds between two tries to change the journal of a database that another process is changing."""
+
+HEADER = """
+SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema)
+FROM pragma_user_version, pragma_application_id
+"""
+"""The version, the application and the number of tables of a database, in one read: all of one moment."""
 
 TROUBLES = frozenset(
     {
@@ -111,7 +121,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> Non
     Raises:
         StoreError: It is not evocell's, or a later version's.
     """
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_write_ahead_log(connection)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     version = _version(connection, path)
     if version > VERSION:
@@ -137,12 +147,28 @@ def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> Non
         raise
 
 
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Change a database to write-ahead logging, or wait until another process has.
+
+    SQLite's own waiting is of no use here: of two connections that both read and both want the whole file, it
+    refuses one at once, since neither could go on.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return
+
+
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of a database, 0 for an empty one; refuse a foreign one."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if application != APPLICATION_ID and not (empty and version == 0):
+    version, application, tables = map(int, connection.execute(HEADER).fetchone())
+    if application != APPLICATION_ID and (tables or version):
         raise StoreError(f"{path} is a database of something else; choose another state_dir", str(path))
     return version
 

@@ -130,10 +130,21 @@ def test_several_processes_may_write_to_one_store(store, path):
 
 def test_processes_that_create_it_at_once_agree(path):
     code = (
-        "import sys, pathlib\nfrom evocell.store.store import Store\nStore(pathlib.Path(sys.argv[1])).close()"
+        "import sys, pathlib\nfrom evocell.store.store import Store\n"
+        "print(flush=True)\n"
+        "for place in sys.stdin.readline().split(): Store(pathlib.Path(place)).close()\n"
     )
-    makers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(4)]
-    assert [maker.wait(60) for maker in makers] == [0] * 4
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    makers = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(6)]
+    for maker in makers:
+        maker.stdout.readline()  # it has imported what it needs
+    places = " ".join(str(path.with_name(f"state{n}") / path.name) for n in range(20))
+    for maker in makers:
+        maker.stdin.write(places + "\n")
+        maker.stdin.flush()
+    for maker in makers:
+        with maker:
+            assert maker.wait(60) == 0
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(path):

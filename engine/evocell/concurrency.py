@@ -91,7 +91,8 @@ class Turns:
 
         Cancellation: There is no turn to give back.
         """
-        self._let_in()
+        if self._waiting:
+            self._let_in()
         if self._inside < self._most:
             self._inside += 1
         else:
@@ -105,7 +106,8 @@ class Turns:
     ) -> None:
         """Release the slot."""
         self._inside -= 1
-        self._let_in()
+        if self._waiting:
+            self._let_in()
 
     def _let_in(self) -> None:
         """Let in as many of those who wait as there are turns for."""

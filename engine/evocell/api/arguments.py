@@ -129,17 +129,17 @@ def individuals(
             raise ConfigurationError("a SandboxSpec says who its parents are; leave parents out", "parents")
         return [individual(source, population=population, generation=generation) for source in sources]
     ids = _parent_ids(parents, len(sources))
-    return [
-        NewIndividual(
-            source,
-            SandboxSpec(
-                population=population,
-                generation=generation,
-                parent_ids=parent_ids,
-                mutation_type=_mutation_type(len(parent_ids)),
-            ),
-            keep=population is not None,
+    specs = {
+        parent_ids: SandboxSpec(
+            population=population,
+            generation=generation,
+            parent_ids=parent_ids,
+            mutation_type=_mutation_type(len(parent_ids)),
         )
+        for parent_ids in dict.fromkeys(ids)
+    }
+    return [
+        NewIndividual(source, specs[parent_ids], keep=population is not None)
         for source, parent_ids in zip(cast("Sequence[Source]", sources), ids, strict=True)
     ]
 

@@ -115,7 +115,7 @@ class SnapshotStore:
             StoreError: The disk is full, or the store cannot be written.
         """
         final = self._trees / tree.digest
-        if not (tree.digest in self._files and os.path.isdir(final)):  # noqa: PTH112 - on the way of every call
+        if not self.has_put(tree.digest):
             with self._store_errors(final):
                 self._place(tree, final)
             with self._changing:
@@ -123,6 +123,10 @@ class SnapshotStore:
             if self.on_new is not None:
                 self.on_new(tree)
         return VersionSnapshot(tree.digest, final)
+
+    def has_put(self, digest: str) -> bool:
+        """Return whether this store has put a tree, which is still there."""
+        return digest in self._files and os.path.isdir(f"{self._trees}/{digest}")  # noqa: PTH112 - every call
 
     def read(self, digest: str) -> FileTree:
         """Read a stored tree.

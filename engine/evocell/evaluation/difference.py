@@ -31,6 +31,7 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (frozenset, "a frozenset"),
     (set, "a set"),
 )
+_SCALARS = frozenset({int, float, bool, str, bytes, type(None)})
 _SEQUENCES = frozenset({"a list", "a tuple", "an array"})
 _SETS = frozenset({"a set", "a frozenset"})
 _CONTAINERS = frozenset({"a list", "a tuple", "a dict", "a frozenset", "a set", "an array"})
@@ -68,6 +69,10 @@ class _Comparison:
 
     def differ(self, expected: Any, value: Any, path: str) -> str | None:
         """Return the first difference at or below a path."""
+        if type(expected) in _SCALARS and type(value) in _SCALARS:
+            if self.same(expected, value):
+                return None
+            return _say(path, f"expected {shown(expected)}, got {shown(value)}")
         kind, got = _kind(expected), _kind(value)
         if kind != got and not self.same_kinds:
             if kind in _SEQUENCES and got in _SEQUENCES:

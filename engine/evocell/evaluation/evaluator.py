@@ -134,9 +134,10 @@ async def evaluate_each(
         done(index, scored.result)
         return scored
 
-    # One more than there are calls at once, so that none waits while a candidate is compiled or scored; and
-    # those whose scores are awaited.
-    most = worker.slots + 1 + plan.awaited.most
+    # One more than there are calls at once if candidates are scored in a thread, and those whose scores are
+    # awaited. Otherwise one more would only wait for its turn, at the cost of a task switch a candidate: a
+    # worker's slots are more than what it runs at once.
+    most = worker.slots + plan.own_functions + plan.awaited.most
     return await map_bounded(one, range(len(candidates)), at_once=most, grows_with=worker)
 
 
@@ -177,7 +178,9 @@ async def evaluate_candidate(
 
 
 def note_result(span: Span, result: FitnessResult) -> None:
-    """Add an evaluation's result to its span."""
+    """Add an evaluation's result to its span, which ends next; nothing where nobody listens."""
+    if not span.heard:
+        return
     span.note(valid=result.valid, reason=result.reason)
     span.measure(fuel_used=result.fuel_used, peak_memory_bytes=result.peak_memory_bytes)
 
@@ -204,7 +207,8 @@ async def _evaluate(
         why = code or deadline_outcome(plan.deadline.seconds)
         return Scored(_without_score(plan, candidate, why))
     image = await plan.choose_image(code, asked=candidate.image)
-    candidate = evolve(candidate, image=image)
+    if image.id is not None:
+        candidate = evolve(candidate, image=image)
     started = trio.current_time()
     trail = _CaseResults()
     if ran is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -92,18 +93,18 @@ class Plan:
             return self.image
         return asked or await self.images.choose(*codes, self.harness, meanwhile=self.deadline.stopped)
 
-    @property
+    @cached_property
     def own_functions(self) -> bool:
         """Whether a function of the caller's is involved; it then runs in a thread."""
         evaluation = self.evaluation
         return any(map(callable, (evaluation.score, evaluation.aggregate, evaluation.stop)))
 
-    @property
+    @cached_property
     def by_tree(self) -> bool:
         """Whether calls are memoised by syntax tree; those of a shared fork are not memoised at all."""
         return self.memoise == "tree" and self.evaluation.isolation == "case"
 
-    @property
+    @cached_property
     def phases(self) -> tuple[tuple[int, ...], ...]:
         """Indices of the public cases and of the hidden ones; the public ones run first.
 
@@ -114,7 +115,7 @@ class Plan:
         hidden = tuple(index for index, case in enumerate(self.evaluation.cases) if not case.public)
         return tuple(phase for phase in (public, hidden) if phase)
 
-    @property
+    @cached_property
     def one_by_one(self) -> bool:
         """Whether a candidate's cases depend on the ones before and so must run in turn."""
         evaluation = self.evaluation

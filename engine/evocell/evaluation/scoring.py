@@ -366,6 +366,8 @@ def _mean(cases: Sequence[CaseResult]) -> float | dict[str, float]:
 
 
 def _finite_mean(numbers: Sequence[float]) -> float:
+    if len(numbers) == 1:
+        return float(numbers[0])
     try:
         return statistics.fmean(numbers)
     except OverflowError:  # the sum of finite numbers need not be finite

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,7 +117,7 @@ class GuestRequest:
             parts=_found(plain["parts"], find),
             parts_again=None if again is None else _found(again, find),
             child_parts=None if child is None else _found(child, find),
-            limits=Limits(**plain["limits"]),
+            limits=_limits(**plain["limits"]),
             seed=int(plain["seed"]),
             image=plain["image"],
             app=None if app is None else Path(app),
@@ -157,9 +158,9 @@ class GuestResult:
 
     def to_wire(self) -> dict[str, Any]:
         """Return the result as plain data."""
-        plain = {name: getattr(self, name) for name in _GUEST_RESULT}
+        plain = dict(zip(_GUEST_RESULT, _guest_result(self), strict=True))
         if self.result is not None:
-            seen = plain["result"] = {name: getattr(self.result, name) for name in _RESULT}
+            seen = plain["result"] = dict(zip(_RESULT, _call_result(self.result), strict=True))
             for name in _GUEST_BYTES:
                 if isinstance(data := seen[name], GuestBytes):
                     seen[name] = data.unchecked()
@@ -179,8 +180,12 @@ class GuestResult:
         return cls(**{**plain, "result": result})
 
 
+_limits = lru_cache(maxsize=64, typed=True)(Limits)
+"""Makes limits; checking them takes as long as some other half of reading a request."""
+
 _GUEST_RESULT = tuple(field.name for field in fields(GuestResult))
 _RESULT = tuple(field.name for field in fields(CallResult))
+_guest_result, _call_result = attrgetter(*_GUEST_RESULT), attrgetter(*_RESULT)
 _GUEST_BYTES = ("response", "stdout", "stderr")
 
 

@@ -74,7 +74,7 @@ class Bounds(TypedDict):
     max_depth: int
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)  # they are a key of caches, several times a call
 class Limits:
     """Limits of one call.
 

@@ -58,6 +58,9 @@ class Transition:
     reason: str = ""
 
 
+_NO_CONFIG = SandboxSpec()
+
+
 def _first_parent(state: SandboxState) -> str | None:
     return state.parent_ids[0] if state.parent_ids else None
 
@@ -91,7 +94,7 @@ class SandboxState:
 
     id: str
     status: SandboxStatus = SandboxStatus.CREATING
-    config: SandboxSpec = field(factory=SandboxSpec)
+    config: SandboxSpec = _NO_CONFIG
     supervisor: str | None = None
     monitor: str | None = None
     created_at: datetime = field(factory=utc_now)

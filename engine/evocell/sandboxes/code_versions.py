@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from typing import TypeAlias, TypeVar
 
 import trio
@@ -117,7 +118,7 @@ class Versions:
         self._durable = durable
         self._seen = seen
         self._decided = decided
-        self._policy_for = policy
+        self._policy_for = cache(policy)  # the digest of one is a hash of all of it
         self._kept: LruCache[str, CompiledVersion | Rejected] = LruCache(_KEPT_BYTES, keeps_last=True)
         self._units: LruCache[str, CompiledUnit] = LruCache(_KEPT_BYTES, keeps_last=True)
         self._pending: dict[str, _Pending] = {}
@@ -172,9 +173,9 @@ class Versions:
         known = self._kept.get(key)
         if known is None:
             known = await self._compiled_once(CompileJob(tree=tree, root=root, policy=policy), key)
-        elif isinstance(known, CompiledVersion):
-            await put_tree(self._snapshots, tree)  # may have been collected meanwhile
-        return evolve(known, lease=lease) if isinstance(known, CompiledVersion) else known
+        elif isinstance(known, CompiledVersion) and not self._snapshots.has_put(tree.digest):
+            await put_tree(self._snapshots, tree)  # it was collected meanwhile
+        return known.leased(lease) if isinstance(known, CompiledVersion) else known
 
     async def compile_ahead(self, trees: Sequence[FileTree], *, limits: Limits) -> None:
         """Compile the unknown ones of several variants' trees together.

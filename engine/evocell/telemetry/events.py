@@ -192,6 +192,11 @@ class Span:
         self._measured: dict[str, float] | None = None
         self._started = 0.0
 
+    @property
+    def heard(self) -> bool:
+        """Whether a handler is attached."""
+        return self._telemetry.active
+
     def note(self, **metadata: object) -> None:
         """Add metadata to the last event of the span."""
         self._metadata = {**self._metadata, **metadata}

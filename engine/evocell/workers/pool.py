@@ -273,12 +273,20 @@ class HostPool:
                     await self._changed.wait()
             task_status.started()
 
+    def _usable(self, full: Collection[WorkerProcess]) -> list[WorkerProcess]:
+        """Return the workers that accept further requests, as far as their connections tell."""
+        return [
+            process
+            for process in self._processes
+            if process.is_connected and not process.leaving and process not in full
+        ]
+
     def _free(self, full: Collection[WorkerProcess] = ()) -> list[WorkerProcess]:
         """Return the workers that accept further requests, except those known to be full."""
         return [
             process
             for process in self._processes
-            if process.is_up and not process.leaving and process not in full
+            if not process.leaving and process not in full and process.is_up
         ]
 
     async def _choose(
@@ -294,11 +302,14 @@ class HostPool:
             home = None if session is None else self._table.get(session)
             if home is not None and home.is_up:
                 return home, True
-            if free := self._free(full):
-                if session is None and not any(process.room for process in free):
+            if usable := self._usable(full):
+                if session is None and not any(process.room for process in usable):
                     await self._for_room.park()
                     continue
-                chosen = min(free, key=lambda process: (process.n_under_way, self._table.count(process)))
+                chosen = min(usable, key=lambda process: (process.n_under_way, self._table.count(process)))
+                if not chosen.is_up:  # asked of the chosen one alone, since it takes a call to the system
+                    full = [*full, chosen]
+                    continue
                 if session is not None:
                     self._table.settle(session, chosen)
                 return chosen, False

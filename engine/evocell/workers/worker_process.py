@@ -109,9 +109,13 @@ class WorkerProcess:
     def is_up(self) -> bool:
         """Whether the process has opened the image and has not ended."""
         # An ending process closes its pipes before its end can be observed.
-        if self._connection is None or self._connection.is_lost or self._verdict is not None:
-            return False
-        return self._process is not None and self._process.is_alive
+        return self.is_connected and self._process is not None and self._process.is_alive
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is up as far as its connection tells, which learns of its end a moment later."""
+        connection = self._connection
+        return connection is not None and not connection.is_lost and self._verdict is None
 
     @property
     def room(self) -> int:

@@ -7,7 +7,7 @@ to a few KiB, keeping head and tail.
 
 from __future__ import annotations
 
-from io import open_code
+from io import FileIO
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,7 @@ _MAX_FRAMES = 40
 _MAX_CHAIN = 8
 _MAX_GROUP = 8
 _MAX_SOURCE_BYTES = 4 << 20
+_PART_BYTES = 32 << 10
 _CUT = "\n[…]\n"
 
 # Descriptors of the base classes: a subclass may cover these names with properties of its own.
@@ -132,12 +133,23 @@ class _Rendering:
         lines = self._sources.get(path)
         if lines is None:
             try:
-                with open_code(path) as file:
-                    lines = file.read(_MAX_SOURCE_BYTES).decode("utf-8", "replace").splitlines()
+                lines = _read(path).decode("utf-8", "replace").splitlines()
             except BaseException:
                 lines = []
             self._sources[path] = lines
         return clip(lines[line - 1].strip(), 400) if 1 <= line <= len(lines) else ""
+
+
+def _read(path: str) -> bytes:
+    """Read a file, up to a bound, in parts: a read allocates what it may return, and no memory shrinks again."""
+    data = b""
+    with FileIO(path) as file:
+        while len(data) < _MAX_SOURCE_BYTES:
+            part = file.read(_PART_BYTES)
+            data += part
+            if len(part) < _PART_BYTES:
+                break
+    return data
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -22,6 +22,7 @@ __all__ = [
     "Slots",
     "Turns",
     "back_off_s",
+    "both",
     "in_thread_if_large",
     "keep_running",
     "map_bounded",
@@ -174,6 +175,43 @@ async def map_bounded(
     if failures:
         raise failures[0]
     return [results[index] for index in range(len(items))]
+
+
+async def both(first: Callable[[], Awaitable[T]], second: Callable[[], Awaitable[R]]) -> tuple[T, R]:
+    """Run two async functions at once; the first begins first.
+
+    Returns:
+        Their results.
+
+    Raises:
+        BaseException: The first exception of either, not wrapped in a group; the other is cancelled.
+
+    Cancellation: Both are cancelled.
+    """
+    failures: list[BaseException] = []
+    seconds: list[R] = []
+
+    async def run_second() -> None:
+        try:
+            seconds.append(await second())
+        except BaseException as error:
+            if passes_on(error):
+                raise
+            failures.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_second)
+        try:
+            found = await first()
+        except BaseException as error:
+            if passes_on(error):
+                raise
+            failures.append(error)
+            nursery.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+    return found, seconds[0]
 
 
 class CapacityRetry:

@@ -141,7 +141,7 @@ class _Rendering:
 
 
 def _read(path: str) -> bytes:
-    """Read a file, up to a bound, in parts: a read allocates what it may return, and no memory shrinks again."""
+    """Read a file, up to a bound, in parts: a read allocates all it may return, and memory only grows."""
     data = b""
     with FileIO(path) as file:
         while len(data) < _MAX_SOURCE_BYTES:

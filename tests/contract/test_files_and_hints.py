@@ -44,6 +44,17 @@ def test_files_beside_the_program_are_found_by_relative_names(engine, expression
     assert outcome_of(engine, source, files=DATA, limits=limits).unwrap() == right
 
 
+@pytest.mark.parametrize("lines", [0, 3000])
+def test_the_line_that_raised_is_shown_and_reading_it_takes_no_memory_of_note(engine, lines):
+    """It once took 4 MiB of any program that raised, and a guest that grew cannot be used again."""
+    source = "# a line of thirty characters..\n" * lines + "def f(): return 1 / 0\n"
+
+    outcome = outcome_of(engine, source)
+
+    assert f"line {lines + 1}, in f\n    def f(): return 1 / 0\nZeroDivisionError" in outcome.traceback
+    assert outcome.peak_memory_bytes < 1 << 20
+
+
 WRITES = {
     "open": "open('out.txt', 'w').write('x')\n    return open('out.txt').read()",
     "append": "open('out.txt', 'a').write('x')\n    return open('out.txt').read()",

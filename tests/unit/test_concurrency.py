@@ -1,9 +1,11 @@
 """Bounded concurrency: order, bound, and bare exceptions."""
 
+from functools import partial
+
 import pytest
 import trio
 
-from evocell.concurrency import Deadline, Turns, map_bounded
+from evocell.concurrency import Deadline, Turns, both, map_bounded
 
 pytestmark = pytest.mark.trio
 
@@ -41,6 +43,31 @@ async def test_the_first_failure_arrives_bare_and_cancels_the_rest(autojump_cloc
 
 async def test_nothing_to_do():
     assert await map_bounded(trio.sleep, [], at_once=4) == []
+
+
+async def test_two_run_at_once_and_either_failure_arrives_bare(autojump_clock):
+    begun = []
+
+    async def work(name, seconds, error=None):
+        begun.append(name)
+        await trio.sleep(seconds)
+        if error is not None:
+            raise error
+        return name
+
+    start = trio.current_time()
+    assert await both(partial(work, "a", 3), partial(work, "b", 2)) == ("a", "b")
+    assert (begun, trio.current_time() - start) == (["a", "b"], 3)
+    for first, second in ((ValueError("one"), None), (None, ValueError("one"))):
+        start = trio.current_time()
+        with pytest.raises(ValueError, match="one"):
+            await both(
+                partial(work, "a", 1 if first else 9, first), partial(work, "b", 1 if second else 9, second)
+            )
+        assert trio.current_time() - start == 1, "the other went on"
+    with trio.move_on_after(1) as scope:
+        await both(partial(work, "a", 9), partial(work, "b", 9))
+    assert scope.cancelled_caught
 
 
 class Slots:

@@ -32,7 +32,7 @@ from evocell.execution.interface import OpenWorker, Worker
 from evocell.guests.scratch import OwnedDirectory, memory_place, sweep
 from evocell.models.references import Completable
 from evocell.sandboxes.audit_events import record_decision
-from evocell.sandboxes.code_versions import Versions
+from evocell.sandboxes.code_versions import WRITER, Versions
 from evocell.sandboxes.copies import Copies
 from evocell.sandboxes.garbage import GARBAGE, GarbageCollector, TreeRemoval
 from evocell.sandboxes.manager import WATCH, Manager
@@ -187,6 +187,8 @@ class EngineLifecycle(Completable):
             interval_s=self.config.enforcement_poll_interval_ms / 1000,
             emit=self.config.emit_resource_telemetry,
         )
+        if self._observer.durable:
+            await opening.enter_async_context(running_beside(self._versions.write, name=WRITER))
         await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
         await opening.enter_async_context(running_beside(reading, name=READINGS))
         await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))

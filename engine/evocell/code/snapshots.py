@@ -27,6 +27,8 @@ _DIRECTORY_MODE = 0o755
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
 _CODE_MAGIC = b"evocell code 1\n"
 _DIGEST_BYTES = 32
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CODE_MODE = 0o600
 
 _FEW_FILES = 32
 _FEW_BYTES = 1 << 20
@@ -247,27 +249,35 @@ class SnapshotStore:
             StoreError: The disk is full, or the store cannot be written.
         """
         path = self._code_path(key)
+        data = _CODE_MAGIC + hashlib.sha256(code).digest() + code
+        staging = self._staging()
         with self._store_errors(path):
-            path.parent.mkdir(mode=PRIVATE_MODE, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=self._temporary)
             try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(_CODE_MAGIC + hashlib.sha256(code).digest() + code)
-                Path(name).replace(path)
+                with os.fdopen(os.open(staging, _NEW_FILE, _CODE_MODE), "wb") as file:
+                    file.write(data)
+                try:
+                    os.rename(staging, path)  # noqa: PTH104
+                except FileNotFoundError:  # the first of its directory
+                    path.parent.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+                    os.rename(staging, path)  # noqa: PTH104
             except BaseException:
-                Path(name).unlink(missing_ok=True)
+                Path(staging).unlink(missing_ok=True)
                 raise
 
     def _code_path(self, key: str) -> Path:
         return self._code / _checked_key(key)[:2] / f"{key}.msgpack"
+
+    def _staging(self) -> str:
+        """Return an unused name for what is renamed when it is complete."""
+        # Plain strings: what `tempfile` does beside it takes longer than a small tree.
+        return f"{self._temporary}/{os.getpid()}-{uuid.uuid4().hex}"
 
     def _place(self, tree: FileTree, final: Path) -> None:
         if final.is_dir():
             if _holds(final, tree):
                 return
             self.discard(self.detach([final.name]))
-        # A name of its own, and plain strings: what `tempfile` does beside it takes longer than the tree.
-        staging = f"{self._temporary}/{os.getpid()}-{uuid.uuid4().hex}"
+        staging = self._staging()
         try:
             os.mkdir(staging, PRIVATE_MODE)  # noqa: PTH102
             self._write(tree, staging)

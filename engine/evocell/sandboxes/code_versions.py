@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
-from typing import TypeAlias, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -41,10 +41,11 @@ from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
 from evocell_guest.packing import pack_files
 
-__all__ = ["APP_ROOT", "HARNESS_ROOT", "Versions"]
+__all__ = ["APP_ROOT", "HARNESS_ROOT", "WRITER", "Versions"]
 
 APP_ROOT = "/app"
 HARNESS_ROOT = "/harness"
+WRITER = "code-writer"
 
 _KEPT_BYTES = 64 << 20
 _ENTRY_BYTES = 1024
@@ -122,6 +123,9 @@ class Versions:
         self._kept: LruCache[str, CompiledVersion | Rejected] = LruCache(_KEPT_BYTES, keeps_last=True)
         self._units: LruCache[str, CompiledUnit] = LruCache(_KEPT_BYTES, keeps_last=True)
         self._pending: dict[str, _Pending] = {}
+        self._unwritten: dict[str, CompiledUnit] = {}
+        self._more_to_write = trio.Event()
+        self._writes_later = False
 
     async def load(
         self, source: Source, *, profile: SecurityProfile | None = None, limits: Limits | None = None
@@ -287,11 +291,33 @@ class Versions:
         return {key for key, job in jobs.items() if self._from_store(job.unit_keys)}
 
     async def _keep_units(self, units: Mapping[str, CompiledUnit]) -> None:
-        """Cache compiled files by key, and write them to the store if it is durable."""
+        """Cache compiled files by key, and write them to the store if it is durable: many now, few soon."""
         for key, unit in units.items():
             self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
-        if self._durable:
+        if self._durable and self._writes_later and len(units) <= _FEW_FILES:
+            self._unwritten |= units
+            self._more_to_write.set()
+        elif self._durable:
             await _on_disk(len(units), self._to_store, units)
+
+    async def write(self) -> NoReturn:
+        """Write compiled files to the store beside the calls that run them; for a durable store, in a task.
+
+        Cancellation: What is left is written; without this task, files are written before they are run.
+        """
+        self._writes_later = True
+        try:
+            while True:
+                await self._more_to_write.wait()
+                self._more_to_write = trio.Event()
+                self._write_the_rest()
+        finally:
+            self._writes_later = False
+            self._write_the_rest()
+
+    def _write_the_rest(self) -> None:
+        units, self._unwritten = self._unwritten, {}
+        self._to_store(units)
 
     async def side_by_side(
         self,
@@ -323,7 +349,9 @@ class Versions:
             self._seen(tree.digest, tree.files)
             if limits is not None and (refusal := too_much_code(tree, limits)) is not None:
                 return refusal
-            units = await self._units_of(CompileJob(tree=tree, policy=policy, prefix=prefix))
+            job = CompileJob(tree=tree, policy=policy, prefix=prefix)
+            keys = self._unit_keys(job)
+            units = await self._units_of(job, keys, await self._known_units(keys))
             if isinstance(units, Rejected):
                 return units
             own = set(own_modules(tree))
@@ -357,27 +385,44 @@ class Versions:
         )
 
     async def _make(self, job: CompileJob) -> CompiledVersion | Rejected:
-        units = await self._units_of(job)
+        keys = self._unit_keys(job)
+        known = await self._known_units(keys)
+        if keys and not known:
+            made = await self._compile(job, keys)
+            return made if isinstance(made, Rejected) else evolve(made, units=())
+        units = await self._units_of(job, keys, known)
         if isinstance(units, Rejected):
             return units
         snapshot = await put_tree(self._snapshots, job.tree)
         return evolve(assemble(snapshot, job.tree, job.root, units, job.policy), units=())
 
-    async def _units_of(self, job: CompileJob) -> list[CompiledUnit] | Rejected:
-        """Return the compiled files of a tree, in order, compiling the unknown ones."""
-        keys = self._unit_keys(job)
+    async def _units_of(
+        self, job: CompileJob, keys: Mapping[str, str], known: Mapping[str, CompiledUnit]
+    ) -> list[CompiledUnit] | Rejected:
+        """Return the compiled files of a tree, in order, compiling those that are not known."""
+        units = dict(known)
+        if len(units) < len(keys):
+            made = await self._compile(evolve(job, known=units), keys)
+            if isinstance(made, Rejected):
+                return made
+            units |= {unit.path: unit for unit in made.units}
+        return [units[path] for path in keys]
+
+    async def _known_units(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
+        """Return the compiled files there are, in memory or in the store, by path."""
         units = {path: unit for path, key in keys.items() if (unit := self._units.get(key)) is not None}
         if self._durable and len(units) < len(keys):
             missing = {path: key for path, key in keys.items() if path not in units}
             units |= await _on_disk(len(missing), self._from_store, missing)
-        if len(units) < len(keys):
-            made = await self._worker.compile(evolve(job, known=units))
-            if isinstance(made, Rejected):
-                return made
-            fresh = {unit.path: unit for unit in made.units if unit.path not in units}
-            await self._keep_units({keys[path]: unit for path, unit in fresh.items()})
-            units |= fresh
-        return [units[path] for path in keys]
+        return units
+
+    async def _compile(self, job: CompileJob, keys: Mapping[str, str]) -> CompiledVersion | Rejected:
+        """Compile the files that the job does not know, and cache them."""
+        made = await self._worker.compile(job)
+        if isinstance(made, CompiledVersion):
+            fresh = {keys[unit.path]: unit for unit in made.units if unit.path not in job.known}
+            await self._keep_units(fresh)
+        return made
 
     def _unit_keys(self, job: CompileJob) -> dict[str, str]:
         image, digests = self._worker.image_id, job.tree.file_digests

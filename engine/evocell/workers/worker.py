@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from evocell.code.compiler import (
@@ -16,7 +17,7 @@ from evocell.code.compiler import (
     read_compile_trees_response,
 )
 from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
-from evocell.concurrency import in_thread_if_large
+from evocell.concurrency import both, in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
 from evocell.execution.messages import GuestRequest, GuestResult, Host
@@ -103,10 +104,11 @@ class HostWorker:
             CapacityError: There is no room for another fork.
             EngineClosed: The worker is closed.
         """
-        snapshot = await put_tree(self._snapshots, job.tree)
         limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
         question = compile_request(job.tree, job.root, job.policy, job.known, job.prefix)
-        seen = await self._run(GuestRequest(parts=in_pieces(question), limits=limits))
+        request = GuestRequest(parts=in_pieces(question), limits=limits)
+        # Stored while it is compiled: a worker that is asked late is idle meanwhile.
+        seen, snapshot = await both(partial(self._run, request), partial(put_tree, self._snapshots, job.tree))
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)

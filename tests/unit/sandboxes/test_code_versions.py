@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
 
 from evocell.code.compiler import CompiledVersion
 from evocell.code.references import TreeReferences
@@ -86,6 +88,24 @@ async def test_what_another_engine_compiled_is_read_from_disk(make):
 
     assert worker.compiled == []
     assert second == first
+
+
+async def test_byte_code_that_is_written_beside_calls_is_on_disk_at_the_end(make, snapshots, nursery):
+    versions, _ = make(durable=True)
+    nursery.start_soon(versions.write)
+    await trio.testing.wait_all_tasks_blocked()
+    first = await versions.compiled(normalise("x = 1"))
+    written = [path for path in (snapshots.root / "modules").rglob("*") if path.is_file()]
+    assert not written, "it was written before it could be run"
+    await versions.compiled(normalise("x = 2"))
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await trio.testing.wait_all_tasks_blocked()
+
+        again, worker = make(durable=True)
+        assert await again.compiled(normalise("x = 1")) == first
+        await again.compiled(normalise("x = 2"))
+    assert worker.compiled == []
 
 
 async def test_damaged_byte_code_on_disk_is_compiled_again(make, snapshots):

@@ -140,6 +140,8 @@ async def map_bounded(
 
     Cancellation: Every call is cancelled, and there is no result.
     """
+    if len(items) == 1:  # a single sandbox, or case: two nurseries would take as long as half of it
+        return [await function(items[0])]
     waiting = iter(enumerate(items))
     results: dict[int, R] = {}
     failures: list[BaseException] = []

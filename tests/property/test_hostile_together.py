@@ -13,7 +13,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Completed, Raised
 from evocell.workers.together import read_together
 from evocell_guest.values import encode
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 

@@ -34,8 +34,8 @@ from evocell_guest.values import encode
 from evocell_runtime import rehearsal
 from evocell_runtime.boot import make_immortal
 from evocell_runtime.cache import ImageCache
+from evocell_runtime.calls import CallResult
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 

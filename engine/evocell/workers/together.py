@@ -16,7 +16,7 @@ from evocell.models.outcome import Completed, Outcome, Raised
 from evocell.wire.values import ENVELOPE_BYTES, decode_response
 from evocell.workers.outcomes import answered, readings
 from evocell.workers.requests import in_pieces
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 
 __all__ = ["read_together", "together_request"]
 

@@ -23,7 +23,7 @@ from evocell.integrations.cluster.node import Machine, NodeDoor
 from evocell.integrations.cluster.opening import open_cluster_worker
 from evocell.integrations.cluster.pace import Pace
 from evocell.integrations.cluster.protocol import NodeFailed, NodeLost
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 

@@ -6,7 +6,7 @@ from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Raise
 from evocell.wire.values import ENVELOPE_BYTES
 from evocell.workers.outcomes import classify
 from evocell_guest.values import encode
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 

@@ -29,8 +29,8 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.html import facts
 from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
+from evocell.page.html import Page, make_page
 from evocell.page.search import read_run
-from evocell.page.shown import Page, make_page
 from evocell.store.fitness import FitnessRecorder
 from evocell.store.inspection import store_reader
 from evocell.store.lineage import LineageTracker

@@ -7,13 +7,46 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
+from html import escape
 from importlib.resources import files
+from pathlib import Path
 
-__all__ = ["LIVE_SCRIPTS", "render", "security_policy"]
+from attrs import field, frozen
+
+__all__ = ["LIVE_SCRIPTS", "Page", "make_page", "render", "security_policy"]
 
 _SCRIPTS = ("charts.js", "page.js")
 LIVE_SCRIPTS = (*_SCRIPTS, "live.js")
 """Scripts of the page that follows a run."""
+
+
+@frozen
+class Page:
+    """The page of `evocell report`, displayed by notebooks.
+
+    Attributes:
+        html: The whole page; it needs no network.
+    """
+
+    html: str = field(repr=False)
+
+    def save(self, out: str | Path) -> Path:
+        """Write the page to a file, and return its path."""
+        path = Path(out)
+        path.write_text(self.html, encoding="utf-8")
+        return path
+
+    def _repr_html_(self) -> str:
+        # A frame without the notebook's origin keeps candidates' text apart from the notebook.
+        return (
+            f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts" '
+            'style="width:100%;height:720px;border:0" title="evocell report"></iframe>'
+        )
+
+
+def make_page(data: Mapping[str, object]) -> Page:
+    """Return the page of a run, from the data that `evocell.page.search.read_run` returns."""
+    return Page(render(data))
 
 
 def render(data: Mapping[str, object], *, live: bool = False) -> str:

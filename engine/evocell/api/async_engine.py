@@ -11,7 +11,7 @@ from evocell.api.evaluator import AsyncEvaluators
 from evocell.api.prompt_notes import guest_notes
 from evocell.api.sandbox import AsyncFitness, AsyncSandbox, Fitness
 from evocell.errors import ConfigurationError
-from evocell.evaluation.evaluator import Progress
+from evocell.evaluation.individuals import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import Direction, FitnessResult
 from evocell.models.info import WorkerInfo

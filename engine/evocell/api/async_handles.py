@@ -21,7 +21,7 @@ from evocell.concurrency import map_bounded
 from evocell.console.progress import Report, silent
 from evocell.errors import ConfigurationError
 from evocell.evaluation.batch import SandboxFunction
-from evocell.evaluation.evaluator import Progress
+from evocell.evaluation.individuals import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits

@@ -22,7 +22,7 @@ from evocell.config import Config
 from evocell.console.progress import StreamProgress
 from evocell.errors import EvocellError, StoreError
 from evocell.evaluation.async_scoring import AwaitedScores
-from evocell.evaluation.evaluator import Progress
+from evocell.evaluation.individuals import Progress
 from evocell.execution.interface import OpenWorker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult

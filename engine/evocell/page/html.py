@@ -1,4 +1,4 @@
-"""The page as HTML: one document with its style and script in it, and a policy that allows nothing else."""
+"""The page as HTML: one document with inline style and script, and a policy that permits nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LIVE_SCRIPTS", "Page", "make_page", "render", "security_policy"]
 
 _SCRIPTS = ("charts.js", "page.js")
 LIVE_SCRIPTS = (*_SCRIPTS, "live.js")
-"""Scripts of the page that follows a run."""
+"""Scripts of the live page."""
 
 
 @frozen
@@ -50,14 +50,14 @@ def make_page(data: Mapping[str, object]) -> Page:
 
 
 def render(data: Mapping[str, object], *, live: bool = False) -> str:
-    """Put data into the page.
+    """Return the page with its data.
 
-    What candidates wrote cannot leave the data: no ``<`` or ``&`` of theirs is in the page as such, and the
-    page's own script puts it in as text.
+    Text of candidates cannot act as HTML: ``<``, ``>`` and ``&`` are escaped in the data, and the page's
+    script inserts it as text only.
 
     Args:
-        data: What is shown, with a ``"title"``.
-        live: Whether the page is to ask the server that it came from for more.
+        data: The data, with a ``"title"``.
+        live: Whether the page requests updates from the server that it came from.
     """
     packed = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
@@ -70,7 +70,7 @@ def render(data: Mapping[str, object], *, live: bool = False) -> str:
         "data": packed,
     }
     head, *rest = _asset("page.html").split("{{")
-    # Each place is filled once: what stands in the data is not looked at for further ones.
+    # Each placeholder is filled once; placeholders within the data are not replaced.
     pieces = [head]
     for piece in rest:
         name, _, text = piece.partition("}}")
@@ -80,7 +80,7 @@ def render(data: Mapping[str, object], *, live: bool = False) -> str:
 
 @cache
 def security_policy(*, live: bool = False) -> str:
-    """Return the content security policy of the page: its own script and style, nothing from elsewhere."""
+    """Return the content security policy of the page, which permits only its own script and style."""
     allowed = [
         "default-src 'none'",
         f"script-src '{_hash(_script(live))}'",

@@ -167,7 +167,7 @@ class Search:
         }
 
     def tree(self) -> tuple[list[dict[str, Any]], int]:
-        """Return the ancestors of the best individual with the leaders, and their number without leaders."""
+        """Return the best individual, its ancestors and the leaders; and the size of its family."""
         numbers = tuple(one.number for one, _ in self.figures.leaders())
         if self._tree is None or self._tree[0] != numbers:
             best = numbers[0] if numbers else None

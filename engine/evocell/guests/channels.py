@@ -32,7 +32,9 @@ class Message:
 
 
 class Channels:
-    """The channels of one call. A process sees those of its domain: its own and those of its forks.
+    """The channels of one call, by domain.
+
+    A process uses those of its domain only. A copy has the domain of its original, a fresh process its own.
 
     Args:
         most_bytes: Most bytes of all messages in transit, with their overhead.

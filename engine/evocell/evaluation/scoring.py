@@ -428,9 +428,11 @@ def _finite(value: object) -> float:
 
 def _with_remark(given: object) -> tuple[object, str | None]:
     """Separate a score from its optional remark."""
-    # Not a sequence pattern alone: arrays of numpy 2.5 match one, and those without dimensions have no length.
-    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], str):  # noqa: PLR2004
-        return given[0], given[1]
+    # Asked first: a sequence pattern takes the length of numpy's arrays; without dimensions they have none.
+    if isinstance(given, tuple):
+        match given:
+            case (score, str(remark)):
+                return score, remark
     return given, None
 
 

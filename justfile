@@ -69,7 +69,7 @@ dist-try python="python3": dist
     cd "$place"
     venv/bin/evocell doctor
     venv/bin/python first.py | diff expected -
-    venv/bin/evocell demo --generations 2
+    venv/bin/evocell demo --generations 2 --population 20
 
 # As `dist-try`, on each other Python that is here and runs; says which are not
 dist-try-others:

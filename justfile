@@ -55,7 +55,7 @@ docs *options: setup
 dist: setup
     '{{ bin }}/python' -m hatchling build -d dist
 
-# Install the wheel and all it depends on into a clean environment, and run the demo there
+# Install the wheel and all it depends on into a clean environment; run README's first program and the demo there
 dist-try python="python3": dist
     #!/usr/bin/env bash
     set -euo pipefail
@@ -63,9 +63,34 @@ dist-try python="python3": dist
     trap 'rm -rf "$place"' EXIT
     '{{ python }}' -m venv "$place/venv"
     "$place/venv/bin/pip" install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
+    first() { awk -v kind="$1" '$0 == "```" kind { on = 1; next } /^```/ && on { exit } on' README.md; }
+    first python >"$place/first.py"
+    first text >"$place/expected"
     cd "$place"
     venv/bin/evocell doctor
-    venv/bin/evocell demo --generations 2
+    venv/bin/python first.py | diff expected -
+    venv/bin/evocell demo --generations 2 --population 20
+
+# As `dist-try`, on each other Python that is here and runs; says which are not
+dist-try-others:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # A shim of pyenv is on the PATH also where it has nothing to run; what it stands for is looked for as well.
+    for release in 3.12 3.13 3.14; do
+        found=
+        for python in "python$release" "${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}/versions/$release".*/bin/python; do
+            if (cd / && "$python" -c "import ensurepip, sys, venv; assert '%d.%d' % sys.version_info[:2] == '$release'") >/dev/null 2>&1; then
+                found="$python"
+                break
+            fi
+        done
+        if [[ -z "$found" ]]; then
+            echo "dist-try-others: no Python $release that runs; skipped" >&2
+            continue
+        fi
+        echo "dist-try-others: Python $release" >&2
+        '{{ just_executable() }}' --justfile '{{ justfile() }}' dist-try "$found"
+    done
 
 # Static types, strict
 types: setup

@@ -36,6 +36,12 @@ Place: TypeAlias = "Engine | AsyncEngine | str | Path"
 
 _GOOD = "#1a7f37"
 _ACCENT = "#3b6fd4"
+_MOST_MIDDLES = 0.8
+"""Part of the generations whose middle half is shown in full, whatever the rest."""
+_BEYOND = 0.35
+"""Room beyond these on the side of the worse, as a part of what they span."""
+_MARGIN = 0.04
+"""The same on the side of the better."""
 _SPREAD = 100.0
 """Ratio of the largest to the smallest positive value from which an axis is logarithmic."""
 
@@ -50,6 +56,9 @@ def fitness(
     direction: str | None = None,
 ) -> Axes:
     """Plot fitness by generation: best so far, median, the middle half, and all between the extremes.
+
+    As in the report, the axis ends where most of the middle halves do, so that a few individuals far off do
+    not press the rest into one line; `set_ylim` of the returned axes shows them.
 
     Args:
         place: An engine, or its state directory.
@@ -83,6 +92,7 @@ def fitness(
     axes.plot(at, [one["best"] for one in columns], color=_GOOD, linewidth=2, label="best so far")
     axes.set(xlabel=data["column_name"], ylabel="fitness", title=data["title"])
     _scale(axes.set_yscale, [*lows, *highs])
+    _leave_far_off_out(axes, columns, minimize=data["direction"] == "minimize")
     axes.legend()
     return axes
 
@@ -292,3 +302,21 @@ def _scale(choose: Any, values: Sequence[float]) -> None:
     """Choose a logarithmic axis if positive values span decades."""
     if values and min(values) > 0 and math.isfinite(max(values)) and max(values) / min(values) > _SPREAD:
         choose("log")
+
+
+def _leave_far_off_out(axes: Axes, columns: Sequence[Any], *, minimize: bool) -> None:
+    """End the axis of fitness where the report ends its own, if some of the worst individuals lie beyond."""
+    if not columns:
+        return
+    is_log = axes.get_yscale() == "log"
+    to, back = (math.log, math.exp) if is_log else (float, float)
+    worst = [to(one["quartiles"][2 if minimize else 0]) for one in columns]
+    edge = sorted(worst, reverse=not minimize)[int(_MOST_MIDDLES * (len(worst) - 1))]
+    shown = [edge, *(to(one["best"]) for one in columns)]
+    low, high = min(shown), max(shown)
+    room, margin = _BEYOND * (high - low), _MARGIN * (high - low)
+    ends = [to(one["high" if minimize else "low"]) for one in columns]
+    if minimize and max(ends) > high + room > high:
+        axes.set_ylim(back(low - margin), back(high + room))
+    elif not minimize and min(ends) < low - room < low:
+        axes.set_ylim(back(low - room), back(high + margin))

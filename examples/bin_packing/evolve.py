@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
 
 from attrs import field, frozen
 
@@ -102,7 +103,7 @@ class Generation:
         """Return the mean excess of the survivors."""
         if not self.survivors:
             return None
-        return sum(one.verdict.excess or 0.0 for one in self.survivors) / len(self.survivors)
+        return fmean(one.verdict.excess or 0.0 for one in self.survivors)
 
 
 Evaluate = Callable[[int, Sequence[Individual]], Sequence[Verdict]]

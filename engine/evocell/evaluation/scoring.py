@@ -430,9 +430,11 @@ def _finite(value: object) -> float:
 
 def _with_remark(given: object) -> tuple[object, str | None]:
     """Separate a score from its optional remark."""
-    match given:
-        case (score, str(remark)) if isinstance(given, tuple):
-            return score, remark
+    # Asked first: a sequence pattern takes the length of numpy's arrays; without dimensions they have none.
+    if isinstance(given, tuple):
+        match given:
+            case (score, str(remark)):
+                return score, remark
     return given, None
 
 

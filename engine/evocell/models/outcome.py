@@ -7,16 +7,22 @@ are created per second, so nothing here validates.
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from attrs import field, frozen
 
 from evocell.errors import OutcomeError
 from evocell.models.equality import ByContent
+from evocell.models.html import facts
 
 RejectedKind = Literal["syntax", "security", "compile", "load"]
 NOTABLE_IMPORT_FUEL = 500_000_000
 """Imports that take less are not mentioned."""
+
+_ABRIDGED = Repr()
+_ABRIDGED.maxlist = _ABRIDGED.maxtuple = _ABRIDGED.maxset = _ABRIDGED.maxfrozenset = _ABRIDGED.maxdict = 20
+_ABRIDGED.maxstring = _ABRIDGED.maxother = 200
 
 LimitKind = Literal["fuel", "timeout", "memory", "stack", "output", "files", "payload"]
 
@@ -81,6 +87,20 @@ class Outcome:
 
     def _refuse(self) -> NoReturn:
         raise OutcomeError(self)
+
+    def _repr_html_(self) -> str:
+        value = {"value": _ABRIDGED.repr(self.unwrap())} if self.ok else {"error": self.error}
+        return facts(
+            self.kind,
+            [
+                *value.items(),
+                ("stdout", self.stdout or None),
+                ("stderr", self.stderr or None),
+                ("fuel", self.fuel_used),
+                ("peak memory, bytes", self.peak_memory_bytes),
+                ("time, ms", 1000 * self.wall_s),
+            ],
+        )
 
     if not TYPE_CHECKING:  # type checkers report it earlier
 

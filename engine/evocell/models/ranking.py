@@ -7,13 +7,12 @@ from collections.abc import Iterable
 
 from evocell.errors import ConfigurationError
 from evocell.models.fitness import Direction, FitnessResult, check_direction
+from evocell.models.results import Results
 
 __all__ = ["best", "fitness_statistics", "score_statistics"]
 
 
-def best(
-    results: Iterable[FitnessResult], most: int = 1, *, direction: Direction | None = None
-) -> list[FitnessResult]:
+def best(results: Iterable[FitnessResult], most: int = 1, *, direction: Direction | None = None) -> Results:
     """Return the fittest valid results, by their first objective.
 
     >>> results = [FitnessResult("a", 0, -2.0, valid=True), FitnessResult("b", 0, 0.0, valid=False)]
@@ -47,7 +46,7 @@ def best(
         direction = directions.pop() if directions else "maximize"
     check_direction(direction)
     sign = 1 if direction == "minimize" else -1
-    return sorted(valid, key=lambda one: sign * one.objectives[0])[:most]
+    return Results(sorted(valid, key=lambda one: sign * one.objectives[0])[:most])
 
 
 def fitness_statistics(results: Iterable[FitnessResult]) -> dict[str, float]:

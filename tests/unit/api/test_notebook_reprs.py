@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evocell import Case, Comparison, Evaluation, Offspring
+from evocell import Case, Comparison, Evaluation, Offspring, best
 
 TASK = Evaluation("f", [Case(())], lambda case, value: value)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -87,3 +87,25 @@ def test_a_comparison_is_a_table(fake_engine):
     assert isinstance(compared, Comparison)
     assert "fuel" in compared._repr_html_()
     Tags(compared._repr_html_())
+
+
+def test_what_best_picks_is_a_table_too(results):
+    assert "sandbox-1" in best(results)._repr_html_()
+    assert best(results).to_dataframe().fitness_score.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("source", "caption", "shown"),
+    [
+        ("def f(): return [1.5] * 10**5", "completed", "[1.5, 1.5,"),
+        (f"def f(): return {HOSTILE!r} * 99", "completed", html.escape("'<script>")),
+        (RAISES, "raised", html.escape("ValueError: <script>")),
+        ("def f():\n    print('<b>')", "completed", "None"),
+    ],
+)
+def test_an_outcome_is_a_small_table(fake_engine, source, caption, shown):
+    text = fake_engine.create_sandbox(source=source).run("f")._repr_html_()
+    assert Tags(text).seen <= {"table", "caption", "tbody", "tr", "th", "td"}
+    assert f"<caption>{caption}</caption>" in text
+    assert shown in text
+    assert len(text) < 2_000

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import attrs
 import pytest
 
 from evocell import Case, Config, ConfigurationError, Engine, Evaluation, plot
@@ -70,6 +71,20 @@ def test_an_axis_is_logarithmic_where_values_span_decades(fake_workers, tmp_path
     with Engine(Config(state_dir=tmp_path), open_worker=fake_workers) as engine:
         engine.evaluate([f"def f(): return 10 ** {n}" for n in range(6)], TASK)
         assert plot.fitness(engine).get_yscale() == "log"
+
+
+@pytest.mark.parametrize(("sign", "direction"), [(1, "minimize"), (-1, "maximize")])
+def test_a_few_far_off_are_outside_of_the_axis(fake_workers, tmp_path, sign, direction):
+    task = attrs.evolve(TASK, directions=(direction,), failure=sign * 1e9)
+    with Engine(Config(state_dir=tmp_path), open_worker=fake_workers) as engine:
+        for generation in range(10):
+            scores = [sign * (10 - generation / 2 + n / 10) for n in range(8)] + [sign * 90] * (
+                generation == 4
+            )
+            engine.evaluate([f"def f(): return {score}" for score in scores], task, generation=generation)
+        near, far = sorted(map(abs, plot.fitness(engine).get_ylim()))
+    assert 5 < near < 5.6
+    assert 10.5 < far < 13
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):

@@ -83,7 +83,9 @@ def test_engines_write_it(make_fake_workers, tmp_path):
     assert [entry.sandbox_id for entry in entries if entry.kind == "killed"][-1] == "kept"
 
 
-def test_what_was_refused_or_killed_comes_first_and_what_was_allowed_is_folded(tmp_path, monkeypatch, capsys):
+def test_what_was_allowed_is_folded_and_does_not_displace_what_was_refused_or_killed(
+    tmp_path, monkeypatch, capsys
+):
     long = "program.py:12:1: import of 'ctypes' is blocked by the profile, because it reaches the memory " * 4
     with Store(tmp_path / "evocell.db") as store:
         log = AuditLog(store, 1, max_entries=1000)
@@ -101,7 +103,36 @@ def test_what_was_refused_or_killed_comes_first_and_what_was_allowed_is_folded(t
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 8
     kinds = [kind for line in lines for kind in ("refused", "killed", "allowed") if f" {kind} " in line]
-    assert kinds == ["refused", "killed", "allowed", "allowed"]
-    assert "300 times: imports numpy" in lines[-2]
+    assert kinds == ["allowed", "allowed", "refused", "killed"]
+    assert lines[1].split()[0] == "300"
+    assert lines[1].endswith("allowed  imports numpy")
     assert main(["audit", str(tmp_path), "--json", "--limit", "1000"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 303
+
+
+def test_a_long_night_is_one_screen_with_the_summary_first(tmp_path, monkeypatch, capsys):
+    with Store(tmp_path / "evocell.db") as store:
+        log = AuditLog(store, 1, max_entries=1000)
+        for number in range(90):
+            log.note(
+                "killed", f"fuel: stopped at the fuel limit of 100 (reached 1{number:02})", sandbox_id="s"
+            )
+            log.note("refused", f"program.py:{number}:1: import of 'socket' is blocked", sandbox_id="s")
+            log.note("allowed", "imports numpy", sandbox_id="s")
+        log.note("crashed", "it exited with code 3", sandbox_id="s")
+        for number in range(20):
+            log.note("refused", f"import of {chr(97 + number)!r} is blocked", sandbox_id="s")
+        log.entries()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    assert main(["audit", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 23
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[1:3]] == ["90", "90"]
+    assert {tuple(line.split()[2:4]) for line in lines[13:-1]} == {("refused", "s")}
+    assert lines[9].split()[:2] == ["15", "of"]
+    assert lines[-2].split()[-4:] == ["of", "'t'", "is", "blocked"]
+    assert lines[-1] == "the newest 9 of 201; --limit shows more"
+    assert main(["audit", str(tmp_path), "--limit", "40"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 23 + 31

@@ -136,3 +136,7 @@ def test_the_json_report_is_plain_data():
     assert known["capacity"]["awake"] == 256
     assert known["capacity"]["sessions"] == room(MACHINE).sessions > 10_000
     assert {check["status"] for check in known["checks"]} == {"ok"}
+
+
+def test_patches_are_counted_and_not_recited():
+    assert finding("patches", patches=tuple(f"patch-{n}" for n in range(150))).found.startswith("150 of")

@@ -92,3 +92,13 @@ def test_a_generation_in_which_all_die_is_survived():
 def test_numbers_that_are_too_small_are_refused(generations, population):
     with pytest.raises(ValueError, match=r"generations is 0|population is 5"):
         next(evolve(judge, seed=0, generations=generations, population=population))
+
+
+def test_the_mean_is_the_same_whatever_pythons_sum_does():
+    def even(_, newcomers):
+        return [Verdict(excess=0.1, behaviour=(number,)) for number, _ in enumerate(newcomers)]
+
+    # A plain sum of ten tenths is 0.9999999999999999, up to Python 3.11.
+    (first,) = evolve(even, seed=0, generations=1, population=15)
+    assert len(first.survivors) == 10
+    assert first.mean_excess == 0.1

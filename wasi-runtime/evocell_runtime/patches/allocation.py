@@ -4,8 +4,7 @@ Built for WASI, CPython has no allocator of its own for small objects (decision 
 through four calls to `dlmalloc` and back. With these lists, a piece of memory that was freed is what the next request of its
 size gets, after a dozen instructions.
 
-A piece in a list is in use as far as `dlmalloc` knows; its first word points to the next one. The heads of the lists and
-the numbers of their pieces lie at the bottom of the stack in memory, far below the address at which CPython would abort.
+A piece in a list is in use as far as `dlmalloc` knows; its second word points to the next one. The heads of the lists and the numbers of their pieces lie at the bottom of the stack in memory, far below the address at which CPython would abort.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _MALLOC = """(if (i32.le_u (local.get $size) (i32.const @MOST))
         (local.set $list (i32.and (i32.shr_u (i32.add (local.get $size) (i32.const 19)) (i32.const 1)) (i32.const -8)))
         (if (local.tee $size (i32.load offset=@LISTS (local.get $list)))
           (then
-            (i32.store offset=@LISTS (local.get $list) (i32.load (local.get $size)))
+            (i32.store offset=@LISTS (local.get $list) (i32.load offset=4 (local.get $size)))
             (i32.store offset=@COUNTS (local.get $list)
               (i32.sub (i32.load offset=@COUNTS (local.get $list)) (i32.const 1)))
             (return (local.get $size))))
@@ -48,7 +47,7 @@ _FREE = """(if (i32.eqz (local.get $piece)) (then (return)))
         (local.set $count (i32.load offset=@COUNTS (local.get $list)))
         (if (i32.lt_u (local.get $count) (i32.const @LONGEST))
           (then
-            (i32.store (local.get $piece) (i32.load offset=@LISTS (local.get $list)))
+            (i32.store offset=4 (local.get $piece) (i32.load offset=@LISTS (local.get $list)))
             (i32.store offset=@LISTS (local.get $list) (local.get $piece))
             (i32.store offset=@COUNTS (local.get $list) (i32.add (local.get $count) (i32.const 1)))
             (return)))))
@@ -108,6 +107,39 @@ ALLOCATION: tuple[AnyPatch, ...] = (
             places=places,
         )
         for function, places in (("calloc", 1), ("realloc", 2))
+    ),
+    Edit(
+        name="list-append-at-the-end-of-memory",
+        why=(
+            "When a list could not grow, its new item lost its reference here and in the evaluation loop "
+            "(python/cpython#151818): an object in use was freed. Here it keeps it; "
+            "where the caller does not give it back either, one object stays."
+        ),
+        function="_PyList_AppendTakeRefListResize",
+        expected="""
+            local.set 0
+            local.get 1
+            i32.load
+            local.tee 4
+            i32.const 1073741823
+            i32.gt_s
+            br_if 2
+            i32.const -1
+            local.set 0
+            local.get 1
+            local.get 4
+            i32.const -1
+            i32.add
+            local.tee 4
+            i32.store
+            local.get 4
+            br_if 2
+            local.get 1
+            call _Py_Dealloc
+            i32.const -1
+            return
+        """,
+        replacement="return",
     ),
 )
 """This part of the table."""

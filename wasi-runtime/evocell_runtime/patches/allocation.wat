@@ -16,7 +16,7 @@
       (block $empty
         (loop $pieces
           (br_if $empty (i32.eqz (local.tee $piece (i32.load offset=@LISTS (local.get $list)))))
-          (i32.store offset=@LISTS (local.get $list) (i32.load (local.get $piece)))
+          (i32.store offset=@LISTS (local.get $list) (i32.load offset=4 (local.get $piece)))
           (i32.store offset=@COUNTS (local.get $list)
             (i32.sub (i32.load offset=@COUNTS (local.get $list)) (i32.const 1)))
           (call $dlfree (local.get $piece))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 
+from evocell_runtime.patches.allocation import ALLOCATION
 from evocell_runtime.patches.buffers import BUFFERS
 from evocell_runtime.patches.casts import CASTS
 from evocell_runtime.patches.floats import FLOATS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.model import AnyPatch, CodePatch, Data, Donor, Edit, Everywhere, Memory
+from evocell_runtime.patches.objects import OBJECTS
 from evocell_runtime.patches.python_floats import PYTHON_FLOATS
 from evocell_runtime.patches.sizes import SIZES
 from evocell_runtime.patches.stacks import STACKS
@@ -29,6 +31,8 @@ PATCHES: tuple[AnyPatch, ...] = (
     *PYTHON_FLOATS,
     *STACKS,
     *WAITS,
+    *ALLOCATION,
+    *OBJECTS,
 )
 """The table, in the order in which it is applied."""
 

@@ -70,11 +70,11 @@ class _Comparison:
         """Return the first difference at or below a path."""
         kind, got = _kind(expected), _kind(value)
         if kind != got and not self.same_kinds:
+            if _is_point(expected, kind) or _is_point(value, got):
+                return self.differ(_without_array(expected, kind), _without_array(value, got), path)
             if kind in _SEQUENCES and got in _SEQUENCES:
                 expected, value = _without_array(expected, kind), _without_array(value, got)
-                if isinstance(expected, list | tuple) and isinstance(value, list | tuple):
-                    return self.sequences(expected, value, path)
-                return _say(path, f"expected {kind}, got {got}")  # one is a zero-dimensional array
+                return self.sequences(expected, value, path)
             if kind in _SETS and got in _SETS:
                 kind = got
         if kind != got and (kind in _CONTAINERS or got in _CONTAINERS):
@@ -141,6 +141,11 @@ class _Comparison:
         return self.differ(wanted, items, path)
 
 
+def _is_point(value: Any, kind: str) -> bool:
+    """Whether a value is an array without dimensions, which is taken for its only element."""
+    return kind == "an array" and not tuple(value.shape)
+
+
 def _without_array(value: Any, kind: str) -> Any:
     return value.tolist() if kind == "an array" else value
 
@@ -150,7 +155,14 @@ def _equal(expected: Any, value: Any) -> bool:
         return value != value  # noqa: PLR0124 - NaN equals NaN here
     if isinstance(expected, complex) and isinstance(value, complex):
         return _equal(expected.real, value.real) and _equal(expected.imag, value.imag)
-    return bool(expected == value)
+    try:
+        return bool(expected == value)
+    except ValueError as error:  # a table of truth values is no answer
+        name = type(expected).__name__
+        raise TypeError(
+            f"an expected value of type {name} cannot be compared: give what the function returns in its "
+            "place, such as frame.to_dict('list') or a list, or give score a function of case and value"
+        ) from error
 
 
 def _close(expected: Any, value: Any) -> bool:

@@ -61,7 +61,7 @@ class TooLarge(ValueError):
 
     def __str__(self) -> str:
         if self.which == "depth":
-            advice = "if it does not contain itself, flatten it"
+            advice = "flatten it, unless it contains itself"
             return f"{self.path} is nested deeper than {self.limit} levels; {advice}"
         if self.which == "keys":
             return (

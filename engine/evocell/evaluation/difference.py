@@ -70,11 +70,15 @@ class _Comparison:
         """Return the first difference at or below a path."""
         kind, got = _kind(expected), _kind(value)
         if kind != got and not self.same_kinds:
-            if _is_point(expected, kind) or _is_point(value, got):
-                return self.differ(_without_array(expected, kind), _without_array(value, got), path)
+            if got not in _CONTAINERS and _is_point(expected, kind):
+                return self.differ(expected.tolist(), value, path)
+            if kind not in _CONTAINERS and _is_point(value, got):
+                return self.differ(expected, value.tolist(), path)
             if kind in _SEQUENCES and got in _SEQUENCES:
                 expected, value = _without_array(expected, kind), _without_array(value, got)
-                return self.sequences(expected, value, path)
+                if isinstance(expected, list | tuple) and isinstance(value, list | tuple):
+                    return self.sequences(expected, value, path)
+                return _say(path, f"expected {kind}, got {got}")  # one is a zero-dimensional array
             if kind in _SETS and got in _SETS:
                 kind = got
         if kind != got and (kind in _CONTAINERS or got in _CONTAINERS):

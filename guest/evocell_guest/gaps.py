@@ -1,8 +1,8 @@
 """Replacements for missing features of the platform, installed once, before the freeze.
 
-The working directory is the program's, `time.thread_time` and `os.getuid` are there, `os.dup` duplicates
-what was opened by name, and asyncio's event loops do without the pair of sockets by which other threads
-would wake them.
+The working directory is the program's, `time.thread_time`, `os.getuid` and their like are there, `os.dup`
+duplicates what was opened by name, and asyncio's event loops do without the pair of sockets by which
+other threads would wake them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from io import FileIO
 from types import ModuleType
 from typing import Any
 
-from .hints import DESCRIPTORS
+from .hints import DESCRIPTORS, NETWORK
 
 APP = "/app"
 _WASI = str(sys.platform) == "wasi"
@@ -32,6 +32,8 @@ ENDLESS_LOOP = (
     "or signals in the sandbox that could wake it; see that what is awaited is set by another task, or wait "
     "with a timeout"
 )
+_POLL: Any = select.poll
+_TIMES: Any = type(os.times())
 ENDLESS_SELECT = "this would wait for ever: there is nothing to select from, and no timeout"
 _PLOTS_AT = "/usr/local/share/matplotlib"
 
@@ -44,11 +46,18 @@ def fill() -> None:
     if not hasattr(time, "thread_time"):
         time.thread_time = time.process_time
         time.thread_time_ns = time.process_time_ns
+        time.get_clock_info = _clock_info(time.get_clock_info)
     os.dup = dup
+    os.times = _times
+    if not hasattr(os, "getppid"):
+        os.getppid = _first
+    if not hasattr(os, "sched_getaffinity"):
+        os.sched_getaffinity = _cores
     for name in ("getuid", "geteuid", "getgid", "getegid"):
         if not hasattr(os, name):
             setattr(os, name, _owner)
-    select.select = _select(select.select)
+    select.select = _Select(select.select)
+    setattr(select, "poll", _Poll)  # noqa: B010 - a checker takes it for a type
     sys.meta_path.insert(0, _AfterImport())
 
 
@@ -122,6 +131,7 @@ class _Changing:
         loop: Any = module.BaseSelectorEventLoop
         loop._run_once = _run_once(loop._run_once)  # noqa: SLF001
         loop._make_self_pipe = loop._close_self_pipe = loop._write_to_self = _nothing  # noqa: SLF001
+        loop.getaddrinfo = loop.getnameinfo = _no_network
 
 
 def _run_once(one: Any) -> Any:
@@ -135,16 +145,80 @@ def _run_once(one: Any) -> Any:
     return run_once
 
 
-def _select(original: Any) -> Any:
-    """`select.select` that says so when it could never return."""
+class _Select:
+    """`select.select` that says so when it could never return.
 
-    def selected(rlist: Any, wlist: Any, xlist: Any, timeout: float | None = None, /) -> Any:
+    An instance, because `selectors` keeps it in a class, where a function would become a method.
+    """
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+
+    def __call__(self, rlist: Any, wlist: Any, xlist: Any, timeout: float | None = None, /) -> Any:
         lists = [list(one) for one in (rlist, wlist, xlist)]
         if timeout is None and not any(lists):
             raise RuntimeError(ENDLESS_SELECT)
-        return original(*lists, timeout)
+        return self._original(*lists, timeout)
 
-    return selected
+
+class _Poll:
+    """A polling object that says so when it could never return."""
+
+    def __init__(self) -> None:
+        self._original = _POLL()
+        self._descriptors: set[int] = set()
+
+    def register(self, fd: Any, *events: int) -> None:
+        """Watch a descriptor."""
+        self._original.register(fd, *events)
+        self._descriptors.add(_descriptor(fd))
+
+    def modify(self, fd: Any, events: int, /) -> None:
+        """Change what a descriptor is watched for."""
+        self._original.modify(fd, events)
+
+    def unregister(self, fd: Any, /) -> None:
+        """Watch a descriptor no more."""
+        self._original.unregister(fd)
+        self._descriptors.discard(_descriptor(fd))
+
+    def poll(self, timeout: float | None = None, /) -> Any:
+        """Return the descriptors that are ready, with their events; `timeout` is in milliseconds."""
+        if not self._descriptors and (timeout is None or timeout < 0):
+            raise RuntimeError(ENDLESS_SELECT)
+        return self._original.poll(timeout)
+
+
+def _descriptor(fd: Any) -> int:
+    return fd if isinstance(fd, int) else int(fd.fileno())
+
+
+async def _no_network(*_: object, **__: object) -> Any:
+    """Refuse to look a name up, for which an event loop would start a thread."""
+    raise OSError(_ENOTSUP, NETWORK)
+
+
+def _clock_info(original: Any) -> Any:
+    def get_clock_info(name: str, /) -> Any:
+        """Describe a clock; that of the thread is that of the process."""
+        return original("process_time" if name == "thread_time" else name)
+
+    return get_clock_info
+
+
+def _times() -> Any:
+    """The process's time and a clock in seconds, which WASI's own counts in other units."""
+    return _TIMES((time.process_time(), 0.0, 0.0, 0.0, time.monotonic()))
+
+
+def _first() -> int:
+    """The parent of the only process."""
+    return 1
+
+
+def _cores(_: int = 0, /) -> set[int]:
+    """A sandbox runs on one core at a time, as `os.cpu_count` says."""
+    return {0}
 
 
 def _owner() -> int:

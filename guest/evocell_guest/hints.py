@@ -6,6 +6,8 @@ Python's message names a missing attribute or an error number. Only uncaught exc
 
 from __future__ import annotations
 
+import sys
+
 FILES = (
     "the files of a program and of the sandbox are read-only; Limits(scratch_bytes=...) gives a call a "
     "writable /tmp, and what a program makes by a relative name is then kept there"
@@ -24,6 +26,16 @@ SIGNALS = "there are no signals and no alarms in the sandbox: Limits(fuel=..., t
 STDIN = "nothing can be typed in the sandbox: pass what is to be read as an argument"
 DESCRIPTORS = (
     "descriptors of the sandbox cannot be duplicated unless a file was opened by its name: open it again"
+)
+MAPPED = "the sandbox cannot map files into memory: read them, with open, numpy.load or numpy.fromfile"
+PLAIN_FILES = (
+    "the sandbox has plain files and directories only: no sockets, links, pipes, devices or copies of "
+    "descriptors"
+)
+NOT_BUILT = "this module of the standard library is not built into the sandbox: do without it"
+PACKAGES = (
+    "the sandbox has the packages that `evocell layer packages` lists, and no others unless they are added: "
+    "those in pure Python with Config(layers=...)"
 )
 
 _READ_ONLY = 69  # EROFS of WASI
@@ -45,7 +57,6 @@ _OF_OS = frozenset(
         "pipe",
         "popen",
         "posix_spawn",
-        "sched_getaffinity",
         "system",
     )
 )
@@ -80,7 +91,11 @@ def _hint(error: BaseException) -> str:
         if number == _READ_ONLY or "No usable temporary directory" in str(error.args[1:2]):
             return FILES
         if number == _NOT_SUPPORTED:
-            return NETWORK if kind.__module__ == "socket" else ""
+            return _unsupported(kind, str(error.args[1:2]))
+        if "mmap is unavailable" in text:
+            return MAPPED
+        if "could not bind on any address" in text:
+            return NETWORK
         if kind.__name__ in {"URLError", "gaierror"}:
             return NETWORK
     if isinstance(error, AttributeError):
@@ -100,4 +115,20 @@ def _hint(error: BaseException) -> str:
             return PROCESSES
         if name in {"_ssl", "_socket"}:
             return NETWORK
+        return _not_found(name) if isinstance(error, ModuleNotFoundError) else ""
     return ""
+
+
+def _unsupported(kind: type, text: str) -> str:
+    if "does not support processes" in text:
+        return PROCESSES
+    if kind.__module__ == "socket":
+        return NETWORK
+    return "" if NETWORK in text or DESCRIPTORS in text else PLAIN_FILES
+
+
+def _not_found(name: str) -> str:
+    first = name.partition(".")[0]
+    if first in sys.stdlib_module_names:
+        return NOT_BUILT
+    return PACKAGES if first == name and not first.startswith("evocell") else ""

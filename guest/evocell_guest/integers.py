@@ -107,6 +107,8 @@ def _divide(numpy: ModuleType) -> None:
             return original(name)
         return (wide if _written_in_a_program(sys._getframe(1), name) else narrow)[name]  # noqa: SLF001
 
+    attribute.__name__ = attribute.__qualname__ = "__getattr__"
+    attribute.__module__ = _NUMPY
     names["__getattr__"] = attribute
 
 

@@ -61,7 +61,8 @@ class TooLarge(ValueError):
 
     def __str__(self) -> str:
         if self.which == "depth":
-            return f"{self.path} is nested deeper than {self.limit} levels; flatten it"
+            advice = "flatten it, unless it contains itself"
+            return f"{self.path} is nested deeper than {self.limit} levels; {advice}"
         if self.which == "keys":
             return (
                 f"{self.path} brings more than {self.limit} dict keys or set elements that are tuples or "

@@ -38,6 +38,7 @@ _ALLOWED = "None, bool, int, float, complex, str, bytes, list, tuple, dict, set 
 _ALLOWED_KEYS = "None, bool, int, float, str, bytes or a tuple of these"
 _type_name = type.__dict__["__name__"].__get__
 _LISTED = "return list(value)"
+_SURROGATE = "is a str with a lone surrogate, which cannot travel; return ascii(value) or its code points"
 _BY_TYPE = {
     "DataFrame": "return frame.to_dict('list')",
     "Series": "return series.tolist() or series.to_numpy()",
@@ -49,6 +50,20 @@ _BY_TYPE = {
     "datetime64": "return str(value)",
     "timedelta64": "return value.astype('i8')",
     "void": "return value.tolist()",
+    "longdouble": "return float(value)",
+    "clongdouble": "return complex(value)",
+    "UUID": "return str(value)",
+    "Categorical": "return value.tolist()",
+    "ChainMap": "return dict(value)",
+    "Graph": "return list(graph.edges)",
+    "NodeView": _LISTED,
+    "Basic": "return str(value), int(value) or float(value)",
+    "Polynomial": "return value.coef",
+    "poly1d": "return value.coef",
+    "StringIO": "return value.getvalue()",
+    "BytesIO": "return value.getvalue()",
+    "BaseException": "return repr(value)",
+    "async_generator": "return [item async for item in value] from asyncio.run",
     "Enum": "return value.value",
     "Path": "return str(value)",
     "PurePath": "return str(value)",
@@ -65,6 +80,7 @@ _BY_TYPE = {
         _LISTED,
     ),
     **dict.fromkeys(("dict_items", "list_iterator", "set_iterator", "reversed", "chain", "islice"), _LISTED),
+    **dict.fromkeys(("count", "cycle", "repeat"), "return list(itertools.islice(value, n))"),
 }
 
 
@@ -186,7 +202,9 @@ class Walk:
                 return self._ndarray(value, numpy)
             if issubclass(kind, numpy.generic):
                 item = value.item()
-                if type(item) in {bool, int, float, complex, str, bytes}:
+                # Times in nanoseconds come out of `item` as bare numbers.
+                is_time = issubclass(kind, numpy.datetime64 | numpy.timedelta64)
+                if type(item) in {bool, int, float, complex, str, bytes} and not is_time:
                     return self.value(item, depth)
         return refuse(kind, f"return {_ALLOWED}")
 
@@ -218,13 +236,14 @@ class Walk:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise Refused("", "is a str with a lone surrogate, which is not valid Unicode") from None
+                raise Refused("", _SURROGATE) from None
         return value
 
     def _big_int(self, value: int) -> ExtType:
         size = value.bit_length() // 8 + 1
         if size > MAX_INT_BYTES:
-            raise Refused("", f"is an int of {size} bytes; at most {MAX_INT_BYTES} may travel")
+            hint = f"return value.to_bytes({size}, 'big', signed=True)"
+            raise Refused("", f"is an int of {size} bytes; at most {MAX_INT_BYTES} may travel; {hint}")
         self._grow(size)
         return ExtType(1, value.to_bytes(size, "big", signed=True))
 
@@ -299,8 +318,9 @@ class Walk:
             numpy = _MODULES.get("numpy")
             if numpy is None or not issubclass(kind, numpy.generic):
                 refuse(kind, f"use {_ALLOWED_KEYS} here")
+            is_time = issubclass(kind, numpy.datetime64 | numpy.timedelta64)
             value = value.item()
-            if type(value) not in {bool, int, float}:
+            if is_time or type(value) not in {bool, int, float}:
                 refuse(kind, f"use {_ALLOWED_KEYS} here")
         packed = self.value(value, depth)
         if type(packed) is ExtType:
@@ -358,10 +378,26 @@ def refuse(kind: type, hint: str) -> NoReturn:
     """Refuse an object by the name of its type; `hint` is the default remedy."""
     name = _name_of(kind)
     if hint.startswith("return"):
-        better = _BY_TYPE.get(name) or next((_BY_TYPE[b] for b in _bases(kind) if b in _BY_TYPE), "")
-        hint = f"{better}, or {hint}" if better else hint
-    article = "an" if name[:1].lower() in {"a", "e", "i", "o", "u"} else "a"
+        better = _BY_TYPE.get(name) or _by_base(kind)
+        hint = f"{better}, or {hint.removeprefix('return ')}" if better else hint
+    article = "an" if name[:1].lower() in {"a", "e", "i", "o"} else "a"
     raise Refused("", f"is {article} {name}, which cannot leave or enter the sandbox; {hint}")
+
+
+def _by_base(kind: type) -> str:
+    """Return what to do with a value of a kind of class, by its bases and what they define."""
+    bases = type.__dict__["__mro__"].__get__(kind)
+    known = next((_BY_TYPE[base] for base in _bases(kind) if base in _BY_TYPE), "")
+    if known:
+        return known
+    # A class may have names of other types, whose methods are not to run here.
+    namespaces = [type.__dict__["__dict__"].__get__(base) for base in bases]
+    defined = {name for names in namespaces for name in names if type(name) is str}
+    if "__dataclass_fields__" in defined:
+        return "return dataclasses.asdict(value)"
+    if "__attrs_attrs__" in defined:
+        return "return attrs.asdict(value)"
+    return _LISTED if "__next__" in defined else ""
 
 
 def _bases(kind: type) -> list[str]:

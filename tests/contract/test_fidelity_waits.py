@@ -8,7 +8,7 @@ import evocell
 from evocell import Config
 
 SOURCE = """
-import asyncio, concurrent.futures as futures, queue, select, threading, time
+import asyncio, concurrent.futures as futures, queue, select, selectors, threading, time
 
 def held():
     lock = threading.Lock()
@@ -110,6 +110,10 @@ ENDLESS = (
     "asyncio.run(never(lambda: asyncio.get_running_loop().create_future()))",
     "asyncio.new_event_loop().run_forever()",
     "select.select([], [], [])",
+    "select.poll().poll()",
+    "select.poll().poll(-1)",
+    "selectors.DefaultSelector().select()",
+    "selectors.SelectSelector().select()",
 )
 
 

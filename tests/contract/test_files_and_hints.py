@@ -188,6 +188,28 @@ LACKS = {
     ),
     "an alarm": ("import signal\n    signal.alarm(1)", "no signals"),
     "a typed line": ("input()", "as an argument"),
+    "a connection of asyncio": (
+        "import asyncio\n    asyncio.run(asyncio.open_connection('example.com', 80))",
+        "no network",
+    ),
+    "a process of asyncio": (
+        "import asyncio\n    asyncio.run(asyncio.create_subprocess_exec('ls'))",
+        "no processes",
+    ),
+    "a pipe from a shell": ("import os\n    os.popen('ls')", "no processes"),
+    "a mapped file": ("import mmap\n    mmap.mmap(-1, 10)", "numpy.load"),
+    "a link": ("import os\n    os.symlink('a', 'b')", "plain files"),
+    "a module of the system": ("import fcntl", "not built into"),
+    "a package": ("import torch", "Config(layers=...)"),
+}
+
+COUNTS = {
+    "cores": "len(os.sched_getaffinity(0)) == os.cpu_count()",
+    "the parent": "os.getppid() != os.getpid()",
+    "time used": "abs(os.times().user - time.process_time()) < 1",
+    "the thread's clock": "time.get_clock_info('thread_time').monotonic",
+    "two ends of a selector": "[selectors.SelectSelector().select(0), selectors.PollSelector().select(0)] == [[], []]",
+    "a selector of stdin": "reading(selectors.PollSelector())[0].fd == reading(selectors.SelectSelector())[0].fd == 0",
 }
 
 
@@ -227,6 +249,17 @@ def test_thread_time_is_the_time_of_the_only_thread(engine):
     assert outcome_of(engine, source).unwrap() is True
 
 
+@pytest.mark.parametrize("expression", COUNTS.values(), ids=COUNTS.keys())
+def test_the_system_tells_of_itself_as_natively(engine, expression):
+    source = (
+        "import os, selectors, time\n"
+        "def reading(selector):\n    key = selector.register(0, selectors.EVENT_READ)\n    selector.select(0)\n"
+        f"    return [selector.unregister(0)]\ndef f(): return {expression}"
+    )
+
+    assert outcome_of(engine, source).unwrap() is True
+
+
 UNENCODABLE = {
     "strings of numpy": ("np.array(['a', 'bb'], dtype=np.dtypes.StringDType())", "astype('U')"),
     "dates": ("np.array(['2020-01-01'], dtype='M8[D]')", "astype(str)"),
@@ -236,6 +269,14 @@ UNENCODABLE = {
     "long doubles": ("np.zeros(2, np.longdouble)", "astype(float)"),
     "many dimensions": ("np.zeros((1,) * 33)", "at most 32"),
     "one date": ("np.datetime64('2020-01-01')", "str(value)"),
+    "one date in nanoseconds": ("np.datetime64(1, 'ns')", "str(value)"),
+    "a span in nanoseconds": ("np.timedelta64(1, 'ns')", "astype('i8')"),
+    "one long double": ("np.longdouble(1)", "float(value)"),
+    "a dataclass": ("Point(1)", "dataclasses.asdict(value)"),
+    "an iterator": ("itertools.permutations([1])", "list(value)"),
+    "an endless iterator": ("itertools.count()", "itertools.islice(value, n)"),
+    "a broken text": ("'\\ud800'", "ascii(value)"),
+    "a very long integer": ("1 << (1 << 20)", "to_bytes"),
     "a table": ("pd.DataFrame({'a': [1]})", "to_dict"),
     "a column": ("pd.Series([1])", "tolist()"),
     "a generator": ("(x for x in [1])", "list(value)"),
@@ -256,8 +297,9 @@ UNENCODABLE = {
 def returning(engine):
     """A sandbox whose function returns one of the values, alone or within others."""
     source = (
-        "import datetime, decimal, enum, fractions, pathlib\nimport numpy as np, pandas as pd\n"
+        "import dataclasses, datetime, decimal, enum, fractions, itertools, pathlib\nimport numpy as np, pandas as pd\n"
         "def released():\n    view = memoryview(b'abc')\n    view.release()\n    return view\n"
+        "@dataclasses.dataclass\nclass Point:\n    x: int\n"
         "class Lying(list):\n    def __len__(s): raise ValueError\n    def __iter__(s): raise ValueError\n"
         "def f(text, within):\n    value = eval(text)\n    return [1, {'k': value}] if within else value\n"
     )

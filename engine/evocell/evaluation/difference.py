@@ -75,6 +75,10 @@ class _Comparison:
             return _say(path, f"expected {shown(expected)}, got {shown(value)}")
         kind, got = _kind(expected), _kind(value)
         if kind != got and not self.same_kinds:
+            if got not in _CONTAINERS and _is_point(expected, kind):
+                return self.differ(expected.tolist(), value, path)
+            if kind not in _CONTAINERS and _is_point(value, got):
+                return self.differ(expected, value.tolist(), path)
             if kind in _SEQUENCES and got in _SEQUENCES:
                 expected, value = _without_array(expected, kind), _without_array(value, got)
                 if isinstance(expected, list | tuple) and isinstance(value, list | tuple):
@@ -146,6 +150,11 @@ class _Comparison:
         return self.differ(wanted, items, path)
 
 
+def _is_point(value: Any, kind: str) -> bool:
+    """Whether a value is an array without dimensions, which is taken for its only element."""
+    return kind == "an array" and not tuple(value.shape)
+
+
 def _without_array(value: Any, kind: str) -> Any:
     return value.tolist() if kind == "an array" else value
 
@@ -155,7 +164,14 @@ def _equal(expected: Any, value: Any) -> bool:
         return value != value  # noqa: PLR0124 - NaN equals NaN here
     if isinstance(expected, complex) and isinstance(value, complex):
         return _equal(expected.real, value.real) and _equal(expected.imag, value.imag)
-    return bool(expected == value)
+    try:
+        return bool(expected == value)
+    except ValueError as error:  # a table of truth values is no answer
+        name = type(expected).__name__
+        raise TypeError(
+            f"an expected value of type {name} cannot be compared: give what the function returns in its "
+            "place, such as frame.to_dict('list') or a list, or give score a function of case and value"
+        ) from error
 
 
 def _close(expected: Any, value: Any) -> bool:

@@ -32,6 +32,8 @@ class Pair(NamedTuple):
         (np.array([1.0, NAN]), np.array([1.0, NAN])),
         (np.array([1, 2]), Array("<i8", (2,), np.array([1, 2]).tobytes())),
         (np.array(3.0), np.array(3.0)),
+        (np.array(3), 3),
+        ({"a": 3.0}, {"a": np.array(3.0)}),
         (None, None),
         ("", ""),
         ([1, 2], (1, 2)),

@@ -42,7 +42,7 @@ __all__ = ["LEASE_S", "Machine", "NodeDoor"]
 LEASE_S = 120.0
 """Lease: a node without messages of its engine for this long ends its guests."""
 
-LINGER_S = 0.05
+LINGER_S = 0.1
 """Seconds for which finished requests wait for the others of their batch."""
 
 _SHELF_PART = 4

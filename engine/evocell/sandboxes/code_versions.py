@@ -272,11 +272,10 @@ class Versions:
         pending = self._pending.setdefault(key, _Pending())
         pending.interested += 1
         try:
-            try:
-                # Without giving way: a batch takes many locks before its candidates begin.
-                pending.lock.acquire_nowait()
-            except trio.WouldBlock:
+            if pending.lock.locked():
                 await pending.lock.acquire()
+            else:  # without giving way: a batch takes many locks before its candidates begin
+                pending.lock.acquire_nowait()
             try:
                 yield
             finally:

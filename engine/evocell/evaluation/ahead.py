@@ -67,7 +67,7 @@ class CompileAhead:
 
     @property
     def _most_groups(self) -> int:
-        """Most forks that compile at once; together they hold the trees between the evaluation and the lead."""
+        """Most forks that compile at once; together they hold as many trees as the lead."""
         return max(1, 2 * self._at_once // TOGETHER)
 
     def note_done(self) -> None:

@@ -43,7 +43,7 @@ LEASE_S = 120.0
 """Lease: a node without messages of its engine for this long ends its guests."""
 
 LINGER_S, GAP_S = 0.2, 0.02
-"""Seconds for which finished requests wait for the others of their batch: in all, and for the next to finish."""
+"""Seconds for which finished requests wait for the others of their batch: in all, and for the next one."""
 
 _SHELF_PART = 4
 _MOST_KILLS = 100

@@ -350,15 +350,17 @@ class DaskLink:
             )
             return answers.get(address)
 
+        answer: object
         try:
             answer = await self._on_loop(send)
-        except Exception as error:
-            raise _failure(address, error) from error
+        except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
+            answer = error
         if isinstance(answer, bytes | str):
             return answer
         failure = _failure(address, answer)
         if isinstance(failure, NodeLost):
-            # Until the scheduler says that it died or was retired, it would get other batches and lose them.
+            # Until the scheduler says that it died or was retired, or is known to be gone itself, the node would
+            # get other batches and lose them.
             with trio.move_on_after(_GONE_S):
                 while address in self._members:
                     await self.wait_change()

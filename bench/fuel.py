@@ -13,8 +13,9 @@ import statistics
 import time
 
 from evocell_runtime.cache import ImageCache
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.image import Image, open_image
-from evocell_runtime.instance import CallLimits, Instance
+from evocell_runtime.instance import Instance
 from evocell_runtime.spec import ImageSpec
 from measures.guest_speed import Kernel
 from measures.work import OTHERS, SEVENTEEN

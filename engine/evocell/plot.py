@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.engine import Engine
 from evocell.errors import ConfigurationError
+from evocell.page.html import Page, make_page
 from evocell.page.search import RunData, read_run
-from evocell.page.shown import Page, make_page
 from evocell.store.inspection import store_reader
 
 if TYPE_CHECKING:

@@ -207,7 +207,7 @@ def test_forks_share_the_pages_of_what_they_only_look_at(copied_cache):
         for entry in ("look", "idle"):
             with engine.create_sandbox(image="shared", source=look) as made:
                 assert made.run(entry).ok
-                (session,) = engine._engine._worker._host._sessions.values()
+                (session,) = engine._engine._worker.host._sessions.values()
                 memory = session.fork.instance.memory
                 runs = written_pages(memory.address, memory.size_bytes)
                 pages[entry] = sum(run.size for run in runs) // 4096

@@ -87,7 +87,7 @@ def test_case_data_is_sent_once_per_worker():
     @asynccontextmanager
     async def opening(config, snapshots, *, progress=None):
         async with open_worker_processes(config, snapshots, progress=progress) as worker:
-            pools.append(worker._host)
+            pools.append(worker.host)
             yield worker
 
     arrays = [np.full(ARRAY_BYTES // 8, float(n)) for n in range(N_CASES)]

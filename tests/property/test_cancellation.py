@@ -343,7 +343,7 @@ KEPT_DESCRIPTORS = 4
 async def _over_guests(rounds, *, workers: int) -> Counter[str]:
     code = [SPIN, "def die():\n    while True: pass\n"]
     async with AsyncEngine(Config.load(workers=workers)) as engine:
-        manager, host = engine._manager, engine._worker._host
+        manager, host = engine._manager, engine._worker.host
         known = host._table if workers else host._sessions
 
         def stateful() -> set[str]:

@@ -6,6 +6,7 @@ import msgpack
 from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.call_results import ended_call
 
 from evocell.execution.interface import TogetherJob
 from evocell.execution.messages import GuestResult
@@ -13,8 +14,6 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Completed, Raised
 from evocell.workers.together import read_together
 from evocell_guest.values import encode
-from evocell_runtime.instance import CallResult
-from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
 N_CALLS = 2
@@ -25,21 +24,7 @@ JOB = TogetherJob(
     seeds=(0,) * N_CALLS,
     limits=Limits(fuel=10_000, payload_bytes=4096, payload_items=100, payload_depth=8),
 )
-ENDED = CallResult(
-    returned=True,
-    status=0,
-    trap=None,
-    message=None,
-    stop_reason=StopReason.NONE,
-    exit_code=0,
-    response=None,
-    response_bytes=0,
-    stdout=GuestBytes(b""),
-    stderr=GuestBytes(b""),
-    fuel_used=10_000,
-    ran_s=0.1,
-    memory_bytes=50 << 20,
-)
+ENDED = ended_call(fuel_used=10_000, ran_s=0.1, memory_bytes=50 << 20)
 VALUE = encode({"t": "completed", "v": [1, 2]})
 RAISED = encode({"t": "raised", "type": "E", "message": "m", "traceback": "t"})
 GOOD = [[[VALUE, 100], [RAISED, 100]], [[VALUE, 200], [VALUE, 0]]]

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 from attrs import evolve
+from tests.call_results import ended_call
 from tests.security.hostile_answers import answer, nested
 
 import evocell
@@ -35,8 +36,6 @@ from evocell_runtime import rehearsal
 from evocell_runtime.boot import make_immortal
 from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import CallResult
-from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
 N_QUICK, N_SOAK = 600, 100_000
@@ -72,20 +71,11 @@ class HostileHost:
 
     async def run(self, run):
         del run
-        result = CallResult(
-            returned=True,
-            status=0,
-            trap=None,
-            message=None,
-            stop_reason=StopReason.NONE,
-            exit_code=0,
+        result = ended_call(
             response=GuestBytes(self.response) if self.response else None,
             response_bytes=len(self.response),
             stdout=GuestBytes(self.stream),
             stderr=GuestBytes(self.stream[::-1]),
-            fuel_used=1,
-            ran_s=0.001,
-            memory_bytes=1 << 20,
         )
         # Across the pipe of a worker process and back.
         return GuestResult.from_wire(GuestResult(result=result, session_alive=True).to_wire())

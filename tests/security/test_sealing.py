@@ -283,7 +283,7 @@ def test_an_imported_image_that_answers_for_itself_is_refused(engine, name, tmp_
     image = Image(cache, cache.get(engine.image_id))
     guest = image.fork()
     program = f"{AGENT}ANSWER = {written(name)}\nA.encode = lambda *a, **k: ANSWER\n"
-    from evocell_runtime.instance import CallLimits
+    from evocell_runtime.calls import CallLimits
 
     call = guest.start(program.encode(), b"", CallLimits(fuel=10**10))
     while not call.poll():

@@ -11,8 +11,9 @@ import wasmtime
 from evocell_runtime import membrane
 from evocell_runtime.agent_zip import GUEST_PATH
 from evocell_runtime.body import Body
+from evocell_runtime.calls import CallLimits, CallResult
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import CallLimits, CallResult, Instance
+from evocell_runtime.instance import Instance
 from evocell_runtime.native import PAGE_BYTES, RawMemory
 from evocell_runtime.patches import MEMORY_PATCHES
 from evocell_runtime.patches.memory import patch_memory

@@ -35,7 +35,7 @@ from evocell_runtime.cache import (
 )
 from evocell_runtime.errors import ImageError
 from evocell_runtime.metering.module import Landmarks, find_landmarks, metered
-from evocell_runtime.native import PAGE_BYTES, compile_unmetered, new_engine
+from evocell_runtime.native import PAGE_BYTES, new_engine
 from evocell_runtime.parent import die_with_parent
 from evocell_runtime.patches import CODE_PATCHES, NAMES
 from evocell_runtime.patches.layer import apply_patches
@@ -44,6 +44,7 @@ from evocell_runtime.rewrite import SplitModule, split
 from evocell_runtime.snapshot import freeze, membrane_module
 from evocell_runtime.spec import ImageSpec, cpu_features, read_layer
 from evocell_runtime.state_check import check_state
+from evocell_runtime.unmetered import compile_unmetered
 
 STEPS = ("check", "split", "compile", "assemble", "warm", "freeze", "seal")
 """The steps in order, as they are reported."""

@@ -6,27 +6,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from attrs import frozen
-
-from evocell_guest.imports import MARK as IMPORTS_MARK
 from evocell_runtime import membrane
 from evocell_runtime.body import Body
+from evocell_runtime.calls import CallLimits, CallResult, claimed_bytes, clock_ns, read_result
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run, populate, written_pages
-from evocell_runtime.membrane import StopReason
 from evocell_runtime.metering import SLICE_FUEL
-from evocell_runtime.native import (
-    PAGE_BYTES,
-    AsyncCall,
-    RawFunction,
-    RawMemory,
-)
+from evocell_runtime.native import PAGE_BYTES, AsyncCall, RawFunction, RawMemory
 from evocell_runtime.untrusted import GuestBytes
 
-__all__ = ["SLICE_FUEL", "Call", "CallLimits", "CallResult", "Instance"]
-
-MOST_FUEL = (1 << 62) - 1
-"""Most fuel of a call."""
+__all__ = ["SLICE_FUEL", "Call", "Instance"]
 
 IN_TURN = 27_524_508
 """Address of the interpreter's flag that is set while `turn` runs, and refuses nested calls.
@@ -38,72 +27,6 @@ _SCRATCH = ("scratch_used", "scratch_entries")
 
 _OWN_FUEL = 20_000_000
 """Fuel for delivering a request: two allocations in the guest, whose heap may be corrupted."""
-
-
-@frozen(kw_only=True)
-class CallLimits:
-    """Limits of one call.
-
-    Attributes:
-        fuel: Fuel, host calls included.
-        response_bytes: Most bytes of the response.
-        output_bytes: stdout and stderr together, in bytes; at most `membrane.OUTPUT_BYTES`.
-        open_files: Most open files.
-        scratch_bytes: Most bytes under `/tmp`, including those left by earlier calls of the fork.
-        scratch_files: Most files and directories there.
-        scratch_file_bytes: Most bytes of one file.
-        scratch_depth: Names in the longest path below `/tmp`.
-    """
-
-    fuel: int
-    response_bytes: int = 16 << 20
-    output_bytes: int = membrane.OUTPUT_BYTES
-    open_files: int = 64
-    scratch_bytes: int = 0
-    scratch_files: int = 1000
-    scratch_file_bytes: int = 1 << 30
-    scratch_depth: int = 16
-
-
-_TIME_BYTES = 8
-_TIMES_AT = (len(IMPORTS_MARK), len(IMPORTS_MARK) + _TIME_BYTES)
-
-
-@frozen(kw_only=True)
-class CallResult:
-    """Result of a call, as the host observed it.
-
-    Attributes:
-        returned: Whether the guest returned by itself. Only then is `response` meaningful.
-        status: The value of `turn`: 0, or 1 if Python code raised outside the agent.
-        trap: The trap's code name, `"ERROR"`, or None.
-        message: The trap's own text, for a log.
-        stop_reason: Why the membrane ended the call, if it did.
-        exit_code: The guest's argument of `proc_exit`, for `StopReason.EXIT`.
-        response: The guest's response; None if it left none or too long a one.
-        response_bytes: Its claimed length.
-        stdout: Captured bytes.
-        stderr: Captured bytes.
-        fuel_used: Fuel used, host calls included.
-        ran_s: Time the guest held a thread, in seconds.
-        memory_bytes: The guest's memory at the end, in bytes; a memory never shrinks.
-        imports_ns: Of a call that was stopped, the virtual time that its imports had taken, as it says.
-    """
-
-    returned: bool
-    status: int
-    trap: str | None
-    message: str | None
-    stop_reason: StopReason
-    exit_code: int
-    response: GuestBytes | None
-    response_bytes: int
-    stdout: GuestBytes
-    stderr: GuestBytes
-    fuel_used: int
-    ran_s: float
-    memory_bytes: int
-    imports_ns: int = 0
 
 
 class Retire(Protocol):
@@ -282,7 +205,7 @@ class Instance:
         if self._hot:
             populate(self.memory.address, self._hot)
             self._hot = ()
-        body, fuel = self._body, min(limits.fuel, MOST_FUEL)
+        body, fuel = self._body, limits.metered_fuel
         source = self._put(program)
         mail = self._put(request)
         typed = self._put(stdin) if stdin else 0
@@ -339,73 +262,16 @@ class Instance:
         return call.result if function.nresults else 0
 
     def _finish(self, call: AsyncCall, limits: CallLimits, *, ended: bool, ran_s: float) -> CallResult:
-        status = call.result if ended else 1
+        status = call.result if ended else None
         trap, message = call.close()
-        returned = ended and trap is None
-        self.sound = returned
+        self.sound = status is not None and trap is None
         self._call = None
-        body = self._body
-        left = body.fuel
-        if trap is not None and left < 0:
-            trap = "OUT_OF_FUEL"
-        read = body.read
-        size = read("response_len") if returned else 0
-        wanted = 0 < size <= limits.response_bytes
-        return CallResult(
-            returned=returned,
-            status=status,
-            trap=trap,
-            message=message,
-            stop_reason=StopReason.NONE if returned else StopReason(read("stop_reason")),
-            exit_code=0 if returned else read("exit_code"),
-            response=self._response(read("response"), size) if wanted else None,
-            response_bytes=size,
-            stdout=self._captured("stdout_len", membrane.AT_STDOUT),
-            stderr=self._captured("stderr_len", membrane.AT_STDERR),
-            fuel_used=min(limits.fuel, MOST_FUEL) - max(0, left),
-            ran_s=ran_s,
-            memory_bytes=body.memory.size_bytes,
-            imports_ns=0 if returned else self._imports_ns(min(limits.fuel, MOST_FUEL) - max(0, left)),
-        )
-
-    def _imports_ns(self, fuel_used: int) -> int:
-        """What a call that was stopped announced last of its imports; 0 if that was something else."""
-        size = self._body.read("response_len")
-        if size != len(IMPORTS_MARK) + 2 * _TIME_BYTES:
-            return 0
-        raw = self._claimed(self._body.read("response"), size) or b""
-        if not raw.startswith(IMPORTS_MARK):
-            return 0
-        began, spent = (int.from_bytes(raw[at : at + _TIME_BYTES], "little") for at in _TIMES_AT)
-        spent += max(0, self._clock_ns() - began) if began else 0
-        return min(spent, fuel_used // membrane.COSTS["FUEL_PER_NS"])
-
-    def _clock_ns(self) -> int:
-        """What the virtual clock shows, in nanoseconds since its start."""
-        body = self._body
-        since = body.read("clock_fuel") - max(0, body.fuel)
-        return body.read("clock_ns") + max(0, since) // membrane.COSTS["FUEL_PER_NS"]
-
-    def _response(self, offset: int, size: int) -> GuestBytes | None:
-        raw = self._claimed(offset, size)
-        return None if raw is None else GuestBytes(raw)
-
-    def _captured(self, length: str, offset: int) -> GuestBytes:
-        size = self._body.read(length)
-        raw = self._claimed(self._body.read("arena") + offset, size) if size else None
-        return GuestBytes(raw or b"")
-
-    def _claimed(self, offset: int, size: int) -> bytes | None:
-        """Return bytes at an address given by the guest; None if they are outside its memory."""
-        try:
-            return self.memory.read(offset, size)
-        except IndexError:
-            return None
+        return read_result(self._body, limits, status=status, trap=trap, message=message, ran_s=ran_s)
 
     def sleeping_ns(self) -> int:
         """Return the guest's requested sleep in nanoseconds, or 0. Realtime profile only."""
         arena = self._body.read("arena")
-        raw = self._claimed(arena + membrane.AT_SLEEP, 8) or bytes(8)
+        raw = claimed_bytes(self._body, arena + membrane.AT_SLEEP, 8) or bytes(8)
         return int.from_bytes(raw, "little")
 
     def wake(self, left_ns: int = 0) -> None:
@@ -488,7 +354,7 @@ class Call:
         size = body.read("question_len")
         if not 0 < size <= most_bytes:
             return None
-        raw = self._instance._claimed(body.read("question"), size)  # noqa: SLF001
+        raw = claimed_bytes(body, body.read("question"), size)
         return GuestBytes(raw or b"")
 
     @property
@@ -541,7 +407,7 @@ class Call:
     @property
     def clock_ns(self) -> int:
         """Virtual clock of a paused call, in nanoseconds since its start."""
-        return self._instance._clock_ns()  # noqa: SLF001
+        return clock_ns(self._instance._body)  # noqa: SLF001
 
     def advance_clock(self, duration_ns: int) -> None:
         """Advance the virtual clock of a paused call."""

@@ -16,9 +16,10 @@ from evocell_guest.values import encode
 from evocell_runtime.body import Body
 from evocell_runtime.boot import membrane_pre
 from evocell_runtime.cache import MEMBRANE_FILE
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hot_pages import Run, written_pages
-from evocell_runtime.instance import CallLimits, Instance
+from evocell_runtime.instance import Instance
 from evocell_runtime.untrusted import GuestBytes
 
 __all__ = ["RehearsalLimits", "find_hot_pages"]

@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 from attrs import evolve
 
 from evocell.errors import ConfigurationError
-from evocell.evaluation.batch import NewIndividual
+from evocell.evaluation.individuals import NewIndividual
 from evocell.models.evaluation import Evaluation
 from evocell.models.references import SandboxName, Source, sandbox_id, sandbox_ids
 from evocell.models.specs import SandboxSpec

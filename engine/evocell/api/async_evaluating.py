@@ -22,8 +22,7 @@ from evocell.concurrency import passes_on
 from evocell.console.progress import StreamProgress
 from evocell.errors import ConfigurationError
 from evocell.evaluation.async_scoring import AwaitedScores
-from evocell.evaluation.batch import NewIndividual
-from evocell.evaluation.evaluator import Progress
+from evocell.evaluation.individuals import NewIndividual, Progress
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits

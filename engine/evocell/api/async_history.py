@@ -27,7 +27,8 @@ from evocell.models.versions import ModuleVersion, VersionDiff
 from evocell.sandboxes.code_versions import read_source
 from evocell.sandboxes.record import SandboxRecord
 from evocell.store.audit import AuditEntry, AuditKind
-from evocell.store.runs import LostSandbox, lost_sandboxes, note_revived
+from evocell.store.revival import lost_sandboxes, note_revived
+from evocell.store.runs import LostSandbox
 
 __all__ = ["AsyncHistory", "Version"]
 

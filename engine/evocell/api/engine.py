@@ -22,15 +22,15 @@ from evocell.config import Config
 from evocell.console.progress import StreamProgress
 from evocell.errors import EvocellError, StoreError
 from evocell.evaluation.async_scoring import AwaitedScores
-from evocell.evaluation.evaluator import Progress
+from evocell.evaluation.individuals import Progress
 from evocell.execution.interface import OpenWorker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.html import facts
 from evocell.models.references import Source
 from evocell.models.specs import SandboxSpec
+from evocell.page.html import Page, make_page
 from evocell.page.search import read_run
-from evocell.page.shown import Page, make_page
 from evocell.store.fitness import FitnessRecorder
 from evocell.store.inspection import store_reader
 from evocell.store.lineage import LineageTracker

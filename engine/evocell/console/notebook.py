@@ -8,20 +8,15 @@ it is a line.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from html import escape
 from importlib import import_module
 from secrets import token_hex
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from evocell.console.counting import BatchCount, duration
+from evocell.console.counting import DelayedBar, duration
 
 __all__ = ["NotebookBar", "is_notebook"]
-
-PATIENCE_S = 2.0
-"""A batch that takes no longer than this is not shown."""
 
 EVERY_S = 0.25
 """Seconds between two drawings."""
@@ -34,71 +29,28 @@ def is_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-class NotebookBar(BatchCount):
-    """The bar of one batch, shown once the batch has taken `PATIENCE_S`; a context manager.
+class NotebookBar(DelayedBar):
+    """The bar of one batch below a cell.
 
     Args:
-        what: What is done, such as ``"evaluating"``.
-        total: How many there are; None if unknown.
+        what: The activity, such as ``"evaluating"``.
+        total: The number of items; None if unknown.
     """
 
     def __init__(self, what: str, total: int | None) -> None:
         super().__init__(what, total)
         self._id = f"evocell-{token_hex(8)}"
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._shown = False
         self._drawn = 0.0
 
-    def __enter__(self) -> Self:
-        """Begin to wait until it is due."""
-        self.show_in(PATIENCE_S)
-        return self
+    def _open(self) -> None:
+        self._draw()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Draw it a last time, if it is there."""
-        self.hide()
+    def _update(self) -> None:
+        if self._done == self._total or time.monotonic() - self._drawn >= EVERY_S:
+            self._draw()
 
-    @property
-    def due_in_s(self) -> float:
-        """Seconds after which a wait for the next result is long enough to be shown."""
-        return max(EVERY_S, PATIENCE_S - (time.monotonic() - self._began))
-
-    def show_in(self, seconds: float) -> None:
-        """Show it after a while, unless `hide` is called before."""
-        if self._shown:
-            return
-        with self._lock:
-            self._timer = threading.Timer(seconds, self._show)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def hide(self) -> None:
-        """Stop waiting, and draw where it has come to, if it is there; idempotent."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if self._shown:
-                self._draw()
-
-    def report(self, result: object, done: int, total: int | None = None) -> None:
-        """Note that another one is done; to be used as the progress function of the batch."""
-        with self._lock:
-            self._count(result, done, total)
-            last = self._done == self._total
-            if self._shown and (last or time.monotonic() - self._drawn >= EVERY_S):
-                self._draw()
-
-    def _show(self) -> None:
-        with self._lock:
-            if self._timer is not None and not self._shown:
-                self._draw()
+    def _close(self) -> None:
+        self._draw()
 
     def _draw(self) -> None:
         text = self._text()
@@ -107,7 +59,6 @@ class NotebookBar(BatchCount):
         shown: dict[str, Any] = {"text/html": f"<div>{bar}</div>", "text/plain": text}
         display = import_module("IPython.display").display  # it is there, or this is no notebook
         display(shown, raw=True, display_id=self._id, update=self._shown)
-        self._shown = True
         self._drawn = time.monotonic()
 
     def _text(self) -> str:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from evocell.console.counting import BatchCount, duration
+from evocell.console.counting import BatchCount, DelayedBar, duration
 from evocell.console.notebook import NotebookBar, is_notebook
 from evocell_runtime.build import BuildProgress
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 __all__ = [
-    "PATIENCE_S",
     "BatchBar",
     "BatchLines",
     "ConsoleProgress",
@@ -44,12 +43,6 @@ __all__ = [
     "silent",
     "size_of",
 ]
-
-PATIENCE_S = 2.0
-"""Seconds after which a batch is shown."""
-
-QUICK_S = 0.25
-"""Seconds after which a wait for the next result of a stream is shown."""
 
 LINES_S = 10.0
 """Seconds between two log lines about a batch without a terminal."""
@@ -185,8 +178,8 @@ _display = Display()
 os.register_at_fork(after_in_child=_display.forget)
 
 
-class BatchBar(BatchCount):
-    """A progress bar of one batch, shown once the batch has taken `PATIENCE_S`; a context manager.
+class BatchBar(DelayedBar):
+    """The bar of one batch on a terminal.
 
     Args:
         what: The activity, such as ``"evaluating"``.
@@ -197,52 +190,14 @@ class BatchBar(BatchCount):
     def __init__(self, what: str, total: int | None, *, display: Display | None = None) -> None:
         super().__init__(what, total)
         self._display = _display if display is None else display
-        self._lock = threading.Lock()
         self._line: TaskID | None = None
-        self._wanted = False
-        self._timer: threading.Timer | None = None
 
-    def __enter__(self) -> Self:
-        """Start the delay before it is shown."""
-        self.show_in(PATIENCE_S)
-        return self
+    def _open(self) -> None:
+        taken_s = time.monotonic() - self._began
+        self._line = self._display.add(self._what, self._total, taken_s=taken_s)
+        self._update()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Remove it from the terminal."""
-        self.hide()
-
-    def show_in(self, seconds: float) -> None:
-        """Show it after a delay, unless `hide` is called before."""
-        with self._lock:
-            self._wanted = True
-            self._timer = threading.Timer(seconds, self._show)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def report(self, result: object, done: int, total: int | None = None) -> None:
-        """Count a finished item; use it as the progress function of the batch."""
-        with self._lock:
-            self._count(result, done, total)
-            self._draw()
-
-    @property
-    def due_in_s(self) -> float:
-        """Seconds after which a wait for the next result is long enough to be shown."""
-        return max(QUICK_S, PATIENCE_S - (time.monotonic() - self._began))
-
-    def _show(self) -> None:
-        with self._lock:
-            if self._line is None and self._wanted:
-                taken_s = time.monotonic() - self._began
-                self._line = self._display.add(self._what, self._total, taken_s=taken_s)
-                self._draw()
-
-    def _draw(self) -> None:
+    def _update(self) -> None:
         if self._line is not None:
             total = "?" if self._total is None else str(self._total)
             amount = f"{self._done:{len(total)}} of {total}"
@@ -250,15 +205,10 @@ class BatchBar(BatchCount):
                 self._line, self._what, self._done, self._total, amount=amount, notes=self._notes()
             )
 
-    def hide(self) -> None:
-        """Remove it, or never show it; idempotent."""
-        with self._lock:
-            self._wanted = False
-            if self._timer is not None:
-                self._timer.cancel()
-            line, self._line = self._line, None
-            if line is not None:
-                self._display.remove(line)
+    def _close(self) -> None:
+        line, self._line, self._shown = self._line, None, False
+        if line is not None:
+            self._display.remove(line)
 
 
 def batch_bar(what: str, total: int | None) -> BatchBar | NotebookBar:

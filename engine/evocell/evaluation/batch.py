@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import CapacityRetry, Deadline, map_bounded
@@ -22,13 +22,17 @@ from evocell.errors import (
 )
 from evocell.evaluation.ahead import CompileAhead
 from evocell.evaluation.evaluator import (
-    Candidate,
-    LoadCode,
-    Progress,
     evaluate_all,
     evaluate_candidate,
     note_result,
     refuse_broken_scoring,
+)
+from evocell.evaluation.individuals import (
+    Candidate,
+    NewIndividual,
+    Progress,
+    SandboxIndividual,
+    TransientIndividual,
 )
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.evaluation.plan import FailureWatch, Plan, prepare
@@ -42,7 +46,6 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.models.references import Source
-from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult
 from evocell.models.state import SandboxState
 from evocell.sandboxes.audit_events import record_refusal
@@ -53,92 +56,10 @@ from evocell.sandboxes.normal_forms import NormalForms
 from evocell.sandboxes.package_images import OWN, ChosenImage
 from evocell.sandboxes.record import SandboxRecord
 
-__all__ = ["Batches", "NewIndividual", "SandboxFunction"]
+__all__ = ["Batches", "SandboxFunction"]
 
 SandboxFunction = Callable[[SandboxRecord], Awaitable[object]]
 """A custom function that returns the fitness of a sandbox."""
-
-
-@frozen
-class NewIndividual:
-    """A source to evaluate, with its specification.
-
-    Attributes:
-        source: Its code.
-        spec: Its specification.
-        keep: Whether it is kept as a sandbox; otherwise only its result remains.
-    """
-
-    source: Source = field(repr=False)
-    spec: SandboxSpec = field(factory=SandboxSpec)
-    keep: bool = False
-
-
-@define(eq=False)
-class _TransientIndividual:
-    """An individual of which only the result is kept.
-
-    Attributes:
-        sandbox_id: Its name in the result.
-        generation: The generation it belongs to.
-        number: Its number in lineage and store.
-        version: Digest of its code, once it has been read.
-    """
-
-    sandbox_id: str
-    generation: int
-    number: int
-    version: str | None = None
-
-
-@define(eq=False)
-class _SandboxIndividual:
-    """A sandbox under evaluation.
-
-    An evaluation concerns one version: a concurrent reload affects the next evaluation.
-
-    Attributes:
-        record: The sandbox.
-        load_first: Loads its code.
-        code: The loaded code; None before.
-        version: Digest of its code, also of rejected code, once it has been read.
-    """
-
-    record: SandboxRecord
-    load_first: LoadCode | None = None
-    code: CompiledVersion | Rejected | None = None
-    version: str | None = None
-
-    @property
-    def number(self) -> int:
-        """Its number in lineage and store."""
-        return self.record.number
-
-    async def load(self) -> CompiledVersion | Rejected:
-        """Load the code once; later calls return the same result."""
-        if self.code is None:
-            assert self.load_first is not None
-            self.code = await self.load_first()
-            if isinstance(self.code, CompiledVersion):
-                self.version = self.code.digest
-        return self.code
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the sandbox still holds the evaluated version."""
-        version = self.code.digest if isinstance(self.code, CompiledVersion) else None
-        return self.code is None or self.record.state.version == version
-
-    def candidate(self) -> Candidate:
-        """Return the sandbox as a candidate."""
-        return Candidate(
-            sandbox_id=self.record.id,
-            generation=self.record.state.generation,
-            load=self.load,
-            image=self.record.asked_image,
-            in_use=self.record.in_use,
-            security=self.record.security_profile,
-        )
 
 
 class Batches:
@@ -327,7 +248,7 @@ class Batches:
                     f"starts from {record.state.config.image!r}; leave image out of the evaluation",
                     "image",
                 )
-        members = [_SandboxIndividual(record, partial(self._manager.held_code, record)) for record in records]
+        members = [SandboxIndividual(record, partial(self._manager.held_code, record)) for record in records]
         candidates = [member.candidate() for member in members]
         async with self._record("evaluate", Task.of_plan(plan), members, progress) as batch:
             done = partial(self._done, batch, members)
@@ -405,7 +326,7 @@ class Batches:
     @asynccontextmanager
     async def _candidates(
         self, individuals: Sequence[NewIndividual], plan: Plan
-    ) -> AsyncIterator[tuple[list[Candidate], Sequence[_SandboxIndividual | _TransientIndividual]]]:
+    ) -> AsyncIterator[tuple[list[Candidate], Sequence[SandboxIndividual | TransientIndividual]]]:
         """Turn individuals into candidates; either all are kept, as sandboxes of the image, or none is."""
         image = plan.evaluation.image
         if not (individuals and individuals[0].keep):
@@ -428,7 +349,7 @@ class Batches:
         if unwritten is not None:
             raise unwritten
 
-    def _passing(self, individual: NewIndividual, limits: Limits) -> tuple[Candidate, _TransientIndividual]:
+    def _passing(self, individual: NewIndividual, limits: Limits) -> tuple[Candidate, TransientIndividual]:
         spec = individual.spec
         sandbox_id = spec.id or self._manager.new_id()
         lineage = self._observer.lineage
@@ -447,7 +368,7 @@ class Batches:
             lineage_depth=lineage.depth(sandbox_id) or 0,
         )
         self._observer.journal.state(number, state, kept=False)
-        passing = _TransientIndividual(sandbox_id, spec.generation, number)
+        passing = TransientIndividual(sandbox_id, spec.generation, number)
         load = partial(self._load, passing, individual.source, limits)
         return Candidate(sandbox_id=sandbox_id, generation=spec.generation, load=load), passing
 
@@ -455,7 +376,7 @@ class Batches:
         self,
         operation: str,
         task: Task,
-        members: Sequence[_SandboxIndividual | _TransientIndividual | SandboxRecord],
+        members: Sequence[SandboxIndividual | TransientIndividual | SandboxRecord],
         progress: Progress | None,
     ) -> AbstractAsyncContextManager[BatchRecord]:
         numbers = [member.number for member in members]
@@ -464,7 +385,7 @@ class Batches:
     def _done(
         self,
         record: BatchRecord,
-        members: Sequence[_SandboxIndividual | _TransientIndividual],
+        members: Sequence[SandboxIndividual | TransientIndividual],
         index: int,
         result: FitnessResult,
     ) -> None:
@@ -472,12 +393,12 @@ class Batches:
         self._note(member, result)
         record.done(index, result, number=member.number, version=member.version)
 
-    def _note(self, member: _SandboxIndividual | _TransientIndividual, result: FitnessResult) -> None:
-        if isinstance(member, _SandboxIndividual) and member.is_current:
+    def _note(self, member: SandboxIndividual | TransientIndividual, result: FitnessResult) -> None:
+        if isinstance(member, SandboxIndividual) and member.is_current:
             self._manager.record_fitness(member.record, result)
 
     async def _load(
-        self, member: _TransientIndividual | _SandboxIndividual, source: Source, limits: Limits
+        self, member: TransientIndividual | SandboxIndividual, source: Source, limits: Limits
     ) -> CompiledVersion | Rejected:
         try:
             tree = await read_source(source)
@@ -485,7 +406,7 @@ class Batches:
             return Rejected("load", error.message)
         member.version = tree.digest
         made = await self._room.wait_for(partial(self._versions.compiled, tree, limits=limits))
-        if isinstance(member, _TransientIndividual):
+        if isinstance(member, TransientIndividual):
             record_refusal(
                 self._observer.audit,
                 member.sandbox_id,
@@ -496,7 +417,7 @@ class Batches:
         return made
 
     async def _load_kept(
-        self, member: _SandboxIndividual, source: Source, limits: Limits
+        self, member: SandboxIndividual, source: Source, limits: Limits
     ) -> CompiledVersion | Rejected:
         # A failed first load destroys the sandbox, so work that may wait for room comes before it.
         record = member.record
@@ -509,8 +430,8 @@ class Batches:
         kept = await self._manager.load(record, source)
         return made if isinstance(made, Rejected) else kept
 
-    def _member(self, record: SandboxRecord, source: Source, limits: Limits) -> _SandboxIndividual:
-        member = _SandboxIndividual(record)
+    def _member(self, record: SandboxRecord, source: Source, limits: Limits) -> SandboxIndividual:
+        member = SandboxIndividual(record)
         member.load_first = partial(self._load_kept, member, source, limits)
         return member
 

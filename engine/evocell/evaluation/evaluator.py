@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, count
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import CAPACITY_TIMEOUT_S, map_bounded
 from evocell.errors import CapacityError, SandboxNotFound, ScoringError, WorkerDied
+from evocell.evaluation.individuals import Candidate
 from evocell.evaluation.plan import Budget, Plan, on_host
 from evocell.evaluation.scoring import (
     Judged,
@@ -28,18 +28,13 @@ from evocell.evaluation.scoring import (
 from evocell.execution.interface import CallJob, CallReport, Worker
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
-from evocell.models.outcome import LimitExceeded, Outcome, Rejected, WorkerLost
-from evocell.models.security import SecurityProfile
+from evocell.models.outcome import LimitExceeded, Outcome, WorkerLost
 from evocell.sandboxes.audit_events import report_deadline, report_kill
 from evocell.sandboxes.calls import KILLING, deadline_outcome
-from evocell.sandboxes.package_images import ChosenImage
 from evocell.telemetry.events import Span
 from evocell_runtime.warm import BASE
 
 __all__ = [
-    "Candidate",
-    "LoadCode",
-    "Progress",
     "evaluate_all",
     "evaluate_candidate",
     "evaluate_each",
@@ -47,39 +42,11 @@ __all__ = [
     "refuse_broken_scoring",
 ]
 
-Progress = Callable[[FitnessResult, int, int], None]
-"""Called with each result as it arrives, the number of results so far, and the total."""
-
-LoadCode: TypeAlias = Callable[[], Awaitable[CompiledVersion | Rejected]]
-"""Loads an individual's code."""
-
 R = TypeVar("R")
 
 _session_numbers = count(1)
 _MOST_FORKS = 3
 """Most losses of a candidate's shared fork with its worker, including the last one."""
-
-
-@frozen(kw_only=True)
-class Candidate:
-    """An individual to evaluate.
-
-    Attributes:
-        sandbox_id: Its name in the result.
-        generation: The generation it belongs to.
-        load: Loads its code; called once.
-        image: The image that it was made with, if it was with one.
-        in_use: Context manager entered for the evaluation. If the sandbox is destroyed, it cancels the block
-            and raises `SandboxNotFound`.
-        security: Its own security profile; None for the engine's.
-    """
-
-    sandbox_id: str
-    generation: int
-    load: LoadCode
-    image: ChosenImage | None = None
-    in_use: Callable[[], AbstractContextManager[None]] = nullcontext
-    security: SecurityProfile | None = None
 
 
 async def evaluate_all(

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from evocell.errors import StoreError
-from evocell.evaluation.evaluator import Progress
+from evocell.evaluation.individuals import Progress
 from evocell.evaluation.plan import Plan
 from evocell.models.fitness import FitnessResult
 from evocell.store.journal import Journal

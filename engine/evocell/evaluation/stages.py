@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import evolve, frozen
 
 from evocell.errors import ScoringError, StoreError
-from evocell.evaluation.evaluator import Candidate, LoadCode, evaluate_each, refuse_broken_scoring
+from evocell.evaluation.evaluator import evaluate_each, refuse_broken_scoring
+from evocell.evaluation.individuals import Candidate, LoadCode
 from evocell.evaluation.plan import Budget, Plan, on_host
 from evocell.evaluation.scoring import named
 from evocell.execution.interface import Worker

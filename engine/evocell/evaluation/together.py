@@ -1,8 +1,9 @@
-"""Evaluate candidates in groups, each group in one fork: `Evaluation.isolation` ``"batch"``.
+"""Evaluation of candidates in groups that share a fork: `Evaluation.isolation` ``"batch"``.
 
-A fork and the request for it cost more than a tiny candidate does, so a group of them shares one, for callers
-who accept that its members share an interpreter. A group that does not come to its end, and a member whose
-outcome the others may have had a part in, are evaluated again as with ``"case"``.
+For a tiny candidate the fork and its request cost more than the call. So a group of candidates shares one
+fork, for callers who accept that the members of a group share an interpreter. If a group's request fails, all
+its members are evaluated again one by one, as with ``"case"``; so is a member whose outcome the others may
+have influenced.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from attrs import evolve, frozen
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import map_bounded
 from evocell.errors import CapacityError, ConfigurationError, WorkerDied
-from evocell.evaluation.evaluator import Candidate, evaluate_candidate, refuse_broken_scoring
+from evocell.evaluation.evaluator import evaluate_candidate, refuse_broken_scoring
+from evocell.evaluation.individuals import Candidate
 from evocell.evaluation.plan import Plan
 from evocell.evaluation.scoring import Scored
 from evocell.execution.interface import TogetherJob, Worker
@@ -28,21 +30,22 @@ from evocell.sandboxes.package_images import ChosenImage
 __all__ = ["GROUP", "check_batch", "evaluate_together"]
 
 GROUP = 32
-"""Candidates in one fork. Which of them are together depends on their places alone, so that a batch gives
-the same on any number of workers."""
+"""Candidates in one fork. Groups depend only on the order of the candidates, so that a batch has the same
+results on any number of workers."""
 _SLOTS_OF_GROUP = 4
+"""One more group is under way for each of this many slots of the worker."""
 
 
 def check_batch(limits: Limits, *, profile: str, image: ImageInfo | None) -> None:
-    """Refuse what makes no sense for candidates that share an interpreter.
+    """Check that an evaluation can be run by candidates that share an interpreter.
 
     Args:
         limits: Limits of a group.
-        profile: The engine's.
-        image: What the evaluation names, if it does.
+        profile: The engine's profile.
+        image: The image that the evaluation names, if any.
 
     Raises:
-        ConfigurationError: One of them cannot be used.
+        ConfigurationError: One of them rules that out.
     """
     for refused, why in (
         (limits.scratch_bytes > 0, "a candidate would find the files of others in /tmp; set scratch_bytes=0"),
@@ -62,12 +65,12 @@ def check_batch(limits: Limits, *, profile: str, image: ImageInfo | None) -> Non
 
 @frozen
 class _Loaded:
-    """A candidate whose code is ready, or was refused."""
+    """The compiled or rejected code of a candidate."""
 
     code: CompiledVersion | Rejected
 
     async def load(self) -> CompiledVersion | Rejected:
-        """Return it."""
+        """Return the code; takes the place of `Candidate.load`."""
         return self.code
 
 
@@ -82,11 +85,11 @@ async def evaluate_together(
     """Evaluate candidates in groups.
 
     Args:
-        worker: Where to run them.
-        plan: What to run; its cases are public ones.
-        candidates: Whom.
-        compile_ahead: Compiles the candidates at some places together, as far as it can.
-        done: Called with the place and result of each, as it is there.
+        worker: The worker.
+        plan: The prepared evaluation; all its cases are public.
+        candidates: The candidates.
+        compile_ahead: Compiles the candidates with the given indices together, as far as possible.
+        done: Called with the index and result of each, as it arrives.
 
     Returns:
         Their results, in order. A candidate that fails is an invalid result.
@@ -122,11 +125,11 @@ async def evaluate_together(
 async def _run(
     worker: Worker, plan: Plan, candidates: Sequence[Candidate]
 ) -> tuple[list[Candidate], list[Sequence[Outcome] | None]]:
-    """Run a group in one fork.
+    """Run the cases of a group in one fork.
 
     Returns:
-        The candidates with their code, and how the cases of each ended; None for one that is to be evaluated
-        by itself.
+        The candidates with their code loaded, and the outcomes of each one's cases; None instead of outcomes
+        for a candidate that is to be evaluated by itself.
     """
     members = [await _loaded(plan, candidate) for candidate in candidates]
     shared: dict[int, CompiledVersion] = {}
@@ -136,7 +139,7 @@ async def _run(
             continue
         own = await plan.choose_image(member.code, asked=candidate.image)
         image = image or own
-        if own == image:  # who needs another one than the first has a fork of it
+        if own == image:  # a candidate that needs another image is evaluated by itself
             shared[number] = member.code
     ran: list[Sequence[Outcome] | None] = [None] * len(candidates)
     if len(shared) > 1:
@@ -155,7 +158,7 @@ async def _run(
 
 
 async def _loaded(plan: Plan, candidate: Candidate) -> tuple[Candidate, _Loaded | None]:
-    """Make the code of a candidate ready; what goes wrong is left to its own evaluation."""
+    """Load a candidate's code; on failure return None, and leave the failure to its evaluation by itself."""
     with plan.deadline.scope():
         try:
             loaded = _Loaded(await candidate.load())
@@ -166,7 +169,7 @@ async def _loaded(plan: Plan, candidate: Candidate) -> tuple[Candidate, _Loaded 
 
 
 def _may_share(code: CompiledVersion) -> bool:
-    """Whether a candidate is nothing but Python: files of its own cannot be seen in a fork that is shared."""
+    """Whether a candidate consists of Python files only; a shared fork offers no other files."""
     return bool(code.code) and all(path.endswith(".py") for path in code.files)
 
 

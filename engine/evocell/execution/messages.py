@@ -16,7 +16,7 @@ from attrs import asdict, field, fields, frozen
 from evocell.errors import EvocellError
 from evocell.models.info import WorkerInfo, WorkerKill
 from evocell.models.limits import Limits
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 

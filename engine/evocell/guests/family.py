@@ -16,12 +16,12 @@ the rest they stop, waits for them with a timeout time out, and waits without on
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 
 from attrs import define, field, frozen
 
 from evocell.errors import ProtocolError
+from evocell.guests.channels import Channels
 from evocell.guests.questions import (
     Answer,
     Fork,
@@ -41,8 +41,9 @@ from evocell.guests.questions import (
 )
 from evocell.models.limits import Limits
 from evocell_guest.values import encode
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import Call, CallLimits, Instance
+from evocell_runtime.instance import Call, Instance
 from evocell_runtime.membrane import COSTS
 
 __all__ = ["MOST_DEPTH", "Family"]
@@ -62,11 +63,6 @@ QUESTION_FUEL = 100_000
 QUANTUM_NS = 20_000_000
 """Most virtual time by which a process may run ahead of another runnable one."""
 
-MOST_CHANNELS = 10_000
-
-MESSAGE_BYTES = 64
-"""Overhead counted for a message in transit, in addition to its contents."""
-
 MOST_ENDED = 1_000
 """Most ended children of one process that have not been waited for."""
 
@@ -75,7 +71,6 @@ _RESERVED = 10
 
 _FUEL_PER_NS = COSTS["FUEL_PER_NS"]
 _KILLED, _SEGFAULT, _TOO_LARGE = -9, -11, -25
-_NO_CHANNEL = Refused("stranger", "there is no such channel")
 
 
 @frozen
@@ -137,9 +132,8 @@ class Family:
         self._root = self._current = _Member(1, None, 0, 1, instance, call, call.clock_ns)
         self._alive: dict[int, _Member] = {1: self._root}
         self._last_pid = 1
-        self._channels: dict[tuple[int, int], deque[tuple[int, bytes]]] = {}
-        self._last_channel = 0
-        self._held_bytes = self._kept_bytes = 0
+        self._channels = Channels(limits.payload_bytes)
+        self._kept_bytes = 0
         self._left = call.fuel
         self._reserve = call.fuel // _RESERVED
         self._bound_ns: int | None = None
@@ -344,15 +338,14 @@ class Family:
             case Kill():
                 self._hear_kill(member, question)
             case NewChannel():
-                self._open(member)
+                self._answer(member, self._channels.open(member.domain))
             case Send():
                 self._send(member, question)
             case Receive():
                 self._await(member, question, question.wait_ns)
                 self._try_receive(member)
             case Size():
-                queue = self._channels.get((member.domain, question.channel))
-                self._answer(member, _NO_CHANNEL if queue is None else len(queue))
+                self._answer(member, self._channels.size(member.domain, question.channel))
 
     @staticmethod
     def _await(member: _Member, question: Question, wait_ns: int | None) -> None:
@@ -439,45 +432,24 @@ class Family:
             self._bury(child, -question.signal)
         self._answer(member, 0)
 
-    def _open(self, member: _Member) -> None:
-        if len(self._channels) >= MOST_CHANNELS:
-            self._answer(member, Refused("full", f"there are {MOST_CHANNELS:,} channels already"))
-            return
-        self._last_channel += 1
-        self._channels[member.domain, self._last_channel] = deque()
-        self._answer(member, self._last_channel)
-
     def _send(self, member: _Member, question: Send) -> None:
-        queue = self._channels.get((member.domain, question.channel))
-        if queue is None:
-            self._answer(member, _NO_CHANNEL)
-        elif self._held_bytes + len(question.data) + MESSAGE_BYTES > self._limits.payload_bytes:
-            self._answer(
-                member,
-                Refused(
-                    "full", f"messages on their way take {self._limits.payload_bytes:,} bytes at the most"
-                ),
-            )
-        else:
-            queue.append((member.clock_ns, question.data))
-            self._held_bytes += len(question.data) + MESSAGE_BYTES
-            self._answer(member, 0)
-            for other in sorted(self._alive.values(), key=lambda one: one.pid):
-                if isinstance(other.waits, Receive):
-                    self._try_receive(other)
+        refused = self._channels.send(member.domain, question, member.clock_ns)
+        if refused is not None:
+            self._answer(member, refused)
+            return
+        self._answer(member, 0)
+        for other in sorted(self._alive.values(), key=lambda one: one.pid):
+            if isinstance(other.waits, Receive):
+                self._try_receive(other)
 
     def _try_receive(self, member: _Member) -> None:
         question = member.waits
         assert isinstance(question, Receive)
-        queue = self._channels.get((member.domain, question.channel))
-        if queue is None:
-            self._wake(member, _NO_CHANNEL, 0)
-        elif queue and (member.until_ns is None or queue[0][0] <= member.until_ns):
-            sent_ns, data = queue[0]
-            if question.takes:
-                queue.popleft()
-                self._held_bytes -= len(data) + MESSAGE_BYTES
-            self._wake(member, data if question.takes else True, sent_ns)
+        found = self._channels.receive(member.domain, question, member.until_ns)
+        if isinstance(found, Refused):
+            self._wake(member, found, 0)
+        elif found is not None:
+            self._wake(member, found.data if question.takes else True, found.sent_ns)
         elif gone := [pid for pid in question.watched if pid not in member.children]:
             ended = member.ended.get(gone[0])
             self._wake(member, Refused("ended", str(gone[0])), 0 if ended is None else ended.at_ns)

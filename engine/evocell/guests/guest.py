@@ -15,10 +15,11 @@ from attrs import asdict, evolve
 from evocell.guests.deadline_watch import DeadlineWatch
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES
+from evocell_runtime.calls import CallLimits, CallResult
 from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.hibernation import Hibernated, copy, hibernate, wake
 from evocell_runtime.image import Image
-from evocell_runtime.instance import Call, CallLimits, CallResult, Instance
+from evocell_runtime.instance import Call, Instance
 
 if TYPE_CHECKING:
     from evocell.guests.family import Family

@@ -15,7 +15,7 @@ from evocell.errors import ProtocolError
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES, decode_hostile, decode_response
 from evocell_guest.values import encode
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 

@@ -1,9 +1,9 @@
-"""Whom a program descends from, as far as the framework that evolves it lets an evaluator know.
+"""Lineage of a program that OpenEvolve or ShinkaEvolve evaluates.
 
-OpenEvolve and ShinkaEvolve hand an evaluator the path of a program and nothing else. What they know beside it
-is read where they keep it: OpenEvolve's worker has parent and child among the variables of the iteration that
-is under way, ShinkaEvolve's run has the parent's text beside the program. Both are only read; where they are
-not to be found, a program is one without parents.
+Both frameworks pass an evaluator only the path of a program. Its lineage is read from their own state, which
+is never changed: for OpenEvolve from the local variables of the worker's current iteration, which hold the
+parent and the child; for ShinkaEvolve from the run's directory, which holds the parent's text beside the
+program. A program whose lineage is not found there has no parents.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _WORKER = "openevolve.process_parallel"
 _GENERATION = re.compile(r"gen_([0-9]{1,9})\Z")
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _MOST_BYTES = 1 << 20
-"""Longer programs are not compared with those before."""
+"""Longer programs are not compared with earlier ones, and so have no parents."""
 
 
 @frozen
 class Descent:
-    """A program and where it comes from.
+    """The lineage of a program.
 
     Attributes:
-        spec: The program under an id of its own, with parents, generation and what made it.
-        notes: What else is known, such as the island.
+        spec: The program with its id, parents, generation and mutation type.
+        notes: Further metadata, such as the iteration and the island.
     """
 
     spec: SandboxSpec
@@ -49,10 +49,10 @@ class Descent:
 
 
 def of_openevolve(program: Path) -> Descent:
-    """Return what OpenEvolve knows of a program that it evaluates.
+    """Return the lineage of a program that OpenEvolve evaluates.
 
-    Ids are OpenEvolve's own; a program that it began with is called by a digest of its text, since OpenEvolve
-    gives it several ids. A migrant is the program that it is a copy of.
+    Ids are OpenEvolve's own, except that an initial program is named by a digest of its text, since
+    OpenEvolve gives it several ids. A copy that migrated to another island has the id of its original.
 
     Args:
         program: The file that the evaluator was given.
@@ -78,7 +78,7 @@ def of_openevolve(program: Path) -> Descent:
 
 
 def _iterations() -> Iterator[Mapping[str, Any]]:
-    """Return the variables of OpenEvolve's iterations that are under way in this process."""
+    """Return the local variables of each OpenEvolve iteration that runs in this process."""
     for top in sys._current_frames().values():  # noqa: SLF001 - documented for looking at other threads
         frame: FrameType | None = top
         while frame is not None:
@@ -102,11 +102,11 @@ def _seed_id(text: str) -> str:
 
 
 def of_shinka(program: Path) -> Descent:
-    """Return what the directory of a run of ShinkaEvolve tells of a program in it.
+    """Return the lineage of a program in the directory of a ShinkaEvolve run.
 
-    A program ``RUN/gen_7/main.py`` is called ``RUN-gen_7`` and belongs to the population ``RUN``, which makes
-    the processes of a run one search. Its parent is the latest program before it whose text is that of
-    ``original.py``, which ShinkaEvolve leaves beside it. Any other program has no parents.
+    The program ``RUN/gen_7/main.py`` has the id ``RUN-gen_7`` and belongs to the population ``RUN``, which
+    joins the processes of a run into one search. Its parent is the latest earlier program whose text equals
+    ``original.py``, which ShinkaEvolve writes beside the program. Any other program has no parents.
 
     Args:
         program: The file that the script was given.
@@ -131,15 +131,15 @@ def of_shinka(program: Path) -> Descent:
 
 @contextmanager
 def evaluated_for_shinka(engine: Engine, program: Path, evaluation: Evaluation) -> Iterator[FitnessResult]:
-    """Evaluate a program of ShinkaEvolve's as what it is in its run; gives the result.
+    """Evaluate a program of ShinkaEvolve with its lineage; yields the result.
 
-    A population has sandboxes for members: the program's is there while the block runs. A program that is
-    being evaluated already, in another thread, is a member under another id.
+    Since the members of a population are sandboxes, the program has a sandbox while the block runs. If
+    another thread is evaluating the same program, this one gets a generated id.
 
     Args:
-        engine: Where.
+        engine: The engine to evaluate in.
         program: The file that the script was given.
-        evaluation: What to run of it.
+        evaluation: The evaluation.
     """
     spec = of_shinka(program).spec
     try:
@@ -168,14 +168,14 @@ def _shinka_parent(program: Path, directory: Path, number: int) -> int | None:
 
 
 def _shinka_operator(directory: Path) -> str:
-    """Name the kind of patch whose text ShinkaEvolve wrote last."""
+    """Return the kind of the patch that ShinkaEvolve wrote last into the directory."""
     files = {"diff": directory / "search_replace.txt", "rewrite": directory / "rewrite.txt"}
     times = {kind: file.stat().st_mtime_ns for kind, file in files.items() if file.is_file()}
     return max(times, key=times.__getitem__) if times else "mutation"
 
 
 def _stripped(path: Path) -> list[str] | None:
-    """Return a file's lines without what ShinkaEvolve takes off their ends; None if it is not there."""
+    """Return a file's lines without trailing whitespace, which ShinkaEvolve strips; None if unreadable."""
     text = _text(path)
     return None if text is None else [line.rstrip() for line in text.rstrip().splitlines()]
 

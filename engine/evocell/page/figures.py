@@ -1,4 +1,7 @@
-"""The figures of the page: columns, deaths, leaders and points, kept up to date with each evaluation."""
+"""Figures of the page, updated with each evaluation: columns, failures, leaders and points.
+
+A column summarises a generation or a range of individuals, a point is one individual in the scatter plot.
+"""
 
 from __future__ import annotations
 
@@ -18,38 +21,38 @@ from evocell.store.schema import NUMBER_BITS
 __all__ = ["LEADERS", "MAX_COLUMNS", "MAX_POINTS", "WINDOWS", "Figures"]
 
 WINDOWS = 40
-"""Columns of the charts for a run without generations; up to twice as many while it goes on."""
+"""Columns of the charts for a run without generations; up to twice as many while it is running."""
 
 MAX_COLUMNS = 400
-"""Columns beyond which neighbouring generations share one."""
+"""Most columns of a run with generations; beyond, neighbouring generations share one."""
 
 MAX_POINTS = 40_000
-"""Points beyond which only each second, fourth, ... individual is one."""
+"""Most points; beyond, only every second, fourth, ... individual is one."""
 
 LEADERS = 10
-"""Programs among the fittest; equal ones count as one."""
+"""Number of the fittest programs that are shown; equal programs count as one."""
 
 _MOST_KINDS = 20
 _OTHER = "other"
 
 
 class Figures:
-    """What the charts show of individuals that have been evaluated in the same task.
+    """Data of the charts for the individuals evaluated in one task.
 
-    Whoever shows them learns only what is new: of columns by a revision, of points by a cursor. Both hold
-    within an epoch, which ends when the columns are laid out anew.
+    A reader fetches only changes: columns since a revision, points since a cursor. Both are valid within an
+    epoch, which ends when the columns are laid out again.
 
     Args:
         direction: ``"maximize"`` or ``"minimize"``.
 
     Attributes:
         members: All individuals, in the order of their first evaluation.
-        epoch: Names the current layout.
-        revision: Grows with each column that changes.
-        n_evaluations: Evaluations, of which an individual may have several.
-        fuel: Units of work of all of them.
-        busy_s: Seconds that they took, added up.
-        last_at: When the latest one ended, by run.
+        epoch: Random name of the current layout.
+        revision: Increases with each change of columns.
+        n_evaluations: Number of evaluations; an individual may have several.
+        fuel: Fuel of all evaluations.
+        busy_s: Sum of the durations of all evaluations, in seconds.
+        last_at: End of the latest evaluation of each run, as a Unix time.
     """
 
     def __init__(self, direction: str) -> None:
@@ -67,7 +70,7 @@ class Figures:
         self._lay_out()
 
     def add(self, member: Member) -> None:
-        """Count an evaluation; the latest one of an individual stands for it."""
+        """Add an evaluation; it replaces an earlier one of the same individual."""
         self.n_evaluations += 1
         self.fuel += member.fuel
         self.busy_s += member.time_ms / 1000
@@ -89,7 +92,7 @@ class Figures:
             self._consider(member)
 
     def adjust(self, number: int, score: float, at: float) -> None:
-        """Give an individual another fitness, if it is among these and was not evaluated again since."""
+        """Change an individual's fitness, if it is known here and was not evaluated after the adjustment."""
         place = self._place.get(number)
         if place is None or not math.isfinite(score):
             return
@@ -98,17 +101,17 @@ class Figures:
             self._replace(place, evolve(member, score=score))
 
     def settle(self) -> None:
-        """Lay the columns out for the individuals that there are, as for a run that is over."""
+        """Lay the columns out for the present individuals, as for a run that has ended."""
         self._lay_out()
 
     @property
     def column_name(self) -> str:
-        """What the columns are: ``"generation"``, or ``"evaluations"`` where there is but one generation."""
+        """Unit of the columns: ``"generation"``, or ``"evaluations"`` if there is only one generation."""
         return "generation" if len(self._generations) > 1 else "evaluations"
 
     @property
     def n_valid(self) -> int:
-        """Valid individuals with a score."""
+        """Number of valid individuals with a score."""
         return sum(one["n_valid"] for one in self.columns())
 
     @property
@@ -118,12 +121,12 @@ class Figures:
 
     @property
     def cursor(self) -> int:
-        """The end of the log of points."""
+        """Length of the log of new and changed points."""
         return len(self._log)
 
     @property
     def stride(self) -> int:
-        """Of how many individuals one is a point."""
+        """Every how many-th individual is a point."""
         return self._stride
 
     def columns(self, since: int = -1) -> list[dict[str, Any]]:
@@ -133,14 +136,14 @@ class Figures:
         return [self._columns[label] for label in sorted(self._columns) if self._changed[label] > since]
 
     def deaths(self) -> list[tuple[str, int]]:
-        """Return how many individuals are invalid by the reason, the most frequent first."""
+        """Return the number of invalid individuals for each reason, most frequent first."""
         total: Counter[str] = Counter()
         for column in self.columns():
             total.update(column["deaths"])
         return total.most_common()
 
     def leaders(self) -> list[tuple[Member, int]]:
-        """Return the fittest individuals with different programs, and how many have the same one."""
+        """Return the fittest individuals with distinct programs, and the number of individuals with each."""
         if self._ranked is None:
             self._best_of = {}
             self._ranked = []
@@ -151,13 +154,13 @@ class Figures:
         return [(one, self._copies[_program(one)]) for one in self._ranked]
 
     def points(self, cursor: int = 0, most: int | None = None) -> tuple[dict[str, list[Any]], int]:
-        """Return individuals that are new or have changed, as one list per attribute, and the next cursor.
+        """Return the points that are new or have changed since a cursor, and the next cursor.
 
-        One list per attribute, since ten thousand objects would be mostly names.
+        They are given as one list per attribute, which is shorter as JSON than one object per point.
 
         Args:
-            cursor: How far the log has been read.
-            most: How many entries of the log at most.
+            cursor: Position in the log up to which it has been read.
+            most: Most entries of the log to read; None for all.
         """
         end = len(self._log) if most is None else min(len(self._log), cursor + most)
         places = list(dict.fromkeys(self._log[cursor:end]))
@@ -271,7 +274,7 @@ class Figures:
 
 
 def _program(member: Member) -> str:
-    """Return what is the same for equal programs."""
+    """Return a key that equal programs share."""
     return member.version or f"#{member.number}"
 
 
@@ -303,7 +306,7 @@ def _quartiles(scores: Sequence[float]) -> list[float] | None:
     for quarter in (1, 2, 3):
         whole, part = divmod(quarter * (len(scores) - 1), 4)
         above = scores[min(whole + 1, len(scores) - 1)]
-        # Of both a part: a difference of large numbers would be infinite.
+        # A weighted sum, since the difference of two large numbers may overflow.
         found.append(scores[whole] if not part else scores[whole] * (1 - part / 4) + above * (part / 4))
     return found
 

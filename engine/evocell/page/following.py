@@ -1,4 +1,4 @@
-"""Answers of the live page: searches that are followed, each through a read-only connection of its own."""
+"""Answers to the live page: each view of the store is read through a read-only connection of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from evocell.store.schema import NUMBER_BITS
 __all__ = ["ANSWER_POINTS", "Following", "parse_view"]
 
 ANSWER_POINTS = 5_000
-"""Individuals in one answer; the page asks again for more."""
+"""Most points in one answer; the page requests further ones."""
 
 _MOST_FOLLOWED = 6
 _MOST_RUNS = 100
@@ -36,7 +36,7 @@ _NO_DATA: dict[str, Any] = {"place": [], "number": [], "id": [], "column": [], "
 
 
 class _Followed:
-    """A view of the store that somebody looks at."""
+    """A view of the store that a page shows."""
 
     def __init__(self, path: Path, choice: Choice) -> None:
         self._path = path
@@ -70,14 +70,14 @@ class _Followed:
                 with store_errors(self._path), blaming_store(self._path):
                     yield self._current()
             except StoreError as error:
-                # The store is opened anew, but not at once: to find a fault takes reading all of it.
+                # The store is reopened after a pause, since finding a fault means reading all of it.
                 self._forget()
                 self._fault, self._look_again = error, time.monotonic() + _PAUSE_S
                 raise
             self._fault = None
 
     def _current(self) -> Search:
-        """Return the search; another one once a later run that is no part of it evaluates something."""
+        """Return the search; a new one once a later run that is not part of it has evaluated something."""
         if self._connection is None:
             self._connection = open_reader(self._path)
         latest = latest_run(self._connection)
@@ -94,7 +94,7 @@ class _Followed:
 
 
 class Following:
-    """What the page of a state directory is told; it may be used from any thread.
+    """Answers the requests of the pages of one state directory; thread-safe.
 
     Args:
         path: The database.
@@ -106,7 +106,7 @@ class Following:
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
 
     def views(self) -> str:
-        """Return what can be shown: the latest search, all runs, populations, and each run.
+        """Return the available views: the latest search, all runs, populations, and each run, as JSON.
 
         Raises:
             StoreError: The store cannot be read.
@@ -132,10 +132,13 @@ class Following:
             return _encode({"views": found})
 
     def data(self, wanted: Mapping[str, str]) -> str:
-        """Return what is new of a view since the epoch, revision, cursor and tree that the page names.
+        """Return the changes of a view since the epoch, revision, cursor and tree named by the page.
+
+        Args:
+            wanted: The parameters of the request.
 
         Returns:
-            The news, or a ``"problem"`` in a sentence, as JSON.
+            The changes, or a sentence as ``"problem"``, as JSON.
         """
         try:
             return self._of(wanted.get("view", "search")).data(wanted)
@@ -143,7 +146,7 @@ class Following:
             return _encode({"problem": clean(str(error))})
 
     def member(self, wanted: Mapping[str, str]) -> str:
-        """Return what a click on an individual shows.
+        """Return the details of an individual, shown when it is clicked on, as JSON.
 
         Raises:
             ConfigurationError: There is no such view.
@@ -176,10 +179,10 @@ class Following:
 
 
 def parse_view(view: str) -> Choice:
-    """Read the name of a view: ``search``, ``all``, ``run:N`` or ``population:NAME``.
+    """Parse the name of a view: ``search``, ``all``, ``run:N`` or ``population:NAME``.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: There is no such kind of view.
     """
     kind, _, name = view.partition(":")
     if view == "search":
@@ -195,7 +198,11 @@ def parse_view(view: str) -> Choice:
 
 
 def _encode(answer: Mapping[str, Any]) -> str:
-    """Return an answer as JSON; what the store holds may be of any size, the answer is not."""
+    """Return an answer as JSON; its length is capped, since values in the store may have any size.
+
+    Raises:
+        ConfigurationError: It is too long.
+    """
     text = json.dumps(answer, allow_nan=False, separators=(",", ":"))
     if len(text) > _MOST_CHARS:
         raise ConfigurationError(
@@ -249,5 +256,5 @@ def _state(outcome: str, path: Path, run: int) -> str:
 
 
 def _rounded(count: int) -> str:
-    """Return a number of evaluations that does not change with each one."""
+    """Return a number of evaluations as text, rounded so that it does not change with each evaluation."""
     return f"{count:,}" if count < 1000 else f"{count // 1000:,} k"  # noqa: PLR2004 - from here on in thousands

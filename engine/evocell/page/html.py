@@ -1,4 +1,4 @@
-"""The page as HTML: one document with its style and script in it, and a policy that allows nothing else."""
+"""The page as HTML: one document with inline style and script, and a policy that permits nothing else."""
 
 from __future__ import annotations
 
@@ -7,24 +7,57 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
+from html import escape
 from importlib.resources import files
+from pathlib import Path
 
-__all__ = ["LIVE_SCRIPTS", "render", "security_policy"]
+from attrs import field, frozen
+
+__all__ = ["LIVE_SCRIPTS", "Page", "make_page", "render", "security_policy"]
 
 _SCRIPTS = ("charts.js", "page.js")
 LIVE_SCRIPTS = (*_SCRIPTS, "live.js")
-"""Scripts of the page that follows a run."""
+"""Scripts of the live page."""
+
+
+@frozen
+class Page:
+    """The page of `evocell report`, displayed by notebooks.
+
+    Attributes:
+        html: The whole page; it needs no network.
+    """
+
+    html: str = field(repr=False)
+
+    def save(self, out: str | Path) -> Path:
+        """Write the page to a file, and return its path."""
+        path = Path(out)
+        path.write_text(self.html, encoding="utf-8")
+        return path
+
+    def _repr_html_(self) -> str:
+        # A frame without the notebook's origin keeps candidates' text apart from the notebook.
+        return (
+            f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts" '
+            'style="width:100%;height:720px;border:0" title="evocell report"></iframe>'
+        )
+
+
+def make_page(data: Mapping[str, object]) -> Page:
+    """Return the page of a run, from the data that `evocell.page.search.read_run` returns."""
+    return Page(render(data))
 
 
 def render(data: Mapping[str, object], *, live: bool = False) -> str:
-    """Put data into the page.
+    """Return the page with its data.
 
-    What candidates wrote cannot leave the data: no ``<`` or ``&`` of theirs is in the page as such, and the
-    page's own script puts it in as text.
+    Text of candidates cannot act as HTML: ``<``, ``>`` and ``&`` are escaped in the data, and the page's
+    script inserts it as text only.
 
     Args:
-        data: What is shown, with a ``"title"``.
-        live: Whether the page is to ask the server that it came from for more.
+        data: The data, with a ``"title"``.
+        live: Whether the page requests updates from the server that it came from.
     """
     packed = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
@@ -37,7 +70,7 @@ def render(data: Mapping[str, object], *, live: bool = False) -> str:
         "data": packed,
     }
     head, *rest = _asset("page.html").split("{{")
-    # Each place is filled once: what stands in the data is not looked at for further ones.
+    # Each placeholder is filled once; placeholders within the data are not replaced.
     pieces = [head]
     for piece in rest:
         name, _, text = piece.partition("}}")
@@ -47,7 +80,7 @@ def render(data: Mapping[str, object], *, live: bool = False) -> str:
 
 @cache
 def security_policy(*, live: bool = False) -> str:
-    """Return the content security policy of the page: its own script and style, nothing from elsewhere."""
+    """Return the content security policy of the page, which permits only its own script and style."""
     allowed = [
         "default-src 'none'",
         f"script-src '{_hash(_script(live))}'",

@@ -1,4 +1,4 @@
-"""Evaluations of runs, read from a store in the order in which they ended; each only once."""
+"""Evaluations of runs, read from a store incrementally, in the order of their ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Member", "Row", "RowReader", "latest_row", "short"]
 
 _NAME_CHARS = 200
 _CHUNK = 4_000
-"""Rows that are read at once: a short transaction, so that the engine's checkpoints are not kept waiting."""
+"""Rows read in one query: a short transaction, so that it does not delay the engine's checkpoints."""
 
 _NEW = """
     SELECT e.evaluation, b.task, e.sandbox, e.sandbox_id, e.generation, s.fitness, e.fitness_score, e.valid,
@@ -43,10 +43,10 @@ class Member:
         generation: Its generation.
         score: Its fitness, with adjustments; None if there is none.
         valid: Whether the evaluation was valid.
-        reason: Why it was not.
-        at: When the evaluation ended.
-        time_ms: How long it took.
-        fuel: Units of work.
+        reason: The reason if it was not.
+        at: End of the evaluation, as a Unix time.
+        time_ms: Duration of the evaluation in milliseconds.
+        fuel: Fuel used.
         version: Digest of its code.
     """
 
@@ -67,7 +67,7 @@ class Row:
     """An evaluation.
 
     Attributes:
-        task: The same for evaluations whose scores can be compared.
+        task: Digest of the task; scores can be compared within a task.
         member: The individual.
     """
 
@@ -76,7 +76,7 @@ class Row:
 
 
 class RowReader:
-    """Reads what is new of some runs.
+    """Reads the evaluations and adjustments of runs, each only once.
 
     Args:
         connection: Opened with `open_reader`.
@@ -90,11 +90,11 @@ class RowReader:
         self._adjusted: dict[int, int] = {}
 
     def new(self, runs: Sequence[int]) -> Iterator[Row]:
-        """Return the evaluations that have been added since, by the time at which they ended."""
+        """Return the evaluations added since the last call, in the order of their ends."""
         return heapq.merge(*(self._of(run) for run in runs), key=lambda row: row.member.at)
 
     def adjustments(self, runs: Sequence[int]) -> Iterator[tuple[int, float, float]]:
-        """Return number, new fitness and moment of each adjustment since."""
+        """Return individual's number, new fitness and Unix time of each adjustment since the last call."""
         for run in runs:
             while True:
                 wanted = {**_bounds(run), "seen": self._adjusted.get(run, run << NUMBER_BITS)}
@@ -120,7 +120,7 @@ class RowReader:
 
 
 def latest_row(connection: sqlite3.Connection, run: int) -> int | None:
-    """Return the number of the latest evaluation of a run; they are counted from its base on."""
+    """Return the number of a run's latest evaluation, or None; numbers start at ``run << NUMBER_BITS``."""
     last: int | None = connection.execute(_LAST, _bounds(run)).fetchone()[0]
     return last
 
@@ -139,5 +139,5 @@ def _member(row: Sequence[Any]) -> Member:
 
 
 def short(name: str) -> str:
-    """Return a name, cut if it is longer than any should be."""
+    """Return a name, truncated to a length that is reasonable for names."""
     return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"

@@ -1,4 +1,7 @@
-"""The data of the page: a search, read from its store as plain data, at once or as it goes on."""
+"""Data of the page: a search, read from the store as plain data, once or incrementally.
+
+A search is a set of runs that continue one another.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ from evocell.store.schema import NUMBER_BITS
 __all__ = ["TREE_MEMBERS", "WINDOWS", "Choice", "RunData", "Search", "latest_run", "read_run"]
 
 _LOOKS = 5
-"""After how many looks it is asked again which runs are one search."""
+"""Updates between two checks of which runs belong to the search."""
 _LEAD = 1.2
-"""How many times as many evaluations another task must have before it takes the place of the one shown."""
+"""The shown task is replaced by another one that has more than this many times its evaluations."""
 _MOST_NODES = 100
 _NOTHING_YET = "nothing has been evaluated there yet, so there is nothing to report"
 
@@ -41,12 +44,12 @@ _TASKS = """
 
 @frozen
 class Choice:
-    """What is shown of a state directory.
+    """The runs of a state directory to show.
 
     Attributes:
-        run: One run; None for the search to which the last one belongs that evaluated anything.
+        run: One run; None for the search of the latest run with evaluations.
         all_runs: Whether all runs are shown together.
-        population: Only members of this one, in all runs.
+        population: Show only members of this one, in all runs.
     """
 
     run: int | None = None
@@ -55,13 +58,13 @@ class Choice:
 
 
 class Search:
-    """The runs that were chosen, as far as they have come; each update reads what is new.
+    """The chosen runs and their figures; each update reads new evaluations.
 
     Args:
         connection: Opened with `open_reader`.
-        choice: What is shown.
-        direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
-        title: What to call it; empty for a name made of its number.
+        choice: The runs to show.
+        direction: ``"maximize"`` or ``"minimize"``; None for that of the evaluation.
+        title: The title; empty for one made of the numbers of the runs.
 
     Raises:
         ConfigurationError: There is no such run, or it evaluated nothing.
@@ -90,7 +93,7 @@ class Search:
         self._begin(self._largest_task())
 
     def update(self) -> None:
-        """Read what has been evaluated since the last time."""
+        """Read the evaluations and adjustments added since the last update."""
         self._look_for_runs()
         for row in self._reader.new(self._runs):
             self._tasks[row.task] += 1
@@ -104,9 +107,9 @@ class Search:
             self.update()
 
     def goes_on(self, latest: int | None) -> bool:
-        """Whether a run that is now the latest is part of what is shown, which then goes on with it.
+        """Whether the search includes a run that is now the latest; it is then continued with that run.
 
-        What was chosen by a number or a name stays the same, whatever the latest run is.
+        A run, a population or all runs that were chosen explicitly include any latest run.
         """
         if self._choice != Choice():
             return True
@@ -117,7 +120,7 @@ class Search:
         return True
 
     def head(self) -> RunData:
-        """Return what is said of the whole, without columns, points and tree."""
+        """Return the summary of the search, without columns, points and tree."""
         figures = self.figures
         fates = [self._fate(one) for one in self._runs]
         outcome, ended = next((one for one in fates if one[0] == "open"), fates[-1])
@@ -164,7 +167,7 @@ class Search:
         }
 
     def tree(self) -> tuple[list[dict[str, Any]], int]:
-        """Return the ancestors of the best with the leaders, and how many led to the best."""
+        """Return the best individual, its ancestors and the leaders; and the size of its family."""
         numbers = tuple(one.number for one, _ in self.figures.leaders())
         if self._tree is None or self._tree[0] != numbers:
             best = numbers[0] if numbers else None
@@ -172,18 +175,18 @@ class Search:
         return self._tree[1:]
 
     def details(self, number: int) -> dict[str, Any] | None:
-        """Return what a click on an individual shows; None if the store does not know it.
+        """Return the details of an individual, shown when it is clicked on; None if it is not in the store.
 
         Raises:
-            StoreError: What the store holds of it is damaged.
+            StoreError: Its rows in the store are damaged.
         """
         return Details(self._connection, self._pedigree, self.task).of(number)
 
     def everything(self) -> RunData:
-        """Return all that the page shows, with the source of each individual in the tree.
+        """Return all data of the page, with the source of each individual in the tree.
 
         Raises:
-            StoreError: What the store holds of it is damaged.
+            StoreError: Rows in the store are damaged.
         """
         self.figures.settle()
         tree, n_family = self.tree()
@@ -208,7 +211,7 @@ class Search:
         self._tree = None
 
     def _look_for_runs(self) -> None:
-        """Find the runs that are shown, now and then anew, since further ones may belong to them."""
+        """Find the runs of the search; repeated from time to time, since further runs may join it."""
         n_runs = self._connection.execute("SELECT count(*) FROM runs").fetchone()[0]
         self._looks += 1
         if n_runs != self._n_runs or (n_runs > 1 and self._looks % _LOOKS == 0):
@@ -251,19 +254,19 @@ def read_run(
     direction: str | None = None,
     title: str = "",
 ) -> RunData:
-    """Read what a report shows of a run.
+    """Read the data of a report.
 
     Args:
         connection: Opened with `open_reader`.
-        run: Which run; None for the search to which the last one belongs that evaluated anything.
+        run: The run; None for the search of the latest run with evaluations.
         all_runs: Whether all runs are shown together.
-        population: Only members of this one, in all runs.
-        direction: ``"maximize"`` or ``"minimize"``; None for what the evaluation said.
-        title: What to call it; empty for a name made of its number.
+        population: Show only members of this one, in all runs.
+        direction: ``"maximize"`` or ``"minimize"``; None for that of the evaluation.
+        title: The title; empty for one made of the numbers of the runs.
 
     Raises:
         ConfigurationError: There is no such run, or it evaluated nothing.
-        StoreError: What the store holds of it is damaged.
+        StoreError: Rows in the store are damaged.
     """
     search = Search(connection, Choice(run, all_runs, population), direction=direction, title=title)
     search.update()
@@ -271,7 +274,7 @@ def read_run(
 
 
 def latest_run(connection: sqlite3.Connection) -> int | None:
-    """Return the last run that evaluated anything, or None."""
+    """Return the latest run with evaluations, or None."""
     found = connection.execute("SELECT max(evaluation) FROM evaluations").fetchone()[0]
     return None if found is None else int(found) >> NUMBER_BITS
 
@@ -291,7 +294,7 @@ def _choose(connection: sqlite3.Connection, run: int | None) -> int:
 
 
 def _nodes(connection: sqlite3.Connection, runs: Sequence[int]) -> list[str]:
-    """Return the names of the nodes of a cluster that took part, if there was one."""
+    """Return the names of the cluster's nodes that took part; empty without a cluster."""
     asked = "SELECT name, reading FROM readings WHERE run IN (SELECT value FROM json_each(?)) ORDER BY name"
     rows = connection.execute(asked, (json.dumps(list(runs)),)).fetchall()
     readings = ((name, unpack(packed)) for name, packed in rows)
@@ -306,7 +309,7 @@ def _title(runs: Sequence[int], population: str | None) -> str:
 
 
 def _wall_s(starts: Mapping[int, float], runs: Sequence[int], last: Mapping[int, float]) -> float:
-    """Return how long runs were at work, without the pauses between them; what was at once counts once."""
+    """Return the total duration of runs in seconds, without the gaps between them; overlaps count once."""
     total = until = 0.0
     for start, end in sorted((starts[run], last[run]) for run in runs if run in last):
         total += max(0.0, end - max(start, until))
@@ -315,5 +318,5 @@ def _wall_s(starts: Mapping[int, float], runs: Sequence[int], last: Mapping[int,
 
 
 def _place(one: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where an individual is in the tree; the rest is among its details."""
+    """Return the entries of an individual of the tree that are not among its details."""
     return {key: one[key] for key in ("number", "in_tree", "in_line")}

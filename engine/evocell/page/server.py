@@ -1,7 +1,7 @@
-"""The HTTP server of the live page: loopback only, for whoever knows its token, reading only.
+"""HTTP server of the live page: on the loopback interface only, protected by a token, read-only.
 
-It is the standard library's, of which nothing but its parser of requests is used as it is. The size of a
-request, the number and the age of connections, hosts and paths are bounded here, and no file is served. Each
+It extends the standard library's server, and relies only on its request parser. The size of a request, the
+number and age of connections, and the accepted hosts and paths are limited here, and no file is served. Each
 connection has a thread and carries one request.
 """
 
@@ -29,29 +29,29 @@ _LOGGER = logging.getLogger("evocell")
 
 HOST = "127.0.0.1"
 MAX_CONNECTIONS = 24
-"""Connections at once; a browser opens six, and one for a guess."""
+"""Most concurrent connections; a browser opens six, and may open one speculatively."""
 MAX_AGE_S = 20.0
-"""Seconds after which a connection is closed, whatever it does."""
+"""Seconds after which a connection is closed in any case."""
 PATIENCE_S = 5.0
-"""Seconds that one read from a connection may take."""
+"""Timeout of one read from a connection, in seconds."""
 MAX_REQUEST_BYTES = 16 << 10
 MAX_PARAMETERS = 12
 
 Answers = Mapping[str, Callable[[Mapping[str, str]], str]]
-"""What answers a path with JSON, given the query."""
+"""For each path a function that returns JSON, given the parameters of the query."""
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves one page and what it asks for.
+    """Serves one page and the requests of its script.
 
     Args:
-        port: Where; 0 for a free one.
-        token: What the first part of a path must be.
-        page: The page, and the policy it is sent with.
-        answers: What answers the page, by the name that is the second part of a path.
+        port: The port; 0 for a free one.
+        token: The secret first part of every path.
+        page: The page, and its content security policy.
+        answers: The functions that answer requests, by the second part of the path.
 
     Raises:
-        OSError: The port cannot be had.
+        OSError: The port is not available.
     """
 
     daemon_threads = False
@@ -77,7 +77,7 @@ class PageServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/{self.token.decode()}/"
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - as it is called
-        """Refuse a connection where there are too many."""
+        """Refuse a connection beyond `MAX_CONNECTIONS`."""
         with self._lock:
             if len(self._open) >= MAX_CONNECTIONS:
                 return False
@@ -96,10 +96,10 @@ class PageServer(ThreadingHTTPServer):
         self._hang_up(time.monotonic() - MAX_AGE_S)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that have gone or sent what is no request."""
+        """Log nothing about clients that disconnected or sent no valid request."""
 
     def server_bind(self) -> None:
-        """Bind without asking a name server who we are."""
+        """Bind without a reverse look-up of the host's name."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -119,11 +119,11 @@ class PageServer(ThreadingHTTPServer):
 
 
 class _TooLong(Exception):
-    """A request is longer than any of the page's."""
+    """A request is longer than `MAX_REQUEST_BYTES`."""
 
 
 class _Bounded:
-    """Reads the lines of a request, of which there are only so many bytes."""
+    """Reads the lines of a request, of at most `MAX_REQUEST_BYTES` in total."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file = file
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # it has gone
 
     def do_GET(self) -> None:
-        """Answer with the page, or with what it asks for."""
+        """Answer with the page, or with the data that its script requests."""
         if not self._is_ours():
             self._send(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(answer, query)
 
     def _is_ours(self) -> bool:
-        """Whether the one host that is asked for is this one, and no other name that points here."""
+        """Whether the request has one Host header, and it names this server; prevents DNS rebinding."""
         hosts = self.headers.get_all("Host", [])
         return len(hosts) == 1 and hosts[0] in self.server.hosts
 
@@ -227,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def send_error(self, code: int, *_: Any) -> None:
-        """Refuse what the library refuses, without repeating any of it."""
+        """Answer requests that the library refuses, without quoting them."""
         self._send(HTTPStatus(code), HTTPStatus(code).phrase)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the library has it
@@ -236,10 +236,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def open_server(port: int, token: str, page: tuple[str, str], answers: Answers) -> Iterator[PageServer]:
-    """Open a server that listens; whoever opens it has it serve, and closes it.
+    """Open a listening server; the caller runs ``serve_forever``. It is closed at the end of the block.
 
     Raises:
-        ConfigurationError: The port is taken, or may not be had.
+        ConfigurationError: The port is in use, or not permitted.
     """
     try:
         server = PageServer(port, token, page, answers)

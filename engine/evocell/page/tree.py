@@ -1,4 +1,4 @@
-"""The ancestors of the best, and what a click on an individual shows of it."""
+"""The ancestors of the best individual, and the details of an individual that is clicked on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evocell.store.encoding import unpack, unpack_files
 __all__ = ["TREE_MEMBERS", "Details", "Pedigree", "read_tree"]
 
 TREE_MEMBERS = 600
-"""Individuals in the tree of the best: its line of first parents, and the youngest others."""
+"""Most individuals in the tree of the best: its line of first parents, and its youngest other ancestors."""
 
 _TEXT_CHARS = 20_000
 _MOST_PARENTS = 8
@@ -48,7 +48,11 @@ _STRANGER = """
 
 
 class Pedigree:
-    """Parents of individuals, each looked up once: who somebody's parents are does not change."""
+    """Cache of the parents of individuals, which never change.
+
+    Args:
+        connection: Opened with `open_reader`.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -88,9 +92,9 @@ def read_tree(
 
     Args:
         connection: Opened with `open_reader`.
-        pedigree: Of the same store.
-        best: Whose ancestors are in the tree.
-        others: Further individuals, which are not part of the tree.
+        pedigree: The parents, from the same store.
+        best: The individual whose ancestors are in the tree; None for an empty tree.
+        others: Further individuals to return, which are not part of the tree.
     """
     family: set[int] = set()
     parents: Parents = {}
@@ -132,12 +136,12 @@ def _line(number: int, parents: Parents) -> list[int]:
 
 
 class Details:
-    """What a click on an individual shows: its source, what it cost, how it differs from its parents.
+    """Details of individuals: source, cost, and differences from the parents.
 
     Args:
         connection: Opened with `open_reader`.
-        pedigree: Of the same store.
-        task: The task whose evaluation is meant.
+        pedigree: The parents, from the same store.
+        task: The task whose evaluations are shown.
     """
 
     def __init__(self, connection: sqlite3.Connection, pedigree: Pedigree, task: str) -> None:
@@ -147,10 +151,10 @@ class Details:
         self._files: dict[str | None, Files | None] = {None: None}
 
     def of(self, number: int) -> dict[str, Any] | None:
-        """Return the details of an individual; None if the store does not know it.
+        """Return the details of an individual; None if it is not in the store.
 
         Raises:
-            StoreError: What the store holds of it is damaged.
+            StoreError: Its rows in the store are damaged.
         """
         row = self._row(number)
         if row is None:
@@ -193,7 +197,7 @@ class Details:
             raise StoreError(f"{error}; see: evocell store check") from error
 
     def forget(self) -> None:
-        """Forget the texts that have been read."""
+        """Drop the cached source texts."""
         self._files = {None: None}
 
     def _row(self, number: int) -> Sequence[Any] | None:
@@ -232,7 +236,7 @@ def _numbers(found: object) -> list[float | None]:
 
 
 def _number(value: object) -> float | None:
-    """Return a number that JSON has; None for what another program has put in its place."""
+    """Return a value if it is a finite number, else None: other programs may write to the store."""
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 

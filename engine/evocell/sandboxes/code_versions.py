@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from typing import TypeAlias, TypeVar
 
 import trio
@@ -117,7 +118,7 @@ class Versions:
         self._durable = durable
         self._seen = seen
         self._decided = decided
-        self._policy_for = policy
+        self._policy_for = cache(policy)
         self._kept: LruCache[str, CompiledVersion | Rejected] = LruCache(_KEPT_BYTES, keeps_last=True)
         self._units: LruCache[str, CompiledUnit] = LruCache(_KEPT_BYTES, keeps_last=True)
         self._pending: dict[str, _Pending] = {}

@@ -10,11 +10,11 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import instance_of, optional
 
-from evocell.errors import StoreError
 from evocell.models.specs import SandboxSpec
-from evocell.store.encoding import check_time, unpack, unpack_files
+from evocell.store.encoding import check_time, unpack
 from evocell.store.fitness import FitnessEntry
 from evocell.store.inspection import blaming, blaming_store
+from evocell.store.revival import read_source_text
 from evocell.store.store import Store
 
 __all__ = ["UNDECIDED", "KeptPopulation", "LostMember", "PopulationStore"]
@@ -167,7 +167,7 @@ class PopulationStore:
             one_id, number, generation, made_by, version, score, valid, at, steps, files = row
             if one_id in alive or (generation < oldest and number not in elites) or _was_destroyed(steps):
                 continue
-            source = self._text(files, version)
+            source = read_source_text(files, version, self._store.path)
             if source is None:
                 continue
             entry = FitnessEntry(one_id, score, bool(valid), generation, at=at or 0.0, version=version)
@@ -181,14 +181,6 @@ class PopulationStore:
             )
             found.append(LostMember(spec, None if score is None else entry, version))
         return found
-
-    def _text(self, files: bytes | None, version: str | None) -> dict[str, str] | None:
-        try:
-            text = {} if files is None else unpack_files(files)
-        except ValueError as error:
-            raise StoreError(f"{error} (version {version})", str(self._store.path)) from error
-        whole = {path: content for path, content in text.items() if content is not None}
-        return whole if whole and len(whole) == len(text) else None
 
     def is_shared(self) -> bool:
         """Return whether another engine has the store open, or had when it was killed."""

@@ -18,9 +18,8 @@ from pathlib import Path
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError, StoreError
-from evocell.models.specs import SandboxSpec
 from evocell.store.database import store_errors
-from evocell.store.encoding import unpack, unpack_files
+from evocell.store.encoding import unpack
 from evocell.store.schema import NUMBER_BITS
 from evocell.store.store import Store
 from evocell_runtime.private import make_private
@@ -33,8 +32,6 @@ __all__ = [
     "Run",
     "chosen_runs",
     "is_alive",
-    "lost_sandboxes",
-    "note_revived",
     "open_run",
     "run_outcome",
     "runs_of_search",
@@ -61,14 +58,6 @@ _STOP = "UPDATE sandboxes SET status = 'stopped',"
 _KILLED = """
     UPDATE runs SET outcome = 'killed', ended_at = (SELECT max(updated_at) FROM sandboxes WHERE run = ?)
     WHERE run = ?
-"""
-_LOST = """
-    SELECT id, sandbox, s.version, population, generation, mutation_type, files
-    FROM sandboxes s LEFT JOIN sources USING (version) WHERE kept AND error = ? ORDER BY created_at, sandbox
-"""
-_LOST_PARENTS = """
-    SELECT child, lineage.parent_id FROM lineage JOIN sandboxes ON sandbox = child
-    WHERE error = ? ORDER BY child, place
 """
 _UNFINISHED = """
     INSERT INTO evaluations
@@ -336,44 +325,6 @@ def _several(things: Sequence[object], word: str, words: str | None = None) -> s
 def _listed(things: Sequence[object], most: int = 5) -> str:
     shown = ", ".join(str(one) for one in things[:most])
     return shown if len(things) <= most else f"{shown} and {len(things) - most:,} more"
-
-
-def lost_sandboxes(store: Store) -> list[tuple[LostSandbox, SandboxSpec]]:
-    """Return the sandboxes of killed engines that have not been revived, with their source text.
-
-    The source is missing if the text is not in the store. The latest holder represents an id.
-
-    Raises:
-        StoreError: The store cannot be read, or is damaged.
-    """
-    store.flush_blocking()
-    rows = store.query(_LOST, (LOST,))
-    parents: dict[int, list[str]] = {}
-    for child, parent_id in store.query(_LOST_PARENTS, (LOST,)):
-        parents.setdefault(child, []).append(parent_id)
-    found: dict[str, tuple[LostSandbox, SandboxSpec]] = {}
-    for sandbox_id, number, code, population, generation, made_by, files in rows:
-        try:
-            text = {} if files is None else unpack_files(files)
-        except ValueError as error:
-            raise StoreError(f"{error} (version {code})", str(store.path)) from error
-        whole = {path: content for path, content in text.items() if content is not None}
-        spec = SandboxSpec(
-            sandbox_id,
-            source=whole if whole and len(whole) == len(text) else None,
-            population=population,
-            generation=generation,
-            parent_ids=tuple(parents.get(number, ())),
-            mutation_type=made_by,
-        )
-        found[sandbox_id] = LostSandbox(sandbox_id, number, code), spec
-    return list(found.values())
-
-
-def note_revived(store: Store, lost: Iterable[LostSandbox], run: int) -> None:
-    """Record that sandboxes have been revived, so that they are not revived again."""
-    rows = [(f"brought back in run {run}", one.id, LOST) for one in lost]
-    store.executemany("UPDATE sandboxes SET error = ? WHERE id = ? AND error = ?", rows)
 
 
 def runs_of_search(connection: sqlite3.Connection, store_path: Path, run: int) -> list[int]:

@@ -21,7 +21,7 @@ from evocell.models.outcome import (
     Rejected,
 )
 from evocell.wire.values import ENVELOPE_BYTES, IMPORTS, decode_response
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 
 NEAR_LIMIT = 0.9

@@ -46,11 +46,12 @@ class WorkerSlot:
     def info(self, table: SessionTable) -> WorkerInfo:
         """Return the slot's state."""
         process = self.process
-        if process is None or not process.is_up:
+        pid = None if process is None else process.pid
+        if process is None or pid is None:
             return WorkerInfo(name=self.name, pid=None, status="starting", restarts=self.restarts)
         return WorkerInfo(
             name=self.name,
-            pid=process.pid,
+            pid=pid,
             status="draining" if self.drain_asked.is_set() else "up",
             sessions=table.count(process),
             calls=process.n_under_way,

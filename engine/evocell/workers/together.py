@@ -1,7 +1,7 @@
-"""Calls of several variants in one fork: the request to the agent, and what is believed of its answer.
+"""Calls of several candidates in one fork: the request to the agent, and the checks of its answer.
 
-The variants share an interpreter with each other and with the agent, so an answer says no more of one of them
-than the others let it say; the host itself sees only how the whole came out.
+The candidates share an interpreter with each other and with the agent, so any of them may falsify the answer
+about the others. The host itself observes only the request as a whole: its end, its total fuel, its memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evocell.models.outcome import Completed, Outcome, Raised
 from evocell.wire.values import ENVELOPE_BYTES, decode_response
 from evocell.workers.outcomes import answered, readings
 from evocell.workers.requests import in_pieces
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 
 __all__ = ["read_together", "together_request"]
 
@@ -25,7 +25,7 @@ _DEPTH = 4
 
 
 def together_request(job: TogetherJob) -> tuple[bytes, ...]:
-    """Make the request, in pieces that make it up when put one after the other."""
+    """Return the request as pieces; their concatenation is the encoded request."""
     limits = job.limits
     plain: dict[str, object] = {
         "op": "together",
@@ -43,16 +43,17 @@ def together_request(job: TogetherJob) -> tuple[bytes, ...]:
 def read_together(
     seen: GuestResult, job: TogetherJob, image_bytes: int
 ) -> list[Sequence[Outcome] | None] | None:
-    """Read the answer.
+    """Decode and check the answer, which is untrusted.
 
     Args:
-        seen: What the host saw of the run.
-        job: What was to be run.
-        image_bytes: Size of the image's memory, which is not the variants'.
+        seen: The result of the request.
+        job: The job.
+        image_bytes: Size of the image's memory, which is not counted as the candidates'.
 
     Returns:
-        For each variant how its calls ended; None for one in whose end the others, or the limits of all, may
-        have had a part. None if the run did not come to its end, or its answer is not one.
+        For each candidate the outcomes of its calls, or None if one of them did not return or raise: then the
+        other candidates or the shared limits may be the cause. None for all if the request failed, or its
+        answer is invalid.
     """
     result = seen.result
     if result is None or seen.answer is None or result.status:
@@ -96,7 +97,7 @@ def _read(result: CallResult, job: TogetherJob, image_bytes: int) -> list[Sequen
 
 
 def _pairs(variant: object, n_calls: int) -> list[tuple[bytes, int]]:
-    """The answers of a variant's calls, each with the time that it took by the guest's clock."""
+    """Return the encoded answer of each call of a candidate, with its duration in virtual nanoseconds."""
     if not isinstance(variant, list) or len(variant) != n_calls:
         raise ProtocolError("the guest's answer holds other calls than were made")
     for pair in variant:

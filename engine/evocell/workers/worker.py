@@ -49,25 +49,19 @@ class HostWorker:
         images: The images that guests are forked from.
         snapshots: Store of version trees.
         realtime: Whether guests see the real clock and real entropy.
+
+    Attributes:
+        host: The host of the guests.
+        images: The images that guests are forked from.
     """
 
     def __init__(
         self, host: Host, images: ImageCatalogue, snapshots: SnapshotStore, *, realtime: bool
     ) -> None:
-        self._host = host
-        self._images = images
+        self.host = host
+        self.images = images
         self._snapshots = snapshots
         self._realtime = realtime
-
-    @property
-    def host(self) -> Host:
-        """The host of its guests."""
-        return self._host
-
-    @property
-    def images(self) -> ImageCatalogue:
-        """The images that its guests are forked from."""
-        return self._images
 
     @property
     def realtime(self) -> bool:
@@ -77,7 +71,7 @@ class HostWorker:
     @property
     def image_id(self) -> str:
         """Content hash of the engine's own image."""
-        return self._images.own.image_id
+        return self.images.own.image_id
 
     def image_digest(self, image: str | None) -> str:
         """Return the hash of an image's initial memory and guest state; None for the engine's own.
@@ -85,16 +79,16 @@ class HostWorker:
         Raises:
             ImageError: The image is not in the cache any more.
         """
-        return self._images.manifest(image).snapshot_sha256
+        return self.images.manifest(image).snapshot_sha256
 
     @property
     def slots(self) -> int:
         """Number of calls it can usefully have in flight; further ones wait inside."""
-        return self._host.slots
+        return self.host.slots
 
     async def wait_slots(self, seen: int) -> int:
         """Wait until `slots` is another number than `seen`; see `Worker`."""
-        return await self._host.wait_slots(seen)
+        return await self.host.wait_slots(seen)
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         """Compile a tree in a fork that does not run it.
@@ -206,22 +200,22 @@ class HostWorker:
                 harness=None if job.harness is None else job.harness.path,
             )
         )
-        image_bytes = self._images.manifest(job.image).memory_bytes
+        image_bytes = self.images.manifest(job.image).memory_bytes
         return await in_thread_if_large(_answer_bytes(seen), read_together, seen, job, image_bytes)
 
     def find_image(self, wanted: str) -> ImageInfo | None:
         """Find an image by its name or id."""
-        return self._images.find(wanted)
+        return self.images.find(wanted)
 
     def list_images(self) -> list[ImageInfo]:
         """List the images there are, the newest first."""
-        return self._images.known()
+        return self.images.known()
 
     def resident_code(self, image: ImageInfo) -> CompiledVersion | None:
         """Return the code loaded in an image; None if there is none."""
         if image.version is None:
             return None
-        path = self._images.cache.image_dir(image.id) / APP_DIRECTORY
+        path = self.images.cache.image_dir(image.id) / APP_DIRECTORY
         return CompiledVersion(image.version, path, b"")
 
     async def freeze_session(self, job: FreezeJob) -> ImageInfo:
@@ -236,19 +230,19 @@ class HostWorker:
             app=None if job.code is None else job.code.path,
         )
         version = None if job.code is None else job.code.digest
-        image_id = await self._host.freeze_session(
+        image_id = await self.host.freeze_session(
             request, name=job.name, replace=job.replace, version=version
         )
-        return describe_image(self._images.manifest(image_id), job.name)
+        return describe_image(self.images.manifest(image_id), job.name)
 
     async def export_image(self, image: ImageInfo, path: Path) -> None:
         """Write an image to a new file; see `Worker`."""
-        await self._host.export_image(image.id, path)
+        await self.host.export_image(image.id, path)
 
     async def import_image(self, path: Path, *, name: str | None, replace: bool) -> ImageInfo:
         """Make an image from a file; see `Worker`."""
-        image_id = await self._host.import_image(path, name=name, replace=replace)
-        return describe_image(self._images.manifest(image_id), name)
+        image_id = await self.host.import_image(path, name=name, replace=replace)
+        return describe_image(self.images.manifest(image_id), name)
 
     async def info(self) -> dict[str, object]:
         """Ask the image's interpreter for its version, packages and warm modules.
@@ -265,7 +259,7 @@ class HostWorker:
 
     async def aclose(self) -> None:
         """Kill every call and drop every fork; idempotent."""
-        await self._host.aclose()
+        await self.host.aclose()
 
     async def _ask(self, question: Mapping[str, object], limits: Limits) -> GuestResult:
         """Ask the agent of a dedicated fork, which runs no untrusted code."""
@@ -273,7 +267,7 @@ class HostWorker:
         return await self._run(GuestRequest(parts=(data,), limits=limits))
 
     async def _run(self, request: GuestRequest) -> GuestResult:
-        seen = await self._host.run(request)
+        seen = await self.host.run(request)
         if seen.unforked is not None:
             msg = f"there is no room for another sandbox: {seen.unforked}; close some, or see: evocell doctor"
             raise CapacityError(msg, "forks" if request.session is None else "sessions")
@@ -286,7 +280,7 @@ class HostWorker:
             return classify(
                 seen.result,
                 limits,
-                self._images.manifest(image).memory_bytes,
+                self.images.manifest(image).memory_bytes,
                 timed_out=seen.timed_out,
                 deterministic=not self._realtime,
             )

@@ -18,6 +18,7 @@ from rich.console import Console
 
 import evocell
 from evocell import Case, Evaluation, Stage
+from evocell.console import counting
 from evocell.console import progress as batch_progress
 from evocell.console.progress import BatchBar, Display, StreamProgress, is_terminal, size_of
 
@@ -43,8 +44,8 @@ class Terminal:
 
 @pytest.fixture
 def terminal(monkeypatch):
-    monkeypatch.setattr(batch_progress, "PATIENCE_S", 0.05)
-    monkeypatch.setattr(batch_progress, "QUICK_S", 0.05)
+    monkeypatch.setattr(counting, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(counting, "QUICK_S", 0.05)
     return Terminal()
 
 
@@ -65,7 +66,7 @@ def test_a_bar_appears_says_how_far_it_is_and_goes(terminal):
 
 
 def test_what_is_quick_shows_nothing(terminal, monkeypatch):
-    monkeypatch.setattr(batch_progress, "PATIENCE_S", 30.0)
+    monkeypatch.setattr(counting, "PATIENCE_S", 30.0)
     with BatchBar("evaluating", 2, display=terminal.display) as bar:
         bar.report(Result(True), 1, 2)
     assert terminal.shown == ""
@@ -193,8 +194,9 @@ def test_on_a_real_terminal():
     text = textwrap.dedent(
         """
         import time, evocell
+        from evocell.console import counting
         from evocell.console import progress as batch_progress
-        batch_progress.PATIENCE_S = 0.2
+        counting.PATIENCE_S = 0.2
         with evocell.console.progress.BatchBar("evaluating", 7) as bar:
             assert batch_progress.is_terminal()
             bar.report(None, 3)

@@ -143,7 +143,7 @@ def narrow(call, monkeypatch):
     """A worker with room for four sessions that are ready and two that are put aside."""
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 4)
     room = Capacity(awake=4, awake_bound="a test", hibernated_bytes=2 * 80_000)
-    call.worker._host._residents = IdleSessions(room)
+    call.worker.host._residents = IdleSessions(room)
     return call
 
 

@@ -62,7 +62,7 @@ async def test_the_same_results_and_fuel_as_if_they_had_never_slept(call, code, 
 
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 1)
     assert await steps(call, code, sessions) == awake
-    held = [session.fork for session in call.worker._host._sessions.values()]
+    held = [session.fork for session in call.worker.host._sessions.values()]
     assert sum(fork._hibernated is not None for fork in held) == 4
     assert descriptors() <= before + 2 * 4  # one session and the reference
 
@@ -74,7 +74,7 @@ async def test_the_same_results_and_fuel_as_if_they_had_never_slept(call, code, 
 async def test_a_session_with_a_file_open_stays_ready(call, code, monkeypatch):
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 0)
     assert (await call("hold", session="s", code=code)).unwrap() == 1
-    assert call.worker._host._sessions["s"].fork._hibernated is None
+    assert call.worker.host._sessions["s"].fork._hibernated is None
     assert (await call("next_bytes", session="s", code=code)).unwrap() == b"PK"
 
 
@@ -82,7 +82,7 @@ async def test_scratch_files_outlive_a_sleep_and_go_with_the_session(call, code,
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 0)
     asked = {"session": "s", "code": code, "scratch_bytes": 1 << 20}
     assert (await call("scratch", "text", **asked)).unwrap() == "text"
-    fork = call.worker._host._sessions["s"].fork
+    fork = call.worker.host._sessions["s"].fork
     assert fork._hibernated is not None
     assert (await call("scratch", **asked)).unwrap() == "text"
     await call.worker.host.end_session("s")
@@ -94,7 +94,7 @@ async def test_one_that_cannot_be_woken_for_want_of_room_is_not_lost(call, code,
 
     monkeypatch.setattr(host, "AWAKE_SESSIONS", 0)
     first = (await call("step", 0, session="s", code=code)).unwrap()
-    fork = call.worker._host._sessions["s"].fork
+    fork = call.worker.host._sessions["s"].fork
     make = fork._new_instance
 
     def refuse():

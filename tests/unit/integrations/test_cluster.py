@@ -12,6 +12,7 @@ import trio
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.call_results import ended_call
 
 import evocell
 from evocell import Case, Config, Evaluation, Limits
@@ -23,8 +24,6 @@ from evocell.integrations.cluster.node import Machine, NodeDoor
 from evocell.integrations.cluster.opening import open_cluster_worker
 from evocell.integrations.cluster.pace import Pace
 from evocell.integrations.cluster.protocol import NodeFailed, NodeLost
-from evocell_runtime.instance import CallResult
-from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
 GOOD = "def solve(n):\n    return n * n"
@@ -222,17 +221,10 @@ def test_what_is_missing_on_a_node_is_sent_again():
         assert engine.workers()[0].status == "up"
 
 
-RESULT = CallResult(
-    returned=True,
-    status=0,
-    trap=None,
-    message=None,
-    stop_reason=StopReason.NONE,
-    exit_code=0,
+RESULT = ended_call(
     response=GuestBytes(b"answer"),
     response_bytes=6,
     stdout=GuestBytes(b"out"),
-    stderr=GuestBytes(b""),
     fuel_used=12_345_678_901_234,
     ran_s=0.5,
     memory_bytes=1 << 20,

@@ -10,8 +10,9 @@ import pytest
 
 from evocell_runtime import artifacts
 from evocell_runtime.cache import ImageCache
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.image import Image, open_image
-from evocell_runtime.instance import CallLimits, Instance
+from evocell_runtime.instance import Instance
 from evocell_runtime.patches import CODE_PATCHES
 from evocell_runtime.patches.layer import apply_patches
 from evocell_runtime.rewrite import split

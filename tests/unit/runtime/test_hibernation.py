@@ -2,9 +2,9 @@
 
 import pytest
 
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.errors import ImageError
 from evocell_runtime.hibernation import hibernate, wake
-from evocell_runtime.instance import CallLimits
 
 LIMITS = CallLimits(fuel=10**11)
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import CallLimits
 from evocell_runtime.membrane import StopReason
 
 FUEL = CallLimits(fuel=10**10)

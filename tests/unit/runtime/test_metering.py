@@ -17,11 +17,12 @@ from evocell_runtime.metering.names import COSTS
 from evocell_runtime.metering.prices import Prices
 from evocell_runtime.metering.recursion import circles, uncharged_circle, without_circles
 from evocell_runtime.metering.scan import functions
-from evocell_runtime.native import compile_unmetered, new_engine
+from evocell_runtime.native import new_engine
 from evocell_runtime.patches import CODE_PATCHES
 from evocell_runtime.patches.layer import apply_patches
 from evocell_runtime.patches.module import open_module
 from evocell_runtime.rewrite import FunctionImport, SplitModule, sections, split
+from evocell_runtime.unmetered import compile_unmetered
 
 IMPORTS = (
     FunctionImport("wasi_snapshot_preview1", "sched_yield", (), ("i32",)),

@@ -3,8 +3,9 @@
 import pytest
 
 from evocell_runtime import native
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.errors import AbiError
-from evocell_runtime.instance import SLICE_FUEL, CallLimits
+from evocell_runtime.instance import SLICE_FUEL
 
 
 def test_the_installed_wasmtime_has_all_that_is_needed():

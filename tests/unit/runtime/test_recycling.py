@@ -7,8 +7,8 @@ import pytest
 
 from evocell_runtime import hot_pages, recycling
 from evocell_runtime.cache import ImageCache
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.image import Image, open_image
-from evocell_runtime.instance import CallLimits
 from evocell_runtime.spec import ImageSpec
 
 FUEL = CallLimits(fuel=10**10, scratch_bytes=1 << 20)

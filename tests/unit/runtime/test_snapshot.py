@@ -10,8 +10,9 @@ from evocell_runtime import membrane
 from evocell_runtime.body import Body
 from evocell_runtime.boot import BOOT_STATE, load_agent, membrane_pre, start_interpreter
 from evocell_runtime.cache import ImageCache
+from evocell_runtime.calls import CallLimits
 from evocell_runtime.errors import ImageError
-from evocell_runtime.instance import CallLimits, Instance
+from evocell_runtime.instance import Instance
 from evocell_runtime.snapshot import DEAD_STACK_BYTES, Snapshot, freeze, membrane_module
 from evocell_runtime.warm import DEFAULT_WARM
 

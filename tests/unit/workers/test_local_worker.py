@@ -18,7 +18,7 @@ FOREVER = {"fuel": 10**15, "timeout_s": 1000.0}
 async def begun(worker, jobs=1):
     """Wait until so many calls are being run."""
     with trio.fail_after(30):
-        while sum(job._call is not None and job._call.slices > 0 for job in worker._host._running) < jobs:  # noqa: ASYNC110 - a slice tells nobody
+        while sum(job._call is not None and job._call.slices > 0 for job in worker.host._running) < jobs:  # noqa: ASYNC110 - a slice tells nobody
             await trio.sleep(0.001)
 
 
@@ -90,7 +90,7 @@ async def test_a_cancelled_call_leaves_no_fork(call, descriptors, session):
         nursery.cancel_scope.cancel()
 
     assert descriptors() == before
-    assert call.worker._host._running == set()
+    assert call.worker.host._running == set()
     assert (await call("add", 2, session=session)).unwrap() == 2
 
 
@@ -103,7 +103,7 @@ async def test_a_cancelled_call_that_waited_for_its_turn_leaves_the_kept_fork_cl
         nursery.start_soon(lambda: call("endless", **FOREVER))
         await begun(call.worker)
         busy = descriptors()
-        call.worker._host._driver._most = 0  # nothing else begins
+        call.worker.host._driver._most = 0  # nothing else begins
         async with trio.open_nursery() as inner:
             inner.start_soon(lambda: call("add", session="s"))
             await trio.testing.wait_all_tasks_blocked()
@@ -216,11 +216,11 @@ async def test_calls_and_ends_of_one_session_at_once_leave_one_fork_or_none(open
         await call.worker.host.end_session("a")
 
         assert descriptors() == before
-        assert call.worker._host._sessions == {}
+        assert call.worker.host._sessions == {}
 
 
 async def test_an_old_end_does_not_end_a_later_session_of_the_same_name(call):
-    sessions = call.worker._host._sessions
+    sessions = call.worker.host._sessions
     await call("add", 5, session="a")
     old = sessions["a"]
     ends, calls = call.worker.host.end_session, lambda name: call("add", session=name)
@@ -263,7 +263,7 @@ async def test_no_room_for_a_fork_is_an_exception(call, monkeypatch):
     def refuse(**_):
         raise ImageError("the image cannot be forked: no memory")
 
-    monkeypatch.setattr(call.worker._host._images.own, "fork", refuse)
+    monkeypatch.setattr(call.worker.host._images.own, "fork", refuse)
 
     with pytest.raises(CapacityError, match="there is no room for another sandbox"):
         await call("add")
@@ -309,7 +309,7 @@ async def test_closing_ends_the_calls_that_run_and_those_that_wait(open_caller, 
 
         assert len(ended) == 16
         assert descriptors() == before
-        assert call.worker._host._running == set()
+        assert call.worker.host._running == set()
 
 
 async def test_the_worker_tells_of_its_interpreter(call):

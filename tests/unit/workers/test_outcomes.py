@@ -1,12 +1,12 @@
 import pytest
 from attrs import evolve
+from tests.call_results import ended_call
 
 from evocell.models.limits import Limits
 from evocell.models.outcome import Completed, GuestCrashed, LimitExceeded, Raised, Rejected
 from evocell.wire.values import ENVELOPE_BYTES
 from evocell.workers.outcomes import classify
 from evocell_guest.values import encode
-from evocell_runtime.instance import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
@@ -15,15 +15,7 @@ IMAGE = 40 * MB
 LIMITS = Limits(
     fuel=1000, memory_bytes=100 * MB, timeout_s=2.0, output_bytes=50, payload_bytes=4096, scratch_bytes=77
 )
-RETURNED = CallResult(
-    returned=True,
-    status=0,
-    trap=None,
-    message=None,
-    stop_reason=StopReason.NONE,
-    exit_code=0,
-    response=None,
-    response_bytes=0,
+RETURNED = ended_call(
     stdout=GuestBytes(b"out"),
     stderr=GuestBytes(b"err"),
     fuel_used=900,

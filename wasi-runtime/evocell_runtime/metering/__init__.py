@@ -1,4 +1,4 @@
-"""Fuel that the interpreter's code counts by itself."""
+"""Metering: the interpreter's code is instrumented so that it counts its own fuel."""
 
 from evocell_runtime.metering.names import (
     CHARGE,

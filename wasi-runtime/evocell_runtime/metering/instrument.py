@@ -1,21 +1,20 @@
-"""Fuel of our own, written into a module's code: a counter that is charged where code can repeat.
+"""Instrumentation of a module's code: it decrements a fuel counter wherever code can repeat.
 
-wasmtime's fuel is checked at every loop and every function by a branch to a call, and a call that is possible
-keeps Cranelift from holding values in registers. Here the counter is a global of the module that is charged
-at loop headers, at the entries of functions that close a recursion, and by the length of bulk memory
-operations; when it runs out the code traps, without a call. See docs/decisions/0020.
+wasmtime's own fuel is checked at every loop and function by a branch to a call, and a possible call keeps
+Cranelift from holding values in registers. Here the counter is a global of the module. It is charged at loop
+headers, on entry of the functions that break all recursion (`recursion`), and by the length of bulk memory
+operations. When it is exhausted the code traps, without a call. See docs/decisions/0020.
 
-What the module gains:
+The module is extended by:
 
-- three mutable globals, exported: `fuel`, what is left of a call's, `pause_at`, what will be left at the
-  next pause, and `slice`, the fuel between two pauses. No instruction of the original code can name them.
-- a function `charge`, exported: takes fuel for work that was done outside of the code, and gives what is
-  left.
-- pauses, so that a long call can be set aside between two slices: where the interpreter's dispatch loop finds
-  the counter below `pause_at` it sets a bit of the eval breaker, and where
-  CPython handles that bit it calls out. Both are in places where CPython has a call that is seldom made, so
-  it costs the dispatch loop nothing. Loops that call in any case, outside of the dispatch loop, call out by
-  themselves.
+- three exported mutable globals: `fuel`, the remaining fuel of the call; `pause_at`, the remaining fuel at
+  which the next pause is due; `slice`, the fuel between two pauses. No instruction of the original code can
+  refer to them.
+- an exported function `charge`, which takes fuel for work done outside of the code and returns what remains.
+- pauses, at which the host may suspend a long call between two slices. When the interpreter's dispatch loop
+  finds the counter below `pause_at` it sets a bit of the eval breaker; where CPython handles that bit, the
+  code calls an import that suspends it. CPython has rarely made calls in both places already, so this does
+  not slow the dispatch loop down. Loops outside of the dispatch loop that contain calls pause by themselves.
 """
 
 from __future__ import annotations
@@ -34,23 +33,22 @@ __all__ = ["Plan", "instrumented"]
 
 @frozen(kw_only=True)
 class Plan:
-    """What is charged and where the code pauses.
+    """Where code is charged and where it pauses; functions are given by their index in the code section.
 
     Attributes:
-        fuel: Index of the global that counts.
-        pause_at: Index of the global with the next pause.
-        slice: Index of the global with the fuel between two pauses.
-        charge: Index of the appended function that charges.
-        pause: Index of the imported function that pauses.
-        charged_yield: Index of the appended function that stands in for `pause` where the original code
-            calls it.
-        entries: Functions that are charged when they are entered, by their place in the code section.
-        dispatch: The dispatch loop: the function, and the loop's number in it.
+        fuel: Index of the global `fuel`.
+        pause_at: Index of the global `pause_at`.
+        slice: Index of the global `slice`.
+        charge: Index of the appended function `charge`.
+        pause: Index of the imported function that suspends the call.
+        charged_yield: Index of the appended function that replaces `pause` where the original code calls it.
+        entries: Functions that are charged on entry.
+        dispatch: The dispatch loop: its function, and the loop's index in that.
         handler: The function that handles the eval breaker.
-        breaker: Offset of the eval breaker in the thread state, which both take as their first parameter.
-        parameters: For each function how many parameters it has.
-        prices: What each loop and entry costs.
-        costs: Prices of the parts.
+        breaker: Offset of the eval breaker in the thread state, which both functions take as first parameter.
+        parameters: The number of parameters of each function.
+        prices: Prices of loops and entries.
+        costs: Prices of the kinds of instructions.
     """
 
     fuel: int
@@ -69,14 +67,14 @@ class Plan:
 
 
 def instrumented(code: bytes, plan: Plan) -> list[bytes]:
-    """Write the charges into each function.
+    """Return the code of all functions with the charges inserted.
 
     Args:
-        code: The code section's contents.
-        plan: What is charged.
+        code: The contents of the code section.
+        plan: Where to charge and pause.
 
     Returns:
-        The functions' code, each with its length before it.
+        The code of each function, prefixed by its length.
     """
     out: list[bytes] = []
     for number, function in enumerate(plan.prices.found):
@@ -86,7 +84,7 @@ def instrumented(code: bytes, plan: Plan) -> list[bytes]:
 
 
 def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes:
-    inserts: list[tuple[int, int, bytes]] = []  # where, up to where the original is left out, what instead
+    inserts: list[tuple[int, int, bytes]] = []  # start and end of the replaced code, and its replacement
     if number in plan.entries:
         inserts.append((function.code, function.code, _charge(plan, plan.prices.of_entry(number))))
     if number == plan.handler:
@@ -121,7 +119,7 @@ def _function(code: bytes, function: Function, number: int, plan: Plan) -> bytes
 
 
 def _locals(code: bytes, function: Function, *, one_more: bool) -> bytes:
-    """A function's declaration of locals, with one of 32 bits more at the end if one is needed."""
+    """Return a function's declaration of locals, with an additional i32 at the end if needed."""
     original = code[function.begin : function.code]
     if not one_more:
         return original
@@ -146,7 +144,7 @@ def _i32(value: int) -> bytes:
 
 
 _BREAKER_BIT = 64
-"""The bit of the eval breaker that CPython with an interpreter lock does not use.
+"""A bit of the eval breaker that CPython with an interpreter lock does not use.
 
 Source: CPython 3.15, Include/internal/pycore_ceval.h, `_PY_EVAL_EXPLICIT_MERGE_BIT`: of builds without the
     lock.
@@ -169,7 +167,7 @@ def _charge(plan: Plan, cost: int) -> bytes:
 
 
 def _charge_bulk(plan: Plan, local: bytes) -> bytes:
-    """The length is on the stack and stays there."""
+    """Charge for a bulk operation by its length, which is on top of the stack and stays there."""
     return (
         b"\x22" + local + _get(plan.fuel) + b"\x20" + local + b"\xad"  # i64.extend_i32_u
         + _i64(plan.costs.bulk_shift) + b"\x88\x7d" + _set(plan.fuel) + _trap(plan)
@@ -181,7 +179,7 @@ def _below_pause(plan: Plan) -> bytes:
 
 
 def _charge_and_ask(plan: Plan, cost: int) -> bytes:
-    """In the dispatch loop: below `pause_at`, which is never below 0, trap or set the breaker's bit."""
+    """Charge in the dispatch loop; below `pause_at` (never negative), trap or set the breaker's bit."""
     breaker = write_unsigned(plan.breaker)
     ask = (
         b"\x20\x00\x20\x00\x28\x02" + breaker  # local.get 0, twice; i32.load
@@ -191,7 +189,7 @@ def _charge_and_ask(plan: Plan, cost: int) -> bytes:
 
 
 def _pause(plan: Plan) -> bytes:
-    """Set the next pause and call out."""
+    """Set `pause_at` for the next pause, and call the import that suspends the call."""
     return (
         _get(plan.fuel) + _get(plan.slice) + b"\x7d" + _set(plan.pause_at)
         + _get(plan.pause_at) + _i64(0) + _LESS + _IF + _i64(0) + _set(plan.pause_at) + _END
@@ -200,9 +198,9 @@ def _pause(plan: Plan) -> bytes:
 
 
 def _handle_pause(plan: Plan) -> bytes:
-    """Where the eval breaker is handled: take the bit back, pause, and return if nothing else is asked for.
+    """Handle the eval breaker: clear the bit, pause, and return 0 if no other bit is set.
 
-    A loop may have paused since the bit was set; then there is nothing to do.
+    It does not pause if a loop has done so since the bit was set.
     """
     breaker = write_unsigned(plan.breaker)
     load = b"\x20\x00\x28\x02" + breaker
@@ -220,7 +218,7 @@ def _charge_and_pause(plan: Plan, cost: int) -> bytes:
 
 
 def charge_function(plan: Plan) -> bytes:
-    """The body of `charge`: an i64 of fuel in, an i64 of what is left out."""
+    """Return the body of `charge`, which takes fuel as i64 and returns the remaining fuel as i64."""
     body = (
         b"\x00" + _get(plan.fuel) + b"\x20\x00\x7d" + _set(plan.fuel) + _trap(plan) + _get(plan.fuel) + _END
     )
@@ -228,6 +226,6 @@ def charge_function(plan: Plan) -> bytes:
 
 
 def yield_function(plan: Plan, cost: int) -> bytes:
-    """The body of what stands in for the imported `sched_yield`: it costs, and does nothing."""
+    """Return the body of the replacement of the imported `sched_yield`, which only charges."""
     body = b"\x00" + _charge(plan, cost) + b"\x41\x00" + _END
     return write_unsigned(len(body)) + body

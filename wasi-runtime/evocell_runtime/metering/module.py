@@ -1,4 +1,4 @@
-"""Put metering into a whole module; see `evocell_runtime.metering.instrument`."""
+"""Metering of a whole module: sections, exports and prices around `evocell_runtime.metering.instrument`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from evocell_runtime.rewrite import MAGIC, SplitModule
 __all__ = ["Landmarks", "find_landmarks", "metered"]
 
 YIELD_COST = 500
-"""Fuel of the guest's own `sched_yield`."""
+"""Fuel charged when the guest itself calls `sched_yield`."""
 
 _TYPE, _FUNCTION, _GLOBAL, _EXPORT, _ELEMENT, _CODE = 1, 3, 6, 7, 9, 10
 _STACK_POINTER, _MUTABLE_I32 = 0, b"\x7f\x01"
 _THROUGH_TABLE = 1 << 30
-"""Added to a type's number where types stand beside functions."""
+"""Added to the index of a type to get its node in the call graph, where functions are nodes as well."""
 
 
 @frozen(kw_only=True)
 class Landmarks:
-    """Where CPython's interpreter loop is, and what else is needed, by places in the code section.
+    """Functions of CPython that metering must know, by their index in the code section.
 
     Attributes:
-        dispatch: `_PyEval_EvalFrameDefault`, whose longest innermost loop dispatches instructions.
+        dispatch: `_PyEval_EvalFrameDefault`; its loop with the most code of its own dispatches instructions.
         handler: `_Py_HandlePending`.
         signal: `raise` of the C library.
         breaker: Offset of `eval_breaker` in `PyThreadState`.
@@ -48,13 +48,13 @@ class Landmarks:
 
 
 def find_landmarks(wasm: bytes) -> Landmarks:
-    """Find the interpreter loop by the names that the whole module carries.
+    """Find the functions by their names in the module's name section.
 
     Args:
-        wasm: The module, with its section of names.
+        wasm: The module, with its name section.
 
     Raises:
-        ImageError: A function is not named there, or more than once.
+        ImageError: A function is missing there, or its name occurs more than once.
     """
     module = open_module(wasm)
     imported = len(module.imports)
@@ -66,14 +66,14 @@ def find_landmarks(wasm: bytes) -> Landmarks:
 
 
 def metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
-    """The code of a split module with metering.
+    """Return the code of a split module with metering.
 
     Args:
         parts: The module.
-        landmarks: Where the interpreter loop is.
+        landmarks: CPython's functions in it.
 
     Raises:
-        ImageError: The module is not of the form that is needed; the sentence says what was found.
+        ImageError: The module does not have the expected form; the message says what was found.
     """
     with _no_collections():
         return _metered(parts, landmarks)
@@ -141,7 +141,7 @@ def _metered(parts: SplitModule, landmarks: Landmarks) -> bytes:
 def call_graph(
     found: list[Function], signatures: list[int], taken: set[int], imported: int
 ) -> dict[int, list[int]]:
-    """Which function may call which, by index; a call through the table leads to a node for its type."""
+    """Return the call graph, by function index; a call through the table leads to a node for its type."""
     graph: dict[int, list[int]] = {}
     for number, function in enumerate(found):
         graph[imported + number] = list(
@@ -160,14 +160,17 @@ def call_graph(
 
 
 def charged_entries(graph: Mapping[int, list[int]], taken: set[int]) -> set[int]:
-    """Functions through which every circle of calls passes: those in the table, and what is left."""
+    """Return functions that break all cycles of calls: those in the table, then others where needed."""
     charged = {node for part in recursion.circles(graph) for node in part if node in taken}
     left = {n: [to for to in tos if to not in charged] for n, tos in graph.items() if n not in charged}
     return charged | recursion.without_circles(left, [n for n in left if n < _THROUGH_TABLE])
 
 
 def address_taken(body: bytes) -> set[int]:
-    """Functions that the table holds.
+    """Return the indices of the functions in the table.
+
+    Args:
+        body: The contents of the element section.
 
     Raises:
         ImageError: A segment is not a plain list of functions.
@@ -188,7 +191,7 @@ def address_taken(body: bytes) -> set[int]:
 
 
 def _dispatch_loop(function: Function) -> int:
-    """The loop that dispatches instructions: the one with the most code of its own."""
+    """Return the index of the loop that dispatches instructions: the one with the most code of its own."""
     if not function.loops:
         msg = "the interpreter's evaluation function has no loop"
         raise ImageError(msg)
@@ -196,7 +199,7 @@ def _dispatch_loop(function: Function) -> int:
 
 
 def _longer(body: bytes, more: int, text: bytes) -> bytes:
-    """A section that is a vector, with entries added at its end."""
+    """Append entries to a section that is a vector, and return it."""
     count, at = read_unsigned(body, 0)
     return write_unsigned(count + more) + body[at:] + text
 
@@ -212,7 +215,7 @@ def _export(name: str, kind: int, index: int) -> bytes:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Hundreds of thousands of small objects are made and all are kept."""
+    """Disable garbage collection, which would scan hundreds of thousands of objects that all stay alive."""
     was = gc.isenabled()
     gc.disable()
     try:

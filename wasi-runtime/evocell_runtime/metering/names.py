@@ -1,4 +1,4 @@
-"""What the host and the code's metering have in common."""
+"""Names of exports and prices that the host and the metered code share."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = [
 ]
 
 VERSION = 9
-"""Bump when what is charged changes in a way that no price shows."""
+"""Bump when charging changes in a way that no price reflects."""
 
 FUEL, PAUSE_AT, SLICE, CHARGE = "evocell.fuel", "evocell.pause_at", "evocell.slice", "evocell.charge"
-"""Exports of the metered code: what is left, what will be left at the next pause, the fuel from one pause
-to the next, and the function that charges."""
+"""Exports of the metered code: three globals (the remaining fuel, the remaining fuel at which the next pause
+is due, the fuel between two pauses) and the function that charges fuel."""
 
 SIGNAL = "evocell.signal"
-"""Another export: `raise` of the C library, by which the membrane tells the guest of an alarm."""
+"""Export of the C library's `raise`, which the membrane calls to deliver an alarm to the guest."""
 
 STACK = "evocell.stack"
-"""Another export: the interpreter's own global, where its stack in memory ends. It is at its start between
-calls; a copy of a guest in the middle of one goes on below."""
+"""Export of the interpreter's stack pointer, a global. Between calls the stack is empty; a copy of a guest
+that is in the middle of a call must continue below that call's frames."""
 
 SLICE_FUEL = 10_000_000
 """Fuel between two pauses: about a millisecond."""
@@ -44,18 +44,17 @@ class Costs:
     Fitted to the processor time of 122 kernels, 17 of them with more weight; see docs/decisions/0025.
 
     Attributes:
-        turn: A turn of any loop.
-        operation: A load, a store, an operation on numbers or vectors.
-        branch: A branch: what it costs on the average that some are not foreseen.
-        quotient: A quotient, a remainder or a square root, in addition.
-        vector_store: A store of a vector: as a bulk operation on as many bytes.
-        indirect_call: A call through the table, with what the function does that it leads to if that is not
-            charged by itself.
-        most: The most that a call of a function costs without its loops: in what would cost more, by half of
-            all branches, most is done seldom.
-        dispatch: An instruction of the interpreter.
-        entry: A function entry that is charged.
-        bulk_shift: The binary logarithm of the bytes of a bulk operation that cost one.
+        turn: One iteration of any loop.
+        operation: A load, a store, or an operation on numbers or vectors.
+        branch: A branch, including the average cost of mispredictions.
+        quotient: A division, a remainder or a square root, in addition to ``operation``.
+        vector_store: A store of a vector, priced as a bulk operation on as many bytes.
+        indirect_call: A call through the table, including the callee if that is not charged on entry.
+        most: Upper bound of the price of a call without its loops. A function whose estimate exceeds it, with
+            half of all branches taken, executes most of its code rarely.
+        dispatch: One bytecode instruction of the interpreter.
+        entry: Entry of a function that is charged on entry.
+        bulk_shift: A bulk operation on ``2**bulk_shift`` bytes costs one unit.
     """
 
     turn: int = 4
@@ -75,5 +74,5 @@ COSTS = Costs()
 
 
 def metering_key() -> str:
-    """Names how code is metered: code metered otherwise is other code, and its fuel other fuel."""
+    """Return a digest of how code is metered; part of the cache key of the compiled interpreter."""
     return hashlib.sha256(repr((VERSION, SLICE_FUEL, astuple(COSTS))).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a turn of a loop and a call of a function cost: a static estimate of the work in them."""
+"""Static fuel prices of a loop's iterations and of function calls, from an estimate of the work in them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Prices:
 
     Args:
         found: Its functions, in order.
-        imported: How many functions it imports, which come before them.
-        entries: Functions that are charged when they are entered, by their place in the code section.
-        costs: Prices of the parts.
+        imported: Number of imported functions, whose indices come first.
+        entries: Indices in the code section of the functions that are charged on entry.
+        costs: Prices of the kinds of instructions.
     """
 
     def __init__(self, found: list[Function], imported: int, entries: Container[int], costs: Costs) -> None:
@@ -29,10 +29,13 @@ class Prices:
         self._straight: dict[int, float] = {}
 
     def of_loops(self, number: int) -> list[int]:
-        """A turn of each of a function's loops: the code in it without the loops in it, and what that calls.
+        """Return the price of one iteration of each of a function's loops.
+
+        It covers the code of the loop without its inner loops, and the functions called there that are not
+        charged on entry.
 
         Args:
-            number: The function's place in the code section.
+            number: The function's index in the code section.
         """
         function = self.found[number]
         calls: Mapping[int, list[CallSite]] = defaultdict(list)
@@ -44,7 +47,7 @@ class Prices:
         ]
 
     def of_entry(self, number: int) -> int:
-        """A call of a function that is charged when it is entered, without its loops."""
+        """Return the price of a call of a function that is charged on entry, without its loops."""
         return self._costs.entry + round(self._of_straight(number))
 
     def _of_work(self, work: Work, calls: Iterable[CallSite]) -> float:
@@ -58,16 +61,17 @@ class Prices:
         )
 
     def _of_call(self, call: CallSite) -> float:
-        """What is called is part of what calls it, unless it is charged when it is entered."""
+        """Return a callee's share in its caller's price: 0 if it is imported or charged on entry."""
         if call.indirect:
             return self._costs.indirect_call
         number = call.target - self._imported
         return 0.0 if number < 0 or number in self._entries else self._of_straight(number)
 
     def _of_straight(self, number: int) -> float:
-        """A call of a function without its loops.
+        """Return the price of a call of a function without its loops.
 
-        It ends, because each circle of calls passes a charged entry, which is no part of what calls it.
+        The recursion ends: each cycle of calls contains a function that is charged on entry, and the price of
+        such a function is not part of its callers'.
         """
         known = self._straight.get(number)
         if known is None:

@@ -1,8 +1,8 @@
-"""Which functions have to be charged when they are entered, so that no recursion goes free.
+"""Choice of the functions that are charged on entry, so that no recursion is free.
 
-A loop is charged at its header. A path that repeats without a loop repeats calls: it is a circle in the graph
-of calls, in which a call through the table may reach every function of its type whose address is taken.
-A set of functions is chosen that every such circle passes through.
+Loops are charged at their headers. Code that repeats without a loop does so by recursion, which is a cycle in
+the call graph; there a call through the table may reach every function of its type whose address is taken.
+The chosen functions break all cycles: each cycle contains at least one of them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ __all__ = ["circles", "uncharged_circle", "without_circles"]
 
 
 def circles(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
-    """The strongly connected parts of a graph that hold a circle.
+    """Return the strongly connected components of a graph that contain a cycle.
 
     Args:
-        graph: For each node the nodes it leads to.
+        graph: The successors of each node.
 
     Returns:
-        Their nodes. Source: Tarjan, Depth-first search and linear graph algorithms, 1972; without recursion.
+        The nodes of each component. Source: Tarjan, Depth-first search and linear graph algorithms, 1972;
+        here with an explicit stack instead of recursion.
     """
     number: dict[int, int] = {}
     low: dict[int, int] = {}
@@ -62,10 +63,13 @@ def circles(graph: Mapping[int, Sequence[int]]) -> list[list[int]]:
 
 
 def without_circles(graph: Mapping[int, Sequence[int]], may: Iterable[int]) -> set[int]:
-    """Nodes whose removal leaves no circle: in each part the one with the most ways through it.
+    """Return nodes whose removal leaves no cycle (a feedback vertex set), chosen greedily.
+
+    In each strongly connected component it is the node with the largest product of predecessors and
+    successors.
 
     Args:
-        graph: For each node the nodes it leads to.
+        graph: The successors of each node.
         may: Nodes that may be chosen.
     """
     allowed = set(may)
@@ -89,7 +93,7 @@ def without_circles(graph: Mapping[int, Sequence[int]], may: Iterable[int]) -> s
 
 
 def uncharged_circle(graph: Mapping[int, Sequence[int]], charged: set[int]) -> list[int]:
-    """A part of the graph that holds a circle through none of the charged nodes; empty if there is none."""
+    """Return a component with a cycle that avoids all charged nodes; empty if there is none."""
     left = {
         node: [to for to in tos if to not in charged] for node, tos in graph.items() if node not in charged
     }

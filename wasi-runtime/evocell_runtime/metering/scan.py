@@ -1,13 +1,13 @@
-"""The structure of a module's functions: loops, calls, bulk memory operations, and the work around them.
+"""Structure of a module's functions: loops, calls, bulk memory operations, and estimates of the work.
 
-One pass over the code. Runs of instructions that neither jump nor divide nor call are matched by one regular
-expression; what is left of the 74 MB of CPython's code are some seven million instructions that are looked at
+The code is read in one pass. Runs of instructions that neither jump nor divide nor call are skipped by one
+regular expression; of the 74 MB of CPython's code, some seven million instructions remain that are handled
 one by one, which takes eight seconds of one core.
 
-How often each part runs is estimated on the way, per turn of the loop around it or, outside of loops, per
-call of the function: of a branch each side half of the times, of a table each entry as often as any other.
-What goes into a block comes out at its end, and a loop is left where it ends: that a jump leads further out
-is not followed.
+The pass also estimates how often each instruction executes: per iteration of the innermost loop around it, or
+outside of loops per call of the function. Both sides of a branch are taken equally often, and so are the
+targets of a branch table. Control that enters a block leaves it at its end, and a loop is left at its end:
+jumps that lead further out are ignored.
 
 Source: WebAssembly core specification 3.0, section 5.4 (instructions in the binary format).
 """
@@ -53,18 +53,18 @@ _VECTOR_STORE = 0x0B
 _TAIL = (0x12, 0x13)
 _LARGEST_TABLE = 1 << 20
 _SELDOM = 1 / 16
-"""Code that only branches stand before is taken to run at least this often, so that no long piece of it is
-nearly free because many conditions are checked on the way."""
+"""Least estimated frequency of code behind conditional branches, so that a long piece of code behind many
+checks is not nearly free."""
 
 
 @define
 class Work:
-    """What code does, without what loops in it do and what it calls.
+    """Estimated numbers of instructions executed by code, without its inner loops and callees.
 
     Attributes:
         operations: Loads, stores, operations on numbers and vectors.
-        branches: Branches, tables and returns; not the jump back that begins the next turn.
-        quotients: Quotients, remainders and square roots.
+        branches: Branches, branch tables and returns, without the jump back to the loop's header.
+        quotients: Divisions, remainders and square roots.
         vector_stores: Stores of a vector.
     """
 
@@ -79,13 +79,13 @@ class Loop:
     """One loop of a function.
 
     Attributes:
-        start: Where its body begins, just after its block type; offset in the code section.
-        end: Where it ends, its `end` included.
+        start: Offset of its body in the code section, just after its block type.
+        end: Offset after its `end`.
         parent: Index of the loop around it, or -1.
-        own_bytes: Length of its body without the loops in it.
-        calls: Calls in its body without the loops in it.
-        calls_inside: Whether it calls anything, the loops in it included.
-        work: What a turn of it does.
+        own_bytes: Length of its body in bytes, without inner loops.
+        calls: Number of calls in its body, without inner loops.
+        calls_inside: Whether it or an inner loop calls anything.
+        work: The work of one iteration.
     """
 
     start: int
@@ -102,12 +102,12 @@ class CallSite:
     """One call.
 
     Attributes:
-        at: Where the instruction begins; offset in the code section.
-        end: Where the next one begins.
+        at: Offset of the instruction in the code section.
+        end: Offset of the next instruction.
         target: Index of the function, or of the type for a call through the table.
-        indirect: Whether it goes through the table.
+        indirect: Whether it is a call through the table.
         loop: Index of the innermost loop around it, or -1.
-        times: How often it is made per turn of that loop, or per call of the function.
+        times: Estimated executions per iteration of that loop, or per call of the function.
     """
 
     at: int
@@ -120,24 +120,28 @@ class CallSite:
 
 @define
 class Bulk:
-    """A `memory.copy` or `memory.fill`: where the instruction begins; its length is on top of the stack."""
+    """A `memory.copy` or `memory.fill`, whose length is on top of the stack.
+
+    Attributes:
+        at: Offset of the instruction in the code section.
+    """
 
     at: int
 
 
 @define
 class Function:
-    """What a function's code holds.
+    """Structure of a function's code.
 
     Attributes:
-        begin: Where its locals begin; offset in the code section.
-        code: Where its instructions begin.
-        end: Where it ends.
-        locals_count: Its locals, parameters left out.
-        loops: In the order in which they begin.
-        calls: In order.
-        bulk: In order.
-        work: What a call of it does outside of loops.
+        begin: Offset of its declaration of locals in the code section.
+        code: Offset of its first instruction.
+        end: Offset of its end.
+        locals_count: Number of locals, without parameters.
+        loops: Its loops, in order of their start.
+        calls: Its calls, in order.
+        bulk: Its bulk memory operations, in order.
+        work: The work of a call outside of loops.
     """
 
     begin: int
@@ -151,13 +155,13 @@ class Function:
 
 
 def functions(code: bytes) -> Iterator[Function]:
-    """Read a code section.
+    """Read the functions of a code section.
 
     Args:
-        code: The section's contents.
+        code: The contents of the section.
 
     Raises:
-        ImageError: An instruction is not known, or a function does not end where it says.
+        ImageError: An instruction is unknown, or a function does not end at its declared length.
         ValueError: An integer is malformed.
     """
     count, at = read_unsigned(code, 0)
@@ -193,7 +197,7 @@ def _function(code: bytes, begin: int, end: int) -> Function | None:
 
 
 class _Walk:
-    """A way through a function's code, from its beginning to its end."""
+    """State of the pass over one function's code."""
 
     __slots__ = (
         "around",
@@ -211,21 +215,21 @@ class _Walk:
     def __init__(self, code: bytes, function: Function) -> None:
         self.code = code
         self.function = function
-        self.blocks: list[int] = []  # the loop that each open block is, or -1
-        self.entered: list[float] = []  # for each, how often it is entered,
-        self.arriving: list[float] = []  # its end is jumped to,
-        self.elsewhere: list[float] = []  # and the other side of an `if` is taken
-        self.around: list[tuple[int, int]] = []  # the loops that are open, and their places in `blocks`
-        self.inner = -1  # the place of the innermost
-        self.times = 1.0  # how often what comes next runs
+        self.blocks: list[int] = []  # for each open block: its loop's index, or -1 if it is no loop;
+        self.entered: list[float] = []  # how often it is entered;
+        self.arriving: list[float] = []  # how often jumps lead to its end;
+        self.elsewhere: list[float] = []  # how often the else side of an `if` is taken
+        self.around: list[tuple[int, int]] = []  # index of each open loop, and its position in `blocks`
+        self.inner = -1  # the innermost loop's position in `blocks`, or -1
+        self.times = 1.0  # how often the next instruction executes
         self.work = function.work
 
     def pass_run(self, start: int, end: int) -> None:
-        """Count what operates in a run of plain instructions, by its bytes.
+        """Count the operations in a run of plain instructions, by opcode bytes.
 
-        Variables and constants cost nothing, since compilers keep them in registers. That a byte of an offset
-        or a constant is taken for an operation now and then is put up with: reading each instruction would
-        take four times as long.
+        Access to variables and constants is free, since compilers keep them in registers. A byte of an offset
+        or a constant may be mistaken for an operation; decoding each instruction would take four times as
+        long.
         """
         self.work.operations += self.times * len(self.code[start:end].translate(None, _NO_OPERATIONS))
 
@@ -236,13 +240,13 @@ class _Walk:
         self.elsewhere.append(elsewhere)
 
     def jump(self, depth: int, times: float) -> None:
-        """What leads out of the innermost loop, or back to its beginning, is not followed."""
+        """Count a jump to a block's end; jumps out of the innermost loop or to its header are ignored."""
         place = len(self.blocks) - 1 - depth
         if place > self.inner:
             self.arriving[place] += times
 
     def branch(self, depth: int) -> None:
-        """A jump back to the beginning of the innermost loop is part of a turn of it."""
+        """Count a branch, unless it jumps to the innermost loop's header: each iteration pays for that."""
         if self.inner < 0 or len(self.blocks) - 1 - depth != self.inner:
             self.work.branches += self.times
 
@@ -388,9 +392,9 @@ _STEPS: Mapping[int, Callable[[_Walk, int, int], int]] = {
     0xFC: _bulk,
     0xFD: _vector,
 }
-"""For each instruction that is looked at by itself what to do, but for quotients.
+"""Handlers by opcode for the instructions that are handled one by one; all others are divisions.
 
-Gives where the next one begins, or -1 if the code cannot be read."""
+A handler returns the offset of the next instruction, or -1 if the code is malformed."""
 
 
 def _close(loops: list[Loop], ended: int, at: int) -> None:

@@ -17,7 +17,7 @@ from evocell.errors import ProtocolError
 from evocell.execution.messages import GuestResult
 from evocell.models.limits import Limits
 from evocell.wire.values import ENVELOPE_BYTES, check_text, decode_hostile
-from evocell_runtime.instance import CallResult
+from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 

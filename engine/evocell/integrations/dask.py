@@ -359,7 +359,7 @@ class DaskLink:
             return answer
         failure = _failure(address, answer)
         if isinstance(failure, NodeLost):
-            # Until the scheduler says that it died or was retired, or is known to be gone itself, the node would
+            # Until the scheduler says that it died or was retired, or is itself known to be gone, it would
             # get other batches and lose them.
             with trio.move_on_after(_GONE_S):
                 while address in self._members:

@@ -16,7 +16,7 @@ from typing import Any
 
 from distributed import Worker
 
-import evocell.integrations.dask as on_dask
+import evocell.integrations.dask_worker as on_dask
 from evocell.integrations.cluster.messages import pack, unpack
 from evocell.integrations.cluster.node import Machine, NodeDoor
 
@@ -69,7 +69,7 @@ class StubDoor:
             begins = max(now, self._free_at[0])
             heapreplace(self._free_at, begins + took_s)
             over = max(over, begins + took_s)
-            seen.append([number, {"sighting": unpack(self.answers[kind])["row"]}])
+            seen.append([number, {"result": unpack(self.answers[kind])["row"]}])
         return pack({"seen": seen, "later": [], "kills": []}), over - now
 
 

@@ -145,31 +145,40 @@ async def map_bounded(
     waiting = iter(enumerate(items))
     results: dict[int, R] = {}
     failures: list[BaseException] = []
+    n_open = min(at_once, len(items))
 
     async def lane() -> None:
-        for index, item in waiting:
-            try:
-                results[index] = await function(item)
-            except BaseException as error:
-                if passes_on(error):
-                    raise
-                # Raised again below, outside the nursery, which would wrap it.
-                failures.append(error)
-                nursery.cancel_scope.cancel()
-                return
+        nonlocal n_open
+        try:
+            for index, item in waiting:
+                try:
+                    results[index] = await function(item)
+                except BaseException as error:
+                    if passes_on(error):
+                        raise
+                    # Raised again below, outside the nursery, which would wrap it.
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+                    return
+        finally:
+            n_open -= 1
 
     async def grow(source: Slots, slots: int) -> None:
+        nonlocal n_open
         n_lanes, most = at_once, slots
         while n_lanes < len(items):
             slots = await source.wait_slots(slots)
+            if not n_open:  # the last lane has ended, and with it the nursery of all
+                return
             for _ in range(min(slots - most, len(items) - n_lanes)):
                 n_lanes += 1
+                n_open += 1
                 lanes.start_soon(lane)
             most = max(most, slots)
 
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as lanes:
-            for _ in range(min(at_once, len(items))):
+            for _ in range(n_open):
                 lanes.start_soon(lane)
             if grows_with is not None and at_once < len(items):
                 nursery.start_soon(grow, grows_with, grows_with.slots)

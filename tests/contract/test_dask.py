@@ -19,6 +19,7 @@ from evocell.cli.verify_determinism import verify
 from evocell.corpus import programs
 from evocell.errors import ClusterLost, ConfigurationError
 from evocell.integrations.dask import DaskCluster
+from evocell.integrations.dask_worker import TURN_S
 from evocell.wire.outcomes import outcome_digest
 from measures.dask_processes import Cluster, wait_for
 
@@ -285,6 +286,21 @@ def test_a_program_that_kills_three_nodes_is_lost(remote):
     assert len(kills) >= 3
     wait_for_nodes(remote, 1)
     assert remote.evaluate_one(GOOD, SQUARES).valid
+
+
+@pytest.mark.slow
+def test_batches_wait_for_their_turn_among_the_tasks_of_others(remote, client):
+    addresses = [one.node for one in wait_for_nodes(remote, 2)]
+    sources = [f"def solve(n):\n    return n * n + {number} - {number}" for number in range(80)]
+    assert all(one.valid for one in remote.evaluate(sources[:40], SQUARES))  # the next go beside the tasks
+    time.sleep(TURN_S + 0.5)  # no turn is left
+    theirs = [
+        client.submit(time.sleep, 2 * TURN_S, key=f"theirs-{address}", workers=[address], pure=False)
+        for address in addresses
+    ]
+    time.sleep(0.3)
+    assert all(one.valid for one in remote.evaluate(sources[40:], SQUARES))
+    assert any(future.done() for future in theirs)
 
 
 @pytest.mark.slow

@@ -112,6 +112,18 @@ async def test_more_run_at_once_when_there_are_more_slots(autojump_clock):
     assert max(most[-10:]) == 1
 
 
+@pytest.mark.parametrize("_again", range(20))
+async def test_slots_may_grow_as_the_last_item_ends(_again):
+    slots = Slots(1)
+
+    async def work(item):
+        if item == 2:
+            slots.become(5)
+        return item
+
+    assert await map_bounded(work, range(3), at_once=1, grows_with=slots) == [0, 1, 2]
+
+
 async def test_a_deadline_moves_while_its_clock_is_stopped(autojump_clock):
     deadline, over = Deadline(10), []
 

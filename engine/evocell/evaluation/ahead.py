@@ -3,6 +3,9 @@
 Most of the cost of compiling a small candidate is the fork and the request. A batch therefore compiles its
 next candidates together while it evaluates earlier ones. Candidates load their code as usual and find it
 compiled; code that could not be compiled ahead is compiled then.
+
+How far ahead it is follows the worker's slots: as many candidates may be under way at once, and were it not
+further ahead than those, each would compile its own code.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import TypeVar
 import trio
 
 from evocell.code.sources import FileTree, normalise
-from evocell.concurrency import passes_on
+from evocell.concurrency import Slots, passes_on
 from evocell.errors import ConfigurationError
 from evocell.models.limits import Limits
 from evocell.models.references import Source
@@ -25,8 +28,8 @@ TOGETHER = 32
 """Most trees compiled in one fork."""
 TOGETHER_BYTES = 256 << 10
 """Most bytes of source compiled in one fork."""
-LEAD = 2 * TOGETHER
-"""Most candidates by which the compilation may be ahead of the evaluation."""
+FIRST_BYTES = 16 << 10
+"""Most bytes of source compiled in one fork while the first candidates wait for it: some 10 ms of work."""
 
 R = TypeVar("R")
 
@@ -38,14 +41,34 @@ class CompileAhead:
         versions: Compiles and caches the code.
         sources: The sources, in the order in which they are evaluated.
         limits: Limits of the later calls.
+        slots: The number of calls that can be under way at once.
     """
 
-    def __init__(self, versions: Versions, sources: Sequence[Source], limits: Limits) -> None:
+    def __init__(self, versions: Versions, sources: Sequence[Source], limits: Limits, slots: Slots) -> None:
         self._versions = versions
         self._sources = sources
         self._limits = limits
+        self._slots = slots
         self._n_done = 0
+        self._n_groups = 0
+        self._most_slots = 0
         self._moved = trio.Event()
+
+    @property
+    def _at_once(self) -> int:
+        """Most candidates under evaluation at once: what a batch has begun stays when slots become fewer."""
+        self._most_slots = max(self._most_slots, self._slots.slots)
+        return self._most_slots
+
+    @property
+    def _lead(self) -> int:
+        """Most candidates by which the compilation may be ahead of the evaluation."""
+        return 2 * max(TOGETHER, self._at_once)
+
+    @property
+    def _most_groups(self) -> int:
+        """Most forks that compile at once; together they hold as many trees as the lead."""
+        return max(1, 2 * self._at_once // TOGETHER)
 
     def note_done(self) -> None:
         """Record that one more candidate has been evaluated."""
@@ -60,7 +83,7 @@ class CompileAhead:
         at = 0
         sources = [self._sources[place] for place in places]
         while at < len(sources):
-            trees, at = self._next(sources, at)
+            trees, at = _next(sources, at)
             await self._versions.compile_ahead(trees, limits=self._limits)
 
     async def beside(self, evaluate: Callable[[], Awaitable[R]]) -> R:
@@ -73,7 +96,7 @@ class CompileAhead:
         """
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._run)
+            await nursery.start(self._run)
             try:
                 result = await evaluate()
             except BaseException as error:
@@ -85,28 +108,52 @@ class CompileAhead:
             raise failure
         return result
 
-    async def _run(self) -> None:
-        at = 0
-        while at < len(self._sources):
-            while at > self._n_done + LEAD:
-                self._moved = trio.Event()
-                await self._moved.wait()
-            trees, at = self._next(self._sources, max(at, self._n_done))
-            await self._versions.compile_ahead(trees, limits=self._limits)
-            await trio.lowlevel.checkpoint()
+    async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Compile all sources. Reports started once no more of them can be begun."""
+        at, begun = 0, False
+        async with trio.open_nursery() as nursery:
+            while at < len(self._sources):
+                if at > self._n_done + self._lead or self._n_groups >= self._most_groups:
+                    if not begun:
+                        begun = True
+                        task_status.started()
+                    self._moved = trio.Event()
+                    await self._moved.wait()
+                    continue
+                at = max(at, self._n_done)
+                if at < self._at_once:  # candidates wait for it from the start
+                    trees, at = _next(self._sources, at, min(self._at_once, TOGETHER), FIRST_BYTES)
+                else:
+                    trees, at = _next(self._sources, at)
+                self._n_groups += 1
+                await nursery.start(self._compile, trees)
+            if not begun:
+                task_status.started()
 
-    @staticmethod
-    def _next(sources: Sequence[Source], at: int) -> tuple[list[FileTree], int]:
-        """Return the next trees to compile together, and the index after them."""
-        trees: list[FileTree] = []
-        n_bytes = 0
-        while at < len(sources) and len(trees) < TOGETHER and n_bytes < TOGETHER_BYTES:
-            source = sources[at]
-            at += 1
-            if isinstance(source, str) and len(source) <= TOGETHER_BYTES // TOGETHER:
-                try:
-                    trees.append(normalise(source))
-                except ConfigurationError:
-                    continue  # reported when the candidate is loaded
-                n_bytes += len(source)
-        return trees, at
+    async def _compile(
+        self, trees: Sequence[FileTree], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Compile trees together. Reports started once candidates wait for them."""
+        try:
+            await self._versions.compile_ahead(trees, limits=self._limits, task_status=task_status)
+        finally:
+            self._n_groups -= 1
+            self._moved.set()
+
+
+def _next(
+    sources: Sequence[Source], at: int, most: int = TOGETHER, most_bytes: int = TOGETHER_BYTES
+) -> tuple[list[FileTree], int]:
+    """Return the next trees to compile together, and the index after them."""
+    trees: list[FileTree] = []
+    n_bytes = 0
+    while at < len(sources) and len(trees) < most and n_bytes < most_bytes:
+        source = sources[at]
+        at += 1
+        if isinstance(source, str) and len(source) <= TOGETHER_BYTES // TOGETHER:
+            try:
+                trees.append(normalise(source))
+            except ConfigurationError:
+                continue  # reported when the candidate is loaded
+            n_bytes += len(source)
+    return trees, at

@@ -139,7 +139,7 @@ class Batches:
             self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
             sources = [one.source for one in individuals]
-            ahead = CompileAhead(self._versions, sources, plan.limits)
+            ahead = CompileAhead(self._versions, sources, plan.limits, self._worker)
             if plan.evaluation.isolation == "batch":
                 return await evaluate_together(
                     self._worker,
@@ -192,7 +192,8 @@ class Batches:
             self._candidates(individuals, plans[0]) as (candidates, members),
             self._record("evaluate_stages", task, members, progress) as record,
         ):
-            ahead = CompileAhead(self._versions, [one.source for one in individuals], plans[0].limits)
+            sources = [one.source for one in individuals]
+            ahead = CompileAhead(self._versions, sources, plans[0].limits, self._worker)
             evaluate = partial(
                 evaluate_in_stages,
                 self._worker,

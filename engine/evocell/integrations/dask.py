@@ -5,7 +5,9 @@ guest processes as it has threads. Dask carries bytes: sources, arguments, limit
 way, results the other. It pickles the names of the functions below, but no data of guests.
 
 Batches of requests are Dask tasks, each bound to one worker, so they appear on Dask's dashboard and share the
-cluster with other users. Urgent messages (joining, stopping, polling) bypass the tasks.
+cluster with other users. A task costs the caller, the scheduler and the worker some 5 ms together, so batches
+that are answered soon are messages beside the tasks, and a task a second, a turn, stands for them: a node
+begins with no such batch before its turn. Urgent messages (joining, stopping, polling) bypass the tasks.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -20,16 +23,27 @@ from itertools import count
 from typing import Any, TypeVar
 
 import trio
-from attrs import field, frozen
-from distributed import Client, Future, Worker, WorkerPlugin, get_worker, secede
+from attrs import define, field, frozen
+from distributed import Client, Future
 
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.errors import ClusterLost, ConfigurationError, EvocellError
 from evocell.execution.interface import Worker as GuestWorker
-from evocell.integrations.cluster.node import Machine, NodeDoor
 from evocell.integrations.cluster.opening import open_cluster_worker
 from evocell.integrations.cluster.protocol import Link, NodeFailed, NodeLost
+from evocell.integrations.dask_worker import (
+    LATE,
+    QUEUED,
+    SOON_S,
+    TURN_S,
+    answer_beside,
+    answer_in_turn,
+    answer_late,
+    answer_soon,
+    close_node,
+    hold_turn,
+)
 
 __all__ = ["DaskCluster", "pool_of"]
 
@@ -47,6 +61,9 @@ Dask estimates half a second for an unknown task, and by default grows by a thre
 
 _MOST_DEMAND = 1000
 _POLL_S = 0.25
+_GONE_S = 10.0
+"""Most seconds for which the scheduler's word is awaited that a worker is gone which does not answer."""
+_TURNS = 2
 _DEMAND = "evocell-demand"
 
 T = TypeVar("T")
@@ -158,6 +175,21 @@ def pool_of(cluster: object) -> DaskCluster:
     return DaskCluster(client=cluster)
 
 
+@define
+class _Turns:
+    """Turns of a node.
+
+    Attributes:
+        futures: The tasks that wait for a turn, or have it.
+        renewed_at: When the last one was submitted, in seconds.
+        soon: Whether its last batch was answered soon.
+    """
+
+    futures: list[Future[None]] = field(factory=list)
+    renewed_at: float = -math.inf
+    soon: bool = False
+
+
 class DaskLink:
     """One engine's connection to a scheduler; implements `evocell.integrations.cluster.protocol.Link`.
 
@@ -180,6 +212,7 @@ class DaskLink:
         self._trouble: str | None = None
         self._numbers = count(1)
         self._demand: list[Future[None]] = []
+        self._turns: dict[str, _Turns] = {}
         self._stale = False
 
     @property
@@ -250,6 +283,7 @@ class DaskLink:
         if action == "remove-worker":
             self._members.pop(address, None)
             self._opened.discard(address)
+            self._turns.pop(address, None)
             if expected:
                 self._in_order.add(address)
             self._tell()
@@ -284,15 +318,59 @@ class DaskLink:
         return found
 
     async def work(self, address: str, message: bytes) -> bytes:
-        """Send a message to a node as a task of its worker; see `Link`."""
+        """Send a message to a node, in its turn or as a task of its worker; see `Link`."""
         if address not in self._members:
             raise NodeLost(f"{address} is gone")
-        key = f"evocell-{self._token}-{next(self._numbers)}"
+        turns = self._turns.setdefault(address, _Turns())
+        begun = trio.current_time()
+        answer: object = QUEUED
+        ticket = next(self._numbers)
+        if turns.soon:
+            answer = await self._soon(address, turns, ticket, message)
+        if answer == QUEUED:
+            answer = await self._task(address, answer_in_turn, message)
+        elif answer == LATE:
+            answer = await self._task(address, answer_late, ticket)
+        turns.soon = trio.current_time() - begun < SOON_S
+        if not isinstance(answer, bytes):
+            raise NodeFailed(f"{address} answered with something that is no bytes")
+        return answer
+
+    async def _soon(self, address: str, turns: _Turns, ticket: int, message: bytes) -> object:
+        """Send a message beside the tasks, and see that the node has a turn for it."""
+
+        async def send() -> object:
+            now = self._loop.time()
+            turns.futures = [future for future in turns.futures if not future.done()]
+            if len(turns.futures) < _TURNS and (not turns.futures or now > turns.renewed_at + TURN_S / 2):
+                turns.renewed_at = now
+                turns.futures.append(self._submit(address, hold_turn))
+            answers = await self._client.run(
+                answer_soon, self._token, ticket, message, workers=[address], on_error="return"
+            )
+            return answers.get(address)
+
+        answer: object
+        try:
+            answer = await self._on_loop(send)
+        except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
+            answer = error
+        if isinstance(answer, bytes | str):
+            return answer
+        failure = _failure(address, answer)
+        if isinstance(failure, NodeLost):
+            # Until the scheduler says that it died or was retired, or is itself known to be gone, it would
+            # get other batches and lose them.
+            with trio.move_on_after(_GONE_S):
+                while address in self._members:
+                    await self.wait_change()
+        raise failure
+
+    async def _task(self, address: str, function: Callable[..., bytes], argument: object) -> object:
+        """Have a worker call a function as a task."""
 
         async def work() -> object:
-            future = self._client.submit(
-                answer_in_turn, self._token, message, key=key, workers=[address], pure=False, retries=0
-            )
+            future = self._submit(address, function, argument)
             try:
                 return await future
             except asyncio.CancelledError:
@@ -300,12 +378,17 @@ class DaskLink:
                 raise
 
         try:
-            answer = await self._on_loop(work)
+            return await self._on_loop(work)
         except Exception as error:
             raise _failure(address, error) from error
-        if not isinstance(answer, bytes):
-            raise NodeFailed(f"{address} answered with something that is no bytes")
-        return answer
+
+    def _submit(self, address: str, function: Callable[..., T], *arguments: object) -> Future[T]:
+        """Submit a task to a worker; on the client's loop."""
+        key = f"evocell-{self._token}-{next(self._numbers)}"
+        future: Future[T] = self._client.submit(
+            function, self._token, *arguments, key=key, workers=[address], pure=False, retries=0
+        )
+        return future
 
     async def want(self, nodes: int) -> None:
         """Submit as many unschedulable tasks as an adaptive cluster needs to grow; see `Link`."""
@@ -360,62 +443,6 @@ class DaskLink:
             pending.cancel()
             raise
         return pending.result()
-
-
-# ---------------------------------------------------------------------- on the workers
-
-
-class _Node(WorkerPlugin):
-    """Dask plugin that ends an engine's node with its Dask worker, or when it is removed.
-
-    Args:
-        worker: The Dask worker.
-    """
-
-    def __init__(self, worker: Worker) -> None:
-        limit = worker.memory_manager.memory_limit
-        self.door = NodeDoor(
-            Machine(name=str(worker.name), threads=worker.state.nthreads, memory_bytes=limit or None)
-        )
-
-    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - as Dask has it
-        """End the node."""
-        await asyncio.to_thread(self.door.close)
-
-
-async def answer_beside(token: str, message: bytes, dask_worker: Worker) -> bytes:
-    """Answer a message at once, in the worker's loop; the first message creates the node."""
-    name = _plugin_name(token)
-    if name not in dask_worker.plugins:
-        await dask_worker.plugin_add(_Node(dask_worker), name=name, catch_errors=False)
-    return await asyncio.wrap_future(_node(dask_worker, token).door.answer(message))
-
-
-def answer_in_turn(token: str, message: bytes) -> bytes:
-    """Answer a message as a Dask task, in a thread of the worker.
-
-    It is scheduled among the worker's tasks and then secedes: queued requests keep the guest processes busy,
-    which would be idle if the next batch came only after the answer to the one before.
-    """
-    node = _node(get_worker(), token)
-    secede()
-    return node.door.answer(message).result()
-
-
-async def close_node(token: str, dask_worker: Worker) -> None:
-    """End an engine's node, if it exists."""
-    if _plugin_name(token) in dask_worker.plugins:
-        await dask_worker.plugin_remove(_plugin_name(token))
-
-
-def _node(worker: Worker, token: str) -> _Node:
-    node = worker.plugins[_plugin_name(token)]
-    assert isinstance(node, _Node)
-    return node
-
-
-def _plugin_name(token: str) -> str:
-    return f"evocell-{token}"
 
 
 def _nothing() -> None:

@@ -181,7 +181,13 @@ class Versions:
             await put_tree(self._snapshots, tree)  # it was collected meanwhile
         return known.leased(lease) if isinstance(known, CompiledVersion) else known
 
-    async def compile_ahead(self, trees: Sequence[FileTree], *, limits: Limits) -> None:
+    async def compile_ahead(
+        self,
+        trees: Sequence[FileTree],
+        *,
+        limits: Limits,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Compile the unknown ones of several variants' trees together.
 
         An optimisation only: failures are left to `compiled`, which reports the error of the tree.
@@ -189,6 +195,7 @@ class Versions:
         Args:
             trees: The trees.
             limits: As for `compiled`.
+            task_status: Told once `compiled` waits for the trees, instead of compiling them itself.
 
         Cancellation: Nothing is kept; `compiled` compiles the trees itself.
         """
@@ -208,6 +215,7 @@ class Versions:
             known = await trio.to_thread.run_sync(self._with_stored_files, jobs)
             jobs = {key: job for key, job in jobs.items() if not (key in known or key in self._pending)}
         if len(jobs) < _LEAST_TOGETHER:
+            task_status.started()
             return
         async with AsyncExitStack() as stack:
             # Locks are released in order, one per turn of the loop, so that candidates which wait
@@ -215,6 +223,7 @@ class Versions:
             for key in reversed(jobs):
                 stack.push_async_callback(trio.lowlevel.cancel_shielded_checkpoint)
                 await stack.enter_async_context(self._alone(key))
+            task_status.started()
             jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # compiled meanwhile
             if len(jobs) < _LEAST_TOGETHER:
                 return
@@ -268,8 +277,14 @@ class Versions:
         pending = self._pending.setdefault(key, _Pending())
         pending.interested += 1
         try:
-            async with pending.lock:
+            if pending.lock.locked():
+                await pending.lock.acquire()
+            else:  # without giving way: a batch takes many locks before its candidates begin
+                pending.lock.acquire_nowait()
+            try:
                 yield
+            finally:
+                pending.lock.release()
         finally:
             pending.interested -= 1
             if not pending.interested:

@@ -302,7 +302,8 @@ def test_short_runs_travel_together_and_long_ones_alone():
     for _ in range(100):
         pace.saw(0.0002)
     assert (pace.window, pace.batch) == (128, 64)
-    assert pace.linger_s > 0
+    assert pace.hold_s(0) == 0  # a node without work is not kept waiting
+    assert 0 < pace.hold_s(8) < pace.hold_s(16)
     for _ in range(200):
         pace.saw(0.5)
-    assert (pace.window, pace.batch, pace.linger_s) == (4, 2, 0)
+    assert (pace.window, pace.batch, pace.hold_s(4)) == (4, 2, 0)

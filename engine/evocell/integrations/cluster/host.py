@@ -71,6 +71,7 @@ class ClusterHost:
         self._stir = trio.Event()
         self._changed = trio.Event()
         self._slots = _LEAST_SLOTS
+        self._held_since = math.inf
         self._exported: dict[str, Path] = {}
         self._exporting = trio.Lock()
         self._directory: OwnedDirectory | None = None
@@ -190,11 +191,16 @@ class ClusterHost:
             if not free:
                 break
             node = min(free, key=_load)
-            fair = math.ceil(len(self._queue) / len(free))
+            hungry = sum(len(one.in_flight) < one.pace.batch for one in free)
+            fair = math.ceil(len(self._queue) / max(1, hungry))
             size = min(node.pace.batch, node.room, fair, _MESSAGE_RUNS)
-            left_s = node.sent_at + node.pace.linger_s - trio.current_time()
-            if size < node.pace.batch and len(node.in_flight) >= node.pace.enough and left_s > 0:
-                return left_s
+            if size < node.pace.batch:
+                now = trio.current_time()
+                self._held_since = min(self._held_since, now)
+                left_s = self._held_since + node.pace.hold_s(len(node.in_flight)) - now
+                if left_s > 0:
+                    return left_s
+            self._held_since = math.inf
             self._send(node, [self._queue.popleft() for _ in range(size)])
         return math.inf
 

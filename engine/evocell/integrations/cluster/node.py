@@ -42,8 +42,8 @@ __all__ = ["LEASE_S", "Machine", "NodeDoor"]
 LEASE_S = 120.0
 """Lease: a node without messages of its engine for this long ends its guests."""
 
-LINGER_S = 0.05
-"""Seconds for which finished requests wait for the others of their batch."""
+LINGER_S, GAP_S = 0.2, 0.02
+"""Seconds for which finished requests wait for the others of their batch: in all, and for the next one."""
 
 _SHELF_PART = 4
 _MOST_KILLS = 100
@@ -368,8 +368,10 @@ class _Service:
 
         while under_way() and not any(number in self._seen for number in numbers):
             await self._progress.wait()
-        with trio.move_on_after(LINGER_S):
+        ends_at = trio.current_time() + LINGER_S
+        with trio.CancelScope() as scope:
             while under_way():
+                scope.deadline = min(ends_at, trio.current_time() + GAP_S)
                 await self._progress.wait()
         return [number for number in numbers if number in self._seen]
 

@@ -14,7 +14,7 @@ FIRST = 4
 """Requests per guest process before any measurement."""
 
 LINGER_S = 0.03
-"""Seconds for which a busy node's next batch of short requests is held back to grow."""
+"""Most seconds for which a busy node's next batch of short requests is held back to grow."""
 
 LONG_S = 0.02
 """Requests longer than this are not held back: the cost of a message is negligible beside them."""
@@ -54,12 +54,8 @@ class Pace:
         """Number of requests per batch: half of the window, so that the node works on the other half."""
         return max(1, self.window // 2)
 
-    @property
-    def enough(self) -> int:
-        """Number of requests that keep the node busy while a batch is held back."""
-        return max(self._processes, self.window // 4)
-
-    @property
-    def linger_s(self) -> float:
-        """Seconds for which a busy node's next small batch is held back."""
-        return 0.0 if self._typical_s is None or self._typical_s > LONG_S else LINGER_S
+    def hold_s(self, in_flight: int) -> float:
+        """Return the seconds for which a small batch may wait to grow: half of the node's work in flight."""
+        if self._typical_s is None or self._typical_s > LONG_S:
+            return 0.0
+        return min(LINGER_S, in_flight * self._typical_s / self._processes / 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
@@ -116,7 +115,6 @@ class RemoteNode:
         self.restarts = 0
         self.finished = 0
         self.sessions: set[str] = set()
-        self.sent_at = -math.inf
         self.own_queue: deque[Waiting] = deque()
         """Requests of sessions on this node."""
         self.in_flight: dict[int, Waiting] = {}
@@ -287,7 +285,6 @@ class RemoteNode:
         for waiting in batch:
             waiting.node = self
             self.in_flight[waiting.number] = waiting
-        self.sent_at = trio.current_time()
         assert self._nursery is not None
         self._nursery.start_soon(self._send, batch, again)
 

@@ -43,7 +43,7 @@ def shown_names(text):
     return re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
 
 
-PARTS = ("descent", "evaluator_files", "kept_files")
+PARTS = ("dask_worker", "descent", "evaluator_files", "kept_files")
 """Modules that other integrations are made of, and that no user imports."""
 
 REFERENCE = {page: page.read_text(encoding="utf-8") for page in PAGES[1:]}

@@ -41,7 +41,7 @@ REVEALED = [
     "tuple[float, ...]",
     "float",
     "float | None",
-    "list[evocell.models.fitness.FitnessResult]",
+    "evocell.models.results.Results",
     "str",
     "bool",
 ]

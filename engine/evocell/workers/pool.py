@@ -283,11 +283,7 @@ class HostPool:
 
     def _free(self, full: Collection[WorkerProcess] = ()) -> list[WorkerProcess]:
         """Return the workers that accept further requests, except those known to be full."""
-        return [
-            process
-            for process in self._processes
-            if not process.leaving and process not in full and process.is_up
-        ]
+        return [process for process in self._usable(full) if process.is_up]
 
     async def _choose(
         self, session: str | None, full: Collection[WorkerProcess]

@@ -13,7 +13,7 @@ Where the tests are not in the wheel, as those of more-itertools, or are CPython
 
 `--python` is an interpreter that has the same package and pytest; without it only the guest runs. A test module is a
 run of its own, with large limits. What passes natively and does not in the guest is listed with the last line of its
-error.
+error. With `--json` each module is kept as it is done, and a run that is started again goes on after the last one.
 """
 
 from __future__ import annotations
@@ -317,22 +317,28 @@ def main() -> int:
     parser.add_argument("--tests", type=Path, help="a folder of test modules that are in no wheel")
     options = parser.parse_args()
     console = Console(soft_wrap=True)
-    runs: list[Run] = []
+    runs = kept_runs(options.json)
+    done = {run.module for run in runs}
     with tempfile.TemporaryDirectory() as folder:
         layer = pack_layer(options.wheels, options.package, Path(folder, "pytest.zip"))
         config = evocell.Config(
-            layers=(str(layer),), security_profile="low", workers=1, record_evaluations=False
+            layers=(str(layer),),
+            warm=(*evocell.Config().warm, "pytest"),
+            security_profile="low",
+            workers=1,
+            record_evaluations=False,
         )
         tests = options.tests.resolve() if options.tests else None
         with evocell.Engine(config) as engine, ThreadPoolExecutor(1) as pool:
             for module, sources in _modules(options.wheels, options.package, tests, options.only):
+                if module in done:
+                    continue
                 beside = pool.submit(natively, options.python, module, tests) if options.python else None
                 guest = in_guest(engine, sources)
                 runs.append(Run(module, guest, beside.result() if beside else None))
-                console.print(_line(runs[-1]), markup=False, highlight=False)
-                if options.json:
-                    _keep(options.json, runs)
-    _show(console, runs)
+                console.print(line_of(runs[-1]), markup=False, highlight=False)
+                keep_runs(options.json, runs)
+    show_runs(console, runs)
     return 0
 
 
@@ -352,18 +358,32 @@ def _modules(
                 yield name, sources_of(wheel, name)
 
 
-def _keep(path: Path, runs: list[Run]) -> None:
+def kept_runs(path: Path | None) -> list[Run]:
+    """The modules that an earlier run left in a file."""
+    if path is None or not path.exists():
+        return []
+    return [Run(**run) for run in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def keep_runs(path: Path | None, runs: list[Run]) -> None:
+    """Leave what is known in a file, whole at any moment."""
+    if path is None:
+        return
     listed = [{"module": run.module, "guest": run.guest, "native": run.native} for run in runs]
-    path.write_text(json.dumps(listed), encoding="utf-8")
+    half = path.with_suffix(".part")
+    half.write_text(json.dumps(listed), encoding="utf-8")
+    half.replace(path)
 
 
-def _line(run: Run) -> str:
+def line_of(run: Run) -> str:
+    """One line for a module."""
     counts = Counter(kind for kind, _ in run.guest.values())
     shown = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
     return f"{run.module}: {shown}; {len(run.lost())} pass only natively"
 
 
-def _show(console: Console, runs: list[Run]) -> None:
+def show_runs(console: Console, runs: list[Run]) -> None:
+    """The sums of both sides, the share, and what passes natively alone by its reason."""
     table = Table("", *KINDS)
     for side in ("guest", "native"):
         counts = Counter(kind for run in runs for kind, _ in (getattr(run, side) or {}).values())

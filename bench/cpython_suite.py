@@ -15,6 +15,7 @@ guest is listed by its cause.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import re
@@ -27,11 +28,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from guest_suites import LIMITS, Run, keep_runs, kept_runs, line_of, show_runs
 from rich.console import Console
-from suite_runner import MARK
 
 import evocell
+from guest_suites import LIMITS, Run, keep_runs, kept_runs, line_of, show_runs
+from suite_runner import MARK
 
 #: Modules that are about processes, sockets, other platforms, a compiler, a display or a terminal and nothing else.
 LEFT_OUT = re.compile(
@@ -150,18 +151,15 @@ def natively(python: str, module: Path) -> Outcomes:
         runner.write_text(_RUNNER, encoding="utf-8")
         command = ["env", "LC_ALL=C.UTF-8", "PYTHONHASHSEED=0", "PYTHONSAFEPATH=1", python, str(runner)]
         out = Path(folder, "out")
-        with out.open("wb") as stdout:
-            try:
-                subprocess.run(
-                    [*command, f"test.{module.stem}", f"{folder}/work"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=stdout,
-                    stderr=subprocess.DEVNULL,
-                    check=False,
-                    timeout=_NATIVE_S,
-                )
-            except subprocess.TimeoutExpired:
-                pass
+        with out.open("wb") as stdout, contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [*command, f"test.{module.stem}", f"{folder}/work"],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                timeout=_NATIVE_S,
+            )
         seen, running = read_lines(out.read_text(encoding="utf-8", errors="replace"))
     return seen | {running: ("error", "the process ended")} if running else seen
 
@@ -182,7 +180,7 @@ def main() -> int:
     config = evocell.Config(
         warm=(*evocell.Config().warm, "unittest"),
         security_profile="low",
-        blocked_modules=(),  # what fails for want of a process is to fail there, not at an import
+        blocked_modules=("ctypes",),  # what wants a process is to fail there, not at its import
         workers=1,
         record_evaluations=False,
     )

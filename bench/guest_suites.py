@@ -46,6 +46,8 @@ LIMITS = evocell.Limits(
 )
 KINDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 _IMPORTED = re.compile(r"^from ([\w.]+\.tests\.test_\w+) import", re.MULTILINE)
+#: Where unittest notes what is no test: a fixture, or a module that could not be imported.
+_FIXTURE = re.compile(r"(?:setUp(?:Class|Module) \(|unittest\.loader\.\w+\.)([\w.]+)\)?$")
 _TEST_MODULE = re.compile(r"(?:^|/)tests/test_\w+\.py$")
 
 PLUGIN = '''
@@ -211,13 +213,21 @@ class Run:
         )
         found: dict[str, str] = {}
         for name in passes:
-            kind, why = self.guest.get(name, ("missing", "not run"))
+            kind, why = self.guest.get(name) or self._around(name)
             test = name.partition("[")[0]
             if kind == "missing" and renamed[test]:
                 renamed[test] -= 1
             elif kind != "passed":
                 found[name] = f"{kind}: {why}"
         return found
+
+    def _around(self, name: str) -> tuple[str, str]:
+        """Why a test was not run: what became of the fixture or the import before it."""
+        for other, (kind, why) in self.guest.items():
+            place = _FIXTURE.match(other)
+            if place and kind != "passed" and name.startswith((f"{place[1]}.", f"test.{place[1]}.")):
+                return kind, why
+        return "missing", "not run"
 
 
 def find_wheel(folder: Path, package: str) -> Path:

@@ -4,6 +4,7 @@ The same file runs in the guest and natively, so it imports nothing but the stan
 goes elsewhere; a run that ends early leaves the outcomes until then, and the name of the test that ended it.
 """
 
+# ruff: noqa: N802 - the methods have unittest's names
 from __future__ import annotations
 
 import importlib
@@ -15,11 +16,15 @@ import sys
 import unittest
 import zipfile
 from collections.abc import Iterator
-from typing import TextIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
 
 #: Begins each line, which what a test writes to the descriptor itself does not.
 MARK = "\x1e"
 _WHY_CHARS = 200
+
+OptExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
 class Recorder(unittest.TestResult):
@@ -32,41 +37,48 @@ class Recorder(unittest.TestResult):
         self._kind = ("passed", "")
 
     def startTest(self, test: unittest.TestCase) -> None:
+        """Name the test that runs now."""
         super().startTest(test)
         self._now = test.id()
         self._kind = ("passed", "")
         self._say(self._now)
 
     def stopTest(self, test: unittest.TestCase) -> None:
+        """Say what became of it."""
         super().stopTest(test)
         self._say(self._now, *self._kind)
         self._now = ""
 
-    def addError(self, test, err):  # type: ignore[no-untyped-def]
-        self._note(test, "error", err)
+    def addError(self, test: unittest.TestCase, err: OptExcInfo) -> None:
+        """An exception that is no failed assertion."""
+        self._note(test, "error", _last_line(err))
 
-    def addFailure(self, test, err):  # type: ignore[no-untyped-def]
-        self._note(test, "failed", err)
+    def addFailure(self, test: unittest.TestCase, err: OptExcInfo) -> None:
+        """A failed assertion."""
+        self._note(test, "failed", _first_line(err))
 
-    def addSubTest(self, test, subtest, err):  # type: ignore[no-untyped-def]  # noqa: ARG002
-        if err is not None:
-            self._note(test, "failed" if issubclass(err[0], test.failureException) else "error", err)
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: OptExcInfo | None) -> None:
+        """A part of a test, which decides about the whole if it does not pass."""
+        if err is None or err[0] is None:
+            return
+        if issubclass(err[0], subtest.failureException):
+            self.addFailure(test, err)
+        else:
+            self.addError(test, err)
 
-    def addSkip(self, test, reason):  # type: ignore[no-untyped-def]
-        self._note(test, "skipped", (None, reason, None))
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        """A test that does not want to run here."""
+        self._note(test, "skipped", reason)
 
-    def addExpectedFailure(self, test, err):  # type: ignore[no-untyped-def]
-        self._note(test, "xfailed", err)
+    def addExpectedFailure(self, test: unittest.TestCase, err: OptExcInfo) -> None:
+        """A test that is known to fail."""
+        self._note(test, "xfailed", _last_line(err))
 
-    def addUnexpectedSuccess(self, test):  # type: ignore[no-untyped-def]
-        self._note(test, "xpassed", (None, "", None))
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        """A test that is known to fail, and passes."""
+        self._note(test, "xpassed", "")
 
-    def _note(self, test, kind, err):  # type: ignore[no-untyped-def]
-        text = str(err[1]).strip().splitlines() or [""]
-        # A failed comparison begins with what differs and ends with a diff of it.
-        why = text[0] if kind == "failed" else text[-1]
-        if err[0] is not None:
-            why = f"{err[0].__name__}: {why}"
+    def _note(self, test: unittest.TestCase, kind: str, why: str) -> None:
         if not self._now:  # a fixture of a class or module
             self._say(test.id(), kind, why[:_WHY_CHARS])
         elif self._kind[0] in {"passed", "skipped"}:
@@ -75,6 +87,17 @@ class Recorder(unittest.TestResult):
     def _say(self, *what: str) -> None:
         self._out.write(f"\n{MARK}{json.dumps(what)}\n")
         self._out.flush()
+
+
+def _last_line(err: OptExcInfo) -> str:
+    lines = str(err[1]).strip().splitlines() or [""]
+    return f"{err[0] and err[0].__name__}: {lines[-1]}"
+
+
+def _first_line(err: OptExcInfo) -> str:
+    """What a failed assertion compared; a diff of it may follow."""
+    lines = str(err[1]).strip().splitlines() or [""]
+    return f"{err[0] and err[0].__name__}: {lines[0]}"
 
 
 def unpack(packed: bytes, folder: str) -> None:
@@ -86,12 +109,12 @@ def unpack(packed: bytes, folder: str) -> None:
 
 def prepare() -> None:
     """What `regrtest` sets, and no test left out because the platform is called WebAssembly."""
-    support = importlib.import_module("test.support")
-    support.use_resources = ()  # type: ignore[attr-defined]
-    support.is_wasi = False  # type: ignore[attr-defined]
+    support: Any = importlib.import_module("test.support")
+    support.use_resources = ()
+    support.is_wasi = False
     if sys.platform == "wasi":  # both ask the module `resource` where there is no WebAssembly
-        support.skip_if_unlimited_stack_size = lambda test: test  # type: ignore[attr-defined]
-        support.skip_if_huge_c_stack = lambda _=0: lambda test: test  # type: ignore[attr-defined]
+        support.skip_if_unlimited_stack_size = lambda test: test
+        support.skip_if_huge_c_stack = lambda _=0: lambda test: test
     random.seed(0)
 
 
@@ -113,7 +136,7 @@ def run_module(module: str, folder: str, known: frozenset[str] = frozenset()) ->
         known: Names of tests that are not to run.
     """
     recorder = Recorder(sys.stdout)
-    os.makedirs(folder, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     prepare()
     kept = sys.stdout, sys.stderr

@@ -53,6 +53,7 @@ _NATIVE_S = 200.0
 _MODULE_S = 200.0
 _CRASHES = 20
 _WORD = re.compile(r"\w+")
+_TEST_NAME = re.compile(r"\btest\.(\w+)")
 _RUNNER = Path(__file__).with_name("suite_runner.py").read_text(encoding="utf-8")
 _DRIVER = """
 import suite_runner
@@ -85,9 +86,10 @@ def pack(tests: Path, module: Path) -> bytes:
         if path in wanted:
             continue
         wanted.add(path)
-        if path.name != "support":
-            named = {word for file in _files(path) if file.suffix == ".py" for word in _words(file)}
-            todo += [beside[name] for name in named & beside.keys()]
+        words = _TEST_NAME if path.name == "support" else _WORD
+        texts = [file.read_text(encoding="latin-1") for file in _files(path) if file.suffix == ".py"]
+        named = {word for text in texts for word in words.findall(text)}
+        todo += [beside[name] for name in named & beside.keys()]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         for path in sorted(file for one in wanted for file in _files(one)):
@@ -99,10 +101,6 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     return [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc"]
-
-
-def _words(file: Path) -> set[str]:
-    return set(_WORD.findall(file.read_text(encoding="latin-1")))
 
 
 def read_lines(text: str) -> tuple[Outcomes, str]:

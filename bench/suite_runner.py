@@ -78,6 +78,10 @@ class Recorder(unittest.TestResult):
         """A test that is known to fail, and passes."""
         self._note(test, "xpassed", "")
 
+    def skip_module(self, module: str, reason: str) -> None:
+        """A module that does not want to be imported here."""
+        self._say(f"setUpModule ({module})", "skipped", reason[:_WHY_CHARS])
+
     def _note(self, test: unittest.TestCase, kind: str, why: str) -> None:
         if not self._now:  # a fixture of a class or module
             self._say(test.id(), kind, why[:_WHY_CHARS])
@@ -112,6 +116,7 @@ def prepare() -> None:
     support: Any = importlib.import_module("test.support")
     support.use_resources = ()
     support.is_wasi = False
+    support.has_socket_support = True  # asyncio's loops run without any
     if sys.platform == "wasi":  # both ask the module `resource` where there is no WebAssembly
         support.skip_if_unlimited_stack_size = lambda test: test
         support.skip_if_huge_c_stack = lambda _=0: lambda test: test
@@ -146,6 +151,8 @@ def run_module(module: str, folder: str, known: frozenset[str] = frozenset()) ->
     try:
         suite = unittest.defaultTestLoader.loadTestsFromName(module)
         unittest.TestSuite([test for test in tests_of(suite) if test.id() not in known]).run(recorder)
+    except unittest.SkipTest as skipped:
+        recorder.skip_module(module, str(skipped))
     finally:
         sys.stdout, sys.stderr = kept
 

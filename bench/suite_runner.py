@@ -116,8 +116,10 @@ def prepare() -> None:
     support: Any = importlib.import_module("test.support")
     support.use_resources = ()
     support.is_wasi = False
-    support.has_socket_support = True  # asyncio's loops run without any
-    if sys.platform == "wasi":  # both ask the module `resource` where there is no WebAssembly
+    support.has_socket_support = support.has_subprocess_support = True  # what wants none of them runs
+    if sys.platform == "wasi":
+        sys.modules["ctypes"] = None  # type: ignore[assignment]  # numpy has imported what programs may not
+        # Both ask the module `resource` where there is no WebAssembly.
         support.skip_if_unlimited_stack_size = lambda test: test
         support.skip_if_huge_c_stack = lambda _=0: lambda test: test
     random.seed(0)

@@ -7,9 +7,10 @@ the pointer-wide type, which has 32 bits here and 64 natively, and `sys.maxsize`
 from __future__ import annotations
 
 import sys
+from collections.abc import Set as AbstractSet
 from importlib.machinery import ModuleSpec, PathFinder
 from opcode import opmap
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 MAXSIZE = 2**63 - 1
@@ -93,6 +94,9 @@ def install() -> None:
         return
     sys.meta_path.insert(0, _Finder)
     sys.maxsize = MAXSIZE
+    # It takes `sys.maxsize` for the largest hash, and is to give what `frozenset` gives for equal sets.
+    largest = SimpleNamespace(maxsize=2 ** (sys.hash_info.width - 1) - 1)
+    setattr(AbstractSet, "_hash", FunctionType(AbstractSet._hash.__code__, {"sys": largest}))  # noqa: B010, SLF001  # type: ignore[attr-defined]
 
 
 def _divide(numpy: ModuleType) -> None:

@@ -158,6 +158,26 @@ def test_numpy_writes_and_reads_plain_files(engine, body):
     ]
 
 
+WHOLE = {
+    "a descriptor": "fd = os.open('x', os.O_RDWR | os.O_CREAT)\n"
+    "    n = os.write(fd, data), os.lseek(fd, 0, 0), os.read(fd, len(data) + 1) == data, os.read(fd, 1) == b''",
+    "at a place": "fd = os.open('x', os.O_RDWR | os.O_CREAT)\n"
+    "    n = os.pwrite(fd, data, 7), os.pread(fd, 7, 0).count(0) - 7, os.pread(fd, len(data) + 1, 7) == data,"
+    " os.pread(fd, 9, 7 + len(data)) == b''",
+    "a file without a buffer": "f = open('x', 'w+b', buffering=0)\n"
+    "    n = f.write(data), f.seek(0), f.read(len(data) + 1) == data, f.read(1) == b''",
+}
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 131_072, 200_001])
+@pytest.mark.parametrize("body", WHOLE.values(), ids=WHOLE.keys())
+def test_a_file_is_written_and_read_as_far_as_was_asked_for(engine, body, size):
+    """The host moves 64 KiB at a time, and programs do not look at how much it was."""
+    source = f"import os\ndef f():\n    data = bytes(range(251)) * 800\n    data = data[:{size}]\n    {body}\n    return n"
+
+    assert outcome_of(engine, source, limits=SCRATCH).unwrap() == (size, 0, True, True)
+
+
 def test_a_descriptor_without_a_name_is_not_duplicated_and_says_so(engine):
     outcome = outcome_of(engine, "import os\ndef f(): return os.dup(1)")
 
@@ -241,6 +261,12 @@ def test_asyncio_runs_what_needs_no_socket(engine, body):
     source = f"import asyncio\ndef f():\n    {body}\n    return asyncio.run(main()) + 0 * asyncio.run(main())"
 
     assert outcome_of(engine, source).unwrap() == 7
+
+
+def test_the_interpreters_own_file_is_there_for_what_looks_at_it(engine):
+    source = "import os, platform, sys\ndef f(): return platform.libc_ver(), os.path.isfile(sys.executable)"
+
+    assert outcome_of(engine, source).unwrap() == (("", ""), True)
 
 
 def test_thread_time_is_the_time_of_the_only_thread(engine):

@@ -163,6 +163,7 @@ def assemble_root(folder: Path, stdlib: bytes, spec: ImageSpec) -> tuple[str, ..
     root = folder / "root"
     (folder / "empty").mkdir(mode=0o700)
     members = {artifacts.STDLIB_GUEST_PATH: stdlib, agent_zip.GUEST_PATH: agent_zip.build(), "dev/null": b""}
+    members["usr/local/bin/python.wasm"] = b""  # `sys.executable`, which `platform` reads
     members.update(artifacts.unpacked_data(stdlib))
     layers = {f"evocell/layers/{n:03}.zip": read_layer(path) for n, path in enumerate(spec.layers)}
     for name, data in {**members, **layers}.items():

@@ -2,6 +2,7 @@
 (module
   (import "interpreter" "PyLong_AsSsize_t" (func $size (param i32) (result i32)))
   (import "interpreter" "PyNumber_AsSsize_t" (func $index (param i32 i32) (result i32)))
+  (import "interpreter" "_PyLong_Size_t_Converter" (func $convert (param i32 i32) (result i32)))
   (import "interpreter" "PyLong_AsLongLong" (func $long (param i32) (result i64)))
   (import "interpreter" "PyNumber_Index" (func $number (param i32) (result i32)))
   (import "interpreter" "PyErr_Occurred" (func $occurred (result i32)))
@@ -52,4 +53,13 @@
     (if (result i32) (local.get $found)
       (then (local.get $found))
       (else (call $index (local.get $o) (local.get $error)))))
+
+  (func (export "evocell.converted") (param $o i32) (param $at i32) (result i32)
+    (if (call $convert (local.get $o) (local.get $at)) (then (return (i32.const 1))))
+    (if (i32.eqz (call $overflowed)) (then (return (i32.const 0))))
+    (call $clear)
+    (if (i32.le_s (call $nearest (local.get $o)) (i32.const 0))
+      (then (return (call $convert (local.get $o) (local.get $at)))))
+    (i32.store (local.get $at) (i32.const 0x7fffffff))
+    (i32.const 1))
 )

@@ -159,6 +159,7 @@ def test_deep_sources_compile(engine, source, x, right):
         ("'-' * 100_000 + '1'", "MemoryError"),
         ("'1 if 0 else ' * 50_000 + '1'", "MemoryError"),
         ("'1+' * 100_000 + '1'", "RecursionError"),
+        ("'(7)' + '.real' * 10_000", 7),
     ],
 )
 def test_evaluated_text_may_be_deep_and_one_that_is_too_deep_is_no_matter_of_memory(engine, text, answer):
@@ -168,6 +169,13 @@ def test_evaluated_text_may_be_deep_and_one_that_is_too_deep_is_no_matter_of_mem
 
     assert outcome.kind != "memory"
     assert (outcome.unwrap() if outcome.ok else outcome.type_name) == answer, outcome
+    engine.destroy_sandbox(sandbox)
+
+
+def test_a_source_of_half_a_million_parts_within_each_other_is_too_deep_and_no_more(engine):
+    sandbox = engine.create_sandbox(source="def f(): return eval('a' + '.b' * 500_000)", limits=LIMITS)
+
+    assert engine.run(sandbox, "f").type_name == "RecursionError"
     engine.destroy_sandbox(sandbox)
 
 

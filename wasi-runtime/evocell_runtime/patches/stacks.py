@@ -161,6 +161,13 @@ STACKS: tuple[AnyPatch, ...] = (
         "isinstance with nested tuples",
     ),
     _counting(
+        "astfold_expr",
+        "49f058d7f645db3140bfd708a6103fe7d9d45c1acd0c1ee5aedd114b1bf40f46",
+        3,
+        128,
+        "the parts of an expression that is compiled, such as `a()()()`,",
+    ),
+    _counting(
         "slot_tp_call",
         "f583ac97898167ebfbb9e5e1ac5cc5b41a716a43e4dab41c7544b7f99a587ad8",
         3,

@@ -31,7 +31,7 @@ from pathlib import Path
 from rich.console import Console
 
 import evocell
-from guest_suites import LIMITS, Run, keep_runs, kept_runs, line_of, show_runs
+from guest_suites import LIMITS, Run, keep_runs, kept_runs, line_of, show_runs, table_of
 from suite_runner import MARK
 
 #: Modules that are about processes, sockets, other platforms, a compiler, a display or a terminal and nothing else.
@@ -52,6 +52,12 @@ _CALL_S = 150.0
 _NATIVE_S = 200.0
 _MODULE_S = 200.0
 _CRASHES = 20
+_SCRATCH = {
+    "scratch_bytes": 1 << 33,
+    "scratch_file_bytes": 1 << 33,
+    "scratch_files": 100_000,
+    "scratch_depth": 64,
+}
 _WORD = re.compile(r"\w+")
 _TEST_NAME = re.compile(r"\btest\.(\w+)")
 _RUNNER = Path(__file__).with_name("suite_runner.py").read_text(encoding="utf-8")
@@ -126,7 +132,7 @@ def in_guest(engine: evocell.Engine, tests: Path, module: Path) -> Outcomes:
     seen: Outcomes = {}
     until = time.monotonic() + _MODULE_S
     for _ in range(_CRASHES):
-        limits = LIMITS.evolve(timeout_s=_CALL_S, scratch_bytes=1 << 30, scratch_files=100_000)
+        limits = LIMITS.evolve(timeout_s=_CALL_S, **_SCRATCH)
         case = evocell.Case((packed, f"test.{module.stem}", sorted(seen)))
         task = evocell.Evaluation("driver:run", [case], lambda *_: 1.0, limits=limits)
         result = engine.evaluate([_PROGRAM], task)[0]
@@ -171,6 +177,7 @@ def main() -> int:
     parser.add_argument("--python", required=True, help="an interpreter of the same version with these tests")
     parser.add_argument("--only", default="", help="modules in whose name this is found, left out or not")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", type=Path, help="where to write a table in Markdown")
     options = parser.parse_args()
     console = Console(soft_wrap=True)
     runs = kept_runs(options.json)
@@ -192,6 +199,8 @@ def main() -> int:
             console.print(line_of(runs[-1]), markup=False, highlight=False)
             keep_runs(options.json, runs)
     show_runs(console, runs)
+    if options.table:
+        options.table.write_text(table_of(runs), encoding="utf-8")
     return 0
 
 

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 import evocell
+from suite_causes import cause_of, is_lacking, summary
 
 LIMITS = evocell.Limits(
     fuel=10**13,
@@ -227,7 +228,7 @@ class Run:
             place = _FIXTURE.match(other)
             if place and kind != "passed" and name.startswith((f"{place[1]}.", f"test.{place[1]}.")):
                 return kind, why
-        return "missing", "not run"
+        return "missing", f"{name.partition('[')[0].rpartition('.')[0] or name} is not there"
 
 
 def find_wheel(folder: Path, package: str) -> Path:
@@ -324,6 +325,7 @@ def main() -> int:
     parser.add_argument("--python", help="an interpreter with the same package and pytest")
     parser.add_argument("--only", default="", help="modules in whose path this is found")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", type=Path, help="where to write a table in Markdown")
     parser.add_argument("--tests", type=Path, help="a folder of test modules that are in no wheel")
     options = parser.parse_args()
     console = Console(soft_wrap=True)
@@ -349,6 +351,8 @@ def main() -> int:
                 console.print(line_of(runs[-1]), markup=False, highlight=False)
                 keep_runs(options.json, runs)
     show_runs(console, runs)
+    if options.table:
+        options.table.write_text(table_of(runs), encoding="utf-8")
     return 0
 
 
@@ -399,13 +403,51 @@ def show_runs(console: Console, runs: list[Run]) -> None:
         counts = Counter(kind for run in runs for kind, _ in (getattr(run, side) or {}).values())
         table.add_row(side, *(str(counts[kind]) for kind in KINDS))
     console.print(table)
-    passed = sum(kind == "passed" for run in runs for kind, _ in (run.native or {}).values())
     lost = [(f"{run.module}::{name}", why) for run in runs for name, why in run.lost().items()]
-    if passed:
-        console.print(f"{100 * (1 - len(lost) / passed):.2f} % of what passes natively passes in the guest")
-    for why, many in Counter(why for _, why in lost).most_common(60):
-        names = [name for name, reason in lost if reason == why]
-        console.print(f"{many} × {why}: {names[0]}", markup=False, highlight=False)
+    console.print(_share(runs))
+    for cause in Counter(cause_of(why) for _, why in lost):
+        of_it = [(name, why) for name, why in lost if cause_of(why) == cause]
+        console.print(f"{len(of_it)} × {cause}", markup=False, highlight=False)
+        for why, many in Counter(why for _, why in of_it).most_common(20):
+            names = [name for name, reason in of_it if reason == why]
+            console.print(f"    {many} × {why}: {names[0]}", markup=False, highlight=False)
+
+
+def _passed(outcomes: dict[str, tuple[str, str]] | None) -> int:
+    return sum(kind == "passed" for kind, _ in (outcomes or {}).values())
+
+
+def _share(runs: list[Run]) -> str:
+    """The share of all tests, and of those that want nothing that a sandbox lacks."""
+    passed = sum(_passed(run.native) for run in runs)
+    lost = [why for run in runs for why in run.lost().values()]
+    lacking = sum(is_lacking(cause_of(why)) for why in lost)
+    if not passed:
+        return "nothing was run natively"
+    return (
+        f"{100 * (1 - len(lost) / passed):.2f} % of the {passed:,} tests that pass natively pass in the guest, and "
+        f"{100 * (1 - (len(lost) - lacking) / max(1, passed - lacking)):.2f} % without the {lacking:,} that want "
+        f"what a sandbox lacks"
+    )
+
+
+def table_of(runs: list[Run]) -> str:
+    """A table in Markdown of the modules that lost tests, with the causes, and the sums of the others."""
+    lines = [
+        "| module | passes natively | of these in the guest | share | why not all |",
+        "|---|---:|---:|---:|---|",
+    ]
+    whole = [run for run in runs if not run.lost()]
+    for run in runs:
+        lost, native = run.lost(), _passed(run.native)
+        if lost:
+            share = f"{100 * (1 - len(lost) / native):.1f} %"
+            lines.append(
+                f"| `{run.module}` | {native:,} | {native - len(lost):,} | {share} | {summary(lost.values())} |"
+            )
+    rest = sum(_passed(run.native) for run in whole)
+    lines.append(f"| {len(whole)} others | {rest:,} | {rest:,} | 100 % | |")
+    return "\n".join([*lines, "", _share(runs)])
 
 
 if __name__ == "__main__":

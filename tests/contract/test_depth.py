@@ -179,6 +179,15 @@ def test_a_source_of_half_a_million_parts_within_each_other_is_too_deep_and_no_m
     engine.destroy_sandbox(sandbox)
 
 
+@pytest.mark.parametrize("call", ["issubclass(str, kinds)", "isinstance('', kinds)"])
+def test_tuples_of_classes_nested_without_end_are_too_deep_and_no_more(engine, call):
+    body = f"    kinds = (int,)\n    while True:\n        for _ in range(20_000): kinds = (kinds,)\n        {call}"
+    sandbox = engine.create_sandbox(source=f"def f():\n{body}", limits=LIMITS)
+
+    assert engine.run(sandbox, "f").type_name == "RecursionError"
+    engine.destroy_sandbox(sandbox)
+
+
 CHAINS = {
     "tuples": ("v = (i, v)", "", 1_000_000),
     "lists": ("v = [v]", "", 1_000_000),

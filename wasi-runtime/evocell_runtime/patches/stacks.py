@@ -161,6 +161,13 @@ STACKS: tuple[AnyPatch, ...] = (
         "isinstance with nested tuples",
     ),
     _counting(
+        "object_issubclass",
+        "b58211f0ae73ff3bb845e8cdc48a038956b87340f4e37f360258ef8ebe2a9e65",
+        3,
+        64,
+        "issubclass with nested tuples",
+    ),
+    _counting(
         "astfold_expr",
         "49f058d7f645db3140bfd708a6103fe7d9d45c1acd0c1ee5aedd114b1bf40f46",
         3,

@@ -24,20 +24,20 @@ _WASI = str(sys.platform) == "wasi"
 # Frames of this name are left out of tracebacks of imports that fail.
 _FILE = "<frozen importlib._bootstrap>"
 _LOADING = """
-def _find_and_load(name, import_):
+def _find_and_load(name, import_, *, lazy_submodule=False):
     if owned(name):
-        return real(name, import_)
+        return real(name, import_, lazy_submodule=lazy_submodule)
     bootstrap._find_and_load = real
     begin()
     try:
-        return real(name, import_)
+        return real(name, import_, lazy_submodule=lazy_submodule)
     finally:
         end()
         bootstrap._find_and_load = counting
 """
 
 _bootstrap: Any = sys.modules["_frozen_importlib"]
-_counting: Callable[[str, Any], Any] | None = None
+_counting: Callable[..., Any] | None = None
 _call: Callable[[bytes], object] | None = None
 _spent_ns = _began_ns = 0
 _told = b""

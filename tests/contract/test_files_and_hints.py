@@ -263,6 +263,24 @@ def test_asyncio_runs_what_needs_no_socket(engine, body):
     assert outcome_of(engine, source).unwrap() == 7
 
 
+LAZY = {
+    "a module": ("lazy import wave\ndef f(): return wave.__name__", "wave"),
+    "a part of a package": (
+        "lazy from xml.dom import pulldom\ndef f(): return pulldom.__name__",
+        "xml.dom.pulldom",
+    ),
+    "a part of the program": ("lazy from own import part\ndef f(): return part.x", 7),
+    "a name of the program": ("lazy from own.part import x\ndef f(): return x", 7),
+}
+
+
+@pytest.mark.parametrize(("source", "right"), LAZY.values(), ids=LAZY.keys())
+def test_imports_may_be_lazy(engine, source, right):
+    outcome = outcome_of(engine, source, files={"own/__init__.py": "", "own/part.py": "x = 7"})
+
+    assert outcome.unwrap() == right
+
+
 def test_the_interpreters_own_file_is_there_for_what_looks_at_it(engine):
     source = "import os, platform, sys\ndef f(): return platform.libc_ver(), os.path.isfile(sys.executable)"
 

@@ -84,7 +84,10 @@ def modules_of(tests: Path, only: str) -> Iterator[Path]:
 
 def pack(tests: Path, module: Path) -> bytes:
     """A zip of one test module with what it names of its folder, and what all tests rest on."""
-    beside = {path.stem: path for path in tests.iterdir() if path.name != "__pycache__"}
+    beside: dict[str, list[Path]] = {}
+    for path in tests.iterdir():
+        if path.name != "__pycache__":
+            beside.setdefault(path.name.partition(".")[0], []).append(path)
     wanted: set[Path] = set()
     todo = [module, tests / "__init__.py", tests / "support"]
     while todo:
@@ -95,7 +98,7 @@ def pack(tests: Path, module: Path) -> bytes:
         words = _TEST_NAME if path.name == "support" else _WORD
         texts = [file.read_text(encoding="latin-1") for file in _files(path) if file.suffix == ".py"]
         named = {word for text in texts for word in words.findall(text)}
-        todo += [beside[name] for name in named & beside.keys()]
+        todo += [path for name in named & beside.keys() for path in beside[name]]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         for path in sorted(file for one in wanted for file in _files(one)):

@@ -405,8 +405,8 @@ def show_runs(console: Console, runs: list[Run]) -> None:
     console.print(table)
     lost = [(f"{run.module}::{name}", why) for run in runs for name, why in run.lost().items()]
     console.print(_share(runs))
-    for cause in Counter(cause_of(why) for _, why in lost):
-        of_it = [(name, why) for name, why in lost if cause_of(why) == cause]
+    for cause in Counter(cause_of(why, name) for name, why in lost):
+        of_it = [(name, why) for name, why in lost if cause_of(why, name) == cause]
         console.print(f"{len(of_it)} × {cause}", markup=False, highlight=False)
         for why, many in Counter(why for _, why in of_it).most_common(20):
             names = [name for name, reason in of_it if reason == why]
@@ -420,8 +420,8 @@ def _passed(outcomes: dict[str, tuple[str, str]] | None) -> int:
 def _share(runs: list[Run]) -> str:
     """The share of all tests, and of those that want nothing that a sandbox lacks."""
     passed = sum(_passed(run.native) for run in runs)
-    lost = [why for run in runs for why in run.lost().values()]
-    lacking = sum(is_lacking(cause_of(why)) for why in lost)
+    lost = [(why, name) for run in runs for name, why in run.lost().items()]
+    lacking = sum(is_lacking(cause_of(why, name)) for why, name in lost)
     if not passed:
         return "nothing was run natively"
     return (
@@ -443,7 +443,7 @@ def table_of(runs: list[Run]) -> str:
         if lost:
             share = f"{100 * (1 - len(lost) / native):.1f} %"
             lines.append(
-                f"| `{run.module}` | {native:,} | {native - len(lost):,} | {share} | {summary(lost.values())} |"
+                f"| `{run.module}` | {native:,} | {native - len(lost):,} | {share} | {summary(lost)} |"
             )
     rest = sum(_passed(run.native) for run in whole)
     lines.append(f"| {len(whole)} others | {rest:,} | {rest:,} | 100 % | |")

@@ -56,6 +56,7 @@ _SCRATCH = {
     "scratch_bytes": 1 << 33,
     "scratch_file_bytes": 1 << 33,
     "scratch_files": 100_000,
+    "open_files": 1_000,
     "scratch_depth": 64,
 }
 _WORD = re.compile(r"\w+")

@@ -13,7 +13,7 @@ LACKING = (
         "no processes",
         (
             r"subprocess|support processes|\bfork|os\.spawn|'spawn|posix_spawn|popen|execv|waitp?id|multiprocessing|"
-            r"os\.system|ProcessPool|python\.wasm|strace|requires a shell|pidfd|ptrace|test_cmd_line"
+            r"os\.system|ProcessPool|python\.wasm|strace|requires a shell|pidfd|ptrace|test_cmd_line|test_support\.test_support\.\w*Isolat"
         ),
     ),
     ("no threads", r"thread|would wait for ever"),
@@ -42,7 +42,7 @@ LACKING = (
             r"display|lchmod|setuid|root user|device|1577836800|large timestamps|\d{4,5} != 3\d{4}|extended attribute|xattr|"
             r"(needs?|requires|need fd support for) (an )?(os|posix|sched_|OS)\b|_get_priority|scheduler|affinity|musl|"
             r"fd support|TESTFN_UN|test_utime|parent_mode|_permissions|test_mode|test_touch|rollover|test_compute_files|"
-            r"inheritable|bad file descriptor|test_stat_dir_fd|dir_fd|test_blksize|sameopenfile|missing-link"
+            r"inheritable|bad file descriptor|test_stat_dir_fd|dir_fd|blksize|Need the \w+ command|safe rmtree|disk_usage|undecodable|clock_settime|Remote debugging|sameopenfile|missing-link"
         ),
     ),
     ("no time zones or locales of the system", r"tzset|/zoneinfo|locale|tzname"),
@@ -51,7 +51,7 @@ LACKING = (
         (
             r"python315\.zip|__init__\.pyc|zipimporter|installed Python|source (code )?(is )?not available|site module|"
             r"could not get source|Not a directory|no source|frozen source|-[EIS] was given|test_linecache|"
-            r"exit_exception_traceback|get_cli_details|StateTestCase\.test_skip"
+            r"exit_exception_traceback|get_cli_details|StateTestCase\.test_skip|test_pyclbr|Pydoc:|test_mixed_case_module|stdlib_dir"
         ),
     ),
 )

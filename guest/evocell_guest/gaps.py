@@ -49,6 +49,7 @@ def fill() -> None:
         time.get_clock_info = _clock_info(time.get_clock_info)
     os.dup = dup
     os.times = _times
+    os.rmdir = _rmdir(os.rmdir)
     if not hasattr(os, "getppid"):
         os.getppid = _first
     if not hasattr(os, "sched_getaffinity"):
@@ -204,6 +205,16 @@ def _clock_info(original: Any) -> Any:
         return original("process_time" if name == "thread_time" else name)
 
     return get_clock_info
+
+
+def _rmdir(original: Any) -> Any:
+    def rmdir(path: Any, *, dir_fd: int | None = None) -> None:
+        """Remove a directory; its name may end with a slash, which WASI does not take there."""
+        name = os.fspath(path)
+        slash = b"/" if isinstance(name, bytes) else "/"
+        original(name.rstrip(slash) or name, dir_fd=dir_fd)
+
+    return rmdir
 
 
 def _times() -> Any:

@@ -62,6 +62,8 @@ WRITES = {
     "numpy": "np.save('a.npy', np.arange(3))\n    return 'x' * (np.load('a.npy').sum() // 3)",
     "renamed": "open('a', 'w').write('x')\n    os.replace('a', 'b')\n    return open('b').read() if not os.path.exists('a') else ''",
     "removed": "open('a', 'w').write('x')\n    os.remove('a')\n    os.mkdir('d')\n    os.rmdir('d')\n    return 'x' if not os.path.exists('a') and not os.path.exists('d') else ''",
+    "removed by names that end with a slash": "import shutil\n    os.makedirs('a/b/c/')\n    os.rmdir('a/b/c/')\n"
+    "    shutil.rmtree('a/')\n    return 'x' if not os.path.exists('a') else ''",
     "sqlite": "import sqlite3\n    c = sqlite3.connect(':memory:')\n    return c.execute(\"select 'x'\").fetchone()[0]",
     "temporary": "import tempfile\n    with tempfile.NamedTemporaryFile('w+') as t:\n        t.write('x'); t.seek(0)\n        return t.read()",
 }

@@ -31,7 +31,7 @@ from pathlib import Path
 from rich.console import Console
 
 import evocell
-from guest_suites import LIMITS, Run, keep_runs, kept_runs, line_of, show_runs, table_of
+from guest_suites import LIMITS, WHOLE, Run, keep_runs, kept_runs, line_of, show_runs, table_of
 from suite_runner import MARK
 
 #: Modules that are about processes, sockets, other platforms, a compiler, a display or a terminal and nothing else.
@@ -146,7 +146,7 @@ def in_guest(engine: evocell.Engine, tests: Path, module: Path) -> Outcomes:
         if outcome is not None and outcome.ok:
             return seen
         why = str(outcome.error if outcome else result.error or result.reason).strip().splitlines()
-        seen[running or "the whole module"] = ("error", f"the call ended: {why[-1][:200] if why else '?'}")
+        seen[running or WHOLE] = ("error", f"the call ended: {why[-1][:200] if why else '?'}")
         if not running or time.monotonic() > until:
             return seen
     return seen

@@ -47,6 +47,8 @@ LIMITS = evocell.Limits(
 )
 KINDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 _IMPORTED = re.compile(r"^from ([\w.]+\.tests\.test_\w+) import", re.MULTILINE)
+#: Stands for a test that ended before any.
+WHOLE = "the whole module"
 #: Where unittest notes what is no test: a fixture, or a module that could not be imported.
 _FIXTURE = re.compile(r"(?:setUp(?:Class|Module) \(|unittest\.loader\.\w+\.)([\w.]+)\)?$")
 _TEST_MODULE = re.compile(r"(?:^|/)tests/test_\w+\.py$")
@@ -228,6 +230,8 @@ class Run:
             place = _FIXTURE.match(other)
             if place and kind != "passed" and name.startswith((f"{place[1]}.", f"test.{place[1]}.")):
                 return kind, why
+        if WHOLE in self.guest:
+            return self.guest[WHOLE]
         return "missing", f"{name.partition('[')[0].rpartition('.')[0] or name} is not there"
 
 
@@ -298,7 +302,7 @@ def in_guest(engine: evocell.Engine, source: dict[str, str | bytes]) -> dict[str
     outcome = result.test_results[0].outcome if result.test_results else None
     if outcome is None or not outcome.ok:
         why = str(result.error or (outcome and outcome.error) or result.reason).strip().splitlines()
-        return {"the whole module": ("error", why[-1][:200] if why else "no result")}
+        return {WHOLE: ("error", why[-1][:200] if why else "no result")}
     return {str(name): (str(kind), str(why)) for name, (kind, why) in outcome.unwrap().items()}
 
 
@@ -310,7 +314,7 @@ def natively(python: str, module: str, tests: Path | None) -> dict[str, tuple[st
         done = subprocess.run([python, "-c", NATIVELY, *arguments], capture_output=True, check=False)
         seen = Path(folder, "seen.json")
         if not seen.exists():
-            return {"the whole module": ("error", done.stderr.decode(errors="replace")[-200:])}
+            return {WHOLE: ("error", done.stderr.decode(errors="replace")[-200:])}
         loaded = json.loads(seen.read_text(encoding="utf-8"))
     return {name: (kind, why) for name, (kind, why) in loaded.items()}
 

@@ -172,8 +172,18 @@ def test_evaluated_text_may_be_deep_and_one_that_is_too_deep_is_no_matter_of_mem
     engine.destroy_sandbox(sandbox)
 
 
-def test_a_source_of_half_a_million_parts_within_each_other_is_too_deep_and_no_more(engine):
-    sandbox = engine.create_sandbox(source="def f(): return eval('a' + '.b' * 500_000)", limits=LIMITS)
+ENDLESS = {
+    "a source": "def f(): return eval('a' + '.b' * 500_000)",
+    "XML": (
+        "import copy, xml.etree.ElementTree as ET\ndef f():\n    root = last = ET.Element('a')\n"
+        "    for _ in range(300_000): last = ET.SubElement(last, 'a')\n    copy.deepcopy(root)"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS.keys())
+def test_what_is_hundreds_of_thousands_deep_is_too_deep_and_no_more(engine, source):
+    sandbox = engine.create_sandbox(source=source, limits=LIMITS)
 
     assert engine.run(sandbox, "f").type_name == "RecursionError"
     engine.destroy_sandbox(sandbox)

@@ -161,6 +161,13 @@ STACKS: tuple[AnyPatch, ...] = (
         "isinstance with nested tuples",
     ),
     _counting(
+        "_elementtree_Element___deepcopy___impl",
+        "a78ef615682ee9772c9991d86df46cc1a76a21ffbfffd640f6c06360cb2b008b",
+        2,
+        128,
+        "copy.deepcopy of an XML element",
+    ),
+    _counting(
         "object_issubclass",
         "b58211f0ae73ff3bb845e8cdc48a038956b87340f4e37f360258ef8ebe2a9e65",
         3,

@@ -38,15 +38,15 @@ from suite_runner import MARK
 LEFT_OUT = re.compile(
     r"test_(multiprocessing\w*|concurrent_futures|subprocess|popen|fork1|wait[34]|socket|socketserver|ssl|ftplib|"
     r"httplib|httpservers|imaplib|poplib|smtplib|smtpnet|urllib2net|urllibnet|urllib2_localnet|xmlrpc|docxmlrpc|"
-    r"robotparser|telnetlib|select|selectors|poll|epoll|kqueue|devpoll|asyncio|tkinter|ttk|ttk_textonly|tcl|idle|"
+    r"telnetlib|select|selectors|poll|epoll|kqueue|devpoll|tkinter|ttk|ttk_textonly|tcl|idle|"
     r"turtle|curses|readline|pty|openpty|tty|termios|winreg|winapi|winsound|winconsoleio|wmi|msvcrt|startfile|"
     r"launcher|android|apple|osx_env|_osx_support|gdb|dtrace|cext|cppext|peg_generator|tools|clinic|embed|capi|"
     r"ctypes|stable_abi_ctypes|venv|ensurepip|regrtest|cmd_line|cmd_line_script|faulthandler|eintr|file_eintr|"
     r"signal|threadsignals|fcntl|ioctl|resource|syslog|mmap|pwd|grp|dbm_gnu|dbm_ndbm|perf_profiler|perfmaps|"
     r"samply_profiler|external_inspection|profiling|remote_pdb|interpreters|_interpreters|_interpchannels|"
     r"crossinterp|xpickle|pyrepl|repl|build_details|gc_stats|getpath|bigmem|bigaddrspace|xxlimited|xxtestfuzz|"
-    r"c_stack_unwind|atexit_monitoring|script_helper|sundry|free_threading|threading|threading_local|thread|threadedtempfile|"
-    r"audit|site|sysconfig|webbrowser|pdb|lltrace|optimizer|generated_cases)(\.py)?$"
+    r"c_stack_unwind|atexit_monitoring|script_helper|free_threading|threading|thread|threadedtempfile|"
+    r"audit|site|lltrace|optimizer|generated_cases)(\.py)?$"
 )
 _CALL_S = 150.0
 _NATIVE_S = 200.0

@@ -46,7 +46,7 @@ LIMITS = evocell.Limits(
     payload_items=1_000_000,
 )
 KINDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
-_IMPORTED = re.compile(r"^from ([\w.]+\.tests\.test_\w+) import", re.MULTILINE)
+_IMPORTED = re.compile(r"^\s*from (?:(\.)(?=\w)|(?=[\w.]+\.tests\b))([\w.]+) import", re.MULTILINE)
 #: Stands for a test that ended before any.
 WHOLE = "the whole module"
 #: Where unittest notes what is no test: a fixture, or a module that could not be imported.
@@ -257,12 +257,8 @@ def pack_layer(folder: Path, package: str, target: Path) -> Path:
 
 
 def sources_of(wheel: zipfile.ZipFile, module: str) -> dict[str, str | bytes]:
-    """The program that runs one test module: the files around it and test modules it imports, and what runs them."""
-    imported = {
-        f"{name.replace('.', '/')}.py"
-        for name in _IMPORTED.findall(wheel.read(module).decode(errors="replace"))
-    }
-    wanted = {module} | (imported & set(wheel.namelist()))
+    """The program that runs one test module: the files around it and the tests it imports, and what runs them."""
+    wanted = _with_imported(wheel, module)
     folders = {str(PurePosixPath(name).parent) for name in wanted}
     files: dict[str, str | bytes] = {
         f"suite/{name}": wheel.read(name)
@@ -271,12 +267,32 @@ def sources_of(wheel: zipfile.ZipFile, module: str) -> dict[str, str | bytes]:
         and not name.endswith((".so", "/"))
         and (name in wanted or not _TEST_MODULE.search(name))
     }
+    # Only marks, by which pytest finds the full names: the packages themselves are in the library.
+    marks = {f"suite/{parent}/__init__.py" for folder in folders for parent in PurePosixPath(folder).parents}
     return {
+        **dict.fromkeys(marks - {"suite/./__init__.py"}, ""),
         **files,
         "suite/none.ini": "[pytest]\n",
         "plugin.py": PLUGIN,
         "driver.py": IN_GUEST.format(module=module, folders=sorted(folders)),
     }
+
+
+def _with_imported(wheel: zipfile.ZipFile, module: str) -> set[str]:
+    """A test module and what it, and what those, import of folders of tests, by their paths."""
+    names = set(wheel.namelist())
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found.add(path)
+        here = str(PurePosixPath(path).parent)
+        for dots, name in _IMPORTED.findall(wheel.read(path).decode(errors="replace")):
+            place = f"{here}/{name}" if dots else name.replace(".", "/")
+            todo += {f"{place}.py", f"{place}/__init__.py"} & names
+    return found
 
 
 def loose_sources(folder: Path, module: str) -> dict[str, str | bytes]:

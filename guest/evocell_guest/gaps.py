@@ -13,6 +13,7 @@ import select
 import sys
 import time
 from collections.abc import Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from io import FileIO
@@ -49,7 +50,8 @@ def fill() -> None:
         time.get_clock_info = _clock_info(time.get_clock_info)
     os.dup = dup
     os.times = _times
-    os.rmdir = _rmdir(os.rmdir)
+    for name, made in (("rmdir", _rmdir), ("utime", _of_what_is_there), ("chmod", _of_what_is_there)):
+        _replace(name, made(getattr(os, name)))
     if not hasattr(os, "getppid"):
         os.getppid = _first
     if not hasattr(os, "sched_getaffinity"):
@@ -200,6 +202,7 @@ async def _no_network(*_: object, **__: object) -> Any:
 
 
 def _clock_info(original: Any) -> Any:
+    @wraps(original)
     def get_clock_info(name: str, /) -> Any:
         """Describe a clock; that of the thread is that of the process."""
         return original("process_time" if name == "thread_time" else name)
@@ -207,7 +210,27 @@ def _clock_info(original: Any) -> Any:
     return get_clock_info
 
 
+def _replace(name: str, function: Any) -> None:
+    """Put a function into `os`, with what the former one is said to support."""
+    former = getattr(os, name)
+    for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+        if former in able:
+            able.add(function)
+    setattr(os, name, function)
+
+
+def _of_what_is_there(original: Any) -> Any:
+    @wraps(original)
+    def change(path: Any, *values: Any, dir_fd: int | None = None, **how: Any) -> None:
+        # The host says nothing of what is missing, and `Path.touch` takes that for a file.
+        os.stat(path, dir_fd=dir_fd)
+        original(path, *values, dir_fd=dir_fd, **how)
+
+    return change
+
+
 def _rmdir(original: Any) -> Any:
+    @wraps(original)
     def rmdir(path: Any, *, dir_fd: int | None = None) -> None:
         """Remove a directory; its name may end with a slash, which WASI does not take there."""
         name = os.fspath(path)

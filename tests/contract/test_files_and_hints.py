@@ -64,6 +64,9 @@ WRITES = {
     "removed": "open('a', 'w').write('x')\n    os.remove('a')\n    os.mkdir('d')\n    os.rmdir('d')\n    return 'x' if not os.path.exists('a') and not os.path.exists('d') else ''",
     "removed by names that end with a slash": "import shutil\n    os.makedirs('a/b/c/')\n    os.rmdir('a/b/c/')\n"
     "    shutil.rmtree('a/')\n    return 'x' if not os.path.exists('a') else ''",
+    "touched": "pathlib.Path('t').touch()\n    pathlib.Path('t').touch()\n    with open('t', 'r+') as t: t.write('x')\n"
+    "    return pathlib.Path('t').read_text()",
+    "copied": "import shutil\n    open('a', 'w').write('x')\n    shutil.copy2('a', 'b')\n    return open('b').read()",
     "sqlite": "import sqlite3\n    c = sqlite3.connect(':memory:')\n    return c.execute(\"select 'x'\").fetchone()[0]",
     "temporary": "import tempfile\n    with tempfile.NamedTemporaryFile('w+') as t:\n        t.write('x'); t.seek(0)\n        return t.read()",
 }
@@ -263,6 +266,15 @@ def test_asyncio_runs_what_needs_no_socket(engine, body):
     source = f"import asyncio\ndef f():\n    {body}\n    return asyncio.run(main()) + 0 * asyncio.run(main())"
 
     assert outcome_of(engine, source).unwrap() == 7
+
+
+@pytest.mark.parametrize(
+    "call", ["os.utime('/tmp/none', (1, 2))", "os.chmod('/tmp/none', 0o600)", "os.utime('/tmp/none')"]
+)
+def test_what_is_not_there_cannot_be_changed(engine, call):
+    outcome = outcome_of(engine, f"import os\ndef f(): {call}", limits=SCRATCH)
+
+    assert (outcome.type_name, "/tmp/none" in outcome.error) == ("FileNotFoundError", True)
 
 
 LAZY = {

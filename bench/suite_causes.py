@@ -13,11 +13,17 @@ LACKING = (
         "no processes",
         (
             r"subprocess|support processes|\bfork|os\.spawn|'spawn|posix_spawn|popen|execv|waitp?id|multiprocessing|"
-            r"os\.system|ProcessPool|python\.wasm|strace|requires a shell|pidfd|ptrace|test_cmd_line|test_support\.test_support\.\w*Isolat"
+            r"os\.system|ProcessPool|python\.wasm|strace|requires a shell|pidfd|ptrace|test_cmd_line|test_class_outcomes|test_durations_forwarded|test_fd_count|isolated_class|test_subtests_reported|test_method_outcomes|test_skip_reason_prop"
         ),
     ),
     ("no threads", r"thread|would wait for ever"),
-    ("no sockets", r"socket|_ssl\b|requires ssl|'_?ssl'|getaddrinfo|network|IPv6|urlopen|connections"),
+    (
+        "no sockets",
+        (
+            r"socket|_ssl\b|requires ssl|'_?ssl'|getaddrinfo|network|IPv6|urlopen|connections|getsockname|getpeername|sendto|"
+            r"SO_REUSE|could not bind|HTTPS|SSL|sendmsg|create_connection|attribute 'connect'|test_selector_events"
+        ),
+    ),
     (
         "extensions for tests",
         (
@@ -37,12 +43,12 @@ LACKING = (
     (
         "files without links, modes, owners and times; terminals; Linux's own calls",
         (
-            r"termios|\bpty\b|ptsname|\bpwd\b|\bgrp\b|umask|chmod|chown|symlink|symbolic link|hard ?link|Hardlink|"
+            r"termios|test_mailbox\.\w+\.test_(clean|reread)|test_negative_fd|test_dup|test_oserror_filename|\bpty\b|ptsname|\bpwd\b|\bgrp\b|umask|chmod|chown|symlink|symbolic link|hard ?link|Hardlink|"
             r"os\.pipe|pipe\(\)|fcntl|mkfifo|mknod|os\.link|dup2?\b|duplicated|Not supported|readline|curses|tkinter|"
             r"display|lchmod|setuid|root user|device|1577836800|large timestamps|\d{4,5} != 3\d{4}|extended attribute|xattr|"
             r"(needs?|requires|need fd support for) (an )?(os|posix|sched_|OS)\b|_get_priority|scheduler|affinity|musl|"
             r"fd support|TESTFN_UN|test_utime|parent_mode|_permissions|test_mode|test_touch|rollover|test_compute_files|"
-            r"inheritable|bad file descriptor|test_stat_dir_fd|dir_fd|blksize|Need the \w+ command|safe rmtree|disk_usage|undecodable|clock_settime|Remote debugging|sameopenfile|missing-link"
+            r"inheritable|bad file descriptor|test_stat_dir_fd|dir_fd|blksize|Need the \w+ command|safe rmtree|disk_usage|undecodable|clock_settime|Remote debugging|sameopenfile|missing-link|sendfile|/proc/self"
         ),
     ),
     ("no time zones or locales of the system", r"tzset|/zoneinfo|locale|tzname"),
@@ -51,7 +57,7 @@ LACKING = (
         (
             r"python315\.zip|__init__\.pyc|zipimporter|installed Python|source (code )?(is )?not available|site module|"
             r"could not get source|Not a directory|no source|frozen source|-[EIS] was given|test_linecache|"
-            r"exit_exception_traceback|get_cli_details|StateTestCase\.test_skip|test_pyclbr|Pydoc:|test_mixed_case_module|stdlib_dir"
+            r"exit_exception_traceback|get_cli_details|StateTestCase\.test_skip|test_pyclbr|Pydoc:|'venv'|test_pydoc|test_module_repr_source|test_mixed_case_module|stdlib_dir"
         ),
     ),
 )

@@ -113,7 +113,7 @@ class AsyncHandles(AsyncSandboxes):
         with self._request(), self.telemetry.span("sandbox.batch", about), shown as report:
             async with self._manager.reserved(specs) as records:
                 pairs = list(zip(records, specs, strict=True))
-                await map_bounded(load, pairs, at_once=self._worker.slots + 1, grows_with=self._worker)
+                await map_bounded(load, pairs, at_once=self.slots + 1, grows_with=self._worker.host)
                 return [AsyncSandbox(self, record.id) for record in records]
 
     async def batch_evaluate(
@@ -270,7 +270,7 @@ class AsyncHandles(AsyncSandboxes):
 
             return update_wrapper(ask, fitness, _NAMES, ())
         portal = TokenPortal(trio.lowlevel.current_trio_token())
-        threads = trio.CapacityLimiter(self._worker.slots)
+        threads = trio.CapacityLimiter(self.slots)
 
         async def ask_in_thread(record: SandboxRecord) -> object:
             handle = Sandbox(portal, AsyncSandbox(self, record.id))

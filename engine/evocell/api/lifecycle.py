@@ -264,7 +264,7 @@ class EngineLifecycle(Completable):
     @property
     def slots(self) -> int:
         """Number of concurrent calls; further ones wait."""
-        return self._worker.slots
+        return self._worker.host.slots
 
     async def workers(self) -> list[WorkerInfo]:
         """Return the state of each worker process; with ``workers=0`` that of this process."""

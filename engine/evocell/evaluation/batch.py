@@ -112,7 +112,7 @@ class Batches:
             image=None if asked is None else OWN if found is None else ChosenImage(found.id, asked),
             images=self._manager.images,
             deadline=deadline,
-            calls_at_once=calls or self._worker,
+            calls_at_once=calls or self._worker.host,
             room=self._room,
             observer=self._observer,
             pure=self._pure,
@@ -139,7 +139,7 @@ class Batches:
             self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
             sources = [one.source for one in individuals]
-            ahead = CompileAhead(self._versions, sources, plan.limits, self._worker)
+            ahead = CompileAhead(self._versions, sources, plan.limits, self._worker.host)
             if plan.evaluation.isolation == "batch":
                 return await evaluate_together(
                     self._worker,
@@ -193,7 +193,7 @@ class Batches:
             self._record("evaluate_stages", task, members, progress) as record,
         ):
             sources = [one.source for one in individuals]
-            ahead = CompileAhead(self._versions, sources, plans[0].limits, self._worker)
+            ahead = CompileAhead(self._versions, sources, plans[0].limits, self._worker.host)
             evaluate = partial(
                 evaluate_in_stages,
                 self._worker,
@@ -318,7 +318,7 @@ class Batches:
             "evaluate", Task.of_function(function, direction), records, progress
         ) as batch:
             scored = await map_bounded(
-                one, range(len(records)), at_once=self._worker.slots, grows_with=self._worker
+                one, range(len(records)), at_once=self._worker.host.slots, grows_with=self._worker.host
             )
         refuse_broken_scoring(scored)
         return [one.result for one in scored]

@@ -301,7 +301,7 @@ class Host(Sessions, Protocol):
     """Owner of guests: this process or a pool. Every method may be used from many trio tasks at once."""
 
     on_kill: Callable[[WorkerKill], None] | None
-    """See `Worker`."""
+    """Called with each worker that is killed for its memory; None for nobody."""
 
     @property
     def slots(self) -> int:

@@ -19,7 +19,7 @@ from evocell.api.arguments import (
 )
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.concurrency import passes_on
-from evocell.console.progress import StreamProgress
+from evocell.console.batches import StreamProgress
 from evocell.errors import ConfigurationError
 from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.individuals import NewIndividual, Progress

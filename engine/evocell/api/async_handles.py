@@ -18,7 +18,8 @@ from evocell.api.async_sandboxes import AsyncSandboxes
 from evocell.api.portal import TokenPortal
 from evocell.api.sandbox import AsyncFitness, AsyncSandbox, Fitness, Sandbox
 from evocell.concurrency import map_bounded
-from evocell.console.progress import Report, silent
+from evocell.console.batches import Report
+from evocell.console.progress import silent
 from evocell.errors import ConfigurationError
 from evocell.evaluation.batch import SandboxFunction
 from evocell.evaluation.individuals import Progress

@@ -19,7 +19,7 @@ from evocell.api.evaluator import Evaluators
 from evocell.api.portal import Task, TrioThread
 from evocell.api.sandbox import one_sandbox, several_sandboxes
 from evocell.config import Config
-from evocell.console.progress import StreamProgress
+from evocell.console.batches import StreamProgress
 from evocell.errors import EvocellError, StoreError
 from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.individuals import Progress

@@ -17,14 +17,8 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.concurrency import running_beside
 from evocell.config import Config
-from evocell.console.progress import (
-    BatchLines,
-    Report,
-    batch_bar,
-    console_progress,
-    is_notebook,
-    is_terminal,
-)
+from evocell.console.batches import BatchLines, Report, batch_bar, shows_bars
+from evocell.console.progress import console_progress
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.evaluation.batch import Batches
 from evocell.evaluation.memo import MemoisingCaller
@@ -355,7 +349,7 @@ class EngineLifecycle(Completable):
     @property
     def shows_batches(self) -> bool:
         """Whether a batch without a progress function is shown: where it can, if the engine has none too."""
-        return self._progress is None and (is_terminal() or is_notebook())
+        return self._progress is None and shows_bars()
 
     @contextmanager
     def _request(self) -> Iterator[None]:

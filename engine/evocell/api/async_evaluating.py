@@ -21,8 +21,8 @@ from evocell.api.lifecycle import EngineLifecycle
 from evocell.concurrency import passes_on
 from evocell.console.batches import StreamProgress
 from evocell.errors import ConfigurationError
-from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.individuals import NewIndividual, Progress
+from evocell.evaluation.own_functions import AwaitedScores
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits

@@ -21,8 +21,8 @@ from evocell.api.sandbox import one_sandbox, several_sandboxes
 from evocell.config import Config
 from evocell.console.batches import StreamProgress
 from evocell.errors import EvocellError, StoreError
-from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.individuals import Progress
+from evocell.evaluation.own_functions import AwaitedScores
 from evocell.execution.interface import OpenWorker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult

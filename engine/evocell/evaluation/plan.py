@@ -12,9 +12,8 @@ from attrs import define, evolve, field, frozen
 from evocell.code.compiler import CompiledVersion
 from evocell.concurrency import CapacityRetry, Deadline, Slots, Turns
 from evocell.errors import ConfigurationError
-from evocell.evaluation.async_scoring import AwaitedScores
-from evocell.evaluation.host_thread import HostThread
 from evocell.evaluation.memo import MemoisingCaller
+from evocell.evaluation.own_functions import AwaitedScores, HostThread
 from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits

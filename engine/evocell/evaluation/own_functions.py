@@ -134,23 +134,19 @@ class AwaitedScores:
 
     Attributes:
         evaluation: Whose function.
+        wanted: Whether the score function is async.
+        most: How many may be awaited at once; 0 where none is.
     """
 
     evaluation: Evaluation
+    wanted: bool = field(init=False)
+    most: int = field(init=False)
     _turns: trio.CapacityLimiter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.wanted = is_async(self.evaluation.score)
+        self.most = self.evaluation.scores_at_once if self.wanted else 0
         self._turns = trio.CapacityLimiter(self.evaluation.scores_at_once)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the score function is async."""
-        return is_async(self.evaluation.score)
-
-    @property
-    def most(self) -> int:
-        """How many may be awaited at once; 0 where none is."""
-        return self.evaluation.scores_at_once if self.wanted else 0
 
     async def judge(self, outcomes: Sequence[tuple[int, Outcome]]) -> list[Judged]:
         """Score outcomes, several at once.

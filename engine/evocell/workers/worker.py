@@ -38,6 +38,8 @@ COMPILE_LIMITS = Limits(
 )
 """Budget of trusted work on code; compiling little code gets less fuel."""
 
+_BOUNDS = COMPILE_LIMITS.payload_bounds
+
 _INFO: Bounds = {"max_bytes": 256 << 20, "max_items": 10_000, "max_depth": 8}
 """Bounds of an image's answer about itself."""
 
@@ -252,7 +254,7 @@ class HostWorker:
 
     async def _ask(self, question: Mapping[str, object], limits: Limits) -> GuestResult:
         """Ask the agent of a dedicated fork, which runs no untrusted code."""
-        data = encode(question, **COMPILE_LIMITS.payload_bounds)
+        data = encode(question, **_BOUNDS)
         return await self._run(GuestRequest(parts=(data,), limits=limits))
 
     async def _run(self, request: GuestRequest) -> GuestResult:
@@ -321,10 +323,7 @@ def _compiled_together(
 
 
 def _read(response: GuestBytes) -> object:
-    return decode_hostile(
-        response,
-        **COMPILE_LIMITS.payload_bounds,
-    )
+    return decode_hostile(response, **_BOUNDS)
 
 
 def _answer_bytes(seen: GuestResult) -> int:

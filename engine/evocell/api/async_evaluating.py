@@ -28,9 +28,9 @@ from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.measurement import Comparison, Measurement
 from evocell.models.references import Source
-from evocell.models.results import Results
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
+from evocell.models.tables import Results
 
 __all__ = ["AsyncEvaluating", "RepeatDone"]
 

@@ -27,9 +27,9 @@ from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.references import Source
-from evocell.models.results import Results
 from evocell.models.security import SecurityProfile
 from evocell.models.specs import SandboxSpec
+from evocell.models.tables import Results
 from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["AsyncHandles"]

@@ -14,7 +14,7 @@ from evocell.evaluation.own_functions import run_scores
 from evocell.evaluation.scoring import Judged, Scored, judge, summarise
 from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
-from evocell.models.results import Results
+from evocell.models.tables import Results
 
 __all__ = ["rescore"]
 

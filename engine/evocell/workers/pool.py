@@ -20,8 +20,18 @@ from attrs import evolve
 
 from evocell.concurrency import BACK_OFF_S, back_off_s
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
-from evocell.execution.copying import EXPORT_IMAGE, EXPORT_SESSION, FORK, FREEZE, IMPORT_IMAGE, IMPORT_SESSION
-from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, fixed_slots
+from evocell.execution.messages import (
+    EXPORT_IMAGE,
+    EXPORT_SESSION,
+    FORK,
+    FREEZE,
+    IMPORT_IMAGE,
+    IMPORT_SESSION,
+    CopyRefused,
+    GuestRequest,
+    GuestResult,
+    fixed_slots,
+)
 from evocell.execution.payload_cache import CACHE_BYTES, NAMED_BYTES
 from evocell.execution.rpc import ConnectionLost, RequestFailed
 from evocell.lru import LruCache

@@ -20,7 +20,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from evocell.console.progress import Display, duration, is_terminal, standard_error
+from evocell.console.progress import Display, duration, standard_error
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -36,6 +36,7 @@ __all__ = [
     "StreamProgress",
     "batch_bar",
     "is_notebook",
+    "is_terminal",
     "shows_bars",
     "size_of",
 ]
@@ -54,6 +55,14 @@ LINES_S = 10.0
 
 Report: TypeAlias = Callable[[Any, int, int], None]
 """A batch's progress function: called with the finished item, the number done, and the total."""
+
+
+def is_terminal() -> bool:
+    """Return whether standard error is a terminal that can redraw a line."""
+    try:
+        return sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
+    except (AttributeError, ValueError):  # it is missing or closed
+        return False
 
 
 def is_notebook() -> bool:

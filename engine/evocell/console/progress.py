@@ -8,8 +8,6 @@ and restores the cursor at exit in any case. ``rich`` is imported on first use: 
 from __future__ import annotations
 
 import atexit
-import os
-import sys
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -25,7 +23,6 @@ __all__ = [
     "Display",
     "console_progress",
     "duration",
-    "is_terminal",
     "silent",
     "standard_error",
 ]
@@ -51,14 +48,6 @@ def silent(*progress: object) -> None:
     Args:
         *progress: The report, which is ignored.
     """
-
-
-def is_terminal() -> bool:
-    """Return whether standard error is a terminal that can redraw a line."""
-    try:
-        return sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
-    except (AttributeError, ValueError):  # it is missing or closed
-        return False
 
 
 def duration(seconds: float) -> str:

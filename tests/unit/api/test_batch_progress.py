@@ -19,8 +19,8 @@ from rich.console import Console
 import evocell
 from evocell import Case, Evaluation, Stage
 from evocell.console import batches
-from evocell.console.batches import BatchBar, StreamProgress, size_of
-from evocell.console.progress import Display, is_terminal
+from evocell.console.batches import BatchBar, StreamProgress, is_terminal, size_of
+from evocell.console.progress import Display
 
 TASK = Evaluation("solve", [Case((2,), expected=4)])
 SQUARE = "def solve(n): return n * n"

@@ -455,11 +455,8 @@
       (local.set $type (call $type_of (i32.load offset=8 (local.get $context)) (local.get $nin)))
       (br_if $unjudged (i32.eqz (call $is_float (local.get $type))))
       (if (i32.load offset=64 (local.get $ufunc))
-        (then
-          (local.set $result
-            (call $plain (local.get $context) (local.get $args) (local.get $dims) (local.get $steps) (local.get $aux)))
-          (call $generalised (local.get $ufunc) (local.get $args) (local.get $dims) (local.get $steps) (local.get $type))
-          (return (local.get $result))))
+        (then (return (call $stack (local.get $context) (local.get $args) (local.get $dims) (local.get $steps)
+          (local.get $aux) (local.get $ufunc) (local.get $type)))))
       (local.set $out (call $at (local.get $args) (local.get $nin)))
       (local.set $last (call $at (local.get $args) (i32.sub (local.get $nargs) (i32.const 1))))
       (local.set $first (i32.or

@@ -26,6 +26,7 @@ _COMPILED = frozenset(
 
 _ATTRIBUTES = frozenset(
     {
+        "numpy._array_api_info",
         "numpy._core.numeric",
         "numpy.lib._arraypad_impl",
         "numpy.lib._arraysetops_impl",

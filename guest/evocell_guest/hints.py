@@ -56,37 +56,28 @@ _BY_ATTRIBUTE = {
     "_multiprocessing": PROCESSES,
 }
 _OF_OS = {
-    name: hint
-    for hint, names in (
-        (
-            PROCESSES,
-            "fork forkpty kill killpg pipe popen posix_spawn posix_spawnp register_at_fork system getpgid getpgrp "
-            "getsid setpgid setpgrp setsid pidfd_open unshare setns",
-        ),
-        (
-            MACHINE,
-            "getloadavg statvfs fstatvfs disk_usage nice getpriority setpriority getrandom sched_setaffinity "
-            "sched_getscheduler sched_setscheduler sched_getparam sched_setparam sched_get_priority_max "
-            "sched_get_priority_min sync",
-        ),
-        (
-            USERS,
-            "getlogin getgroups getgrouplist initgroups setgroups getresuid getresgid setuid setgid seteuid setegid "
-            "setreuid setregid setresuid setresgid",
-        ),
-        (
-            TERMINALS,
-            "get_terminal_size ttyname ctermid openpty login_tty posix_openpt ptsname grantpt unlockpt tcgetpgrp "
-            "tcsetpgrp",
-        ),
-        (
-            PLAIN_FILES,
-            "chown fchown lchown fchmod chroot fchdir mkfifo mknod umask getxattr setxattr listxattr removexattr lockf "
-            "sendfile splice copy_file_range posix_fallocate memfd_create eventfd timerfd_create fwalk readv writev "
-            "preadv pwritev",
-        ),
-    )
-    for name in names.split()
+    PROCESSES: (
+        "fork forkpty kill killpg pipe popen posix_spawn posix_spawnp register_at_fork system getpgid "
+        "getpgrp getsid setpgid setpgrp setsid pidfd_open unshare setns"
+    ),
+    MACHINE: (
+        "getloadavg statvfs fstatvfs disk_usage nice getpriority setpriority getrandom sched_setaffinity "
+        "sched_getscheduler sched_setscheduler sched_getparam sched_setparam sched_get_priority_max "
+        "sched_get_priority_min sync"
+    ),
+    USERS: (
+        "getlogin getgroups getgrouplist initgroups setgroups getresuid getresgid setuid setgid seteuid "
+        "setegid setreuid setregid setresuid setresgid"
+    ),
+    TERMINALS: (
+        "get_terminal_size ttyname ctermid openpty login_tty posix_openpt ptsname grantpt unlockpt "
+        "tcgetpgrp tcsetpgrp"
+    ),
+    PLAIN_FILES: (
+        "chown fchown lchown fchmod chroot fchdir mkfifo mknod umask getxattr setxattr listxattr "
+        "removexattr lockf sendfile splice copy_file_range posix_fallocate memfd_create eventfd "
+        "timerfd_create fwalk readv writev preadv pwritev"
+    ),
 }
 """What a program finds missing in `os` and `shutil`, with the remedy."""
 _OF_OS_PREFIXES = ("exec", "spawn", "wait")
@@ -132,7 +123,7 @@ def _hint(error: BaseException) -> str:
     if isinstance(error, AttributeError):
         name, of = error.name, getattr(error.obj, "__name__", "")
         if of in {"os", "posix", "shutil"} and "has no attribute" in text:
-            return _OF_OS.get(str(name), PROCESSES if str(name).startswith(_OF_OS_PREFIXES) else "")
+            return _of_os(str(name))
         return _BY_ATTRIBUTE.get(of, "") if kind is AttributeError and "has no attribute" in text else ""
     if kind is RuntimeError and "can't start new thread" in text:
         return THREADS
@@ -148,6 +139,13 @@ def _hint(error: BaseException) -> str:
             return NETWORK
         return _not_found(name) if isinstance(error, ModuleNotFoundError) else ""
     return ""
+
+
+def _of_os(name: str) -> str:
+    for hint, names in _OF_OS.items():
+        if name in names.split():
+            return hint
+    return PROCESSES if name.startswith(_OF_OS_PREFIXES) else ""
 
 
 def _unsupported(kind: type, text: str) -> str:

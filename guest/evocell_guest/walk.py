@@ -39,7 +39,10 @@ _ALLOWED_KEYS = "None, bool, int, float, str, bytes or a tuple of these"
 _type_name = type.__dict__["__name__"].__get__
 _LISTED = "return list(value)"
 _SURROGATE = "is a str with a lone surrogate, which cannot travel; return ascii(value) or its code points"
-_BROKEN_TEXTS = "is an array of str with a lone surrogate, which cannot travel; return [ascii(text) for text in array.flat]"
+_BROKEN_TEXTS = (
+    "is an array of str with a lone surrogate, which cannot travel; "
+    "return [ascii(text) for text in array.flat]"
+)
 _BY_TYPE = {
     "DataFrame": "return frame.to_dict('list')",
     "Series": "return series.tolist() or series.to_numpy()",

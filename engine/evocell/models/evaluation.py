@@ -308,8 +308,9 @@ def _check_expected(cases: tuple[Case, ...], score: str) -> None:
         if found is not None:
             path, name = found
             raise ConfigurationError(
-                f'{path} is a {name}, which score="{score}" cannot compare: give what the function returns in its '
-                "place, such as frame.to_dict('list') or a list, or give score a function of case and value",
+                f'{path} is a {name}, which score="{score}" cannot compare: give what the function '
+                "returns in its place, such as frame.to_dict('list') or a list, or give score a function of "
+                "case and value",
                 path,
             )
 

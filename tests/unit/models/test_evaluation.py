@@ -140,6 +140,8 @@ def test_a_case_without_an_expected_value_is_refused_where_it_would_be_compared(
 
 
 class Table:
+    __hash__ = None
+
     def __eq__(self, other):
         return Table()
 

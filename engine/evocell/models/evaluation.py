@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -271,7 +272,7 @@ class Evaluation:
         if self.isolation == "batch":
             _check_batch(self)
 
-    @property
+    @cached_property
     def failure_objectives(self) -> tuple[float, ...]:
         """The objectives of an invalid individual."""
         if self.failure is None:

@@ -40,6 +40,9 @@ NODES_PER_LOOK_S = 16
 TROUBLE_S = 3.0
 """Seconds for which the pool may be unreachable before waiting requests fail."""
 
+WORTH_S = 0.03
+"""Seconds of work not begun from which a node is asked to give requests back, which costs two messages."""
+
 _LEAST_SLOTS = 4
 _MESSAGE_RUNS = 64
 _POLL_S = 0.5
@@ -202,7 +205,18 @@ class ClusterHost:
                     return left_s
             self._held_since = math.inf
             self._send(node, [self._queue.popleft() for _ in range(size)])
+        if not self._queue:
+            self._level(up)
         return math.inf
+
+    def _level(self, up: list[RemoteNode]) -> None:
+        """Ask busy nodes for requests that they have not begun, if others have nothing to do."""
+        for idle in up:
+            want = idle.processes - len(idle.in_flight)
+            busy = max(up, key=_load)
+            spare = len(busy.in_flight) - busy.processes
+            if want > 0 and spare > 0 and busy.pace.left_s(spare) > WORTH_S:
+                busy.give_back(min(want, math.ceil(spare / 2)))
 
     def _send(self, node: RemoteNode, batch: list[Waiting]) -> None:
         batch = [waiting for waiting in batch if not waiting.over.is_set()]

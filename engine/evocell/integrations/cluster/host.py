@@ -353,7 +353,8 @@ class ClusterHost:
             await trio.sleep(_POLL_S)
             now = trio.current_time()
             since = min(since, now) if self._link.trouble is not None else math.inf
-            n_up = sum(node.is_up for node in self._nodes.values())
+            up = [node for node in self._nodes.values() if node.is_up]
+            n_up = len(up)
             self._alone_since = math.inf if n_up else min(self._alone_since, now)
             self._trouble = None
             if now - since > TROUBLE_S:
@@ -366,7 +367,8 @@ class ClusterHost:
                 if since == math.inf:
                     self._alone_since = now  # later requests get the full time again
                     self._trouble = None
-            behind = len(self._queue) + len(self._suspects) > 0 or not self._opened
+            waits = bool(self._queue or self._suspects)
+            behind = waits or not self._opened or (n_up > 0 and all(node.is_full for node in up))
             wanted = max(1, n_up) if behind else 0
             if wanted != want and self._link.trouble is None:
                 want = wanted

@@ -149,6 +149,11 @@ class RemoteNode:
         return max(0, self.pace.window - len(self.in_flight)) if self.is_up else 0
 
     @property
+    def is_full(self) -> bool:
+        """Whether it has a batch to begin when it is done with another, so that a further node had work."""
+        return len(self.in_flight) > self.pace.batch
+
+    @property
     def load(self) -> float:
         """Requests under way per guest process."""
         return len(self.in_flight) / max(1, self.processes)

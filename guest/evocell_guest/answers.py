@@ -14,18 +14,22 @@ from .values import encode
 _COMPILED = b"\x82\xa1t\xa8compiled"
 _UNITS = _COMPILED + b"\xa5units"
 _TREES = _COMPILED + b"\xa5trees"
-# No imports, marks and findings.
-_NOTHING_ELSE = b"\x90\x90\x90"
 _SHORT_TEXT = 32
 _SHORT_LIST = 16
 
 
 def packed_answer(answer: dict[str, Any]) -> bytes:
-    """Encode the answer about one version, with its files one by one."""
+    """Encode the answer about one version.
+
+    A version of files without imports, marks and findings, as most are where there are many, is a flat list
+    of their paths and code: each value costs its reader a check.
+    """
     if answer["t"] != "compiled":
         return encode(answer)
     units = answer["units"]
-    return b"".join((_UNITS, _list_of(len(units)), *(_unit(*unit) for unit in units)))
+    if any(imports or marks or findings for _, _, imports, marks, findings in units):
+        return b"".join((_UNITS, _list_of(len(units)), *(_unit(*unit) for unit in units)))
+    return b"".join((_list_of(2 * len(units)), *(_text(unit[0]) + _bytes(unit[1]) for unit in units)))
 
 
 def packed_time(nanoseconds: int) -> bytes:
@@ -40,10 +44,7 @@ def packed_trees(parts: Sequence[bytes]) -> bytes:
 
 
 def _unit(path: str, code: bytes, imports: list[str], marks: list[Any], findings: list[str]) -> bytes:
-    rest = _NOTHING_ELSE
-    if imports or marks or findings:
-        rest = encode(imports) + encode(marks) + encode(findings)
-    return b"\x95" + _text(path) + _bytes(code) + rest
+    return b"\x95" + _text(path) + _bytes(code) + encode(imports) + encode(marks) + encode(findings)
 
 
 def _text(text: str) -> bytes:

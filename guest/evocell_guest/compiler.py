@@ -100,8 +100,8 @@ def compile_trees(
 
     Returns:
         The encoded ``{"t": "compiled", "trees": [[answer, nanoseconds], ...]}``, each answer as
-        `compile_version` gives it with ``units``, and the time it took by the virtual clock, which is its
-        fuel divided by ten.
+        `compile_version` gives it with ``units``, or ``[path, code, ...]`` of files without imports, marks
+        and findings; and the time it took by the virtual clock, which is its fuel divided by ten.
     """
     sources = _Sources(policy, optimize, root, prefix)
     answers: list[bytes] = []

@@ -310,17 +310,21 @@ def read_compile_response(
     Raises:
         ProtocolError: It is not an answer to such a request.
     """
-    if not isinstance(response, Mapping):
+    if isinstance(response, list):
+        fresh = _plain_units(response)
+    elif not isinstance(response, Mapping):
         raise _unexpected("is not a map")
-    if response.get("t") == "rejected":
+    elif response.get("t") == "rejected":
         return _rejected(response)
-    if response.get("t") != "compiled":
+    elif response.get("t") != "compiled":
         raise _unexpected("is neither compiled nor rejected")
+    else:
+        given = response.get("units")
+        if not isinstance(given, list):
+            raise _unexpected("holds no compiled files")
+        fresh = [_unit(one) for one in given]
     units = dict(known or {})
-    given = response.get("units")
-    if not isinstance(given, list):
-        raise _unexpected("holds no compiled files")
-    for unit in map(_unit, given):
+    for unit in fresh:
         if unit.path in units:
             raise _unexpected("holds a file twice, or one that was not asked for")
         units[unit.path] = unit
@@ -348,6 +352,19 @@ def load_unit(data: bytes) -> CompiledUnit:
 
 def _unexpected(what: str) -> ProtocolError:
     return ProtocolError(f"the guest's answer to a compile request {what}")
+
+
+def _plain_units(plain: list[object]) -> list[CompiledUnit]:
+    """Read paths and code of files without imports, marks and findings."""
+    paths, codes = plain[::2], plain[1::2]
+    units = [
+        CompiledUnit(path, code)
+        for path, code in zip(paths, codes, strict=False)
+        if isinstance(path, str) and isinstance(code, bytes)
+    ]
+    if 2 * len(units) != len(plain):
+        raise _unexpected("holds a file without path or byte code")
+    return units
 
 
 def _unit(plain: object) -> CompiledUnit:

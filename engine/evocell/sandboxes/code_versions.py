@@ -222,8 +222,10 @@ class Versions:
         finally:
             # One per turn of the loop, so that candidates which wait for their code begin in order.
             for key, one in zip(jobs, pending, strict=True):
+                waited_for = one.interested > 1
                 self._give_back(key, one)
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if waited_for:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _compile_together(self, jobs: Mapping[str, _Job]) -> None:
         """Compile trees, whose locks are held, and keep what comes of it."""

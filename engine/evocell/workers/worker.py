@@ -41,6 +41,9 @@ COMPILE_LIMITS = Limits(
 )
 """Budget of trusted work on code; compiling little code gets less fuel."""
 
+_TREES_IN_A_ROW = 8
+"""Trees that are handled without giving way to other tasks: some 0.5 ms of work."""
+
 _INFO: Bounds = {"max_bytes": 256 << 20, "max_items": 10_000, "max_depth": 8}
 """Bounds of an image's answer about itself."""
 
@@ -132,15 +135,14 @@ class HostWorker:
         for number, (job, snapshot) in enumerate(zip(jobs, snapshots, strict=True)):
             found = _compiled_beside_others(*answers[number], snapshot, job) if answers else None
             made.append(await self.compile(job) if found is None else found)
-            await trio.lowlevel.checkpoint()  # calls that end meanwhile are followed by others
+            await _give_way(number)
         return made
 
     async def _put(self, trees: Sequence[FileTree]) -> list[VersionSnapshot]:
-        """Store trees, giving way to other tasks after each."""
         snapshots: list[VersionSnapshot] = []
-        for tree in trees:
+        for number, tree in enumerate(trees):
             snapshots.append(await put_tree(self._snapshots, tree))
-            await trio.lowlevel.checkpoint()
+            await _give_way(number)
         return snapshots
 
     async def inspect(self, request: Mapping[str, object]) -> Mapping[object, object] | Outcome:
@@ -327,6 +329,12 @@ class HostWorker:
             peak_memory_bytes=outcome.peak_memory_bytes,
             deterministic=outcome.deterministic,
         )
+
+
+async def _give_way(number: int) -> None:
+    """Let other tasks run after some of many trees: calls that have ended are followed by others."""
+    if number % _TREES_IN_A_ROW == _TREES_IN_A_ROW - 1:
+        await trio.lowlevel.checkpoint()
 
 
 def _answers(response: GuestBytes, count: int) -> list[tuple[object, int]]:

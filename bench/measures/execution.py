@@ -142,7 +142,7 @@ async def _burst(worker: Worker, job: CallJob) -> None:
             assert report.outcome.ok, report.outcome
 
     async with trio.open_nursery() as nursery:
-        for _ in range(worker.slots):
+        for _ in range(worker.host.slots):
             nursery.start_soon(share)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import TracebackType
 from typing import NoReturn, Protocol, TypeVar, TypeVarTuple, cast
 
@@ -266,19 +266,8 @@ class CapacityRetry:
                 return result
 
 
-class _Never(AbstractContextManager["trio.CancelScope", bool]):
-    """Stands for a scope that is never cancelled: entering a real one takes as long as some scoring does."""
-
-    def __enter__(self) -> trio.CancelScope:
-        """Do nothing; the scope is nobody's."""
-        return trio.CancelScope()
-
-    def __exit__(self, *_: object) -> bool:  # type: ignore[exit-return]  # as a scope has it
-        """Pass on whatever was raised."""
-        return False
-
-
-_NEVER = _Never()
+_NEVER = cast("AbstractContextManager[trio.CancelScope, bool]", nullcontext(trio.CancelScope()))
+"""In place of a scope that is never cancelled: entering a real one takes as long as some scoring does."""
 
 
 class Deadline:

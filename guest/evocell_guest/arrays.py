@@ -125,16 +125,18 @@ def check_data(dtype: str, data: bytes) -> None:
     """Check that every element is valid for numpy.
 
     Raises:
-        ValueError: A bool is neither 0 nor 1, or a string has an invalid code point.
+        ValueError: A bool is neither 0 nor 1, or a string has a lone surrogate or an invalid code point.
     """
     if dtype == "|b1":
         if data.translate(None, b"\x00\x01"):
             raise ValueError("a bool array holds bytes other than 0 and 1")
     elif dtype[1] == "U":
         try:
-            data.decode("utf-32-le", "surrogatepass")
+            data.decode("utf-32-le")
         except UnicodeDecodeError:
-            raise ValueError("a string array holds something that is not a code point") from None
+            raise ValueError(
+                "a string array holds something that is not a code point, or a lone surrogate"
+            ) from None
 
 
 class Array:

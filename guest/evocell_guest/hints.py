@@ -32,6 +32,14 @@ PLAIN_FILES = (
     "the sandbox has plain files and directories only: no sockets, links, pipes, devices or copies of "
     "descriptors"
 )
+MACHINE = (
+    "the sandbox does not tell of the machine, its load, disks and priorities: a program's room is what its "
+    "Limits say, such as memory_bytes and scratch_bytes; take a fixed number in place of this one"
+)
+USERS = "there are no users in the sandbox: pass the name as an argument, or set LOGNAME in os.environ first"
+TERMINALS = (
+    "there is no terminal in the sandbox: shutil.get_terminal_size gives a size, and print writes to a file"
+)
 NOT_BUILT = "this module of the standard library is not built into the sandbox: do without it"
 PACKAGES = (
     "the sandbox has the packages that `evocell layer packages` lists, and no others unless they are added: "
@@ -47,19 +55,31 @@ _BY_ATTRIBUTE = {
     "_posixsubprocess": PROCESSES,
     "_multiprocessing": PROCESSES,
 }
-_OF_OS = frozenset(
-    (
-        "fork",
-        "forkpty",
-        "kill",
-        "killpg",
-        "nice",
-        "pipe",
-        "popen",
-        "posix_spawn",
-        "system",
-    )
-)
+_OF_OS = {
+    PROCESSES: (
+        "fork forkpty kill killpg pipe popen posix_spawn posix_spawnp register_at_fork system getpgid "
+        "getpgrp getsid setpgid setpgrp setsid pidfd_open unshare setns"
+    ),
+    MACHINE: (
+        "getloadavg statvfs fstatvfs disk_usage nice getpriority setpriority getrandom sched_setaffinity "
+        "sched_getscheduler sched_setscheduler sched_getparam sched_setparam sched_get_priority_max "
+        "sched_get_priority_min sync"
+    ),
+    USERS: (
+        "getlogin getgroups getgrouplist initgroups setgroups getresuid getresgid setuid setgid seteuid "
+        "setegid setreuid setregid setresuid setresgid"
+    ),
+    TERMINALS: (
+        "get_terminal_size ttyname ctermid openpty login_tty posix_openpt ptsname grantpt unlockpt "
+        "tcgetpgrp tcsetpgrp"
+    ),
+    PLAIN_FILES: (
+        "chown fchown lchown fchmod chroot fchdir mkfifo mknod umask getxattr setxattr listxattr "
+        "removexattr lockf sendfile splice copy_file_range posix_fallocate memfd_create eventfd "
+        "timerfd_create fwalk readv writev preadv pwritev"
+    ),
+}
+"""What a program finds missing in `os` and `shutil`, with the remedy."""
 _OF_OS_PREFIXES = ("exec", "spawn", "wait")
 
 
@@ -94,14 +114,16 @@ def _hint(error: BaseException) -> str:
             return _unsupported(kind, str(error.args[1:2]))
         if "mmap is unavailable" in text:
             return MAPPED
+        if "No username set in the environment" in text:
+            return USERS
         if "could not bind on any address" in text:
             return NETWORK
         if kind.__name__ in {"URLError", "gaierror"}:
             return NETWORK
     if isinstance(error, AttributeError):
         name, of = error.name, getattr(error.obj, "__name__", "")
-        if of == "os" and (name in _OF_OS or str(name).startswith(_OF_OS_PREFIXES)):
-            return PROCESSES
+        if of in {"os", "posix", "shutil"} and "has no attribute" in text:
+            return _of_os(str(name))
         return _BY_ATTRIBUTE.get(of, "") if kind is AttributeError and "has no attribute" in text else ""
     if kind is RuntimeError and "can't start new thread" in text:
         return THREADS
@@ -117,6 +139,13 @@ def _hint(error: BaseException) -> str:
             return NETWORK
         return _not_found(name) if isinstance(error, ModuleNotFoundError) else ""
     return ""
+
+
+def _of_os(name: str) -> str:
+    for hint, names in _OF_OS.items():
+        if name in names.split():
+            return hint
+    return PROCESSES if name.startswith(_OF_OS_PREFIXES) else ""
 
 
 def _unsupported(kind: type, text: str) -> str:

@@ -19,6 +19,9 @@ _ALIASES = "numpy._core._type_aliases"
 _WIDE = {"intp": "int64", "uintp": "uint64"}
 _NUMPY = "numpy"
 _DIVIDED = {"intp": "int64", "uintp": "uint64", "long": "int64", "ulong": "uint64"}
+_IMPORT_STAR = 2
+"""Argument of CALL_INTRINSIC_1 for `from numpy import *`; see `dis`."""
+
 _COMPILED = frozenset(
     {"numpy", "scipy", "pandas", "sklearn", "statsmodels", "importlib", "_frozen_importlib"}
 )
@@ -26,6 +29,7 @@ _COMPILED = frozenset(
 
 _ATTRIBUTES = frozenset(
     {
+        "numpy._array_api_info",
         "numpy._core.numeric",
         "numpy.lib._arraypad_impl",
         "numpy.lib._arraysetops_impl",
@@ -107,9 +111,15 @@ def _divide(numpy: ModuleType) -> None:
             return original(name)
         return (wide if _written_in_a_program(sys._getframe(1), name) else narrow)[name]  # noqa: SLF001
 
-    attribute.__name__ = attribute.__qualname__ = "__getattr__"
-    attribute.__module__ = _NUMPY
-    names["__getattr__"] = attribute
+    listed = names["__dir__"]
+
+    def listing() -> list[str]:
+        return sorted({*listed(), *narrow})
+
+    for name, function in (("__getattr__", attribute), ("__dir__", listing)):
+        function.__name__ = function.__qualname__ = name
+        function.__module__ = _NUMPY
+        names[name] = function
 
 
 def _written_in_a_program(frame: FrameType, name: str) -> bool:
@@ -118,6 +128,8 @@ def _written_in_a_program(frame: FrameType, name: str) -> bool:
     if isinstance(asking, str) and asking.partition(".")[0] in _COMPILED:
         return False
     code, at = frame.f_code.co_code, frame.f_lasti
+    if code[at] == opmap["CALL_INTRINSIC_1"]:
+        return code[at + 1] == _IMPORT_STAR
     argument, shift, before = code[at + 1], 8, at - 2
     while before >= 0 and code[before] == opmap["EXTENDED_ARG"]:
         argument |= code[before + 1] << shift

@@ -39,6 +39,10 @@ _ALLOWED_KEYS = "None, bool, int, float, str, bytes or a tuple of these"
 _type_name = type.__dict__["__name__"].__get__
 _LISTED = "return list(value)"
 _SURROGATE = "is a str with a lone surrogate, which cannot travel; return ascii(value) or its code points"
+_BROKEN_TEXTS = (
+    "is an array of str with a lone surrogate, which cannot travel; "
+    "return [ascii(text) for text in array.flat]"
+)
 _BY_TYPE = {
     "DataFrame": "return frame.to_dict('list')",
     "Series": "return series.tolist() or series.to_numpy()",
@@ -359,6 +363,10 @@ class Walk:
         if plain.nbytes > self.max_bytes:
             raise Refused("bytes", "", self.max_bytes)
         plain = numpy.asarray(plain, dtype=dtype, order="C")
+        if dtype.kind == "U":
+            points = plain.reshape(-1).view("<u4")
+            if ((points >= 0xD800) & (points < 0xE000)).any():
+                raise Refused("", _BROKEN_TEXTS)
         if dtype.kind in "fc":
             reals = plain.reshape(-1).view(f"<f{dtype.itemsize // (2 if dtype.kind == 'c' else 1)}")
             nans = reals != reals  # noqa: PLR0124 - only NaN differs from itself

@@ -45,8 +45,8 @@ print(sandbox.run("bump").unwrap(), len(engine.workers()), engine.list_sandboxes
 """,
     "print(evocell.evaluate(['def solve(n): return n * n'], task)[0].valid)",
     """
-from evocell.console import counting, notebook
-counting.PATIENCE_S = counting.QUICK_S = notebook.EVERY_S = 0.01
+from evocell.console import batches
+batches.PATIENCE_S = batches.QUICK_S = batches.EVERY_S = 0.01
 results = engine.evaluate([f"def solve(n):\\n    for i in range({n}00000): pass\\n    return 9" for n in range(1, 9)] + ["def f"], task)
 for index, result in engine.as_completed(["def solve(n):\\n    for i in range(900000): pass\\n    return 9"], task): pass
 engine.evaluate(["def solve(n): return 9"], task, progress=evocell.silent)

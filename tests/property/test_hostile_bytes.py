@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.wire import colliding
 
 from evocell.errors import ProtocolError
-from evocell.wire import build, decode_hostile, decode_response
+from evocell.wire import decode_hostile, decode_response, values
 from evocell.wire.scan import HELD_FACTOR
 from evocell_guest.values import encode
 
@@ -225,7 +225,7 @@ SLACK_BYTES = 64 << 10
 @pytest.fixture(params=["with numpy", "without numpy"])
 def host(request, monkeypatch):
     if request.param == "without numpy":
-        monkeypatch.setattr(build, "_numpy", lambda: None)
+        monkeypatch.setattr(values, "_numpy", lambda: None)
     return request.param
 
 

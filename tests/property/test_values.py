@@ -152,7 +152,7 @@ def test_arrays_come_back_writable_and_equal(array):
 def test_without_numpy_an_array_is_an_array_all_the_same(array):
     with pytest.MonkeyPatch.context() as patch:
         data = encode(array)
-        patch.setattr("evocell.wire.build._numpy", lambda: None)
+        patch.setattr("evocell.wire.values._numpy", lambda: None)
         back = decode_hostile(data, **CAPS)
 
         assert isinstance(back, Array)

@@ -1,4 +1,4 @@
-"""`AsyncEngine`, the engine for trio programs; here populations, workers and garbage collection."""
+"""`AsyncEngine`, the engine for trio programs; here populations and garbage collection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from evocell.api.async_history import AsyncHistory
 from evocell.api.evaluator import AsyncEvaluators
 from evocell.api.prompt_notes import guest_notes
 from evocell.api.sandbox import AsyncFitness, AsyncSandbox, Fitness
-from evocell.errors import ConfigurationError
 from evocell.evaluation.individuals import Progress
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import Direction, FitnessResult
-from evocell.models.info import WorkerInfo
 from evocell.models.populations import GarbageReport, GenerationState, Offspring
 from evocell.models.state import PopulationState, SandboxState
 
@@ -284,33 +282,6 @@ class AsyncEngine(AsyncHandles, AsyncHistory, AsyncEvaluators):
         """
         with self._request():
             return await self._garbage.collect("demand")
-
-    async def workers(self) -> list[WorkerInfo]:
-        """Return the state of each worker process; with ``workers=0`` that of this process."""
-        with self._request():
-            return self._worker.host.workers()
-
-    async def drain_worker(self, name: str) -> None:
-        """Replace a worker by a new process, without loss of calls or state.
-
-        The new process is started first. Calls under way finish in the old one; sandboxes with a session in
-        it move to the new one, each after its current call. A session with open files cannot move: it loses
-        its state, as when a worker dies. Returns when the old process has ended, which takes as long as its
-        longest call.
-
-        Args:
-            name: The worker, as `workers` names it.
-
-        Raises:
-            ConfigurationError: No such worker exists; with ``workers=0`` there are none.
-            EvocellError: No new process could be started; the old one keeps running.
-
-        Cancellation: The worker is replaced all the same.
-        """
-        if not isinstance(name, str):
-            raise ConfigurationError(f"a worker is named by a string, not {type(name).__name__}", "name")
-        with self._request():
-            await self._worker.host.drain(name)
 
     def _generation(self, population: str, generation: int | None) -> int:
         return (

@@ -19,18 +19,18 @@ from evocell.api.arguments import (
 )
 from evocell.api.lifecycle import EngineLifecycle
 from evocell.concurrency import passes_on
-from evocell.console.progress import StreamProgress
+from evocell.console.batches import StreamProgress
 from evocell.errors import ConfigurationError
-from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.individuals import NewIndividual, Progress
+from evocell.evaluation.own_functions import AwaitedScores
 from evocell.models.evaluation import Case, Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.measurement import Comparison, Measurement
 from evocell.models.references import Source
-from evocell.models.results import Results
 from evocell.models.specs import SandboxSpec
 from evocell.models.stages import Stage, StagedResult, check_stages
+from evocell.models.tables import Results
 
 __all__ = ["AsyncEvaluating", "RepeatDone"]
 

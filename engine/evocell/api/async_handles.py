@@ -18,7 +18,8 @@ from evocell.api.async_sandboxes import AsyncSandboxes
 from evocell.api.portal import TokenPortal
 from evocell.api.sandbox import AsyncFitness, AsyncSandbox, Fitness, Sandbox
 from evocell.concurrency import map_bounded
-from evocell.console.progress import Report, silent
+from evocell.console.batches import Report
+from evocell.console.progress import silent
 from evocell.errors import ConfigurationError
 from evocell.evaluation.batch import SandboxFunction
 from evocell.evaluation.individuals import Progress
@@ -26,9 +27,9 @@ from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
 from evocell.models.references import Source
-from evocell.models.results import Results
 from evocell.models.security import SecurityProfile
 from evocell.models.specs import SandboxSpec
+from evocell.models.tables import Results
 from evocell.sandboxes.record import SandboxRecord
 
 __all__ = ["AsyncHandles"]
@@ -113,7 +114,7 @@ class AsyncHandles(AsyncSandboxes):
         with self._request(), self.telemetry.span("sandbox.batch", about), shown as report:
             async with self._manager.reserved(specs) as records:
                 pairs = list(zip(records, specs, strict=True))
-                await map_bounded(load, pairs, at_once=self._worker.slots + 1, grows_with=self._worker)
+                await map_bounded(load, pairs, at_once=self.slots + 1, grows_with=self._worker.host)
                 return [AsyncSandbox(self, record.id) for record in records]
 
     async def batch_evaluate(
@@ -270,7 +271,7 @@ class AsyncHandles(AsyncSandboxes):
 
             return update_wrapper(ask, fitness, _NAMES, ())
         portal = TokenPortal(trio.lowlevel.current_trio_token())
-        threads = trio.CapacityLimiter(self._worker.slots)
+        threads = trio.CapacityLimiter(self.slots)
 
         async def ask_in_thread(record: SandboxRecord) -> object:
             handle = Sandbox(portal, AsyncSandbox(self, record.id))

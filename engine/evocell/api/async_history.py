@@ -375,6 +375,6 @@ class AsyncHistory(EngineLifecycle):
             await map_bounded(
                 load,
                 list(zip(records, specs, strict=True)),
-                at_once=self._worker.slots + 1,
-                grows_with=self._worker,
+                at_once=self.slots + 1,
+                grows_with=self._worker.host,
             )

@@ -48,9 +48,8 @@ class Blocking(Derived):
 
     __slots__ = ()
 
-    def _async_side(self) -> tuple[Portal, object]:
-        """Return the loop, and the async object in it."""
-        raise NotImplementedError
+    _async_side: tuple[Portal, object]
+    """The loop, and the async object in it."""
 
 
 def blocking(
@@ -59,7 +58,7 @@ def blocking(
     """Make a method that waits for an async one.
 
     Args:
-        method: The async method, of the class whose object `Blocking._async_side` returns.
+        method: The async method, of the class whose object `Blocking._async_side` holds.
     """
     return blocking_as(method, _unchanged, None)
 
@@ -79,7 +78,7 @@ def blocking_as(
     name = method.__name__
 
     def call(self: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> C:
-        portal, behind = self._async_side()
+        portal, behind = self._async_side
         try:
             result = portal.call(partial(getattr(behind, name), *args, **kwargs))
         except TypeError:

@@ -16,13 +16,13 @@ from evocell.api.arguments import check_iterable
 from evocell.api.async_engine import AsyncEngine
 from evocell.api.blocking import blocking
 from evocell.api.evaluator import Evaluators
-from evocell.api.portal import Portal, Task, TrioThread
+from evocell.api.portal import Task, TrioThread
 from evocell.api.sandbox import one_sandbox, several_sandboxes
 from evocell.config import Config
-from evocell.console.progress import StreamProgress
+from evocell.console.batches import StreamProgress
 from evocell.errors import EvocellError, StoreError
-from evocell.evaluation.async_scoring import AwaitedScores
 from evocell.evaluation.individuals import Progress
+from evocell.evaluation.own_functions import AwaitedScores
 from evocell.execution.interface import OpenWorker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -90,6 +90,7 @@ class Engine(Evaluators):
         )
         self._thread = TrioThread(opening, name="evocell-engine")
         self._engine = self._thread.resource
+        self._async_side = self._thread, self._engine
         # The thread does not reference this object: dropping its last reference ends the thread.
         weakref.finalize(self, self._thread.stop_soon).atexit = False
 
@@ -100,9 +101,6 @@ class Engine(Evaluators):
             StoreError: Data could not be written to the ``state_dir``. The engine is closed all the same.
         """
         self._thread.close()
-
-    def _async_side(self) -> tuple[Portal, AsyncEngine]:
-        return self._thread, self._engine
 
     def __enter__(self) -> Self:
         """Return the engine itself."""

@@ -1,4 +1,4 @@
-"""Start and shutdown of an engine, and the requests that it cancels."""
+"""Start and shutdown of an engine, its workers, and the requests that it cancels."""
 
 from __future__ import annotations
 
@@ -17,19 +17,14 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.concurrency import running_beside
 from evocell.config import Config
-from evocell.console.progress import (
-    BatchLines,
-    Report,
-    batch_bar,
-    console_progress,
-    is_notebook,
-    is_terminal,
-)
+from evocell.console.batches import BatchLines, Report, batch_bar, shows_bars
+from evocell.console.progress import console_progress
 from evocell.errors import ConfigurationError, EngineClosed, EngineForked, EvocellError, StoreError
 from evocell.evaluation.batch import Batches
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.execution.interface import OpenWorker, Worker
 from evocell.guests.scratch import OwnedDirectory, memory_place, sweep
+from evocell.models.info import WorkerInfo
 from evocell.models.references import Completable
 from evocell.sandboxes.audit_events import record_decision
 from evocell.sandboxes.code_versions import WRITER, Versions
@@ -82,7 +77,7 @@ _ancestry = _Ancestry()
 
 
 class EngineLifecycle(Completable):
-    """Start and shutdown of an `AsyncEngine`, its requests, and its attributes."""
+    """Start and shutdown of an `AsyncEngine`, its workers, its requests, and its attributes."""
 
     _worker: Worker
     _manager: Manager
@@ -263,7 +258,34 @@ class EngineLifecycle(Completable):
     @property
     def slots(self) -> int:
         """Number of concurrent calls; further ones wait."""
-        return self._worker.slots
+        return self._worker.host.slots
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the state of each worker process; with ``workers=0`` that of this process."""
+        with self._request():
+            return self._worker.host.workers()
+
+    async def drain_worker(self, name: str) -> None:
+        """Replace a worker by a new process, without loss of calls or state.
+
+        The new process is started first. Calls under way finish in the old one; sandboxes with a session in
+        it move to the new one, each after its current call. A session with open files cannot move: it loses
+        its state, as when a worker dies. Returns when the old process has ended, which takes as long as its
+        longest call.
+
+        Args:
+            name: The worker, as `workers` names it.
+
+        Raises:
+            ConfigurationError: No such worker exists; with ``workers=0`` there are none.
+            EvocellError: No new process could be started; the old one keeps running.
+
+        Cancellation: The worker is replaced all the same.
+        """
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a worker is named by a string, not {type(name).__name__}", "name")
+        with self._request():
+            await self._worker.host.drain(name)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -327,7 +349,7 @@ class EngineLifecycle(Completable):
     @property
     def shows_batches(self) -> bool:
         """Whether a batch without a progress function is shown: where it can, if the engine has none too."""
-        return self._progress is None and (is_terminal() or is_notebook())
+        return self._progress is None and shows_bars()
 
     @contextmanager
     def _request(self) -> Iterator[None]:

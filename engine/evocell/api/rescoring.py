@@ -9,12 +9,12 @@ from trio.lowlevel import in_trio_run
 
 from evocell.api.arguments import check_evaluation
 from evocell.errors import ConfigurationError
-from evocell.evaluation.async_scoring import run_scores
 from evocell.evaluation.evaluator import refuse_broken_scoring
+from evocell.evaluation.own_functions import run_scores
 from evocell.evaluation.scoring import Judged, Scored, judge, summarise
 from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
-from evocell.models.results import Results
+from evocell.models.tables import Results
 
 __all__ = ["rescore"]
 

@@ -179,15 +179,12 @@ class Sandbox(Blocking):
         id: The sandbox's id.
     """
 
-    __slots__ = ("_async_sandbox", "_portal", "id")
+    __slots__ = ("_async_sandbox", "_async_side", "id")
 
     def __init__(self, portal: Portal, async_sandbox: AsyncSandbox) -> None:
-        self._portal = portal
+        self._async_side = portal, async_sandbox
         self._async_sandbox = async_sandbox
         self.id = async_sandbox.id
-
-    def _async_side(self) -> tuple[Portal, AsyncSandbox]:
-        return self._portal, self._async_sandbox
 
     def _repr_html_(self) -> str:
         try:
@@ -221,7 +218,8 @@ class Sandbox(Blocking):
         traceback: TracebackType | None,
     ) -> None:
         """Destroy the sandbox, if it is still there."""
-        self._portal.call(partial(self._async_sandbox.__aexit__, exc_type, exc, traceback))
+        portal, _ = self._async_side
+        portal.call(partial(self._async_sandbox.__aexit__, exc_type, exc, traceback))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sandbox):

@@ -61,18 +61,13 @@ def run_serve(args: argparse.Namespace) -> int:
     config = Config.load(**overrides)
     import trio
 
+    from evocell.api.portal import bare
+
     try:
         trio.run(partial(_serve, config, args))
     except BaseExceptionGroup as group:
-        raise _alone(group) from None
+        raise bare(group) from None
     return 0
-
-
-def _alone(error: BaseException) -> BaseException:
-    """Unwrap an exception group with a single error."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 async def _serve(config: Config, args: argparse.Namespace) -> None:

@@ -20,7 +20,6 @@ __all__ = ["BlobStore", "write_new"]
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o444
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_COMPARED_BYTES = 1 << 20
 
 
 class BlobStore:

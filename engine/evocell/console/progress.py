@@ -1,28 +1,17 @@
-"""Progress displays on standard error, for the first build of an image and for long batches.
+"""Displays on standard error: bars on a terminal, and the progress of an image's build.
 
 A build announces what it will take and is shown from its first report on: as a bar on a terminal, as lines
-of a log elsewhere. A batch is shown as a bar after two seconds, or where there is neither a terminal nor a
-notebook as lines after ten, and only if neither its engine nor its call was given a progress function.
-
-All bars are lines of a `Display`, which owns the terminal while it has at least one bar, and restores the
-cursor at exit in any case. The batches of a process share one display. ``rich`` is imported on first use:
-most programs never need it.
+of a log elsewhere. All bars are lines of a `Display`, which owns the terminal while it has at least one bar,
+and restores the cursor at exit in any case. ``rich`` is imported on first use: most programs never need it.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sized
-from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
-from evocell.console.counting import BatchCount, DelayedBar, duration
-from evocell.console.notebook import NotebookBar, is_notebook
 from evocell_runtime.build import BuildProgress
 
 if TYPE_CHECKING:
@@ -30,22 +19,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 __all__ = [
-    "BatchBar",
-    "BatchLines",
     "ConsoleProgress",
     "Display",
-    "Report",
-    "StreamProgress",
-    "batch_bar",
     "console_progress",
-    "is_notebook",
-    "is_terminal",
+    "duration",
     "silent",
-    "size_of",
+    "standard_error",
 ]
-
-LINES_S = 10.0
-"""Seconds between two log lines about a batch without a terminal."""
 
 DISK_GB = 0.7
 """Total disk space of the guest.
@@ -57,9 +37,6 @@ package they are made from, 32 MB for wasmtime.
 _QUICK_BUILD_S = 45.0
 _PLAIN_EVERY_S = 15.0
 _DONE = 1.0
-
-Report: TypeAlias = Callable[[Any, int, int], None]
-"""A batch's progress function: called with the finished item, the number done, and the total."""
 
 
 def silent(*progress: object) -> None:
@@ -73,17 +50,12 @@ def silent(*progress: object) -> None:
     """
 
 
-def is_terminal() -> bool:
-    """Return whether standard error is a terminal that can redraw a line."""
-    try:
-        return sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
-    except (AttributeError, ValueError):  # it is missing or closed
-        return False
-
-
-def size_of(items: object) -> int | None:
-    """Return the number of items, if it is known without consuming them."""
-    return len(items) if isinstance(items, Sized) else None
+def duration(seconds: float) -> str:
+    """Render a span of time as people say it: ``9 s``, ``1 min 50 s``."""
+    whole = max(0, round(seconds))
+    if whole < 60:  # noqa: PLR2004 - seconds of a minute
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02d} s"
 
 
 class Display:
@@ -163,135 +135,16 @@ def _progress(console: Console | None) -> Progress:
         TextColumn("{task.fields[amount]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("{task.fields[notes]}", markup=False),
-        console=console or _standard_error(),
+        console=console or standard_error(),
         transient=True,
     )
 
 
-def _standard_error() -> Console:
+def standard_error() -> Console:
+    """Return a console on standard error."""
     from evocell.console.safe import SafeConsole  # noqa: PLC0415 - see above
 
     return SafeConsole(stderr=True)
-
-
-_display = Display()
-os.register_at_fork(after_in_child=_display.forget)
-
-
-class BatchBar(DelayedBar):
-    """The bar of one batch on a terminal.
-
-    Args:
-        what: The activity, such as ``"evaluating"``.
-        total: The number of items; None if unknown.
-        display: The display; None for the process's own.
-    """
-
-    def __init__(self, what: str, total: int | None, *, display: Display | None = None) -> None:
-        super().__init__(what, total)
-        self._display = _display if display is None else display
-        self._line: TaskID | None = None
-
-    def _open(self) -> None:
-        taken_s = time.monotonic() - self._began
-        self._line = self._display.add(self._what, self._total, taken_s=taken_s)
-        self._update()
-
-    def _update(self) -> None:
-        if self._line is not None:
-            total = "?" if self._total is None else str(self._total)
-            amount = f"{self._done:{len(total)}} of {total}"
-            self._display.update(
-                self._line, self._what, self._done, self._total, amount=amount, notes=self._notes()
-            )
-
-    def _close(self) -> None:
-        line, self._line, self._shown = self._line, None, False
-        if line is not None:
-            self._display.remove(line)
-
-
-def batch_bar(what: str, total: int | None) -> BatchBar | NotebookBar:
-    """Return the bar of a batch for where it is shown: below the cell of a notebook, or on the terminal."""
-    return NotebookBar(what, total) if is_notebook() else BatchBar(what, total)
-
-
-class StreamProgress:
-    """Progress of a stream of results.
-
-    The consuming program may write to the terminal itself, so the bar is shown only during a long wait for
-    the next result.
-
-    Args:
-        sources: The sources.
-        progress: The caller's function; None shows a bar.
-        shown: Whether there is a terminal to show one on.
-    """
-
-    def __init__(self, sources: object, progress: Report | None, *, shown: bool) -> None:
-        self._progress = progress
-        self._size = size_of(sources)
-        self._bar = batch_bar("evaluating", self._size) if shown and progress is None else None
-        self._n_done = 0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Wait for the next result."""
-        if self._bar is None:
-            yield
-            return
-        self._bar.show_in(self._bar.due_in_s)
-        try:
-            yield
-        finally:
-            self._bar.hide()
-
-    def done(self, result: object, *, n_running: int) -> None:
-        """Count a result, with the number of sources still under way."""
-        self._n_done += 1
-        if self._bar is not None:
-            self._bar.report(result, self._n_done)
-        elif self._progress is not None:
-            self._progress(result, self._n_done, self._size or self._n_done + n_running)
-
-
-class BatchLines(BatchCount):
-    """Progress function of a batch without a terminal: a log line every few seconds.
-
-    Nothing is written for a batch that takes less than the first interval.
-
-    Args:
-        what: The activity, such as ``"evaluating"``.
-        total: The number of items; None if unknown.
-        every_s: Seconds between two lines.
-    """
-
-    def __init__(self, what: str, total: int | None, *, every_s: float = LINES_S) -> None:
-        super().__init__(what, total)
-        self._every_s = every_s
-        self._told = self._began
-
-    def report(self, result: object, done: int, total: int | None = None) -> None:
-        """Count a finished item, and write a line if one is due."""
-        now = time.monotonic()
-        self._count(result, done, total)
-        if now - self._told >= self._every_s:
-            self._told = now
-            with suppress(AttributeError, OSError, ValueError):  # missing, closed, or a full disk
-                _standard_error().print(self._text(now - self._began), soft_wrap=True, highlight=False)
-                sys.stderr.flush()
-
-    def _text(self, taken_s: float) -> str:
-        line = f"evocell: {self._what} {self._done:,}"
-        if self._total is not None:
-            line += f" of {self._total:,}"
-        if self._invalid:
-            line += f", {self._invalid:,} invalid"
-        per_s = self._done / max(taken_s, 1e-9)
-        line += f", {per_s:,.3g}/s"
-        if self._total is not None and self._done < self._total:
-            line += f", {duration((self._total - self._done) / per_s)} to go"
-        return line
 
 
 class ConsoleProgress:
@@ -352,7 +205,7 @@ class ConsoleProgress:
 
     @property
     def _console(self) -> Console:
-        self._given = self._given or _standard_error()
+        self._given = self._given or standard_error()
         return self._given
 
     def _say(self, line: str) -> None:

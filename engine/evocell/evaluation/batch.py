@@ -10,7 +10,7 @@ import trio
 from attrs import evolve
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import CapacityRetry, Deadline, map_bounded
+from evocell.concurrency import CapacityRetry, Deadline, Turns, map_bounded
 from evocell.config import Config
 from evocell.errors import (
     CapacityError,
@@ -35,7 +35,7 @@ from evocell.evaluation.individuals import (
     TransientIndividual,
 )
 from evocell.evaluation.memo import MemoisingCaller
-from evocell.evaluation.plan import FailureWatch, Plan, prepare
+from evocell.evaluation.plan import FailureWatch, Plan, check_functions, compile_harness, encode_cases
 from evocell.evaluation.recording import BatchRecord, Task, batch_record, function_name
 from evocell.evaluation.scoring import Scored, destroyed, from_function
 from evocell.evaluation.stages import PlannedStage, evaluate_in_stages
@@ -102,22 +102,26 @@ class Batches:
             ConfigurationError: Part of it is invalid.
         """
         deadline = Deadline(check_deadline(deadline_s))
+        limits = evaluation.limits or self._limits
         found, asked = self._manager.find_image(evaluation.image), evaluation.image
         if evaluation.isolation == "batch":
-            check_batch(evaluation.limits or self._limits, profile=self._profile, image=found)
-        return await prepare(
-            evaluation,
-            self._versions,
-            default_limits=self._limits,
+            check_batch(limits, profile=self._profile, image=found)
+        check_functions(evaluation)
+        return Plan(
+            evaluation=evaluation,
+            payloads=encode_cases(evaluation, limits),
+            limits=limits,
             image=None if asked is None else OWN if found is None else ChosenImage(found.id, asked),
             images=self._manager.images,
+            harness=await compile_harness(evaluation, self._versions),
             deadline=deadline,
-            calls_at_once=calls or self._worker,
+            calls=Turns(calls or self._worker.host),
             room=self._room,
             observer=self._observer,
             pure=self._pure,
-            memoise=self._memoise,
+            memoise=self._memoise if evaluation.memoise is None else evaluation.memoise,
             normal_forms=self._normal_forms,
+            security=self._versions.profile,
             watch=self._watch,
         )
 
@@ -139,7 +143,7 @@ class Batches:
             self._record("evaluate", Task.of_plan(plan), members, progress) as record,
         ):
             sources = [one.source for one in individuals]
-            ahead = CompileAhead(self._versions, sources, plan.limits, self._worker)
+            ahead = CompileAhead(self._versions, sources, plan.limits, self._worker.host)
             if plan.evaluation.isolation == "batch":
                 return await evaluate_together(
                     self._worker,
@@ -193,7 +197,7 @@ class Batches:
             self._record("evaluate_stages", task, members, progress) as record,
         ):
             sources = [one.source for one in individuals]
-            ahead = CompileAhead(self._versions, sources, plans[0].limits, self._worker)
+            ahead = CompileAhead(self._versions, sources, plans[0].limits, self._worker.host)
             evaluate = partial(
                 evaluate_in_stages,
                 self._worker,
@@ -318,7 +322,7 @@ class Batches:
             "evaluate", Task.of_function(function, direction), records, progress
         ) as batch:
             scored = await map_bounded(
-                one, range(len(records)), at_once=self._worker.slots, grows_with=self._worker
+                one, range(len(records)), at_once=self._worker.host.slots, grows_with=self._worker.host
             )
         refuse_broken_scoring(scored)
         return [one.result for one in scored]

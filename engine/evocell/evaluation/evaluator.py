@@ -104,8 +104,8 @@ async def evaluate_each(
     # One more than there are calls at once if candidates are scored in a thread, and those whose scores are
     # awaited. Otherwise one more would only wait for its turn, at the cost of a task switch a candidate: a
     # worker's slots are more than what it runs at once.
-    most = worker.slots + plan.own_functions + plan.awaited.most
-    return await map_bounded(one, range(len(candidates)), at_once=most, grows_with=worker)
+    most = worker.host.slots + plan.own_functions + plan.awaited.most
+    return await map_bounded(one, range(len(candidates)), at_once=most, grows_with=worker.host)
 
 
 async def evaluate_candidate(
@@ -295,7 +295,7 @@ async def _at_once(
         if len(indices) == 1:
             trail.outcomes[indices[0]] = await one(indices[0])
         else:
-            found = await map_bounded(one, indices, at_once=worker.slots, grows_with=worker)
+            found = await map_bounded(one, indices, at_once=worker.host.slots, grows_with=worker.host)
             trail.outcomes |= zip(indices, found, strict=True)
 
 

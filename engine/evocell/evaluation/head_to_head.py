@@ -88,7 +88,7 @@ async def head_to_head(
             now = list(islice(turns, len(phase)))
             if shared is None:
                 each = partial(_in_own_fork, worker, plan, code, image)
-                found = await map_bounded(each, now, at_once=worker.slots, grows_with=worker)
+                found = await map_bounded(each, now, at_once=worker.host.slots, grows_with=worker.host)
             else:
                 found = [await shared.duel(turn) for turn in now]
             score.outcomes |= zip(phase, found, strict=True)

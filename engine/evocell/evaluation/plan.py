@@ -10,11 +10,10 @@ from typing import Literal, TypeVar
 from attrs import define, evolve, field, frozen
 
 from evocell.code.compiler import CompiledVersion
-from evocell.concurrency import CapacityRetry, Deadline, Slots, Turns
+from evocell.concurrency import CapacityRetry, Deadline, Turns
 from evocell.errors import ConfigurationError
-from evocell.evaluation.async_scoring import AwaitedScores
-from evocell.evaluation.host_thread import HostThread
 from evocell.evaluation.memo import MemoisingCaller
+from evocell.evaluation.own_functions import AwaitedScores, HostThread
 from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -25,7 +24,7 @@ from evocell.sandboxes.normal_forms import NormalForms
 from evocell.sandboxes.package_images import ChosenImage, PackageImages
 from evocell.store.observer import Observer
 
-__all__ = ["Budget", "FailureWatch", "Plan", "on_host", "prepare"]
+__all__ = ["Budget", "FailureWatch", "Plan", "check_functions", "compile_harness", "encode_cases", "on_host"]
 
 R = TypeVar("R")
 
@@ -60,7 +59,6 @@ class Plan:
 
     evaluation: Evaluation
     payloads: tuple[bytes, ...] = field(repr=False)
-    seeds: tuple[int, ...]
     limits: Limits
     image: ChosenImage | None
     images: PackageImages
@@ -74,8 +72,18 @@ class Plan:
     normal_forms: NormalForms
     security: str
     watch: FailureWatch
-    awaited: AwaitedScores
-    scoring: HostThread = field(factory=HostThread)
+    seeds: tuple[int, ...] = field(init=False)
+    awaited: AwaitedScores = field(init=False)
+    scoring: HostThread = field(init=False, factory=HostThread)
+
+    @seeds.default
+    def _seed_of_each(self) -> tuple[int, ...]:
+        own = self.evaluation.seed
+        return tuple(own if case.seed is None else case.seed for case in self.evaluation.cases)
+
+    @awaited.default
+    def _awaiting(self) -> AwaitedScores:
+        return AwaitedScores(self.evaluation)
 
     async def choose_image(
         self, *codes: CompiledVersion | None, asked: ChosenImage | None = None
@@ -126,71 +134,30 @@ class Plan:
         )
 
 
-async def prepare(
-    evaluation: Evaluation,
-    versions: Versions,
-    *,
-    default_limits: Limits,
-    image: ChosenImage | None,
-    images: PackageImages,
-    deadline: Deadline,
-    calls_at_once: Slots | int,
-    room: CapacityRetry,
-    observer: Observer,
-    pure: MemoisingCaller,
-    memoise: bool,
-    normal_forms: NormalForms,
-    watch: FailureWatch,
-) -> Plan:
-    """Prepare an evaluation.
-
-    Args:
-        evaluation: The evaluation.
-        versions: Compiles the harness.
-        default_limits: Limits of a call if the evaluation sets none.
-        image: The image that it names; None if it names none.
-        images: Has the images that code asks for.
-        deadline: When everything must be over.
-        calls_at_once: Most concurrent calls in the worker: a number, or the worker's slots.
-        room: Waits for a worker that has none.
-        observer: Where its evaluations are noted.
-        pure: Makes its calls, or remembers their outcomes.
-        memoise: Whether outcomes are memoised, if the evaluation does not say.
-        normal_forms: Finds the syntax trees' own texts of programs.
-        watch: Warns where a failure counts more than a real score.
+def encode_cases(evaluation: Evaluation, limits: Limits) -> tuple[bytes, ...]:
+    """Encode the arguments of each case.
 
     Raises:
-        ConfigurationError: A case cannot be encoded, or the harness or a function cannot be used.
+        ConfigurationError: A case cannot be encoded.
+    """
+    payloads = []
+    for index, case in enumerate(evaluation.cases):
+        name = f"cases[{index}] ({case.name})" if case.name else f"cases[{index}]"
+        payloads.append(encode_arguments(case.args, case.kwargs, limits, name))
+    return tuple(payloads)
+
+
+def check_functions(evaluation: Evaluation) -> None:
+    """Refuse async functions where they would not be awaited.
+
+    Raises:
+        ConfigurationError: One of them is async.
     """
     for role in ("aggregate", "stop"):
         if is_async(getattr(evaluation, role)):
             raise ConfigurationError(
                 f"{role} must not be async: it is called in a thread; only score is awaited", role
             )
-    limits = evaluation.limits or default_limits
-    payloads = []
-    for index, case in enumerate(evaluation.cases):
-        name = f"cases[{index}] ({case.name})" if case.name else f"cases[{index}]"
-        payloads.append(encode_arguments(case.args, case.kwargs, limits, name))
-    return Plan(
-        evaluation=evaluation,
-        payloads=tuple(payloads),
-        seeds=tuple(evaluation.seed if case.seed is None else case.seed for case in evaluation.cases),
-        limits=limits,
-        image=image,
-        images=images,
-        harness=await _harness(evaluation, versions),
-        deadline=deadline,
-        calls=Turns(calls_at_once),
-        room=room,
-        observer=observer,
-        pure=pure,
-        normal_forms=normal_forms,
-        security=versions.profile,
-        memoise=memoise if evaluation.memoise is None else evaluation.memoise,
-        watch=watch,
-        awaited=AwaitedScores(evaluation),
-    )
 
 
 async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | None:
@@ -213,7 +180,12 @@ async def on_host(plan: Plan, function: Callable[[], R], *, asks: bool) -> R | N
     return None
 
 
-async def _harness(evaluation: Evaluation, versions: Versions) -> CompiledVersion | None:
+async def compile_harness(evaluation: Evaluation, versions: Versions) -> CompiledVersion | None:
+    """Compile the harness, if there is one.
+
+    Raises:
+        ConfigurationError: It cannot be compiled.
+    """
     if evaluation.harness is None:
         return None
     tree = await read_source(evaluation.harness)

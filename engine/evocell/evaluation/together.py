@@ -115,8 +115,8 @@ async def evaluate_together(
 
     places = range(len(candidates))
     groups = [places[at : at + GROUP] for at in places[::GROUP]]
-    at_once = worker.slots // _SLOTS_OF_GROUP + 1
-    found = await map_bounded(group, groups, at_once=at_once, grows_with=worker)
+    at_once = worker.host.slots // _SLOTS_OF_GROUP + 1
+    found = await map_bounded(group, groups, at_once=at_once, grows_with=worker.host)
     scored = [one for ones in found for one in ones]
     refuse_broken_scoring(scored)
     return [one.result for one in scored]

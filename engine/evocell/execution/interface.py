@@ -162,15 +162,6 @@ class Worker(Protocol):
         """
         ...
 
-    @property
-    def slots(self) -> int:
-        """Number of calls it can usefully have in flight; further ones wait inside."""
-        ...
-
-    async def wait_slots(self, seen: int) -> int:
-        """Wait until `slots` is another number than `seen`, and return it; never, where it cannot change."""
-        ...
-
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         """Compile a tree.
 

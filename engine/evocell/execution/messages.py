@@ -22,6 +22,13 @@ from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
 
 __all__ = [
+    "COPYING",
+    "EXPORT_IMAGE",
+    "EXPORT_SESSION",
+    "FORK",
+    "FREEZE",
+    "IMPORT_IMAGE",
+    "IMPORT_SESSION",
     "CopyRefused",
     "GuestRequest",
     "GuestResult",
@@ -31,6 +38,13 @@ __all__ = [
     "Sessions",
     "fixed_slots",
 ]
+
+FORK, FREEZE = "fork_session", "freeze_session"
+EXPORT_SESSION, IMPORT_SESSION = "export_session", "import_session"
+EXPORT_IMAGE, IMPORT_IMAGE = "export_image", "import_image"
+
+COPYING = frozenset({FORK, FREEZE, EXPORT_SESSION, IMPORT_SESSION, EXPORT_IMAGE, IMPORT_IMAGE})
+"""Methods of requests about copies of sessions, between an engine and its worker processes."""
 
 
 class CopyRefused(EvocellError):
@@ -301,7 +315,7 @@ class Host(Sessions, Protocol):
     """Owner of guests: this process or a pool. Every method may be used from many trio tasks at once."""
 
     on_kill: Callable[[WorkerKill], None] | None
-    """See `Worker`."""
+    """Called with each worker that is killed for its memory; None for nobody."""
 
     @property
     def slots(self) -> int:

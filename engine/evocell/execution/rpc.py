@@ -76,7 +76,9 @@ class Connection:
         self._ids = count(1)
         self._pending: dict[int, _Pending] = {}
         self._stops: dict[int, Callable[[], object]] = {}
-        self._lost: str | None = None
+        self.is_lost = False
+        """Whether the other side is lost: every request fails from now on."""
+        self._why_lost = "the connection is closed"
 
     @property
     def waiting(self) -> int:
@@ -92,11 +94,6 @@ class Connection:
     def sent_bytes(self) -> int:
         """Total length of all messages sent."""
         return self._outgoing.put_bytes
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the other side is lost: every request fails from now on."""
-        return self._lost is not None
 
     async def request(self, method: str, params: dict[str, Any]) -> Any:
         """Send a request, and wait for the answer.
@@ -152,14 +149,14 @@ class Connection:
         params: dict[str, Any],
         sent: Callable[[], object] = bool,
     ) -> None:
-        if self._lost is None:
+        if not self.is_lost:
             await self._write(Request(msgid, method, params))
             sent()
             await pending.over.wait()
 
     def _result(self, pending: _Pending) -> Any:
         if pending.answer is None:
-            raise ConnectionLost(self._lost or "the connection is closed")
+            raise ConnectionLost(self._why_lost)
         if pending.answer.error is not None:
             raise RequestFailed(str(pending.answer.error.get("message", "the request failed")))
         return pending.answer.result
@@ -183,8 +180,7 @@ class Connection:
                     nursery.cancel_scope.cancel()
         finally:
             self._end("the connection was closed")
-        assert self._lost is not None
-        return self._lost
+        return self._why_lost
 
     async def _read(self, nursery: trio.Nursery) -> str:
         reader = FrameReader(FRAME_LIMITS)
@@ -266,8 +262,8 @@ class Connection:
         await self._outgoing.written()
 
     def _end(self, why: str) -> None:
-        if self._lost is None:
-            self._lost = why
+        if not self.is_lost:
+            self.is_lost, self._why_lost = True, why
         for pending in self._pending.values():
             pending.over.set()
 

@@ -17,8 +17,19 @@ from typing import Any
 import trio
 
 from evocell.errors import EngineClosed, ImageError, ProtocolError
-from evocell.execution.copying import COPYING, answer_copying
-from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.execution.messages import (
+    COPYING,
+    EXPORT_IMAGE,
+    EXPORT_SESSION,
+    FORK,
+    FREEZE,
+    IMPORT_IMAGE,
+    IMPORT_SESSION,
+    CopyRefused,
+    GuestRequest,
+    GuestResult,
+    ImageRefused,
+)
 from evocell.execution.payload_cache import BLOB, PayloadCache, packed
 from evocell.execution.rpc import Answer, Connection
 from evocell.guests.capacity import capacity, own_resources, raise_descriptor_limit
@@ -78,7 +89,7 @@ class _Service:
             request = self._shelf.run(params)
             return packed(await host.run(request)) if isinstance(request, GuestRequest) else request
         if method in COPYING:
-            return await answer_copying(host, method, params)
+            return await _answer_copying(host, method, params)
         if method == "end_session":
             await host.end_session(params["session"])
             return None
@@ -92,6 +103,34 @@ class _Service:
         """Drop every fork."""
         if self._host is not None:
             await self._host.aclose()
+
+
+async def _answer_copying(host: GuestHost, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Handle a copying request; a refusal is a regular answer."""
+    try:
+        if method == FORK:
+            return {"done": await host.fork_session(params["session"], params["new"])}
+        if method == FREEZE:
+            request = GuestRequest.from_wire(params["run"], _not_here)
+            name, replace, version = params["name"], params["replace"], params["version"]
+            return {"done": await host.freeze_session(request, name=name, replace=replace, version=version)}
+        if method == EXPORT_SESSION:
+            return {"done": await host.export_session(params["session"])}
+        if method == IMPORT_SESSION:
+            await host.import_session(params["session"], params["state"])
+            return {"done": None}
+        if method == EXPORT_IMAGE:
+            return {"done": await host.export_image(params["image"], Path(params["path"]))}
+        if method == IMPORT_IMAGE:
+            path, name, replace = Path(params["path"]), params["name"], params["replace"]
+            return {"done": await host.import_image(path, name=name, replace=replace)}
+    except CopyRefused as refusal:
+        return {"refused": str(refusal), "image": isinstance(refusal, ImageRefused)}
+    raise ProtocolError(f"there is no request {method!r}")
+
+
+def _not_here(name: str) -> bytes:
+    raise ProtocolError(f"a request about a copy refers to {name}, which it should hold")
 
 
 def _open(params: dict[str, Any], driver: LoopScheduler) -> GuestHost:

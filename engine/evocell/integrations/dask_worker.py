@@ -27,7 +27,7 @@ __all__ = [
 TURN_S = 1.0
 """Seconds that a turn lasts."""
 
-SOON_S = 0.5
+SOON_S = 1.0
 """Most seconds that a message beside the tasks takes; longer ones become tasks."""
 
 QUEUED = "queued"

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from evocell.models.ranking import best, fitness_statistics
     from evocell.models.recorded import CallIdentity, EvaluationRecord, MemoInfo, Replay
     from evocell.models.references import Source
-    from evocell.models.results import Results
     from evocell.models.specs import SandboxSpec
     from evocell.models.stages import Stage, StagedResult
     from evocell.models.state import (
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
         Transition,
         utc_now,
     )
-    from evocell.models.tables import FrameLibrary, to_dataframe
+    from evocell.models.tables import FrameLibrary, Results, to_dataframe
     from evocell.models.versions import ModuleVersion, VersionDiff
 
 __all__ = [
@@ -114,8 +113,7 @@ _PLACES = {
     "references": ("Source",),
     "specs": ("SandboxSpec",),
     "stages": ("Stage", "StagedResult"),
-    "results": ("Results",),
-    "tables": ("FrameLibrary", "to_dataframe"),
+    "tables": ("FrameLibrary", "Results", "to_dataframe"),
     "state": ("PopulationState", "SandboxState", "SandboxStatus", "Transition", "utc_now"),
     "versions": ("ModuleVersion", "VersionDiff"),
 }

@@ -11,6 +11,8 @@ from typing import Any
 
 from attrs import frozen
 
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
+
 
 def same_value(left: Any, right: Any) -> bool:
     """Return whether two values have the same types and content, recursively.
@@ -36,6 +38,36 @@ def same_value(left: Any, right: Any) -> bool:
     if hasattr(left, "dtype") and hasattr(left, "shape"):
         return _same_array(left, right)
     return _plainly_equal(left, right)
+
+
+def find_incomparable(value: object, path: str) -> tuple[str, str] | None:
+    """Find a part of a value whose ``==`` has no single answer, such as a table's.
+
+    Args:
+        value: Any value; lists, tuples and the values of mappings are looked into.
+        path: How the value itself is called.
+
+    Returns:
+        The path and the type's name of the first such part found, or None.
+    """
+    seen: set[int] = set()
+    left: list[tuple[object, str]] = [(value, path)]
+    while left:
+        one, where = left.pop()
+        if type(one) in _PLAIN or type(one).__name__ == "ndarray":
+            continue
+        if isinstance(one, list | tuple | Mapping):
+            if id(one) not in seen:
+                seen.add(id(one))
+                items = one.items() if isinstance(one, Mapping) else enumerate(one)
+                inside = [(item, f"{where}[{key!r:.40}]") for key, item in items if type(item) not in _PLAIN]
+                left += reversed(inside)
+            continue
+        try:
+            bool(one == one)  # noqa: PLR0124 - whether there is an answer
+        except (TypeError, ValueError):
+            return where, type(one).__name__
+    return None
 
 
 def _same_array(left: Any, right: Any) -> bool:

@@ -6,13 +6,14 @@ import inspect
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from attrs import field, frozen
 
 from evocell.errors import ConfigurationError
-from evocell.models.equality import ByContent
+from evocell.models.equality import ByContent, find_incomparable
 from evocell.models.fitness import CaseResult, Direction
 from evocell.models.limits import Limits
 
@@ -271,7 +272,7 @@ class Evaluation:
         if self.isolation == "batch":
             _check_batch(self)
 
-    @property
+    @cached_property
     def failure_objectives(self) -> tuple[float, ...]:
         """The objectives of an invalid individual."""
         if self.failure is None:
@@ -303,6 +304,15 @@ def _check_expected(cases: tuple[Case, ...], score: str) -> None:
                 "Case(args, expected=...), with expected=None for a function that returns None, or give "
                 "score a function of case and value",
                 f"cases[{index}].expected",
+            )
+        found = find_incomparable(case.expected, f"cases[{index}].expected")
+        if found is not None:
+            path, name = found
+            raise ConfigurationError(
+                f'{path} is a {name}, which score="{score}" cannot compare: give what the function '
+                "returns in its place, such as frame.to_dict('list') or a list, or give score a function of "
+                "case and value",
+                path,
             )
 
 

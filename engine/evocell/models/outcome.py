@@ -8,7 +8,7 @@ are created per second, so nothing here validates.
 from __future__ import annotations
 
 from reprlib import Repr
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from attrs import field, frozen
 
@@ -44,6 +44,9 @@ class Outcome:
             the call says itself; 0 if it was little, and in the realtime profile.
     """
 
+    ok: ClassVar[bool] = False
+    """True only if the call returned a value."""
+
     fuel_used: int = 0
     wall_s: float = field(default=0.0, eq=False)
     peak_memory_bytes: int = 0
@@ -51,11 +54,6 @@ class Outcome:
     stderr: str = ""
     deterministic: bool = True
     import_fuel: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """True only if the call returned a value."""
-        return False
 
     @property
     def kind(self) -> str:
@@ -122,12 +120,10 @@ class Completed(Outcome):
         value: The return value, decoded under the limits: a claim of untrusted code.
     """
 
-    value: Any = field(default=None, eq=ByContent)
+    ok: ClassVar[bool] = True
+    """True: there is a value."""
 
-    @property
-    def ok(self) -> bool:
-        """True: there is a value."""
-        return True
+    value: Any = field(default=None, eq=ByContent)
 
     @property
     def error(self) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from evocell.errors import ConfigurationError
 from evocell.models.fitness import Direction, FitnessResult, check_direction
-from evocell.models.results import Results
+from evocell.models.tables import Results
 
 __all__ = ["best", "fitness_statistics", "score_statistics"]
 

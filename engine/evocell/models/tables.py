@@ -1,4 +1,4 @@
-"""Conversion of results to rows of plain data, and of rows to data frames."""
+"""Tables of results: rows of plain data, data frames, and the list that notebooks show as a table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any, Literal, TypeAlias
 
 from evocell.errors import ConfigurationError
 from evocell.models.fitness import FitnessResult
+from evocell.models.html import table
 from evocell.models.stages import StagedResult
 
-__all__ = ["FrameLibrary", "frame_of", "numbers_of", "row_of", "to_dataframe"]
+__all__ = ["FrameLibrary", "Results", "frame_of", "numbers_of", "row_of", "to_dataframe"]
 
 FrameLibrary: TypeAlias = Literal["pandas", "polars"]
 """A library that makes data frames."""
 
 _LIBRARIES: tuple[FrameLibrary, ...] = ("pandas", "polars")
+
+_SHOWN = 50
 
 _COLUMNS = (
     "sandbox_id",
@@ -116,3 +119,36 @@ def _library(wanted: FrameLibrary | None) -> Any:
         "pip install evocell[tables] brings pandas, and result.to_dict() needs neither",
         "library",
     )
+
+
+class Results(list[FitnessResult]):
+    """A list of results, as `Engine.evaluate` returns it, with all methods of a list."""
+
+    __slots__ = ()
+
+    def to_dataframe(self, *, library: FrameLibrary | None = None) -> Any:
+        """Return the results as a data frame; see `evocell.to_dataframe`.
+
+        Args:
+            library: ``"pandas"`` or ``"polars"``; None for the first of them that is installed.
+        """
+        return to_dataframe(self, library=library)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                result.sandbox_id,
+                result.generation,
+                result.fitness_score,
+                result.valid,
+                result.reason or "",
+                result.fuel_used,
+                result.evaluation_time_ms,
+                result.error or "",
+            )
+            for result in self[:_SHOWN]
+        ]
+        n_valid = sum(result.valid for result in self)
+        left = f", the first {_SHOWN} of them below" if len(self) > _SHOWN else ""
+        head = ("sandbox", "generation", "fitness", "valid", "reason", "fuel", "ms", "error")
+        return table(head, rows, caption=f"{len(self):,} results, {n_valid:,} valid{left}")

@@ -31,6 +31,7 @@ class Client(Engine):
     def __init__(self, opening: Callable[[], AbstractAsyncContextManager[AsyncClient]]) -> None:
         self._thread = TrioThread(opening, name="evocell-client")
         self._engine = self._thread.resource
+        self._async_side = self._thread, self._engine
         # The thread does not reference this object: dropping its last reference ends the thread.
         weakref.finalize(self, self._thread.stop_soon).atexit = False
 

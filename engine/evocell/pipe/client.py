@@ -20,7 +20,8 @@ from evocell.api.async_engine import AsyncEngine
 from evocell.api.async_evaluating import AsyncEvaluating
 from evocell.api.evaluator import AsyncEvaluators
 from evocell.config import Config
-from evocell.console.progress import batch_bar, console_progress, is_notebook, is_terminal, size_of
+from evocell.console.batches import batch_bar, shows_bars, size_of
+from evocell.console.progress import console_progress
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, StoreError
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
@@ -264,7 +265,7 @@ class AsyncClient(_Base):
     @property
     def shows_batches(self) -> bool:
         """Whether a batch without a progress function is shown: where it can, if the client has none too."""
-        return self._progress is None and (is_terminal() or is_notebook())
+        return self._progress is None and shows_bars()
 
     async def ping(self) -> None:
         """Check that the server responds.

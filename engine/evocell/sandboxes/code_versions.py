@@ -197,6 +197,9 @@ class Versions:
 
         Cancellation: Nothing is kept; `compiled` compiles the trees itself.
         """
+        if len(trees) < _LEAST_TOGETHER:
+            task_status.started()
+            return
         policy = self._policy_of(None, limits)
         jobs: dict[str, _Job] = {}
         for tree in trees:

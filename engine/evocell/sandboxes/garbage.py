@@ -23,6 +23,7 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import Removed, SnapshotStore
 from evocell.config import Config
 from evocell.errors import CapacityError, StoreError
+from evocell.guests.capacity import read_number
 from evocell.guests.scratch import sweep
 from evocell.models.populations import GarbageCause, GarbageReport
 from evocell.sandboxes.manager import Manager
@@ -56,17 +57,10 @@ def memory_taken(group: Path = _GROUP) -> float:
         group: Directory of the control group.
     """
     machine = float(psutil.virtual_memory().percent) / 100
-    limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+    limit, used = read_number(group / "memory.max"), read_number(group / "memory.current")
     if not limit or used is None:
         return machine
     return max(machine, max(0, used - _droppable(group / "memory.stat")) / limit)
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such file, or "max"
-        return None
 
 
 def _droppable(file: Path) -> int:

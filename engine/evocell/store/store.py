@@ -110,8 +110,10 @@ class Store:
         self._closing = False
         self._failures: list[str] = []
         self._stuck: list[Write] = []
-        self._trouble = ""
-        self._losses = 0
+        self.trouble = ""
+        """Why writes currently fail; empty if they do not."""
+        self.losses = 0
+        """Number of writes lost so far; for `flush`."""
         self._last_loss = ""
         with store_errors(path):
             problem = make_private(path.parent) or shared_file(path)
@@ -142,16 +144,6 @@ class Store:
     ) -> None:
         """Close it."""
         self.close()
-
-    @property
-    def trouble(self) -> str:
-        """Why writes currently fail; empty if they do not."""
-        return self._trouble
-
-    @property
-    def losses(self) -> int:
-        """Number of writes lost so far; for `flush`."""
-        return self._losses
 
     def write(self, write: Write, *, wait: bool = True) -> None:
         """Queue a change; it is committed together with others, in order.
@@ -226,7 +218,7 @@ class Store:
     def catch_up(self) -> None:
         """Block until the writer has processed everything queued before, committed or not."""
         event = threading.Event()
-        self._ask(event.set, self._losses)
+        self._ask(event.set, self.losses)
         event.wait()
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
@@ -329,30 +321,30 @@ class Store:
     # answered after the commit of everything queued before it, and a queued ticket ends the gathering.
     #
     # A transaction that fails is rolled back. If the cause may pass (`is_trouble`: full disk, locked file),
-    # the writes move to `_stuck`, in order, and `_trouble` holds the reason; each later commit tries them
-    # first, and until they are written every ticket reports `_trouble`. If the cause is a write itself, the
+    # the writes move to `_stuck`, in order, and `trouble` holds the reason; each later commit tries them
+    # first, and until they are written every ticket reports `trouble`. If the cause is a write itself, the
     # writes are committed one by one, and the culprit is lost.
     #
-    # A write is lost if it is at fault itself or beyond `MOST_STUCK`. Each loss counts in `_losses` and adds
+    # A write is lost if it is at fault itself or beyond `MOST_STUCK`. Each loss counts in `losses` and adds
     # a sentence to `_failures`. Tickets without `since` take `_failures`, which is then cleared: such flushes
     # report a loss once. Concurrent evaluations must each learn of a loss, whichever flushes first; their
-    # tickets carry the count of losses from their start as `since`, and are compared with `_losses`.
-    # A `_Once` is not tried again: its caller is waiting and gets `_trouble` as a failure.
+    # tickets carry the count of losses from their start as `since`, and are compared with `losses`.
+    # A `_Once` is not tried again: its caller is waiting and gets `trouble` as a failure.
     def _commit(self, taken: Sequence[Write | _Ticket]) -> None:
         stuck = self._write([*self._stuck, *(one for one in taken if not isinstance(one, _Ticket))])
         for one in stuck:
             if isinstance(one, _Once):
-                self._failures.append(self._trouble)
+                self._failures.append(self.trouble)
         again = [one for one in stuck if not isinstance(one, _Once)]
         for _ in again[MOST_STUCK:]:
-            self._lose(f"{MOST_STUCK:,} changes wait already because of this: {self._trouble}")
+            self._lose(f"{MOST_STUCK:,} changes wait already because of this: {self.trouble}")
         self._stuck = again[:MOST_STUCK]
         tickets = [one for one in taken if isinstance(one, _Ticket)]
         for ticket in tickets:
-            ticket.trouble = self._trouble if self._stuck else ""
+            ticket.trouble = self.trouble if self._stuck else ""
             if ticket.since is None:
                 ticket.failures += self._failures
-            elif self._losses > ticket.since:
+            elif self.losses > ticket.since:
                 ticket.failures.append(self._last_loss)
         if any(ticket.since is None for ticket in tickets):
             self._failures = []
@@ -382,22 +374,22 @@ class Store:
         return self._out_of_trouble()
 
     def _lose(self, why: str) -> None:
-        self._losses += 1
+        self.losses += 1
         self._last_loss = why
         self._failures.append(why)
 
     def _in_trouble(self, error: Exception, writes: Sequence[Write]) -> Sequence[Write]:
-        if not self._trouble:
+        if not self.trouble:
             _log.error("the store %s cannot be written: %s; it is tried again", self.path, error)
             if self.told is not None:
                 self.told(str(error), len(writes))
-        self._trouble = str(error)
+        self.trouble = str(error)
         return writes
 
     def _out_of_trouble(self) -> Sequence[Write]:
-        if self._trouble:
+        if self.trouble:
             _log.warning("the store %s can be written again, and nothing that waited is lost", self.path)
-            self._trouble = ""
+            self.trouble = ""
             if self.told is not None:
                 self.told("", 0)
         return ()

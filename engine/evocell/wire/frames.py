@@ -43,8 +43,8 @@ __all__ = [
     "encode_message",
     "frame_of",
     "in_packet",
-    "pack",
     "open_reader",
+    "pack",
 ]
 
 Framing: TypeAlias = Literal["stream", "packet4"]

@@ -20,24 +20,83 @@ from attrs import evolve
 
 from evocell.concurrency import BACK_OFF_S, back_off_s
 from evocell.errors import ConfigurationError, EngineClosed, EvocellError, ImageError
-from evocell.execution.copying import EXPORT_IMAGE, EXPORT_SESSION, FORK, FREEZE, IMPORT_IMAGE, IMPORT_SESSION
-from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, fixed_slots
+from evocell.execution.messages import (
+    EXPORT_IMAGE,
+    EXPORT_SESSION,
+    FORK,
+    FREEZE,
+    IMPORT_IMAGE,
+    IMPORT_SESSION,
+    CopyRefused,
+    GuestRequest,
+    GuestResult,
+    fixed_slots,
+)
 from evocell.execution.payload_cache import CACHE_BYTES, NAMED_BYTES
 from evocell.execution.rpc import ConnectionLost, RequestFailed
 from evocell.lru import LruCache
 from evocell.models.info import WorkerInfo, WorkerKill
 from evocell.workers.session_table import SessionTable, migrate_sessions
-from evocell.workers.slot import WorkerSlot
 from evocell.workers.worker_process import WorkerProcess
 from evocell_runtime.cache import ImageManifest
 
-__all__ = ["HostPool"]
+__all__ = ["HostPool", "WorkerSlot"]
 
 SLOTS_PER_WORKER = 4
 """Requests in flight per worker: the one being run and those queued, so that the worker never idles."""
 
 _TRIES = 3
 _MOVE_POLL_S = 0.02
+
+
+class WorkerSlot:
+    """A worker's slot in the pool; the process in it changes.
+
+    Args:
+        number: Index of the slot, from 0.
+
+    Attributes:
+        name: Name of the slot, whichever process is in it.
+        process: The process that gets work, or the last that did.
+        restarts: How often a process was replaced.
+        drain_asked: Set when the current process is to be replaced.
+        undrained: Why the replacement was given up, if it was.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.name = f"worker-{number}"
+        self.process: WorkerProcess | None = None
+        self.restarts = 0
+        self.drain_asked = trio.Event()
+        self.undrained: str | None = None
+
+    def take(self, new: WorkerProcess) -> None:
+        """Put a new process into the slot."""
+        self.restarts += self.process is not None
+        self.process = new
+        self.drain_asked = trio.Event()
+
+    def give_up(self, why: str) -> None:
+        """Give up replacing the current process."""
+        self.undrained = why
+        self.drain_asked = trio.Event()
+
+    def info(self) -> WorkerInfo:
+        """Return the slot's state."""
+        process = self.process
+        pid = None if process is None else process.pid
+        if process is None or pid is None:
+            return WorkerInfo(name=self.name, pid=None, status="starting", restarts=self.restarts)
+        return WorkerInfo(
+            name=self.name,
+            pid=pid,
+            status="draining" if self.drain_asked.is_set() else "up",
+            sessions=process.n_sessions,
+            calls=process.n_under_way,
+            finished=process.finished,
+            restarts=self.restarts,
+            capacity=process.capacity,
+        )
 
 
 class HostPool:
@@ -92,7 +151,7 @@ class HostPool:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the state of each worker."""
-        return [slot.info(self._table) for slot in self._worker_slots]
+        return [slot.info() for slot in self._worker_slots]
 
     async def wait_slots(self, seen: int) -> int:
         """Wait until `slots` is another number than `seen`: never; see `Host`."""
@@ -302,7 +361,7 @@ class HostPool:
                 if session is None and not any(process.room for process in usable):
                     await self._for_room.park()
                     continue
-                chosen = min(usable, key=lambda process: (process.n_under_way, self._table.count(process)))
+                chosen = min(usable, key=lambda process: (process.n_under_way, process.n_sessions))
                 if not chosen.is_up:  # asked of the chosen one alone, since it takes a call to the system
                     full = [*full, chosen]
                     continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 
@@ -21,7 +20,6 @@ class SessionTable:
 
     def __init__(self) -> None:
         self._homes: dict[str, WorkerProcess] = {}
-        self._counts: Counter[WorkerProcess] = Counter()
         self._moving: dict[str, trio.Event] = {}
         self._losses = 0
         self._loss = trio.Event()
@@ -43,20 +41,14 @@ class SessionTable:
         """Record that a worker holds a session from now on."""
         self.forget(session)
         self._homes[session] = process
-        self._counts[process] += 1
+        process.n_sessions += 1
 
     def forget(self, session: str) -> WorkerProcess | None:
         """Remove a session; returns the worker that held it."""
         process = self._homes.pop(session, None)
         if process is not None:
-            self._counts[process] -= 1
-            if not self._counts[process]:
-                del self._counts[process]
+            process.n_sessions -= 1
         return process
-
-    def count(self, process: WorkerProcess) -> int:
-        """Return the number of sessions on a worker."""
-        return self._counts[process]
 
     def of(self, process: WorkerProcess) -> list[str]:
         """Return the sessions on a worker."""

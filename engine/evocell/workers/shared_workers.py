@@ -61,7 +61,7 @@ class SharedWorkers:
     @property
     def slots(self) -> int:
         """Number of calls that the workers can usefully have in flight."""
-        return self._worker.slots
+        return self._worker.host.slots
 
     @asynccontextmanager
     async def open_worker(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import trio
@@ -41,6 +41,8 @@ COMPILE_LIMITS = Limits(
 )
 """Budget of trusted work on code; compiling little code gets less fuel."""
 
+_BOUNDS = COMPILE_LIMITS.payload_bounds
+
 _TREES_IN_A_ROW = 8
 """Trees that are handled without giving way to other tasks: some 0.5 ms of work."""
 
@@ -60,6 +62,7 @@ class HostWorker:
     Attributes:
         host: The host of the guests.
         images: The images that guests are forked from.
+        realtime: Whether guests see the real clock and real entropy.
     """
 
     def __init__(
@@ -67,15 +70,10 @@ class HostWorker:
     ) -> None:
         self.host = host
         self.images = images
+        self.realtime = realtime
         self._snapshots = snapshots
-        self._realtime = realtime
 
-    @property
-    def realtime(self) -> bool:
-        """Whether guests see the real clock and real entropy."""
-        return self._realtime
-
-    @property
+    @cached_property
     def image_id(self) -> str:
         """Content hash of the engine's own image."""
         return self.images.own.image_id
@@ -87,15 +85,6 @@ class HostWorker:
             ImageError: The image is not in the cache any more.
         """
         return self.images.manifest(image).snapshot_sha256
-
-    @property
-    def slots(self) -> int:
-        """Number of calls it can usefully have in flight; further ones wait inside."""
-        return self.host.slots
-
-    async def wait_slots(self, seen: int) -> int:
-        """Wait until `slots` is another number than `seen`; see `Worker`."""
-        return await self.host.wait_slots(seen)
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         """Compile a tree in a fork that does not run it.
@@ -120,7 +109,7 @@ class HostWorker:
             CapacityError: There is no room for another fork.
             EngineClosed: The worker is closed.
         """
-        if self._realtime:
+        if self.realtime:
             return [await self.compile(job) for job in jobs]
         first, trees = jobs[0], [job.tree for job in jobs]
         limits = COMPILE_LIMITS.evolve(fuel=sum(compile_fuel(tree) for tree in trees))
@@ -281,7 +270,7 @@ class HostWorker:
 
     async def _ask(self, question: Mapping[str, object], limits: Limits) -> GuestResult:
         """Ask the agent of a dedicated fork, which runs no untrusted code."""
-        data = encode(question, **COMPILE_LIMITS.payload_bounds)
+        data = encode(question, **_BOUNDS)
         return await self._run(GuestRequest(parts=(data,), limits=limits))
 
     async def _run(self, request: GuestRequest) -> GuestResult:
@@ -300,7 +289,7 @@ class HostWorker:
                 limits,
                 self.images.manifest(image).memory_bytes,
                 timed_out=seen.timed_out,
-                deterministic=not self._realtime,
+                deterministic=not self.realtime,
             )
         if seen.lost is not None:
             return WorkerLost(reason=seen.lost, deterministic=False)
@@ -354,10 +343,7 @@ def _compiled_beside_others(
 
 
 def _read(response: GuestBytes) -> object:
-    return decode_hostile(
-        response,
-        **COMPILE_LIMITS.payload_bounds,
-    )
+    return decode_hostile(response, **_BOUNDS)
 
 
 def _answer_bytes(seen: GuestResult) -> int:

@@ -99,6 +99,8 @@ class WorkerProcess:
         """Requests under way by session; those without a session are under None."""
         self.n_under_way = 0
         """How many runs are in it."""
+        self.n_sessions = 0
+        """How many sessions it holds; counted by the `SessionTable`."""
         self.capacity = 0
         """Number of sessions it has room for."""
         self.finished = 0

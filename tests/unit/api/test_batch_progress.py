@@ -18,9 +18,9 @@ from rich.console import Console
 
 import evocell
 from evocell import Case, Evaluation, Stage
-from evocell.console import counting
-from evocell.console import progress as batch_progress
-from evocell.console.progress import BatchBar, Display, StreamProgress, is_terminal, size_of
+from evocell.console import batches
+from evocell.console.batches import BatchBar, StreamProgress, is_terminal, size_of
+from evocell.console.progress import Display
 
 TASK = Evaluation("solve", [Case((2,), expected=4)])
 SQUARE = "def solve(n): return n * n"
@@ -44,8 +44,8 @@ class Terminal:
 
 @pytest.fixture
 def terminal(monkeypatch):
-    monkeypatch.setattr(counting, "PATIENCE_S", 0.05)
-    monkeypatch.setattr(counting, "QUICK_S", 0.05)
+    monkeypatch.setattr(batches, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(batches, "QUICK_S", 0.05)
     return Terminal()
 
 
@@ -66,7 +66,7 @@ def test_a_bar_appears_says_how_far_it_is_and_goes(terminal):
 
 
 def test_what_is_quick_shows_nothing(terminal, monkeypatch):
-    monkeypatch.setattr(counting, "PATIENCE_S", 30.0)
+    monkeypatch.setattr(batches, "PATIENCE_S", 30.0)
     with BatchBar("evaluating", 2, display=terminal.display) as bar:
         bar.report(Result(True), 1, 2)
     assert terminal.shown == ""
@@ -100,7 +100,7 @@ def test_one_that_fails_gives_the_cursor_back(terminal):
 
 
 def test_a_stream_is_shown_only_while_it_is_waited_for(terminal, monkeypatch):
-    monkeypatch.setattr(batch_progress, "_display", terminal.display)
+    monkeypatch.setattr(batches, "_display", terminal.display)
     stream = StreamProgress(iter("abc"), None, shown=True)
     with stream.waiting():
         terminal.wait_for("0 of ?")
@@ -138,8 +138,8 @@ def asked(monkeypatch):
             super().__init__(what, total)
             asked.append((what, total))
 
-    monkeypatch.setattr(batch_progress, "BatchBar", Recorder)
-    monkeypatch.setattr("evocell.api.lifecycle.is_terminal", lambda: True)
+    monkeypatch.setattr(batches, "BatchBar", Recorder)
+    monkeypatch.setattr(batches, "is_terminal", lambda: True)
     return asked
 
 
@@ -194,11 +194,10 @@ def test_on_a_real_terminal():
     text = textwrap.dedent(
         """
         import time, evocell
-        from evocell.console import counting
-        from evocell.console import progress as batch_progress
-        counting.PATIENCE_S = 0.2
-        with evocell.console.progress.BatchBar("evaluating", 7) as bar:
-            assert batch_progress.is_terminal()
+        from evocell.console import batches
+        batches.PATIENCE_S = 0.2
+        with evocell.console.batches.BatchBar("evaluating", 7) as bar:
+            assert batches.is_terminal()
             bar.report(None, 3)
             time.sleep(1.0)
         print("over")
@@ -230,8 +229,7 @@ def test_on_a_real_terminal():
 def test_where_there_is_no_terminal_a_line_is_written_every_few_seconds(fake_workers, monkeypatch, capsys):
     moments = itertools.count(step=4.0)
     clock = SimpleNamespace(monotonic=lambda: next(moments))
-    monkeypatch.setattr(batch_progress, "time", clock)
-    monkeypatch.setattr("evocell.console.counting.time", clock)
+    monkeypatch.setattr(batches, "time", clock)
     with evocell.Engine(evocell.Config(), open_worker=fake_workers) as engine:
         task = evocell.Evaluation("f", [evocell.Case((), expected=None)])
         engine.evaluate(["def f(): return 1"] * 2 + ["def f(): raise KeyError"] * 4, task)

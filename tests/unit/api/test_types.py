@@ -41,7 +41,7 @@ REVEALED = [
     "tuple[float, ...]",
     "float",
     "float | None",
-    "evocell.models.results.Results",
+    "evocell.models.tables.Results",
     "str",
     "bool",
 ]

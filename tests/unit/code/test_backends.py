@@ -8,8 +8,7 @@ import zipfile
 import pytest
 
 from evocell.code import sources
-from evocell.code.backends import BACKENDS
-from evocell.code.sources import normalise
+from evocell.code.sources import BACKENDS, normalise
 from evocell.errors import ConfigurationError
 
 TEXT = "def f(): return 1\n"

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from evocell.evaluation.host_thread import HostThread
+from evocell.evaluation.own_functions import HostThread
 
 pytestmark = pytest.mark.trio
 

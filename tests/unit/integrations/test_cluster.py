@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -22,7 +23,7 @@ from evocell.integrations.cluster.holdings import Arriving
 from evocell.integrations.cluster.messages import pack, read_answer, read_result, row_of, unpack
 from evocell.integrations.cluster.node import Machine, NodeDoor
 from evocell.integrations.cluster.opening import open_cluster_worker
-from evocell.integrations.cluster.pace import Pace
+from evocell.integrations.cluster.pace import RECENT, Pace
 from evocell.integrations.cluster.protocol import NodeFailed, NodeLost
 from evocell_runtime.untrusted import GuestBytes
 
@@ -52,6 +53,10 @@ class Link:
         self._changed = trio.Event()
         self.members = {name: name for name in names}
         self.carried = []
+        self.withheld = None
+        """Address of a node whose guests have been started, as the engine does not learn yet."""
+        self.withholds = False
+        self.released = trio.Event()
 
     async def wait_change(self):
         await self._changed.wait()
@@ -64,6 +69,13 @@ class Link:
 
     def lose(self, address):
         del self.members[address]
+        self._tell()
+
+    def call_soon(self, function, *args):
+        """Call a function in the engine's loop, from any thread."""
+        self._token.run_sync_soon(function, *args)
+
+    def _tell(self):
         self._changed.set()
         self._changed = trio.Event()
 
@@ -83,7 +95,11 @@ class Link:
         pending = self._doors[address].answer(message)
         pending.add_done_callback(lambda _: self._token.run_sync_soon(over.set))
         await over.wait()
-        answer = self._change(address, unpack(message)["op"], pending.result())
+        operation = unpack(message)["op"]
+        if (address, operation) == (self.withheld, "open"):
+            self.withholds = True
+            await self.released.wait()
+        answer = self._change(address, operation, pending.result())
         self.carried += [message, answer]
         return answer
 
@@ -98,12 +114,13 @@ class Pool:
     processes = None
     images_dir = None
 
-    def __init__(self, *names, change=lambda _address, _op, answer: answer, patience_s=20.0):
-        self.names, self.change, self.patience_s = names, change, patience_s
+    def __init__(self, *names, change=lambda _address, _op, answer: answer, patience_s=20.0, withheld=None):
+        self.names, self.change, self.patience_s, self.withheld = names, change, patience_s, withheld
 
     @asynccontextmanager
     async def link(self):
         self.reached = Link(self.names, self.change)
+        self.reached.withheld = self.withheld
         try:
             yield self.reached
         finally:
@@ -120,6 +137,14 @@ def wait_for_status(engine, **wanted):
     while {one.name: one.status for one in engine.workers() if one.name in wanted} != wanted:
         assert time.monotonic() < ends_at, engine.workers()
         time.sleep(0.02)
+
+
+def wait_for(condition):
+    """Wait until a condition holds."""
+    ends_at = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.005)
 
 
 def engine_on(pool):
@@ -162,10 +187,11 @@ def with_fuel(answer, fuel):
         lambda _: pack({"seen": [[1, {"result": [None] * 8}]], "later": [], "kills": []}),
         lambda _: pack({"seen": [[10**6, {}]], "later": [], "kills": []}),
         lambda _: msgpack.packb([[]] * 300_000),
+        lambda answer: pack({**answer, "seen": [[row[0], {"back": True}] for row in answer["seen"]]}),
         partial(with_fuel, fuel="-5"),
         partial(with_fuel, fuel=5),
     ],
-    ids=["bytes", "nothing", "another", "much", "negative", "type"],
+    ids=["bytes", "nothing", "another", "much", "back", "negative", "type"],
 )
 def test_a_node_that_answers_nonsense_gets_no_work_any_more(what):
     with engine_on(lie(what)) as engine:
@@ -304,6 +330,39 @@ def test_short_runs_travel_together_and_long_ones_alone():
     assert (pace.window, pace.batch) == (128, 64)
     assert pace.hold_s(0) == 0  # a node without work is not kept waiting
     assert 0 < pace.hold_s(8) < pace.hold_s(16)
-    for _ in range(200):
+    for _ in range(RECENT):
         pace.saw(0.5)
     assert (pace.window, pace.batch, pace.hold_s(4)) == (4, 2, 0)
+
+
+def test_long_runs_wait_where_they_can_be_taken_back():
+    pace = Pace(3)
+    assert pace.at_once > 3
+    for at_once, took_s in ((12, 0.001), (6, 0.1), (3, 0.5)):
+        for _ in range(RECENT):
+            pace.saw(took_s)
+        assert pace.at_once == at_once
+
+
+def test_a_node_without_work_gets_what_others_have_not_begun():
+    slow = "def solve(n):\n    for i in range(8_000_000): pass\n    return n * n\n# {}"
+    one_case = Evaluation("solve", [Case((3,), expected=9)], score="equal", limits=Limits(fuel=10**12))
+    pool = Pool("one", "two", withheld="two")
+    with engine_on(pool) as engine:
+        # Brief ones, so that a node gets 64 at a time from here on.
+        engine.evaluate([f"{GOOD}\n# {n}" for n in range(RECENT)], SQUARES)
+        with ThreadPoolExecutor(1) as thread:
+            wait_for(lambda: pool.reached.withholds)
+            batch = thread.submit(engine.evaluate, [slow.format(n) for n in range(8)], one_case)
+            wait_for(lambda: engine.workers()[0].calls == 8)
+            pool.reached.call_soon(pool.reached.released.set)
+            results = batch.result()
+        assert [one.fitness_score for one in results] == [1.0] * 8
+        finished = {one.name: one.finished for one in engine.workers()}
+    rows = [row for part in pool.reached.carried[1::2] for row in unpack(part).get("seen", ())]
+    back = {number for number, answer in rows if "back" in answer}
+    ended = [number for number, answer in rows if "result" in answer]
+    assert back
+    assert finished["two"] >= len(back)
+    assert back <= set(ended)
+    assert len(ended) == len(set(ended))  # none was made twice

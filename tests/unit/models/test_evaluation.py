@@ -139,6 +139,36 @@ def test_a_case_without_an_expected_value_is_refused_where_it_would_be_compared(
     assert Evaluation("f", cases, lambda case, value: 1.0).cases[at].expected is None
 
 
+class Table:
+    __hash__ = None
+
+    def __eq__(self, other):
+        return Table()
+
+    def __bool__(self):
+        raise ValueError("the truth value of a Table is ambiguous")
+
+
+@pytest.mark.parametrize("score", ["equal", "close"])
+@pytest.mark.parametrize(
+    ("expected", "path"), [(Table(), ""), ([1, {"k": (2, Table())}], "[1]['k'][1]")], ids=["alone", "within"]
+)
+def test_an_expected_value_that_cannot_be_compared_is_refused_with_its_place(score, expected, path):
+    with pytest.raises(ConfigurationError) as caught:
+        Evaluation("f", [Case(expected=0), Case(expected=expected)], score)
+
+    assert str(caught.value).startswith(f"cases[1].expected{path} is a Table")
+    assert "frame.to_dict('list')" in str(caught.value)
+    assert Evaluation("f", [Case(expected=expected)], lambda case, value: 1.0)
+
+
+def test_expected_values_that_can_be_compared_are_taken():
+    cyclic = [1]
+    cyclic.append(cyclic)
+    for expected in (cyclic, {"a": {1, 2}}, np.zeros(3), [np.float64(1)], object(), float("nan")):
+        assert Evaluation("f", [Case(expected=expected)], "equal").cases[0].has_expected
+
+
 def test_none_may_be_what_is_expected():
     case = Case(expected=None)
 

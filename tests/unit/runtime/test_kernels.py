@@ -11,6 +11,7 @@ from tests.unit.runtime.extracting import extract
 
 from evocell_runtime import artifacts
 from evocell_runtime.patches import argsorting, arithmetic, extremes, products, selecting, sorting
+from evocell_runtime.patches.edges import LAST_ZERO
 from evocell_runtime.patches.kernels import KERNELS
 from evocell_runtime.patches.layer import apply_patches, body_digest
 from evocell_runtime.patches.module import open_module
@@ -78,6 +79,7 @@ def pair(donors, *besides):
     """Two rigs: the functions as they are, and as the donors make them."""
     names = [name for donor in donors for name, _ in donor.expected]
     small = extract(interpreter(), [*names, *besides], pages=PAGES)
+    small = apply_patches(small, [one for one in LAST_ZERO if one.function in names])
     module = open_module(small)
     own = [
         attrs.evolve(

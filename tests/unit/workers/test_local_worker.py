@@ -317,7 +317,7 @@ async def test_the_worker_tells_of_its_interpreter(call):
 
     assert info["python"].startswith("3.15")
     assert "numpy" in info["packages"]
-    assert call.worker.slots >= 1
+    assert call.worker.host.slots >= 1
     assert call.worker.image_id
 
 

@@ -11,6 +11,7 @@ import hashlib
 from evocell_runtime.patches.allocation import ALLOCATION
 from evocell_runtime.patches.buffers import BUFFERS
 from evocell_runtime.patches.casts import CASTS
+from evocell_runtime.patches.edges import EDGES, LAST_ZERO
 from evocell_runtime.patches.floats import FLOATS
 from evocell_runtime.patches.integers import INTEGERS
 from evocell_runtime.patches.kernels import KERNELS
@@ -26,6 +27,8 @@ PATCHES: tuple[AnyPatch, ...] = (
     *INTEGERS,
     *BUFFERS,
     *SIZES,
+    *EDGES,
+    *LAST_ZERO,
     *KERNELS,
     *FLOATS,
     *PYTHON_FLOATS,

@@ -1,8 +1,9 @@
 """The largest and the smallest of numbers: maximum, minimum, fmax, fmin, argmax and argmin, in vectors.
 
 The loops that numpy has for processors with vectors are not compiled in. Results are the same to the bit:
-of NaNs the first counts, and of equal numbers, which are zeros of both signs, the first. Arrays that are
-short, or do not lie in one piece, or overlap with the result in part, are left to numpy's own loop.
+of NaNs the first counts; of equal numbers, which are zeros of both signs, the last, as on x86-64, and for argmax and
+argmin the first. Arrays that are short, or do not lie in one piece, or overlap with the result in part, are left to
+numpy's own loop.
 """
 
 from __future__ import annotations
@@ -231,11 +232,17 @@ _REDUCED = {
         (if (@T.eq (local.get $own) (local.get $own))
           (then
             (local.set $m (call $best@ID (local.get $y) (local.get $n)))
-            (if (i32.eqz (@T.@NOT_WORSE (local.get $own) (local.get $m)))
+            (if (i32.eqz (@T.@BETTER (local.get $own) (local.get $m)))
               (then
+                (if (@T.ne (local.get $m) (local.get $m))
+                  (then (local.set $y (call $find@ID (local.get $y) (local.get $n) (local.get $m))))
+                  (else
+                    (local.set $y (i32.add (local.get $y) (local.get $size)))
+                    (loop $back
+                      (local.set $y (i32.sub (local.get $y) (i32.const @W)))
+                      (br_if $back (i32.and (@T.eq (local.get $m) (@T.const 0)) (@T.ne (@LOAD (local.get $y)) (local.get $m)))))))
                 (if (i32.or (@T.ne (local.get $m) (local.get $m)) (@T.eq (local.get $m) (@T.const 0)))
-                  (then (@BITS.store (local.get $o)
-                    (@BITS.load (call $find@ID (local.get $y) (local.get $n) (local.get $m)))))
+                  (then (@BITS.store (local.get $o) (@BITS.load (local.get $y))))
                   (else (@STORE (local.get $o) (local.get $m))))))))
         @CLEAR""",
     "fm": """
@@ -359,7 +366,6 @@ def _filled(text: str, one: Element, word: str, *, largest: bool) -> str:
         "LEFT": _blocks(steps, "sy"),
         "CLEAR": "(drop (call $clear (local.get $dimensions)))" if real else "",
         "BETTER": ("gt" if largest else "lt") + signed,
-        "NOT_WORSE": "ge" if largest else "le",
         "BITS": f"i{8 * one.width}",
         "FEWEST": _FEWEST_BYTES // one.width,
         "SPLAT": f"v128.load{8 * one.width}_splat",
@@ -417,7 +423,7 @@ class _Steps:
         if self.word.startswith("f"):
             number = f"(v128.bitselect {a} {self.strict(first, second)} ({shape}.ne {b} {b}))"
             return f"(v128.bitselect {b} {number} ({shape}.ne {a} {a}))"
-        kept = f"(v128.or ({shape}.{'ge' if self.largest else 'le'} {a} {b}) ({shape}.ne {a} {a}))"
+        kept = f"(v128.or ({shape}.{'gt' if self.largest else 'lt'} {a} {b}) ({shape}.ne {a} {a}))"
         return f"(v128.bitselect {a} {b} {kept})"
 
 

@@ -29,6 +29,20 @@
       (br $rows)))
     (local.get $flags))
 
+  ;; A stack of products. The loop moves the pointers that it is given, so they are kept for the judgement.
+  (func $stack (param $context i32) (param $args i32) (param $dims i32) (param $steps i32) (param $aux i32)
+    (param $ufunc i32) (param $type i32) (result i32)
+    (local $kept i32) (local $result i32)
+    (local.set $kept (i32.sub (global.get $sp) (i32.const 16)))
+    (global.set $sp (local.get $kept))
+    (i64.store (local.get $kept) (i64.load align=4 (local.get $args)))
+    (i32.store offset=8 (local.get $kept) (i32.load offset=8 (local.get $args)))
+    (local.set $result
+      (call $plain (local.get $context) (local.get $args) (local.get $dims) (local.get $steps) (local.get $aux)))
+    (call $generalised (local.get $ufunc) (local.get $kept) (local.get $dims) (local.get $steps) (local.get $type))
+    (global.set $sp (i32.add (local.get $kept) (i32.const 16)))
+    (local.get $result))
+
   ;; matmul, matvec, vecdot and vecmat: many products, in the way of generalised ufuncs.
   (func $generalised (param $ufunc i32) (param $args i32) (param $dims i32) (param $steps i32) (param $type i32)
     (local $i i32) (local $name i32) (local $m i32) (local $k i32) (local $p i32)

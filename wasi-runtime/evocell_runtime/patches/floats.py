@@ -126,6 +126,8 @@ def _how(function: str) -> int:
         + 2 * (operation in _UNDERFLOWING)
         + 4 * (operation == "divmod")
         + 8 * (function == "half_remainder")
+        + 16 * (operation in ("divmod", "floor_divide") and not function.startswith("half"))
+        + 32 * (function.startswith("c") and operation == "true_divide")
     )
 
 

@@ -108,8 +108,11 @@
       (i32.and (i32.or (local.get $real) (local.get $imaginary)) (i32.const 3))
       (i32.or
         (i32.and (i32.and (local.get $real) (local.get $imaginary)) (i32.const 4))
-        (select (i32.and (local.get $real) (i32.const 16)) (i32.const 0)
-          (i32.eq (local.get $imaginary) (i32.const 4))))))
+        (i32.or
+          (select (i32.and (local.get $real) (i32.const 16)) (i32.const 0)
+            (i32.eq (local.get $imaginary) (i32.const 4)))
+          (select (i32.and (local.get $imaginary) (i32.const 16)) (i32.const 0)
+            (i32.eq (local.get $real) (i32.const 4)))))))
 
   ;; Whether numbers are all finite. A sum is not if a summand is not; that it may overflow is an alarm that a closer
   ;; look ends.
@@ -181,7 +184,8 @@
     (i32.const 1))
 
   ;; The flags of one operation, from the classes of its result and its operands.
-  ;; How: 1 two operands, 2 the result may have underflowed.
+  ;; How: 1 two operands, 2 the result may have underflowed, 16 it is a quotient that is rounded down, 32 the last operand
+  ;; is compared with something, 64 both are, 128 it can only overflow.
   (func $judge (param $result i32) (param $a i32) (param $b i32) (param $how i32) (result i32)
     (local $given i32) (local $flags i32)
     (local.set $given (i32.or (local.get $a) (local.get $b)))
@@ -200,13 +204,44 @@
           ;; times or divided by one is exact
           (then (if (i32.or (i32.and (local.get $result) (i32.const 4)) (i32.eqz (i32.and (local.get $given) (i32.const 16))))
             (then (local.set $flags (i32.or (local.get $flags) (i32.const 16)))))))))))
-    (local.get $flags))
+    ;; what is left of an infinite quotient is looked at, and a comparison with what is not a number is invalid
+    (if (i32.and (i32.and (i32.ne (i32.and (local.get $how) (i32.const 16)) (i32.const 0))
+        (i32.shr_u (local.get $flags) (i32.const 3))) (i32.const 1))
+      (then (local.set $flags (i32.or (local.get $flags) (i32.const 1)))))
+    (if (i32.and (local.get $how) (i32.const 96))
+      (then (if (i32.and (i32.const 1)
+          (select (local.get $given)
+            (select (local.get $b) (local.get $a) (i32.and (local.get $how) (i32.const 1)))
+            (i32.and (local.get $how) (i32.const 64))))
+        (then (local.set $flags (i32.or (local.get $flags) (i32.const 1)))))))
+    (select (i32.and (local.get $flags) (i32.const 8)) (local.get $flags) (i32.and (local.get $how) (i32.const 128))))
+
+  (func $name_of (param $ufunc i32) (result i32)  ;; the first four letters
+    (i32.load align=1 (i32.load offset=40 (local.get $ufunc))))
+
+  ;; How to judge the results of a ufunc, by its name and the type of its operands.
+  (func $manner (param $ufunc i32) (param $type i32) (result i32)
+    (local $name i32) (local $two i32)
+    (local.set $name (call $name_of (local.get $ufunc)))
+    (local.set $two (i32.eq (i32.load offset=8 (local.get $ufunc)) (i32.const 2)))
+    (if (i32.eq (local.get $name) (i32.const 0x61676f6c))  ;; logaddexp, logaddexp2
+      (then (return (i32.const 65))))
+    (if (i32.or (i32.eq (local.get $name) (i32.const 0x7478656e))  ;; nextafter: where to is no operand
+          (i32.eq (local.get $name) (i32.const 0x63617073)))  ;; spacing
+      (then (return (i32.const 128))))
+    (if (i32.or (i32.eq (local.get $name) (i32.const 0x6f6f6c66)) (i32.eq (local.get $name) (i32.const 0x6d766964)))
+      (then  ;; floor_divide, divmod; halves are divided as floats
+        (return (i32.or (local.get $two) (i32.shl (i32.ne (local.get $type) (i32.const 23)) (i32.const 4))))))
+    (if (i32.and (call $is_complex (local.get $type))  ;; divide, reciprocal
+        (i32.or (i32.eq (local.get $name) (i32.const 0x69766964)) (i32.eq (local.get $name) (i32.const 0x69636572))))
+      (then (return (i32.or (local.get $two) (i32.or (i32.const 32) (call $may_underflow (local.get $ufunc)))))))
+    (i32.or (local.get $two) (call $may_underflow (local.get $ufunc))))
 
   ;; Whether results of a ufunc may underflow, by its name: 2 or 0.
   (func $may_underflow (param $ufunc i32) (result i32)
     (local $name i32)
     (if (i32.eqz (call $asks (i32.const 256))) (then (return (i32.const 0))))
-    (local.set $name (i32.load align=1 (i32.load offset=40 (local.get $ufunc))))
+    (local.set $name (call $name_of (local.get $ufunc)))
     (i32.shl
       (i32.or (i32.eq (local.get $name) (i32.const 0x746c756d))  ;; multiply
       (i32.or (i32.eq (local.get $name) (i32.const 0x69766964))  ;; divide, and divmod
@@ -239,9 +274,9 @@
     (local $p0 i32) (local $p1 i32) (local $p i32) (local $s0 i32) (local $s1 i32) (local $s i32)
     (local.set $nin (i32.load offset=8 (local.get $ufunc)))
     (local.set $place (local.get $nin))
-    (local.set $how (i32.or (i32.eq (local.get $nin) (i32.const 2)) (call $may_underflow (local.get $ufunc))))
-    (local.set $wanted (select (i32.const 15) (i32.const 3) (i32.and (local.get $how) (i32.const 2))))
     (local.set $t0 (call $type_of (local.get $descriptors) (i32.const 0)))
+    (local.set $how (call $manner (local.get $ufunc) (local.get $t0)))
+    (local.set $wanted (select (i32.const 15) (i32.const 3) (i32.and (local.get $how) (i32.const 2))))
     (local.set $s0 (i32.load (local.get $steps)))
     (if (i32.and (local.get $how) (i32.const 1))
       (then
@@ -264,7 +299,8 @@
         (local.set $p0 (i32.load (local.get $args)))
         (local.set $p1 (i32.load offset=4 (local.get $args)))
         (local.set $i (local.get $many))
-        (if (i32.and (i32.eq (local.get $wanted) (i32.const 3)) (i32.eq (local.get $type) (local.get $t0)))
+        (if (i32.and (i32.eqz (i32.and (local.get $how) (i32.const 192)))
+            (i32.and (i32.eq (local.get $wanted) (i32.const 3)) (i32.eq (local.get $type) (local.get $t0))))
           (then (if (i32.or (i32.eqz (i32.and (local.get $how) (i32.const 1))) (i32.eq (local.get $t0) (local.get $t1)))
             (then (br_if $good (i32.eqz (call $suspicious (local.get $type)
               (local.get $p) (local.get $s) (local.get $p0) (local.get $s0)
@@ -343,7 +379,7 @@
 
   (func $reduce (param $context i32) (param $args i32) (param $dims i32) (param $steps i32) (param $aux i32)
     (param $ufunc i32) (param $type i32) (result i32)
-    (local $first i32) (local $after i32) (local $result i32) (local $how i32) (local $name i32)
+    (local $first i32) (local $after i32) (local $result i32) (local $how i32) (local $name i32) (local $flags i32)
     (local.set $first (call $class (i32.load (local.get $args)) (local.get $type)))
     (local.set $result
       (call $plain (local.get $context) (local.get $args) (local.get $dims) (local.get $steps) (local.get $aux)))
@@ -352,7 +388,7 @@
     (if (i32.and (local.get $after) (select (i32.const 15) (i32.const 3) (local.get $how)))
       (then
         (local.set $name (i32.load8_u (i32.load offset=40 (local.get $ufunc))))
-        (call $raise (call $judge_many (local.get $after)
+        (local.set $flags (call $judge_many (local.get $after)
           (i32.or (local.get $first)
             (call $classes (i32.load offset=4 (local.get $args)) (i32.load offset=4 (local.get $steps))
               (i32.load (local.get $dims))
@@ -360,7 +396,11 @@
           ;; divide, floor_divide, float_power, fmod, power, remainder
           (i32.or (i32.or (i32.eq (local.get $name) (i32.const 100)) (i32.eq (local.get $name) (i32.const 102)))
             (i32.or (i32.eq (local.get $name) (i32.const 112)) (i32.eq (local.get $name) (i32.const 114))))
-          (local.get $how)))))
+          (local.get $how)))
+        (local.set $how (call $manner (local.get $ufunc) (local.get $type)))
+        (call $raise (i32.or (local.get $flags) (i32.and (i32.const 1) (i32.or
+          (i32.and (i32.shr_u (local.get $how) (i32.const 6)) (local.get $after))
+          (i32.and (i32.shr_u (local.get $how) (i32.const 4)) (i32.shr_u (local.get $flags) (i32.const 3)))))))))
     (local.get $result))
 
   (func $gather (param $to i32) (param $from i32) (param $step i32) (param $size i32) (param $many i32)
@@ -447,19 +487,24 @@
       (br_if $unjudged (i32.eqz (i32.or
         (i32.lt_u (i32.sub (local.get $functions) (i32.const 26454112)) (i32.const 6720))
         (i32.lt_u (i32.sub (local.get $functions) (i32.const 27654128)) (i32.const 1696)))))
-      (br_if $unjudged (i32.eq (local.get $functions) (i32.const 26459792)))  ;; spacing: silent natively
       (local.set $nin (i32.load offset=8 (local.get $ufunc)))
       (br_if $unjudged (i32.gt_u (local.get $nin) (i32.const 2)))
       (local.set $nargs (i32.load offset=16 (local.get $ufunc)))
       (br_if $unjudged (i32.le_s (i32.load (local.get $dims)) (i32.const 0)))
       (local.set $type (call $type_of (i32.load offset=8 (local.get $context)) (local.get $nin)))
-      (br_if $unjudged (i32.eqz (call $is_float (local.get $type))))
-      (if (i32.load offset=64 (local.get $ufunc))
+      (if (i32.eqz (call $is_float (local.get $type)))
         (then
-          (local.set $result
-            (call $plain (local.get $context) (local.get $args) (local.get $dims) (local.get $steps) (local.get $aux)))
-          (call $generalised (local.get $ufunc) (local.get $args) (local.get $dims) (local.get $steps) (local.get $type))
-          (return (local.get $result))))
+          (if (i32.eq (call $name_of (local.get $ufunc)) (i32.const 0x69636572))  ;; reciprocals of integers are quotients
+            (then (if (i32.and (i32.const 4) (call $classes (i32.load (local.get $args)) (i32.load (local.get $steps))
+                (i32.load (local.get $dims)) (local.get $type)))
+              (then (call $raise (i32.const 5))))))
+          (br $unjudged)))
+      ;; absolute values of complex numbers are silent natively
+      (br_if $unjudged (i32.and (i32.eq (call $name_of (local.get $ufunc)) (i32.const 0x6f736261))
+        (call $is_complex (call $type_of (i32.load offset=8 (local.get $context)) (i32.const 0)))))
+      (if (i32.load offset=64 (local.get $ufunc))
+        (then (return (call $stack (local.get $context) (local.get $args) (local.get $dims) (local.get $steps)
+          (local.get $aux) (local.get $ufunc) (local.get $type)))))
       (local.set $out (call $at (local.get $args) (local.get $nin)))
       (local.set $last (call $at (local.get $args) (i32.sub (local.get $nargs) (i32.const 1))))
       (local.set $first (i32.or

@@ -387,6 +387,11 @@ _WRAPPED: tuple[tuple[str, int, str], ...] = (
         "20a9167e810f42eb8a835af12bffa84c4534c10f8d1cefd7ef8334dccbaaa56d",
     ),
     (
+        "__pyx_pw_5numpy_6random_6mtrand_11RandomState_35choice",
+        4,
+        "8828a50c08ae3373e4b8daafcd31752761bea9498ae4fb348950c394d3caf081",
+    ),
+    (
         "__pyx_pw_5numpy_6random_6mtrand_11RandomState_87binomial",
         4,
         "28f846f187fa8548ad8859c4cc8259e6d7ba16c2aa8e35d586f80d510af5403b",
@@ -440,6 +445,17 @@ _RESULTS: tuple[AnyPatch, ...] = (
     ),
 )
 
+_BY_NAME: tuple[AnyPatch, ...] = (
+    Edit(
+        name="numpy-type-names",
+        why='`np.dtype("intp")` and `np.dtype("uintp")` have 64 bits for programs, and a pointer\'s width for compiled libraries.',
+        function="_convert_from_str",
+        expected="local.get 8\nlocal.get 1\ncall _convert_from_any",
+        replacement="local.get 8\nlocal.get 1\ncall evocell.named_type",
+        occurrence=0,
+    ),
+)
+
 _RANDOM: tuple[AnyPatch, ...] = (
     Edit(
         name="numpy-choice-beyond-32-bits",
@@ -450,5 +466,5 @@ _RANDOM: tuple[AnyPatch, ...] = (
     ),
 )
 
-INTEGERS: tuple[AnyPatch, ...] = (*_DEFAULTS, *_RESULTS, *_NAMES, *_INDICES, *_RANDOM)
+INTEGERS: tuple[AnyPatch, ...] = (*_DEFAULTS, *_RESULTS, *_NAMES, *_BY_NAME, *_INDICES, *_RANDOM)
 """This part of the table; what calls a donor's functions comes after it."""

@@ -22,6 +22,7 @@
   (import "original" "ulong_arrtype_new" (func $new_ulong (param i32 i32 i32) (result i32)))
   (import "interpreter" "longlong_arrtype_new" (func $new_longlong (param i32 i32 i32) (result i32)))
   (import "interpreter" "ulonglong_arrtype_new" (func $new_ulonglong (param i32 i32 i32) (result i32)))
+  (import "interpreter" "_convert_from_any" (func $convert (param i32 i32) (result i32)))
   (import "interpreter" "stack_pointer" (global $sp (mut i32)))
 @IMPORTS@
 
@@ -235,6 +236,17 @@
     (if (i32.or (i32.eq (local.get $letter) (i32.const 80)) (i32.eq (local.get $letter) (i32.const 78)))
       (then (return (call $for_programs (local.get $letter) (i32.const 10)))))
     (local.get $letter))
+
+  ;; The type that a longer name stands for: intp and uintp are for programs, and have a pointer's width for libraries.
+  (func (export "evocell.named_type") (param $kind i32) (param $align i32) (result i32)
+    (local $type i32) (local $number i32)
+    (local.set $type (call $convert (local.get $kind) (local.get $align)))
+    (if (i32.eqz (local.get $type)) (then (return (i32.const 0))))
+    (local.set $number (i32.load offset=16 (local.get $type)))
+    (if (i32.ge_u (i32.sub (local.get $number) (i32.const 7)) (i32.const 2)) (then (return (local.get $type))))
+    (if (i32.eqz (call $asked_by_program)) (then (return (local.get $type))))
+    (call $release (local.get $type))
+    (call $descr (i32.add (local.get $number) (i32.const 2))))
 
   ;; An element of an array of indices is a 64-bit scalar.
   (func (export "PyArray_Scalar") (param $data i32) (param $descr i32) (param $base i32) (result i32)

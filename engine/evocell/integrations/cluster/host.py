@@ -40,6 +40,9 @@ NODES_PER_LOOK_S = 16
 TROUBLE_S = 3.0
 """Seconds for which the pool may be unreachable before waiting requests fail."""
 
+WORTH_S = 0.03
+"""Seconds of work not begun from which a node is asked to give requests back, which costs two messages."""
+
 _LEAST_SLOTS = 4
 _MESSAGE_RUNS = 64
 _POLL_S = 0.5
@@ -202,7 +205,18 @@ class ClusterHost:
                     return left_s
             self._held_since = math.inf
             self._send(node, [self._queue.popleft() for _ in range(size)])
+        if not self._queue:
+            self._level(up)
         return math.inf
+
+    def _level(self, up: list[RemoteNode]) -> None:
+        """Ask busy nodes for requests that they have not begun, if others have nothing to do."""
+        for idle in up:
+            want = idle.processes - len(idle.in_flight)
+            busy = max(up, key=_load)
+            spare = len(busy.in_flight) - busy.processes
+            if want > 0 and spare > 0 and busy.pace.left_s(spare) > WORTH_S:
+                busy.give_back(min(want, math.ceil(spare / 2)))
 
     def _send(self, node: RemoteNode, batch: list[Waiting]) -> None:
         batch = [waiting for waiting in batch if not waiting.over.is_set()]
@@ -339,7 +353,8 @@ class ClusterHost:
             await trio.sleep(_POLL_S)
             now = trio.current_time()
             since = min(since, now) if self._link.trouble is not None else math.inf
-            n_up = sum(node.is_up for node in self._nodes.values())
+            up = [node for node in self._nodes.values() if node.is_up]
+            n_up = len(up)
             self._alone_since = math.inf if n_up else min(self._alone_since, now)
             self._trouble = None
             if now - since > TROUBLE_S:
@@ -352,7 +367,8 @@ class ClusterHost:
                 if since == math.inf:
                     self._alone_since = now  # later requests get the full time again
                     self._trouble = None
-            behind = len(self._queue) + len(self._suspects) > 0 or not self._opened
+            waits = bool(self._queue or self._suspects)
+            behind = waits or not self._opened or (n_up > 0 and all(node.is_full for node in up))
             wanted = max(1, n_up) if behind else 0
             if wanted != want and self._link.trouble is None:
                 want = wanted

@@ -28,6 +28,7 @@ from evocell.execution.messages import CopyRefused, GuestRequest
 from evocell.guests.scratch import OwnedDirectory, sweep
 from evocell.integrations.cluster.holdings import BLOBS_BYTES, Arriving, Holdings
 from evocell.integrations.cluster.messages import pack, row_of, unpack
+from evocell.integrations.cluster.pace import Pace
 from evocell.models.info import WorkerKill
 from evocell.workers.memory_watch import SHARE, machine_memory, own_memory, watch_memory
 from evocell.workers.pool import HostPool
@@ -42,8 +43,9 @@ __all__ = ["LEASE_S", "Machine", "NodeDoor"]
 LEASE_S = 120.0
 """Lease: a node without messages of its engine for this long ends its guests."""
 
-LINGER_S, GAP_S = 0.2, 0.02
-"""Seconds for which finished requests wait for the others of their batch: in all, and for the next one."""
+LINGER_S, GAP_S = 0.25, 0.02
+"""Seconds for which finished requests wait for the others of their batch: in all, and for the next one if a
+process would wait for work in the meantime."""
 
 _SHELF_PART = 4
 _MOST_KILLS = 100
@@ -126,12 +128,16 @@ class _Service:
         self._machine = machine
         self._nursery = nursery
         self._pool: HostPool | None = None
+        self._processes = 0
         self._living = trio.CancelScope()
         self._holdings: Holdings | None = None
         self._directory: OwnedDirectory | None = None
         self._layers: dict[str, Path] = {}
         self._arriving: dict[tuple[str, str], Arriving] = {}
         self._under_way: dict[int, _UnderWay] = {}
+        self._queued: dict[int, GuestRequest] = {}
+        """Those under way that have not begun, in the order in which they begin."""
+        self._pace = Pace(1)
         self._seen: dict[int, dict[str, Any]] = {}
         self._unwanted: dict[int, None] = {}
         self._progress = trio.Event()
@@ -171,6 +177,7 @@ class _Service:
         """End the guests and clear all caches; idempotent."""
         self._living.cancel()
         self._pool = self._holdings = None
+        self._queued.clear()
         self._under_way.clear()
         self._seen.clear()
         self._arriving.clear()
@@ -238,7 +245,7 @@ class _Service:
         root = self._directory.path / "trees"
         root.mkdir()
         self._holdings = Holdings(root, cache, wanted["image_id"])
-        self._pool = pool
+        self._pool, self._processes, self._pace = pool, processes, Pace(processes)
 
     async def _live(
         self,
@@ -303,12 +310,16 @@ class _Service:
         return {}
 
     async def _orders(self, orders: Mapping[str, Any]) -> dict[str, Any]:
-        """Stop requests, and end sessions."""
+        """Stop requests, end sessions, and give requests back that have not begun, the last ones first."""
         for number in orders["cancel"]:
-            if (run := self._under_way.get(number)) is not None:
+            if number in self._queued:
+                self._end(number, None)
+            elif (run := self._under_way.get(number)) is not None:
                 run.scope.cancel()
             elif self._seen.pop(number, None) is None:
                 self._refuse(number)  # it may still be in transit
+        for number in list(self._queued)[::-1][: orders["back"]]:
+            self._end(number, {"back": True})
         if self._pool is not None:
             for session in orders["end"]:
                 await self._pool.end_session(session)
@@ -347,11 +358,12 @@ class _Service:
             numbers.append(number)
             run = holdings.run(plain, number)
             if isinstance(run, GuestRequest):
-                under_way = self._under_way[number] = _UnderWay(trio.CancelScope(), plain)
+                self._under_way[number] = _UnderWay(trio.CancelScope(), plain)
+                self._queued[number] = run
                 holdings.begin(plain)
-                self._nursery.start_soon(self._do, number, run, under_way, holdings)
             else:
                 self._seen[number] = {"missing": run}
+        self._begin()
         done = await self._wait(numbers)
         kills, self._kills = self._kills, []
         return {
@@ -371,11 +383,23 @@ class _Service:
         ends_at = trio.current_time() + LINGER_S
         with trio.CancelScope() as scope:
             while under_way():
-                scope.deadline = min(ends_at, trio.current_time() + GAP_S)
+                busy = len(self._under_way) > self._processes
+                scope.deadline = ends_at if busy else min(ends_at, trio.current_time() + GAP_S)
                 await self._progress.wait()
         return [number for number in numbers if number in self._seen]
 
-    async def _do(self, number: int, run: GuestRequest, under_way: _UnderWay, holdings: Holdings) -> None:
+    def _begin(self) -> None:
+        """Begin with queued requests as far as the processes should have them.
+
+        Requests of sessions begin at once, since they wait for the process of their own.
+        """
+        room = self._pace.at_once
+        for number, run in list(self._queued.items()):
+            if run.session is not None or len(self._under_way) - len(self._queued) < room:
+                del self._queued[number]
+                self._nursery.start_soon(self._do, number, run, self._under_way[number])
+
+    async def _do(self, number: int, run: GuestRequest, under_way: _UnderWay) -> None:
         pool = self._pool
         answer: dict[str, Any] | None = None
         try:
@@ -383,16 +407,26 @@ class _Service:
                 try:
                     if pool is None:
                         raise EngineClosed("the node was closed")
-                    answer = {"result": row_of(await pool.run(run))}
+                    seen = await pool.run(run)
+                    if seen.result is not None:
+                        self._pace.saw(seen.result.ran_s)
+                    answer = {"result": row_of(seen)}
                 except EvocellError as error:
                     answer = {"gone": error.message[:2000]}
         finally:
-            holdings.end(under_way.plain)
-            self._under_way.pop(number, None)
-            if answer is not None:
-                self._seen[number] = answer
-            self._progress.set()
-            self._progress = trio.Event()
+            self._end(number, answer)
+            self._begin()
+
+    def _end(self, number: int, answer: dict[str, Any] | None) -> None:
+        """Store the answer to a request that is not under way any more; None if nothing waits for it."""
+        self._queued.pop(number, None)
+        run = self._under_way.pop(number, None)
+        if run is not None and self._holdings is not None:
+            self._holdings.end(run.plain)
+        if answer is not None:
+            self._seen[number] = answer
+        self._progress.set()
+        self._progress = trio.Event()
 
     def _opened(self) -> tuple[HostPool, Holdings]:
         if self._pool is None or self._holdings is None:

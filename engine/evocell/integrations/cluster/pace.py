@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+
 __all__ = ["Pace"]
 
-AHEAD_S = 0.1
-"""Seconds of work to queue per guest process: more than a round trip."""
+AHEAD_S = 0.4
+"""Seconds of work to queue per guest process; beside half of it, which is a batch, a message costs little."""
 
 FEWEST, MOST = 2, 64
 """Bounds on requests per guest process, including the one being run."""
@@ -19,7 +22,15 @@ LINGER_S = 0.03
 LONG_S = 0.02
 """Requests longer than this are not held back: the cost of a message is negligible beside them."""
 
-_SMOOTHING = 0.1
+PREFETCH_S = 0.2
+"""Requests longer than this are given to a guest process once it has ended the one before, and until then
+they can go to another node."""
+
+_BRIEF_AT_ONCE = 4
+
+RECENT = 16
+"""Requests whose durations count: the next evaluation may have requests of another kind."""
+
 _OWN_S = 0.0005
 """A node's overhead per request beside the guest's time, in seconds."""
 
@@ -33,20 +44,31 @@ class Pace:
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
-        self._typical_s: float | None = None
+        self._recent: deque[float] = deque(maxlen=RECENT)
 
     def saw(self, ran_s: float) -> None:
         """Record the duration of a request, in seconds."""
-        took = ran_s + _OWN_S
-        known = self._typical_s
-        self._typical_s = took if known is None else known + _SMOOTHING * (took - known)
+        self._recent.append(ran_s + _OWN_S)
+
+    @property
+    def _typical_s(self) -> float | None:
+        return sum(self._recent) / len(self._recent) if self._recent else None
+
+    @property
+    def at_once(self) -> int:
+        """Number of requests to give to the processes: one each to run, and more if they are short."""
+        typical_s = self._typical_s
+        if typical_s is None or typical_s < LONG_S:
+            return _BRIEF_AT_ONCE * self._processes
+        return (2 if typical_s < PREFETCH_S else 1) * self._processes
 
     @property
     def window(self) -> int:
         """Number of requests that the node should have, running and queued."""
-        if self._typical_s is None:
+        typical_s = self._typical_s
+        if typical_s is None:
             return FIRST * self._processes
-        ahead = 1 + int(AHEAD_S / self._typical_s)
+        ahead = 1 + int(AHEAD_S / typical_s)
         return self._processes * max(FEWEST, min(MOST, ahead))
 
     @property
@@ -56,6 +78,12 @@ class Pace:
 
     def hold_s(self, in_flight: int) -> float:
         """Return the seconds for which a small batch may wait to grow: half of the node's work in flight."""
-        if self._typical_s is None or self._typical_s > LONG_S:
+        typical_s = self._typical_s
+        if typical_s is None or typical_s > LONG_S:
             return 0.0
-        return min(LINGER_S, in_flight * self._typical_s / self._processes / 2)
+        return min(LINGER_S, in_flight * typical_s / self._processes / 2)
+
+    def left_s(self, in_flight: int) -> float:
+        """Return the seconds that the node takes for requests in flight; infinite if it has not run any."""
+        typical_s = self._typical_s
+        return math.inf if typical_s is None else in_flight * typical_s / self._processes

@@ -131,6 +131,10 @@ class RemoteNode:
         self._shipping = trio.Lock()
         self._cancel: list[int] = []
         self._end: list[str] = []
+        self._back = 0
+        self._asking_back = False
+        self._may_back = 0
+        """Requests that it was asked to give back and has not."""
         self._orders = trio.Event()
         self._readings: dict[str, float] = {}
 
@@ -143,6 +147,11 @@ class RemoteNode:
     def room(self) -> int:
         """Number of further requests to assign."""
         return max(0, self.pace.window - len(self.in_flight)) if self.is_up else 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has a batch to begin when it is done with another, so that a further node had work."""
+        return len(self.in_flight) > self.pace.batch
 
     @property
     def load(self) -> float:
@@ -250,6 +259,12 @@ class RemoteNode:
             self._cancel.append(number)
             self._orders.set()
 
+    def give_back(self, count: int) -> None:
+        """Queue an order to give back requests that it has not begun, unless there is one already."""
+        if not self._back and not self._asking_back:
+            self._back = count
+            self._orders.set()
+
     def end_session(self, session: str) -> None:
         """Queue an order to end a session."""
         self.sessions.discard(session)
@@ -264,14 +279,18 @@ class RemoteNode:
                 while True:
                     await self._orders.wait()
                     self._orders = trio.Event()
-                    orders = {"op": "orders", "cancel": self._cancel, "end": self._end}
-                    self._cancel, self._end = [], []
+                    orders = {"op": "orders", "cancel": self._cancel, "end": self._end, "back": self._back}
+                    self._asking_back = self._back > 0
+                    self._may_back += self._back
+                    self._cancel, self._end, self._back = [], [], 0
                     try:
                         await self.ask(orders)
                     except NodeLost:
                         continue  # its loss is detected by the watch on members
                     except (NodeFailed, ProtocolError) as error:
                         self.refuse(str(error))
+                    finally:
+                        self._asking_back = False
 
     # ------------------------------------------------------------------ runs
 
@@ -394,6 +413,8 @@ class RemoteNode:
             if seen.result is not None:
                 self.pace.saw(seen.result.ran_s)
             waiting.settle(seen=seen)
+        elif "back" in answer:
+            self._come_back(waiting, again)
         elif "missing" in answer:
             self._forget(answer["missing"], waiting)
             del self.in_flight[waiting.number]
@@ -402,6 +423,15 @@ class RemoteNode:
         else:
             lost = f"{self.name} lost it: {str(answer.get('gone'))[:_SENTENCE_CHARS]}"
             self._drop(waiting, NodeLost(lost))
+
+    def _come_back(self, waiting: Waiting, again: Callable[[Waiting], None]) -> None:
+        """Queue a request again that the node has not begun."""
+        if not self._may_back:
+            raise ProtocolError("it gives back what it was not asked for")
+        self._may_back -= 1
+        del self.in_flight[waiting.number]
+        waiting.node = None
+        again(waiting)
 
     def _forget(self, missing: object, waiting: Waiting) -> None:
         """Record the data that the node lacks although it was believed to have it."""

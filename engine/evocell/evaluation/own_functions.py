@@ -1,20 +1,31 @@
-"""One thread for the caller's own functions, which it calls one at a time.
+"""Calls of the caller's own functions: plain ones in a thread, async ones on the loop of the engine.
 
-Handing each call to a thread of the pool costs more than a tiny candidate does. So calls are queued, and one
-visit to a thread makes all that have been queued meanwhile.
+Plain functions are called one at a time. Handing each call to a thread of the pool costs more than a tiny
+candidate does, so calls are queued, and one visit to a thread makes all that have been queued meanwhile.
+
+Of the functions only a score may be async. Several run at once, each for one case, as many as the evaluation
+allows; a cancellation goes into them as into any task of trio. What either kind raises is data, as in
+`evocell.evaluation.scoring`.
 """
 
 from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import trio
+from attrs import define, field
 
-__all__ = ["HostThread"]
+from evocell.concurrency import map_bounded
+from evocell.evaluation.scoring import Judged, judge, judge_given, judge_raised
+from evocell.models.evaluation import Evaluation, is_async
+from evocell.models.outcome import Outcome
+
+__all__ = ["AwaitedScores", "HostThread", "judge_awaiting", "run_scores"]
 
 R = TypeVar("R")
 
@@ -115,3 +126,66 @@ class HostThread:
         if self._row:
             with suppress(RuntimeError):  # the loop is ending
                 self._start()
+
+
+@define(eq=False)
+class AwaitedScores:
+    """The calls of an async score function that are under way, over all candidates of an evaluation.
+
+    Attributes:
+        evaluation: Whose function.
+        wanted: Whether the score function is async.
+        most: How many may be awaited at once; 0 where none is.
+    """
+
+    evaluation: Evaluation
+    wanted: bool = field(init=False)
+    most: int = field(init=False)
+    _turns: trio.CapacityLimiter = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.wanted = is_async(self.evaluation.score)
+        self.most = self.evaluation.scores_at_once if self.wanted else 0
+        self._turns = trio.CapacityLimiter(self.evaluation.scores_at_once)
+
+    async def judge(self, outcomes: Sequence[tuple[int, Outcome]]) -> list[Judged]:
+        """Score outcomes, several at once.
+
+        Args:
+            outcomes: The place of each case, and how its call ended.
+
+        Returns:
+            Their scores, in the same order.
+
+        Cancellation: Every call of the function is cancelled, and there are no scores.
+        """
+        return await map_bounded(self._one, outcomes, at_once=max(1, len(outcomes)))
+
+    async def _one(self, case: tuple[int, Outcome]) -> Judged:
+        index, outcome = case
+        if not outcome.ok:
+            return judge(self.evaluation, index, outcome)
+        async with self._turns:
+            return await judge_awaiting(self.evaluation, index, outcome)
+
+
+async def judge_awaiting(evaluation: Evaluation, index: int, outcome: Outcome) -> Judged:
+    """Score the outcome of a call that went well, with an async function.
+
+    Args:
+        evaluation: Whose case it is.
+        index: The case's place, from 0.
+        outcome: What the call returned.
+    """
+    assert callable(evaluation.score)
+    case = evaluation.cases[index]
+    try:
+        given: object = await evaluation.score(case, outcome.unwrap())  # type: ignore[misc]  # it is async
+    except Exception as error:  # noqa: BLE001 - the caller's function may raise anything
+        return judge_raised(case, index, outcome, error)
+    return judge_given(case, index, outcome, given)
+
+
+def run_scores(evaluation: Evaluation, outcomes: Sequence[tuple[int, Outcome]]) -> list[Judged]:
+    """Score outcomes in a trio loop of its own, in the calling thread."""
+    return trio.run(partial(AwaitedScores(evaluation).judge, outcomes))

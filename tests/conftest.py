@@ -15,7 +15,7 @@ import pytest
 import trio
 
 import evocell
-from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble, python_files
+from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble
 from evocell.code.snapshots import SnapshotStore
 from evocell.config import Config
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
@@ -79,7 +79,7 @@ class FakeWorker:
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         self.count["compile"] += 1
-        self.compiled += [path for path, _ in python_files(job.tree) if path not in job.known]
+        self.compiled += [path for path, _ in job.tree.python_files if path not in job.known]
         await trio.lowlevel.checkpoint()
         if self.compile_gate is not None:
             self.hanging.set()
@@ -90,7 +90,7 @@ class FakeWorker:
             compile(source, "program.py", "exec")
         except SyntaxError as error:
             return Rejected("syntax", error.msg, path="program.py", line=error.lineno)
-        units = [CompiledUnit(path, text, _imports(text)) for path, text in python_files(job.tree)]
+        units = [CompiledUnit(path, text, _imports(text)) for path, text in job.tree.python_files]
         return assemble(snapshot, job.tree, job.root, units, job.policy)
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:

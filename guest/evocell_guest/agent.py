@@ -139,14 +139,12 @@ def handle(data: bytes) -> bytes:
             )
         )
     if operation == "compile_trees":
-        return encode(
-            compile_trees(
-                request["trees"],
-                request["policy"],
-                request["optimize"],
-                request["root"],
-                request["prefix"],
-            )
+        return compile_trees(
+            request["trees"],
+            request["policy"],
+            request["optimize"],
+            request["root"],
+            request["prefix"],
         )
     if operation == "diff":
         return encode(diff(request["old"], request["new"], request["context"]))

@@ -8,15 +8,19 @@ from __future__ import annotations
 import ast
 import marshal
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter_ns
+from types import CodeType
 from typing import Any
 
+from .answers import packed_answer, packed_time, packed_trees
 from .gate import Finding, Gate, mark_blocked
 from .marks import marks
 from .packing import module_name, pack_files
 from .tracebacks import clip, message, type_name
 from .transform import CannotPrefix, prefix_module
+from .words import SHORT_CHARS, defines_functions_only, text_of, words_of
 
 _MAX_TEXT_BYTES = 400
 
@@ -68,20 +72,12 @@ def compile_version(
         ``{"t": "compiled", "units": [[path, code, imports, marks, findings], ...]}``, or
         ``{"t": "rejected", "kind", "message", "path", "line", "column", "text"}``.
     """
-    rules = TRUSTED if policy is None else policy
-    names = frozenset(own)
-    source = _Sources(
-        Gate(rules, names), optimize, enforce=rules["enforce"], root=root, own=names, prefix=prefix
-    )
-    done: list[tuple[str, bytes, list[str], list[Any], list[str]]] = []
-    try:
-        for path, content in files:
-            if path.endswith(".py"):
-                done.append((path, *source.compile(path, content)))
-    except Refused as refused:
-        return refused.answer
-    if units:
-        return {"t": "compiled", "units": [list(unit) for unit in done]}
+    sources = _Sources(policy, optimize, root, prefix)
+    with _quiet():
+        answer = _answer(sources, files, frozenset(own))
+    if units or answer["t"] != "compiled":
+        return answer
+    done = answer["units"]
     code = pack_files(root, [(path, code, marks) for path, code, _, marks, _ in done])
     return {"t": "compiled", "code": code, "imports": sorted({name for unit in done for name in unit[2]})}
 
@@ -92,7 +88,7 @@ def compile_trees(
     optimize: int,
     root: str,
     prefix: str,
-) -> dict[str, Any]:
+) -> bytes:
     """Compile several versions in turn, without running any.
 
     Args:
@@ -103,45 +99,72 @@ def compile_trees(
         prefix: As for `compile_version`.
 
     Returns:
-        ``{"t": "compiled", "trees": [[answer, nanoseconds], ...]}``, each answer as `compile_version` gives
-        it with ``units``, and the time it took by the virtual clock, which is its fuel divided by ten.
+        The encoded ``{"t": "compiled", "trees": [[answer, nanoseconds], ...]}``, each answer as
+        `compile_version` gives it with ``units``, or ``[path, code, ...]`` of files without imports, marks
+        and findings; and the time it took by the virtual clock, which is its fuel divided by ten.
     """
-    answers = []
-    for files, own in trees:
-        began_ns = perf_counter_ns()
-        answer = compile_version(files, policy, optimize, root, own=own, prefix=prefix, units=True)
-        answers.append([answer, perf_counter_ns() - began_ns])
-    return {"t": "compiled", "trees": answers}
+    sources = _Sources(policy, optimize, root, prefix)
+    answers: list[bytes] = []
+    with _quiet():
+        for files, own in trees:
+            began_ns = perf_counter_ns()
+            answers.append(packed_answer(_answer(sources, files, frozenset(own))))
+            answers.append(packed_time(perf_counter_ns() - began_ns))
+    return packed_trees(answers)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress warnings, such as about a variant's invalid escapes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _answer(sources: _Sources, files: Iterable[Sequence[Any]], own: frozenset[str]) -> dict[str, Any]:
+    """Compile a version's files; return the answer for the host, with the files one by one."""
+    try:
+        units = [
+            [path, *sources.compile(path, content, own)] for path, content in files if path.endswith(".py")
+        ]
+    except Refused as refused:
+        return refused.answer
+    return {"t": "compiled", "units": units}
 
 
 class _Sources:
-    """Settings for the compilation of one version, with its gate."""
+    """Settings of a compilation, with its gate."""
 
-    def __init__(
-        self, gate: Gate, optimize: int, *, enforce: bool, root: str, own: frozenset[str], prefix: str
-    ) -> None:
-        self._gate = gate
-        self._root = root
-        self._own = own
-        self._prefix = prefix
+    def __init__(self, policy: Mapping[str, Any] | None, optimize: int, root: str, prefix: str) -> None:
+        rules = TRUSTED if policy is None else policy
+        self._gate = Gate(rules)
+        self._enforce = rules["enforce"]
         self._optimize = optimize
-        self._enforce = enforce
+        self._root = root
+        self._prefix = prefix
 
-    def compile(self, path: str, content: bytes) -> tuple[bytes, list[str], list[Any], list[str]]:
+    def compile(
+        self, path: str, content: bytes, own: frozenset[str]
+    ) -> tuple[bytes, list[str], list[Any], list[str]]:
         """Return a file's marshalled code, imports, marks and findings; or raise `Refused`."""
         name = module_name(path)[0]
-        prefix = self._prefix if name.partition(".")[0] in self._own else ""
+        prefix = self._prefix if name.partition(".")[0] in own else ""
         filename = f"{self._root}/{prefix}{path}"
+        text = text_of(content)
+        words = None if text is None else words_of(text)
         try:
-            with warnings.catch_warnings():
-                # Warnings about a variant's invalid escapes are suppressed.
-                warnings.simplefilter("ignore")
-                tree = ast.parse(content, filename)
-                imports, findings = self._pass(path, name, tree, content)
-                marked = marks(tree, content)
-                if self._prefix:
-                    tree = prefix_module(tree, name, self._prefix, self._own, self._root)
-                code = compile(tree, filename, "exec", dont_inherit=True, optimize=self._optimize)
+            if text is not None and words is not None and self._is_plain(text, words):
+                try:
+                    return marshal.dumps(self._code(content, filename)), [], [], []
+                except Exception:  # noqa: S110 - it is made into a tree, and refused as any other
+                    pass
+            tree = ast.parse(content, filename)
+            imports, findings = self._pass(path, name, tree, content, own=own, words=words)
+            marked = marks(tree, content)
+            if self._prefix:
+                tree = prefix_module(tree, name, self._prefix, own, self._root)
+            code = self._code(tree, filename)
+            del tree  # so that constants have no other references, of which `marshal` would take note
             return marshal.dumps(code), imports, marked, findings
         except CannotPrefix as error:
             at = (error.line, error.column, _line(content, error.line))
@@ -156,14 +179,36 @@ class _Sources:
             # "source code string cannot contain null bytes", before Python 3.12
             raise _refused("syntax", message(error), path) from None
 
-    def _pass(self, path: str, name: str, tree: ast.AST, content: bytes) -> tuple[list[str], list[str]]:
+    def _is_plain(self, text: str, words: frozenset[str]) -> bool:
+        """Return whether a file needs no tree: it is short, and the gate and the marks find nothing in it."""
+        return (
+            len(text) <= SHORT_CHARS
+            and not self._prefix
+            and self._gate.passes(words)
+            and defines_functions_only(text)
+        )
+
+    def _code(self, source: bytes | ast.Module, filename: str) -> CodeType:
+        code: CodeType = compile(source, filename, "exec", dont_inherit=True, optimize=self._optimize)
+        return code
+
+    def _pass(
+        self,
+        path: str,
+        name: str,
+        tree: ast.AST,
+        content: bytes,
+        *,
+        own: frozenset[str],
+        words: frozenset[str] | None,
+    ) -> tuple[list[str], list[str]]:
         """Check a file by the gate, and refuse it for the first finding.
 
         Returns:
             Its imports, and the findings that do not refuse it: because the gate only reports, or because an
             import is decided when it is reached.
         """
-        imports, findings, left, blocked = self._gate.look(tree, name)
+        imports, findings, left, blocked = self._gate.look(tree, name, own, words)
         if findings and self._enforce:
             what, line, column = findings[0]
             raise _refused("security", what, path, (line, column, _line(content, line)))

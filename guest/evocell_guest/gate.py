@@ -15,9 +15,12 @@ from . import reasons
 from .reach import uncertain_imports
 
 _IMPORTERS = frozenset({"__import__", "import_module"})
+_IMPORT = "import"
 _READERS = frozenset({"getattr", "hasattr", "setattr", "delattr", "attrgetter"})
 _IMPORTING = frozenset({ast.Import, ast.ImportFrom, ast.Call})
 _NODE = ast.AST
+# All that holds statements.
+_BLOCK = (ast.stmt, ast.excepthandler, ast.match_case)
 _LEAVES = frozenset({int, str, type(None), ast.Load, ast.Store, ast.Del})
 _MAX_FINDINGS = 64
 # Keywords by which the standard library's `code.replace` is recognised.
@@ -62,50 +65,71 @@ class Gate:
             allowed modules. ``names``: dotted names that must not be reached through an import.
             ``attributes``: attributes that must not be named. ``builtins``: built-in names that must not be
             used. ``profile``: its name in messages.
-        own: Names of the version's own modules, which it may import unless they are blocked.
     """
 
-    def __init__(self, policy: Mapping[str, Any], own: Iterable[str]) -> None:
+    def __init__(self, policy: Mapping[str, Any]) -> None:
         self.blocked = frozenset(policy["blocked"])
         self.allowed = None if policy["allowed"] is None else frozenset(policy["allowed"])
         self.names = frozenset(policy["names"])
         self.attributes = frozenset(policy["attributes"])
         self.builtins = frozenset(policy["builtins"])
         self.profile = policy["profile"]
-        self._own = frozenset(own)
         self._attributes = self.attributes
         self._looks_at_names = bool(self.names or self.attributes or self.builtins)
+        last = {name.rpartition(".")[2] for name in self.names}
+        # None: a name such as "os.*" is not made of words.
+        self._watched: frozenset[str] | None = None
+        if "*" not in last and "" not in last:
+            self._watched = frozenset({"__code__"}.union(last, self.attributes, self.builtins, _READERS))
 
-    def look(self, tree: ast.AST, module: str = _ENTRY_MODULE) -> Look:
+    def passes(self, words: frozenset[str]) -> bool:
+        """Return whether a file with these words, see `words_of`, imports nothing and violates nothing."""
+        return _IMPORT not in words and words.isdisjoint(_IMPORTERS) and self._names_nothing(words)
+
+    def _names_nothing(self, words: frozenset[str] | None) -> bool:
+        """Return whether a file with these words names nothing that the policy speaks of, but by imports."""
+        if not self._looks_at_names:
+            return True
+        if words is None or self._watched is None or not words.isdisjoint(self._watched):
+            return False
+        return "replace" not in words or not any(word.startswith(_CODE_KEYWORDS) for word in words)
+
+    def look(
+        self,
+        tree: ast.AST,
+        module: str = _ENTRY_MODULE,
+        own: frozenset[str] = frozenset(),
+        words: frozenset[str] | None = None,
+    ) -> Look:
         """Check a file.
 
         Args:
             tree: Its tree.
             module: The name under which it is imported. Of several modules only the entry's is sure to be.
+            own: Names of the version's own modules, which it may import unless they are blocked.
+            words: The words of its text, see `words_of`; they save work and change nothing.
         """
         imports: set[str] = set()
         found: list[Finding] = []
         left: list[Finding] = []
         blocked: list[tuple[ast.AST, str]] = []
-        nodes = _walk(tree)
         uncertain: set[int] | None = None
-        for node in nodes:
-            if type(node) not in _IMPORTING:
-                continue
+        for node in _importing(tree, words):
             for name in _imported(node):
                 imports.add(name.partition(".")[0])
-                what = self._import(name)
+                what = self._import(name, own)
                 if not what:
                     continue
                 if uncertain is None:
                     uncertain = uncertain_imports(tree)
-                late = id(node) in uncertain or (len(self._own) > 1 and module != _ENTRY_MODULE)
+                late = id(node) in uncertain or (len(own) > 1 and module != _ENTRY_MODULE)
                 if late and name.partition(".")[0] not in _AGENT:
                     left.append(_at(node, f"{what}; it raises ImportError if it is reached"))
                     blocked.append((node, name))
                 else:
                     found.append(_at(node, what))
-        if self._looks_at_names:
+        if not self._names_nothing(words):
+            nodes = _walk(tree)
             scope = _Names(nodes)
             self._attributes = self.attributes - _own_attributes(nodes, self.attributes, imports)
             for node in nodes:
@@ -114,12 +138,12 @@ class Gate:
                     found.append(_at(node, what))
         return Look(sorted(imports), found[:_MAX_FINDINGS], left[:_MAX_FINDINGS], blocked)
 
-    def _import(self, name: str) -> str:
+    def _import(self, name: str, own: frozenset[str]) -> str:
         culprit = prefix_in(name, self.blocked)
         if culprit:
             why = reasons.of_module(culprit)
             return f"import of {name!r} is blocked: {culprit!r} is among the blocked modules: {why}"
-        if self.allowed is None or name.partition(".")[0] in self._own:
+        if self.allowed is None or name.partition(".")[0] in own:
             return ""
         if not prefix_in(name, self.allowed):
             why = reasons.of_module(name, listed=False)
@@ -270,6 +294,31 @@ def _walk(tree: ast.AST) -> list[ast.AST]:
                         add(item)
             elif kind not in _LEAVES and isinstance(value, _NODE):
                 add(value)
+    return nodes
+
+
+def _importing(tree: ast.AST, words: frozenset[str] | None) -> Iterable[ast.AST]:
+    """Return the nodes that may import, in the order of `_walk`.
+
+    Args:
+        tree: The tree.
+        words: The words of its text; None if they are not known.
+    """
+    if words is None or not words.isdisjoint(_IMPORTERS):
+        return [node for node in _walk(tree) if type(node) in _IMPORTING]
+    return [node for node in _statements(tree) if type(node) in _IMPORTING] if _IMPORT in words else ()
+
+
+def _statements(tree: ast.AST) -> list[ast.AST]:
+    """Return all statements and what holds some, in the order of `_walk`; most nodes are expressions."""
+    nodes = [tree]
+    add = nodes.append
+    for node in nodes:  # which grows during the loop
+        for value in node.__dict__.values():
+            if type(value) is list:
+                for item in value:
+                    if isinstance(item, _BLOCK):
+                        add(item)
     return nodes
 
 

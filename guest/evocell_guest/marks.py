@@ -26,13 +26,18 @@ def marks(tree: ast.Module, content: bytes) -> list[list[Any]]:
     Returns:
         Pairs of name and checksum, sorted by name; several statements that bind one name count together.
     """
+    bound = [(statement, set(_bound(statement))) for statement in tree.body]
+    wanted: set[str] = set()
+    for statement, names in bound:
+        if not isinstance(statement, (*_Function, *_Import)):
+            wanted |= names
+    if not wanted:
+        return []
     lines = content.splitlines(keepends=True)
     texts: dict[str, int] = {}
     used: dict[str, set[str]] = {}
-    wanted: set[str] = set()
     classes: set[str] = set()
-    for statement in tree.body:
-        names = set(_bound(statement))
+    for statement, names in bound:
         if names:
             text = _text(statement, lines)
             loads = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
@@ -41,8 +46,6 @@ def marks(tree: ast.Module, content: bytes) -> list[list[Any]]:
                 used.setdefault(name, set()).update(loads)
             if isinstance(statement, ast.ClassDef):
                 classes |= names
-            if not isinstance(statement, (*_Function, *_Import)):
-                wanted |= names
     values = texts.keys() - classes
     made_with = {name: used[name] & values for name in texts}
     sums = _checksums(texts, made_with)

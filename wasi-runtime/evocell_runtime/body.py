@@ -8,7 +8,7 @@ directories and the memory limit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wasmtime
 from wasmtime import _ffi as ffi
@@ -28,6 +28,9 @@ from evocell_runtime.native import (
     set_slice,
     write_global,
 )
+
+if TYPE_CHECKING:
+    from evocell_runtime.recycling import Written
 
 _MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
 _ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")
@@ -86,6 +89,7 @@ class Body:
         "outer",
         "store",
         "turn",
+        "written",
     )
 
     def __init__(
@@ -105,6 +109,7 @@ class Body:
             self.alloc = RawFunction(_ALLOC.find(context, inner), (I32,), 1)
             self.turn = RawFunction(_TURN.find(context, inner), (I32, I32), 1)
             self.outer, self.inner = outer, inner
+            self.written: Written | None = None  # of the memory when it was wiped last
             self._cell: Any = ffi.wasmtime_val_t()
             self._handles: dict[str, Any] = {}
             self._fuel, self._pause_at = _FUEL.find(context, inner), _PAUSE_AT.find(context, inner)

@@ -13,12 +13,19 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import resource
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
 
 from attrs import frozen
 
 _POPULATE_WRITE = 23
+_NO_HUGE_PAGES = 15
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 _HELD, _FILE_OR_SHARED = 1 << 63 | 1 << 62, 1 << 61
 _ENTRY_BYTES = 8
 _PAGE = mmap.PAGESIZE
@@ -67,6 +74,38 @@ class Run:
 
     offset: int
     size: int
+
+
+def page_faults() -> int:
+    """Return the number of page faults of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt
+
+
+def small_pages_only(address: int, size: int) -> bool:
+    """Have the kernel keep a mapping in small pages.
+
+    Otherwise it may, at any moment, replace what is around a written page by one large page, which is then
+    written to without a fault.
+
+    Returns:
+        Whether it does.
+    """
+    return not _madvise(address, size, _NO_HUGE_PAGES) or not _HUGE_PAGES.exists()
+
+
+@cache
+def faults_tell() -> bool:
+    """Return whether the kernel counts a fault for each small page that is written to for the first time."""
+    pages = 4
+    with mmap.mmap(-1, pages * _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        with suppress(OSError):
+            memory.madvise(_NO_HUGE_PAGES)
+        counts = [page_faults()]
+        for page in range(pages):
+            memory[page * _PAGE] = 1
+            counts.append(page_faults())
+    return all(after > before for before, after in pairwise(counts))
 
 
 def written_pages(address: int, size: int) -> tuple[Run, ...]:

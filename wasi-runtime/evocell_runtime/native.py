@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from itertools import starmap
 from typing import Any
 
 import wasmtime
@@ -181,11 +183,13 @@ def same_memory(one: int, other: int, size: int) -> bool:
     return not _memcmp(one, other, size)
 
 
-def copy_ranges(ranges: Iterable[tuple[int, int]], away: int) -> None:
-    """Copy address ranges of memory from a source `away` bytes off."""
-    copy = _memmove
-    for start, end in ranges:
-        copy(start, start + away, end - start)
+def copy_all(copies: Iterable[tuple[int, int, int]]) -> None:
+    """Copy memory.
+
+    Args:
+        copies: Of each piece the target's address, the source's, and the size.
+    """
+    deque(starmap(_memmove, copies), maxlen=0)
 
 
 class RawFunction:

@@ -7,6 +7,9 @@ image's, and nothing of the former guest remains:
 
 - *memory*: the kernel reports the written pages (`hot_pages.written_ranges`); each is copied
   from a fork of the image that was never called. One that grew cannot shrink: such a body is not kept.
+  The report takes longer than a short call. A page that was not written to before is not written to without
+  a page fault, and the kernel counts those: where the process has had none since a body was wiped, its
+  written pages are those of that time, and it is not asked again.
 - *globals*: the membrane's saved ones are set; `begin` sets the others before each call. The interpreter's
   only one, its stack pointer, is at its start when a call has returned; a body in which a call was
   killed or trapped is not kept. That nothing in its code writes to its table or to anything else that
@@ -20,9 +23,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+from attrs import frozen
+
 from evocell_runtime.body import Body
-from evocell_runtime.hot_pages import written_ranges
-from evocell_runtime.native import RawMemory, copy_ranges
+from evocell_runtime.hot_pages import faults_tell, page_faults, small_pages_only, written_ranges
+from evocell_runtime.native import RawMemory, copy_all
 
 MOST_SPARE = 4
 """Most spare bodies of a kind; each holds about 1 MB."""
@@ -87,31 +92,51 @@ class Spares:
     def _wipe(self, body: Body) -> bool:
         clean = self._reference()
         body.strip()
-        if not put_back(body.memory, clean.memory):
+        written = _written(body, clean.memory)
+        if written is None:
             return False
+        copy_all(written.copies)
+        body.written = written
         if self._state is None:
             self._state = clean.state()
         body.restore_state(self._state)
         return True
 
 
-def put_back(memory: RawMemory, clean: RawMemory) -> bool:
-    """Reset a guest's memory to that of a new fork.
+@frozen(eq=False)
+class Written:
+    """The written pages of a body.
 
-    Args:
-        memory: The idle guest's.
-        clean: That of a fork of the same image that was never called.
+    Attributes:
+        address: Where its memory begins.
+        clean_address: Where that of the fork begins from which they are copied.
+        copies: Of each run of pages its address, that of its copy, and its size.
+        faults: Page faults of the process before they were looked up; None if they do not tell whether others
+            have been written to since.
+    """
+
+    address: int
+    clean_address: int
+    copies: tuple[tuple[int, int, int], ...]
+    faults: int | None
+
+
+def _written(body: Body, clean: RawMemory) -> Written | None:
+    """Return the pages that an idle guest has written to.
 
     Returns:
-        Whether it was reset; if not (it grew, too many pages were written, or the kernel does not report
-        them), it is unchanged.
+        None if it cannot be reset: it grew, too many pages were written, or the kernel does not report them.
     """
-    size = clean.size_bytes
-    if memory.size_bytes != size:
-        return False
-    address = memory.address
+    size, address, away = clean.size_bytes, body.memory.address, clean.address
+    if body.memory.size_bytes != size:
+        return None
+    faults, known = page_faults(), body.written
+    if known is not None and (known.address, known.clean_address, known.faults) == (address, away, faults):
+        return known
+    tell = faults_tell() and small_pages_only(address, size)
     ranges = written_ranges(address, size, most_pages=MOST_PAGES)
     if not ranges:
-        return False
-    copy_ranges(ranges, clean.address - address)
-    return True
+        return None
+    away -= address
+    copies = tuple((start, start + away, end - start) for start, end in ranges)
+    return Written(address, clean.address, copies, faults if tell else None)

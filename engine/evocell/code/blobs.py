@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["BlobStore"]
+__all__ = ["BlobStore", "write_new"]
 
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o444
@@ -53,8 +53,7 @@ class BlobStore:
             os.unlink(target)
         with suppress(FileNotFoundError):  # damaged, or at the maximal number of links
             os.unlink(blob)
-        with os.fdopen(os.open(target, _CREATE, _FILE_MODE), "wb") as file:
-            file.write(content)
+        write_new(content, target)
         self._adopt(target, blob)
         self._verified.add(digest)
 
@@ -89,6 +88,17 @@ class BlobStore:
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"
+
+
+def write_new(content: bytes, target: str) -> None:
+    """Create a file with a content, where none exists."""
+    descriptor = os.open(target, _CREATE, _FILE_MODE)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
 
 
 def _linked(source: str, target: str) -> bool:

@@ -22,7 +22,7 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected, RejectedKind
 from evocell.models.security import SecurityPolicy
 from evocell.wire.values import decode_hostile
-from evocell_guest.packing import module_name, pack_files
+from evocell_guest.packing import pack_files
 from evocell_guest.values import encode
 from evocell_runtime.warm import HEAVY_PACKAGES
 
@@ -100,6 +100,13 @@ class CompiledVersion:
 
     def leased(self, lease: TreeLease) -> CompiledVersion:
         """Return the version with a lease."""
+        return self._with(self.units, lease)
+
+    def without_units(self) -> CompiledVersion:
+        """Return the version without its compiled files."""
+        return self._with((), self.lease)
+
+    def _with(self, units: tuple[CompiledUnit, ...], lease: TreeLease | None) -> CompiledVersion:
         # Not by `evolve`, which takes three times as long: every evaluation does it.
         return CompiledVersion(
             self.digest,
@@ -110,7 +117,7 @@ class CompiledVersion:
             self.findings,
             self.files,
             self.file_imports,
-            self.units,
+            units,
             self.normal,
             lease,
         )
@@ -144,22 +151,12 @@ def code_key(
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def python_files(tree: FileTree) -> list[tuple[str, bytes]]:
-    """Return the Python files of a tree."""
-    return [(path, content) for path, content in tree.files if path.endswith(".py")]
-
-
-def own_modules(tree: FileTree) -> list[str]:
-    """Return the top-level names of a tree's own modules, sorted."""
-    return sorted({module_name(path)[0].partition(".")[0] for path, _ in python_files(tree)} - {""})
-
-
 def compile_fuel(tree: FileTree) -> int:
     """Return the fuel limit of compiling a tree: in proportion to its length, with a cap.
 
     It depends only on the tree, so that the outcome does not depend on which task compiles it first.
     """
-    return min(COMPILE_FUEL, _LEAST_FUEL + _MOST_FUEL_PER_BYTE * _python_bytes(tree))
+    return min(COMPILE_FUEL, _LEAST_FUEL + _MOST_FUEL_PER_BYTE * tree.python_bytes)
 
 
 def too_much_code(tree: FileTree, limits: Limits) -> Rejected | None:
@@ -168,7 +165,7 @@ def too_much_code(tree: FileTree, limits: Limits) -> Rejected | None:
     Compilation is not charged to any call, so its fuel limit is compared with the fuel of one call, but at
     least with 5,000 million, for 250 KB of code.
     """
-    n_bytes = _python_bytes(tree)
+    n_bytes = tree.python_bytes
     estimate, most = _FUEL_PER_BYTE * n_bytes, max(limits.fuel, _LEAST_FUEL)
     if estimate <= most:
         return None
@@ -177,10 +174,6 @@ def too_much_code(tree: FileTree, limits: Limits) -> Rejected | None:
         f"{n_bytes:,} bytes of Python take some {estimate:,} fuel to compile, and the limits leave {most:,}; "
         "raise Limits.fuel, or pass less code, such as data in files that are not Python",
     )
-
-
-def _python_bytes(tree: FileTree) -> int:
-    return sum(len(content) for _, content in python_files(tree))
 
 
 def compile_request(
@@ -198,10 +191,10 @@ def compile_request(
     done = set(known)
     return {
         "op": "compile",
-        "files": [[path, content] for path, content in python_files(tree) if path not in done],
+        "files": [[path, content] for path, content in tree.python_files if path not in done],
         "root": root,
         "policy": None if policy is None else policy.to_wire(),
-        "own": own_modules(tree),
+        "own": list(tree.own_modules),
         "prefix": prefix,
         "optimize": -1,
         "units": True,
@@ -214,9 +207,7 @@ def compile_trees_request(
     """Return the request to compile several trees; arguments as for `compile_request`."""
     return {
         "op": "compile_trees",
-        "trees": [
-            [[[path, content] for path, content in python_files(tree)], own_modules(tree)] for tree in trees
-        ],
+        "trees": [(tree.python_files, tree.own_modules) for tree in trees],
         "root": root,
         "policy": None if policy is None else policy.to_wire(),
         "prefix": prefix,
@@ -271,7 +262,7 @@ def assemble(
             policy=None if policy is None else policy.at_run_time(),
         ),
         tuple(sorted(imports)),
-        heavy_packages(imports, own_modules(tree), policy),
+        heavy_packages(imports, tree.own_modules, policy),
         tuple(text for unit in units for text in unit.findings),
         files=tree.file_digests,
         file_imports={unit.path: unit.imports for unit in units},
@@ -319,21 +310,25 @@ def read_compile_response(
     Raises:
         ProtocolError: It is not an answer to such a request.
     """
-    if not isinstance(response, Mapping):
+    if isinstance(response, list):
+        fresh = _plain_units(response)
+    elif not isinstance(response, Mapping):
         raise _unexpected("is not a map")
-    if response.get("t") == "rejected":
+    elif response.get("t") == "rejected":
         return _rejected(response)
-    if response.get("t") != "compiled":
+    elif response.get("t") != "compiled":
         raise _unexpected("is neither compiled nor rejected")
+    else:
+        given = response.get("units")
+        if not isinstance(given, list):
+            raise _unexpected("holds no compiled files")
+        fresh = [_unit(one) for one in given]
     units = dict(known or {})
-    given = response.get("units")
-    if not isinstance(given, list):
-        raise _unexpected("holds no compiled files")
-    for unit in map(_unit, given):
+    for unit in fresh:
         if unit.path in units:
             raise _unexpected("holds a file twice, or one that was not asked for")
         units[unit.path] = unit
-    wanted = [path for path, _ in python_files(tree)]
+    wanted = [path for path, _ in tree.python_files]
     if sorted(wanted) != sorted(units):
         raise _unexpected("holds other files than were asked for")
     return assemble(snapshot, tree, root, [units[path] for path in wanted], policy)
@@ -357,6 +352,19 @@ def load_unit(data: bytes) -> CompiledUnit:
 
 def _unexpected(what: str) -> ProtocolError:
     return ProtocolError(f"the guest's answer to a compile request {what}")
+
+
+def _plain_units(plain: list[object]) -> list[CompiledUnit]:
+    """Read paths and code of files without imports, marks and findings."""
+    paths, codes = plain[::2], plain[1::2]
+    units = [
+        CompiledUnit(path, code)
+        for path, code in zip(paths, codes, strict=False)
+        if isinstance(path, str) and isinstance(code, bytes)
+    ]
+    if 2 * len(units) != len(plain):
+        raise _unexpected("holds a file without path or byte code")
+    return units
 
 
 def _unit(plain: object) -> CompiledUnit:

@@ -34,6 +34,7 @@ from evocell.code.paths import (
 )
 from evocell.models.evaluation import DEFAULT_MODULE
 from evocell.models.references import Source
+from evocell_guest.packing import module_name
 
 __all__ = [
     "BACKENDS",
@@ -137,6 +138,22 @@ class FileTree:
     def file_digests(self) -> dict[str, str]:
         """SHA-256 of each file's content, in hex, by sorted path."""
         return {path: hashlib.sha256(content).hexdigest() for path, content in self.files}
+
+    # Asked several times on the way of every new variant.
+    @cached_property
+    def python_files(self) -> tuple[tuple[str, bytes], ...]:
+        """Its Python files, as in `files`."""
+        return tuple(file for file in self.files if file[0].endswith(".py"))
+
+    @cached_property
+    def python_bytes(self) -> int:
+        """Size of its Python files."""
+        return sum(len(content) for _, content in self.python_files)
+
+    @cached_property
+    def own_modules(self) -> tuple[str, ...]:
+        """Top-level names of its own modules, sorted."""
+        return tuple(sorted({module_name(path)[0].partition(".")[0] for path, _ in self.python_files} - {""}))
 
     def get(self, path: str) -> bytes | None:
         """Return the content of a file; None if it does not exist."""

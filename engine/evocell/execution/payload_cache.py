@@ -19,6 +19,7 @@ from evocell.errors import ProtocolError
 from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.execution.rpc import Connection
 from evocell.lru import LruCache
+from evocell.wire.frames import pack
 
 __all__ = [
     "ANSWER_MISSING",
@@ -88,8 +89,7 @@ class PayloadCache:
 
 def packed(seen: GuestResult) -> bytes:
     """Return a result as the answer to its request."""
-    data: bytes = msgpack.packb(seen.to_wire())
-    return data
+    return pack(seen.to_wire())
 
 
 class RequestSender:
@@ -130,7 +130,7 @@ class RequestSender:
                     self._sent.put(name, None, len(blob))
                     await self._connection.notify(BLOB, {"name": name, "data": blob})
             # As one blob: the frame reader then has few values to parse.
-            packed = msgpack.packb(plain)
+            packed = pack(plain)
             answer = await self._connection.request("run", {"run": packed, "alone": request.session is None})
             if isinstance(answer, bytes):
                 return GuestResult.from_wire(msgpack.unpackb(answer))

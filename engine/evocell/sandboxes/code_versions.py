@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import NoReturn, TypeAlias, TypeVar
 
@@ -19,8 +19,6 @@ from evocell.code.compiler import (
     dump_unit,
     heavy_packages,
     load_unit,
-    own_modules,
-    python_files,
     too_much_code,
 )
 from evocell.code.references import TreeReferences
@@ -206,7 +204,7 @@ class Versions:
         jobs: dict[str, _Job] = {}
         for tree in trees:
             key = code_key(self._worker.image_id, tree.digest, APP_ROOT, policy)
-            if key in jobs or key in self._pending or key in self._kept:
+            if key in jobs or self._is_made(key):
                 continue
             if too_much_code(tree, limits) is not None:
                 continue
@@ -216,29 +214,33 @@ class Versions:
                 jobs[key] = _Job(job, unit_keys)
         if self._durable:
             known = await trio.to_thread.run_sync(self._with_stored_files, jobs)
-            jobs = {key: job for key, job in jobs.items() if not (key in known or key in self._pending)}
+            jobs = {key: job for key, job in jobs.items() if not self._is_made(key) and key not in known}
         if len(jobs) < _LEAST_TOGETHER:
             task_status.started()
             return
-        async with AsyncExitStack() as stack:
-            # Locks are released in order, one per turn of the loop, so that candidates which wait
-            # for their code begin in order.
-            for key in reversed(jobs):
-                stack.push_async_callback(trio.lowlevel.cancel_shielded_checkpoint)
-                await stack.enter_async_context(self._alone(key))
+        pending = [self._take(key) for key in jobs]
+        try:
             task_status.started()
-            jobs = {key: job for key, job in jobs.items() if key not in self._kept}  # compiled meanwhile
-            if len(jobs) < _LEAST_TOGETHER:
-                return
-            with suppress(CapacityError, ImageError, StoreError, WorkerDied):
-                made = await self._worker.compile_together([one.job for one in jobs.values()])
-                units: dict[str, CompiledUnit] = {}
-                for (key, one), found in zip(jobs.items(), made, strict=True):
-                    if isinstance(found, CompiledVersion):
-                        units |= {one.unit_keys[unit.path]: unit for unit in found.units}
-                        found = evolve(found, units=())  # noqa: PLW2901 - its files are kept by themselves
-                    self._keep(key, one.job, found)
-                await self._keep_units(units)
+            await self._compile_together(jobs)
+        finally:
+            # One per turn of the loop, so that candidates which wait for their code begin in order.
+            for key, one in zip(jobs, pending, strict=True):
+                waited_for = one.interested > 1
+                self._give_back(key, one)
+                if waited_for:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _compile_together(self, jobs: Mapping[str, _Job]) -> None:
+        """Compile trees, whose locks are held, and keep what comes of it."""
+        with suppress(CapacityError, ImageError, StoreError, WorkerDied):
+            made = await self._worker.compile_together([one.job for one in jobs.values()])
+            units: dict[str, CompiledUnit] = {}
+            for (key, one), found in zip(jobs.items(), made, strict=True):
+                if isinstance(found, CompiledVersion):
+                    units |= {one.unit_keys[unit.path]: unit for unit in found.units}
+                    found = found.without_units()  # noqa: PLW2901 - its files are kept by themselves
+                self._keep(key, one.job, found)
+            await self._keep_units(units)
 
     async def adopt(self, code: CompiledVersion) -> CompiledVersion:
         """Put the tree of an image's code into the store.
@@ -274,24 +276,44 @@ class Versions:
                 self._keep(key, job, known)
             return known
 
+    def _is_made(self, key: str) -> bool:
+        """Return whether the code of a key is known, or is just being compiled."""
+        return key in self._pending or key in self._kept
+
+    def _take(self, key: str) -> _Pending:
+        """Take the lock of a key that nobody has."""
+        pending = self._pending[key] = _Pending(interested=1)
+        pending.lock.acquire_nowait()
+        return pending
+
+    def _give_back(self, key: str, pending: _Pending) -> None:
+        """Release the lock of a key."""
+        pending.lock.release()
+        self._leave(key, pending)
+
+    def _leave(self, key: str, pending: _Pending) -> None:
+        """Stop waiting for a key, or holding it."""
+        pending.interested -= 1
+        if not pending.interested:
+            del self._pending[key]
+
     @asynccontextmanager
     async def _alone(self, key: str) -> AsyncIterator[None]:
         """Hold the lock of a key, so that only one task compiles it."""
-        pending = self._pending.setdefault(key, _Pending())
-        pending.interested += 1
-        try:
-            if pending.lock.locked():
-                await pending.lock.acquire()
-            else:  # without giving way: a batch takes many locks before its candidates begin
-                pending.lock.acquire_nowait()
+        pending = self._pending.get(key)
+        if pending is None:  # without giving way
+            pending = self._take(key)
+        else:
+            pending.interested += 1
             try:
-                yield
-            finally:
-                pending.lock.release()
+                await pending.lock.acquire()
+            except BaseException:
+                self._leave(key, pending)
+                raise
+        try:
+            yield
         finally:
-            pending.interested -= 1
-            if not pending.interested:
-                del self._pending[key]
+            self._give_back(key, pending)
 
     def _policy_of(self, profile: SecurityProfile | None, limits: Limits | None) -> SecurityPolicy:
         """Return the security policy of a profile, for calls with the given limits."""
@@ -372,7 +394,7 @@ class Versions:
             units = await self._units_of(job, keys, await self._known_units(keys))
             if isinstance(units, Rejected):
                 return units
-            own = set(own_modules(tree))
+            own = set(tree.own_modules)
             for path, content in tree.files:
                 placed = prefix + path if _top(path) in own else path
                 if files.setdefault(placed, content) != content:
@@ -407,12 +429,12 @@ class Versions:
         known = await self._known_units(keys)
         if keys and not known:
             made = await self._compile(job, keys)
-            return made if isinstance(made, Rejected) else evolve(made, units=())
+            return made if isinstance(made, Rejected) else made.without_units()
         units = await self._units_of(job, keys, known)
         if isinstance(units, Rejected):
             return units
         snapshot = await put_tree(self._snapshots, job.tree)
-        return evolve(assemble(snapshot, job.tree, job.root, units, job.policy), units=())
+        return assemble(snapshot, job.tree, job.root, units, job.policy).without_units()
 
     async def _units_of(
         self, job: CompileJob, keys: Mapping[str, str], known: Mapping[str, CompiledUnit]
@@ -444,10 +466,10 @@ class Versions:
 
     def _unit_keys(self, job: CompileJob) -> dict[str, str]:
         image, digests = self._worker.image_id, job.tree.file_digests
-        own = own_modules(job.tree)
+        own = job.tree.own_modules
         return {
             path: code_key(image, digests[path], job.root, job.policy, path=path, own=own, prefix=job.prefix)
-            for path, _ in python_files(job.tree)
+            for path, _ in job.tree.python_files
         }
 
     def _from_store(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import trio
 from attrs import frozen
 
-from evocell.code.compiler import CompiledVersion, python_files
+from evocell.code.compiler import CompiledVersion
 from evocell.code.sources import FileTree
 from evocell.errors import ConfigurationError, WorkerDied
 from evocell.execution.interface import Worker
@@ -80,7 +80,7 @@ class NormalForms:
 
     async def _find(self, code: CompiledVersion) -> _Known:
         tree = await trio.to_thread.run_sync(self._versions.read, code.digest)
-        python = python_files(tree)
+        python = tree.python_files
         answer = await self._worker.inspect(
             {"op": "normalise", "files": [[path, content] for path, content in python]}
         )

@@ -44,6 +44,7 @@ __all__ = [
     "frame_of",
     "in_packet",
     "open_reader",
+    "pack",
 ]
 
 Framing: TypeAlias = Literal["stream", "packet4"]
@@ -118,6 +119,18 @@ class Notification:
 
 Message = Request | Response | Notification
 
+_BUFFER_BYTES = 4096
+
+
+def pack(plain: object) -> bytes:
+    """Return plain data as MessagePack.
+
+    The encoder's buffer begins small and grows. By default it is so large that each of them is mapped and
+    unmapped, with a page fault, where the allocator has a fixed threshold, as in workers.
+    """
+    data: bytes = msgpack.packb(plain, buf_size=_BUFFER_BYTES)
+    return data
+
 
 def encode_message(message: Message) -> bytes:
     """Encode a message.
@@ -125,8 +138,7 @@ def encode_message(message: Message) -> bytes:
     Raises:
         TypeError: It contains something other than plain data.
     """
-    data: bytes = msgpack.packb(frame_of(message))
-    return data
+    return pack(frame_of(message))
 
 
 def frame_of(message: Message) -> list[Any]:

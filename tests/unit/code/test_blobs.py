@@ -58,6 +58,19 @@ def test_removing_a_tree_keeps_what_others_hold(store):
     assert inodes(store.root / "files") == set()
 
 
+def test_a_tree_of_one_file_shares_nothing_and_is_counted_when_it_is_removed(store):
+    alone, among = normalise("x = 1"), normalise({"program.py": "x = 1", "other.py": "yy = 2"})
+    store.put(alone)
+    assert inodes(store.root / "files") == set()
+    path = store.put(among).path
+
+    removed = store.remove(alone.digest)
+
+    assert (removed.trees, removed.files, removed.bytes) == (1, 1, 5)
+    assert held(path) == dict(among.files)
+    assert store.remove(among.digest).files == 2
+
+
 def test_trees_of_an_earlier_process_are_removed_with_their_files(store):
     trees = [normalise(f"x = {number}") for number in range(5)]
     for tree in trees:
@@ -72,7 +85,7 @@ def test_trees_of_an_earlier_process_are_removed_with_their_files(store):
 
 @pytest.mark.parametrize("damage", ["emptied", "longer", "linked"])
 def test_a_content_that_a_crash_damaged_is_replaced(store, damage, tmp_path):
-    store.put(normalise("x = 1"))
+    store.put(normalise({"program.py": "x = 1", "same.py": "x = 1"}))
     (blob,) = [path for path in (store.root / "files").rglob("*") if path.is_file()]
     blob.unlink()
     if damage == "linked":

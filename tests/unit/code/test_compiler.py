@@ -67,6 +67,12 @@ def test_an_answer_with_byte_code():
     assert marshal.loads(marks) == {"a.b": {}, "program": {"x": 7}}
 
 
+def test_an_answer_of_files_with_nothing_but_code_is_short():
+    units = [[path, code, [], [], []] for path, code, *_ in UNITS]
+
+    assert read([part for unit in units for part in unit[:2]]) == read({"t": "compiled", "units": units})
+
+
 def test_an_answer_is_completed_with_what_is_known():
     known = {"a/b.py": CompiledUnit("a/b.py", b"\1", ("math", "numpy"))}
 
@@ -100,6 +106,11 @@ def test_an_answer_that_rejects():
     [
         None,
         [],
+        ["a/b.py", b"\1", "program.py"],
+        ["a/b.py", b"\1", b"program.py", b"\2"],
+        ["a/b.py", b"\1", "program.py", "text"],
+        ["a/b.py", b"\1", "a/b.py", b"\1"],
+        ["a/b.py", b"\1", "program.py", b"\2", "other.py", b""],
         {},
         {"t": "completed", "v": 1},
         {"t": "compiled"},

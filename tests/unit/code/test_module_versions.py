@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evocell.code.compiler import CompiledUnit, assemble, python_files
+from evocell.code.compiler import CompiledUnit, assemble
 from evocell.code.module_versions import ModuleVersionManager, module_files
 from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
@@ -41,7 +41,7 @@ def load(store, manager):
         tree = normalise(files)
         units = [
             CompiledUnit(path, text, tuple(sorted(set(text.decode().replace(",", "").split()) - {"import"})))
-            for path, text in python_files(tree)
+            for path, text in tree.python_files
         ]
         code = assemble(store.put(tree), tree, "/app", units)
         return manager.register(sandbox, code, mutation_type=mutation_type)

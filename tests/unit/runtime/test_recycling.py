@@ -74,6 +74,95 @@ def test_many_guests_one_after_the_other_use_the_same_fuel(own, run):
     assert own.spares.reused == 10
 
 
+SMALL = "x = 1"
+WIDE = "kept = [bytearray(b'secret' * 100) for _ in range(500)]"
+
+
+def scans(monkeypatch):
+    """Count how often the kernel is asked for the written pages."""
+    asked = []
+
+    def ask(*args, **options):
+        asked.append(args)
+        return hot_pages.written_ranges(*args, **options)
+
+    monkeypatch.setattr(recycling, "written_ranges", ask)
+    return asked
+
+
+@pytest.mark.parametrize("other", ["", "import threading", "another guest"])
+def test_pages_are_wiped_that_only_the_latest_guest_of_a_body_wrote_to(own, run, monkeypatch, other):
+    asked, n_pages, fresh = scans(monkeypatch), [], own.fork()
+    clean, second = whole(fresh), own.fork()
+    for program in (SMALL, SMALL, WIDE, SMALL, WIDE, "y = bytearray(600_000)", SMALL):
+        live(own, run, program)
+        if other == "another guest":
+            run(second, program)
+        elif other:
+            run(fresh, other)
+            fresh.close()
+            fresh = own.fork()
+        again = own.fork()
+        assert whole(again) == clean
+        n_pages.append(sum(size for *_, size in again._body.written.copies))
+        again.close()
+
+    assert n_pages == sorted(n_pages)
+    assert n_pages[2] > n_pages[1]
+    assert asked
+    fresh.close()
+    second.close()
+
+
+def test_the_kernel_is_asked_again_only_where_there_was_a_page_fault(own, run, monkeypatch):
+    live(own, run, SMALL)
+    asked, faults = scans(monkeypatch), [7]
+    monkeypatch.setattr(recycling, "page_faults", lambda: faults[0])
+
+    live(own, run, SMALL)
+    assert len(asked) == 1
+    for _ in range(3):
+        live(own, run, SMALL)
+    assert len(asked) == 1
+
+    faults[0] = 8
+    live(own, run, SMALL)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("missing", ["faults_tell", "small_pages_only"])
+def test_where_faults_do_not_tell_the_kernel_is_always_asked(own, run, monkeypatch, missing):
+    asked = scans(monkeypatch)
+    monkeypatch.setattr(recycling, "page_faults", lambda: 7)
+    monkeypatch.setattr(recycling, missing, lambda *_: False)
+
+    for _ in range(3):
+        live(own, run, SMALL)
+
+    assert len(asked) == 3
+
+
+def test_each_first_write_to_a_page_is_counted_as_a_fault(own, run):
+    """What the wiping relies on, for a guest's memory and on this kernel."""
+    if not hot_pages.faults_tell():
+        pytest.skip("the kernel does not count page faults")
+    instance = own.fork()
+    run(instance, SMALL)
+    address, size = instance.memory.address, instance.memory.size_bytes
+    assert hot_pages.small_pages_only(address, size)
+    written = pages_of(hot_pages.written_pages(address, size))
+    untouched = [page for page in range(0, size, 4096) if page not in written][::97]
+
+    for page in untouched:
+        byte = instance.memory.read(page, 1)
+        before = hot_pages.page_faults()
+        instance.memory.write(page, byte)
+        assert hot_pages.page_faults() > before
+        written.add(page)
+        assert pages_of(hot_pages.written_pages(address, size)) == written
+    instance.close()
+
+
 def test_the_directories_and_the_limit_are_those_of_the_new_guest(own, run, tmp_path):
     one, two, scratch = tmp_path / "one", tmp_path / "two", tmp_path / "scratch"
     for place in (one, two, scratch):

@@ -12,6 +12,7 @@ from evocell.corpus import programs
 from evocell.execution.interface import CompileJob
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy
+from evocell_guest.words import SHORT_CHARS
 
 pytestmark = pytest.mark.trio
 
@@ -75,6 +76,23 @@ async def test_what_is_refused_is_refused_in_the_same_words_and_costs_the_others
             ), name
         else:
             assert plain(other) == plain(one), name
+
+
+CHAINS = ["-", "~", "not ", "x.", "1+", "x<", "x**", "x if x else ", "lambda:", "x and "]
+
+
+async def test_a_file_that_is_compiled_without_a_syntax_tree_has_the_bytes_of_one_with(call):
+    """The second of each pair has its tree made, for a word in a comment that may stand for an encoding."""
+    chosen = random.Random(6)
+    texts = [program.source for program in chosen.sample(programs(), 60)]
+    texts += [f"def f():\n return {chain * ((SHORT_CHARS - 60) // len(chain))}x\n" for chain in CHAINS]
+    policy = SecurityPolicy(profile="medium", blocked=("socket",))
+
+    without = await call.worker.compile_together([job(text, policy) for text in texts])
+    with_tree = await call.worker.compile_together([job(f"{text}\n# coding", policy) for text in texts])
+
+    assert all(isinstance(one, CompiledVersion) for one in without)
+    assert [plain(one) for one in without] == [plain(one) for one in with_tree]
 
 
 async def test_a_tree_that_ends_the_fork_costs_itself_only(call, monkeypatch):

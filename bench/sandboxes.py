@@ -47,6 +47,7 @@ from measures import (
     peers,
     pipe,
     scale,
+    small_evaluations,
     stopping,
     versions,
 )
@@ -104,6 +105,7 @@ SECTIONS = (
     Section("the life of a sandbox", _in_engine(lifecycle.measure)),
     Section("versions of code", _in_engine(versions.measure)),
     Section("batches", _in_engine(batches.measure)),
+    Section("small evaluations", small_evaluations.measure),
     Section("arrays", _in_engine(lambda report, _, engine: arrays.measure(report, engine))),
     Section("stopping", _in_engine(lambda report, _, engine: stopping.measure(report, engine))),
     Section("speed of the guest", _in_engine(guest_speed.measure)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import ExitStack
+from functools import cache
 from itertools import count
 
 import evocell
@@ -36,11 +36,19 @@ def measure(report: Report, baseline: Baseline) -> None:
         engine.evaluate(_new(_WARMING), _TASK)
         _rates(report, baseline, engine)
         _lone(report, baseline, engine, "")
-    with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory())
-        engine = stack.enter_context(evocell.Engine(evocell.Config.load(workers=2, state_dir=directory)))
+    directory = f"{_directories().name}/{next(_numbers)}"
+    with evocell.Engine(evocell.Config.load(workers=2, state_dir=directory)) as engine:
         engine.evaluate(_new(_WARMING), _TASK)
         _lone(report, baseline, engine, ", with a state_dir")
+
+
+@cache
+def _directories() -> tempfile.TemporaryDirectory[str]:
+    """Make a directory for all rounds, which is removed at the end of the run.
+
+    For half a minute after many files were removed, ext4 takes a millisecond to create one.
+    """
+    return tempfile.TemporaryDirectory()
 
 
 def _new(size: int) -> list[str]:

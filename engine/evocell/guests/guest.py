@@ -396,8 +396,8 @@ class GuestJob:
             return None
         return self._hibernated[1]
 
-    def end(self) -> None:
-        """Read the result, free what is not kept, notify the waiting task."""
+    def end(self, send: Callable[[], object] | None = None) -> None:
+        """Read the result, free what is not kept, notify the waiting task; see `Job`."""
         try:
             if self._family is not None:
                 self._family.settle()
@@ -409,10 +409,17 @@ class GuestJob:
                     self.result = self._seen(self._call)
         finally:
             fork = self.fork
-            if fork is not None and not (self._keep and fork.instance.sound and self._call is not None):
+            if fork is not None and self._keep and fork.instance.sound and self._call is not None:
+                fork = None
+            else:
                 self.fork = None
+            if send is not None:
+                self._done()
+                send()
+            if fork is not None:
                 fork.close()
-            self._done()
+            if send is None:
+                self._done()
 
     def _seen(self, call: Call) -> CallResult:
         """Return the observations of the call, its processes included."""

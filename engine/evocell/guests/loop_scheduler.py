@@ -135,5 +135,6 @@ class LoopScheduler:
             over = job.step()
         self._current = None
         if over:
-            job.end()
+            # Where no job waits, the result does not wait either until the fork is wiped.
+            job.end(None if self._turns.fresh else self.on_pause)
         self._turns.put_back(job, over=over)

@@ -9,6 +9,7 @@ the others wait unstarted, which costs nothing.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["QUANTUM_SLICES", "STARTED_PER_THREAD", "Job", "RunQueue"]
@@ -42,8 +43,12 @@ class Job(Protocol):
         """Make the next `begin` or `step` report the end of the work. From any thread; idempotent."""
         ...
 
-    def end(self) -> None:
-        """Free the job's resources and deliver its result. Called exactly once, begun or not."""
+    def end(self, send: Callable[[], object] | None = None) -> None:
+        """Free the job's resources and deliver its result. Called exactly once, begun or not.
+
+        Args:
+            send: Sends what was delivered; then the result is delivered before the resources are freed.
+        """
         ...
 
 

@@ -35,7 +35,7 @@ class Scripted:
     def cancel(self):
         self.cancelled = True
 
-    def end(self):
+    def end(self, send=None):
         self.log.append(("end", self.name))
         self.ended.set()
 

@@ -183,7 +183,7 @@ class EngineLifecycle(Completable):
             emit=self.config.emit_resource_telemetry,
         )
         if self._observer.durable:
-            await opening.enter_async_context(running_beside(self._versions.write, name=WRITER))
+            await opening.enter_async_context(running_beside(self._versions.files.write, name=WRITER))
         await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
         await opening.enter_async_context(running_beside(reading, name=READINGS))
         await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))

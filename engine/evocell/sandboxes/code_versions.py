@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from typing import NoReturn, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -16,9 +15,7 @@ from evocell.code.compiler import (
     CompiledVersion,
     assemble,
     code_key,
-    dump_unit,
     heavy_packages,
-    load_unit,
     too_much_code,
 )
 from evocell.code.references import TreeReferences
@@ -28,7 +25,6 @@ from evocell.errors import (
     CapacityError,
     ConfigurationError,
     ImageError,
-    ProtocolError,
     StoreError,
     WorkerDied,
 )
@@ -37,6 +33,7 @@ from evocell.lru import LruCache
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
+from evocell.sandboxes.compiled_files import ENTRY_BYTES, KEPT_BYTES, CompiledFiles
 from evocell_guest.packing import pack_files
 
 __all__ = ["APP_ROOT", "HARNESS_ROOT", "WRITER", "Versions"]
@@ -45,13 +42,7 @@ APP_ROOT = "/app"
 HARNESS_ROOT = "/harness"
 WRITER = "code-writer"
 
-_KEPT_BYTES = 64 << 20
-_ENTRY_BYTES = 1024
 _LEAST_TOGETHER = 2
-_FEW_FILES = 2
-"""Files of byte code that are read or written without a thread, as small trees are."""
-
-_log = logging.getLogger("evocell")
 
 
 @define(eq=False)
@@ -69,9 +60,6 @@ class _Job:
     job: CompileJob
     unit_keys: Mapping[str, str]
 
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 Decided: TypeAlias = Callable[[str, SecurityPolicy, CompiledVersion | Rejected], None]
 
@@ -114,16 +102,13 @@ class Versions:
         self.trees = trees
         self._worker = worker
         self._snapshots = snapshots
-        self._durable = durable
+        self.files = CompiledFiles(snapshots, durable=durable)
+        """Its compiled files."""
         self._seen = seen
         self._decided = decided
         self._policy_for = cache(policy)  # the digest of one is a hash of all of it
-        self._kept: LruCache[str, CompiledVersion | Rejected] = LruCache(_KEPT_BYTES, keeps_last=True)
-        self._units: LruCache[str, CompiledUnit] = LruCache(_KEPT_BYTES, keeps_last=True)
+        self._kept: LruCache[str, CompiledVersion | Rejected] = LruCache(KEPT_BYTES, keeps_last=True)
         self._pending: dict[str, _Pending] = {}
-        self._unwritten: dict[str, CompiledUnit] = {}
-        self._more_to_write = trio.Event()
-        self._writes_later = False
 
     async def load(
         self, source: Source, *, profile: SecurityProfile | None = None, limits: Limits | None = None
@@ -210,9 +195,9 @@ class Versions:
                 continue
             job = CompileJob(tree=tree, policy=policy)
             unit_keys = self._unit_keys(job)
-            if not any(unit_key in self._units for unit_key in unit_keys.values()):
+            if not any(unit_key in self.files for unit_key in unit_keys.values()):
                 jobs[key] = _Job(job, unit_keys)
-        if self._durable:
+        if self.files.durable:
             known = await trio.to_thread.run_sync(self._with_stored_files, jobs)
             jobs = {key: job for key, job in jobs.items() if not self._is_made(key) and key not in known}
         if len(jobs) < _LEAST_TOGETHER:
@@ -240,7 +225,7 @@ class Versions:
                     units |= {one.unit_keys[unit.path]: unit for unit in found.units}
                     found = found.without_units()  # noqa: PLW2901 - its files are kept by themselves
                 self._keep(key, one.job, found)
-            await self._keep_units(units)
+            await self.files.keep(units)
 
     async def adopt(self, code: CompiledVersion) -> CompiledVersion:
         """Put the tree of an image's code into the store.
@@ -324,40 +309,11 @@ class Versions:
         if job.policy is not None:
             self._decided(job.tree.digest, job.policy, known)
         size = len(known.code) if isinstance(known, CompiledVersion) else 0
-        self._kept.put(key, known, _ENTRY_BYTES + size)
+        self._kept.put(key, known, ENTRY_BYTES + size)
 
     def _with_stored_files(self, jobs: Mapping[str, _Job]) -> set[str]:
         """Return the keys of the jobs that have files in the store."""
-        return {key for key, job in jobs.items() if self._from_store(job.unit_keys)}
-
-    async def _keep_units(self, units: Mapping[str, CompiledUnit]) -> None:
-        """Cache compiled files by key, and write them to the store if it is durable: many now, few soon."""
-        for key, unit in units.items():
-            self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
-        if self._durable and self._writes_later and len(units) <= _FEW_FILES:
-            self._unwritten |= units
-            self._more_to_write.set()
-        elif self._durable:
-            await _on_disk(len(units), self._to_store, units)
-
-    async def write(self) -> NoReturn:
-        """Write compiled files to the store beside the calls that run them; for a durable store, in a task.
-
-        Cancellation: What is left is written; without this task, files are written before they are run.
-        """
-        self._writes_later = True
-        try:
-            while True:
-                await self._more_to_write.wait()
-                self._more_to_write = trio.Event()
-                self._write_the_rest()
-        finally:
-            self._writes_later = False
-            self._write_the_rest()
-
-    def _write_the_rest(self) -> None:
-        units, self._unwritten = self._unwritten, {}
-        self._to_store(units)
+        return {key for key, job in jobs.items() if self.files.stored(job.unit_keys)}
 
     async def side_by_side(
         self,
@@ -391,7 +347,7 @@ class Versions:
                 return refusal
             job = CompileJob(tree=tree, policy=policy, prefix=prefix)
             keys = self._unit_keys(job)
-            units = await self._units_of(job, keys, await self._known_units(keys))
+            units = await self._units_of(job, keys, await self.files.known(keys))
             if isinstance(units, Rejected):
                 return units
             own = set(tree.own_modules)
@@ -426,7 +382,7 @@ class Versions:
 
     async def _make(self, job: CompileJob) -> CompiledVersion | Rejected:
         keys = self._unit_keys(job)
-        known = await self._known_units(keys)
+        known = await self.files.known(keys)
         if keys and not known:
             made = await self._compile(job, keys)
             return made if isinstance(made, Rejected) else made.without_units()
@@ -448,20 +404,12 @@ class Versions:
             units |= {unit.path: unit for unit in made.units}
         return [units[path] for path in keys]
 
-    async def _known_units(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
-        """Return the compiled files there are, in memory or in the store, by path."""
-        units = {path: unit for path, key in keys.items() if (unit := self._units.get(key)) is not None}
-        if self._durable and len(units) < len(keys):
-            missing = {path: key for path, key in keys.items() if path not in units}
-            units |= await _on_disk(len(missing), self._from_store, missing)
-        return units
-
     async def _compile(self, job: CompileJob, keys: Mapping[str, str]) -> CompiledVersion | Rejected:
         """Compile the files that the job does not know, and cache them."""
         made = await self._worker.compile(job)
         if isinstance(made, CompiledVersion):
             fresh = {keys[unit.path]: unit for unit in made.units if unit.path not in job.known}
-            await self._keep_units(fresh)
+            await self.files.keep(fresh)
         return made
 
     def _unit_keys(self, job: CompileJob) -> dict[str, str]:
@@ -471,27 +419,6 @@ class Versions:
             path: code_key(image, digests[path], job.root, job.policy, path=path, own=own, prefix=job.prefix)
             for path, _ in job.tree.python_files
         }
-
-    def _from_store(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
-        found = {}
-        for path, key in keys.items():
-            try:
-                data = self._snapshots.get_code(key)
-                if data is None:
-                    continue
-                unit = load_unit(data)
-            except (StoreError, ProtocolError):  # damaged on disk: recompilation replaces it
-                continue
-            self._units.put(key, unit, _ENTRY_BYTES + len(unit.code))
-            found[path] = unit
-        return found
-
-    def _to_store(self, units: Mapping[str, CompiledUnit]) -> None:
-        try:
-            for key, unit in units.items():
-                self._snapshots.put_code(key, dump_unit(unit))
-        except StoreError as error:  # recompiled when needed
-            _log.warning("byte code is not kept: %s", error)
 
 
 async def read_source(source: Source) -> FileTree:
@@ -503,13 +430,6 @@ async def read_source(source: Source) -> FileTree:
     if isinstance(source, str):
         return normalise(source)
     return await trio.to_thread.run_sync(normalise, source)
-
-
-async def _on_disk(n_files: int, function: Callable[[T], R], argument: T) -> R:
-    """Call a function that reads or writes files; in a thread, unless they are too few to be worth one."""
-    if n_files <= _FEW_FILES:
-        return function(argument)
-    return await trio.to_thread.run_sync(function, argument)
 
 
 def _top(path: str) -> str:

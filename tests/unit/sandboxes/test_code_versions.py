@@ -92,7 +92,7 @@ async def test_what_another_engine_compiled_is_read_from_disk(make):
 
 async def test_byte_code_that_is_written_beside_calls_is_on_disk_at_the_end(make, snapshots, nursery):
     versions, _ = make(durable=True)
-    nursery.start_soon(versions.write)
+    nursery.start_soon(versions.files.write)
     await trio.testing.wait_all_tasks_blocked()
     first = await versions.compiled(normalise("x = 1"))
     written = [path for path in (snapshots.root / "modules").rglob("*") if path.is_file()]

@@ -30,7 +30,7 @@ from evocell_runtime.native import (
 )
 
 if TYPE_CHECKING:
-    from evocell_runtime.recycling import Written
+    from evocell_runtime.hot_pages import Written
 
 _MEMORY, _BEGIN = ExportName("memory"), ExportName("begin")
 _ALLOC, _TURN, _INITIALIZE = ExportName("host_alloc"), ExportName("turn"), ExportName("_initialize")

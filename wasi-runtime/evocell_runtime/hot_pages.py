@@ -76,6 +76,24 @@ class Run:
     size: int
 
 
+@frozen(eq=False)
+class Written:
+    """The written pages of a body.
+
+    Attributes:
+        address: Where its memory begins.
+        clean_address: Where that of the fork begins from which they are copied.
+        copies: Of each run of pages its address, that of its copy, and its size.
+        faults: Page faults of the process before they were looked up; None if they do not tell whether others
+            have been written to since.
+    """
+
+    address: int
+    clean_address: int
+    copies: tuple[tuple[int, int, int], ...]
+    faults: int | None
+
+
 def page_faults() -> int:
     """Return the number of page faults of this process so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -23,10 +23,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from attrs import frozen
-
 from evocell_runtime.body import Body
-from evocell_runtime.hot_pages import faults_tell, page_faults, small_pages_only, written_ranges
+from evocell_runtime.hot_pages import Written, faults_tell, page_faults, small_pages_only, written_ranges
 from evocell_runtime.native import RawMemory, copy_all
 
 MOST_SPARE = 4
@@ -101,24 +99,6 @@ class Spares:
             self._state = clean.state()
         body.restore_state(self._state)
         return True
-
-
-@frozen(eq=False)
-class Written:
-    """The written pages of a body.
-
-    Attributes:
-        address: Where its memory begins.
-        clean_address: Where that of the fork begins from which they are copied.
-        copies: Of each run of pages its address, that of its copy, and its size.
-        faults: Page faults of the process before they were looked up; None if they do not tell whether others
-            have been written to since.
-    """
-
-    address: int
-    clean_address: int
-    copies: tuple[tuple[int, int, int], ...]
-    faults: int | None
 
 
 def _written(body: Body, clean: RawMemory) -> Written | None:

@@ -311,5 +311,5 @@ def test_the_manifest_tells_what_the_image_is(built):
     assert len(data) > 100
     assert set(manifest.files) - data == {
         "interpreter.cwasm", "membrane.cwasm", "imports.json", "root/evocell/agent.zip",
-        "root/usr/local/lib/python315.zip", "root/dev/null",
+        "root/usr/local/lib/python315.zip", "root/usr/local/bin/python.wasm", "root/dev/null",
     }  # fmt: skip

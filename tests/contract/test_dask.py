@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 
+import psutil
 import pytest
 
 pytest.importorskip("distributed")
@@ -111,7 +112,17 @@ def nodes(engine):
 
 
 def wait_for_nodes(engine, number):
-    return wait_for(lambda: [one for one in nodes(engine) if one.status == "up"][number - 1 :])
+    """Wait for nodes that are up, and alive: the engine may not know yet that the test before killed one."""
+    return wait_for(
+        lambda: [one for one in nodes(engine) if one.status == "up" and is_alive(one.pid)][number - 1 :]
+    )
+
+
+def is_alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_results_are_those_of_one_machine(remote, home):

@@ -107,16 +107,19 @@ def _written(body: Body, clean: RawMemory) -> Written | None:
     Returns:
         None if it cannot be reset: it grew, too many pages were written, or the kernel does not report them.
     """
-    size, address, away = clean.size_bytes, body.memory.address, clean.address
+    size, address, clean_address = clean.size_bytes, body.memory.address, clean.address
     if body.memory.size_bytes != size:
         return None
     faults, known = page_faults(), body.written
-    if known is not None and (known.address, known.clean_address, known.faults) == (address, away, faults):
-        return known
-    tell = faults_tell() and small_pages_only(address, size)
+    if known is not None and (known.address, known.clean_address) == (address, clean_address):
+        if known.faults == faults:
+            return known
+        tell = known.faults is not None
+    else:
+        tell = faults_tell() and small_pages_only(address, size)
     ranges = written_ranges(address, size, most_pages=MOST_PAGES)
     if not ranges:
         return None
-    away -= address
+    away = clean_address - address
     copies = tuple((start, start + away, end - start) for start, end in ranges)
-    return Written(address, clean.address, copies, faults if tell else None)
+    return Written(address, clean_address, copies, faults if tell else None)

@@ -128,7 +128,6 @@ class _Service:
         self._machine = machine
         self._nursery = nursery
         self._pool: HostPool | None = None
-        self._processes = 0
         self._living = trio.CancelScope()
         self._holdings: Holdings | None = None
         self._directory: OwnedDirectory | None = None
@@ -245,7 +244,7 @@ class _Service:
         root = self._directory.path / "trees"
         root.mkdir()
         self._holdings = Holdings(root, cache, wanted["image_id"])
-        self._pool, self._processes, self._pace = pool, processes, Pace(processes)
+        self._pool, self._pace = pool, Pace(processes)
 
     async def _live(
         self,
@@ -383,7 +382,7 @@ class _Service:
         ends_at = trio.current_time() + LINGER_S
         with trio.CancelScope() as scope:
             while under_way():
-                busy = len(self._under_way) > self._processes
+                busy = len(self._under_way) > self._pace.processes
                 scope.deadline = ends_at if busy else min(ends_at, trio.current_time() + GAP_S)
                 await self._progress.wait()
         return [number for number in numbers if number in self._seen]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from evocell.workers.worker_process import LONG_AHEAD, SHORT_AHEAD
+
 __all__ = ["Pace"]
 
 AHEAD_S = 0.4
@@ -26,8 +28,6 @@ PREFETCH_S = 0.2
 """Requests longer than this are given to a guest process once it has ended the one before, and until then
 they can go to another node."""
 
-_BRIEF_AT_ONCE = 4
-
 RECENT = 16
 """Requests whose durations count: the next evaluation may have requests of another kind."""
 
@@ -43,7 +43,7 @@ class Pace:
     """
 
     def __init__(self, processes: int) -> None:
-        self._processes = processes
+        self.processes = processes
         self._recent: deque[float] = deque(maxlen=RECENT)
 
     def saw(self, ran_s: float) -> None:
@@ -59,17 +59,17 @@ class Pace:
         """Number of requests to give to the processes: one each to run, and more if they are short."""
         typical_s = self._typical_s
         if typical_s is None or typical_s < LONG_S:
-            return _BRIEF_AT_ONCE * self._processes
-        return (2 if typical_s < PREFETCH_S else 1) * self._processes
+            return SHORT_AHEAD * self.processes
+        return (LONG_AHEAD if typical_s < PREFETCH_S else 1) * self.processes
 
     @property
     def window(self) -> int:
         """Number of requests that the node should have, running and queued."""
         typical_s = self._typical_s
         if typical_s is None:
-            return FIRST * self._processes
+            return FIRST * self.processes
         ahead = 1 + int(AHEAD_S / typical_s)
-        return self._processes * max(FEWEST, min(MOST, ahead))
+        return self.processes * max(FEWEST, min(MOST, ahead))
 
     @property
     def batch(self) -> int:
@@ -81,9 +81,9 @@ class Pace:
         typical_s = self._typical_s
         if typical_s is None or typical_s > LONG_S:
             return 0.0
-        return min(LINGER_S, in_flight * typical_s / self._processes / 2)
+        return min(LINGER_S, in_flight * typical_s / self.processes / 2)
 
     def left_s(self, in_flight: int) -> float:
         """Return the seconds that the node takes for requests in flight; infinite if it has not run any."""
         typical_s = self._typical_s
-        return math.inf if typical_s is None else in_flight * typical_s / self._processes
+        return math.inf if typical_s is None else in_flight * typical_s / self.processes

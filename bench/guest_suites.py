@@ -225,7 +225,7 @@ class Run:
         return found
 
     def _around(self, name: str) -> tuple[str, str]:
-        """Why a test was not run: what became of the fixture or the import before it."""
+        """Why a test was not run: the outcome of the fixture or the import before it."""
         for other, (kind, why) in self.guest.items():
             place = _FIXTURE.match(other)
             if place and kind != "passed" and name.startswith((f"{place[1]}.", f"test.{place[1]}.")):

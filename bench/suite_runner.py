@@ -44,7 +44,7 @@ class Recorder(unittest.TestResult):
         self._say(self._now)
 
     def stopTest(self, test: unittest.TestCase) -> None:
-        """Say what became of it."""
+        """Write its outcome."""
         super().stopTest(test)
         self._say(self._now, *self._kind)
         self._now = ""

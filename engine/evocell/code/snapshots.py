@@ -294,9 +294,8 @@ class SnapshotStore:
 
     def _write(self, tree: FileTree, directory: str) -> None:
         os.chmod(directory, _DIRECTORY_MODE)  # noqa: PTH101
-        if (
-            len(tree.files) == 1 and "/" not in tree.files[0][0]
-        ):  # its content is in no other tree, but for chance
+        if len(tree.files) == 1 and "/" not in tree.files[0][0]:
+            # Its content is in no other tree, but for chance.
             path, content = tree.files[0]
             write_new(content, f"{directory}/{path}")
             return

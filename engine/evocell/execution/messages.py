@@ -315,7 +315,7 @@ class Host(Sessions, Protocol):
     """Owner of guests: this process or a pool. Every method may be used from many trio tasks at once."""
 
     on_kill: Callable[[WorkerKill], None] | None
-    """Called with each worker that is killed for its memory; None for nobody."""
+    """Called with each worker that is killed for its memory; None if it is of no interest."""
 
     @property
     def slots(self) -> int:

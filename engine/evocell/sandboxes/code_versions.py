@@ -216,7 +216,7 @@ class Versions:
                     await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _compile_together(self, jobs: Mapping[str, _Job]) -> None:
-        """Compile trees, whose locks are held, and keep what comes of it."""
+        """Compile trees, whose locks are held, and keep the results."""
         with suppress(CapacityError, ImageError, StoreError, WorkerDied):
             made = await self._worker.compile_together([one.job for one in jobs.values()])
             units: dict[str, CompiledUnit] = {}
@@ -266,7 +266,7 @@ class Versions:
         return key in self._pending or key in self._kept
 
     def _take(self, key: str) -> _Pending:
-        """Take the lock of a key that nobody has."""
+        """Take the lock of a key, which must be free."""
         pending = self._pending[key] = _Pending(interested=1)
         pending.lock.acquire_nowait()
         return pending

@@ -80,9 +80,7 @@ def test_no_moment_in_which_it_is_open(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("bits", [0o777, 0o770, 0o720, 0o702, 0o1777])
-@pytest.mark.parametrize(
-    "below", ["", "code", "runs", "events", "code/versions", "code/files", "code/modules", "code/tmp"]
-)
+@pytest.mark.parametrize("below", ["", "code", "runs", "events", "code/versions", "code/files", "code/tmp"])
 def test_one_that_others_may_write_to_is_refused(tmp_path, bits, below):
     state = tmp_path / "state"
     make_below(state / below)

@@ -27,7 +27,7 @@ from evocell.guests.scratch import OwnedDirectory, memory_place, sweep
 from evocell.models.info import WorkerInfo
 from evocell.models.references import Completable
 from evocell.sandboxes.audit_events import record_decision
-from evocell.sandboxes.code_versions import WRITER, Versions
+from evocell.sandboxes.code_versions import Versions
 from evocell.sandboxes.copies import Copies
 from evocell.sandboxes.garbage import GARBAGE, GarbageCollector, TreeRemoval
 from evocell.sandboxes.manager import WATCH, Manager
@@ -35,6 +35,7 @@ from evocell.sandboxes.package_images import PackageImages
 from evocell.sandboxes.populations import PopulationRegistry
 from evocell.sandboxes.reload import Reloading
 from evocell.sandboxes.resources import READINGS, watch_resources
+from evocell.store.byte_code import ByteCode
 from evocell.store.database import FILE_NAME, store_errors
 from evocell.store.fitness import FitnessRecorder
 from evocell.store.lineage import LineageTracker
@@ -182,8 +183,6 @@ class EngineLifecycle(Completable):
             interval_s=self.config.enforcement_poll_interval_ms / 1000,
             emit=self.config.emit_resource_telemetry,
         )
-        if self._observer.durable:
-            await opening.enter_async_context(running_beside(self._versions.files.write, name=WRITER))
         await opening.enter_async_context(running_beside(self._manager.watch, name=WATCH))
         await opening.enter_async_context(running_beside(reading, name=READINGS))
         await opening.enter_async_context(running_beside(self._garbage.run, name=GARBAGE))
@@ -299,7 +298,7 @@ class EngineLifecycle(Completable):
             snapshots,
             TreeReferences(snapshots),
             policy=self.config.policy,
-            durable=observer.durable,
+            stored=ByteCode(observer.store) if observer.durable else None,
             seen=observer.journal.source,
             decided=partial(record_decision, observer.audit),
         )

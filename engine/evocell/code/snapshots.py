@@ -1,8 +1,7 @@
-"""Content-addressed store of immutable file trees and their byte code."""
+"""Content-addressed store of immutable file trees."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -26,10 +25,6 @@ __all__ = ["put_tree"]
 
 _DIRECTORY_MODE = 0o755
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
-_CODE_MAGIC = b"evocell code 1\n"
-_DIGEST_BYTES = 32
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_CODE_MODE = 0o600
 
 _FEW_FILES = 32
 _FEW_BYTES = 1 << 20
@@ -80,7 +75,7 @@ class Detached:
 
 
 class SnapshotStore:
-    """Stores file trees and byte code in one directory, addressed by content.
+    """Stores file trees in one directory, addressed by content.
 
     Trees share files: each content is stored once, and a tree has hard links. A tree of one file shares
     nothing, since the tree itself is stored once.
@@ -99,7 +94,6 @@ class SnapshotStore:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._trees = self.root / "versions"
-        self._code = self.root / "modules"
         self._temporary = self.root / "tmp"
         self._files: dict[str, tuple[str, ...]] = {}
         self._staging_prefix = f"{self._temporary}/{os.getpid()}-{uuid.uuid4().hex}"
@@ -108,11 +102,12 @@ class SnapshotStore:
         self.on_new: Callable[[FileTree], None] | None = None
         """Called with each new tree, in the thread that put it."""
         with self._store_errors(self.root):
-            for directory in (self.root, self._trees, self._code, self._temporary, self.root / "files"):
+            for directory in (self.root, self._trees, self._temporary, self.root / "files"):
                 problem = make_private(directory)
                 if problem is not None:
                     raise StoreError(problem, str(directory))
             self._blobs = BlobStore(self.root / "files")
+        shutil.rmtree(self.root / "modules", ignore_errors=True)  # byte code, which is in the store now
 
     def put(self, tree: FileTree) -> VersionSnapshot:
         """Store a tree, unless it exists already; return its snapshot.
@@ -219,57 +214,6 @@ class SnapshotStore:
             contents = self._blobs.digests() if detached.contents is None else detached.contents
             n_files, n_bytes = self._blobs.drop_unused(contents)
         return Removed(detached.n_trees, n_alone + n_files, alone_bytes + n_bytes)
-
-    def get_code(self, key: str) -> bytes | None:
-        """Return the byte code stored under a key; None if it is missing or damaged.
-
-        Args:
-            key: See `evocell.code.compiler.code_key`.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        path = self._code_path(key)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _store_error(path, error) from error
-        head = len(_CODE_MAGIC) + _DIGEST_BYTES
-        code = data[head:]
-        if data[:head] != _CODE_MAGIC + hashlib.sha256(code).digest():
-            return None
-        return code
-
-    def put_code(self, key: str, code: bytes) -> None:
-        """Store byte code under a key, replacing an existing entry.
-
-        Args:
-            key: See `evocell.code.compiler.code_key`.
-            code: Bytes that are opaque to the host.
-
-        Raises:
-            StoreError: The disk is full, or the store cannot be written.
-        """
-        path = self._code_path(key)
-        data = _CODE_MAGIC + hashlib.sha256(code).digest() + code
-        staging = self._staging()
-        with self._store_errors(path):
-            try:
-                with os.fdopen(os.open(staging, _NEW_FILE, _CODE_MODE), "wb") as file:
-                    file.write(data)
-                try:
-                    os.rename(staging, path)  # noqa: PTH104
-                except FileNotFoundError:  # the first of its directory
-                    path.parent.mkdir(mode=PRIVATE_MODE, exist_ok=True)
-                    os.rename(staging, path)  # noqa: PTH104
-            except BaseException:
-                Path(staging).unlink(missing_ok=True)
-                raise
-
-    def _code_path(self, key: str) -> Path:
-        return self._code / _checked_key(key)[:2] / f"{key}.msgpack"
 
     def _staging(self) -> str:
         """Return an unused name for what is renamed when it is complete."""

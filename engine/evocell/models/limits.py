@@ -49,6 +49,11 @@ def _whole(_: object, attribute: Attribute[int], value: object) -> None:
         )
 
 
+def _as_float(value: float) -> float:
+    """Convert an integer, so that equal limits have one JSON."""
+    return float(value) if type(value) is int else value
+
+
 def _seconds(_: object, attribute: Attribute[float], value: object) -> None:
     """Refuse anything but a positive finite number of seconds."""
     name = attribute.name
@@ -105,7 +110,7 @@ class Limits:
 
     fuel: int = field(default=100_000_000_000, validator=_whole)
     memory_bytes: int = field(default=128 << 20, validator=_whole)
-    timeout_s: float = field(default=300.0, validator=_seconds)
+    timeout_s: float = field(default=300.0, converter=_as_float, validator=_seconds)
     output_bytes: int = field(default=1 << 20, validator=_whole)
     payload_bytes: int = field(default=16 << 20, validator=_whole)
     payload_items: int = field(default=1_000_000, validator=_whole)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
+from operator import attrgetter
 
 from attrs import asdict, fields, frozen
 
@@ -57,7 +59,11 @@ class CallIdentity:
 
     def to_json(self) -> str:
         """Return the identity as JSON with sorted keys."""
-        return json.dumps({**asdict(self), "seed": str(self.seed)}, sort_keys=True)
+        code, version = self.code, self.version
+        if not (code.isalnum() and code.isascii() and version.isalnum() and version.isascii()):
+            return _json_of(self)
+        before, between, after = _json_around_code(_but_code(self))
+        return f"{before}{code}{between}{version}{after}"
 
     @classmethod
     def from_json(cls, text: str) -> CallIdentity:
@@ -71,6 +77,23 @@ class CallIdentity:
             return cls(**{**plain, "seed": int(plain["seed"]), "limits": Limits(**plain["limits"])})
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigurationError(f"a record of a call cannot be read: {error}", "record") from error
+
+
+def _json_of(call: CallIdentity) -> str:
+    return json.dumps({**asdict(call), "seed": str(call.seed)}, sort_keys=True)
+
+
+_BUT_CODE = tuple(field.name for field in fields(CallIdentity) if field.name not in {"code", "version"})
+_but_code = attrgetter(*_BUT_CODE)
+
+
+@lru_cache(maxsize=64)
+def _json_around_code(values: tuple[object, ...]) -> tuple[str, str, str]:
+    """Return the JSON of calls that differ in their code only, before, between and after what differs."""
+    call = CallIdentity(code="?", version="?", **dict(zip(_BUT_CODE, values, strict=True)))  # type: ignore[arg-type]
+    before, _, rest = _json_of(call).partition('"code": "?"')
+    between, _, after = rest.partition('"version": "?"')
+    return f'{before}"code": "', f'"{between}"version": "', f'"{after}'
 
 
 @frozen(kw_only=True)

@@ -34,13 +34,13 @@ from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
 from evocell.sandboxes.compiled_files import ENTRY_BYTES, KEPT_BYTES, CompiledFiles
+from evocell.store.byte_code import ByteCode
 from evocell_guest.packing import pack_files
 
-__all__ = ["APP_ROOT", "HARNESS_ROOT", "WRITER", "Versions"]
+__all__ = ["APP_ROOT", "HARNESS_ROOT", "Versions"]
 
 APP_ROOT = "/app"
 HARNESS_ROOT = "/harness"
-WRITER = "code-writer"
 
 _LEAST_TOGETHER = 2
 
@@ -73,17 +73,17 @@ def _unseen(_digest: str, _files: Sequence[tuple[str, bytes]]) -> None:
 
 
 class Versions:
-    """Compiles trees in the worker and caches the byte code, in memory and in the snapshot store.
+    """Compiles trees in the worker and caches the byte code, in memory and in a durable store.
 
     The cache is per file: if a tree differs from a known one in one file, only that file is compiled,
     and a tree of known files, such as a crossover of two modules, needs no guest at all.
 
     Args:
         worker: Compiles the code.
-        snapshots: Store of trees and byte code.
+        snapshots: Store of trees.
         trees: Reference counts of trees.
         policy: Returns the security policy of a profile; None stands for the engine's own profile.
-        durable: Whether the store outlives this engine; only then is byte code written to it.
+        stored: Byte code in the durable store; None for an engine without one.
         decided: Called with the result of each compilation of a variant's tree, and its policy.
         seen: Called with each variant's tree before its compilation, so that its source can be stored.
     """
@@ -95,14 +95,14 @@ class Versions:
         trees: TreeReferences,
         *,
         policy: Callable[[SecurityProfile | None], SecurityPolicy],
-        durable: bool,
+        stored: ByteCode | None = None,
         seen: Callable[[str, Sequence[tuple[str, bytes]]], None] = _unseen,
         decided: Decided = _undecided,
     ) -> None:
         self.trees = trees
         self._worker = worker
         self._snapshots = snapshots
-        self.files = CompiledFiles(snapshots, durable=durable)
+        self.files = CompiledFiles(stored)
         """Its compiled files."""
         self._seen = seen
         self._decided = decided

@@ -1,17 +1,16 @@
-"""Compiled files of versions, cached in memory and, if that outlives the engine, in the snapshot store."""
+"""Compiled files of versions, cached in memory and, if there is a durable one, in the store."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import NoReturn, TypeVar
+from collections.abc import Mapping
 
 import trio
 
 from evocell.code.compiler import CompiledUnit, dump_unit, load_unit
-from evocell.code.snapshots import SnapshotStore
 from evocell.errors import ProtocolError, StoreError
 from evocell.lru import LruCache
+from evocell.store.byte_code import ByteCode
 
 __all__ = ["ENTRY_BYTES", "KEPT_BYTES", "CompiledFiles"]
 
@@ -22,33 +21,30 @@ ENTRY_BYTES = 1024
 """What an entry of such a cache weighs beside its byte code."""
 
 _FEW_FILES = 2
-"""Files of byte code that are read or written without a thread, as small trees are."""
+"""Files of byte code that are read or encoded without a thread."""
 
 _log = logging.getLogger("evocell")
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class CompiledFiles:
     """Compiled files by key, see `evocell.code.compiler.code_key`.
 
     Args:
-        snapshots: Store of byte code.
-        durable: Whether the store outlives this engine; only then is byte code written to it.
+        stored: What an earlier engine compiled, and a later one finds; None for an engine without a store.
     """
 
-    def __init__(self, snapshots: SnapshotStore, *, durable: bool) -> None:
-        self.durable = durable
-        self._snapshots = snapshots
+    def __init__(self, stored: ByteCode | None) -> None:
+        self._stored = stored
         self._kept: LruCache[str, CompiledUnit] = LruCache(KEPT_BYTES, keeps_last=True)
-        self._unwritten: dict[str, CompiledUnit] = {}
-        self._more_to_write = trio.Event()
-        self._writes_later = False
 
     def __contains__(self, key: str) -> bool:
         """Return whether a file is in memory."""
         return key in self._kept
+
+    @property
+    def durable(self) -> bool:
+        """Whether there are files that outlive this engine."""
+        return self._stored is not None
 
     async def known(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
         """Return the compiled files there are, in memory or in the store, by path.
@@ -57,17 +53,21 @@ class CompiledFiles:
             keys: Keys by path.
         """
         units = {path: unit for path, key in keys.items() if (unit := self._kept.get(key)) is not None}
-        if self.durable and len(units) < len(keys):
+        if self._stored is not None and len(units) < len(keys):
             missing = {path: key for path, key in keys.items() if path not in units}
-            units |= await _on_disk(len(missing), self.stored, missing)
+            if len(missing) <= _FEW_FILES:
+                return units | self.stored(missing)
+            units |= await trio.to_thread.run_sync(self.stored, missing)
         return units
 
     def stored(self, keys: Mapping[str, str]) -> dict[str, CompiledUnit]:
         """Read the compiled files there are in the store, by path, and keep them in memory. Blocks."""
-        found = {}
+        found: dict[str, CompiledUnit] = {}
+        if self._stored is None:
+            return found
         for path, key in keys.items():
             try:
-                data = self._snapshots.get_code(key)
+                data = self._stored.get(key)
                 if data is None:
                     continue
                 unit = load_unit(data)
@@ -78,44 +78,19 @@ class CompiledFiles:
         return found
 
     async def keep(self, units: Mapping[str, CompiledUnit]) -> None:
-        """Keep compiled files by key, and write them to the store if it is durable: many now, few soon."""
+        """Keep compiled files by key, and have them written to the store, if there is one."""
         for key, unit in units.items():
             self._kept.put(key, unit, ENTRY_BYTES + len(unit.code))
-        if self.durable and self._writes_later and len(units) <= _FEW_FILES:
-            self._unwritten |= units
-            self._more_to_write.set()
-        elif self.durable:
-            await _on_disk(len(units), self._to_store, units)
-
-    async def write(self) -> NoReturn:
-        """Write files to the store beside the calls that run them; for a durable store, in a task.
-
-        Cancellation: What is left is written; without this task, files are written before they are run.
-        """
-        self._writes_later = True
-        try:
-            while True:
-                await self._more_to_write.wait()
-                self._more_to_write = trio.Event()
-                self._write_the_rest()
-        finally:
-            self._writes_later = False
-            self._write_the_rest()
-
-    def _write_the_rest(self) -> None:
-        units, self._unwritten = self._unwritten, {}
-        self._to_store(units)
+        if self._stored is None:
+            return
+        if len(units) <= _FEW_FILES:
+            self._to_store(units)
+        else:
+            await trio.to_thread.run_sync(self._to_store, units)
 
     def _to_store(self, units: Mapping[str, CompiledUnit]) -> None:
+        assert self._stored is not None
         try:
-            for key, unit in units.items():
-                self._snapshots.put_code(key, dump_unit(unit))
+            self._stored.put({key: dump_unit(unit) for key, unit in units.items()})
         except StoreError as error:  # recompiled when needed
             _log.warning("byte code is not kept: %s", error)
-
-
-async def _on_disk(n_files: int, function: Callable[[T], R], argument: T) -> R:
-    """Call a function that reads or writes files; in a thread, unless they are too few to be worth one."""
-    if n_files <= _FEW_FILES:
-        return function(argument)
-    return await trio.to_thread.run_sync(function, argument)

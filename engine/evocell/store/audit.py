@@ -146,6 +146,11 @@ def _question(
         if value is not None:
             terms.append(term)
             given.append(value)  # type: ignore[arg-type]  # SQLite takes each as it is
+    # The indexes leave out the entries of most candidates, which says this to SQLite.
+    if kind not in (None, "allowed"):
+        terms.append("kind <> 'allowed'")
+    if sandbox_id:
+        terms.append("sandbox_id <> ''")
     columns = "seq, at, kind, sandbox_id, version, profile, detail"
     # Only the constants above become part of the statement.
     newest = f"SELECT {columns} FROM audit WHERE {' AND '.join(terms)} ORDER BY seq DESC LIMIT ?"  # noqa: S608

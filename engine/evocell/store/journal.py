@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count, groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define, field
 
@@ -50,7 +50,7 @@ KNOWN_VERSIONS = 100_000
 """Most versions remembered as written."""
 
 _SANDBOX = """
-    INSERT INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (sandbox) DO UPDATE SET status = excluded.status, version = excluded.version,
         updated_at = excluded.updated_at, restart_count = excluded.restart_count, error = excluded.error,
         supervisor = excluded.supervisor, monitor = excluded.monitor, transitions = excluded.transitions
@@ -64,7 +64,8 @@ _FITNESS = """
 """
 _ADJUSTED = "UPDATE sandboxes SET fitness = ? WHERE sandbox = ?"
 _UNSCORED = "UPDATE sandboxes SET fitness = NULL, valid = NULL, evaluated_at = NULL WHERE sandbox = ?"
-_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'running')"
+_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_BATCH_ENDED = "UPDATE batches SET ended_at = ?, outcome = ? WHERE batch = ?"
 _ADJUSTMENT = "INSERT OR REPLACE INTO adjustments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PAST = """
     SELECT sandbox, id, generation, mutation_type, version, lineage_depth FROM sandboxes
@@ -75,6 +76,14 @@ _FORGOTTEN = """
     SELECT sandbox, id, generation, mutation_type, version, lineage_depth FROM sandboxes
     WHERE id = ? ORDER BY created_at DESC, sandbox DESC LIMIT 1
 """
+
+
+_Score: TypeAlias = tuple[float | None, bool | None, float | None, str | None]
+"""Fitness, whether it is valid, when it was computed, and the digest of the code that has it."""
+
+_NO_SCORE = (None, None, None, None)
+
+_BatchRow: TypeAlias = tuple[Any, ...]
 
 
 @define(eq=False)
@@ -94,18 +103,23 @@ class _Bundle:
 
     Attributes:
         states: The latest state of each changed sandbox, and whether the sandbox is kept.
+        first_scores: The fitness of individuals that are not kept and not written yet, so that it is written
+            with their state, which changes no more.
         edges: Children with their parents.
         sources: Versions with their files.
         evaluations: Results.
-        scores: Changes of sandboxes' fitness, in order; nothing else writes those columns.
+        scores: All other changes of sandboxes' fitness, in order.
+        batches: Batches that begin, by number; most end before they are written.
         statements: All other statements, in order, executed after the rows above.
     """
 
     states: dict[int, tuple[SandboxState, bool]] = field(factory=dict)
+    first_scores: dict[int, _Score] = field(factory=dict)
     edges: list[tuple[int, Sequence[tuple[str, int]]]] = field(factory=list)
     sources: list[tuple[str, Sequence[tuple[str, bytes]]]] = field(factory=list)
     evaluations: list[_Evaluated] = field(factory=list)
     scores: list[tuple[str, Sequence[Any]]] = field(factory=list)
+    batches: dict[int, _BatchRow] = field(factory=dict)
     statements: list[tuple[str, Sequence[Any]]] = field(factory=list)
 
     def __len__(self) -> int:
@@ -115,6 +129,7 @@ class _Bundle:
             + len(self.sources)
             + len(self.evaluations)
             + len(self.scores)
+            + len(self.batches)
             + len(self.statements)
         )
 
@@ -195,23 +210,30 @@ class Journal:
         self._refuse_too_many()
         batch = next(self._batches)
         row = (batch, self.run, operation, len(members), text(entry), task, direction, pack(list(members)))
-        self._execute(_BATCH, (*row, time.time()))
+        with self._bundle() as bundle:
+            bundle.batches[batch] = (*row, time.time(), None, "running")
         return batch
 
     def end_batch(self, batch: int, outcome: str) -> None:
         """Record the end of a batch: ``"done"``, or ``"failed"`` if some members may have no result."""
-        self._execute(
-            "UPDATE batches SET outcome = ?, ended_at = ? WHERE batch = ?", (outcome, time.time(), batch)
-        )
+        with self._bundle() as bundle:
+            begun = bundle.batches.get(batch)
+            if begun is None:
+                bundle.statements.append((_BATCH_ENDED, (time.time(), outcome, batch)))
+            else:
+                bundle.batches[batch] = (*begun[:-2], time.time(), outcome)
 
     def evaluated(self, batch: int | None, number: int, result: FitnessResult, version: str | None) -> None:
         """Record the result of an individual."""
         evaluated = _Evaluated(next(self._rows_of_evaluations), batch, number, result, version)
         with self._bundle() as bundle:
             bundle.evaluations.append(evaluated)
-            moment = seconds(result.evaluated_at)
-            score = (result.fitness_score, result.valid, moment, version, number, version)
-            bundle.scores.append((_FITNESS, score))
+            score = (result.fitness_score, result.valid, seconds(result.evaluated_at), version)
+            state, kept = bundle.states.get(number, (None, True))
+            if state is None or kept or state.version is not None or number in bundle.first_scores:
+                bundle.scores.append((_FITNESS, (*score, number, version)))
+            else:
+                bundle.first_scores[number] = score
 
     def adjusted(
         self, number: int, sandbox_id: str, *, delta: float, before: float, after: float, reason: str
@@ -336,7 +358,11 @@ class Journal:
                 self._open = None
         now = time.time()
         if bundle.states:
-            rows = (self._state_row(number, *state, now) for number, state in bundle.states.items())
+            scores = bundle.first_scores
+            rows = (
+                self._state_row(number, *state, scores.get(number, _NO_SCORE), now)
+                for number, state in bundle.states.items()
+            )
             connection.executemany(_SANDBOX, rows)
         if bundle.edges:
             _insert_edges(connection, bundle.edges)
@@ -344,12 +370,22 @@ class Journal:
             _insert_sources(connection, bundle.sources)
         if bundle.evaluations:
             connection.executemany(_EVALUATION, map(self._evaluation_row, bundle.evaluations))
-        for sql, scores in groupby(bundle.scores, key=itemgetter(0)):
-            connection.executemany(sql, (parameters for _, parameters in scores))
+        for sql, changes in groupby(bundle.scores, key=itemgetter(0)):
+            connection.executemany(sql, (parameters for _, parameters in changes))
+        if bundle.batches:
+            connection.executemany(_BATCH, bundle.batches.values())
         for sql, parameters in bundle.statements:
             connection.execute(sql, parameters)
 
-    def _state_row(self, number: int, state: SandboxState, kept: bool, now: float) -> tuple[Any, ...]:  # noqa: FBT001
+    def _state_row(
+        self,
+        number: int,
+        state: SandboxState,
+        kept: bool,  # noqa: FBT001
+        score: _Score,
+        now: float,
+    ) -> tuple[Any, ...]:
+        fitness, valid, evaluated_at, version = score
         return (
             number,
             self.run,
@@ -361,7 +397,10 @@ class Journal:
             state.mutation_type,
             state.lineage_depth,
             state.population,
-            state.version,
+            state.version or version,
+            fitness,
+            valid,
+            evaluated_at,
             seconds(state.created_at),
             now,
             state.restart_count,

@@ -226,6 +226,59 @@ _VERSIONS: tuple[str, ...] = (
     "CREATE INDEX module_versions_by_sandbox ON module_versions (sandbox_id, module, number)",
 )
 
+_FEWER_PAGES: tuple[str, ...] = (
+    # What a single result changes is written and synced before the result is returned: a page for each table
+    # and each index.
+    "DROP INDEX sandboxes_by_generation",  # no query used it
+    "DROP INDEX sandboxes_by_population",
+    """
+    CREATE INDEX sandboxes_by_population ON sandboxes (population, generation) WHERE population IS NOT NULL
+    """,
+    # Both without AUTOINCREMENT, which has a page of its own. The newest rows are never deleted, so no number
+    # is used twice.
+    "ALTER TABLE audit RENAME TO former_audit",
+    """
+    CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY,
+        run INTEGER NOT NULL,
+        at REAL NOT NULL,
+        kind TEXT NOT NULL,
+        sandbox_id TEXT NOT NULL,     -- empty for what is about a version alone
+        version TEXT NOT NULL,        -- digest of the code; empty if it is not known
+        profile TEXT NOT NULL,        -- security profile; empty for what is no decision of the gate
+        detail TEXT NOT NULL
+    )
+    """,
+    "INSERT INTO audit SELECT * FROM former_audit",
+    "DROP TABLE former_audit",
+    "CREATE INDEX audit_by_sandbox ON audit (sandbox_id, seq) WHERE sandbox_id <> ''",
+    "CREATE INDEX audit_by_kind ON audit (kind, seq) WHERE kind <> 'allowed'",
+    "ALTER TABLE records RENAME TO former_records",
+    """
+    CREATE TABLE records (
+        seq INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,     -- hash of everything that decides the outcome
+        at REAL NOT NULL,
+        sandbox_id TEXT NOT NULL,
+        call TEXT NOT NULL,           -- what was called and under what, as JSON
+        arguments TEXT NOT NULL,      -- digest of the encoded arguments
+        deterministic INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        outcome TEXT NOT NULL,        -- digest
+        fuel INTEGER NOT NULL
+    )
+    """,
+    "INSERT INTO records SELECT * FROM former_records",
+    "DROP TABLE former_records",
+    """
+    CREATE TABLE byte_code (
+        seq INTEGER PRIMARY KEY,
+        key BLOB NOT NULL UNIQUE,     -- hash of everything that the byte code of a file depends on
+        unit BLOB NOT NULL            -- its SHA-256, and a msgpack array: path, byte code, imports, marks
+    )
+    """,
+)
+
 
 @frozen
 class Migration:
@@ -240,7 +293,10 @@ class Migration:
     statements: Sequence[str]
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, (*_RUNS, *_RECORDS, *_POPULATIONS, *_VERSIONS)),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, (*_RUNS, *_RECORDS, *_POPULATIONS, *_VERSIONS)),
+    Migration(2, _FEWER_PAGES),
+)
 """All steps from an empty database, in order."""
 
 VERSION = MIGRATIONS[-1].version

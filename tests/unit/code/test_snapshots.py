@@ -60,7 +60,6 @@ def test_the_empty_snapshot_is_an_empty_directory(store):
 
 def test_nothing_temporary_is_left(store):
     store.put(TREE)
-    store.put_code("ab12", b"code")
     SnapshotStore(store.root).put(TREE)
 
     assert list((store.root / "tmp").iterdir()) == []
@@ -112,31 +111,18 @@ def test_processes_may_put_the_same_trees_at_once(store):
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def test_byte_code_is_kept_by_key(store):
-    assert store.get_code("ab12") is None
-    store.put_code("ab12", b"one")
-    store.put_code("ab13", b"")
-    assert store.get_code("ab12") == b"one"
-    assert store.get_code("ab13") == b""
-    store.put_code("ab12", b"two")
-    assert SnapshotStore(store.root).get_code("ab12") == b"two"
+def test_byte_code_of_earlier_versions_is_removed(store):
+    former = store.root / "modules" / "ab"
+    former.mkdir(parents=True)
+    (former / "ab12.msgpack").write_bytes(b"code")
 
+    SnapshotStore(store.root)
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data + b"x", lambda _: b""])
-def test_damaged_byte_code_is_no_byte_code(store, damage):
-    store.put_code("ab12", b"one")
-    (path,) = [found for found in (store.root / "modules").rglob("*") if found.is_file()]
-    path.write_bytes(damage(path.read_bytes()))
-
-    assert store.get_code("ab12") is None
+    assert not (store.root / "modules").exists()
 
 
 @pytest.mark.parametrize("key", ["", "../x", "a/b", ".hidden", "a\n", "x" * 201])
 def test_a_key_cannot_name_a_path(store, key):
-    with pytest.raises(ValueError, match="key"):
-        store.get_code(key)
-    with pytest.raises(ValueError, match="key"):
-        store.put_code(key, b"")
     with pytest.raises(ValueError, match="key"):
         store.remove(key)
 

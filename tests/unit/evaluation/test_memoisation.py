@@ -1,14 +1,16 @@
 """Remembered outcomes: when a call is spared, and that it never is where anything that matters differs."""
 
+import json
 import threading
 
 import pytest
 import trio
 import trio.testing
-from attrs import evolve, fields
+from attrs import asdict, evolve, fields
 
 import evocell
 from evocell.evaluation import memo
+from evocell.models.limits import Limits
 from evocell.models.recorded import CallIdentity
 from evocell.store.remembered import MOST_ENTRY_BYTES, Memory
 from evocell.store.store import Store
@@ -219,6 +221,19 @@ def test_every_field_of_the_identity_is_in_its_key():
 
     assert len(set(others)) == len(fields(CallIdentity)) + 1
     assert CallIdentity.from_json(base.to_json()) == base
+
+
+@pytest.mark.parametrize("text", ["", "ab12", "?", '"', '"code": "?"', '"version": "?"', "\0", "é", "{}"])
+def test_the_json_of_a_call_is_that_of_its_fields(text):
+    """It is put together of parts that calls of a batch share."""
+    names = [field.name for field in fields(CallIdentity) if field.type in (str, "str")]
+    assert len(names) == 10
+    for chosen in [{name} for name in names] + [set(names), {"code", "version"}, {"entry", "image"}]:
+        given = {name: text if name in chosen else "ff00" for name in names}
+        call = CallIdentity(**given, seed=1 << 70, limits=Limits(fuel=5))
+        plain = {**asdict(call), "seed": str(1 << 70)}
+        assert call.to_json() == json.dumps(plain, sort_keys=True)
+        assert CallIdentity.from_json(call.to_json()) == call
 
 
 def test_it_outlives_the_engine_with_a_state_dir(fake_workers, tmp_path):

@@ -60,3 +60,7 @@ def test_evolve_refuses_an_unknown_limit_by_name():
 def test_evolve_validates():
     with pytest.raises(ConfigurationError, match="fuel"):
         Limits().evolve(fuel=-5)
+
+
+def test_equal_limits_are_the_same_limits():
+    assert repr(Limits(timeout_s=5)) == repr(Limits(timeout_s=5.0))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
-import trio
-import trio.testing
 
 from evocell.code.compiler import CompiledVersion
 from evocell.code.references import TreeReferences
@@ -14,6 +14,8 @@ from evocell.config import Config
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.sandboxes.code_versions import Versions
+from evocell.store.byte_code import ByteCode
+from evocell.store.store import Store
 
 pytestmark = pytest.mark.trio
 
@@ -26,11 +28,18 @@ def snapshots(tmp_path):
 
 
 @pytest.fixture
-def make(snapshots, make_fake_worker):
+def store(tmp_path):
+    with Store(tmp_path / "evocell.db") as made:
+        yield made
+
+
+@pytest.fixture
+def make(snapshots, store, make_fake_worker):
     def make(*, durable=False):
         worker = make_fake_worker(snapshots)
         trees = TreeReferences(snapshots)
-        return Versions(worker, snapshots, trees, policy=Config().policy, durable=durable), worker
+        stored = ByteCode(store) if durable else None
+        return Versions(worker, snapshots, trees, policy=Config().policy, stored=stored), worker
 
     return make
 
@@ -79,46 +88,58 @@ async def test_a_rejected_file_leaves_the_others_to_be_compiled_with_it(make):
     assert isinstance(made, CompiledVersion)
 
 
-async def test_what_another_engine_compiled_is_read_from_disk(make):
+async def test_what_another_engine_compiled_is_read_from_the_store(make, store):
     versions, _ = make(durable=True)
     first = await versions.compiled(normalise(FILES))
+    alone = await versions.compiled(normalise("x = 1"))
+    await store.flush()
 
     again, worker = make(durable=True)
-    second = await again.compiled(normalise(FILES))
 
+    assert await again.compiled(normalise(FILES)) == first
+    assert await again.compiled(normalise("x = 1")) == alone
     assert worker.compiled == []
-    assert second == first
 
 
-async def test_byte_code_that_is_written_beside_calls_is_on_disk_at_the_end(make, snapshots, nursery):
+async def test_what_was_compiled_together_is_read_from_the_store(make, store):
+    trees = [normalise(f"x = {number}") for number in range(5)]
     versions, _ = make(durable=True)
-    nursery.start_soon(versions.files.write)
-    await trio.testing.wait_all_tasks_blocked()
-    first = await versions.compiled(normalise("x = 1"))
-    written = [path for path in (snapshots.root / "modules").rglob("*") if path.is_file()]
-    assert not written, "it was written before it could be run"
-    await versions.compiled(normalise("x = 2"))
-    nursery.cancel_scope.cancel()
-    with trio.CancelScope(shield=True):
-        await trio.testing.wait_all_tasks_blocked()
+    await versions.compile_ahead(trees, limits=Limits())
+    await store.flush()
 
-        again, worker = make(durable=True)
-        assert await again.compiled(normalise("x = 1")) == first
-        await again.compiled(normalise("x = 2"))
+    again, worker = make(durable=True)
+    await again.compile_ahead(trees, limits=Limits())
+    for tree in trees:
+        await again.compiled(tree)
+
     assert worker.compiled == []
 
 
-async def test_damaged_byte_code_on_disk_is_compiled_again(make, snapshots):
+@pytest.mark.parametrize("damage", ["x'00'", "zeroblob(40)"])
+async def test_damaged_byte_code_is_compiled_again(make, store, damage):
     versions, _ = make(durable=True)
     await versions.compiled(normalise(FILES))
-    (damaged, *_) = sorted(path for path in (snapshots.root / "modules").rglob("*") if path.is_file())
-    damaged.write_bytes(damaged.read_bytes()[:-1])
+    store.execute(f"UPDATE byte_code SET unit = {damage} WHERE seq = (SELECT min(seq) FROM byte_code)")
+    await store.flush()
 
     again, worker = make(durable=True)
     made = await again.compiled(normalise(FILES))
 
     assert len(worker.compiled) == 1
     assert isinstance(made, CompiledVersion)
+
+
+async def test_byte_code_that_decodes_to_something_else_is_compiled_again(make, store):
+    versions, _ = make(durable=True)
+    await versions.compiled(normalise("x = 1"))
+    unit = b"\x91\xc0"
+    store.execute("UPDATE byte_code SET unit = ?", (hashlib.sha256(unit).digest() + unit,))
+    await store.flush()
+
+    again, worker = make(durable=True)
+    await again.compiled(normalise("x = 1"))
+
+    assert worker.compiled == ["program.py"]
 
 
 async def test_code_that_somebody_holds_keeps_its_tree(make):

@@ -1,6 +1,7 @@
 import pytest
 
 from evocell.errors import ConfigurationError
+from evocell.store import audit as audit_module
 from evocell.store.audit import AuditLog, read_entries
 from evocell.store.database import open_reader
 from evocell.store.store import Store
@@ -45,6 +46,33 @@ def test_questions(store):
         entry for entry in everything if entry.at >= everything[4].at
     ]
     assert log.entries(kind="killed", sandbox_id="nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        ({"kind": "killed"}, "audit_by_kind"),
+        ({"sandbox_id": "s"}, "audit_by_sandbox"),
+        ({"sandbox_id": "s", "kind": "killed"}, "audit_by_"),
+    ],
+)
+def test_a_question_about_few_entries_does_not_read_them_all(store, wanted, index):
+    (question, given) = audit_module._question(**wanted)
+    plan = store.query(f"EXPLAIN QUERY PLAN {question}", given)
+    assert any(index in row[3] for row in plan), plan
+
+
+@pytest.mark.parametrize("wanted", [{}, {"kind": "allowed"}, {"sandbox_id": ""}])
+def test_entries_of_most_candidates_are_in_no_index(store, wanted):
+    log = AuditLog(store, 1, max_entries=100)
+    log.note("allowed", "one")
+    log.note("allowed", "two", sandbox_id="s")
+    log.note("refused", "three")
+    expected = {"allowed": ["one", "two"], "": ["one", "three"]}
+
+    key = next(iter(wanted.values()), None)
+
+    assert [entry.detail for entry in log.entries(**wanted)] == expected.get(key, ["one", "two", "three"])
 
 
 @pytest.mark.parametrize(

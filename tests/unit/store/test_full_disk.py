@@ -241,15 +241,6 @@ async def test_code_that_cannot_be_kept_takes_no_result_of_others_with_it(durabl
     assert [one and one.stage for one in caught.value.results] == [0, 0, None]
 
 
-def test_byte_code_that_cannot_be_kept_is_no_reason_to_fail(fake_workers, tmp_path, caplog):
-    with Engine(Config(state_dir=tmp_path), open_worker=fake_workers) as engine:
-        modules = tmp_path / "code" / "modules"
-        modules.rmdir()
-        modules.write_bytes(b"")  # no directory any more
-        assert engine.evaluate([SQUARE], TASK)[0].valid
-    assert "byte code is not kept" in caplog.text
-
-
 def test_an_engine_that_could_not_write_all_says_so_when_it_is_closed(fake_workers, tmp_path, disk):
     engine = Engine(Config(state_dir=tmp_path), open_worker=fake_workers)
     engine.evaluate([SQUARE], TASK)

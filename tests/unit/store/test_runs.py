@@ -1,15 +1,18 @@
 """What a store remembers from engine to engine, and what it says of those that were killed."""
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from evocell import Case, Config, ConfigurationError, Engine, Evaluation, SandboxNotFound, StoreError
+from evocell.store.journal import Journal
 from evocell.store.store import Store
 from evocell.telemetry.events import Telemetry
 
@@ -83,6 +86,41 @@ def test_the_fitness_that_is_kept_is_the_last_one_in_order(open_engine, rows):
         engine.create_sandbox("other", source=SQUARE)
         engine.batch_evaluate(["other"], lambda sandbox: 1.0)
         assert kept() == [(None, None, 1)]
+
+
+def test_one_commit_or_several_leave_the_same_rows(open_engine, rows, monkeypatch, tmp_path):
+    """A lone evaluation's rows are put together before they are written, or written as they come."""
+    asked = "SELECT {} FROM {} ORDER BY 1"
+    columns = {
+        "sandboxes": "sandbox, id, kept, status, generation, version, fitness, valid, evaluated_at IS NULL",
+        "batches": "batch, operation, count, outcome, ended_at IS NULL",
+        "evaluations": "evaluation, batch, sandbox, status, fitness_score, valid, reason, version",
+    }
+
+    def all_rows(*, at_once):
+        if not at_once:
+            monkeypatch.setattr(Journal, "_bundle", at_once_written)
+        with open_engine() as engine:
+            one = engine.evaluate_one(SQUARE, TASK)
+            engine.fitness.adjust(one.sandbox_id, 2.0, "short")
+            engine.evaluate_one(SYNTAX, TASK)
+            engine.evaluate_one(CUBE, TASK, population="q")
+            engine.evaluate([SQUARE], TASK, population="p")
+        found = {table: rows(asked.format(names, table)) for table, names in columns.items()}
+        shutil.rmtree(tmp_path / "state")
+        return found
+
+    bundle = Journal._bundle
+
+    @contextmanager
+    def at_once_written(self):
+        with bundle(self) as opened:
+            yield opened
+        self.store.catch_up()
+
+    together = all_rows(at_once=True)
+    assert all_rows(at_once=False) == together
+    assert [row[-2:] for row in together["batches"]] == [("done", 0)] * 4
 
 
 def test_a_later_engine_knows_lineage_fitness_and_names(open_engine):

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 import trio
@@ -13,7 +14,8 @@ import trio
 from evocell.errors import StoreError
 from evocell.store import store as store_module
 from evocell.store.database import open_reader
-from evocell.store.schema import VERSION
+from evocell.store.inspection import inspect_store
+from evocell.store.schema import APPLICATION_ID, MIGRATIONS, VERSION
 from evocell.store.store import Store
 
 ROW = "INSERT INTO sources VALUES (?, 1, x'00')"
@@ -176,6 +178,33 @@ def test_a_store_of_a_later_version_is_refused(path):
         Store(path)
     with pytest.raises(StoreError, match="use a later one"):
         open_reader(path)
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(path):
+    path.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        for statement in MIGRATIONS[0].statements:
+            raw.execute(statement)
+        raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        raw.execute("PRAGMA user_version = 1")
+        for number in (3, 5):
+            raw.execute("INSERT INTO audit VALUES (?, 1, 2.0, 'killed', 's', 'v', '', 'd')", (number,))
+            record = (number, f"k{number}")
+            raw.execute("INSERT INTO records VALUES (?, ?, 1.0, 's', '{}', 'a', 1, 'ok', 'o', 7)", record)
+        raw.execute("DELETE FROM audit WHERE seq = 3")
+    path.chmod(0o600)
+    with pytest.raises(StoreError, match="open it with an engine once"):
+        open_reader(path)
+
+    with Store(path) as store:
+        assert store.query("SELECT seq, detail FROM audit") == [(5, "d")]
+        assert store.query("SELECT seq, key, fuel FROM records ORDER BY seq") == [(3, "k3", 7), (5, "k5", 7)]
+        assert store.query("SELECT count(*) FROM byte_code") == [(0,)]
+        store.execute("INSERT INTO audit VALUES (NULL, 1, 2.0, 'killed', 's', 'v', '', 'e')")
+        store.flush_blocking()
+        assert store.query("SELECT max(seq) FROM audit") == [(6,)]
+    with closing(open_reader(path)) as reader:
+        assert list(inspect_store(reader, path)) == []
 
 
 def test_a_reader_sees_a_store_that_is_being_written_and_cannot_write(store, path):

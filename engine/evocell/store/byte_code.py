@@ -1,0 +1,93 @@
+"""Byte code of compiled files in a store, so that a later engine need not compile them again."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from functools import partial
+
+from evocell.store.store import Store
+
+__all__ = ["ByteCode"]
+
+MOST_BYTES = 256 << 20
+"""Bytes of the newest files that are kept."""
+
+MOST_UNIT_BYTES = 16 << 20
+"""Bytes of a file beyond which it is not kept."""
+
+_ENTRY_BYTES = 256
+_TRIM_EVERY_BYTES = 16 << 20
+_DIGEST_BYTES = 32
+
+# `seq` counts the bytes ever put, so that the oldest ones beyond the bound are found without a scan.
+_PUT = "INSERT OR REPLACE INTO byte_code SELECT coalesce(max(seq), 0) + ?, ?, ? FROM byte_code"
+_TRIM = "DELETE FROM byte_code WHERE seq <= (SELECT max(seq) FROM byte_code) - ?"
+
+
+class ByteCode:
+    """Encoded compiled files by key; the newest 256 MiB are kept.
+
+    Args:
+        store: The store. It is written with everything else, and no caller waits for it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._put_since_trim = 0
+
+    def get(self, key: str) -> bytes | None:
+        """Return the file under a key; None if it is missing or damaged.
+
+        Args:
+            key: A SHA-256 in hex, see `evocell.code.compiler.code_key`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        rows = self._store.query("SELECT CAST(unit AS BLOB) FROM byte_code WHERE key = ?", (_key(key),))
+        if not rows or not isinstance(rows[0][0], bytes):
+            return None
+        digest, unit = rows[0][0][:_DIGEST_BYTES], rows[0][0][_DIGEST_BYTES:]
+        return unit if digest == hashlib.sha256(unit).digest() else None
+
+    def put(self, units: Mapping[str, bytes]) -> None:
+        """Store files by key, replacing existing entries; nothing while the store cannot be written.
+
+        Args:
+            units: Bytes that are opaque to the host.
+
+        Raises:
+            StoreError: The store is closed.
+        """
+        if self._store.trouble:
+            return  # what waits for a full disk is in memory; these are only recompiled
+        rows = [
+            (_ENTRY_BYTES + len(unit), _key(key), hashlib.sha256(unit).digest() + unit)
+            for key, unit in units.items()
+            if len(unit) <= MOST_UNIT_BYTES
+        ]
+        if not rows:
+            return
+        self._put_since_trim += sum(size for size, _, _ in rows)
+        trims = self._put_since_trim >= _TRIM_EVERY_BYTES
+        if trims:
+            self._put_since_trim = 0
+        self._store.write(partial(_write, rows, trims))
+
+
+def _write(rows: list[tuple[int, bytes, bytes]], trims: bool, connection: sqlite3.Connection) -> None:  # noqa: FBT001
+    connection.executemany(_PUT, rows)
+    if trims:
+        connection.execute(_TRIM, (MOST_BYTES,))
+
+
+def _key(key: str) -> bytes:
+    try:
+        found = bytes.fromhex(key)
+    except ValueError:
+        found = b""
+    if len(found) != _DIGEST_BYTES:
+        raise ValueError(f"{key!r} is no key of byte code, which is a SHA-256 in hex")
+    return found

@@ -40,7 +40,7 @@ from evocell.evaluation.recording import BatchRecord, Task, batch_record, functi
 from evocell.evaluation.scoring import Scored, destroyed, from_function
 from evocell.evaluation.stages import PlannedStage, evaluate_in_stages
 from evocell.evaluation.together import check_batch, evaluate_together
-from evocell.execution.interface import Worker
+from evocell.execution.interface import FollowUpJob, Worker
 from evocell.models.evaluation import Evaluation
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -214,7 +214,8 @@ class Batches:
 
     async def one(self, plan: Plan, individual: NewIndividual) -> FitnessResult:
         """Evaluate one source; if a function of the caller's raises, the result is invalid."""
-        async with self._candidates([individual], plan) as (candidates, members):
+        follow_up = None if individual.keep else plan.follow_up()
+        async with self._candidates([individual], plan, follow_up) as (candidates, members):
             member = members[0]
             since = self._observer.store.losses
             batch = Task.of_plan(plan).begin(self._observer.journal, "evaluate_one", [member.number])
@@ -228,6 +229,8 @@ class Batches:
                 outcome = "done"
             finally:
                 self._observer.journal.end_batch(batch, outcome)
+                if follow_up is not None:
+                    await follow_up.close()
             try:
                 await self._observer.settle(since=since)
             except StoreError as error:
@@ -329,12 +332,12 @@ class Batches:
 
     @asynccontextmanager
     async def _candidates(
-        self, individuals: Sequence[NewIndividual], plan: Plan
+        self, individuals: Sequence[NewIndividual], plan: Plan, follow_up: FollowUpJob | None = None
     ) -> AsyncIterator[tuple[list[Candidate], Sequence[SandboxIndividual | TransientIndividual]]]:
         """Turn individuals into candidates; either all are kept, as sandboxes of the image, or none is."""
         image = plan.evaluation.image
         if not (individuals and individuals[0].keep):
-            passing = [self._passing(individual, plan.limits) for individual in individuals]
+            passing = [self._passing(individual, plan.limits, follow_up) for individual in individuals]
             yield [candidate for candidate, _ in passing], [individual for _, individual in passing]
             return
         specs = [evolve(individual.spec, image=individual.spec.image or image) for individual in individuals]
@@ -353,7 +356,9 @@ class Batches:
         if unwritten is not None:
             raise unwritten
 
-    def _passing(self, individual: NewIndividual, limits: Limits) -> tuple[Candidate, TransientIndividual]:
+    def _passing(
+        self, individual: NewIndividual, limits: Limits, follow_up: FollowUpJob | None = None
+    ) -> tuple[Candidate, TransientIndividual]:
         spec = individual.spec
         sandbox_id = spec.id or self._manager.new_id()
         lineage = self._observer.lineage
@@ -373,8 +378,13 @@ class Batches:
         )
         self._observer.journal.state(number, state, kept=False)
         passing = TransientIndividual(sandbox_id, spec.generation, number)
-        load = partial(self._load, passing, individual.source, limits)
-        return Candidate(sandbox_id=sandbox_id, generation=spec.generation, load=load), passing
+        load = partial(self._load, passing, individual.source, limits, follow_up)
+        if follow_up is not None:
+            follow_up.sandbox_id = sandbox_id
+        candidate = Candidate(
+            sandbox_id=sandbox_id, generation=spec.generation, load=load, follow_up=follow_up
+        )
+        return candidate, passing
 
     def _record(
         self,
@@ -402,14 +412,19 @@ class Batches:
             self._manager.record_fitness(member.record, result)
 
     async def _load(
-        self, member: TransientIndividual | SandboxIndividual, source: Source, limits: Limits
+        self,
+        member: TransientIndividual | SandboxIndividual,
+        source: Source,
+        limits: Limits,
+        follow_up: FollowUpJob | None = None,
     ) -> CompiledVersion | Rejected:
         try:
             tree = await read_source(source)
         except ConfigurationError as error:
             return Rejected("load", error.message)
         member.version = tree.digest
-        made = await self._room.wait_for(partial(self._versions.compiled, tree, limits=limits))
+        compile_it = partial(self._versions.compiled, tree, limits=limits, follow_up=follow_up)
+        made = await self._room.wait_for(compile_it)
         if isinstance(member, TransientIndividual):
             record_refusal(
                 self._observer.audit,

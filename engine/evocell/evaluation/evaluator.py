@@ -429,6 +429,7 @@ async def _call(
         harness=plan.harness,
         sandbox_id=candidate.sandbox_id,
         passing=session is not None,
+        follow_up=candidate.follow_up,
     )
     began = False
     with plan.deadline.scope():

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from attrs import define, field, frozen
 
 from evocell.code.compiler import CompiledVersion
+from evocell.execution.interface import FollowUpJob
 from evocell.models.fitness import FitnessResult
 from evocell.models.outcome import Rejected
 from evocell.models.references import Source
@@ -45,6 +46,7 @@ class Candidate:
         in_use: Context manager entered for the evaluation. If the sandbox is destroyed, it cancels the block
             and raises `SandboxNotFound`.
         security: Its own security profile; None for the engine's.
+        follow_up: Its first call, if that may be begun as soon as its code is compiled.
     """
 
     sandbox_id: str
@@ -53,6 +55,7 @@ class Candidate:
     image: ChosenImage | None = None
     in_use: Callable[[], AbstractContextManager[None]] = nullcontext
     security: SecurityProfile | None = None
+    follow_up: FollowUpJob | None = None
 
 
 @frozen

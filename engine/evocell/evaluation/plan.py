@@ -14,6 +14,7 @@ from evocell.concurrency import CapacityRetry, Deadline, Turns
 from evocell.errors import ConfigurationError
 from evocell.evaluation.memo import MemoisingCaller
 from evocell.evaluation.own_functions import AwaitedScores, HostThread
+from evocell.execution.interface import FollowUpJob
 from evocell.models.evaluation import Evaluation, is_async
 from evocell.models.fitness import FitnessResult
 from evocell.models.limits import Limits
@@ -122,6 +123,21 @@ class Plan:
         public = tuple(index for index, case in enumerate(self.evaluation.cases) if case.public)
         hidden = tuple(index for index, case in enumerate(self.evaluation.cases) if not case.public)
         return tuple(phase for phase in (public, hidden) if phase)
+
+    def follow_up(self) -> FollowUpJob | None:
+        """Return an individual's first call, if that may be begun as soon as its code is compiled."""
+        asks_first = self.memoise or self.one_by_one or self.limits.processes
+        own_image = self.image is not None and self.image.id is not None
+        if asks_first or own_image or (self.harness is not None and self.harness.packages):
+            return None
+        first = self.phases[0][0]
+        return FollowUpJob(
+            entry=self.evaluation.entry,
+            payload=self.payloads[first],
+            seed=self.seeds[first],
+            limits=self.limits,
+            harness=self.harness,
+        )
 
     @cached_property
     def one_by_one(self) -> bool:

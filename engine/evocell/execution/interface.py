@@ -11,19 +11,54 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from evocell.code.compiler import CompiledUnit, CompiledVersion
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import FileTree
 from evocell.config import Config
+from evocell.execution.follow_ups import FollowUp
 from evocell.execution.messages import Host
 from evocell.models.info import ImageInfo
 from evocell.models.limits import Limits
 from evocell.models.outcome import Outcome, Rejected
 from evocell.models.security import SecurityPolicy
 
-__all__ = ["CallJob", "CallReport", "CompileJob", "FreezeJob", "OpenWorker", "TogetherJob", "Worker"]
+__all__ = [
+    "CallJob",
+    "CallReport",
+    "CompileJob",
+    "FollowUpJob",
+    "FreezeJob",
+    "OpenWorker",
+    "TogetherJob",
+    "Worker",
+]
+
+
+@define(kw_only=True, eq=False)
+class FollowUpJob:
+    """The first call of code that is not compiled yet, in a fork that is thrown away; see `Worker.compile`.
+
+    Its owner calls `close` in the end.
+
+    Attributes:
+        entry, payload, seed, limits, harness, sandbox_id: As in `CallJob`.
+        follow_up: Once a worker has taken it over.
+    """
+
+    entry: str
+    payload: bytes = field(repr=False)
+    seed: int = 0
+    limits: Limits
+    harness: CompiledVersion | None = None
+    sandbox_id: str = ""
+    follow_up: FollowUp | None = None
+
+    async def close(self) -> None:
+        """Stop the call if it is under way; idempotent."""
+        if self.follow_up is not None:
+            await self.follow_up.close()
 
 
 @frozen(kw_only=True)
@@ -37,6 +72,7 @@ class CompileJob:
         policy: The security policy; None for trusted code.
         prefix: Prefix of the names of its modules; may be empty.
         known: Files of the tree that are compiled already, by path.
+        follow_up: A call that may be made right behind it; see `Worker.compile`.
     """
 
     tree: FileTree
@@ -44,6 +80,7 @@ class CompileJob:
     policy: SecurityPolicy | None = None
     prefix: str = ""
     known: Mapping[str, CompiledUnit] = field(factory=dict, repr=False)
+    follow_up: FollowUpJob | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)
@@ -62,7 +99,8 @@ class CallJob:
         harness: Trusted files that are importable beside the variant.
         reload: For a session only: hot-swap `code` before the call.
         sandbox_id: The sandbox whose call it is, for events and the audit log.
-        passing: Whether the session serves one evaluation and ends with it; see `Run.passing`.
+        passing: Whether the session serves one evaluation and ends with it; see `GuestRequest.passing`.
+        follow_up: The same call, if it may have been begun behind the compilation of its code.
     """
 
     session: str | None = None
@@ -76,6 +114,7 @@ class CallJob:
     reload: bool = False
     sandbox_id: str = ""
     passing: bool = False
+    follow_up: FollowUpJob | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)
@@ -164,6 +203,9 @@ class Worker(Protocol):
 
     async def compile(self, job: CompileJob) -> CompiledVersion | Rejected:
         """Compile a tree.
+
+        The worker may begin the job's `follow_up` as soon as the code is compiled; `call` with the same call
+        then waits for that one.
 
         Cancellation: The fork is discarded; nothing is kept.
         """

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from attrs import asdict, field, fields, frozen
@@ -20,6 +20,9 @@ from evocell.models.limits import Limits
 from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
+
+if TYPE_CHECKING:
+    from evocell.execution.follow_ups import FollowUp
 
 __all__ = [
     "COPYING",
@@ -73,6 +76,7 @@ class GuestRequest:
         sandbox_id: The calling sandbox. Not sent to other processes.
         passing: Whether its session serves one evaluation and ends with it: it is neither copied nor frozen,
             and can be recreated if lost. Not sent to other processes.
+        follow_up: A call that may be made right behind this compilation.
     """
 
     session: str | None = None
@@ -86,6 +90,7 @@ class GuestRequest:
     harness: Path | None = None
     sandbox_id: str = ""
     passing: bool = False
+    follow_up: FollowUp | None = field(default=None, repr=False, eq=False)
 
     @property
     def body(self) -> bytes:

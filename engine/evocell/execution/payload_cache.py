@@ -9,15 +9,17 @@ request that refers to an evicted blob is answered with the missing names, and i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import count
 from typing import Any
 
 import msgpack
 
 from evocell.errors import ProtocolError
+from evocell.execution.follow_ups import FOLLOW_UP, FollowUp, FollowUpRequest
 from evocell.execution.messages import GuestRequest, GuestResult
-from evocell.execution.rpc import Connection
+from evocell.execution.rpc import Connection, Posted
 from evocell.lru import LruCache
 from evocell.wire.frames import pack
 
@@ -75,16 +77,25 @@ class PayloadCache:
             ProtocolError: The description is malformed.
         """
         missing: list[str] = []
-
-        def find(name: str) -> bytes:
-            blob = self._blobs.get(name)
-            if blob is None:
-                missing.append(name)
-                return b""
-            return blob
-
-        request = GuestRequest.from_wire(msgpack.unpackb(params["run"]), find)
+        request = GuestRequest.from_wire(msgpack.unpackb(params["run"]), partial(self._find, missing))
         return {ANSWER_MISSING: missing} if missing else request
+
+    def follow_up(self, params: Mapping[str, Any]) -> tuple[int, FollowUpRequest] | None:
+        """Assemble a call behind a compilation, with the number of that; None if parts of it are missing.
+
+        Raises:
+            ProtocolError: The description is malformed.
+        """
+        missing: list[str] = []
+        found = FollowUpRequest.from_wire(params["follow_up"], partial(self._find, missing))
+        return None if missing else found
+
+    def _find(self, missing: list[str], name: str) -> bytes:
+        blob = self._blobs.get(name)
+        if blob is None:
+            missing.append(name)
+            return b""
+        return blob
 
 
 def packed(seen: GuestResult) -> bytes:
@@ -108,36 +119,66 @@ class RequestSender:
         self._names = names
         self._sent: LruCache[str, None] = LruCache(max_bytes)
         self._largest = max_bytes // 4  # a blob that fills the cache would evict all others
+        self._compilations = count(1)
         self.missed = 0
         """Number of times the other side lacked a blob it was believed to have."""
 
-    async def run(self, request: GuestRequest) -> GuestResult:
+    async def run(
+        self, request: GuestRequest, *, post: Callable[[FollowUp, int], Posted] | None = None
+    ) -> GuestResult:
         """Run a request on the other side.
+
+        Args:
+            request: The request.
+            post: Sends the call behind it, if it is a compilation with one, given its number.
 
         Raises:
             ConnectionLost: The other side was lost first.
             RequestFailed: It refused.
             KeyError, TypeError, ValueError: Its answer is not a result.
         """
+        params: dict[str, Any] = {"alone": request.session is None}
+        sent: Callable[[], object] = bool
+        if request.follow_up is not None and post is not None:
+            params["leads"] = behind = next(self._compilations)
+            sent = partial(request.follow_up.sent_with, partial(post, request.follow_up, behind))
         # After two misses in a row the request is sent whole.
         for refer in (self._refer, self._refer, _enclose):
             blobs: dict[str, bytes] = {}
             plain = request.to_wire(partial(refer, blobs))
-            for name, blob in blobs.items():
-                if name not in self._sent:
-                    # Recorded first, so that a concurrent request does not send it as well; it is written
-                    # before that request, because messages are written in the order of submission.
-                    self._sent.put(name, None, len(blob))
-                    await self._connection.notify(BLOB, {"name": name, "data": blob})
+            for name, blob in self._unsent(blobs):
+                await self._connection.notify(BLOB, {"name": name, "data": blob})
             # As one blob: the frame reader then has few values to parse.
-            packed = pack(plain)
-            answer = await self._connection.request("run", {"run": packed, "alone": request.session is None})
+            answer = await self._connection.request("run", {"run": pack(plain), **params}, sent=sent)
             if isinstance(answer, bytes):
                 return GuestResult.from_wire(msgpack.unpackb(answer))
             self.missed += 1
             for name in answer[ANSWER_MISSING]:
                 self._sent.forget(name)
         raise ProtocolError("a worker misses what its request held")
+
+    def post(self, follow_up: FollowUp, behind: int, *, ended: Callable[[], object]) -> Posted:
+        """Send a call behind a compilation.
+
+        Args:
+            follow_up: The call.
+            behind: Number of the compilation.
+            ended: Called once when it has ended, or the other side is lost.
+        """
+        blobs: dict[str, bytes] = {}
+        packed = follow_up.wanted.to_wire(behind, partial(self._refer, blobs))
+        for name, blob in self._unsent(blobs):
+            self._connection.tell(BLOB, {"name": name, "data": blob})
+        return self._connection.post(FOLLOW_UP, {"follow_up": packed}, ended=ended)
+
+    def _unsent(self, blobs: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        """Return the blobs to be sent now."""
+        for name, blob in blobs.items():
+            if name not in self._sent:
+                # Recorded first, so that a concurrent request does not send it as well; it is written
+                # before that request, because messages are written in the order of submission.
+                self._sent.put(name, None, len(blob))
+                yield name, blob
 
     def _refer(self, blobs: dict[str, bytes], part: bytes) -> bytes | str:
         if not BLOB_BYTES < len(part) <= self._largest:

@@ -15,7 +15,7 @@ from attrs import define, field
 from evocell.errors import EvocellError, ProtocolError
 from evocell.wire.frames import FrameLimits, FrameReader, Notification, Request, Response, encode_message
 
-__all__ = ["FRAME_LIMITS", "Answer", "Connection", "ConnectionLost", "Outgoing", "RequestFailed"]
+__all__ = ["FRAME_LIMITS", "Answer", "Connection", "ConnectionLost", "Outgoing", "Posted", "RequestFailed"]
 
 FRAME_LIMITS = FrameLimits(max_bytes=1 << 29, max_items=4096, max_depth=8)
 """Limits between an engine and its workers: few values, some of them long."""
@@ -41,6 +41,13 @@ class _Pending:
 
     over: trio.Event = field(factory=trio.Event)
     answer: Response | None = None
+    on_end: Callable[[], object] = bool
+
+    def end(self) -> None:
+        """Wake the task that waits; the request was answered, or the other side lost."""
+        if not self.over.is_set():
+            self.over.set()
+            self.on_end()
 
 
 class Connection:
@@ -95,8 +102,13 @@ class Connection:
         """Total length of all messages sent."""
         return self._outgoing.put_bytes
 
-    async def request(self, method: str, params: dict[str, Any]) -> Any:
+    async def request(self, method: str, params: dict[str, Any], *, sent: Callable[[], object] = bool) -> Any:
         """Send a request, and wait for the answer.
+
+        Args:
+            method: The request's method.
+            params: Its parameters.
+            sent: Called when it has been written; not if the other side is lost.
 
         Raises:
             ConnectionLost: The other side went away first.
@@ -106,15 +118,36 @@ class Connection:
         """
         msgid, pending = self._new_request()
         try:
-            await self._ask(msgid, pending, method, params)
+            await self._ask(msgid, pending, method, params, sent)
         except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await self.notify(_CANCEL, {"msgid": msgid})
-                await pending.over.wait()
+            await self._stop(msgid, pending)
             raise
         finally:
             del self._pending[msgid]
         return self._result(pending)
+
+    def post(self, method: str, params: dict[str, Any], *, ended: Callable[[], object]) -> Posted:
+        """Send a request without waiting for the answer.
+
+        Args:
+            method: The request's method.
+            params: Its parameters.
+            ended: Called once when it has been answered, or the other side is lost.
+        """
+        msgid, pending = self._new_request()
+        pending.on_end = ended
+        if self.is_lost:
+            pending.end()
+        else:
+            self._outgoing.put(encode_message(Request(msgid, method, params)))
+        return Posted(self, msgid, pending)
+
+    async def _stop(self, msgid: int, pending: _Pending) -> None:
+        """Tell the other side to stop a request, and wait until it has."""
+        with trio.CancelScope(shield=True):
+            if not pending.over.is_set():
+                await self.notify(_CANCEL, {"msgid": msgid})
+                await pending.over.wait()
 
     async def probe(self, method: str, *, sent: Callable[[], None]) -> Any:
         """Probe whether the other side responds, with a request that takes it no time.
@@ -165,6 +198,10 @@ class Connection:
         """Send a notification; no effect if the other side is lost."""
         await self._write(Notification(method, params))
 
+    def tell(self, method: str, params: dict[str, Any]) -> None:
+        """Send a notification, without waiting until it is written."""
+        self._outgoing.put(encode_message(Notification(method, params)))
+
     async def serve(self) -> str:
         """Read messages and answer requests until the other side is lost.
 
@@ -202,7 +239,7 @@ class Connection:
             case Response(msgid):
                 if (pending := self._pending.get(msgid)) is not None:
                     pending.answer = message
-                    pending.over.set()
+                    pending.end()
             case Request(msgid):
                 if not self._take_quickly(message):
                     # Created here and not by the task, which may start only after the cancellation was read.
@@ -264,8 +301,39 @@ class Connection:
     def _end(self, why: str) -> None:
         if not self.is_lost:
             self.is_lost, self._why_lost = True, why
-        for pending in self._pending.values():
-            pending.over.set()
+        for pending in tuple(self._pending.values()):
+            pending.end()
+
+
+class Posted:
+    """A request that was sent and may still be under way; made by `Connection.post`.
+
+    Its owner calls `close` in the end.
+    """
+
+    def __init__(self, connection: Connection, msgid: int, pending: _Pending) -> None:
+        self._connection = connection
+        self._msgid = msgid
+        self._pending = pending
+
+    async def wait(self) -> Any:
+        """Wait for the answer.
+
+        Raises:
+            ConnectionLost: The other side went away first.
+            RequestFailed: It answered with an error.
+        """
+        await self._pending.over.wait()
+        return self._connection._result(self._pending)  # noqa: SLF001 - a part of it
+
+    async def close(self) -> None:
+        """Stop the request if it is still under way, and wait until it has stopped; idempotent.
+
+        Cancellation: It waits all the same.
+        """
+        connection = self._connection
+        await connection._stop(self._msgid, self._pending)  # noqa: SLF001 - a part of it
+        connection._pending.pop(self._msgid, None)  # noqa: SLF001
 
 
 def _told(failure: EvocellError) -> dict[str, Any]:

@@ -396,7 +396,7 @@ class GuestJob:
             return None
         return self._hibernated[1]
 
-    def end(self, send: Callable[[], object] | None = None) -> None:
+    def end(self, *, frees_later: bool = False) -> Callable[[], object] | None:
         """Read the result, free what is not kept, notify the waiting task; see `Job`."""
         try:
             if self._family is not None:
@@ -413,13 +413,10 @@ class GuestJob:
                 fork = None
             else:
                 self.fork = None
-            if send is not None:
-                self._done()
-                send()
-            if fork is not None:
+            if fork is not None and not frees_later:
                 fork.close()
-            if send is None:
-                self._done()
+            self._done()
+        return None if fork is None or not frees_later else fork.close
 
     def _seen(self, call: Call) -> CallResult:
         """Return the observations of the call, its processes included."""

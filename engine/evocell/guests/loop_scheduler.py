@@ -8,6 +8,7 @@ between two slices, so new requests and cancellations are seen within a slice.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -18,6 +19,9 @@ __all__ = ["LoopScheduler"]
 
 BREATH_S = 0.002
 """Longest time between two turns of the loop while short jobs wait."""
+
+MOST_ENDED = 2
+"""Ended jobs whose forks are not wiped yet: one that compiled, and one that called."""
 
 
 class LoopScheduler:
@@ -42,6 +46,7 @@ class LoopScheduler:
         self._closing = False
         self._current: Job | None = None
         self._changed = trio.Event()
+        self._ended: deque[Callable[[], object]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -91,6 +96,8 @@ class LoopScheduler:
         for job in left:
             job.cancel()
             job.end()
+        while self._ended:
+            self._ended.popleft()()
 
     async def serve(self) -> None:
         """Run jobs until the scheduler is closed.
@@ -112,12 +119,23 @@ class LoopScheduler:
                 await self._turn(job, begun=begun)
                 continue
             self.on_pause()
+            if self._ended:
+                await self._wipe_one()
+                breathed = self._clock()
+                continue
             self._changed = trio.Event()
             with trio.CancelScope() as scope:
                 if wakes is not None:
                     scope.deadline = trio.current_time() + wakes - now
                 await self._changed.wait()
             breathed = self._clock()
+
+    async def _wipe_one(self) -> None:
+        """Wipe the fork of an ended job, unless a job has come meanwhile, which goes first."""
+        for _ in range(2):  # in the first turn of the loop, this task may be resumed before the reader
+            await trio.lowlevel.checkpoint()
+        if not self._turns.fresh and self._ended:
+            self._ended.popleft()()
 
     async def _turn(self, job: Job, *, begun: bool) -> None:
         if not self._turns.fresh:
@@ -136,5 +154,12 @@ class LoopScheduler:
         self._current = None
         if over:
             # Where no job waits, the result does not wait either until the fork is wiped.
-            job.end(None if self._turns.fresh else self.on_pause)
+            alone = not self._turns.fresh
+            free = job.end(frees_later=alone)
+            if alone:
+                self.on_pause()
+            if free is not None:
+                self._ended.append(free)
+            if len(self._ended) > MOST_ENDED:
+                self._ended.popleft()()
         self._turns.put_back(job, over=over)

@@ -11,12 +11,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
+from attrs import define
 
 from evocell.errors import EngineClosed, ImageError, ProtocolError
+from evocell.execution.follow_ups import FOLLOW_UP
 from evocell.execution.messages import (
     COPYING,
     EXPORT_IMAGE,
@@ -33,6 +36,7 @@ from evocell.execution.messages import (
 from evocell.execution.payload_cache import BLOB, PayloadCache, packed
 from evocell.execution.rpc import Answer, Connection
 from evocell.guests.capacity import capacity, own_resources, raise_descriptor_limit
+from evocell.guests.follow_ups import FollowUps, byte_code_of
 from evocell.guests.host import GuestHost
 from evocell.guests.images import LoadedImages
 from evocell.guests.loop_scheduler import LoopScheduler
@@ -41,6 +45,7 @@ from evocell_runtime.cache import ImageCache
 from evocell_runtime.errors import ImageError as RuntimeImageError
 from evocell_runtime.image import Image
 from evocell_runtime.parent import die_with_parent
+from evocell_runtime.untrusted import GuestBytes
 
 
 class _Service:
@@ -50,6 +55,7 @@ class _Service:
         self._driver = driver
         self._host: GuestHost | None = None
         self._shelf = PayloadCache()
+        self._follow_ups = FollowUps()
 
     def notified(self, method: str, params: dict[str, Any]) -> None:
         """Keep a blob that later requests refer to."""
@@ -59,20 +65,61 @@ class _Service:
     def quick(self, method: str, params: dict[str, Any], answer: Answer) -> Callable[[], object] | None:
         """Accept a request without a session, which needs no task; see `Connection`."""
         host = self._host
-        if method != "run" or host is None or not params["alone"]:
+        if host is None:
+            return None
+        if method == FOLLOW_UP:
+            return self._follow(host, params, answer)
+        if method != "run" or not params["alone"]:
             return None
         request = self._shelf.run(params)
         if not isinstance(request, GuestRequest):
             answer(None, request)
             return bool
 
-        def done(seen: GuestResult | EngineClosed) -> None:
-            if isinstance(seen, GuestResult):
-                answer(None, packed(seen))
-            else:
-                answer({"code": "cancelled", "message": str(seen)}, None)
+        name: int | None = params.get("leads")
+        if name is None:
+            return host.begin(request, partial(_tell, answer))
+        self._follow_ups.lead(name)
 
-        return host.begin(request, done)
+        def done(seen: GuestResult | EngineClosed) -> None:
+            _tell(answer, seen)
+            self._follow_ups.ended(name, seen if isinstance(seen, GuestResult) else None)
+
+        stop = host.begin(request, done)
+        if stop is None:
+            self._follow_ups.ended(name, None)
+        return stop
+
+    def _follow(self, host: GuestHost, params: dict[str, Any], answer: Answer) -> Callable[[], object]:
+        """Accept a call behind a compilation; the answer is None where it is not made."""
+        found = self._shelf.follow_up(params)
+        if found is None:
+            answer(None, None)
+            return bool
+        name, follow_up = found
+        state = _Following()
+
+        def begin(compiled: GuestBytes | None) -> None:
+            code = byte_code_of(compiled, follow_up.path)
+            stop = None
+            try:
+                if code is not None:
+                    stop = host.begin(follow_up.with_code(code), partial(_tell, answer))
+            except EngineClosed as closed:
+                _tell(answer, closed)
+                return
+            if stop is None:
+                answer(None, None)
+            else:
+                state.stop = stop
+
+        def leave() -> None:
+            self._follow_ups.leave(name)
+            answer(None, None)
+
+        state.stop = leave
+        self._follow_ups.follow(name, begin)
+        return state
 
     async def handle(self, method: str, params: dict[str, Any]) -> Any:
         """Handle a request."""
@@ -103,6 +150,24 @@ class _Service:
         """Drop every fork."""
         if self._host is not None:
             await self._host.aclose()
+
+
+@define(eq=False)
+class _Following:
+    """Cancels a call that waits for its compilation, or runs."""
+
+    stop: Callable[[], object] = bool
+
+    def __call__(self) -> object:
+        return self.stop()
+
+
+def _tell(answer: Answer, seen: GuestResult | EngineClosed) -> None:
+    """Answer a request with its result, or with its cancellation."""
+    if isinstance(seen, GuestResult):
+        answer(None, packed(seen))
+    else:
+        answer({"code": "cancelled", "message": str(seen)}, None)
 
 
 async def _answer_copying(host: GuestHost, method: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -43,11 +43,14 @@ class Job(Protocol):
         """Make the next `begin` or `step` report the end of the work. From any thread; idempotent."""
         ...
 
-    def end(self, send: Callable[[], object] | None = None) -> None:
-        """Free the job's resources and deliver its result. Called exactly once, begun or not.
+    def end(self, *, frees_later: bool = False) -> Callable[[], object] | None:
+        """Deliver the job's result and free its resources. Called exactly once, begun or not.
 
         Args:
-            send: Sends what was delivered; then the result is delivered before the resources are freed.
+            frees_later: Whether the caller frees the resources.
+
+        Returns:
+            A function that frees them, to be called once; None if there are none left.
         """
         ...
 

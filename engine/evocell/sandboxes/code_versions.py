@@ -28,7 +28,7 @@ from evocell.errors import (
     StoreError,
     WorkerDied,
 )
-from evocell.execution.interface import CompileJob, Worker
+from evocell.execution.interface import CompileJob, FollowUpJob, Worker
 from evocell.lru import LruCache
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
@@ -128,6 +128,7 @@ class Versions:
         trusted: bool = False,
         profile: SecurityProfile | None = None,
         limits: Limits | None = None,
+        follow_up: FollowUpJob | None = None,
     ) -> CompiledVersion | Rejected:
         """Make a tree ready to run.
 
@@ -138,6 +139,7 @@ class Versions:
             profile: Its sandbox's security profile; None for the engine's.
             limits: Limits of the later calls, whose fuel bounds the amount of code; None for
                 no such bound.
+            follow_up: A call that may be begun as soon as the tree is compiled, if it has to be.
 
         Returns:
             The compiled version, or the rejection. The tree stays on disk as long as the returned
@@ -159,7 +161,9 @@ class Versions:
         lease = self.trees.lease(tree.digest)
         known = self._kept.get(key)
         if known is None:
-            known = await self._compiled_once(CompileJob(tree=tree, root=root, policy=policy), key)
+            known = await self._compiled_once(
+                CompileJob(tree=tree, root=root, policy=policy, follow_up=follow_up), key
+            )
         elif isinstance(known, CompiledVersion) and not self._snapshots.has_put(tree.digest):
             await put_tree(self._snapshots, tree)  # it was collected meanwhile
         return known.leased(lease) if isinstance(known, CompiledVersion) else known

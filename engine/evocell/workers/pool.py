@@ -402,7 +402,12 @@ class HostPool:
             while True:
                 await trio.sleep(back_off_s(fruitless))
                 new = WorkerProcess(
-                    slot.name, self._opening, self._names, self._cache_bytes, on_kill=self._tell_kill
+                    slot.name,
+                    self._opening,
+                    self._names,
+                    self._cache_bytes,
+                    on_kill=self._tell_kill,
+                    on_room=self._tell_of_room,
                 )
                 await nursery.start(new.live)
                 old = slot.process

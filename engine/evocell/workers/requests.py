@@ -9,16 +9,22 @@ Source: CPython 3.15, Python/marshal.c; the codes used here are the same since 3
 from __future__ import annotations
 
 import marshal
+from collections.abc import Sequence
 from functools import lru_cache
 
-from evocell.execution.interface import CallJob
+from evocell.execution.follow_ups import LENGTH_BYTES, Splice
+from evocell.execution.interface import CallJob, CompileJob, FollowUpJob
 from evocell.execution.payload_cache import BLOB_BYTES
 from evocell.models.limits import Limits
+from evocell_guest.packing import pack_files
 
-__all__ = ["CHILD_ENTRY", "call_request", "child_parts", "in_pieces"]
+__all__ = ["CHILD_ENTRY", "call_request", "child_parts", "follow_up_splice", "in_pieces"]
 
 CHILD_ENTRY = "evocell_child:main"
 """Entry of a call's child process: a function of the harness."""
+
+_HOLE = b"\x00 the byte code \x00"
+"""Stands for byte code that is not known yet."""
 
 _VERSION = 2
 """Format version: all later interpreters read it, and it has no references between values."""
@@ -39,12 +45,46 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
     head = _head(job.entry, job.seed, limits)
     code = (job.code.code or None) if load else None  # the empty harness is in the image already
     harness = job.harness.code if load and job.harness is not None else None
+    return _around(head, [(_CODE, code), (_HARNESS, harness), (_ARGS, job.payload)])
+
+
+def follow_up_splice(job: FollowUpJob, compiling: CompileJob) -> Splice | None:
+    """Make the request of a call up to the byte code of its one file, and behind it.
+
+    Args:
+        job: The call.
+        compiling: The compilation of its code.
+
+    Returns:
+        The parts around; None where the place of the byte code cannot be told.
+    """
+    ((path, _),) = compiling.tree.python_files
+    policy = None if compiling.policy is None else compiling.policy.at_run_time()
+    code = pack_files(compiling.root, [(path, _HOLE, ())], policy=policy)
+    hole = _BYTES + len(_HOLE).to_bytes(LENGTH_BYTES, "little") + _HOLE
+    start, found, end = code.partition(hole)
+    if not found or hole in end:
+        return None
+    harness = None if job.harness is None else job.harness.code
+    head = _head(job.entry, job.seed, job.limits)
+    first, *rest = _around(head + _CODE + _BYTES, [(_HARNESS, harness), (_ARGS, job.payload)])
+    n_before = len(head + _CODE + _BYTES)
+    return Splice(
+        before=first[:n_before],
+        between=start + _BYTES,
+        after=(end + first[n_before:], *rest),
+        n_around=len(code) - len(_HOLE),
+    )
+
+
+def _around(head: bytes, blobs: Sequence[tuple[bytes, bytes | None]]) -> tuple[bytes, ...]:
+    """Put byte strings, each a part of its own, behind their names."""
     parts = [head]
-    for name, blob in ((_CODE, code), (_HARNESS, harness), (_ARGS, job.payload)):
+    for name, blob in blobs:
         if blob is None:
             parts[-1] += name + _NONE
         else:
-            parts[-1] += name + _BYTES + len(blob).to_bytes(_LENGTH_BYTES, "little")
+            parts[-1] += name + _BYTES + len(blob).to_bytes(LENGTH_BYTES, "little")
             parts += [blob, b""]
     parts[-1] += _END
     return tuple(part for part in parts if part)
@@ -69,7 +109,7 @@ def child_parts(job: CallJob) -> tuple[bytes, ...]:
         code=job.code, harness=job.harness, entry=CHILD_ENTRY, payload=b"", seed=job.seed, limits=job.limits
     )
     *parts, last, _ = call_request(own, load=True)
-    return (*parts, last[:-_LENGTH_BYTES])
+    return (*parts, last[:-LENGTH_BYTES])
 
 
 @lru_cache(maxsize=1024)
@@ -92,6 +132,5 @@ def _plain(value: str | int) -> bytes:
     return marshal.dumps(value, _VERSION)
 
 
-_LENGTH_BYTES = 4
 _NONE, _BYTES, _END = b"N", b"s", b"0"
 _CODE, _HARNESS, _ARGS = _plain("code"), _plain("harness"), _plain("args")

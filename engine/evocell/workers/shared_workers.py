@@ -140,6 +140,10 @@ class TenantHost:
         """Run one request when this engine has a free slot; see `Host`."""
         if request.sandbox_id:
             request = evolve(request, sandbox_id=self._mark + request.sandbox_id)
+        if (
+            request.follow_up is not None
+        ):  # a second call under way, which no slot of this engine's was taken for
+            request = evolve(request, follow_up=None)
         async with self._turns:
             if request.session is not None:
                 self._sessions.add(request.session)

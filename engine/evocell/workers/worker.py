@@ -22,6 +22,7 @@ from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
 from evocell.code.sources import FileTree
 from evocell.concurrency import both, in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
+from evocell.execution.follow_ups import FollowUp, FollowUpRequest
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
 from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
@@ -30,7 +31,7 @@ from evocell.models.limits import Bounds, Limits
 from evocell.models.outcome import GuestCrashed, LimitExceeded, Outcome, Rejected, WorkerLost
 from evocell.wire.values import decode_hostile
 from evocell.workers.outcomes import classify
-from evocell.workers.requests import call_request, child_parts, in_pieces
+from evocell.workers.requests import call_request, child_parts, follow_up_splice, in_pieces
 from evocell.workers.together import read_together, together_request
 from evocell_guest.values import encode
 from evocell_runtime.derive import APP_DIRECTORY
@@ -95,12 +96,42 @@ class HostWorker:
         """
         limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
         question = compile_request(job.tree, job.root, job.policy, job.known, job.prefix)
-        request = GuestRequest(parts=in_pieces(question), limits=limits)
+        follow_up = self._follow_up(job)
+        request = GuestRequest(parts=in_pieces(question), limits=limits, follow_up=follow_up)
+
+        async def place() -> VersionSnapshot:
+            snapshot = await put_tree(self._snapshots, job.tree)
+            if follow_up is not None:
+                follow_up.tree_placed()
+            return snapshot
+
         # Stored while it is compiled: a worker that is asked late is idle meanwhile.
-        seen, snapshot = await both(partial(self._run, request), partial(put_tree, self._snapshots, job.tree))
+        seen, snapshot = await both(partial(self._run, request), place)
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
+
+    def _follow_up(self, compiling: CompileJob) -> FollowUp | None:
+        """Take a call over that may be made behind a compilation; None if none can be."""
+        job = compiling.follow_up
+        if job is None or job.follow_up is not None or compiling.known or compiling.prefix:
+            return None
+        if len(compiling.tree.python_files) != 1:
+            return None
+        splice = follow_up_splice(job, compiling)
+        if splice is None:
+            return None
+        ((path, _),) = compiling.tree.python_files
+        request = GuestRequest(
+            parts=splice.after,
+            limits=job.limits,
+            seed=job.seed,
+            app=self._snapshots.path_of(compiling.tree.digest),
+            harness=None if job.harness is None else job.harness.path,
+            sandbox_id=job.sandbox_id,
+        )
+        job.follow_up = FollowUp(FollowUpRequest(path, splice, request))
+        return job.follow_up
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
         """Compile several trees in one fork that does not run them; see `Worker`.
@@ -166,21 +197,21 @@ class HostWorker:
                 f"{job.limits.payload_bytes:,}; raise Limits.payload_bytes or pass less"
             )
             raise ConfigurationError(msg, "limits.payload_bytes")
-        seen = await self._run(
-            GuestRequest(
-                session=job.session,
-                parts=call_request(job, load=True),
-                parts_again=None if job.session is None or job.reload else call_request(job, load=False),
-                child_parts=child_parts(job) if job.limits.processes else None,
-                limits=job.limits,
-                seed=job.seed,
-                image=job.image,
-                app=job.code.path,
-                harness=None if job.harness is None else job.harness.path,
-                sandbox_id=job.sandbox_id,
-                passing=job.passing,
-            )
+        request = GuestRequest(
+            session=job.session,
+            parts=call_request(job, load=True),
+            parts_again=None if job.session is None or job.reload else call_request(job, load=False),
+            child_parts=child_parts(job) if job.limits.processes else None,
+            limits=job.limits,
+            seed=job.seed,
+            image=job.image,
+            app=job.code.path,
+            harness=None if job.harness is None else job.harness.path,
+            sandbox_id=job.sandbox_id,
+            passing=job.passing,
         )
+        begun = None if job.follow_up is None else job.follow_up.follow_up
+        seen = (None if begun is None else await begun.result_of(request)) or await self._run(request)
         size = _answer_bytes(seen)
         return CallReport(
             outcome=await in_thread_if_large(size, self._outcome, seen, job.limits, job.image),

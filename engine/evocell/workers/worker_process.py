@@ -18,9 +18,10 @@ from typing import Any
 import trio
 
 from evocell.errors import ProtocolError
+from evocell.execution.follow_ups import FollowUp
 from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused
 from evocell.execution.payload_cache import RequestSender
-from evocell.execution.rpc import Connection, ConnectionLost, RequestFailed
+from evocell.execution.rpc import Connection, ConnectionLost, Posted, RequestFailed
 from evocell.lru import LruCache
 from evocell.models.info import WorkerKill
 from evocell.workers.hang_detector import IDLE_PING_S, PING_S, HangDetector
@@ -62,6 +63,7 @@ class WorkerProcess:
         names: Names of known blobs; shared by all workers.
         cache_bytes: Size of its payload cache.
         on_kill: Called when the process is about to be killed for its memory.
+        on_room: Called when a request that no task waits for has ended.
     """
 
     def __init__(
@@ -72,12 +74,14 @@ class WorkerProcess:
         cache_bytes: int,
         *,
         on_kill: Callable[[WorkerKill], None],
+        on_room: Callable[[], object] = bool,
     ) -> None:
         self.name = name
         self._opening = dict(opening)
         self._names = names
         self._cache_bytes = cache_bytes
         self._on_kill = on_kill
+        self._on_room = on_room
         self._owners: Counter[str] = Counter()
         self._process: WorkerChild | None = None
         self._connection: Connection | None = None
@@ -177,22 +181,42 @@ class WorkerProcess:
         self._count_in(request.session)
         self._owners[request.sandbox_id] += 1
         try:
-            seen = await sender.run(request)
+            seen = await sender.run(request, post=partial(self._post, sender))
         except RequestFailed as error:
             raise ProtocolError(f"{self.name} refused a run: {error}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             self._scope.cancel()
             raise ProtocolError(f"{self.name} answered with nonsense, and is replaced: {error}") from error
         else:
-            self.finished += 1
-            if seen.result is not None:
-                self._typical_s += _SMOOTHING * (seen.result.ran_s - self._typical_s)
+            self._note(seen)
             return seen
         finally:
-            self._owners[request.sandbox_id] -= 1
-            if not self._owners[request.sandbox_id]:
-                del self._owners[request.sandbox_id]
+            self._disown(request.sandbox_id)
             self._count_out(request.session)
+
+    def _post(self, sender: RequestSender, follow_up: FollowUp, behind: int) -> Posted:
+        """Send a call behind a compilation; it counts as a request under way."""
+        owner = follow_up.wanted.request.sandbox_id
+
+        def ended() -> None:
+            self._disown(owner)
+            self._count_out(None)
+            self._on_room()
+
+        self._count_in(None)
+        self._owners[owner] += 1
+        follow_up.note = self._note
+        return sender.post(follow_up, behind, ended=ended)
+
+    def _note(self, seen: GuestResult) -> None:
+        self.finished += 1
+        if seen.result is not None:
+            self._typical_s += _SMOOTHING * (seen.result.ran_s - self._typical_s)
+
+    def _disown(self, sandbox_id: str) -> None:
+        self._owners[sandbox_id] -= 1
+        if not self._owners[sandbox_id]:
+            del self._owners[sandbox_id]
 
     async def wait_without(self, session: str) -> None:
         """Wait until no session has a request under way."""

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from evocell.guests.loop_scheduler import LoopScheduler
+from evocell.guests.loop_scheduler import MOST_ENDED, LoopScheduler
 from evocell.guests.run_queue import QUANTUM_SLICES, STARTED_PER_THREAD
 
 pytestmark = pytest.mark.trio
@@ -35,7 +35,7 @@ class Scripted:
     def cancel(self):
         self.cancelled = True
 
-    def end(self, send=None):
+    def end(self, *, frees_later=False):
         self.log.append(("end", self.name))
         self.ended.set()
 
@@ -206,4 +206,54 @@ async def test_what_ended_is_told_before_the_last_waiting_job_and_before_every_p
     await trio.testing.wait_all_tasks_blocked()
 
     kinds = [kind for kind, name in log if kind == "pause" or (kind, name) in {("end", n) for n in range(3)}]
-    assert kinds == ["end", "end", "pause", "end", "pause"]
+    assert kinds == ["end", "end", "pause", "end", "pause", "pause"]
+
+
+class Wiped(Scripted):
+    """A job whose fork is wiped after its result was delivered."""
+
+    def end(self, *, frees_later=False):
+        super().end()
+        if frees_later:
+            return lambda: self.log.append(("wipe", self.name))
+        self.log.append(("wipe", self.name))
+        return None
+
+
+async def test_a_job_that_comes_with_a_result_goes_before_the_wiping(driver, log):
+    first, second = Wiped(log, "first"), Wiped(log, "second")
+    driver.submit(first)
+    await first.ended.wait()
+    driver.submit(second)
+    await second.ended.wait()
+    await trio.testing.wait_all_tasks_blocked()
+
+    order = [entry for entry in log if entry[0] in {"begin", "wipe"}]
+    assert order == [("begin", "first"), ("begin", "second"), ("wipe", "first"), ("wipe", "second")]
+
+
+async def test_where_jobs_wait_each_is_wiped_at_once_and_never_many_are_left(driver, log):
+    jobs = [Wiped(log, number) for number in range(3)]
+    for job in jobs:
+        driver.submit(job)
+    await jobs[-1].ended.wait()
+    for number in range(3, 10):
+        one = Wiped(log, number)
+        driver.submit(one)
+        await one.ended.wait()
+        left = sum(kind == "end" for kind, _ in log) - sum(kind == "wipe" for kind, _ in log)
+        assert left <= MOST_ENDED + 1
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert log.index(("wipe", 0)) < log.index(("begin", 1))
+    assert sorted(name for kind, name in log if kind == "wipe") == list(range(10))
+
+
+async def test_closing_wipes_what_has_ended(driver, log):
+    one = Wiped(log, "one")
+    driver.submit(one)
+    await one.ended.wait()
+    await driver.aclose()
+
+    assert log[-1] == ("wipe", "one")
+    assert log.count(("wipe", "one")) == 1

@@ -132,6 +132,15 @@ class FollowUp:
     _is_placed: bool = False
     _was_posted: bool = False
 
+    @property
+    def sandbox_id(self) -> str:
+        """The calling sandbox."""
+        return self.wanted.request.sandbox_id
+
+    def to_wire(self, behind: int, refer: Callable[[bytes], bytes | str]) -> bytes:
+        """Return it as bytes; see `FollowUpRequest.to_wire`."""
+        return self.wanted.to_wire(behind, refer)
+
     def sent_with(self, post: Callable[[], Posted]) -> None:
         """Take note of the process that compiles the code.
 

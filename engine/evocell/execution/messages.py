@@ -9,20 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import trio
 from attrs import asdict, field, fields, frozen
 
 from evocell.errors import EvocellError
+from evocell.execution.rpc import Posted
 from evocell.models.info import WorkerInfo, WorkerKill
 from evocell.models.limits import Limits
 from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
 from evocell_runtime.untrusted import GuestBytes
-
-if TYPE_CHECKING:
-    from evocell.execution.follow_ups import FollowUp
 
 __all__ = [
     "COPYING",
@@ -39,6 +37,7 @@ __all__ = [
     "ImageRefused",
     "SessionCopy",
     "Sessions",
+    "Successor",
     "fixed_slots",
 ]
 
@@ -56,6 +55,35 @@ class CopyRefused(EvocellError):
 
 class ImageRefused(CopyRefused):
     """The image frozen from a session does not answer, or not as it should."""
+
+
+class Successor(Protocol):
+    """A call to be made right behind a compilation; see `evocell.execution.follow_ups.FollowUp`."""
+
+    note: Callable[[GuestResult], object]
+    """Called with its result."""
+
+    @property
+    def sandbox_id(self) -> str:
+        """The calling sandbox."""
+        ...
+
+    def to_wire(self, behind: int, refer: Callable[[bytes], bytes | str]) -> bytes:
+        """Return it as bytes.
+
+        Args:
+            behind: Number of the compilation.
+            refer: As for `GuestRequest.to_wire`.
+        """
+        ...
+
+    def sent_with(self, post: Callable[[], Posted]) -> None:
+        """Take note of the process that compiles the code.
+
+        Args:
+            post: Sends the call to it.
+        """
+        ...
 
 
 @frozen(kw_only=True)
@@ -90,7 +118,7 @@ class GuestRequest:
     harness: Path | None = None
     sandbox_id: str = ""
     passing: bool = False
-    follow_up: FollowUp | None = field(default=None, repr=False, eq=False)
+    follow_up: Successor | None = field(default=None, repr=False, eq=False)
 
     @property
     def body(self) -> bytes:

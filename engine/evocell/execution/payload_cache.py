@@ -17,8 +17,8 @@ from typing import Any
 import msgpack
 
 from evocell.errors import ProtocolError
-from evocell.execution.follow_ups import FOLLOW_UP, FollowUp, FollowUpRequest
-from evocell.execution.messages import GuestRequest, GuestResult
+from evocell.execution.follow_ups import FOLLOW_UP, FollowUpRequest
+from evocell.execution.messages import GuestRequest, GuestResult, Successor
 from evocell.execution.rpc import Connection, Posted
 from evocell.lru import LruCache
 from evocell.wire.frames import pack
@@ -124,7 +124,7 @@ class RequestSender:
         """Number of times the other side lacked a blob it was believed to have."""
 
     async def run(
-        self, request: GuestRequest, *, post: Callable[[FollowUp, int], Posted] | None = None
+        self, request: GuestRequest, *, post: Callable[[Successor, int], Posted] | None = None
     ) -> GuestResult:
         """Run a request on the other side.
 
@@ -157,7 +157,7 @@ class RequestSender:
                 self._sent.forget(name)
         raise ProtocolError("a worker misses what its request held")
 
-    def post(self, follow_up: FollowUp, behind: int, *, ended: Callable[[], object]) -> Posted:
+    def post(self, follow_up: Successor, behind: int, *, ended: Callable[[], object]) -> Posted:
         """Send a call behind a compilation.
 
         Args:
@@ -166,7 +166,7 @@ class RequestSender:
             ended: Called once when it has ended, or the other side is lost.
         """
         blobs: dict[str, bytes] = {}
-        packed = follow_up.wanted.to_wire(behind, partial(self._refer, blobs))
+        packed = follow_up.to_wire(behind, partial(self._refer, blobs))
         for name, blob in self._unsent(blobs):
             self._connection.tell(BLOB, {"name": name, "data": blob})
         return self._connection.post(FOLLOW_UP, {"follow_up": packed}, ended=ended)

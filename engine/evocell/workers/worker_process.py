@@ -18,8 +18,7 @@ from typing import Any
 import trio
 
 from evocell.errors import ProtocolError
-from evocell.execution.follow_ups import FollowUp
-from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused
+from evocell.execution.messages import CopyRefused, GuestRequest, GuestResult, ImageRefused, Successor
 from evocell.execution.payload_cache import RequestSender
 from evocell.execution.rpc import Connection, ConnectionLost, Posted, RequestFailed
 from evocell.lru import LruCache
@@ -194,9 +193,9 @@ class WorkerProcess:
             self._disown(request.sandbox_id)
             self._count_out(request.session)
 
-    def _post(self, sender: RequestSender, follow_up: FollowUp, behind: int) -> Posted:
+    def _post(self, sender: RequestSender, follow_up: Successor, behind: int) -> Posted:
         """Send a call behind a compilation; it counts as a request under way."""
-        owner = follow_up.wanted.request.sandbox_id
+        owner = follow_up.sandbox_id
 
         def ended() -> None:
             self._disown(owner)

@@ -157,13 +157,13 @@ def test_garbage_collector_goes_periodically(tmp_path):
 def test_garbage_collector_cleans_up_artifacts(collecting, tmp_path):
     sandbox = collecting.create_sandbox(source=constant(1))
     digest = sandbox.get_info().version
-    trees = tmp_path / "code" / "versions"
+    tree = collecting._engine._versions.trees._snapshots.path_of(digest)
     assert collecting.collect_garbage().trees == 0
-    assert (trees / digest).is_dir()
+    assert tree.is_dir()
     sandbox.destroy()
     report = collecting.collect_garbage()
     assert (report.trees >= 1, report.bytes >= len(constant(1))) == (True, True)
-    assert not (trees / digest).exists()
+    assert not tree.exists()
 
 
 def test_garbage_collector_responds_to_memory_pressure(tmp_path):

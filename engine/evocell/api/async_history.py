@@ -320,7 +320,7 @@ class AsyncHistory(EngineLifecycle):
                 f"replay takes one of evaluation_records(), not {type(record).__name__}", "record"
             )
         with self._request():
-            return await self._pure.replay(record, self._versions, self._observer, self._manager.images)
+            return await self._pure.replay(record, self._versions, self._manager.images)
 
     async def memo_info(self) -> MemoInfo:
         """Return the number of calls that memoised outcomes replaced."""

@@ -127,9 +127,12 @@ class EngineLifecycle(Completable):
             root = self._open_directory(opening)
             durable = self.config.state_dir is not None
             # A new variant is a few small files, and writing them to a disk takes longer than compiling them.
-            memory = None if durable else memory_place()
+            memory = memory_place()
             code = root if memory is None else opening.enter_context(OwnedDirectory(memory))
             snapshots = SnapshotStore(code / "code")
+            lasting = None
+            if durable:
+                lasting = snapshots if memory is None else SnapshotStore(root / "code")
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
             with self._showing() as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)
@@ -138,7 +141,7 @@ class EngineLifecycle(Completable):
                 self._store,
                 self.telemetry,
                 image_id=worker.image_id,
-                has_version=snapshots.holds,
+                has_version=(lasting or snapshots).holds,
                 durable=durable,
                 emit_fitness=self.config.emit_fitness_telemetry,
                 event_log=self.config.event_log,
@@ -146,7 +149,7 @@ class EngineLifecycle(Completable):
                 event_log_max_files=self.config.event_log_max_files,
                 audit_entries=self.config.audit_max_entries,
             )
-            self._start(worker, snapshots, await opening.enter_async_context(observing))
+            self._start(worker, snapshots, lasting, await opening.enter_async_context(observing))
             await self._start_tasks(opening)
             self._resources = opening.pop_all()
         self._closed = False
@@ -292,13 +295,17 @@ class EngineLifecycle(Completable):
             "data classes instead, and make an engine in the other process"
         )
 
-    def _start(self, worker: Worker, snapshots: SnapshotStore, observer: Observer) -> None:
+    def _start(
+        self, worker: Worker, snapshots: SnapshotStore, lasting: SnapshotStore | None, observer: Observer
+    ) -> None:
         versions = Versions(
             worker,
             snapshots,
             TreeReferences(snapshots),
             policy=self.config.policy,
             stored=ByteCode(observer.store) if observer.durable else None,
+            lasting=lasting,
+            text_of=observer.journal.files_of,
             seen=observer.journal.source,
             decided=partial(record_decision, observer.audit),
         )
@@ -311,7 +318,7 @@ class EngineLifecycle(Completable):
         self._reloading = Reloading(worker, versions, self._manager)
         kept = PopulationStore(self._store, observer.journal.run)
         self._populations = PopulationRegistry(self._manager, kept, self.config)
-        trees = TreeRemoval(versions.trees, snapshots, kept, durable=observer.durable)
+        trees = TreeRemoval(versions.trees, snapshots, lasting, kept)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.host.on_kill = self._manager.note_worker_kill
         self._pure = MemoisingCaller(worker, self.config, observer)

@@ -104,17 +104,20 @@ class TreeReferences:
         with self._lock:
             return self._is_used(digest)
 
-    def unused(self) -> list[str]:
-        """Return the digests of the unreferenced trees on disk.
+    def unused(self, snapshots: SnapshotStore | None = None) -> list[str]:
+        """Return the digests of the unreferenced trees in a store.
+
+        Args:
+            snapshots: The store; None for that of the references.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        found = self._snapshots.digests()
+        found = (snapshots or self._snapshots).digests()
         with self._lock:
             return [digest for digest in found if not self._is_used(digest)]
 
-    def remove_unused(self, *, keep: Collection[str] = ()) -> Removed:
+    def remove_unused(self, *, keep: Collection[str] = (), snapshots: SnapshotStore | None = None) -> Removed:
         """Remove the unreferenced trees, and the files that only they held.
 
         It blocks, for some 100 µs a tree, but blocks other threads only while it moves the trees out of the
@@ -122,6 +125,7 @@ class TreeReferences:
 
         Args:
             keep: Digests of trees that are kept in any case.
+            snapshots: The store to remove them from; None for that of the references.
 
         Returns:
             Counts of the removed trees and files.
@@ -129,11 +133,12 @@ class TreeReferences:
         Raises:
             StoreError: The store cannot be read or changed.
         """
-        found = self._snapshots.digests()
+        store = snapshots or self._snapshots
+        found = store.digests()
         with self._lock:
             gone = [digest for digest in found if digest not in keep and not self._is_used(digest)]
-            detached = self._snapshots.detach(gone)
-        return self._snapshots.discard(detached)
+            detached = store.detach(gone)
+        return store.discard(detached)
 
     def _is_used(self, digest: str) -> bool:
         self._settle()

@@ -58,6 +58,9 @@ class Removed:
     files: int = 0
     bytes: int = 0
 
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(self.trees + other.trees, self.files + other.files, self.bytes + other.bytes)
+
 
 @frozen
 class Detached:

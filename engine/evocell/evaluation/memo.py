@@ -9,14 +9,13 @@ memoised.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeAlias
 
 import trio
 from attrs import evolve
 
 from evocell.code.compiler import CompiledVersion
-from evocell.code.sources import FileTree
 from evocell.concurrency import in_thread_if_large
 from evocell.config import Config
 from evocell.errors import ConfigurationError, ImageError, ProtocolError, StoreError
@@ -149,9 +148,7 @@ class MemoisingCaller:
             )
         return self._records.find(sandbox_id=sandbox_id, key=key, limit=limit)
 
-    async def replay(
-        self, record: EvaluationRecord, versions: Versions, observer: Observer, images: PackageImages
-    ) -> Replay:
+    async def replay(self, record: EvaluationRecord, versions: Versions, images: PackageImages) -> Replay:
         """Make a recorded call again and compare.
 
         Raises:
@@ -167,11 +164,11 @@ class MemoisingCaller:
             )
         code: CompiledVersion | Rejected | None = self._resident(call)
         if code is None:
-            tree = await trio.to_thread.run_sync(_tree, versions, observer, call.version)
+            tree = await trio.to_thread.run_sync(versions.read, call.version)
             code = await versions.compiled(tree, profile=_profile(call.security_profile), limits=call.limits)
         harness: CompiledVersion | Rejected | None = None
         if call.harness:
-            driver = await trio.to_thread.run_sync(_tree, versions, observer, call.harness)
+            driver = await trio.to_thread.run_sync(versions.read, call.harness)
             harness = await versions.compiled(driver, root=HARNESS_ROOT, trusted=True)
         for made in (code, harness):
             if isinstance(made, Rejected):
@@ -282,19 +279,3 @@ def _other(record: EvaluationRecord, differences: Sequence[str], outcome: Outcom
         kind=outcome.kind,
         fuel_used=outcome.fuel_used,
     )
-
-
-def _tree(versions: Versions, observer: Observer, digest: str) -> FileTree:
-    """Return the files of a version, from the snapshots or from the text in the store."""
-    try:
-        return versions.read(digest)
-    except StoreError:
-        kept: Mapping[str, str | None] | None = observer.journal.files_of(digest)
-        if kept is None or None in kept.values():
-            raise
-        tree = FileTree(tuple((path, (text or "").encode()) for path, text in sorted(kept.items())))
-        if tree.digest != digest:
-            raise StoreError(
-                f"the text that is kept of version {digest[:12]} is not all of it", digest
-            ) from None
-        return tree

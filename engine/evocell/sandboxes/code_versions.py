@@ -35,6 +35,7 @@ from evocell.models.outcome import Rejected
 from evocell.models.security import SecurityPolicy, SecurityProfile
 from evocell.sandboxes.compiled_files import ENTRY_BYTES, KEPT_BYTES, CompiledFiles
 from evocell.store.byte_code import ByteCode
+from evocell.store.encoding import is_kept_whole
 from evocell_guest.packing import pack_files
 
 __all__ = ["APP_ROOT", "HARNESS_ROOT", "Versions"]
@@ -72,6 +73,13 @@ def _unseen(_digest: str, _files: Sequence[tuple[str, bytes]]) -> None:
     """Ignore a tree."""
 
 
+TextOf: TypeAlias = Callable[[str], Mapping[str, str | None] | None]
+
+
+def _no_text(_digest: str) -> None:
+    """Return nothing: the text of no version is kept."""
+
+
 class Versions:
     """Compiles trees in the worker and caches the byte code, in memory and in a durable store.
 
@@ -84,6 +92,9 @@ class Versions:
         trees: Reference counts of trees.
         policy: Returns the security policy of a profile; None stands for the engine's own profile.
         stored: Byte code in the durable store; None for an engine without one.
+        lasting: Store of trees that outlive the engine, for those of which the database does not keep all
+            text. It may be the store of all trees; None for an engine without one.
+        text_of: Returns the text of a version that the database keeps; None for what it lacks.
         decided: Called with the result of each compilation of a variant's tree, and its policy.
         seen: Called with each variant's tree before its compilation, so that its source can be stored.
     """
@@ -96,6 +107,8 @@ class Versions:
         *,
         policy: Callable[[SecurityProfile | None], SecurityPolicy],
         stored: ByteCode | None = None,
+        lasting: SnapshotStore | None = None,
+        text_of: TextOf = _no_text,
         seen: Callable[[str, Sequence[tuple[str, bytes]]], None] = _unseen,
         decided: Decided = _undecided,
     ) -> None:
@@ -104,6 +117,8 @@ class Versions:
         self._snapshots = snapshots
         self.files = CompiledFiles(stored)
         """Its compiled files."""
+        self._lasting = lasting if lasting is not snapshots else None
+        self._text_of = text_of
         self._seen = seen
         self._decided = decided
         self._policy_for = cache(policy)  # the digest of one is a hash of all of it
@@ -159,6 +174,8 @@ class Versions:
             )
         key = code_key(self._worker.image_id, tree.digest, root, policy)
         lease = self.trees.lease(tree.digest)
+        if self._lasting is not None and (trusted or not is_kept_whole(tree.files)):
+            await put_tree(self._lasting, tree)
         known = self._kept.get(key)
         if known is None:
             known = await self._compiled_once(
@@ -242,6 +259,8 @@ class Versions:
         lease = self.trees.lease(code.digest)
         tree = await trio.to_thread.run_sync(read_tree, code.path)
         await put_tree(self._snapshots, tree)
+        if self._lasting is not None:
+            await put_tree(self._lasting, tree)
         return evolve(code, files=tree.file_digests, lease=lease)
 
     @property
@@ -250,12 +269,24 @@ class Versions:
         return self._policy_for(None).profile
 
     def read(self, digest: str) -> FileTree:
-        """Read a tree in use from disk. Blocks.
+        """Read a tree, in use or from an earlier engine, or restore it from the text in the database. Blocks.
 
         Raises:
             StoreError: It is missing or damaged.
         """
-        return self._snapshots.read(digest)
+        try:
+            return self._snapshots.read(digest)
+        except StoreError:
+            if self._lasting is not None and self._lasting.holds(digest):
+                return self._lasting.read(digest)
+            text = self._text_of(digest)
+            if text is None or None in text.values():
+                raise
+            tree = FileTree(tuple((path, (content or "").encode()) for path, content in text.items()))
+            if tree.digest != digest:
+                why = f"the text that is kept of version {digest[:12]} is not all of it"
+                raise StoreError(why, digest) from None
+            return tree
 
     async def _compiled_once(self, job: CompileJob, key: str) -> CompiledVersion | Rejected:
         async with self._alone(key):

@@ -86,17 +86,21 @@ class TreeRemoval:
     Args:
         references: The reference counts of the trees.
         snapshots: The store of the trees.
-        kept: Returns whether another engine uses the same store.
-        durable: Whether the trees outlive this engine.
+        lasting: The store of trees that outlive this engine, which may be the same; None without one.
+        kept: Returns whether another engine uses that store.
     """
 
     def __init__(
-        self, references: TreeReferences, snapshots: SnapshotStore, kept: PopulationStore, *, durable: bool
+        self,
+        references: TreeReferences,
+        snapshots: SnapshotStore,
+        lasting: SnapshotStore | None,
+        kept: PopulationStore,
     ) -> None:
         self._references = references
         self._snapshots = snapshots
+        self._lasting = lasting
         self._kept = kept
-        self._durable = durable
 
     def remove(self, rested: bool) -> Removed:  # noqa: FBT001 - called in a thread
         """Remove unused trees; blocks.
@@ -105,20 +109,23 @@ class TreeRemoval:
             rested: Whether recently used trees of a durable store are spared.
         """
         try:
-            if self._durable and self._kept.is_shared():
-                return Removed()  # a tree unused here may be in use by that engine
-            keep = self._fresh() if self._durable and rested else ()
-            return self._references.remove_unused(keep=keep)
+            removed = Removed()
+            if self._snapshots is not self._lasting:
+                removed = self._references.remove_unused()
+            if self._lasting is None or self._kept.is_shared():
+                return removed  # a tree unused here may be in use by that engine
+            keep = self._fresh(self._lasting) if rested else ()
+            return removed + self._references.remove_unused(keep=keep, snapshots=self._lasting)
         except StoreError as error:
             _log.warning("version trees could not be removed: %s", error)
             return Removed()
 
-    def _fresh(self) -> set[str]:
+    def _fresh(self, lasting: SnapshotStore) -> set[str]:
         since = time.time() - TREE_REST_S
         found = set()
-        for digest in self._references.unused():
+        for digest in self._references.unused(lasting):
             try:
-                if self._snapshots.path_of(digest).stat().st_mtime >= since:
+                if lasting.path_of(digest).stat().st_mtime >= since:
                     found.add(digest)
             except OSError:
                 continue

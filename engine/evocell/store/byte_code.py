@@ -17,6 +17,9 @@ MOST_BYTES = 256 << 20
 MOST_UNIT_BYTES = 16 << 20
 """Bytes of a file beyond which it is not kept."""
 
+MOST_KNOWN = 50_000
+"""Files up to which it is known in memory which there are."""
+
 _ENTRY_BYTES = 256
 _TRIM_EVERY_BYTES = 16 << 20
 _DIGEST_BYTES = 32
@@ -30,15 +33,20 @@ class ByteCode:
     """Encoded compiled files by key; the newest 256 MiB are kept.
 
     Args:
-        store: The store. It is written with everything else, and no caller waits for it.
+        store: The store. No caller waits for what is put into it.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        found = [key for (key,) in store.query("SELECT key FROM byte_code LIMIT ?", (MOST_KNOWN,))]
+        self._known: set[bytes] | None = set(found) if len(found) < MOST_KNOWN else None
         self._put_since_trim = 0
 
     def get(self, key: str) -> bytes | None:
         """Return the file under a key; None if it is missing or damaged.
+
+        A small store is asked only for what was in it when it was opened, or put by this object; what other
+        engines have compiled since is compiled here as well.
 
         Args:
             key: A SHA-256 in hex, see `evocell.code.compiler.code_key`.
@@ -46,7 +54,10 @@ class ByteCode:
         Raises:
             StoreError: The store cannot be read.
         """
-        rows = self._store.query("SELECT CAST(unit AS BLOB) FROM byte_code WHERE key = ?", (_key(key),))
+        asked = _key(key)
+        if self._known is not None and asked not in self._known:
+            return None
+        rows = self._store.query("SELECT CAST(unit AS BLOB) FROM byte_code WHERE key = ?", (asked,))
         if not rows or not isinstance(rows[0][0], bytes):
             return None
         digest, unit = rows[0][0][:_DIGEST_BYTES], rows[0][0][_DIGEST_BYTES:]
@@ -70,14 +81,18 @@ class ByteCode:
         ]
         if not rows:
             return
+        if self._known is not None:
+            self._known.update(key for _, key, _ in rows)
+            if len(self._known) > MOST_KNOWN:
+                self._known = None
         self._put_since_trim += sum(size for size, _, _ in rows)
         trims = self._put_since_trim >= _TRIM_EVERY_BYTES
         if trims:
             self._put_since_trim = 0
-        self._store.write(partial(_write, rows, trims))
+        self._store.write_later(partial(_write, rows, trims=trims))
 
 
-def _write(rows: list[tuple[int, bytes, bytes]], trims: bool, connection: sqlite3.Connection) -> None:  # noqa: FBT001
+def _write(rows: list[tuple[int, bytes, bytes]], connection: sqlite3.Connection, *, trims: bool) -> None:
     connection.executemany(_PUT, rows)
     if trims:
         connection.execute(_TRIM, (MOST_BYTES,))

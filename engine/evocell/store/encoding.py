@@ -22,6 +22,7 @@ __all__ = [
     "case_record",
     "check_time",
     "config_record",
+    "is_kept_whole",
     "pack",
     "pack_files",
     "seconds",
@@ -169,6 +170,13 @@ def pack_files(files: Sequence[tuple[str, bytes]]) -> tuple[int, bytes]:
     whole = n_bytes <= MAX_SOURCE_BYTES
     kept = {path: _as_text(content) if whole else None for path, content in files}
     return n_bytes, zlib.compress(pack(kept), 6)
+
+
+def is_kept_whole(files: Sequence[tuple[str, bytes]]) -> bool:
+    """Return whether `pack_files` keeps the text of every file of a version."""
+    if not files or sum(len(content) for _, content in files) > MAX_SOURCE_BYTES:
+        return False
+    return all(content.isascii() or _as_text(content) is not None for _, content in files)
 
 
 def unpack_files(packed: bytes) -> dict[str, str | None]:

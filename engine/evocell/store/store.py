@@ -33,6 +33,12 @@ __all__ = ["Store", "Write", "open_store"]
 LINGER_S = 0.05
 """Seconds for which the writer gathers writes while no ticket is queued."""
 
+LATER_S = 0.5
+"""Seconds of rest after which the writer takes the writes that no caller waits for."""
+
+MOST_LATER = 256
+"""Writes that no caller waits for, beyond which they are committed with the next ones."""
+
 MOST_WAITING = 50_000
 """Writes that may be queued; at this bound `Store.write` blocks, so that memory does not grow."""
 
@@ -105,6 +111,8 @@ class Store:
         self.told: Callable[[str, int], None] | None = None
         self._work = threading.Condition()
         self._waiting: deque[Write | _Ticket] = deque()
+        self._later: deque[Write] = deque()
+        self._takes_later = False
         self._tickets = 0
         self._idle = False
         self._closing = False
@@ -166,6 +174,20 @@ class Store:
             if self._idle:
                 work.notify_all()
 
+    def write_later(self, write: Write) -> None:
+        """Queue a change that no `flush` waits for; it is committed with many others, or when none come.
+
+        Args:
+            write: As for `write`.
+
+        Raises:
+            StoreError: The store is closed.
+        """
+        with self._work:
+            if self._closing:
+                raise StoreError(f"the store {self.path} is closed", str(self.path))
+            self._later.append(write)
+
     def ask(self, write: Callable[[sqlite3.Connection], T]) -> T:
         """Make a change, wait until it is committed, and return its value.
 
@@ -216,9 +238,12 @@ class Store:
         self._raise_for(ticket)
 
     def catch_up(self) -> None:
-        """Block until the writer has processed everything queued before, committed or not."""
+        """Block until the writer has processed all that was queued before, committed or not.
+
+        That includes what was queued with `write_later`.
+        """
         event = threading.Event()
-        self._ask(event.set, self.losses)
+        self._ask(event.set, self.losses, with_later=True)
         event.wait()
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
@@ -250,12 +275,15 @@ class Store:
         locks = (self._writing, self._reading)
         return [lock for lock in locks if lock.acquire(timeout=REST_S)]
 
-    def _ask(self, done: Callable[[], None], since: int | None = None) -> _Ticket:
+    def _ask(
+        self, done: Callable[[], None], since: int | None = None, *, with_later: bool = False
+    ) -> _Ticket:
         ticket = _Ticket(done, since)
         with self._work:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
             self._waiting.append(ticket)
+            self._takes_later |= with_later
             self._tickets += 1
             self._work.notify_all()
         return ticket
@@ -301,18 +329,26 @@ class Store:
         with work:
             while not self._waiting:
                 if self._closing:
-                    return None
+                    return self._take_later() or None
                 self._idle = True
-                if not work.wait(RETRY_S if self._stuck else None):
-                    return []
+                if not work.wait(RETRY_S if self._stuck else LATER_S if self._later else None):
+                    return self._take_later()
             self._idle = False
             if not (self._tickets or self._closing):
                 work.wait(LINGER_S)
             taken = list(self._waiting)
+            if self._takes_later or len(self._later) > MOST_LATER:
+                taken = self._take_later() + taken
+            self._takes_later = False
             self._waiting.clear()
             self._tickets = 0
             work.notify_all()  # writers blocked on a full queue
             return taken
+
+    def _take_later(self) -> list[Write | _Ticket]:
+        taken: list[Write | _Ticket] = list(self._later)
+        self._later.clear()
+        return taken
 
     # Theory of operation
     # -------------------

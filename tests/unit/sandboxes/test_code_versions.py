@@ -92,7 +92,7 @@ async def test_what_another_engine_compiled_is_read_from_the_store(make, store):
     versions, _ = make(durable=True)
     first = await versions.compiled(normalise(FILES))
     alone = await versions.compiled(normalise("x = 1"))
-    await store.flush()
+    store.catch_up()
 
     again, worker = make(durable=True)
 
@@ -105,7 +105,7 @@ async def test_what_was_compiled_together_is_read_from_the_store(make, store):
     trees = [normalise(f"x = {number}") for number in range(5)]
     versions, _ = make(durable=True)
     await versions.compile_ahead(trees, limits=Limits())
-    await store.flush()
+    store.catch_up()
 
     again, worker = make(durable=True)
     await again.compile_ahead(trees, limits=Limits())
@@ -120,7 +120,7 @@ async def test_damaged_byte_code_is_compiled_again(make, store, damage):
     versions, _ = make(durable=True)
     await versions.compiled(normalise(FILES))
     store.execute(f"UPDATE byte_code SET unit = {damage} WHERE seq = (SELECT min(seq) FROM byte_code)")
-    await store.flush()
+    store.catch_up()
 
     again, worker = make(durable=True)
     made = await again.compiled(normalise(FILES))
@@ -134,7 +134,7 @@ async def test_byte_code_that_decodes_to_something_else_is_compiled_again(make, 
     await versions.compiled(normalise("x = 1"))
     unit = b"\x91\xc0"
     store.execute("UPDATE byte_code SET unit = ?", (hashlib.sha256(unit).digest() + unit,))
-    await store.flush()
+    store.catch_up()
 
     again, worker = make(durable=True)
     await again.compiled(normalise("x = 1"))

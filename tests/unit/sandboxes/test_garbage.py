@@ -140,24 +140,52 @@ async def test_trees_go_with_the_last_sandbox_that_holds_them(open_engine):
         assert digest not in engine._manager._versions.trees._snapshots.digests()
 
 
-async def test_trees_of_a_durable_store_rest_before_they_go_by_themselves(open_engine, tmp_path, monkeypatch):
+DATA = {"program.py": constant(1), "data.bin": b"\xff\x00"}
+"""A program that the database keeps no text of: its tree is on the disk."""
+
+
+async def test_trees_of_a_durable_store_rest_before_they_go_by_themselves(open_engine, tmp_path):
     async with open_engine(state_dir=tmp_path) as engine:
-        sandbox = await engine.create_sandbox(source=constant(1))
+        sandbox = await engine.create_sandbox(source=DATA)
         await sandbox.destroy()
+    (tree,) = (tmp_path / "code" / "versions").iterdir()
     async with open_engine(state_dir=tmp_path) as engine:
         assert (await engine._garbage.collect("interval")).trees == 0
-        for tree in (tmp_path / "code" / "versions").iterdir():
-            os.utime(tree, (0, 0))
-        assert (await engine._garbage.collect("interval")).trees >= 1
+        os.utime(tree, (0, 0))
+        assert (await engine._garbage.collect("interval")).trees == 1
+    assert not tree.exists()
 
 
 async def test_trees_stay_while_another_engine_has_the_same_store(open_engine, tmp_path):
     async with open_engine(state_dir=tmp_path) as engine:
-        await (await engine.create_sandbox(source=constant(1))).destroy()
+        await (await engine.create_sandbox(source=DATA)).destroy()
     async with open_engine(state_dir=tmp_path) as engine:
         async with open_engine(state_dir=tmp_path):
             assert (await engine.collect_garbage()).trees == 0
-        assert (await engine.collect_garbage()).trees >= 1
+        assert (await engine.collect_garbage()).trees == 1
+
+
+async def test_programs_whose_text_the_database_keeps_leave_no_files_on_the_disk(open_engine, tmp_path):
+    async with open_engine(state_dir=tmp_path) as engine:
+        sandbox = await engine.create_sandbox(source=constant(1))
+        digest = (await sandbox.get_info()).version
+        assert list((tmp_path / "code" / "versions").iterdir()) == []
+        await sandbox.destroy()
+        assert (await engine._garbage.collect("interval")).trees == 1
+    async with open_engine(state_dir=tmp_path) as engine:
+        tree = engine._versions.read(digest)
+        assert tree.files == (("program.py", constant(1).encode()),)
+
+
+async def test_without_memory_for_them_trees_are_on_the_disk(open_engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("evocell.api.lifecycle.memory_place", lambda: None)
+    async with open_engine(state_dir=tmp_path) as engine:
+        sandbox = await engine.create_sandbox(source=constant(1))
+        digest = (await sandbox.get_info()).version
+        assert (tmp_path / "code" / "versions" / digest).is_dir()
+        await sandbox.destroy()
+        assert (await engine._garbage.collect("interval")).trees == 0
+        assert (await engine.collect_garbage()).trees == 1
 
 
 ORPHAN = """

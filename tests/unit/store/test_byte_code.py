@@ -1,11 +1,15 @@
 """Byte code in a store: found by a later engine, bounded, and never a reason to fail."""
 
 import sqlite3
+import time
+from contextlib import closing
 
 import pytest
 
 from evocell.store import byte_code as byte_code_module
+from evocell.store import store as store_module
 from evocell.store.byte_code import ByteCode
+from evocell.store.database import open_reader
 from evocell.store.store import Store
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
@@ -27,7 +31,7 @@ def test_it_is_kept_by_key(store):
     assert kept.get(ONE) is None
     kept.put({ONE: b"one", TWO: b""})
     kept.put({TWO: b"two"})
-    store.flush_blocking()
+    store.catch_up()
 
     assert (kept.get(ONE), kept.get(TWO), kept.get(THREE)) == (b"one", b"two", None)
 
@@ -45,14 +49,14 @@ def test_a_later_store_finds_it(path):
 def test_what_was_damaged_is_missing(store, path, damage):
     kept = ByteCode(store)
     kept.put({ONE: b"one"})
-    store.flush_blocking()
+    store.catch_up()
     with sqlite3.connect(path) as raw:
         raw.execute(f"UPDATE byte_code SET unit = {damage}")
     raw.close()
 
     assert kept.get(ONE) is None
     kept.put({ONE: b"again"})
-    store.flush_blocking()
+    store.catch_up()
     assert kept.get(ONE) == b"again"
 
 
@@ -72,7 +76,7 @@ def test_the_oldest_go_first(store, monkeypatch):
     keys = [f"{number:064x}" for number in range(200)]
     for key in keys:
         kept.put({key: bytes(1_000)})
-    store.flush_blocking()
+    store.catch_up()
 
     found = [key for key in keys if kept.get(key)]
 
@@ -85,7 +89,7 @@ def test_a_file_that_is_too_large_is_not_kept(store, monkeypatch):
     monkeypatch.setattr(byte_code_module, "MOST_UNIT_BYTES", 10)
     kept = ByteCode(store)
     kept.put({ONE: bytes(11), TWO: bytes(10)})
-    store.flush_blocking()
+    store.catch_up()
 
     assert (kept.get(ONE), kept.get(TWO)) == (None, bytes(10))
 
@@ -94,8 +98,51 @@ def test_nothing_more_waits_for_a_store_that_cannot_be_written(store):
     kept = ByteCode(store)
     store.trouble = "the disk is full"
     kept.put({ONE: b"one"})
-    assert not store._waiting
+    store.catch_up()
+    assert kept.get(ONE) is None
     store.trouble = ""
     kept.put({ONE: b"one"})
-    store.flush_blocking()
+    store.catch_up()
     assert kept.get(ONE) == b"one"
+
+
+def test_a_large_store_is_asked_each_time(path, monkeypatch):
+    monkeypatch.setattr(byte_code_module, "MOST_KNOWN", 2)
+    with Store(path) as store, Store(path) as other:
+        kept = ByteCode(store)
+        kept.put({ONE: b"one", TWO: b"two", THREE: b"three"})
+        ByteCode(other).put({"4" * 64: b"four"})
+        store.catch_up()
+        other.catch_up()
+        assert [kept.get(key) for key in (ONE, THREE, "4" * 64)] == [b"one", b"three", b"four"]
+
+
+def test_what_was_put_is_written_when_the_store_rests_and_when_it_is_closed(path, monkeypatch):
+    monkeypatch.setattr(store_module, "LATER_S", 0.01)
+    with Store(path) as store, closing(open_reader(path)) as reader:
+        ByteCode(store).put({ONE: b"one"})
+        store.flush_blocking()
+        for _ in range(1_000):
+            if reader.execute("SELECT count(*) FROM byte_code").fetchone() == (1,):
+                break
+            time.sleep(0.01)
+        assert reader.execute("SELECT count(*) FROM byte_code").fetchone() == (1,)
+    monkeypatch.setattr(store_module, "LATER_S", 1_000)
+    with Store(path) as store:
+        ByteCode(store).put({TWO: b"two"})
+    with closing(open_reader(path)) as reader:
+        assert reader.execute("SELECT count(*) FROM byte_code").fetchone() == (2,)
+
+
+def test_no_result_waits_for_it_unless_there_is_much(path):
+    with Store(path) as store, closing(open_reader(path)) as reader:
+        kept = ByteCode(store)
+        for number in range(store_module.MOST_LATER + 1):
+            kept.put({f"{number:064x}": b"code"})
+            if number == store_module.MOST_LATER - 1:
+                store.flush_blocking()
+                assert reader.execute("SELECT count(*) FROM byte_code").fetchone() == (0,)
+        store.execute("UPDATE runs SET pid = 1")
+        store.flush_blocking()
+        written = reader.execute("SELECT count(*) FROM byte_code").fetchone()
+        assert written == (store_module.MOST_LATER + 1,)

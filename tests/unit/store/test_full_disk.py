@@ -227,11 +227,10 @@ async def test_a_store_that_stays_full_refuses_before_anything_is_computed(
 
 
 @pytest.mark.trio
-async def test_code_that_cannot_be_kept_takes_no_result_of_others_with_it(durable, tmp_path):
+async def test_code_that_cannot_be_kept_takes_no_result_of_others_with_it(durable):
     await durable.evaluate([SQUARE], TASK)
-    shutil.rmtree(
-        tmp_path / "state" / "code" / "tmp"
-    )  # a directory of the store is gone: nothing new goes in
+    # A directory of the store is gone: nothing new goes in.
+    shutil.rmtree(durable._versions.trees._snapshots.root / "tmp")
     with pytest.raises(StoreError, match="version store cannot use") as caught:
         await durable.evaluate([SQUARE, SQUARE, "def solve(n): return 5"], TASK)
     assert [None if one is None else one.valid for one in caught.value.results[:2]] == [True, True]

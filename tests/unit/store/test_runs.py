@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from evocell import Case, Config, ConfigurationError, Engine, Evaluation, SandboxNotFound, StoreError
+from evocell.code.snapshots import SnapshotStore
+from evocell.code.sources import normalise
 from evocell.store.journal import Journal
 from evocell.store.store import Store
 from evocell.telemetry.events import Telemetry
@@ -213,6 +215,7 @@ def test_a_version_whose_tree_is_left_is_not_missing(killed, open_engine, tmp_pa
     connection.execute("DELETE FROM sources")
     connection.commit()
     connection.close()
+    SnapshotStore(tmp_path / "state" / "code").put(normalise(SQUARE))
     with open_engine() as engine:
         assert not any("missing" in told for told in engine.repairs)
 
@@ -223,7 +226,6 @@ def test_a_version_of_which_nothing_is_left_is_named(killed, open_engine, tmp_pa
     connection.execute("DELETE FROM sources")
     connection.commit()
     connection.close()
-    (tmp_path / "state" / "code" / "versions" / version).rename(tmp_path / "gone")
     with open_engine() as engine:
         assert f"the code of 1 version is missing: {version[:12]}" in engine.repairs
 

@@ -14,7 +14,7 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar, cast
 
 import trio
@@ -141,12 +141,14 @@ class AwaitedScores:
     evaluation: Evaluation
     wanted: bool = field(init=False)
     most: int = field(init=False)
-    _turns: trio.CapacityLimiter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.wanted = is_async(self.evaluation.score)
         self.most = self.evaluation.scores_at_once if self.wanted else 0
-        self._turns = trio.CapacityLimiter(self.evaluation.scores_at_once)
+
+    @cached_property
+    def _turns(self) -> trio.CapacityLimiter:
+        return trio.CapacityLimiter(self.evaluation.scores_at_once)
 
     async def judge(self, outcomes: Sequence[tuple[int, Outcome]]) -> list[Judged]:
         """Score outcomes, several at once.

@@ -35,7 +35,9 @@ StopPredicate: TypeAlias = Callable[[list[CaseResult]], bool]
 
 
 def is_async(function: object) -> bool:
-    """Whether a function, or an object that is called as one, is to be awaited."""
+    """Whether a function, or an object that is called as one, is to be awaited; not for a built-in's name."""
+    if function is None or isinstance(function, str):
+        return False
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)  # noqa: B004 - it is looked at, not called
     )

@@ -424,7 +424,7 @@ class Journal:
             result.fitness_score,
             result.valid,
             json.dumps(result.objectives),
-            json.dumps(dict(result.components)),
+            json.dumps(dict(result.components)) if result.components else "{}",
             result.reason,
             text(result.error, STREAM_CHARS),
             seconds(result.evaluated_at),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import trio
@@ -94,7 +94,7 @@ class HostWorker:
             CapacityError: There is no room for another fork.
             EngineClosed: The worker is closed.
         """
-        limits = COMPILE_LIMITS.evolve(fuel=compile_fuel(job.tree))
+        limits = _compile_limits(compile_fuel(job.tree))
         question = compile_request(job.tree, job.root, job.policy, job.known, job.prefix)
         follow_up = self._follow_up(job)
         request = GuestRequest(parts=in_pieces(question), limits=limits, follow_up=follow_up)
@@ -349,6 +349,11 @@ class HostWorker:
             peak_memory_bytes=outcome.peak_memory_bytes,
             deterministic=outcome.deterministic,
         )
+
+
+@lru_cache(maxsize=1024)
+def _compile_limits(fuel: int) -> Limits:
+    return COMPILE_LIMITS.evolve(fuel=fuel)
 
 
 async def _give_way(number: int) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "Resting",
     "connect",
     "database_in",
+    "grow_log",
     "is_trouble",
     "open_reader",
     "prepare",
@@ -33,6 +34,11 @@ FILE_NAME = "evocell.db"
 
 BUSY_S = 30.0
 """Seconds for which one process waits for another's write."""
+
+LOG_BYTES = 4 << 20
+"""Length of a write-ahead log at which SQLite takes it into the database, about: 1,000 pages."""
+
+_FILLER_BYTES = 1 << 16
 
 RETRY_S = 0.01
 """Seconds between two tries to change the journal of a database that another process is changing."""
@@ -145,6 +151,35 @@ def prepare(connection: sqlite3.Connection, path: Path, *, durable: bool) -> Non
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def grow_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the write-ahead log of a database as long as it becomes before it is used again from its start.
+
+    A commit that makes the file longer also waits for the journal of the file system, which takes as long
+    again. SQLite writes the pages of a transaction that is larger than its cache to the log, and leaves them
+    there when it is rolled back. Without room for that nothing changes.
+
+    Args:
+        connection: Opened by `connect`, with no transaction under way.
+        path: The database.
+    """
+    log = Path(f"{path}-wal")
+    with contextlib.suppress(sqlite3.Error, OSError):
+        if log.exists() and log.stat().st_size >= LOG_BYTES:
+            return
+        (cache_size,) = connection.execute("PRAGMA cache_size").fetchone()
+        connection.execute("PRAGMA cache_size = 16")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.execute("CREATE TABLE filler (bytes)")
+                for _ in range(LOG_BYTES // _FILLER_BYTES):
+                    connection.execute("INSERT INTO filler VALUES (zeroblob(?))", (_FILLER_BYTES,))
+            finally:
+                connection.execute("ROLLBACK")
+        finally:
+            connection.execute(f"PRAGMA cache_size = {cache_size}")
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -25,7 +25,7 @@ import trio
 from attrs import define, field
 
 from evocell.errors import StoreError
-from evocell.store.database import connect, is_trouble, prepare, store_errors, watch_forks
+from evocell.store.database import connect, grow_log, is_trouble, prepare, store_errors, watch_forks
 from evocell_runtime.private import make_private, shared_file
 
 __all__ = ["Store", "Write", "open_store"]
@@ -304,6 +304,9 @@ class Store:
 
     def _write_all(self) -> None:
         try:
+            if self.durable:
+                with self._writing:
+                    grow_log(self._connection, self.path)
             while (taken := self._take()) is not None:
                 self._commit(taken)
             if self._stuck:

@@ -1,6 +1,7 @@
 """The store: written in batches by a thread, read beside it, shared by processes."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import trio
 
 from evocell.errors import StoreError
 from evocell.store import store as store_module
-from evocell.store.database import open_reader
+from evocell.store.database import LOG_BYTES, open_reader
 from evocell.store.inspection import inspect_store
 from evocell.store.schema import APPLICATION_ID, MIGRATIONS, VERSION
 from evocell.store.store import Store
@@ -263,3 +264,39 @@ def test_a_child_that_is_forked_in_mid_write_can_use_a_database(tmp_path):
             over.set()
             writer.join()
     assert set(statuses) == {0}
+
+
+def test_the_log_of_a_durable_store_has_its_length_from_the_start(path):
+    log = path.parent / "evocell.db-wal"
+    with Store(path) as store:
+        store.execute(ROW, ("a",))
+        store.flush_blocking()
+        size = log.stat().st_size
+        assert size >= LOG_BYTES
+        with Store(path) as other:  # finds it long enough
+            other.execute(ROW, ("b",))
+            other.flush_blocking()
+            assert digests(store) == ["a", "b"]
+        for number in range(50):
+            store.execute(ROW, (str(number),))
+            store.flush_blocking()
+        assert log.stat().st_size == size
+    assert not log.exists()
+    with closing(open_reader(path)) as reader:
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert reader.execute("SELECT count(*) FROM sources").fetchone() == (52,)
+    assert path.stat().st_size < LOG_BYTES / 4
+
+
+def test_without_room_for_a_long_log_a_store_works(path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with Store(path) as store:
+            store.execute(ROW, ("a",))
+            store.flush_blocking()
+            assert digests(store) == ["a"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with closing(open_reader(path)) as reader:
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -42,6 +42,8 @@ class LoopScheduler:
         self.on_pause: Callable[[], object] = bool
         """Called before each turn of the loop, and before the last waiting short job: flushes the results of
         ended jobs, so that new requests arrive in time."""
+        self.has_input: Callable[[], bool] = bool
+        """Whether new requests may wait to be read."""
         self._turns = RunQueue(STARTED_PER_THREAD)
         self._closing = False
         self._current: Job | None = None
@@ -132,8 +134,9 @@ class LoopScheduler:
 
     async def _wipe_one(self) -> None:
         """Wipe the fork of an ended job, unless a job has come meanwhile, which goes first."""
-        for _ in range(2):  # in the first turn of the loop, this task may be resumed before the reader
-            await trio.lowlevel.checkpoint()
+        if self.has_input():
+            for _ in range(2):  # in the first turn of the loop, this task may be resumed before the reader
+                await trio.lowlevel.checkpoint()
         if not self._turns.fresh and self._ended:
             self._ended.popleft()()
 

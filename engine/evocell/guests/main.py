@@ -8,6 +8,7 @@ process. It holds no durable state.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -218,6 +219,9 @@ async def _serve(source: int, sink: int) -> None:
     async with trio.lowlevel.FdStream(source) as receive, trio.lowlevel.FdStream(sink) as send:
         connection = Connection(receive, send, service.handle, notified=service.notified, quick=service.quick)
         driver.on_pause = connection.release
+        waiting = select.poll()
+        waiting.register(source, select.POLLIN)
+        driver.has_input = lambda: bool(waiting.poll(0))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.serve)

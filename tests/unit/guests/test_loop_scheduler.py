@@ -222,10 +222,18 @@ class Wiped(Scripted):
 
 async def test_a_job_that_comes_with_a_result_goes_before_the_wiping(driver, log):
     first, second = Wiped(log, "first"), Wiped(log, "second")
-    driver.submit(first)
-    await first.ended.wait()
-    driver.submit(second)
-    await second.ended.wait()
+    unread = [second]
+    driver.has_input = lambda: bool(unread)
+
+    async def reader():
+        await first.ended.wait()
+        driver.submit(unread.pop())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader)
+        await trio.testing.wait_all_tasks_blocked()
+        driver.submit(first)
+        await second.ended.wait()
     await trio.testing.wait_all_tasks_blocked()
 
     order = [entry for entry in log if entry[0] in {"begin", "wipe"}]

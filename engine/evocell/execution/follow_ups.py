@@ -186,6 +186,7 @@ class FollowUp:
 
         Cancellation: It waits all the same.
         """
+        self._was_posted = True  # what is not sent yet is not sent any more
         posted, self.posted = self.posted, None
         if posted is not None:
             await posted.close()

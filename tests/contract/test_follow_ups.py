@@ -15,6 +15,7 @@ import evocell
 from evocell import Case, Config, Evaluation, Limits
 from evocell.evaluation.plan import Plan
 from evocell.execution.follow_ups import FollowUp
+from evocell.workers.pool import _TRIES
 
 LIMITS = Limits(fuel=1_000_000_000, memory_bytes=32 << 20)
 SPIN = "def solve(n):\n    while True: pass"
@@ -51,7 +52,7 @@ def used(monkeypatch):
 
     async def result(self, request):
         found = await result_of(self, request)
-        seen["taken"] += found is not None
+        seen["taken"] += found is not None and found.lost is None
         return found
 
     monkeypatch.setattr(Plan, "follow_up", prepared)
@@ -125,8 +126,16 @@ SAME = {
     "files": ("import os\ndef solve(n): return n * n", task(), 1),
     "math": ("import math\ndef solve(n): return math.prod([n, n])", task(), 1),
     "numpy": ("import numpy as np\ndef solve(n): return int(np.square(n))", task(), 1),
-    "constants": ("ONE = 1\nTABLE = {i: i * i for i in range(99)}\ndef solve(n): return TABLE[n] * ONE", task(), 0),
-    "class": ("class A:\n    x = 1\n    def f(self, n): return n * n\ndef solve(n): return A().f(n)", task(), 0),
+    "constants": (
+        "ONE = 1\nTABLE = {i: i * i for i in range(99)}\ndef solve(n): return TABLE[n] * ONE",
+        task(),
+        0,
+    ),
+    "class": (
+        "class A:\n    x = 1\n    def f(self, n): return n * n\ndef solve(n): return A().f(n)",
+        task(),
+        0,
+    ),
     "harness": (
         "def f(n): return n",
         task(entry="driver:g", harness={"driver.py": "import program\ndef g(n): return program.f(n) * n"}),
@@ -150,7 +159,10 @@ SAME = {
     "shared fork": (SQUARE, task(isolation="candidate"), 0),
     "total limits": (SQUARE, task(total_limits=Limits(fuel=2_000_000_000)), 0),
     "several files": (
-        {"program.py": "from other import f\ndef solve(n): return f(n)", "other.py": "def f(n): return n * n"},
+        {
+            "program.py": "from other import f\ndef solve(n): return f(n)",
+            "other.py": "def f(n): return n * n",
+        },
         task(),
         0,
     ),
@@ -161,7 +173,11 @@ SAME = {
     ),
     "in a package": ({"a/b.py": SQUARE}, task(entry="a.b:solve"), 1),
     "cannot be imported": ({"a.b.py": SQUARE}, task(), 0),
-    "long": ("def solve(n): return n * n\n" + "".join(f"def f{i}(): return {i}\n" for i in range(300)), task(), 1),
+    "long": (
+        "def solve(n): return n * n\n" + "".join(f"def f{i}(): return {i}\n" for i in range(300)),
+        task(),
+        1,
+    ),
 }
 
 
@@ -242,7 +258,7 @@ async def check_at_rest(engine):
     for process in pool(engine).processes:
         assert (process._owners, dict(process.under_way)) == (Counter(), {})
         with trio.fail_after(5):
-            while process._connection.waiting:  # a probe may be under way
+            while process._connection.waiting:  # noqa: ASYNC110 - a probe may be under way
                 await trio.sleep(0.001)
     result = await engine.evaluate_one(f"def solve(n): return n * n  # {os.urandom(8).hex()}", task())
     assert result.fitness_score == 1.0
@@ -259,7 +275,7 @@ async def running(engine, worker=0):
     """Wait until a follow-up alone is under way in a worker: its compilation has ended."""
     process = pool(engine).processes[worker]
     with trio.fail_after(20):
-        while process.n_under_way != 1 or "" in process._owners:
+        while process.n_under_way != 1 or "" in process._owners:  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.001)
 
 
@@ -330,19 +346,18 @@ async def test_a_worker_drained_meanwhile(used):
 @pytest.mark.trio
 async def test_an_engine_closed_meanwhile():
     with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            async with opened(workers=1) as engine:
-                ends = []
+        async with trio.open_nursery() as nursery, opened(workers=1) as engine:
+            ends = []
 
-                async def evaluate():
-                    try:
-                        await engine.evaluate_one(SPIN, task(ONE, limits=FOREVER))
-                    except evocell.EngineClosed as error:
-                        ends.append(error)
+            async def evaluate():
+                try:
+                    await engine.evaluate_one(SPIN, task(ONE, limits=FOREVER))
+                except evocell.EngineClosed as error:
+                    ends.append(error)
 
-                nursery.start_soon(evaluate)
-                await running(engine)
-                processes = list(pool(engine).processes)
+            nursery.start_soon(evaluate)
+            await running(engine)
+            processes = list(pool(engine).processes)
         assert len(ends) == 1
         assert [process.n_under_way for process in processes] == [0]
 
@@ -389,7 +404,9 @@ async def test_many_stopped_at_a_time():
 def test_a_worker_that_holds_too_much_names_the_sandbox(used):
     bound = 300 << 20
     config = Config.load(workers=1, worker_max_memory=bound, enforcement_poll_interval_ms=20)
-    hungry = "def solve(n):\n    held = b'x' * (600 << 20)\n    for i in range(20_000_000): pass\n    return n"
+    hungry = (
+        "def solve(n):\n    held = b'x' * (600 << 20)\n    for i in range(20_000_000): pass\n    return n"
+    )
     limits = Limits(memory_bytes=1 << 30, fuel=30_000_000_000)
     events = []
     with evocell.Engine(config) as engine:
@@ -398,8 +415,6 @@ def test_a_worker_that_holds_too_much_names_the_sandbox(used):
         assert (result.reason, used["sent"], used["taken"]) == ("worker_lost", 1, 0)
         assert {event.metadata["sandbox_id"] for event in events} == {result.sandbox_id}
         assert {event.metadata["kind"] for event in events} == {"worker_memory"}
-        print("kills", len(events))
         killed = engine.audit_log(kind="killed", sandbox_id=result.sandbox_id)
-        print(engine.audit_log())
-        assert len(killed) == len(events)
+        assert len(killed) == len(events) == _TRIES  # the one behind the compilation is one of them
         assert at_rest(engine)

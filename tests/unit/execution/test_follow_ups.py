@@ -48,7 +48,9 @@ class Far:
         if method == "fail":
             raise ConfigurationError("it cannot be", "x")
         if method == "run":
-            return packed(SEEN) if isinstance(self.shelf.run(params), GuestRequest) else self.shelf.run(params)
+            return (
+                packed(SEEN) if isinstance(self.shelf.run(params), GuestRequest) else self.shelf.run(params)
+            )
         if method == FOLLOW_UP:
             self.taken.append(self.shelf.follow_up(params))
             return packed(SEEN) if self.taken[-1] is not None else None
@@ -386,7 +388,8 @@ async def test_an_answer_of_no_use(method, answer):
 async def test_the_process_is_lost_while_its_result_is_waited_for():
     async with connected() as one:
         follow_up = placed(Answering(one, "wait"))
-        got = []
+        got, noted = [], []
+        follow_up.note = noted.append
 
         async def ask():
             got.append(await follow_up.result_of(called()))
@@ -395,7 +398,8 @@ async def test_the_process_is_lost_while_its_result_is_waited_for():
             nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked()
             await one.stream.aclose()
-        assert (got, one.ended, one.near.waiting) == ([None], 1, 0)
+        assert [seen.lost for seen in got] == ["the connection broke"]
+        assert (one.ended, one.near.waiting, noted) == (1, 0, [])
 
 
 async def test_one_that_was_never_sent_has_no_result():

@@ -85,7 +85,16 @@ def test_imports_that_are_no_names_do_no_harm():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xc1", b"junk", b"\xff" * 100, b"\x93", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", bytes(9)],
+    [
+        b"",
+        b"\xc1",
+        b"junk",
+        b"\xff" * 100,
+        b"\x93",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        bytes(9),
+    ],
 )
 def test_bytes_that_are_no_answer(data):
     assert byte_code_of(GuestBytes(data), PATH) is None
@@ -242,4 +251,3 @@ def test_an_answer_that_is_too_long_is_not_kept(waiting):
     assert all(one.answer is None for one in waiting._leading.values())
     waiting.follow(1, told)
     assert told == [None]
-

@@ -65,7 +65,16 @@ def test_with_and_without_harness_under_every_policy(policy, harness):
 
 @pytest.mark.parametrize(
     "path",
-    ["program.py", "a/b/c.py", "a/__init__.py", "a/b/__init__.py", "ünïcode.py", "x" * 200 + ".py", "0.py", "code.py"],
+    [
+        "program.py",
+        "a/b/c.py",
+        "a/__init__.py",
+        "a/b/__init__.py",
+        "ünïcode.py",
+        "x" * 200 + ".py",
+        "0.py",
+        "code.py",
+    ],
 )
 def test_one_file_of_any_name(path):
     check(follow_up(), compiling({path: "x", "data.txt": "y", "a/table.csv": "1,2"}, POLICIES["medium"]))
@@ -89,7 +98,9 @@ def test_a_file_that_cannot_be_imported_has_no_place(path):
 
 def test_what_looks_like_the_place_elsewhere(monkeypatch):
     """In the arguments it does no harm; in what stands around the code the call is left to the engine."""
-    job = follow_up(payload=requests._HOLE, harness=evolve(HARNESS, code=requests._HOLE), entry="program:solve")
+    job = follow_up(
+        payload=requests._HOLE, harness=evolve(HARNESS, code=requests._HOLE), entry="program:solve"
+    )
     check(job, compiling({"program.py": "x"}))
     policy = POLICIES["medium"]
     hidden = {"import": ("s" + len(requests._HOLE).to_bytes(4, "little").decode() + requests._HOLE.decode(),)}

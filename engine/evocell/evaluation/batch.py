@@ -228,9 +228,9 @@ class Batches:
                 )
                 outcome = "done"
             finally:
-                self._observer.journal.end_batch(batch, outcome)
                 if follow_up is not None:
                     await follow_up.close()
+                self._observer.journal.end_batch(batch, outcome)
             try:
                 await self._observer.settle(since=since)
             except StoreError as error:

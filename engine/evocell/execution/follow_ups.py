@@ -158,6 +158,8 @@ class FollowUp:
     async def result_of(self, request: GuestRequest) -> GuestResult | None:
         """Wait for its result, if it is a given call; None if it is another, or was not made.
 
+        If its process died, the result says so; the call is then to be made again.
+
         Args:
             request: The given call.
 
@@ -174,7 +176,9 @@ class FollowUp:
             if not isinstance(answer, bytes):
                 return None
             seen = GuestResult.from_wire(msgpack.unpackb(answer))
-        except (ConnectionLost, RequestFailed, AttributeError, KeyError, TypeError, ValueError):
+        except ConnectionLost as error:
+            return GuestResult(lost=str(error))
+        except (RequestFailed, AttributeError, KeyError, TypeError, ValueError):
             return None  # the call that is made instead tells what is wrong
         finally:
             await posted.close()
@@ -186,6 +190,7 @@ class FollowUp:
 
         Cancellation: It waits all the same.
         """
+        self._was_posted = True  # what is not sent yet is not sent any more
         posted, self.posted = self.posted, None
         if posted is not None:
             await posted.close()

@@ -105,6 +105,7 @@ class GuestRequest:
         passing: Whether its session serves one evaluation and ends with it: it is neither copied nor frozen,
             and can be recreated if lost. Not sent to other processes.
         follow_up: A call that may be made right behind this compilation.
+        lost: Why it was lost once already, in a sentence; None if it was not. Not sent to other processes.
     """
 
     session: str | None = None
@@ -119,6 +120,7 @@ class GuestRequest:
     sandbox_id: str = ""
     passing: bool = False
     follow_up: Successor | None = field(default=None, repr=False, eq=False)
+    lost: str | None = None
 
     @property
     def body(self) -> bytes:

@@ -67,7 +67,10 @@ class FollowUps:
         leading = self._leading.get(name)
         if leading is None:
             return
-        leading.answer, leading.ended = (None if seen is None else seen.answer), True
+        answer = None if seen is None else seen.answer
+        if answer is not None and len(answer) > MAX_ANSWER_BYTES:
+            answer = None  # no call can be made of it, and many of them may wait here
+        leading.answer, leading.ended = answer, True
         if leading.begin is not None:
             del self._leading[name]
             leading.begin(leading.answer)

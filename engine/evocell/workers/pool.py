@@ -159,7 +159,7 @@ class HostPool:
 
     async def run(self, request: GuestRequest) -> GuestResult:
         """Run one request on the least busy worker, or on the session's own; see `Host`."""
-        seen = await self._run_somewhere(request)
+        seen = request.lost or await self._run_somewhere(request)
         for _ in range(0 if request.session is not None else _TRIES - 1):
             if isinstance(seen, GuestResult):
                 break

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import trio
+from attrs import evolve
 
 from evocell.code.compiler import (
     COMPILE_FUEL,
@@ -211,7 +212,10 @@ class HostWorker:
             passing=job.passing,
         )
         begun = None if job.follow_up is None else job.follow_up.follow_up
-        seen = (None if begun is None else await begun.result_of(request)) or await self._run(request)
+        seen = None if begun is None else await begun.result_of(request)
+        if seen is None or seen.lost is not None:
+            # Where it killed its worker, it must not be among others when it is made again.
+            seen = await self._run(request if seen is None else evolve(request, lost=seen.lost))
         size = _answer_bytes(seen)
         return CallReport(
             outcome=await in_thread_if_large(size, self._outcome, seen, job.limits, job.image),

@@ -129,12 +129,12 @@ SAME = {
     "constants": (
         "ONE = 1\nTABLE = {i: i * i for i in range(99)}\ndef solve(n): return TABLE[n] * ONE",
         task(),
-        0,
+        1,
     ),
     "class": (
         "class A:\n    x = 1\n    def f(self, n): return n * n\ndef solve(n): return A().f(n)",
         task(),
-        0,
+        1,
     ),
     "harness": (
         "def f(n): return n",

@@ -63,10 +63,8 @@ class Successor(Protocol):
     note: Callable[[GuestResult], object]
     """Called with its result."""
 
-    @property
-    def sandbox_id(self) -> str:
-        """The calling sandbox."""
-        ...
+    sandbox_id: str
+    """The calling sandbox."""
 
     def to_wire(self, behind: int, refer: Callable[[bytes], bytes | str]) -> bytes:
         """Return it as bytes.

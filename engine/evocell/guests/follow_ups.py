@@ -13,12 +13,13 @@ from collections.abc import Callable
 from attrs import define
 
 from evocell.errors import ProtocolError
+from evocell.execution.follow_ups import CompiledFile
 from evocell.execution.messages import GuestResult
 from evocell.wire.values import decode_hostile
 from evocell_runtime.untrusted import GuestBytes
 from evocell_runtime.warm import HEAVY_PACKAGES
 
-__all__ = ["FollowUps", "byte_code_of"]
+__all__ = ["FollowUps", "compiled_file"]
 
 MOST_KEPT = 64
 """Compilations whose byte code waits for its call, or that are under way."""
@@ -96,8 +97,8 @@ class FollowUps:
         self._leading.pop(name, None)
 
 
-def byte_code_of(answer: GuestBytes | None, path: str) -> bytes | None:
-    """Return the byte code of a file from a compiler's answer; None where the engine has to look at it.
+def compiled_file(answer: GuestBytes | None, path: str) -> CompiledFile | None:
+    """Return what a file was compiled to from a compiler's answer; None where the engine has to look at it.
 
     Args:
         answer: The answer of the guest.
@@ -111,11 +112,16 @@ def byte_code_of(answer: GuestBytes | None, path: str) -> bytes | None:
         return None
     match found:
         case [str(name), bytes(code)] if name == path:
-            return code
-        case {"t": "compiled", "units": [[str(name), bytes(code), list(imports), [], []]]} if name == path:
-            return None if HEAVY_PACKAGES.intersection(filter(_is_text, imports)) else code
+            return CompiledFile(code)
+        case {"t": "compiled", "units": [[str(name), bytes(code), list(imports), list(marks), []]]}:
+            if name == path and all(map(_is_mark, marks)) and not _needs_another_image(imports):
+                return CompiledFile(code, tuple((bound, number) for bound, number in marks))
     return None
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _is_mark(value: object) -> bool:
+    return isinstance(value, list) and [type(part) for part in value] == [str, int]
+
+
+def _needs_another_image(imports: list[object]) -> bool:
+    return any(isinstance(name, str) and name in HEAVY_PACKAGES for name in imports)

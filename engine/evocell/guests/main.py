@@ -37,7 +37,7 @@ from evocell.execution.messages import (
 from evocell.execution.payload_cache import BLOB, PayloadCache, packed
 from evocell.execution.rpc import Answer, Connection
 from evocell.guests.capacity import capacity, own_resources, raise_descriptor_limit
-from evocell.guests.follow_ups import FollowUps, byte_code_of
+from evocell.guests.follow_ups import FollowUps, compiled_file
 from evocell.guests.host import GuestHost
 from evocell.guests.images import LoadedImages
 from evocell.guests.loop_scheduler import LoopScheduler
@@ -100,12 +100,12 @@ class _Service:
         name, follow_up = found
         state = _Following()
 
-        def begin(compiled: GuestBytes | None) -> None:
-            code = byte_code_of(compiled, follow_up.path)
+        def begin(answered: GuestBytes | None) -> None:
+            found = compiled_file(answered, follow_up.path)
             stop = None
             try:
-                if code is not None:
-                    stop = host.begin(follow_up.with_code(code), partial(_tell, answer))
+                if found is not None:
+                    stop = host.begin(follow_up.with_code(found), partial(_tell, answer))
             except EngineClosed as closed:
                 _tell(answer, closed)
                 return

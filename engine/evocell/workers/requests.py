@@ -12,11 +12,11 @@ import marshal
 from collections.abc import Sequence
 from functools import lru_cache
 
-from evocell.execution.follow_ups import LENGTH_BYTES, Splice
+from evocell.execution.follow_ups import LENGTH_BYTES, Splice, dump_marks
 from evocell.execution.interface import CallJob, CompileJob, FollowUpJob
 from evocell.execution.payload_cache import BLOB_BYTES
 from evocell.models.limits import Limits
-from evocell_guest.packing import pack_files
+from evocell_guest.packing import module_name, pack_files
 
 __all__ = ["CHILD_ENTRY", "call_request", "child_parts", "follow_up_splice", "in_pieces"]
 
@@ -49,21 +49,24 @@ def call_request(job: CallJob, *, load: bool) -> tuple[bytes, ...]:
 
 
 def follow_up_splice(job: FollowUpJob, compiling: CompileJob) -> Splice | None:
-    """Make the request of a call up to the byte code of its one file, and behind it.
+    """Make the request of a call around what its one file is compiled to.
 
     Args:
         job: The call.
         compiling: The compilation of its code.
 
     Returns:
-        The parts around; None where the place of the byte code cannot be told.
+        The parts around; None where the place of the code cannot be told.
     """
     ((path, _),) = compiling.tree.python_files
     policy = None if compiling.policy is None else compiling.policy.at_run_time()
     code = pack_files(compiling.root, [(path, _HOLE, ())], policy=policy)
     hole = _BYTES + len(_HOLE).to_bytes(LENGTH_BYTES, "little") + _HOLE
-    start, found, end = code.partition(hole)
-    if not found or hole in end:
+    module = module_name(path)[0]
+    empty = dump_marks({module: {}})
+    start, _, end = code.partition(hole)
+    middle, found, end = end.partition(_BYTES + len(empty).to_bytes(LENGTH_BYTES, "little") + empty)
+    if not found or hole in middle + end:
         return None
     harness = None if job.harness is None else job.harness.code
     head = _head(job.entry, job.seed, job.limits)
@@ -72,8 +75,10 @@ def follow_up_splice(job: FollowUpJob, compiling: CompileJob) -> Splice | None:
     return Splice(
         before=first[:n_before],
         between=start + _BYTES,
+        middle=middle + _BYTES,
         after=(end + first[n_before:], *rest),
-        n_around=len(code) - len(_HOLE),
+        n_around=len(code) - len(_HOLE) - len(empty),
+        module=module,
     )
 
 

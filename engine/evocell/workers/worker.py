@@ -24,7 +24,7 @@ from evocell.code.sources import FileTree
 from evocell.concurrency import both, in_thread_if_large
 from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
 from evocell.execution.follow_ups import FollowUp, FollowUpRequest
-from evocell.execution.interface import CallJob, CallReport, CompileJob, FreezeJob, TogetherJob
+from evocell.execution.interface import CallJob, CallReport, CompileJob, FollowUpJob, FreezeJob, TogetherJob
 from evocell.execution.messages import GuestRequest, GuestResult, Host
 from evocell.guests.images import ImageCatalogue, describe_image
 from evocell.models.info import ImageInfo
@@ -119,6 +119,10 @@ class HostWorker:
             return None
         if len(compiling.tree.python_files) != 1:
             return None
+        job.follow_up = FollowUp(partial(self._follow_up_request, job, compiling), job.sandbox_id)
+        return job.follow_up
+
+    def _follow_up_request(self, job: FollowUpJob, compiling: CompileJob) -> FollowUpRequest | None:
         splice = follow_up_splice(job, compiling)
         if splice is None:
             return None
@@ -131,8 +135,7 @@ class HostWorker:
             harness=None if job.harness is None else job.harness.path,
             sandbox_id=job.sandbox_id,
         )
-        job.follow_up = FollowUp(FollowUpRequest(path, splice, request))
-        return job.follow_up
+        return FollowUpRequest(path, splice, request)
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
         """Compile several trees in one fork that does not run them; see `Worker`.

@@ -10,7 +10,7 @@ import trio.testing
 from attrs import evolve
 
 from evocell.errors import ConfigurationError
-from evocell.execution.follow_ups import FOLLOW_UP, FollowUp, FollowUpRequest, Splice
+from evocell.execution.follow_ups import FOLLOW_UP, CompiledFile, FollowUp, FollowUpRequest, Splice
 from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.execution.payload_cache import BLOB, BLOB_BYTES, PayloadCache, RequestSender, packed
 from evocell.execution.rpc import Connection, ConnectionLost, RequestFailed
@@ -190,7 +190,14 @@ async def test_a_cancelled_wait_does_not_stop_it():
 
 # ---------------------------------------------------------------------- calls behind compilations, on the wire
 
-SPLICE = Splice(before=b"{before", between=b"between", after=(b"after", LONG, b"0"), n_around=12)
+SPLICE = Splice(
+    before=b"{before",
+    between=b"between",
+    middle=b"middle",
+    after=(b"after", LONG, b"0"),
+    n_around=12,
+    module="m",
+)
 REQUEST = GuestRequest(
     parts=SPLICE.after,
     limits=Limits(fuel=123),
@@ -202,15 +209,19 @@ REQUEST = GuestRequest(
 WANTED = FollowUpRequest("program.py", SPLICE, REQUEST)
 
 
+def follow_up_of(wanted):
+    return FollowUp(lambda: wanted, wanted=wanted)
+
+
 def called(code=b"code", **more):
-    return evolve(REQUEST, parts=SPLICE.filled(code), **more)
+    return evolve(REQUEST, parts=SPLICE.filled(CompiledFile(code)), **more)
 
 
 async def test_long_parts_are_sent_once():
     async with connected() as one:
         sender = RequestSender(one.near, LruCache(1 << 20))
         for behind in range(3):
-            posted = sender.post(FollowUp(WANTED), behind, ended=one.end)
+            posted = sender.post(follow_up_of(WANTED), behind, ended=one.end)
             assert GuestResult.from_wire(msgpack.unpackb(await posted.wait())) == SEEN
             await posted.close()
         await sender.run(called())
@@ -218,14 +229,14 @@ async def test_long_parts_are_sent_once():
         assert one.near.sent_bytes < 2 * len(LONG)
         plain = evolve(WANTED, request=evolve(REQUEST, sandbox_id=""))  # which is not sent
         assert one.far.taken == [(behind, plain) for behind in range(3)]
-        assert one.far.taken[0][1].with_code(b"code") == called(sandbox_id="")
+        assert one.far.taken[0][1].with_code(CompiledFile(b"code")) == called(sandbox_id="")
 
 
 async def test_short_parts_go_along():
     async with connected() as one:
         short = evolve(REQUEST, parts=(b"x" * BLOB_BYTES,))
         posted = RequestSender(one.near, LruCache(1 << 20)).post(
-            FollowUp(evolve(WANTED, request=short)), 1, ended=one.end
+            follow_up_of(evolve(WANTED, request=short)), 1, ended=one.end
         )
         await posted.wait()
         await posted.close()
@@ -235,7 +246,7 @@ async def test_short_parts_go_along():
 
 async def test_a_call_whose_parts_were_lost_is_not_made():
     async with connected(keeps=10) as one:
-        posted = RequestSender(one.near, LruCache(1 << 20)).post(FollowUp(WANTED), 1, ended=one.end)
+        posted = RequestSender(one.near, LruCache(1 << 20)).post(follow_up_of(WANTED), 1, ended=one.end)
         assert await posted.wait() is None
         await posted.close()
         assert (one.far.blobs, one.far.taken, one.ended) == (1, [None], 1)
@@ -274,7 +285,7 @@ class Answering:
 
 
 def placed(answering):
-    follow_up = FollowUp(WANTED)
+    follow_up = follow_up_of(WANTED)
     follow_up.sent_with(answering)
     follow_up.tree_placed()
     return follow_up
@@ -284,7 +295,7 @@ def placed(answering):
 async def test_it_is_sent_once_the_tree_is_there_and_the_process_known(order):
     async with connected() as one:
         answering, other = Answering(one, value=packed(SEEN)), Answering(one)
-        follow_up = FollowUp(WANTED)
+        follow_up = follow_up_of(WANTED)
         for step in order.split():
             assert (answering.posts, follow_up.posted) == (0, None)
             follow_up.sent_with(answering) if step == "sent" else follow_up.tree_placed()
@@ -298,7 +309,7 @@ async def test_it_is_sent_once_the_tree_is_there_and_the_process_known(order):
 async def test_if_the_compilation_moves_before_it_is_sent_it_goes_to_the_later_process():
     async with connected() as one:
         answering, later = Answering(one), Answering(one)
-        follow_up = FollowUp(WANTED)
+        follow_up = follow_up_of(WANTED)
         follow_up.sent_with(answering)
         follow_up.sent_with(later)
         follow_up.tree_placed()
@@ -344,8 +355,8 @@ OTHERS = {
     "passing": {"passing": True},
     "again": {"parts_again": (b"",)},
     "processes": {"child_parts": (b"",)},
-    "arguments": {"parts": evolve(SPLICE, after=(b"after", LONG, b"1")).filled(b"code")},
-    "head": {"parts": evolve(SPLICE, before=b"{befere").filled(b"code")},
+    "arguments": {"parts": evolve(SPLICE, after=(b"after", LONG, b"1")).filled(CompiledFile(b"code"))},
+    "head": {"parts": evolve(SPLICE, before=b"{befere").filled(CompiledFile(b"code"))},
     "nothing": {"parts": ()},
 }
 
@@ -403,7 +414,7 @@ async def test_the_process_is_lost_while_its_result_is_waited_for():
 
 
 async def test_one_that_was_never_sent_has_no_result():
-    follow_up = FollowUp(WANTED)
+    follow_up = follow_up_of(WANTED)
     assert await follow_up.result_of(called()) is None
     follow_up.tree_placed()
     assert await follow_up.result_of(called()) is None
@@ -432,7 +443,7 @@ async def test_closing_stops_it():
 async def test_after_closing_it_is_not_sent():
     async with connected() as one:
         answering = Answering(one, "wait")
-        follow_up = FollowUp(WANTED)
+        follow_up = follow_up_of(WANTED)
         follow_up.tree_placed()
         await follow_up.close()
         follow_up.sent_with(answering)

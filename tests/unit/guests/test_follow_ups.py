@@ -2,8 +2,9 @@
 
 import pytest
 
+from evocell.execution.follow_ups import CompiledFile
 from evocell.execution.messages import GuestResult
-from evocell.guests.follow_ups import MAX_ANSWER_BYTES, MOST_KEPT, FollowUps, byte_code_of
+from evocell.guests.follow_ups import MAX_ANSWER_BYTES, MOST_KEPT, FollowUps, compiled_file
 from evocell_guest.values import encode
 from evocell_runtime.calls import CallResult
 from evocell_runtime.membrane import StopReason
@@ -28,14 +29,20 @@ def unit(path=PATH, code=CODE, imports=(), marks=(), findings=(), **more):
     [[PATH, CODE], unit(), unit(imports=["math", "re"]), unit(more=1)],
     ids=["short", "whole", "light imports", "another key"],
 )
-def test_the_byte_code_of_the_one_file(plain):
-    assert byte_code_of(answered(plain), PATH) == CODE
+def test_the_compiled_file_the_one_file(plain):
+    assert compiled_file(answered(plain), PATH) == CompiledFile(CODE)
 
 
 @pytest.mark.parametrize("code", [b"", bytes(200_000)])
-def test_byte_code_of_any_length_below_the_bound(code):
-    assert byte_code_of(answered([PATH, code]), PATH) == code
-    assert byte_code_of(answered(unit(code=code)), PATH) == code
+def test_compiled_file_any_length_below_the_bound(code):
+    assert compiled_file(answered([PATH, code]), PATH) == CompiledFile(code)
+    assert compiled_file(answered(unit(code=code)), PATH) == CompiledFile(code)
+
+
+def test_the_marks_of_its_names():
+    marks = [["a", 1], ["b", -(2**63)], ["a", 2]]
+    found = compiled_file(answered(unit(marks=marks)), PATH)
+    assert found == CompiledFile(CODE, (("a", 1), ("b", -(2**63)), ("a", 2)))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +55,11 @@ def test_byte_code_of_any_length_below_the_bound(code):
         {"t": "compiled", "units": []},
         {"t": "compiled", "units": [[PATH, CODE, [], []]]},
         {"t": "compiled", "units": [[PATH, CODE, [], [], [], []]]},
-        unit(marks=[["name", 1]]),
+        unit(marks=[["name", "1"]]),
+        unit(marks=[["name", True]]),
+        unit(marks=[["name", 1, 2]]),
+        unit(marks=[[1, 1]]),
+        unit(marks=["name", 1]),
         unit(findings=["it reaches os.system"]),
         unit(t="rejected"),
         {"t": "rejected", "kind": "syntax", "message": "invalid syntax"},
@@ -69,18 +80,18 @@ def test_byte_code_of_any_length_below_the_bound(code):
     ],
 )
 def test_anything_else_is_left_to_the_engine(plain):
-    assert byte_code_of(answered(plain), PATH) is None
+    assert compiled_file(answered(plain), PATH) is None
 
 
 @pytest.mark.parametrize("package", sorted(HEAVY_PACKAGES))
 def test_what_may_need_another_image_is_left_to_the_engine(package):
-    assert byte_code_of(answered(unit(imports=["math", package])), PATH) is None
+    assert compiled_file(answered(unit(imports=["math", package])), PATH) is None
 
 
 def test_imports_that_are_no_names_do_no_harm():
     odd = [["numpy"], {"numpy": 1}, b"numpy", None, {1, 2}]
-    assert byte_code_of(answered(unit(imports=odd)), PATH) == CODE
-    assert byte_code_of(answered(unit(imports=[*odd, min(HEAVY_PACKAGES)])), PATH) is None
+    assert compiled_file(answered(unit(imports=odd)), PATH) == CompiledFile(CODE)
+    assert compiled_file(answered(unit(imports=[*odd, min(HEAVY_PACKAGES)])), PATH) is None
 
 
 @pytest.mark.parametrize(
@@ -97,29 +108,29 @@ def test_imports_that_are_no_names_do_no_harm():
     ],
 )
 def test_bytes_that_are_no_answer(data):
-    assert byte_code_of(GuestBytes(data), PATH) is None
+    assert compiled_file(GuestBytes(data), PATH) is None
 
 
 def test_no_answer():
-    assert byte_code_of(None, PATH) is None
+    assert compiled_file(None, PATH) is None
 
 
 def test_half_an_answer_and_one_with_more_behind_it():
     whole = encode(unit())
     for end in range(len(whole)):
-        assert byte_code_of(GuestBytes(whole[:end]), PATH) is None
-    assert byte_code_of(GuestBytes(whole + b"\x00"), PATH) is None
+        assert compiled_file(GuestBytes(whole[:end]), PATH) is None
+    assert compiled_file(GuestBytes(whole + b"\x00"), PATH) is None
 
 
 def test_an_answer_beyond_the_caps():
     at_most = MAX_ANSWER_BYTES - len(encode([PATH, bytes(1 << 16)])) + (1 << 16)
-    assert byte_code_of(answered([PATH, bytes(at_most)]), PATH) == bytes(at_most)
-    assert byte_code_of(answered([PATH, bytes(at_most + 1)]), PATH) is None
-    assert byte_code_of(answered(unit(imports=["m"] * 20_000)), PATH) is None
+    assert compiled_file(answered([PATH, bytes(at_most)]), PATH) == CompiledFile(bytes(at_most))
+    assert compiled_file(answered([PATH, bytes(at_most + 1)]), PATH) is None
+    assert compiled_file(answered(unit(imports=["m"] * 20_000)), PATH) is None
     deep: object = []
     for _ in range(10):
         deep = [deep]
-    assert byte_code_of(answered(unit(more=deep)), PATH) is None
+    assert compiled_file(answered(unit(more=deep)), PATH) is None
 
 
 def seen(response):

@@ -8,6 +8,7 @@ from attrs import evolve
 from evocell.code.compiler import CompiledUnit, CompiledVersion, assemble
 from evocell.code.snapshots import VersionSnapshot
 from evocell.code.sources import normalise
+from evocell.execution.follow_ups import CompiledFile, dump_marks
 from evocell.execution.interface import CallJob, CompileJob, FollowUpJob
 from evocell.models import Limits
 from evocell.models.security import policy_for
@@ -26,6 +27,14 @@ POLICIES = {
     "with processes": policy_for("medium", blocked=["socket"]).with_processes(),
 }
 CODES = [b"", b"\x00", b"code" * 10, bytes(255), bytes(256), bytes(range(256)) * 1000]
+MARKS = [
+    (),
+    (("a", 0),),
+    (("a", 1), ("b", -1), ("a", 2)),
+    (("é" * 300, 2**31), ("x", 2**63 - 1), ("y", -(2**63))),
+    tuple((f"n{number}", number) for number in range(300)),
+    (("", 5),),
+]
 
 
 def compiling(files, policy=None):
@@ -37,11 +46,15 @@ def follow_up(**more):
     return FollowUpJob(**given | more)
 
 
-def whole(job, compile_job, code, **more):
+def whole(job, compile_job, code, marks=(), **more):
     """The parts of the same call, as the engine makes them once it has the byte code."""
     ((path, _),) = compile_job.tree.python_files
     version = assemble(
-        SNAPSHOT, compile_job.tree, compile_job.root, [CompiledUnit(path, code)], compile_job.policy
+        SNAPSHOT,
+        compile_job.tree,
+        compile_job.root,
+        [CompiledUnit(path, code, marks=marks)],
+        compile_job.policy,
     )
     given = {name: getattr(job, name) for name in ("entry", "payload", "seed", "limits", "harness")}
     return call_request(CallJob(code=version, **given | more), load=True)
@@ -50,9 +63,9 @@ def whole(job, compile_job, code, **more):
 def check(job, compile_job):
     splice = follow_up_splice(job, compile_job)
     assert splice is not None
-    for code in CODES:
-        body = b"".join(whole(job, compile_job, code))
-        assert b"".join(splice.filled(code)) == body
+    for code, marks in zip(CODES, MARKS, strict=True):
+        body = b"".join(whole(job, compile_job, code, marks))
+        assert b"".join(splice.filled(CompiledFile(code, marks))) == body
         assert splice.fits(body)
     return splice
 
@@ -115,12 +128,16 @@ def test_code_that_holds_the_place():
 
 def test_the_agent_reads_what_was_filled_in():
     job, compile_job = follow_up(harness=HARNESS), compiling({"program.py": "x"}, POLICIES["high"])
-    filled = b"".join(follow_up_splice(job, compile_job).filled(b"code"))
+    filled = b"".join(follow_up_splice(job, compile_job).filled(CompiledFile(b"code", (("a", 7),))))
     asked = read_request(filled)
     assert (asked["entry"], asked["seed"], asked["args"]) == ("program:solve", 5, PAYLOAD)
     assert asked["harness"] == HARNESS.code
     version = assemble(
-        SNAPSHOT, compile_job.tree, "/app", [CompiledUnit("program.py", b"code")], compile_job.policy
+        SNAPSHOT,
+        compile_job.tree,
+        "/app",
+        [CompiledUnit("program.py", b"code", marks=(("a", 7),))],
+        compile_job.policy,
     )
     assert asked["code"] == version.code
 
@@ -162,23 +179,19 @@ def test_code_compiled_otherwise_does_not_fit(other):
         assert not splice.fits(b"".join(whole(job, other, code)))
 
 
-def test_code_that_binds_marked_names_does_not_fit():
-    job, compile_job = follow_up(), compiling({"program.py": "x"})
-    unit = CompiledUnit("program.py", b"code", marks=(("name", 7),))
-    version = assemble(SNAPSHOT, compile_job.tree, "/app", [unit])
-    call = CallJob(code=version, entry=job.entry, payload=PAYLOAD, seed=5, limits=job.limits)
-    assert not follow_up_splice(job, compile_job).fits(b"".join(call_request(call, load=True)))
-
-
 def test_a_body_cut_or_with_a_byte_changed_does_not_fit():
     job, compile_job = follow_up(), compiling({"program.py": "x"}, POLICIES["low"])
-    splice, code = follow_up_splice(job, compile_job), b"code"
-    body = b"".join(whole(job, compile_job, code))
+    splice, code, marks = follow_up_splice(job, compile_job), b"the code", (("a", 7),)
+    body = b"".join(whole(job, compile_job, code, marks))
     assert splice.fits(body)
     start = body.index(code, len(splice.before))
+    marked = dump_marks({"program": dict(marks)})
+    marks_start = body.index(marked, start)
     for at in range(len(body)):
         changed = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
-        assert splice.fits(changed) == (start <= at < start + len(code))  # the code itself is the compiler's
+        # Code and marks themselves are the compiler's.
+        theirs = start <= at < start + len(code) or marks_start <= at < marks_start + len(marked)
+        assert splice.fits(changed) == theirs
         assert not splice.fits(body[:at])
         assert not splice.fits(body[:at] + body[at + 1 :])
         assert not splice.fits(body[:at] + b"\x00" + body[at:])

@@ -135,7 +135,8 @@ class LoopScheduler:
     async def _wipe_one(self) -> None:
         """Wipe the fork of an ended job, unless a job has come meanwhile, which goes first."""
         if self.has_input():
-            for _ in range(2):  # in the first turn of the loop, this task may be resumed before the reader
+            await trio.lowlevel.checkpoint()
+            if not self._turns.fresh:  # this task may have been resumed before the reader
                 await trio.lowlevel.checkpoint()
         if not self._turns.fresh and self._ended:
             self._ended.popleft()()

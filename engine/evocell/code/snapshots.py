@@ -21,7 +21,7 @@ from evocell.code.sources import FileTree
 from evocell.errors import StoreError
 from evocell_runtime.private import PRIVATE_MODE, make_below, make_private
 
-__all__ = ["put_tree"]
+__all__ = ["is_small", "put_tree"]
 
 _DIRECTORY_MODE = 0o755
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
@@ -326,6 +326,11 @@ def _holds(directory: Path, tree: FileTree) -> bool:
     return seen == len(expected)
 
 
+def is_small(tree: FileTree) -> bool:
+    """Return whether a tree is written in less time than the hand-over to a thread takes."""
+    return len(tree.files) <= _FEW_FILES and sum(len(content) for _, content in tree.files) <= _FEW_BYTES
+
+
 async def put_tree(snapshots: SnapshotStore, tree: FileTree) -> VersionSnapshot:
     """Store a tree, a large one in a thread; return its snapshot.
 
@@ -334,6 +339,6 @@ async def put_tree(snapshots: SnapshotStore, tree: FileTree) -> VersionSnapshot:
 
     Cancellation: It is stored all the same.
     """
-    if len(tree.files) <= _FEW_FILES and sum(len(content) for _, content in tree.files) <= _FEW_BYTES:
+    if is_small(tree):
         return snapshots.put(tree)
     return await trio.to_thread.run_sync(snapshots.put, tree)

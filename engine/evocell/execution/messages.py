@@ -103,6 +103,7 @@ class GuestRequest:
         passing: Whether its session serves one evaluation and ends with it: it is neither copied nor frozen,
             and can be recreated if lost. Not sent to other processes.
         follow_up: A call that may be made right behind this compilation.
+        sent: Called once the request is on its way to another process; never, where there is none.
         lost: Why it was lost once already, in a sentence; None if it was not. Not sent to other processes.
     """
 
@@ -118,6 +119,7 @@ class GuestRequest:
     sandbox_id: str = ""
     passing: bool = False
     follow_up: Successor | None = field(default=None, repr=False, eq=False)
+    sent: Callable[[], object] = field(default=bool, repr=False, eq=False)
     lost: str | None = None
 
     @property

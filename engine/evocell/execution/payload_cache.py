@@ -138,10 +138,15 @@ class RequestSender:
             KeyError, TypeError, ValueError: Its answer is not a result.
         """
         params: dict[str, Any] = {"alone": request.session is None}
-        sent: Callable[[], object] = bool
-        if request.follow_up is not None and post is not None:
-            params["leads"] = behind = next(self._compilations)
-            sent = partial(request.follow_up.sent_with, partial(post, request.follow_up, behind))
+        follow_up = None if post is None else request.follow_up
+        if follow_up is not None:
+            params["leads"] = next(self._compilations)
+
+        def sent() -> None:
+            if follow_up is not None and post is not None:
+                follow_up.sent_with(partial(post, follow_up, params["leads"]))
+            request.sent()
+
         # After two misses in a row the request is sent whole.
         for refer in (self._refer, self._refer, _enclose):
             blobs: dict[str, bytes] = {}

@@ -19,10 +19,17 @@ from evocell.code.compiler import (
     read_compile_response,
     read_compile_trees_response,
 )
-from evocell.code.snapshots import SnapshotStore, VersionSnapshot, put_tree
+from evocell.code.snapshots import SnapshotStore, VersionSnapshot, is_small, put_tree
 from evocell.code.sources import FileTree
 from evocell.concurrency import both, in_thread_if_large
-from evocell.errors import CapacityError, ConfigurationError, ImageError, ProtocolError, WorkerDied
+from evocell.errors import (
+    CapacityError,
+    ConfigurationError,
+    ImageError,
+    ProtocolError,
+    StoreError,
+    WorkerDied,
+)
 from evocell.execution.follow_ups import FollowUp, FollowUpRequest
 from evocell.execution.interface import CallJob, CallReport, CompileJob, FollowUpJob, FreezeJob, TogetherJob
 from evocell.execution.messages import GuestRequest, GuestResult, Host
@@ -97,20 +104,31 @@ class HostWorker:
         """
         limits = _compile_limits(compile_fuel(job.tree))
         question = compile_request(job.tree, job.root, job.policy, job.known, job.prefix)
-        follow_up = self._follow_up(job)
-        request = GuestRequest(parts=in_pieces(question), limits=limits, follow_up=follow_up)
-
-        async def place() -> VersionSnapshot:
-            snapshot = await put_tree(self._snapshots, job.tree)
-            if follow_up is not None:
-                follow_up.tree_placed()
-            return snapshot
-
+        small = is_small(job.tree)
+        follow_up = self._follow_up(job) if small else None
+        request = GuestRequest(
+            parts=in_pieces(question),
+            limits=limits,
+            follow_up=follow_up,
+            sent=partial(self._place, job.tree, follow_up) if small else bool,
+        )
         # Stored while it is compiled: a worker that is asked late is idle meanwhile.
-        seen, snapshot = await both(partial(self._run, request), place)
+        if small:
+            seen, snapshot = await self._run(request), self._snapshots.put(job.tree)
+        else:
+            seen, snapshot = await both(
+                partial(self._run, request), partial(put_tree, self._snapshots, job.tree)
+            )
         if seen.lost is not None:
             raise WorkerDied(f"the code could not be compiled: {seen.lost}, again and again")
         return await in_thread_if_large(_answer_bytes(seen), self._compiled, seen, snapshot, job, limits)
+
+    def _place(self, tree: FileTree, follow_up: FollowUp | None) -> None:
+        """Store a tree, and send the call behind its compilation."""
+        with suppress(StoreError):  # raised by the next try, when it is compiled
+            self._snapshots.put(tree)
+            if follow_up is not None:
+                follow_up.tree_placed()
 
     def _follow_up(self, compiling: CompileJob) -> FollowUp | None:
         """Take a call over that may be made behind a compilation; None if none can be."""

@@ -43,7 +43,7 @@ class LoopScheduler:
         """Called before each turn of the loop, and before the last waiting short job: flushes the results of
         ended jobs, so that new requests arrive in time."""
         self.has_input: Callable[[], bool] = bool
-        """Whether new requests may wait to be read."""
+        """Whether requests wait to be read that are better begun before the fork of an ended job is wiped."""
         self._turns = RunQueue(STARTED_PER_THREAD)
         self._closing = False
         self._current: Job | None = None

@@ -56,7 +56,8 @@ class _Service:
         self._driver = driver
         self._host: GuestHost | None = None
         self._shelf = PayloadCache()
-        self._follow_ups = FollowUps()
+        self.follow_ups = FollowUps()
+        """The compilations that calls follow."""
 
     def notified(self, method: str, params: dict[str, Any]) -> None:
         """Keep a blob that later requests refer to."""
@@ -80,15 +81,15 @@ class _Service:
         name: int | None = params.get("leads")
         if name is None:
             return host.begin(request, partial(_tell, answer))
-        self._follow_ups.lead(name)
+        self.follow_ups.lead(name)
 
         def done(seen: GuestResult | EngineClosed) -> None:
             _tell(answer, seen)
-            self._follow_ups.ended(name, seen if isinstance(seen, GuestResult) else None)
+            self.follow_ups.ended(name, seen if isinstance(seen, GuestResult) else None)
 
         stop = host.begin(request, done)
         if stop is None:
-            self._follow_ups.ended(name, None)
+            self.follow_ups.ended(name, None)
         return stop
 
     def _follow(self, host: GuestHost, params: dict[str, Any], answer: Answer) -> Callable[[], object]:
@@ -115,11 +116,11 @@ class _Service:
                 state.stop = stop
 
         def leave() -> None:
-            self._follow_ups.leave(name)
+            self.follow_ups.leave(name)
             answer(None, None)
 
         state.stop = leave
-        self._follow_ups.follow(name, begin)
+        self.follow_ups.follow(name, begin)
         return state
 
     async def handle(self, method: str, params: dict[str, Any]) -> Any:
@@ -221,7 +222,8 @@ async def _serve(source: int, sink: int) -> None:
         driver.on_pause = connection.release
         waiting = select.poll()
         waiting.register(source, select.POLLIN)
-        driver.has_input = lambda: bool(waiting.poll(0))
+        # For others it is better to use the body again that was used last.
+        driver.has_input = lambda: bool(service.follow_ups) and bool(waiting.poll(0))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.serve)

@@ -139,12 +139,15 @@ class Watch:
         }
 
 
-@pytest.mark.soak
-def test_an_engine_outlives_generated_hostile_programs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(10, marks=pytest.mark.slow), pytest.param(SECONDS, marks=pytest.mark.soak)]
+)
+def test_an_engine_outlives_generated_hostile_programs(tmp_path, monkeypatch, seconds):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     # Full in minutes rather than in an hour, so that what grows beside them shows.
-    monkeypatch.setattr("evocell.sandboxes.code_versions._KEPT_BYTES", 4 << 20)
+    for module in ("code_versions", "compiled_files"):
+        monkeypatch.setattr(f"evocell.sandboxes.{module}.KEPT_BYTES", 4 << 20)
     monkeypatch.setattr("evocell.store.lineage.LOOSE", 5_000)
     monkeypatch.setattr("evocell.store.fitness.LATEST", 5_000)
     me = psutil.Process()
@@ -152,7 +155,7 @@ def test_an_engine_outlives_generated_hostile_programs(tmp_path, monkeypatch):
     with evocell.Engine(evocell.Config.load(workers=2)) as engine:
         watch = Watch(engine)
         rounds = 0
-        while time.monotonic() - watch.begun < SECONDS:
+        while time.monotonic() - watch.begun < seconds:
             rounds += 1
 
             @seed(SEED * 100_000 + rounds)
@@ -165,7 +168,7 @@ def test_an_engine_outlives_generated_hostile_programs(tmp_path, monkeypatch):
             )
             @given(st.lists(programs, min_size=BATCH, max_size=BATCH), st.sampled_from(PROFILES))
             def one_round(sources, profile):
-                if time.monotonic() - watch.begun < SECONDS:
+                if time.monotonic() - watch.begun < seconds:
                     watch.judge(sources, profile)
 
             one_round()

@@ -26,6 +26,8 @@ _DIGEST_BYTES = 32
 
 # `seq` counts the bytes ever put, so that the oldest ones beyond the bound are found without a scan.
 _PUT = "INSERT OR REPLACE INTO byte_code SELECT coalesce(max(seq), 0) + ?, ?, ? FROM byte_code"
+_KEYS = "SELECT key FROM byte_code WHERE typeof(key) = 'blob' AND length(key) = ? LIMIT ?"
+_GET = "SELECT CAST(unit AS BLOB) FROM byte_code WHERE key = ? AND length(unit) <= ?"
 _TRIM = "DELETE FROM byte_code WHERE seq <= (SELECT max(seq) FROM byte_code) - ?"
 
 
@@ -38,7 +40,7 @@ class ByteCode:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        found = [key for (key,) in store.query("SELECT key FROM byte_code LIMIT ?", (MOST_KNOWN,))]
+        found = [key for (key,) in store.query(_KEYS, (_DIGEST_BYTES, MOST_KNOWN))]
         self._known: set[bytes] | None = set(found) if len(found) < MOST_KNOWN else None
         self._put_since_trim = 0
 
@@ -57,7 +59,7 @@ class ByteCode:
         asked = _key(key)
         if self._known is not None and asked not in self._known:
             return None
-        rows = self._store.query("SELECT CAST(unit AS BLOB) FROM byte_code WHERE key = ?", (asked,))
+        rows = self._store.query(_GET, (asked, _DIGEST_BYTES + MOST_UNIT_BYTES))
         if not rows or not isinstance(rows[0][0], bytes):
             return None
         digest, unit = rows[0][0][:_DIGEST_BYTES], rows[0][0][_DIGEST_BYTES:]

@@ -85,13 +85,14 @@ def test_the_oldest_go_first(store, monkeypatch):
     assert 30_000 < total <= 60_000
 
 
-def test_a_file_that_is_too_large_is_not_kept(store, monkeypatch):
-    monkeypatch.setattr(byte_code_module, "MOST_UNIT_BYTES", 10)
+def test_a_file_that_is_too_large_is_neither_kept_nor_read(store, monkeypatch):
     kept = ByteCode(store)
+    kept.put({THREE: bytes(11)})
+    monkeypatch.setattr(byte_code_module, "MOST_UNIT_BYTES", 10)
     kept.put({ONE: bytes(11), TWO: bytes(10)})
     store.catch_up()
 
-    assert (kept.get(ONE), kept.get(TWO)) == (None, bytes(10))
+    assert (kept.get(ONE), kept.get(TWO), kept.get(THREE)) == (None, bytes(10), None)
 
 
 def test_nothing_more_waits_for_a_store_that_cannot_be_written(store):

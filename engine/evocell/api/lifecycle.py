@@ -14,7 +14,7 @@ import trio
 
 from evocell.api.portal import bare
 from evocell.code.references import TreeReferences
-from evocell.code.snapshots import SnapshotStore
+from evocell.code.snapshots import SnapshotStore, remove_former
 from evocell.concurrency import running_beside
 from evocell.config import Config
 from evocell.console.batches import BatchLines, Report, batch_bar, shows_bars
@@ -133,6 +133,7 @@ class EngineLifecycle(Completable):
             lasting = None
             if durable:
                 lasting = snapshots if memory is None else SnapshotStore(root / "code")
+                await trio.to_thread.run_sync(remove_former, root / "code")
             self._store = await opening.enter_async_context(open_store(root / FILE_NAME, durable=durable))
             with self._showing() as progress:
                 opened = self._open_worker(self.config, snapshots, progress=progress)
@@ -318,6 +319,7 @@ class EngineLifecycle(Completable):
         self._reloading = Reloading(worker, versions, self._manager)
         kept = PopulationStore(self._store, observer.journal.run)
         self._populations = PopulationRegistry(self._manager, kept, self.config)
+        snapshots.on_full = versions.trees.remove_unused
         trees = TreeRemoval(versions.trees, snapshots, lasting, kept)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.host.on_kill = self._manager.note_worker_kill

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from evocell.code.sources import FileTree
 from evocell.errors import StoreError
 from evocell_runtime.private import PRIVATE_MODE, make_below, make_private
 
-__all__ = ["is_small", "put_tree"]
+__all__ = ["is_small", "put_tree", "remove_former"]
 
 _DIRECTORY_MODE = 0o755
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}\Z")
@@ -104,13 +105,10 @@ class SnapshotStore:
         self._changing = threading.Lock()
         self.on_new: Callable[[FileTree], None] | None = None
         """Called with each new tree, in the thread that put it."""
-        with self._store_errors(self.root):
-            for directory in (self.root, self._trees, self._temporary, self.root / "files"):
-                problem = make_private(directory)
-                if problem is not None:
-                    raise StoreError(problem, str(directory))
-            self._blobs = BlobStore(self.root / "files")
-        shutil.rmtree(self.root / "modules", ignore_errors=True)  # byte code, which is in the store now
+        self.on_full: Callable[[], object] | None = None
+        """Called when there is no room for a tree, to make some; the tree is then put once more."""
+        self._make_directories()
+        self._blobs = BlobStore(self.root / "files")
 
     def put(self, tree: FileTree) -> VersionSnapshot:
         """Store a tree, unless it exists already; return its snapshot.
@@ -121,7 +119,7 @@ class SnapshotStore:
         final = self._trees / tree.digest
         if not self.has_put(tree.digest):
             with self._store_errors(final):
-                self._place(tree, final)
+                self._place_for_certain(tree, final)
             with self._changing:
                 self._files[tree.digest] = tuple(tree.file_digests.values())
             if self.on_new is not None:
@@ -223,6 +221,26 @@ class SnapshotStore:
         # Plain strings: what `tempfile` does beside it takes longer than a small tree.
         return f"{self._staging_prefix}-{next(self._staged)}"
 
+    def _make_directories(self) -> None:
+        with self._store_errors(self.root):
+            for directory in (self.root, self._trees, self._temporary, self.root / "files"):
+                problem = make_private(directory)
+                if problem is not None:
+                    raise StoreError(problem, str(directory))
+
+    def _place_for_certain(self, tree: FileTree, final: Path) -> None:
+        """Place a tree, once more if the store was emptied by others, or is full of what is not needed."""
+        try:
+            self._place(tree, final)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                self._make_directories()
+            elif error.errno in {errno.ENOSPC, errno.EDQUOT} and self.on_full is not None:
+                self.on_full()
+            else:
+                raise
+            self._place(tree, final)
+
     def _place(self, tree: FileTree, final: Path) -> None:
         if final.is_dir():
             if _holds(final, tree):
@@ -261,6 +279,11 @@ class SnapshotStore:
             yield
         except OSError as error:
             raise _store_error(path, error) from error
+
+
+def remove_former(root: Path) -> None:
+    """Remove what earlier versions kept in a store's directory: byte code, which is in the database now."""
+    shutil.rmtree(root / "modules", ignore_errors=True)
 
 
 def read_tree(place: Path) -> FileTree:

@@ -7,6 +7,8 @@ file's byte code, with imports that need no other image, the call is left to the
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -20,6 +22,9 @@ from evocell_runtime.untrusted import GuestBytes
 from evocell_runtime.warm import HEAVY_PACKAGES
 
 __all__ = ["FollowUps", "compiled_file"]
+
+EXPECTED_S = 0.02
+"""Seconds after a compilation in which the call behind it is expected."""
 
 MOST_KEPT = 64
 """Compilations whose byte code waits for its call, or that are under way."""
@@ -49,15 +54,23 @@ class _Leading:
 class FollowUps:
     """The compilations that calls follow, and the calls that came before their compilation had ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._leading: OrderedDict[int, _Leading] = OrderedDict()
+        self._latest = -math.inf
 
     def __len__(self) -> int:
         return len(self._leading)
 
+    @property
+    def expected(self) -> bool:
+        """Whether a call is likely to come at any moment, behind a compilation of just now."""
+        return bool(self._leading) and self._clock() - self._latest < EXPECTED_S
+
     def lead(self, name: int) -> None:
         """Note that a compilation begins, which a call may follow."""
         self._leading[name] = _Leading()
+        self._latest = self._clock()
         while len(self._leading) > MOST_KEPT:
             _, oldest = self._leading.popitem(last=False)
             if oldest.begin is not None:
@@ -72,6 +85,7 @@ class FollowUps:
         if answer is not None and len(answer) > MAX_ANSWER_BYTES:
             answer = None  # no call can be made of it, and many of them may wait here
         leading.answer, leading.ended = answer, True
+        self._latest = self._clock()
         if leading.begin is not None:
             del self._leading[name]
             leading.begin(leading.answer)

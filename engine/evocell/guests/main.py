@@ -223,7 +223,7 @@ async def _serve(source: int, sink: int) -> None:
         waiting = select.poll()
         waiting.register(source, select.POLLIN)
         # For others it is better to use the body again that was used last.
-        driver.has_input = lambda: bool(service.follow_ups) and bool(waiting.poll(0))
+        driver.has_input = lambda: service.follow_ups.expected and bool(waiting.poll(0))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.serve)

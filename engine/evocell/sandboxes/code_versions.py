@@ -274,19 +274,17 @@ class Versions:
         Raises:
             StoreError: It is missing or damaged.
         """
-        try:
-            return self._snapshots.read(digest)
-        except StoreError:
-            if self._lasting is not None and self._lasting.holds(digest):
-                return self._lasting.read(digest)
-            text = self._text_of(digest)
-            if text is None or None in text.values():
-                raise
-            tree = FileTree(tuple((path, (content or "").encode()) for path, content in text.items()))
-            if tree.digest != digest:
-                why = f"the text that is kept of version {digest[:12]} is not all of it"
-                raise StoreError(why, digest) from None
-            return tree
+        for snapshots in (self._snapshots, self._lasting):
+            if snapshots is not None and snapshots.holds(digest):
+                with suppress(StoreError):  # damaged; there may be another copy
+                    return snapshots.read(digest)
+        text = self._text_of(digest)
+        if text is None or None in text.values():
+            return (self._lasting or self._snapshots).read(digest)  # says what is wrong
+        tree = FileTree(tuple((path, (content or "").encode()) for path, content in text.items()))
+        if tree.digest != digest:
+            raise StoreError(f"the text that is kept of version {digest[:12]} is not all of it", digest)
+        return tree
 
     async def _compiled_once(self, job: CompileJob, key: str) -> CompiledVersion | Rejected:
         async with self._alone(key):

@@ -109,16 +109,21 @@ class TreeRemoval:
             rested: Whether recently used trees of a durable store are spared.
         """
         try:
-            removed = Removed()
-            if self._snapshots is not self._lasting:
-                removed = self._references.remove_unused()
-            if self._lasting is None or self._kept.is_shared():
-                return removed  # a tree unused here may be in use by that engine
-            keep = self._fresh(self._lasting) if rested else ()
-            return removed + self._references.remove_unused(keep=keep, snapshots=self._lasting)
+            lasting = self._remove_lasting(rested=rested)
+            if self._snapshots is self._lasting:
+                return lasting
+            removed = self._references.remove_unused()
+            # A tree of the one is in the other too, but for those of earlier engines.
+            return evolve(removed + lasting, trees=max(removed.trees, lasting.trees))
         except StoreError as error:
             _log.warning("version trees could not be removed: %s", error)
             return Removed()
+
+    def _remove_lasting(self, *, rested: bool) -> Removed:
+        if self._lasting is None or self._kept.is_shared():
+            return Removed()  # a tree unused here may be in use by that engine
+        keep = self._fresh(self._lasting) if rested else ()
+        return self._references.remove_unused(keep=keep, snapshots=self._lasting)
 
     def _fresh(self, lasting: SnapshotStore) -> set[str]:
         since = time.time() - TREE_REST_S

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
+import threading
+import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -20,13 +23,19 @@ MOST_UNIT_BYTES = 16 << 20
 MOST_KNOWN = 50_000
 """Files up to which it is known in memory which there are."""
 
+LOOK_S = 1.0
+"""Seconds after which it is looked what other engines have put."""
+
 _ENTRY_BYTES = 256
 _TRIM_EVERY_BYTES = 16 << 20
 _DIGEST_BYTES = 32
 
 # `seq` counts the bytes ever put, so that the oldest ones beyond the bound are found without a scan.
 _PUT = "INSERT OR REPLACE INTO byte_code SELECT coalesce(max(seq), 0) + ?, ?, ? FROM byte_code"
-_KEYS = "SELECT key FROM byte_code WHERE typeof(key) = 'blob' AND length(key) = ? LIMIT ?"
+_KEYS = """
+    SELECT key, seq FROM byte_code
+    WHERE seq > ? AND typeof(key) = 'blob' AND length(key) = ? ORDER BY seq LIMIT ?
+"""
 _GET = "SELECT CAST(unit AS BLOB) FROM byte_code WHERE key = ? AND length(unit) <= ?"
 _TRIM = "DELETE FROM byte_code WHERE seq <= (SELECT max(seq) FROM byte_code) - ?"
 
@@ -40,15 +49,17 @@ class ByteCode:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        found = [key for (key,) in store.query(_KEYS, (_DIGEST_BYTES, MOST_KNOWN))]
-        self._known: set[bytes] | None = set(found) if len(found) < MOST_KNOWN else None
-        self._put_since_trim = 0
+        self._lock = threading.Lock()
+        self._known: set[bytes] = set()
+        self._last_seq = 0
+        self._looked_at = -math.inf
+        self._put_since_trim = _TRIM_EVERY_BYTES
 
     def get(self, key: str) -> bytes | None:
         """Return the file under a key; None if it is missing or damaged.
 
-        A small store is asked only for what was in it when it was opened, or put by this object; what other
-        engines have compiled since is compiled here as well.
+        A small store is asked only for what is known to be in it: what this object put, and what others had
+        put when that was last looked at, at most a second ago.
 
         Args:
             key: A SHA-256 in hex, see `evocell.code.compiler.code_key`.
@@ -57,7 +68,7 @@ class ByteCode:
             StoreError: The store cannot be read.
         """
         asked = _key(key)
-        if self._known is not None and asked not in self._known:
+        if not self._may_hold(asked):
             return None
         rows = self._store.query(_GET, (asked, _DIGEST_BYTES + MOST_UNIT_BYTES))
         if not rows or not isinstance(rows[0][0], bytes):
@@ -83,15 +94,28 @@ class ByteCode:
         ]
         if not rows:
             return
-        if self._known is not None:
+        n_bytes = sum(size for size, _, _ in rows)
+        with self._lock:
             self._known.update(key for _, key, _ in rows)
-            if len(self._known) > MOST_KNOWN:
-                self._known = None
-        self._put_since_trim += sum(size for size, _, _ in rows)
-        trims = self._put_since_trim >= _TRIM_EVERY_BYTES
-        if trims:
-            self._put_since_trim = 0
-        self._store.write_later(partial(_write, rows, trims=trims))
+            self._put_since_trim += n_bytes
+            trims = self._put_since_trim >= _TRIM_EVERY_BYTES
+            if trims:
+                self._put_since_trim = 0
+        self._store.write_later(partial(_write, rows, trims=trims), n_bytes)
+
+    def _may_hold(self, key: bytes) -> bool:
+        """Return whether the store may hold a key, without asking it each time."""
+        with self._lock:
+            if key in self._known or len(self._known) > MOST_KNOWN:
+                return True
+            now = time.monotonic()
+            if now - self._looked_at < LOOK_S:
+                return False
+            self._looked_at = now
+            for found, seq in self._store.query(_KEYS, (self._last_seq, _DIGEST_BYTES, MOST_KNOWN + 1)):
+                self._known.add(found)
+                self._last_seq = seq
+            return key in self._known or len(self._known) > MOST_KNOWN
 
 
 def _write(rows: list[tuple[int, bytes, bytes]], connection: sqlite3.Connection, *, trims: bool) -> None:

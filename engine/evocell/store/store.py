@@ -36,8 +36,11 @@ LINGER_S = 0.05
 LATER_S = 0.5
 """Seconds of rest after which the writer takes the writes that no caller waits for."""
 
-MOST_LATER = 256
-"""Writes that no caller waits for, beyond which they are committed with the next ones."""
+LATER_BYTES = 1 << 20
+"""Bytes of such writes beyond which they are committed at once."""
+
+MOST_LATER_BYTES = 16 << 20
+"""Bytes of such writes that may wait; further ones are dropped."""
 
 MOST_WAITING = 50_000
 """Writes that may be queued; at this bound `Store.write` blocks, so that memory does not grow."""
@@ -111,8 +114,10 @@ class Store:
         self.told: Callable[[str, int], None] | None = None
         self._work = threading.Condition()
         self._waiting: deque[Write | _Ticket] = deque()
-        self._later: deque[Write] = deque()
-        self._takes_later = False
+        self._later: list[Write] = []
+        self._later_bytes = 0
+        self._later_is_due = False
+        self._later_failed = False
         self._tickets = 0
         self._idle = False
         self._closing = False
@@ -174,11 +179,14 @@ class Store:
             if self._idle:
                 work.notify_all()
 
-    def write_later(self, write: Write) -> None:
-        """Queue a change that no `flush` waits for; it is committed with many others, or when none come.
+    def write_later(self, write: Write, n_bytes: int) -> None:
+        """Queue a change that no `flush` waits for, and that may be lost: if it fails it is dropped.
+
+        It is committed with others of its kind, when no other writes come or there are many of them.
 
         Args:
             write: As for `write`.
+            n_bytes: What it weighs.
 
         Raises:
             StoreError: The store is closed.
@@ -186,7 +194,12 @@ class Store:
         with self._work:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
+            if self._later_bytes + n_bytes > MOST_LATER_BYTES:
+                return
             self._later.append(write)
+            self._later_bytes += n_bytes
+            if self._idle and len(self._later) == 1:
+                self._work.notify_all()
 
     def ask(self, write: Callable[[sqlite3.Connection], T]) -> T:
         """Make a change, wait until it is committed, and return its value.
@@ -283,7 +296,7 @@ class Store:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
             self._waiting.append(ticket)
-            self._takes_later |= with_later
+            self._later_is_due |= with_later
             self._tickets += 1
             self._work.notify_all()
         return ticket
@@ -308,7 +321,12 @@ class Store:
                 with self._writing:
                     grow_log(self._connection, self.path)
             while (taken := self._take()) is not None:
+                if self._later_is_due:
+                    self._commit_later()
                 self._commit(taken)
+                if self._later_bytes > LATER_BYTES:
+                    self._commit_later()
+            self._commit_later()
             if self._stuck:
                 self._commit(())
         finally:
@@ -332,26 +350,33 @@ class Store:
         with work:
             while not self._waiting:
                 if self._closing:
-                    return self._take_later() or None
+                    return None
                 self._idle = True
                 if not work.wait(RETRY_S if self._stuck else LATER_S if self._later else None):
-                    return self._take_later()
+                    self._later_is_due = True
+                    return []
             self._idle = False
             if not (self._tickets or self._closing):
                 work.wait(LINGER_S)
             taken = list(self._waiting)
-            if self._takes_later or len(self._later) > MOST_LATER:
-                taken = self._take_later() + taken
-            self._takes_later = False
             self._waiting.clear()
             self._tickets = 0
             work.notify_all()  # writers blocked on a full queue
             return taken
 
-    def _take_later(self) -> list[Write | _Ticket]:
-        taken: list[Write | _Ticket] = list(self._later)
-        self._later.clear()
-        return taken
+    def _commit_later(self) -> None:
+        """Commit what may be lost, in a transaction of its own; it is dropped if that fails."""
+        with self._work:
+            writes, self._later = self._later, []
+            self._later_bytes, self._later_is_due = 0, False
+        if not writes or self._stuck:
+            return
+        try:
+            self._in_transaction(writes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing depends on it
+            if not self._later_failed:
+                _log.warning("the store %s could not keep what it may lose: %s", self.path, error)
+            self._later_failed = True
 
     # Theory of operation
     # -------------------

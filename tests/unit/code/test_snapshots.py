@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from evocell.code.snapshots import SnapshotStore
+from evocell.code.snapshots import SnapshotStore, remove_former
 from evocell.code.sources import FileTree, normalise
 from evocell.errors import StoreError
 
@@ -116,9 +118,39 @@ def test_byte_code_of_earlier_versions_is_removed(store):
     former.mkdir(parents=True)
     (former / "ab12.msgpack").write_bytes(b"code")
 
-    SnapshotStore(store.root)
+    remove_former(store.root)
+    remove_former(store.root)
 
     assert not (store.root / "modules").exists()
+
+
+@pytest.mark.parametrize("files", [TREE.files, (("program.py", b"x"),)], ids=["many", "one"])
+def test_a_store_that_others_have_emptied_is_made_anew(store, files):
+    tree = FileTree(files)
+    store.put(tree)
+    shutil.rmtree(store.root)
+
+    assert held(store.put(tree).path) == dict(files)
+
+
+def test_room_is_made_for_a_tree_once(store, monkeypatch):
+    made, place = [], store._place
+
+    def full(tree, final):
+        if len(made) < needed:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        place(tree, final)
+
+    monkeypatch.setattr(store, "_place", full)
+    needed = 1
+    with pytest.raises(StoreError, match="no space left"):
+        store.put(TREE)
+    store.on_full = lambda: made.append(1)
+    assert held(store.put(TREE).path) == dict(TREE.files)
+    needed = 3
+    with pytest.raises(StoreError, match="no space left"):
+        store.put(FileTree((("program.py", b"x"),)))
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("key", ["", "../x", "a/b", ".hidden", "a\n", "x" * 201])

@@ -262,3 +262,17 @@ def test_an_answer_that_is_too_long_is_not_kept(waiting):
     assert all(one.answer is None for one in waiting._leading.values())
     waiting.follow(1, told)
     assert told == [None]
+
+
+def test_a_call_is_expected_only_behind_a_compilation_of_just_now():
+    now = [5.0]
+    follow_ups = FollowUps(clock=lambda: now[0])
+    assert not follow_ups.expected
+    follow_ups.lead(1)
+    assert follow_ups.expected
+    now[0] += 1
+    assert not follow_ups.expected
+    follow_ups.ended(1, None)
+    assert follow_ups.expected
+    follow_ups.follow(1, lambda _: None)
+    assert not follow_ups.expected

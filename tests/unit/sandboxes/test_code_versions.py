@@ -11,6 +11,7 @@ from evocell.code.references import TreeReferences
 from evocell.code.snapshots import SnapshotStore
 from evocell.code.sources import normalise
 from evocell.config import Config
+from evocell.errors import StoreError
 from evocell.models.limits import Limits
 from evocell.models.outcome import Rejected
 from evocell.sandboxes.code_versions import Versions
@@ -193,3 +194,35 @@ async def test_what_was_compiled_ahead_is_compiled_once_and_under_the_policy_it_
     assert all(isinstance(one, CompiledVersion) for one in made)
     assert len(decided) == 3
     assert {"multiprocessing" in policy.blocked for policy in decided} == {processes == 0}
+
+
+@pytest.mark.parametrize("damage", ["other", "missing"])
+async def test_a_version_is_read_from_any_whole_copy(make_fake_worker, store, tmp_path, damage):
+    snapshots, lasting = SnapshotStore(tmp_path / "memory"), SnapshotStore(tmp_path / "disk")
+    text, data = normalise("x = 1"), normalise({"a.py": "x = 1", "data.bin": b"\xff"})
+    texts = {text.digest: {"program.py": "x = 1"}, data.digest: {"a.py": "x = 1", "data.bin": None}}
+    versions = Versions(
+        make_fake_worker(snapshots),
+        snapshots,
+        TreeReferences(snapshots),
+        policy=Config().policy,
+        lasting=lasting,
+        text_of=texts.get,
+    )
+    for tree in (text, data):
+        await versions.compiled(tree)
+    assert lasting.digests() == [data.digest]
+    lasting.put(text)
+    for place in (snapshots, lasting):
+        (found,) = place.path_of(text.digest).iterdir()
+        found.chmod(0o644)
+        found.write_text("y") if damage == "other" else found.unlink()
+    assert versions.read(text.digest) == text
+    snapshots.remove(data.digest)
+    assert versions.read(data.digest) == data
+    lasting.remove(data.digest)
+    with pytest.raises(StoreError, match=str(tmp_path / "disk")):
+        versions.read(data.digest)
+    texts[text.digest] = {"program.py": "x = 2"}
+    with pytest.raises(StoreError, match="is not all of it"):
+        versions.read(text.digest)

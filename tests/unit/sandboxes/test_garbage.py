@@ -177,6 +177,14 @@ async def test_programs_whose_text_the_database_keeps_leave_no_files_on_the_disk
         assert tree.files == (("program.py", constant(1).encode()),)
 
 
+async def test_a_tree_in_both_places_counts_once(open_engine, tmp_path):
+    async with open_engine(state_dir=tmp_path) as engine:
+        await (await engine.create_sandbox(source=DATA)).destroy()
+        assert len(list((tmp_path / "code" / "versions").iterdir())) == 1
+        assert (await engine.collect_garbage()).trees == 1
+        assert list((tmp_path / "code" / "versions").iterdir()) == []
+
+
 async def test_without_memory_for_them_trees_are_on_the_disk(open_engine, tmp_path, monkeypatch):
     monkeypatch.setattr("evocell.api.lifecycle.memory_place", lambda: None)
     async with open_engine(state_dir=tmp_path) as engine:

@@ -231,8 +231,10 @@ async def test_a_store_that_stays_full_refuses_before_anything_is_computed(
 @pytest.mark.trio
 async def test_code_that_cannot_be_kept_takes_no_result_of_others_with_it(durable):
     await durable.evaluate([SQUARE], TASK)
-    # A directory of the store is gone: nothing new goes in.
-    shutil.rmtree(durable._versions.trees._snapshots.root / "tmp")
+    # A directory of the store is none any more: nothing new goes in.
+    temporary = durable._versions.trees._snapshots.root / "tmp"
+    shutil.rmtree(temporary)
+    temporary.write_bytes(b"")
     with pytest.raises(StoreError, match="version store cannot use") as caught:
         await durable.evaluate([SQUARE, SQUARE, "def solve(n): return 5"], TASK)
     assert [None if one is None else one.valid for one in caught.value.results[:2]] == [True, True]

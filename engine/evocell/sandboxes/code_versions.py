@@ -181,8 +181,8 @@ class Versions:
             known = await self._compiled_once(
                 CompileJob(tree=tree, root=root, policy=policy, follow_up=follow_up), key
             )
-        elif isinstance(known, CompiledVersion) and not self._snapshots.has_put(tree.digest):
-            await put_tree(self._snapshots, tree)  # it was collected meanwhile
+        if isinstance(known, CompiledVersion) and not self._snapshots.has_put(tree.digest):
+            await put_tree(self._snapshots, tree)  # it was collected before the lease
         return known.leased(lease) if isinstance(known, CompiledVersion) else known
 
     async def compile_ahead(

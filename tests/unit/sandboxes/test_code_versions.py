@@ -226,3 +226,18 @@ async def test_a_version_is_read_from_any_whole_copy(make_fake_worker, store, tm
     texts[text.digest] = {"program.py": "x = 2"}
     with pytest.raises(StoreError, match="is not all of it"):
         versions.read(text.digest)
+
+
+async def test_a_tree_that_is_collected_while_it_is_compiled_is_put_again(make, snapshots, monkeypatch):
+    versions, worker = make()
+    compile_it = worker.compile
+
+    async def compiled_without_its_tree(job):
+        made = await compile_it(job)
+        snapshots.remove(job.tree.digest)
+        return made
+
+    monkeypatch.setattr(worker, "compile", compiled_without_its_tree)
+    made = await versions.compiled(normalise("x = 1"))
+
+    assert (made.path / "program.py").read_text() == "x = 1"

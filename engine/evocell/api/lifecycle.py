@@ -324,7 +324,14 @@ class EngineLifecycle(Completable):
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.host.on_kill = self._manager.note_worker_kill
         self._pure = MemoisingCaller(worker, self.config, observer)
-        self._batches = Batches(worker, versions, self._manager, self._pure, self.config)
+        self._batches = Batches(
+            worker,
+            versions,
+            self._manager,
+            self._pure,
+            self.config,
+            is_alone=lambda: len(self._requests) == 1,
+        )
 
     def _showing(self) -> AbstractContextManager[Callable[[BuildProgress], None]]:
         """Show the steps of an image's build, as the engine was told to."""

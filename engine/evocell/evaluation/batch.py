@@ -71,11 +71,20 @@ class Batches:
         manager: The manager of the sandboxes.
         pure: Makes the calls, or returns memoised outcomes.
         config: Default limits and settings.
+        is_alone: Returns whether the engine has no other request under way.
     """
 
     def __init__(
-        self, worker: Worker, versions: Versions, manager: Manager, pure: MemoisingCaller, config: Config
+        self,
+        worker: Worker,
+        versions: Versions,
+        manager: Manager,
+        pure: MemoisingCaller,
+        config: Config,
+        *,
+        is_alone: Callable[[], bool] = bool,
     ) -> None:
+        self._is_alone = is_alone
         self._worker = worker
         self._versions = versions
         self._manager = manager
@@ -232,7 +241,7 @@ class Batches:
                     await follow_up.close()
                 self._observer.journal.end_batch(batch, outcome)
             try:
-                await self._observer.settle(since=since)
+                await self._observer.settle(since=since, alone=self._is_alone())
             except StoreError as error:
                 raise error.with_results([scored.result]) from error
             return scored.result

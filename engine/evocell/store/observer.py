@@ -57,17 +57,18 @@ class Observer:
     durable: bool
     first_name: int = 1
 
-    async def settle(self, *, since: int | None = None) -> None:
+    async def settle(self, *, since: int | None = None, alone: bool = False) -> None:
         """Wait until everything recorded is on disk, if the store is durable.
 
         Args:
             since: As for `Store.flush`.
+            alone: As for `Store.flush`.
 
         Raises:
             StoreError: It could not be written.
         """
         if self.durable:
-            await self.store.flush(since=since)
+            await self.store.flush(since=since, alone=alone)
 
 
 @asynccontextmanager

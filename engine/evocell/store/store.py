@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 import trio
-from attrs import define, field
 
 from evocell.errors import StoreError
-from evocell.store.database import connect, grow_log, is_trouble, prepare, store_errors, watch_forks
+from evocell.store.database import BUSY_S, connect, grow_log, is_trouble, prepare, store_errors, watch_forks
+from evocell.store.queued import LATER_S, LaterWrites, Once, Ticket, Write
 from evocell_runtime.private import make_private, shared_file
 
 __all__ = ["Store", "Write", "open_store"]
@@ -33,20 +35,17 @@ __all__ = ["Store", "Write", "open_store"]
 LINGER_S = 0.05
 """Seconds for which the writer gathers writes while no ticket is queued."""
 
-LATER_S = 0.5
-"""Seconds of rest after which the writer takes the writes that no caller waits for."""
-
-LATER_BYTES = 1 << 20
-"""Bytes of such writes beyond which they are committed at once."""
-
-MOST_LATER_BYTES = 16 << 20
-"""Bytes of such writes that may wait; further ones are dropped."""
-
 MOST_WAITING = 50_000
 """Writes that may be queued; at this bound `Store.write` blocks, so that memory does not grow."""
 
 MOST_STUCK = 10_000
 """Failed writes that are kept for a retry; further ones are lost, and reported."""
+
+QUICK_S = 0.001
+"""Seconds that commits take at most, on an average of the last ones, where a lone caller makes one itself."""
+
+MOST_HERE = 32
+"""Writes that a caller commits itself."""
 
 RETRY_S = 5.0
 """Interval of retries of failed writes while the queue is empty."""
@@ -54,40 +53,9 @@ RETRY_S = 5.0
 REST_S = 5.0
 """Seconds for which a fork of the process waits for a transaction under way."""
 
-Write: TypeAlias = Callable[[sqlite3.Connection], object]
-"""Changes the database inside the writer's transaction; it is called again if that was rolled back."""
-
 T = TypeVar("T")
 
 _log = logging.getLogger("evocell")
-
-
-@define(eq=False)
-class _Ticket:
-    """A mark in the queue of writes; it is answered once the writes before it were committed or failed.
-
-    Attributes:
-        done: Called, in the writer's thread, with the answer in the fields below.
-        since: The value of `Store.losses` from which losses are reported to this ticket; None for the
-            failures that no earlier ticket reported.
-        failures: Why writes were lost, a sentence each.
-        trouble: Why writes are not committed yet; empty if all are.
-    """
-
-    done: Callable[[], None]
-    since: int | None = None
-    failures: list[str] = field(factory=list)
-    trouble: str = ""
-
-
-@define(eq=False)
-class _Once:
-    """A write that is not retried: its caller waits, and gets the error."""
-
-    write: Write
-
-    def __call__(self, connection: sqlite3.Connection) -> object:
-        return self.write(connection)
 
 
 class Store:
@@ -113,10 +81,8 @@ class Store:
         self.durable = durable
         self.told: Callable[[str, int], None] | None = None
         self._work = threading.Condition()
-        self._waiting: deque[Write | _Ticket] = deque()
-        self._later: list[Write] = []
-        self._later_bytes = 0
-        self._later_is_due = False
+        self._waiting: deque[Write | Ticket] = deque()
+        self._later = LaterWrites()
         self._later_failed = False
         self._tickets = 0
         self._idle = False
@@ -139,6 +105,8 @@ class Store:
             except BaseException:
                 self._connection.close()
                 raise
+        self._commit_s = math.inf
+        self._committing = threading.Lock()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         watch_forks(self)
@@ -194,11 +162,7 @@ class Store:
         with self._work:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
-            if self._later_bytes + n_bytes > MOST_LATER_BYTES:
-                return
-            self._later.append(write)
-            self._later_bytes += n_bytes
-            if self._idle and len(self._later) == 1:
+            if self._later.add(write, n_bytes) and self._idle:
                 self._work.notify_all()
 
     def ask(self, write: Callable[[sqlite3.Connection], T]) -> T:
@@ -208,7 +172,7 @@ class Store:
             StoreError: It, or a write queued before it, could not be written; it is not retried.
         """
         answers: list[T] = []
-        self.write(_Once(lambda connection: answers.append(write(connection))))
+        self.write(Once(lambda connection: answers.append(write(connection))))
         self.flush_blocking()
         return answers[-1]
 
@@ -220,10 +184,12 @@ class Store:
         """Queue one statement to be executed once for each row."""
         self.write(lambda connection: connection.executemany(sql, rows))
 
-    async def flush(self, *, since: int | None = None) -> None:
+    async def flush(self, *, since: int | None = None, alone: bool = False) -> None:
         """Wait until everything queued before is committed.
 
         Args:
+            alone: Whether nothing else is under way on the event loop. A commit then takes place on the loop,
+                if the last ones took less than a millisecond: to wake the writer, and it the loop, takes a third.
             since: The value of `losses` when the caller's work began; losses since then raise here even if
                 another caller's flush has reported them. None for the failures that no flush has reported.
 
@@ -232,6 +198,9 @@ class Store:
 
         Cancellation: The writes are committed all the same.
         """
+        if alone and (here := self._commit_here(since)) is not None:
+            self._raise_for(here)
+            return
         event = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
@@ -288,20 +257,18 @@ class Store:
         locks = (self._writing, self._reading)
         return [lock for lock in locks if lock.acquire(timeout=REST_S)]
 
-    def _ask(
-        self, done: Callable[[], None], since: int | None = None, *, with_later: bool = False
-    ) -> _Ticket:
-        ticket = _Ticket(done, since)
+    def _ask(self, done: Callable[[], None], since: int | None = None, *, with_later: bool = False) -> Ticket:
+        ticket = Ticket(done, since)
         with self._work:
             if self._closing:
                 raise StoreError(f"the store {self.path} is closed", str(self.path))
             self._waiting.append(ticket)
-            self._later_is_due |= with_later
+            self._later.is_due |= with_later
             self._tickets += 1
             self._work.notify_all()
         return ticket
 
-    def _raise_for(self, ticket: _Ticket) -> None:
+    def _raise_for(self, ticket: Ticket) -> None:
         if ticket.trouble:
             raise StoreError(
                 f"the store {self.path} cannot be written: {ticket.trouble}; what is not written stays in "
@@ -320,12 +287,13 @@ class Store:
             if self.durable:
                 with self._writing:
                     grow_log(self._connection, self.path)
-            while (taken := self._take()) is not None:
-                if self._later_is_due:
-                    self._commit_later()
-                self._commit(taken)
-                if self._later_bytes > LATER_BYTES:
-                    self._commit_later()
+            while self._wait():
+                with self._committing:
+                    if self._later.is_due:
+                        self._commit_later()
+                    self._commit(self._take())
+                    if self._later.are_many:
+                        self._commit_later()
             self._commit_later()
             if self._stuck:
                 self._commit(())
@@ -336,7 +304,7 @@ class Store:
                 self._waiting.clear()
                 self._work.notify_all()
             for one in left:
-                if isinstance(one, _Ticket):
+                if isinstance(one, Ticket):
                     one.failures.append("the writer has ended")
                     one.done()
             if self._stuck:
@@ -344,31 +312,51 @@ class Store:
             with self._writing:
                 self._connection.close()
 
-    def _take(self) -> list[Write | _Ticket] | None:
-        """Return the entries to commit together next; None at the end."""
+    def _wait(self) -> bool:
+        """Wait until there is something to commit, or to try again; return False at the end."""
         work = self._work
         with work:
             while not self._waiting:
                 if self._closing:
-                    return None
+                    return False
                 self._idle = True
                 if not work.wait(RETRY_S if self._stuck else LATER_S if self._later else None):
-                    self._later_is_due = True
-                    return []
+                    self._later.is_due = True
+                    return True
             self._idle = False
             if not (self._tickets or self._closing):
                 work.wait(LINGER_S)
+            return True
+
+    def _take(self) -> list[Write | Ticket]:
+        """Take the entries to commit together next; `_committing` is held, so that they stay in order."""
+        with self._work:
             taken = list(self._waiting)
             self._waiting.clear()
             self._tickets = 0
-            work.notify_all()  # writers blocked on a full queue
+            self._work.notify_all()  # writers blocked on a full queue
             return taken
+
+    @trio.lowlevel.enable_ki_protection
+    def _commit_here(self, since: int | None) -> Ticket | None:
+        """Commit what is queued in this thread; None if that is left to the writer."""
+        if self._commit_s > QUICK_S or self._stuck or not self._committing.acquire(blocking=False):
+            return None
+        try:
+            if self._closing or self._tickets or not 0 < len(self._waiting) <= MOST_HERE:
+                return None
+            if not self._can_begin():
+                return None
+            ticket = Ticket(lambda: None, since)
+            self._commit([*self._take(), ticket])
+            return ticket
+        finally:
+            self._committing.release()
 
     def _commit_later(self) -> None:
         """Commit what may be lost, in a transaction of its own; it is dropped if that fails."""
         with self._work:
-            writes, self._later = self._later, []
-            self._later_bytes, self._later_is_due = 0, False
+            writes = self._later.take()
         if not writes or self._stuck:
             return
         try:
@@ -393,17 +381,20 @@ class Store:
     # a sentence to `_failures`. Tickets without `since` take `_failures`, which is then cleared: such flushes
     # report a loss once. Concurrent evaluations must each learn of a loss, whichever flushes first; their
     # tickets carry the count of losses from their start as `since`, and are compared with `losses`.
-    # A `_Once` is not tried again: its caller is waiting and gets `trouble` as a failure.
-    def _commit(self, taken: Sequence[Write | _Ticket]) -> None:
-        stuck = self._write([*self._stuck, *(one for one in taken if not isinstance(one, _Ticket))])
+    # A `Once` is not tried again: its caller is waiting and gets `trouble` as a failure.
+    #
+    # `_committing` is held from when entries are taken until they are committed, by the writer or by a lone
+    # caller that commits on its own thread (`_commit_here`).
+    def _commit(self, taken: Sequence[Write | Ticket]) -> None:
+        stuck = self._write([*self._stuck, *(one for one in taken if not isinstance(one, Ticket))])
         for one in stuck:
-            if isinstance(one, _Once):
+            if isinstance(one, Once):
                 self._failures.append(self.trouble)
-        again = [one for one in stuck if not isinstance(one, _Once)]
+        again = [one for one in stuck if not isinstance(one, Once)]
         for _ in again[MOST_STUCK:]:
             self._lose(f"{MOST_STUCK:,} changes wait already because of this: {self.trouble}")
         self._stuck = again[:MOST_STUCK]
-        tickets = [one for one in taken if isinstance(one, _Ticket)]
+        tickets = [one for one in taken if isinstance(one, Ticket)]
         for ticket in tickets:
             ticket.trouble = self.trouble if self._stuck else ""
             if ticket.since is None:
@@ -459,9 +450,10 @@ class Store:
         return ()
 
     def _in_transaction(self, writes: Sequence[Write]) -> None:
-        connection = self._connection
+        connection, started = self._connection, time.perf_counter()
         with self._writing:
-            connection.execute("BEGIN IMMEDIATE")
+            if not connection.in_transaction:
+                connection.execute("BEGIN IMMEDIATE")
             try:
                 for write in writes:
                     write(connection)
@@ -470,6 +462,21 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+        took_s = time.perf_counter() - started
+        self._commit_s = took_s if self._commit_s == math.inf else (3 * self._commit_s + took_s) / 4
+
+    def _can_begin(self) -> bool:
+        """Begin a transaction, unless another process is in one: that may take seconds."""
+        connection = self._connection
+        with self._writing:
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error:
+                return False
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {round(1000 * BUSY_S)}")
+            return True
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from evocell.store import byte_code as byte_code_module
+from evocell.store import queued
 from evocell.store import store as store_module
 from evocell.store.byte_code import ByteCode
 from evocell.store.database import open_reader
@@ -158,7 +159,7 @@ def test_what_was_put_is_written_when_the_store_rests_and_when_it_is_closed(path
 
 def test_no_result_waits_for_it(path, monkeypatch):
     monkeypatch.setattr(store_module, "LATER_S", 1_000)
-    monkeypatch.setattr(store_module, "LATER_BYTES", 9 * (1_000 + byte_code_module._ENTRY_BYTES))
+    monkeypatch.setattr(queued, "LATER_BYTES", 9 * (1_000 + byte_code_module._ENTRY_BYTES))
     with Store(path) as store, closing(open_reader(path)) as reader:
         kept = ByteCode(store)
         for number in range(9):
@@ -174,13 +175,13 @@ def test_no_result_waits_for_it(path, monkeypatch):
 
 
 def test_what_waits_is_bounded(path, monkeypatch):
-    monkeypatch.setattr(store_module, "MOST_LATER_BYTES", 10_000)
+    monkeypatch.setattr(queued, "MOST_LATER_BYTES", 10_000)
     with Store(path) as store:
         kept = ByteCode(store)
         with store._writing:  # the writer is held up
             for number in range(100):
                 kept.put({f"{number:064x}": bytes(1_000)})
-            assert store._later_bytes <= 10_000
+            assert store._later._n_bytes <= 10_000
         store.catch_up()
         assert 1 <= store.query("SELECT count(*) FROM byte_code")[0][0] <= 10
 

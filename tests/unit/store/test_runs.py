@@ -6,6 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -321,3 +323,30 @@ def test_a_subscriber_that_reads_nothing_holds_up_no_evaluation(fake_engine):
         assert slow.dropped == n_events - 5
         assert len(quick.take(100_000)) == n_events
         assert [one.seq for one in slow.take()] == list(range(n_events - 4, n_events + 1))
+
+
+def test_only_a_lone_evaluation_commits_on_the_engines_loop(open_engine, monkeypatch):
+    asked = []
+    flush = Store.flush
+
+    async def watched(self, *, since=None, alone=False):
+        asked.append(alone)
+        await flush(self, since=since, alone=alone)
+
+    monkeypatch.setattr(Store, "flush", watched)
+    with open_engine() as engine:
+        engine.evaluate_one(SQUARE, TASK)
+        assert asked == [True]
+        engine.evaluate([SQUARE, CUBE], TASK)
+        engine.evaluate_one(CUBE, TASK, population="p")
+        assert True not in asked[1:-1]
+        del asked[:]
+        slow = "def solve(n): return 'hang' if n > 1 else n"
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(engine.evaluate_one, slow, TASK, deadline_s=5.0)
+            while not engine._engine._requests:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            engine.evaluate_one(SQUARE, TASK)
+            assert asked == [False]
+            other.result()

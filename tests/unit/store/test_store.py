@@ -300,3 +300,111 @@ def test_without_room_for_a_long_log_a_store_works(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with closing(open_reader(path)) as reader:
         assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def in_thread(store, seen):
+    store.write(lambda _: seen.append(threading.get_ident()))
+
+
+def quick(store):
+    """A store whose commits have been quick."""
+    store.execute(ROW, ("warm",))
+    store.flush_blocking()
+    store._commit_s = 0.0
+
+
+@pytest.mark.trio
+async def test_a_lone_caller_commits_on_its_own_thread_where_that_is_quick(store, path):
+    seen = []
+    quick(store)
+    in_thread(store, seen)
+    store.execute(ROW, ("a",))
+    await store.flush(alone=True)
+    with closing(open_reader(path)) as reader:
+        assert reader.execute("SELECT count(*) FROM sources").fetchone() == (2,)
+    in_thread(store, seen)
+    await store.flush()
+    store._commit_s = 1.0
+    in_thread(store, seen)
+    await store.flush(alone=True)
+
+    assert [ident == threading.get_ident() for ident in seen] == [True, False, False]
+
+
+@pytest.mark.trio
+async def test_many_writes_and_those_of_others_are_left_to_the_writer(store, monkeypatch):
+    seen = []
+    quick(store)
+    monkeypatch.setattr(store_module, "MOST_HERE", 1)
+    in_thread(store, seen)
+    in_thread(store, seen)
+    await store.flush(alone=True)
+    store._commit_s = 0.0
+    monkeypatch.setattr(store_module, "MOST_HERE", 32)
+    in_thread(store, seen)
+    with store._committing:
+        with trio.move_on_after(0.05):
+            await store.flush(alone=True)
+    await store.flush()
+
+    assert threading.get_ident() not in seen
+    assert len(seen) == 3
+
+
+@pytest.mark.trio
+async def test_a_caller_does_not_wait_on_the_loop_for_another_process(store, path):
+    quick(store)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store.execute(ROW, ("a",))
+    with trio.move_on_after(0.1) as scope:
+        await store.flush(alone=True)
+    assert scope.cancelled_caught  # it was left to the writer, which waits
+    other.execute("ROLLBACK")
+    other.close()
+    await store.flush()
+    assert digests(store) == ["a", "warm"]
+    assert store._connection.execute("PRAGMA busy_timeout").fetchone() == (30_000,)
+
+
+@pytest.mark.trio
+async def test_what_fails_on_the_callers_thread_is_told_as_by_the_writer(store):
+    quick(store)
+    since = store.losses
+    store.execute("INSERT INTO missing VALUES (1)")
+    store.execute(ROW, ("a",))
+    with pytest.raises(StoreError, match="no such table"):
+        await store.flush(since=since, alone=True)
+    assert digests(store) == ["a", "warm"]
+    assert not store._connection.in_transaction
+    store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        await store.flush(alone=True)
+
+
+@pytest.mark.trio
+async def test_order_is_kept_between_the_writer_and_callers(store):
+    """Each row has to come after the one before it, whoever commits."""
+    quick(store)
+    last = [0]
+
+    def after(number):
+        def write(connection):
+            assert last[0] == number - 1
+            last[0] = number
+            connection.execute(ROW, (f"{number:05}",))
+
+        return write
+
+    for number in range(1, 2_001):
+        store.write(after(number))
+        store._commit_s = 0.0
+        if number % 3 == 0:
+            await store.flush(alone=True)
+        elif number % 7 == 0:
+            await store.flush()
+        elif number % 500 == 1:
+            await trio.sleep(store_module.LINGER_S * 1.2)
+    await store.flush()
+
+    assert (last[0], store.losses, len(digests(store))) == (2_000, 0, 2_001)

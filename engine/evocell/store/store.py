@@ -189,7 +189,7 @@ class Store:
 
         Args:
             alone: Whether nothing else is under way on the event loop. A commit then takes place on the loop,
-                if the last ones took less than a millisecond: to wake the writer, and it the loop, takes a third.
+                if the last took less than a millisecond: to wake the writer, and it the loop, takes a third.
             since: The value of `losses` when the caller's work began; losses since then raise here even if
                 another caller's flush has reported them. None for the failures that no flush has reported.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from functools import cache
@@ -36,6 +37,7 @@ def measure(report: Report, baseline: Baseline) -> None:
         engine.evaluate(_new(_WARMING), _TASK)
         _rates(report, baseline, engine)
         _lone(report, baseline, engine, "")
+    os.sync()  # what other sections left to be written is not to be waited for here
     directory = f"{_directories().name}/{next(_numbers)}"
     with evocell.Engine(evocell.Config.load(workers=2, state_dir=directory)) as engine:
         engine.evaluate(_new(_WARMING), _TASK)

@@ -434,6 +434,8 @@ class Batches:
         member.version = tree.digest
         compile_it = partial(self._versions.compiled, tree, limits=limits, follow_up=follow_up)
         made = await self._room.wait_for(compile_it)
+        if follow_up is not None:
+            self._observer.journal.prepare()  # the call is under way
         if isinstance(member, TransientIndividual):
             record_refusal(
                 self._observer.audit,

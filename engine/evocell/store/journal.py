@@ -46,6 +46,9 @@ MOST_IN_BUNDLE = 50_000
 MOST_BEGUN_IN_TROUBLE = 10_000
 """Most individuals and batches that may begin while writes fail; further ones are refused."""
 
+SHORT_BYTES = 4096
+"""Bytes of text that are encoded beside a call."""
+
 KNOWN_VERSIONS = 100_000
 """Most versions remembered as written."""
 
@@ -98,6 +101,21 @@ class _Evaluated:
 
 
 @define(eq=False)
+class _Source:
+    """A version's text waiting to be written."""
+
+    version: str
+    files: Sequence[tuple[str, bytes]]
+    row: tuple[Any, ...] | None = None
+
+    def encoded(self) -> tuple[Any, ...]:
+        """Return its row."""
+        if self.row is None:
+            self.row = (self.version, *pack_files(self.files))
+        return self.row
+
+
+@define(eq=False)
 class _Bundle:
     """Rows to be written in one transaction; a later bundle may refer to rows of an earlier one.
 
@@ -116,7 +134,7 @@ class _Bundle:
     states: dict[int, tuple[SandboxState, bool]] = field(factory=dict)
     first_scores: dict[int, _Score] = field(factory=dict)
     edges: list[tuple[int, Sequence[tuple[str, int]]]] = field(factory=list)
-    sources: list[tuple[str, Sequence[tuple[str, bytes]]]] = field(factory=list)
+    sources: list[_Source] = field(factory=list)
     evaluations: list[_Evaluated] = field(factory=list)
     scores: list[tuple[str, Sequence[Any]]] = field(factory=list)
     batches: dict[int, _BatchRow] = field(factory=dict)
@@ -264,7 +282,15 @@ class Journal:
             self._versions.clear()
         self._versions.add(version)
         with self._bundle() as bundle:
-            bundle.sources.append((version, files))
+            bundle.sources.append(_Source(version, files))
+
+    def prepare(self) -> None:
+        """Encode the text that is queued, if it is short, so that the commit has less to do."""
+        with self._lock:
+            waiting = [] if self._open is None else list(self._open.sources)
+        for source in waiting:
+            if sum(len(content) for _, content in source.files) <= SHORT_BYTES:
+                source.encoded()
 
     def reading(self, name: str, reading: Mapping[str, object]) -> None:
         """Record the latest reading of the engine or of a worker, replacing the one before."""
@@ -450,13 +476,14 @@ def _insert_edges(
     )
 
 
-def _insert_sources(
-    connection: sqlite3.Connection, rows: Sequence[tuple[str, Sequence[tuple[str, bytes]]]]
-) -> None:
-    for version, files in rows:
-        known = connection.execute("SELECT 1 FROM sources WHERE version = ?", (version,)).fetchone()
-        if known is None:
-            connection.execute("INSERT INTO sources VALUES (?, ?, ?)", (version, *pack_files(files)))
+def _insert_sources(connection: sqlite3.Connection, sources: Sequence[_Source]) -> None:
+    for source in sources:
+        # What was encoded before is inserted at once; of others it is asked whether that has to be done.
+        if source.row is None:
+            known = connection.execute("SELECT 1 FROM sources WHERE version = ?", (source.version,))
+            if known.fetchone() is not None:
+                continue
+        connection.execute("INSERT OR IGNORE INTO sources VALUES (?, ?, ?)", source.encoded())
 
 
 def _individual(row: Sequence[Any], parent_ids: tuple[str, ...], metadata: object) -> Individual:

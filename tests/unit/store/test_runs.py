@@ -98,6 +98,7 @@ def test_one_commit_or_several_leave_the_same_rows(open_engine, rows, monkeypatc
     columns = {
         "sandboxes": "sandbox, id, kept, status, generation, version, fitness, valid, evaluated_at IS NULL",
         "batches": "batch, operation, count, outcome, ended_at IS NULL",
+        "sources": "version, n_bytes, files",
         "evaluations": "evaluation, batch, sandbox, status, fitness_score, valid, reason, version",
     }
 

@@ -344,7 +344,7 @@ def test_only_a_lone_evaluation_commits_on_the_engines_loop(open_engine, monkeyp
         del asked[:]
         slow = "def solve(n): return 'hang' if n > 1 else n"
         with ThreadPoolExecutor(1) as pool:
-            other = pool.submit(engine.evaluate_one, slow, TASK, deadline_s=5.0)
+            other = pool.submit(engine.evaluate_one, slow, TASK, deadline_s=1.0)
             while not engine._engine._requests:
                 time.sleep(0.01)
             time.sleep(0.1)

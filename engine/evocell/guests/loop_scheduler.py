@@ -42,8 +42,12 @@ class LoopScheduler:
         self.on_pause: Callable[[], object] = bool
         """Called before each turn of the loop, and before the last waiting short job: flushes the results of
         ended jobs, so that new requests arrive in time."""
+        self.expects_job: Callable[[], bool] = bool
+        """Whether a job is likely to come that is better begun before the fork of an ended one is wiped.
+
+        Others had better wait for that, and use the body again that was used last."""
         self.has_input: Callable[[], bool] = bool
-        """Whether requests wait to be read that are better begun before the fork of an ended job is wiped."""
+        """Whether requests wait to be read."""
         self._turns = RunQueue(STARTED_PER_THREAD)
         self._closing = False
         self._current: Job | None = None
@@ -162,8 +166,10 @@ class LoopScheduler:
             free = job.end(frees_later=alone)
             if alone:
                 self.on_pause()
-            if free is not None:
+            if free is not None and self.expects_job():
                 self._ended.append(free)
+            elif free is not None:
+                free()
             if len(self._ended) > MOST_ENDED:
                 self._ended.popleft()()
         self._turns.put_back(job, over=over)

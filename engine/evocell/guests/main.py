@@ -222,8 +222,8 @@ async def _serve(source: int, sink: int) -> None:
         driver.on_pause = connection.release
         waiting = select.poll()
         waiting.register(source, select.POLLIN)
-        # For others it is better to use the body again that was used last.
-        driver.has_input = lambda: service.follow_ups.expected and bool(waiting.poll(0))
+        driver.expects_job = lambda: service.follow_ups.expected
+        driver.has_input = lambda: bool(waiting.poll(0))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.serve)

@@ -223,6 +223,7 @@ class Wiped(Scripted):
 async def test_a_job_that_comes_with_a_result_goes_before_the_wiping(driver, log):
     first, second = Wiped(log, "first"), Wiped(log, "second")
     unread = [second]
+    driver.expects_job = lambda: True
     driver.has_input = lambda: bool(unread)
 
     async def reader():
@@ -240,7 +241,16 @@ async def test_a_job_that_comes_with_a_result_goes_before_the_wiping(driver, log
     assert order == [("begin", "first"), ("begin", "second"), ("wipe", "first"), ("wipe", "second")]
 
 
+async def test_where_none_is_expected_each_is_wiped_at_once(driver, log):
+    one = Wiped(log, "one")
+    driver.submit(one)
+    await one.ended.wait()
+
+    assert log[-1] == ("wipe", "one")
+
+
 async def test_where_jobs_wait_each_is_wiped_at_once_and_never_many_are_left(driver, log):
+    driver.expects_job = lambda: True
     jobs = [Wiped(log, number) for number in range(3)]
     for job in jobs:
         driver.submit(job)
@@ -258,6 +268,7 @@ async def test_where_jobs_wait_each_is_wiped_at_once_and_never_many_are_left(dri
 
 
 async def test_closing_wipes_what_has_ended(driver, log):
+    driver.expects_job = lambda: True
     one = Wiped(log, "one")
     driver.submit(one)
     await one.ended.wait()

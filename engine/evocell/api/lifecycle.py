@@ -319,8 +319,8 @@ class EngineLifecycle(Completable):
         self._reloading = Reloading(worker, versions, self._manager)
         kept = PopulationStore(self._store, observer.journal.run)
         self._populations = PopulationRegistry(self._manager, kept, self.config)
-        snapshots.on_full = versions.trees.remove_unused
         trees = TreeRemoval(versions.trees, snapshots, lasting, kept)
+        snapshots.on_full = partial(trees.remove, rested=False)
         self._garbage = GarbageCollector(self._manager, self._populations, trees, self.config)
         worker.host.on_kill = self._manager.note_worker_kill
         self._pure = MemoisingCaller(worker, self.config, observer)

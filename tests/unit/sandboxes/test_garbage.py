@@ -165,6 +165,15 @@ async def test_trees_stay_while_another_engine_has_the_same_store(open_engine, t
         assert (await engine.collect_garbage()).trees == 1
 
 
+async def test_a_full_disk_costs_no_other_engine_its_trees(open_engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("evocell.api.lifecycle.memory_place", lambda: None)
+    async with open_engine(state_dir=tmp_path) as one, open_engine(state_dir=tmp_path) as other:
+        sandbox = await one.create_sandbox(source=constant(1))
+        tree = tmp_path / "code" / "versions" / (await sandbox.get_info()).version
+        other._versions.trees._snapshots.on_full()
+        assert tree.is_dir()
+
+
 async def test_programs_whose_text_the_database_keeps_leave_no_files_on_the_disk(open_engine, tmp_path):
     async with open_engine(state_dir=tmp_path) as engine:
         sandbox = await engine.create_sandbox(source=constant(1))

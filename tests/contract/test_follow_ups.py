@@ -307,17 +307,24 @@ async def test_what_stops_it_leaves_nothing(used):
         await check_at_rest(engine)
 
 
+@contextlib.asynccontextmanager
+async def slow_call(engine):
+    """Enter the block while a slow program's first call runs; its result is in the list behind the block."""
+    results = []
+
+    async def evaluate():
+        results.append(await engine.evaluate_one(SLOW, task(ONE, limits=LARGE)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(evaluate)
+        await running(engine)
+        yield results
+
+
 @pytest.mark.trio
 async def test_a_worker_killed_meanwhile(used):
     async with opened(workers=1) as engine:
-        results = []
-
-        async def evaluate():
-            results.append(await engine.evaluate_one(SLOW, task(ONE, limits=LARGE)))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(evaluate)
-            await running(engine)
+        async with slow_call(engine) as results:
             os.kill((await engine.workers())[0].pid, signal.SIGKILL)
         (result,) = results
         assert (result.fitness_score, result.valid, used["sent"], used["taken"]) == (1.0, True, 1, 0)
@@ -327,15 +334,8 @@ async def test_a_worker_killed_meanwhile(used):
 @pytest.mark.trio
 async def test_a_worker_drained_meanwhile(used):
     async with opened(workers=1) as engine:
-        results = []
-
-        async def evaluate():
-            results.append(await engine.evaluate_one(SLOW, task(ONE, limits=LARGE)))
-
         (before,) = await engine.workers()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(evaluate)
-            await running(engine)
+        async with slow_call(engine) as results:
             await engine.drain_worker("worker-0")
         (after,) = await engine.workers()
         assert (results[0].fitness_score, used["taken"]) == (1.0, 1)

@@ -202,7 +202,7 @@ class FollowUp:
         self._post_once()
 
     def tree_placed(self) -> None:
-        """Take note that the tree is on disk, where the call finds it."""
+        """Take note that the tree is in its place, where the call finds it."""
         self._is_placed = True
         self._post_once()
 

@@ -157,7 +157,7 @@ class Versions:
             follow_up: A call that may be begun as soon as the tree is compiled, if it has to be.
 
         Returns:
-            The compiled version, or the rejection. The tree stays on disk as long as the returned
+            The compiled version, or the rejection. The tree stays in its place as long as the returned
             object is referenced.
 
         Raises:

@@ -86,8 +86,6 @@ _Score: TypeAlias = tuple[float | None, bool | None, float | None, str | None]
 
 _NO_SCORE = (None, None, None, None)
 
-_BatchRow: TypeAlias = tuple[Any, ...]
-
 
 @define(eq=False)
 class _Evaluated:
@@ -137,7 +135,7 @@ class _Bundle:
     sources: list[_Source] = field(factory=list)
     evaluations: list[_Evaluated] = field(factory=list)
     scores: list[tuple[str, Sequence[Any]]] = field(factory=list)
-    batches: dict[int, _BatchRow] = field(factory=dict)
+    batches: dict[int, tuple[Any, ...]] = field(factory=dict)
     statements: list[tuple[str, Sequence[Any]]] = field(factory=list)
 
     def __len__(self) -> int:

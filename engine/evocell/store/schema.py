@@ -148,8 +148,7 @@ _RUNS: tuple[str, ...] = (
     """,
 )
 
-_RECORDS: tuple[str, ...] = (
-    """
+_AUDIT_TABLE = """
     CREATE TABLE audit (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         run INTEGER NOT NULL,
@@ -160,10 +159,9 @@ _RECORDS: tuple[str, ...] = (
         profile TEXT NOT NULL,        -- security profile; empty for what is no decision of the gate
         detail TEXT NOT NULL
     )
-    """,
-    "CREATE INDEX audit_by_sandbox ON audit (sandbox_id, seq)",
-    "CREATE INDEX audit_by_kind ON audit (kind, seq)",
-    """
+"""
+
+_RECORDS_TABLE = """
     CREATE TABLE records (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         key TEXT NOT NULL UNIQUE,     -- hash of everything that decides the outcome
@@ -176,7 +174,13 @@ _RECORDS: tuple[str, ...] = (
         outcome TEXT NOT NULL,        -- digest
         fuel INTEGER NOT NULL
     )
-    """,
+"""
+
+_RECORDS: tuple[str, ...] = (
+    _AUDIT_TABLE,
+    "CREATE INDEX audit_by_sandbox ON audit (sandbox_id, seq)",
+    "CREATE INDEX audit_by_kind ON audit (kind, seq)",
+    _RECORDS_TABLE,
     """
     CREATE TABLE arguments (
         digest TEXT PRIMARY KEY,      -- of the encoded arguments
@@ -237,37 +241,13 @@ _FEWER_PAGES: tuple[str, ...] = (
     # Both without AUTOINCREMENT, which has a page of its own. The newest rows are never deleted, so no number
     # is used twice.
     "ALTER TABLE audit RENAME TO former_audit",
-    """
-    CREATE TABLE audit (
-        seq INTEGER PRIMARY KEY,
-        run INTEGER NOT NULL,
-        at REAL NOT NULL,
-        kind TEXT NOT NULL,
-        sandbox_id TEXT NOT NULL,     -- empty for what is about a version alone
-        version TEXT NOT NULL,        -- digest of the code; empty if it is not known
-        profile TEXT NOT NULL,        -- security profile; empty for what is no decision of the gate
-        detail TEXT NOT NULL
-    )
-    """,
+    _AUDIT_TABLE.replace(" AUTOINCREMENT", ""),
     "INSERT INTO audit SELECT * FROM former_audit",
     "DROP TABLE former_audit",
     "CREATE INDEX audit_by_sandbox ON audit (sandbox_id, seq) WHERE sandbox_id <> ''",
     "CREATE INDEX audit_by_kind ON audit (kind, seq) WHERE kind <> 'allowed'",
     "ALTER TABLE records RENAME TO former_records",
-    """
-    CREATE TABLE records (
-        seq INTEGER PRIMARY KEY,
-        key TEXT NOT NULL UNIQUE,     -- hash of everything that decides the outcome
-        at REAL NOT NULL,
-        sandbox_id TEXT NOT NULL,
-        call TEXT NOT NULL,           -- what was called and under what, as JSON
-        arguments TEXT NOT NULL,      -- digest of the encoded arguments
-        deterministic INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        outcome TEXT NOT NULL,        -- digest
-        fuel INTEGER NOT NULL
-    )
-    """,
+    _RECORDS_TABLE.replace(" AUTOINCREMENT", ""),
     "INSERT INTO records SELECT * FROM former_records",
     "DROP TABLE former_records",
     """

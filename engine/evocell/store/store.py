@@ -1,4 +1,4 @@
-"""The durable store: one SQLite database in WAL mode, written by one thread in batches.
+"""The durable store: one SQLite database in WAL mode, written in batches by a thread, or by a lone caller.
 
 Callers queue writes without waiting; `flush` waits until everything queued before is committed, and raises if
 part of it could not be. Several processes may have one store open.
@@ -64,7 +64,7 @@ class Store:
     Attributes:
         path: The file.
         durable: Whether a commit is on disk before it counts.
-        told: Called, in the writer's thread, with a reason and the number of waiting writes: when writes
+        told: Called, in the thread that commits, with a reason and the number of waiting writes: when writes
             begin to fail, and, with an empty reason, when everything has been written after all.
 
     Args:
@@ -130,7 +130,7 @@ class Store:
         """Queue a change; it is committed together with others, in order.
 
         Args:
-            write: Called in the writer's thread with the connection, inside a transaction.
+            write: Called in the thread that commits with the connection, inside a transaction.
             wait: Whether to block while the queue is full.
 
         Raises:
@@ -188,8 +188,8 @@ class Store:
         """Wait until everything queued before is committed.
 
         Args:
-            alone: Whether nothing else is under way on the event loop. A commit then takes place on the loop,
-                if the last took less than a millisecond: to wake the writer, and it the loop, takes a third.
+            alone: Whether nothing else is under way on the event loop. The commit then takes place on the
+                loop, which spares waking two threads, if the last ones took less than a millisecond.
             since: The value of `losses` when the caller's work began; losses since then raise here even if
                 another caller's flush has reported them. None for the failures that no flush has reported.
 
@@ -294,9 +294,10 @@ class Store:
                     self._commit(self._take())
                     if self._later.are_many:
                         self._commit_later()
-            self._commit_later()
-            if self._stuck:
-                self._commit(())
+            with self._committing:
+                self._commit_later()
+                if self._stuck:
+                    self._commit(())
         finally:
             with self._work:
                 self._closing = True
@@ -382,6 +383,8 @@ class Store:
     # report a loss once. Concurrent evaluations must each learn of a loss, whichever flushes first; their
     # tickets carry the count of losses from their start as `since`, and are compared with `losses`.
     # A `Once` is not tried again: its caller is waiting and gets `trouble` as a failure.
+    #
+    # `_later` has what may be lost. It is committed apart, so that it neither delays nor fails anything else.
     #
     # `_committing` is held from when entries are taken until they are committed, by the writer or by a lone
     # caller that commits on its own thread (`_commit_here`).

@@ -140,9 +140,8 @@ class TenantHost:
         """Run one request when this engine has a free slot; see `Host`."""
         if request.sandbox_id:
             request = evolve(request, sandbox_id=self._mark + request.sandbox_id)
-        if (
-            request.follow_up is not None
-        ):  # a second call under way, which no slot of this engine's was taken for
+        if request.follow_up is not None:
+            # It would be a second request under way, in no slot of this engine's.
             request = evolve(request, follow_up=None)
         async with self._turns:
             if request.session is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import trio
 from attrs import evolve
@@ -145,14 +146,7 @@ class HostWorker:
         if splice is None:
             return None
         ((path, _),) = compiling.tree.python_files
-        request = GuestRequest(
-            parts=splice.after,
-            limits=job.limits,
-            seed=job.seed,
-            app=self._snapshots.path_of(compiling.tree.digest),
-            harness=None if job.harness is None else job.harness.path,
-            sandbox_id=job.sandbox_id,
-        )
+        request = _call_of(job, splice.after, self._snapshots.path_of(compiling.tree.digest))
         return FollowUpRequest(path, splice, request)
 
     async def compile_together(self, jobs: Sequence[CompileJob]) -> list[CompiledVersion | Rejected]:
@@ -219,17 +213,14 @@ class HostWorker:
                 f"{job.limits.payload_bytes:,}; raise Limits.payload_bytes or pass less"
             )
             raise ConfigurationError(msg, "limits.payload_bytes")
-        request = GuestRequest(
+        request = _call_of(
+            job,
+            call_request(job, load=True),
+            job.code.path,
             session=job.session,
-            parts=call_request(job, load=True),
             parts_again=None if job.session is None or job.reload else call_request(job, load=False),
             child_parts=child_parts(job) if job.limits.processes else None,
-            limits=job.limits,
-            seed=job.seed,
             image=job.image,
-            app=job.code.path,
-            harness=None if job.harness is None else job.harness.path,
-            sandbox_id=job.sandbox_id,
             passing=job.passing,
         )
         begun = None if job.follow_up is None else job.follow_up.follow_up
@@ -374,6 +365,19 @@ class HostWorker:
             peak_memory_bytes=outcome.peak_memory_bytes,
             deterministic=outcome.deterministic,
         )
+
+
+def _call_of(job: CallJob | FollowUpJob, parts: tuple[bytes, ...], app: Path, **more: Any) -> GuestRequest:
+    """Make the request of a call; that of one behind its compilation has to be the same."""
+    return GuestRequest(
+        parts=parts,
+        limits=job.limits,
+        seed=job.seed,
+        app=app,
+        harness=None if job.harness is None else job.harness.path,
+        sandbox_id=job.sandbox_id,
+        **more,
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 from attrs import evolve
+from tests.unit.execution.handler import Handler
 
-from evocell.errors import ConfigurationError
 from evocell.execution.follow_ups import FOLLOW_UP, CompiledFile, FollowUp, FollowUpRequest, Splice
 from evocell.execution.messages import GuestRequest, GuestResult
 from evocell.execution.payload_cache import BLOB, BLOB_BYTES, PayloadCache, RequestSender, packed
@@ -23,15 +23,14 @@ LONG = bytes(range(256)) * 64
 SEEN = GuestResult(undelivered="memory")
 
 
-class Far:
+class Far(Handler):
     """The other side: answers, fails, or waits to be told; and keeps blobs."""
 
     def __init__(self, keeps=1 << 20):
+        super().__init__()
         self.shelf = PayloadCache(keeps)
         self.blobs = 0
         self.taken = []
-        self.cancelled = 0
-        self.gate = trio.Event()
 
     def notified(self, method, params):
         assert method == BLOB
@@ -39,14 +38,6 @@ class Far:
         self.shelf.take(params)
 
     async def __call__(self, method, params):
-        if method == "wait":
-            try:
-                await self.gate.wait()
-            except trio.Cancelled:
-                self.cancelled += 1
-                raise
-        if method == "fail":
-            raise ConfigurationError("it cannot be", "x")
         if method == "run":
             return (
                 packed(SEEN) if isinstance(self.shelf.run(params), GuestRequest) else self.shelf.run(params)
@@ -54,7 +45,7 @@ class Far:
         if method == FOLLOW_UP:
             self.taken.append(self.shelf.follow_up(params))
             return packed(SEEN) if self.taken[-1] is not None else None
-        return params.get("value")
+        return await super().__call__(method, params)
 
 
 class Connected:

@@ -3,8 +3,8 @@
 import pytest
 import trio
 import trio.testing
+from tests.unit.execution.handler import Handler
 
-from evocell.errors import ConfigurationError
 from evocell.execution.rpc import Connection, ConnectionLost, RequestFailed
 from evocell.wire.frames import Notification, Request, encode_message
 
@@ -14,25 +14,6 @@ pytestmark = pytest.mark.trio
 def ends():
     here, there = trio.testing.memory_stream_pair()
     return here, there
-
-
-class Handler:
-    """Waits, echoes or fails, and remembers what was cancelled."""
-
-    def __init__(self):
-        self.gate = trio.Event()
-        self.cancelled = 0
-
-    async def __call__(self, method, params):
-        if method == "wait":
-            try:
-                await self.gate.wait()
-            except trio.Cancelled:
-                self.cancelled += 1
-                raise
-        if method == "fail":
-            raise ConfigurationError("it cannot be", "x")
-        return params.get("value")
 
 
 @pytest.fixture

@@ -335,7 +335,7 @@ def read_compile_response(
 
 
 def dump_unit(unit: CompiledUnit) -> bytes:
-    """Encode a compiled file for `SnapshotStore.put_code`."""
+    """Encode a compiled file for `evocell.store.byte_code.ByteCode.put`."""
     marks = [list(mark) for mark in unit.marks]
     plain = [unit.path, unit.code, list(unit.imports), marks, list(unit.findings)]
     return encode(plain, max_bytes=_MAX_UNIT_BYTES, max_items=1 << 20, max_depth=4)
